@@ -1,0 +1,43 @@
+# What a person types. Everything that is needed is installed here and in packaging/prepare.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench image clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(READY) ## start an agent here and hold a short conversation with it
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/conversation
+
+test: $(READY) ## install what the tests need and run them all, a real guest included
+	@packaging/prepare test
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(READY) ## lint, types, oldest Python, unit tests: under a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/client' qga commands
+	$(BIN)/pytest -q tests/unit
+
+bench: $(READY) ## measure against the original qemu-ga; writes tests/bench/RESULTS.md
+	@packaging/prepare test
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+image: $(READY) ## build the disk image of the test guest
+	@packaging/prepare test
+	$(BIN)/python -m tests.guest.image
+
+clean: ## remove what was made here, the cached guest image included
+	rm -rf $(VENV) .cache build dist *.egg-info
+
+$(READY): pyproject.toml
+	@PYTHON=$(PYTHON) packaging/prepare run
+	$(PYTHON) -m venv "$(VENV)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[host,test,check]'
+	@touch $(READY)

@@ -1,0 +1,238 @@
+"""Open files of the guest, by handle.
+
+Handles outlive the connection that opened them, and a restarted agent never gives one out
+again. There is no buffer between a handle and its file: what guest-file-write reports as
+written is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Literal, Optional, TypedDict, Union
+
+from qga import CommandGroup, Payload, QgaError, c_string, command, decode_base64
+
+if TYPE_CHECKING:
+    from threading import Lock
+
+    from qga.agent import Agent
+
+MAX_READ = 48 * 1024 * 1024
+"""Bytes of one guest-file-read (QEMU's limit, since CVE-2018-12617)."""
+
+_NEW_FILE_MODE = 0o644
+
+_ACCESS = {"r": os.O_RDONLY, "w": os.O_WRONLY | os.O_TRUNC, "a": os.O_WRONLY | os.O_APPEND}
+
+GuestFileRead = TypedDict("GuestFileRead", {"count": int, "buf-b64": Payload, "eof": bool})
+
+
+class GuestFileWrite(TypedDict):
+    count: int
+    eof: bool
+
+
+class GuestFileSeek(TypedDict):
+    position: int
+    eof: bool
+
+
+QGASeek = Literal["set", "cur", "end"]
+GuestFileWhence = Union[int, QGASeek]
+
+_WHENCE: dict[int | str, int] = {
+    "set": os.SEEK_SET,
+    "cur": os.SEEK_CUR,
+    "end": os.SEEK_END,
+    **{code: code for code in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)},
+}
+
+
+class OpenFile:
+    """A descriptor, and a lock so that it is not closed under a read or a write."""
+
+    __slots__ = ("fd", "lock")
+
+    def __init__(self, fd: int, lock: Lock) -> None:
+        self.fd = fd
+        self.lock = lock
+
+
+class Files(CommandGroup):
+    """Reading and writing files."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self._files: dict[int, OpenFile] = {}
+
+    @command(access="unrestricted", blocking=True)
+    def guest_file_open(self, path: str, mode: str = "r") -> int:
+        """Open a file and return its handle.
+
+        path: full path of the file.
+        mode: as for fopen(3): r, w or a, with + and b where wanted.
+        A new file gets mode 0644 less the agent's umask. Opening never waits: a FIFO opens at
+        once.
+        """
+        from threading import Lock
+
+        flags = open_flags(mode)
+        try:
+            fd = open_file(path, flags)
+        except OSError as error:
+            raise QgaError(
+                f"failed to open file '{path}' (mode: '{mode}'): {error.strerror}"
+            ) from error
+        try:
+            handle = self.agent.state.next_handle()
+        except QgaError:
+            os.close(fd)
+            raise
+        self._files[handle] = OpenFile(fd, Lock())
+        return handle
+
+    @command(access="unrestricted", blocking=True)
+    def guest_file_close(self, handle: int) -> None:
+        """Close a file.
+
+        handle: as returned by guest-file-open.
+        """
+        file = self._file(handle)
+        with file.lock:
+            self._file(handle)  # nobody closed it while we waited
+            del self._files[handle]
+            try:
+                os.close(file.fd)
+            except OSError as error:
+                raise QgaError(f"failed to close handle: {error.strerror}") from error
+
+    @command(access="file-read", blocking=True)
+    def guest_file_read(self, handle: int, count: int = 4096) -> GuestFileRead:
+        """Read from the current position.
+
+        handle: as returned by guest-file-open.
+        count: bytes to read at most; at most 48 MiB.
+        Returns the bytes, their number, and whether the end of the file cut the read short.
+        """
+        file = self._file(handle)
+        if not 0 <= count <= MAX_READ:
+            raise QgaError(f"value '{count}' is invalid for argument count")
+        with file.lock:
+            try:
+                data, eof = read_up_to(file.fd, count)
+            except OSError as error:
+                raise QgaError(f"failed to read file: {error.strerror}") from error
+        return {"count": len(data), "buf-b64": Payload(data), "eof": eof}
+
+    @command(access="file-write", blocking=True)
+    def guest_file_write(
+        self, handle: int, buf_b64: str, count: Optional[int] = None
+    ) -> GuestFileWrite:
+        """Write at the current position.
+
+        handle: as returned by guest-file-open.
+        buf-b64: the bytes, base64-encoded.
+        count: how many of them to write; all of them by default.
+        Returns the number of bytes written.
+        """
+        file = self._file(handle)
+        data = decode_base64(buf_b64)
+        if count is not None:
+            if not 0 <= count <= len(data):
+                raise QgaError(f"value '{count}' is invalid for argument count")
+            data = data[:count]
+        with file.lock:
+            try:
+                written = write_all(file.fd, data)
+            except OSError as error:
+                raise QgaError(f"failed to write to file: {error.strerror}") from error
+        return {"count": written, "eof": False}
+
+    @command(access="unrestricted")
+    def guest_file_seek(self, handle: int, offset: int, whence: GuestFileWhence) -> GuestFileSeek:
+        """Set the position as lseek(2) does.
+
+        handle: as returned by guest-file-open.
+        offset: bytes from `whence`.
+        whence: set or 0, the beginning; cur or 1, the position; end or 2, the end of the file.
+        Returns the new position from the beginning.
+        """
+        file = self._file(handle)
+        if whence not in _WHENCE:
+            raise QgaError(f"invalid whence code {whence}")
+        try:
+            position = os.lseek(file.fd, offset, _WHENCE[whence])
+        except OSError as error:
+            raise QgaError(f"failed to seek file: {error.strerror}") from error
+        return {"position": position, "eof": False}
+
+    @command(access="unrestricted")
+    def guest_file_flush(self, handle: int) -> None:
+        """Hand written bytes to the system; they are already there, for nothing is buffered.
+
+        handle: as returned by guest-file-open.
+        """
+        self._file(handle)
+
+    def _file(self, handle: int) -> OpenFile:
+        try:
+            return self._files[handle]
+        except KeyError:
+            raise QgaError(f"handle '{handle}' has not been found") from None
+
+
+def open_flags(mode: str) -> int:
+    """Flags of open(2) for a mode of fopen(3)."""
+    kind, plus, binary = mode[:1], "+" in mode[1:], "b" in mode[1:]
+    if kind not in _ACCESS or len(mode) != 1 + plus + binary:
+        raise QgaError(f"invalid file open mode '{mode}'")
+    flags = _ACCESS[kind]
+    if plus:
+        flags = flags & ~os.O_ACCMODE | os.O_RDWR
+    return flags | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def open_file(path: str, flags: int) -> int:
+    """A descriptor; where a mode may create, a file is created exclusively."""
+    raw = c_string(path)
+    try:
+        return os.open(raw, flags)
+    except FileNotFoundError:
+        if not flags & os.O_ACCMODE or not flags & (os.O_TRUNC | os.O_APPEND):
+            raise
+    try:
+        return os.open(raw, flags | os.O_CREAT | os.O_EXCL, _NEW_FILE_MODE)
+    except FileExistsError:
+        dangling = f"{os.strerror(errno.ENOENT)}: it is a symbolic link to a missing file"
+        raise FileNotFoundError(errno.ENOENT, dangling) from None
+
+
+def read_up_to(fd: int, count: int) -> tuple[bytes, bool]:
+    """Up to `count` bytes, and whether the end of the file came before."""
+    pieces: list[bytes] = []
+    while count:
+        try:
+            piece = os.read(fd, count)
+        except BlockingIOError:  # a FIFO or terminal that has no more just now
+            if pieces:
+                break
+            raise
+        if not piece:
+            return b"".join(pieces), True
+        pieces.append(piece)
+        count -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces), False
+
+
+def write_all(fd: int, data: bytes) -> int:
+    """Write `data`; the number of bytes written, which a full FIFO or terminal may cut."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            if len(rest) == len(data):
+                raise
+            break
+    return len(data) - len(rest)

@@ -1,0 +1,39 @@
+"""What this agent can do."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from qga import INTERFACE_VERSION, Caller, CommandGroup, command
+
+GuestAgentCommandInfo = TypedDict(
+    "GuestAgentCommandInfo", {"name": str, "enabled": bool, "success-response": bool}
+)
+
+
+class GuestAgentInfo(TypedDict):
+    version: str
+    supported_commands: list[GuestAgentCommandInfo]
+
+
+class Info(CommandGroup):
+    """The agent's description of itself."""
+
+    @command(access="audit", frozen=True)
+    def guest_info(self, *, caller: Caller) -> GuestAgentInfo:
+        """The version of the interface, and each command: may this channel call it now?
+
+        The version is that of the QEMU release whose guest agent interface this is.
+        """
+        allows, frozen = caller.policy.allows, self.agent.frozen
+        return {
+            "version": INTERFACE_VERSION,
+            "supported_commands": [
+                {
+                    "name": entry.name,
+                    "enabled": allows(entry, frozen),
+                    "success-response": entry.success_response,
+                }
+                for entry in self.agent.registry
+            ],
+        }

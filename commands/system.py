@@ -1,0 +1,92 @@
+"""Which system this is."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TypedDict
+
+from qga import CommandGroup, NotRequired, command
+
+_OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
+
+GuestHostName = TypedDict("GuestHostName", {"host-name": str})
+
+GuestOSInfo = TypedDict(
+    "GuestOSInfo",
+    {
+        "kernel-release": NotRequired[str],
+        "kernel-version": NotRequired[str],
+        "machine": NotRequired[str],
+        "id": NotRequired[str],
+        "name": NotRequired[str],
+        "pretty-name": NotRequired[str],
+        "version": NotRequired[str],
+        "version-id": NotRequired[str],
+        "variant": NotRequired[str],
+        "variant-id": NotRequired[str],
+    },
+)
+
+
+class System(CommandGroup):
+    """The guest's name and operating system."""
+
+    @command(access="audit")
+    def guest_get_host_name(self) -> GuestHostName:
+        """The guest's host name, as the kernel has it."""
+        return {"host-name": os.uname().nodename}
+
+    @command(access="audit")
+    def guest_get_osinfo(self) -> GuestOSInfo:
+        """The kernel, and the distribution as os-release(5) names it."""
+        kernel = os.uname()
+        info: GuestOSInfo = {
+            "kernel-release": kernel.release,
+            "kernel-version": kernel.version,
+            "machine": kernel.machine,
+        }
+        release = read_os_release()
+        for member in (
+            "id",
+            "name",
+            "pretty-name",
+            "version",
+            "version-id",
+            "variant",
+            "variant-id",
+        ):
+            value = release.get(member.upper().replace("-", "_"))
+            if value is not None:
+                info[member] = value
+        return info
+
+
+def read_os_release() -> dict[str, str]:
+    """The first os-release file that there is and that can be parsed; else nothing."""
+    for path in _OS_RELEASE:
+        try:
+            with open(path, encoding="utf-8") as file:
+                return dict(_parse_line(line) for line in file if _is_assignment(line))
+        except (OSError, ValueError):
+            continue
+    return {}
+
+
+def _is_assignment(line: str) -> bool:
+    return not line.isspace() and not line.lstrip().startswith("#")
+
+
+_ASSIGNMENT = re.compile(
+    r"""\s*(?P<key>[^=]+?)=(?:"(?P<double>(?:[^"\\]|\\.)*)|'(?P<single>[^']*)|(?P<bare>\S*))"""
+)
+_ESCAPE = re.compile(r'\\(["$`\\])')
+
+
+def _parse_line(line: str) -> tuple[str, str]:
+    match = _ASSIGNMENT.match(line)
+    if match is None:
+        raise ValueError(f"no assignment: {line!r}")
+    if match["double"] is not None:
+        return match["key"], _ESCAPE.sub(r"\1", match["double"])
+    return match["key"], match["single"] if match["single"] is not None else match["bare"]

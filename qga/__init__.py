@@ -1,0 +1,32 @@
+"""The QEMU guest agent in Python: what a plugin imports.
+
+from qga import CommandGroup, command
+
+class Greetings(CommandGroup):
+    @command(access="audit")
+    def qga_greet(self, name: str) -> str:
+        return f"Hello, {name}!"
+"""
+
+from qga.child import Child
+from qga.errors import CommandNotFound, QgaError
+from qga.payload import Payload, c_string, decode_base64
+from qga.registry import Caller, CommandGroup, command
+from qga.schema import NotRequired, UInt64
+from qga.version import INTERFACE_VERSION, __version__
+
+__all__ = [
+    "INTERFACE_VERSION",
+    "Caller",
+    "Child",
+    "CommandGroup",
+    "CommandNotFound",
+    "NotRequired",
+    "Payload",
+    "QgaError",
+    "UInt64",
+    "__version__",
+    "c_string",
+    "command",
+    "decode_base64",
+]

@@ -1,0 +1,129 @@
+"""The agent: joins channels, sessions, commands and the loop.
+
+    channel ─bytes─▶ session: decoder ─request─▶ policy ─▶ command ─▶ handler
+                     session ◀─bytes─ encoder ◀─────── result or QgaError ◀┘
+
+It reads top to bottom: `open` acquires the channels and may fail; `run` serves until `stop`;
+`close` gives everything back. Nothing here knows any one command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qga import discovery
+from qga.channels import make_channels
+from qga.errors import ChannelError, PluginError, QgaError
+from qga.loop import Loop
+from qga.registry import Caller, CommandGroup, Registry
+from qga.state import State
+from qga.worker import Worker
+
+if TYPE_CHECKING:
+    from qga.channels.base import Channel
+    from qga.config import Config
+    from qga.log import Log
+
+RETRY_INTERVAL = 0.5
+"""Seconds between two looks for a device that is missing."""
+
+
+class Agent:
+    """One running agent.
+
+    loop, worker: where handlers have things done.
+    config, log, state: what the administrator set, where to complain, what outlives a restart.
+    frozen: whether the guest's filesystems are frozen.
+    """
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self.config = config
+        self.log = log
+        self.state = State(config.statedir)
+        self.frozen = self.state.frozen
+        self.loop = Loop()
+        self.worker = Worker(self.loop)
+        self.registry = self._load_commands()
+        self._channels = make_channels(self, config)
+        self._stopped = False
+
+    def open(self) -> None:
+        """Acquire all channels, or raise ChannelError.
+
+        With `retry-path` a missing device is no error: a daemon waits for it here, since it
+        must not go to the background before; otherwise `run` takes it in when it appears.
+        """
+        for channel in self._channels:
+            self._open_channel(channel)
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        if self._stopped:
+            return
+        for channel in self._channels:
+            channel.start()
+        for group in self.registry.groups:
+            group.start()
+        self.loop.run()
+
+    def stop(self) -> None:
+        """Have `run` return."""
+        self._stopped = True
+        self.loop.stop()
+
+    def close(self) -> None:
+        for group in self.registry.groups:
+            group.stop()
+        for channel in self._channels:
+            channel.close()
+        self.loop.close()
+
+    def connected(self, caller: Caller) -> None:
+        """A channel has a new connection."""
+        for group in self.registry.groups:
+            group.on_connect(caller)
+
+    def disconnected(self, caller: Caller) -> None:
+        """A channel has lost a connection."""
+        for group in self.registry.groups:
+            group.on_disconnect(caller)
+
+    def report_fault(self, name: str, error: BaseException) -> QgaError:
+        """What to answer when a handler raised something else than QgaError."""
+        if isinstance(error, OSError) and error.strerror:
+            where = f" '{error.filename}'" if error.filename else ""
+            return QgaError(f"{name} failed{where}: {error.strerror}")
+        from traceback import format_exception
+
+        trace = "".join(format_exception(type(error), error, error.__traceback__))
+        self.log.error(f"{name} failed by a fault of its own: {trace}")
+        return QgaError(f"{name} failed: {type(error).__name__}: {error}")
+
+    def _load_commands(self) -> Registry:
+        registry = Registry()
+        for group in discovery.discover(self.config.plugin_dir, self.log.error):
+            self._add_group(registry, group)
+        return registry
+
+    def _add_group(self, registry: Registry, group: type[CommandGroup]) -> None:
+        try:
+            registry.add(group(self))
+        except PluginError as error:
+            self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
+
+    def _open_channel(self, channel: Channel) -> None:
+        complained = False
+        while not self._stopped:
+            try:
+                channel.open()
+                return
+            except ChannelError as error:
+                if not self.config.retry_path:
+                    raise
+                if not complained:
+                    self.log.warning(f"{error}; trying again until it can be opened")
+                    complained = True
+            if not self.config.daemonize:
+                return
+            self.loop.call_later(RETRY_INTERVAL, self.loop.stop)
+            self.loop.run()

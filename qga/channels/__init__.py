@@ -1,0 +1,49 @@
+"""The doors that bytes come through, one module a method."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from qga.channels import activation
+from qga.policy import Policy
+from qga.registry import Caller
+
+if TYPE_CHECKING:
+    from qga.agent import Agent
+    from qga.channels.base import Channel
+    from qga.config import ChannelConfig, Config
+
+_MODULES = {
+    "virtio-serial": ("qga.channels.virtio_serial", "VirtioSerial"),
+    "isa-serial": ("qga.channels.isa_serial", "IsaSerial"),
+    "unix-listen": ("qga.channels.unix_listen", "UnixListen"),
+    "vsock-listen": ("qga.channels.vsock_listen", "VsockListen"),
+}
+
+METHODS = tuple(_MODULES)
+
+
+def make_channels(agent: Agent, config: Config) -> list[Channel]:
+    """The channels of the configuration, not yet open.
+
+    A socket that the service manager hands over stands for the main channel, whatever its
+    method is; ChannelError when what was handed over cannot be served.
+    """
+    inherited = activation.inherited_socket()
+    main, *others = config.channels
+    if inherited is not None:
+        main = main._replace(method=activation.method_of(inherited))
+    channels = [_make_channel(agent, channel) for channel in (main, *others)]
+    if inherited is not None:
+        channels[0].adopt(inherited)
+    return channels
+
+
+def _make_channel(agent: Agent, config: ChannelConfig) -> Channel:
+    module, name = _MODULES[config.method]
+    policy = Policy(config.allow_rpcs, config.block_rpcs)
+    channel: Channel = getattr(import_module(module), name)(
+        agent, config, Caller(config.name, policy)
+    )
+    return channel

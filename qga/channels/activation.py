@@ -1,0 +1,51 @@
+"""A listening socket handed over by the service manager (sd_listen_fds(3))."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qga.errors import ChannelError
+
+if TYPE_CHECKING:
+    from socket import socket
+
+_FIRST_FD = 3
+
+
+def inherited_socket() -> socket | None:
+    """The one socket that is ours, or None.
+
+    The variables are taken out of the environment: children must not believe them.
+    Raises ChannelError when several were handed over, or one that nobody listens on.
+    """
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()):
+        return None
+    if count != "1":
+        raise ChannelError(f"socket activation passed {count or 'no'} sockets; one is expected")
+    from socket import SO_ACCEPTCONN, SOL_SOCKET, socket
+
+    try:
+        listener = socket(fileno=_FIRST_FD)
+        if not listener.getsockopt(SOL_SOCKET, SO_ACCEPTCONN):
+            raise ChannelError("socket activation passed a socket that does not listen")
+    except OSError as error:
+        raise ChannelError(f"socket activation passed no usable socket: {error}") from error
+    listener.set_inheritable(False)
+    return listener
+
+
+def method_of(listener: socket) -> str:
+    """The channel method for an inherited socket; ChannelError for a family without one."""
+    from socket import AF_UNIX
+
+    if listener.family == AF_UNIX:
+        return "unix-listen"
+    if listener.family.name == "AF_VSOCK":
+        return "vsock-listen"
+    raise ChannelError(
+        f"socket activation passed a socket of {listener.family.name}; "
+        "unix and vsock sockets can be served"
+    )

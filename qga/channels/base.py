@@ -1,0 +1,41 @@
+"""What a channel is.
+
+`open` acquires the device or the socket and serves nobody yet, so that a daemon can fail, or
+go to the background, in between; `start` begins to serve; `close` gives everything back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from qga.agent import Agent
+    from qga.config import ChannelConfig
+    from qga.registry import Caller
+
+
+class Channel:
+    """A door that bytes come through. `caller` is whoever comes through it."""
+
+    def __init__(self, agent: Agent, config: ChannelConfig, caller: Caller) -> None:
+        self.agent = agent
+        self.config = config
+        self.caller = caller
+
+    def adopt(self, listener: socket) -> None:
+        """Serve a listening socket that the service manager made."""
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Acquire the device or socket, or raise ChannelError."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Serve from now on."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Serve nobody any more and give everything back."""
+        raise NotImplementedError

@@ -1,0 +1,87 @@
+"""A character device as a channel: one session for as long as the device lasts.
+
+The host may disconnect and come back; the device itself may be unplugged and plugged back, or
+be missing at the start. Then it is looked for twice a second, and only then.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qga.channels.base import Channel
+from qga.errors import ChannelError
+from qga.session import Session
+
+RETRY_INTERVAL = 0.5
+"""Seconds between two looks for a device that is missing."""
+
+
+class DeviceChannel(Channel):
+    """What the serial methods share. They say how to find and open their device."""
+
+    _fd: int | None = None
+    _session: Session | None = None
+    _closed = False
+
+    def open_device(self) -> int:
+        """A non-blocking descriptor, or OSError."""
+        raise NotImplementedError
+
+    def close_device(self, fd: int) -> None:
+        os.close(fd)
+
+    def open(self) -> None:
+        try:
+            self._fd = self.open_device()
+        except OSError as error:
+            raise ChannelError(
+                f"error opening channel '{self.config.path}': {error.strerror}"
+            ) from error
+
+    def start(self) -> None:
+        if self._fd is None:
+            self._retry_later()
+            return
+        self._session = Session(
+            self.agent,
+            self._fd,
+            self.caller,
+            self._on_end,
+            short_read_empties=False,
+            outlives_peer=True,
+        )
+        self._session.start()
+        self.agent.connected(self.caller)
+
+    def close(self) -> None:
+        self._closed = True
+        self._release()
+
+    def _on_end(self, _session: Session, error: OSError | None) -> None:
+        reason = error.strerror if error else "end of file"
+        self.agent.log.warning(f"channel '{self.config.path}' is gone ({reason}); waiting for it")
+        self._release()
+        self._retry_later()
+
+    def _release(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+            self.agent.disconnected(self.caller)
+        if self._fd is not None:
+            self.close_device(self._fd)
+            self._fd = None
+
+    def _retry_later(self) -> None:
+        self.agent.loop.call_later(RETRY_INTERVAL, self._retry)
+
+    def _retry(self) -> None:
+        if self._closed:
+            return
+        try:
+            self.open()
+        except ChannelError:
+            self._retry_later()
+        else:
+            self.agent.log.warning(f"channel '{self.config.path}' is open again")
+            self.start()

@@ -1,0 +1,101 @@
+"""A listening socket as a channel: a session for each client, up to a number.
+
+Beyond that number clients wait in the socket's backlog until another one leaves.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from qga.channels.base import Channel
+from qga.session import Session
+
+if TYPE_CHECKING:
+    from qga.agent import Agent
+    from qga.config import ChannelConfig
+    from qga.registry import Caller
+
+_BACKLOG = 16
+
+
+class ListeningChannel(Channel):
+    """What the listening methods share. They say how to make their socket and whom to let in."""
+
+    _listener: socket.socket | None = None
+    _accepting = False
+
+    def __init__(self, agent: Agent, config: ChannelConfig, caller: Caller) -> None:
+        super().__init__(agent, config, caller)
+        self._clients: dict[Session, socket.socket] = {}
+
+    def bind(self) -> socket.socket:
+        """A bound socket that does not listen yet, or ChannelError."""
+        raise NotImplementedError
+
+    def admits(self, address: object) -> bool:
+        """Whether a client at this address is let in."""
+        return True
+
+    def adopt(self, listener: socket.socket) -> None:
+        """Serve a listening socket that the service manager made, which stays its own."""
+        self._listener = listener
+
+    def open(self) -> None:
+        if self._listener is None:
+            self._listener = self.bind()
+            self._listener.listen(_BACKLOG)
+        self._listener.setblocking(False)
+
+    def start(self) -> None:
+        self._accept_while_there_is_room()
+
+    def close(self) -> None:
+        self._stop_accepting()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        for session in list(self._clients):
+            self._on_end(session, None)
+
+    def _accept_while_there_is_room(self) -> None:
+        listener = self._listener
+        if listener and not self._accepting and len(self._clients) < self.config.max_clients:
+            self._accepting = True
+            self.agent.loop.watch(listener.fileno(), lambda _events: self._accept(listener))
+
+    def _stop_accepting(self) -> None:
+        if self._accepting and self._listener is not None:
+            self._accepting = False
+            self.agent.loop.unwatch(self._listener.fileno())
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, address = listener.accept()
+        except OSError as error:  # it has left already, or we are out of descriptors
+            self.agent.log.warning(f"channel '{self.config.path}': accept: {error.strerror}")
+            return
+        if not self.admits(address):
+            self.agent.log.warning(f"channel '{self.config.path}': {address} is not let in")
+            client.close()
+            return
+        client.setblocking(False)
+        session = Session(
+            self.agent,
+            client.fileno(),
+            self.caller,
+            self._on_end,
+            short_read_empties=True,
+            outlives_peer=False,
+        )
+        self._clients[session] = client
+        if len(self._clients) >= self.config.max_clients:
+            self._stop_accepting()
+        session.start()
+        self.agent.connected(self.caller)
+
+    def _on_end(self, session: Session, _error: OSError | None) -> None:
+        session.close()
+        self._clients.pop(session).close()
+        self.agent.disconnected(self.caller)
+        self._accept_while_there_is_room()

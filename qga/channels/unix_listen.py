@@ -1,0 +1,69 @@
+"""A unix socket of our own.
+
+A socket file that nobody listens on is a left-over and replaced; any other file at the path
+is somebody's and refused. The file is removed at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+from qga.channels.listener import ListeningChannel
+from qga.errors import ChannelError
+
+
+class UnixListen(ListeningChannel):
+    _inode: int | None = None
+
+    def bind(self) -> socket.socket:
+        path = self.config.path
+        _remove_leftover(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(path)
+            self._inode = os.stat(path).st_ino
+        except OSError as error:
+            listener.close()
+            reason = error.strerror or str(error)  # a path too long has no errno
+            raise ChannelError(f"Failed to bind socket to {path}: {reason}") from error
+        return listener
+
+    def close(self) -> None:
+        super().close()
+        if self._inode is not None and _inode_of(self.config.path) == self._inode:
+            os.unlink(self.config.path)
+
+
+def _inode_of(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def _remove_leftover(path: str) -> None:
+    """Unlink a socket that nobody listens on; ChannelError for anything else that is there."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ChannelError(f"Failed to bind socket to {path}: the file exists and is no socket")
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe.setblocking(False)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        pass
+    except OSError:  # EAGAIN: its backlog is full
+        raise ChannelError(f"Failed to bind socket to {path}: another program serves it") from None
+    else:
+        raise ChannelError(f"Failed to bind socket to {path}: another program listens on it")
+    finally:
+        probe.close()
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise ChannelError(f"Failed to unlink socket {path}: {error.strerror}") from error

@@ -1,0 +1,49 @@
+"""A vsock port: `<cid>:<port>`; a cid of 4294967295, or -1, is any of the guest's own.
+
+Whoever can connect can command: only the configured CIDs are let in, by default the host's.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import cast
+
+from qga.channels.listener import ListeningChannel
+from qga.errors import ChannelError
+
+_UINT32 = range(2**32)
+
+
+class VsockListen(ListeningChannel):
+    def bind(self) -> socket.socket:
+        path = self.config.path
+        address = _parse_address(path)
+        try:
+            listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        except OSError as error:
+            raise ChannelError(
+                f"error opening channel '{path}': no vsock: {error.strerror}"
+            ) from error
+        try:
+            listener.bind(address)
+        except OSError as error:
+            listener.close()
+            raise ChannelError(f"Failed to bind socket to {path}: {error.strerror}") from error
+        return listener
+
+    def admits(self, address: object) -> bool:
+        cid, _port = cast("tuple[int, int]", address)
+        return cid in self.config.allow_cids
+
+
+def _parse_address(path: str) -> tuple[int, int]:
+    cid, separator, port = path.partition(":")
+    try:
+        address = int(cid) % 2**32 if cid == "-1" else int(cid), int(port)
+    except ValueError:
+        address = (-1, -1)
+    if not separator or address[0] not in _UINT32 or address[1] not in _UINT32:
+        raise ChannelError(
+            f"error opening channel '{path}': a vsock address is <cid>:<port>, such as 3:1234"
+        )
+    return address

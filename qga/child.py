@@ -1,0 +1,190 @@
+"""A child process whose pipes and exit are events of the loop: no thread, no polling.
+
+A background process that keeps an output pipe open does not keep the status back: GRACE after
+the child itself has ended it counts as ended. What such a process writes later is read and
+dropped, so that it does not die of a closed pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Callable
+
+from qga.spawn import spawn
+
+if TYPE_CHECKING:
+    from qga.loop import Loop
+
+MAX_CAPTURE = 16 * 1024 * 1024
+"""Bytes kept of each stream (QEMU's limit); the rest is read and dropped."""
+
+GRACE = 1.0
+"""Seconds that open pipes hold the status back after the child has ended."""
+
+_READ_SIZE = 64 * 1024
+_NOTHING: Mapping[str, tuple[int, ...]] = {}
+
+
+class Capture:
+    """What comes out of a pipe: the first MAX_CAPTURE bytes, and whether there were more."""
+
+    def __init__(self, fd: int) -> None:
+        self.data = bytearray()
+        self.truncated = False
+        self.open = True
+        self._fd = fd
+        self._keep = True
+
+    def watch(self, loop: Loop, on_close: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_close = on_close
+        os.set_blocking(self._fd, False)
+        loop.watch(self._fd, self._on_readable)
+
+    def read_at_hand(self) -> None:
+        """Read what is in the pipe now."""
+        while self.open and self._read():
+            pass
+
+    def drop_the_rest(self) -> None:
+        """Keep nothing of what is still to come."""
+        self._keep = False
+
+    def _on_readable(self, _events: int) -> None:
+        self._read()
+        if not self.open:
+            self._on_close()
+
+    def _read(self) -> bool:
+        """Read once; whether there was anything."""
+        try:
+            data = os.read(self._fd, _READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.open = False
+            self._loop.unwatch(self._fd)
+            os.close(self._fd)
+        elif self._keep:
+            room = MAX_CAPTURE - len(self.data)
+            self.data += data[:room]
+            self.truncated = self.truncated or len(data) > room
+        return bool(data)
+
+
+class Feed:
+    """What goes into a pipe: `data`, and then its end."""
+
+    def __init__(self, fd: int, data: bytes) -> None:
+        self._fd = fd
+        self._rest = memoryview(data)
+
+    def watch(self, loop: Loop) -> None:
+        self._loop = loop
+        os.set_blocking(self._fd, False)
+        loop.watch(self._fd, self._on_writable, select.EPOLLOUT)
+
+    def _on_writable(self, _events: int) -> None:
+        try:
+            while self._rest:
+                self._rest = self._rest[os.write(self._fd, self._rest) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # the child does not read it
+            pass
+        self._loop.unwatch(self._fd)
+        os.close(self._fd)
+        self._rest = memoryview(b"")
+
+
+class Child:
+    """A program, started by the constructor, which may block; to be followed with `watch`.
+
+    argv: the program's name or path, and its arguments.
+    environment: `NAME=value` each; None for the agent's own.
+    stdin: what it reads; None for /dev/null.
+    streams: which of its descriptors 1 and 2 go into which capture, such as
+        {"out": (1,), "err": (2,)}, or {"out": (1, 2)} for both as one.
+
+    pid: its process id.
+    status: None until it counts as ended; then its exit code, or minus the signal's number.
+    captures: a Capture for each name in `streams`.
+
+    Raises OSError when it cannot be started.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        environment: list[str] | None = None,
+        stdin: bytes | None = None,
+        streams: Mapping[str, tuple[int, ...]] = _NOTHING,
+    ) -> None:
+        self.status: int | None = None
+        self.captures: dict[str, Capture] = {}
+        self._feed: Feed | None = None
+        theirs: dict[int, int] = {}
+        pipes: list[int] = []
+        try:
+            if stdin is not None:
+                theirs[0], ours = _pipe(pipes)
+                self._feed = Feed(ours, stdin)
+            for name, descriptors in streams.items():
+                ours, end = _pipe(pipes)
+                theirs.update(dict.fromkeys(descriptors, end))
+                self.captures[name] = Capture(ours)
+            self.pid = spawn(argv, environment, theirs)
+            self._pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            for fd in pipes:
+                os.close(fd)
+            raise
+        for fd in set(theirs.values()):
+            os.close(fd)
+
+    @property
+    def size(self) -> int:
+        """Bytes captured."""
+        return sum(len(capture.data) for capture in self.captures.values())
+
+    def watch(self, loop: Loop, on_end: Callable[[Child], None]) -> None:
+        """Follow the child on the loop; `on_end` is called when it counts as ended."""
+        self._loop = loop
+        self._on_end = on_end
+        self._code: int | None = None
+        if self._feed is not None:
+            self._feed.watch(loop)
+        for capture in self.captures.values():
+            capture.watch(loop, self._end_if_all_closed)
+        loop.watch(self._pidfd, self._on_exit)
+
+    def _on_exit(self, _events: int) -> None:
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        _, status = os.waitpid(self.pid, 0)
+        self._code = os.waitstatus_to_exitcode(status)
+        for capture in self.captures.values():
+            capture.read_at_hand()
+        self._end_if_all_closed()
+        if self.status is None:
+            self._loop.call_later(GRACE, self._end)
+
+    def _end_if_all_closed(self) -> None:
+        if self._code is not None and not any(capture.open for capture in self.captures.values()):
+            self._end()
+
+    def _end(self) -> None:
+        if self.status is None:
+            self.status = self._code
+            for capture in self.captures.values():
+                capture.drop_the_rest()
+            self._on_end(self)
+
+
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    """Read and write end of a new pipe, noted in `opened`."""
+    ends = os.pipe()
+    opened.extend(ends)
+    return ends

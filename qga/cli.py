@@ -1,0 +1,103 @@
+"""qemu-ga's main program: options, then configuration, then what was asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from qga import config, configfile, options
+from qga.config import Config
+from qga.errors import ConfigError
+from qga.log import PROGRAM, Log, open_log
+from qga.version import INTERFACE_VERSION, __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run qemu-ga with these arguments (sys.argv's by default); the exit status."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        Log().error(str(error))
+    except BrokenPipeError:
+        pass  # whoever read our output has seen enough
+    except KeyboardInterrupt:
+        Log().error("interrupted before the agent could start")
+    return 1
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        arguments = options.parse(argv)
+    except options.OptionError as error:
+        return _refuse_options(str(error))
+    if arguments.action == "version":
+        return _print(f"QEMU Guest Agent {INTERFACE_VERSION}\nqga {__version__}\n")
+    if arguments.action == "help":
+        return _print(options.format_help())
+    settings = _load(arguments)
+    if arguments.action == "dump-conf":
+        return _print(config.dump(settings))
+    if arguments.action == "list-commands":
+        return _print(_list_commands(settings))
+    return _serve(settings)
+
+
+def _load(arguments: options.Arguments) -> Config:
+    """The configuration of file and options together, after telling what is odd about it."""
+    path = arguments.config_path
+    if path is None:
+        path = os.environ.get("QGA_CONF", config.DEFAULT_CONFIG_PATH)
+    try:
+        file = configfile.read(path)
+    except FileNotFoundError as error:
+        if arguments.config_path is not None:
+            raise ConfigError(
+                f"error loading configuration from path: {path}, {error.strerror}"
+            ) from None
+        file = configfile.NO_FILE
+    for warning in (*file.warnings, *arguments.warnings):
+        Log().warning(warning)
+    return config.build(config.overlay(file.general, arguments.settings), file.channels)
+
+
+def _list_commands(settings: Config) -> str:
+    """The names of all commands that this guest has, one a line."""
+    from qga import discovery, registry
+
+    groups = discovery.discover(settings.plugin_dir, Log().warning)
+    return "".join(f"{name}\n" for name in registry.command_names(groups))
+
+
+def _serve(settings: Config) -> int:
+    from qga import daemon
+
+    try:
+        log = open_log(settings)
+    except OSError as error:
+        raise ConfigError(
+            f"unable to open specified log file '{settings.logfile}': {error.strerror}"
+        ) from None
+    return daemon.run(settings, log)
+
+
+def _refuse_options(text: str) -> int:
+    program = sys.argv[0]
+    if os.path.basename(program) == "__main__.py":
+        program = PROGRAM
+    sys.stderr.write(f"{program}: {text}\n")
+    _print(f"Unknown option, try '{program} --help' for more information.\n")
+    return 1
+
+
+def _print(text: str) -> int:
+    """Write to standard output. Raises ConfigError when it does not take all of it."""
+    rest = text.encode("utf-8", "surrogateescape")
+    try:
+        while rest:
+            rest = rest[os.write(1, rest) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"cannot write to standard output: {error.strerror}") from None
+    return 0

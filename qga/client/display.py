@@ -1,0 +1,113 @@
+"""What qgactl writes, made safe for the eyes.
+
+Everything that a guest says may be hostile to the terminal it lands on: text of a guest is
+never read as rich's markup, and characters that do not print (control characters, the ones
+that turn the direction of writing, …) are shown as escapes. Programs that read our output
+get JSON in ASCII, or, from `exec`, the very bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qga.client.results import AgentInfo, CommandInfo, ExecResult
+
+ASTRAL = 0x10000
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with escapes for what does not print."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def pretty_json(value: Any) -> str:
+    """JSON to read: indented, as Unicode, but still JSON that any program reads."""
+    text = json.dumps(value, indent=2, ensure_ascii=not speaks_unicode())
+    return "\n".join(
+        line if line.isprintable() else "".join(map(json_printable, line))
+        for line in text.split("\n")
+    )
+
+
+def json_printable(char: str) -> str:
+    if char.isprintable():
+        return char
+    return f"\\u{ord(char):04x}" if ord(char) < ASTRAL else json.dumps(char)[1:-1]
+
+
+def speaks_unicode() -> bool:
+    return sys.stdout.encoding.lower().replace("-", "").startswith("utf")
+
+
+def compact_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")
+
+
+def say(text: str) -> None:
+    """A line for the user, on stderr, so that stdout keeps to what was asked for."""
+    sys.stderr.write(f"qgactl: {printable(text)}\n")
+
+
+def show_info(address: str, info: AgentInfo) -> None:
+    """The agent's version, and its commands in a table."""
+    disabled = sum(not command.enabled for command in info.commands)
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.print(
+        Text(
+            f"{printable(address)}: agent {printable(info.version)}, "
+            f"{len(info.commands)} commands, {disabled} of them disabled"
+        ),
+        soft_wrap=True,
+    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("Command", overflow="fold")
+    table.add_column("State", no_wrap=True)
+    table.add_column("Answers success", no_wrap=True)
+    for command in sorted(info.commands):
+        table.add_row(*command_row(command))
+    console.print(table)
+
+
+def command_row(command: CommandInfo) -> tuple[Text, Text, Text]:
+    return (
+        Text(printable(command.name)),
+        Text("enabled") if command.enabled else Text("DISABLED", "red"),
+        Text("yes" if command.success_response else "no"),
+    )
+
+
+def show_exec(result: ExecResult) -> None:
+    """The program's output as our own, byte for byte."""
+    for stream, data, truncated, name in (
+        (sys.stdout, result.stdout, result.stdout_truncated, "stdout"),
+        (sys.stderr, result.stderr, result.stderr_truncated, "stderr"),
+    ):
+        stream.buffer.write(data)
+        stream.flush()
+        if truncated:
+            say(f"the agent kept only the first {len(data)} bytes of the program's {name}")
+
+
+def exec_json(result: ExecResult) -> dict[str, Any]:
+    """The result with the names and the base64 of guest-exec-status."""
+    end = {"exitcode": result.exitcode} if result.signal is None else {"signal": result.signal}
+    return {
+        **end,
+        "out-data": base64.b64encode(result.stdout).decode("ascii"),
+        "out-truncated": result.stdout_truncated,
+        "err-data": base64.b64encode(result.stderr).decode("ascii"),
+        "err-truncated": result.stderr_truncated,
+    }

@@ -1,0 +1,354 @@
+"""JSON as QEMU reads and writes it, where Python's own reader and writer differ.
+
+Reading: `read_plainly` is Python's C reader, fast, for the texts that both read alike; it
+raises ValueError for all others, which are `parse`'s, with QEMU's errors, first in reading
+order. `read` tries the one, then the other.
+
+Writing: ASCII only, upper-case hexadecimal escapes, DEL escaped, doubles as C's `%.17g`.
+Neither uses recursion: a value may be 1024 levels deep.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from json import JSONDecoder, JSONEncoder
+from math import isinf
+from typing import Any
+
+from qga import lexer
+from qga.errors import QgaError
+
+MAX_DEPTH = 1024
+"""Levels of nesting (QEMU's limit)."""
+
+_MAX_MESSAGE = 1023  # characters of an error's text, in QEMU's parser
+
+_REPLACEMENT = "\ufffd"
+_NONCHARACTER = re.compile(
+    "[\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+    + "]"
+)
+_SEQUENCE = re.compile(
+    rb"[\xc0-\xdf][\x80-\xbf]?|[\xe0-\xef][\x80-\xbf]{0,2}|[\xf0-\xf7][\x80-\xbf]{0,3}"
+    rb"|[\xf8-\xfb][\x80-\xbf]{0,4}|[\xfc\xfd][\x80-\xbf]{0,5}|[\x80-\xff]|[\x00-\x7f]+"
+)
+_ESCAPES = dict(zip(b"bfnrt\"'\\/", "\b\f\n\r\t\"'\\/"))
+_KEYWORDS = {b"true": True, b"false": False, b"null": None}
+
+
+def parse_error(text: str) -> QgaError:
+    return QgaError(f"JSON parse error, {text[:_MAX_MESSAGE]}")
+
+
+def stray(token: bytes) -> QgaError:
+    """The error for a token that cannot go on; shown up to a NUL, as C shows a string."""
+    shown = decode_leniently(token.split(b"\0", 1)[0])
+    return QgaError(f"JSON parse error, stray '{shown}'")
+
+
+def decode_leniently(raw: bytes) -> str:
+    """Text of bytes that may be no UTF-8: U+FFFD for each sequence that is none."""
+    return "".join(_decode_sequence(match.group()) for match in _SEQUENCE.finditer(raw))
+
+
+def _decode_sequence(raw: bytes) -> str:
+    try:
+        return _decode_strictly(raw)
+    except ValueError:
+        return _REPLACEMENT
+
+
+def _decode_strictly(raw: bytes) -> str:
+    """UTF-8 without noncharacters, but with C0 80 for NUL; ValueError otherwise."""
+    text = raw.replace(b"\xc0\x80", b"\0").decode()
+    if not text.isascii() and _NONCHARACTER.search(text):
+        raise ValueError("noncharacter")
+    return text
+
+
+# Python's reader, made to refuse what QEMU reads differently.
+
+
+def _plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("duplicate key")
+    return result
+
+
+def _plain_int(digits: str) -> int:
+    if len(digits) > 18:
+        raise ValueError("perhaps no int64")
+    return int(digits)
+
+
+def _plain_float(digits: str) -> float:
+    value = float(digits)
+    if isinf(value) or (digits[digits[0] == "-"] == "0" and "." not in digits):
+        raise ValueError("too big, or 0e1, which QEMU reads as two tokens")
+    return value
+
+
+def _plain_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+read_plainly = JSONDecoder(
+    object_pairs_hook=_plain_object,
+    parse_int=_plain_int,
+    parse_float=_plain_float,
+    parse_constant=_plain_constant,
+).raw_decode
+"""`read_plainly(text, position)` reads a value that begins at `position`: (value, end).
+
+Raises ValueError, or RecursionError for about a thousand levels, where QEMU may read the text
+otherwise. `text` must be ASCII and `is_plain`.
+"""
+
+_UNICODE_TRAP = re.compile(rb"\\u(?:[dD][89a-fA-F]|[fF][dDfF])")
+
+
+def is_plain(raw: bytes | bytearray) -> bool:
+    """Whether Python's reader reads all strings in `raw` as QEMU does.
+
+    Not so with escaped surrogates and noncharacters, and with bytes beyond ASCII.
+    """
+    return (
+        raw.isascii()
+        and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH
+        and not (b"\\u" in raw and _UNICODE_TRAP.search(raw))
+    )
+
+
+def read(raw: bytes | bytearray) -> Any:
+    """The value of a text whose tokens are complete and whose brackets balance.
+
+    Raises QgaError with QEMU's words.
+    """
+    if is_plain(raw):
+        try:
+            value, end = read_plainly(raw.decode("ascii"), 0)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            if end == len(raw):
+                return value
+    return parse(bytes(raw))
+
+
+# QEMU's reading. What may come next:
+
+_VALUE, _VALUE_OR_END, _COLON, _SEPARATOR_OR_END = range(4)
+
+
+class _Array:
+    closer = ord("]")
+    lacks_separator = "expected separator in list"
+
+    def __init__(self) -> None:
+        self.value: list[Any] = []
+
+    def take(self, item: Any) -> int:
+        self.value.append(item)
+        return _SEPARATOR_OR_END
+
+
+class _Object:
+    closer = ord("}")
+    lacks_separator = "expected separator in dict"
+
+    def __init__(self) -> None:
+        self.value: dict[str, Any] = {}
+        self._key: str | None = None
+
+    def take(self, item: Any) -> int:
+        """A key and a value by turns; a key is any value to the grammar."""
+        if self._key is None:
+            if type(item) is not str:
+                raise parse_error("key is not a string in object")
+            self._key = item
+            return _COLON
+        if self._key in self.value:
+            raise parse_error("duplicate key")
+        self.value[self._key] = item
+        self._key = None
+        return _SEPARATOR_OR_END
+
+
+def parse(raw: bytes) -> Any:
+    """As `read`, by QEMU's grammar alone."""
+    stack: list[_Array | _Object] = []
+    expects = _VALUE
+    for kind, start, end in lexer.Lexer().scan(raw + b" "):  # a space to end a last number
+        if expects == _COLON:
+            if kind != ord(":"):
+                raise parse_error("missing : in object pair")
+            expects = _VALUE
+            continue
+        if expects == _SEPARATOR_OR_END and kind == ord(","):
+            expects = _VALUE
+            continue
+        value: Any
+        if expects in (_VALUE_OR_END, _SEPARATOR_OR_END) and kind == stack[-1].closer:
+            value = stack.pop().value
+        elif expects == _SEPARATOR_OR_END:
+            raise parse_error(stack[-1].lacks_separator)
+        elif kind in (ord("{"), ord("[")):
+            stack.append(_Object() if kind == ord("{") else _Array())
+            expects = _VALUE_OR_END
+            continue
+        else:
+            value = _scalar(kind, raw[start:end])
+        if not stack:
+            return value
+        expects = stack[-1].take(value)
+    raise parse_error("expecting value")
+
+
+def _scalar(kind: int, token: bytes) -> Any:
+    if kind == lexer.STRING:
+        return _string(token)
+    if kind == lexer.INTEGER:
+        return _integer(token)
+    if kind == lexer.FLOAT:
+        return _double(token)
+    if kind == lexer.KEYWORD:
+        if token in _KEYWORDS:
+            return _KEYWORDS[token]
+        raise parse_error(f"invalid keyword '{token.decode()}'")
+    raise parse_error("expecting value")
+
+
+def _integer(token: bytes) -> int | float:
+    """An int64 or uint64; beyond them a double."""
+    if len(token) <= len(str(-(2**63))):
+        value = int(token)
+        if -(2**63) <= value < 2**64:
+            return value
+    return _double(token)
+
+
+def _double(token: bytes) -> float:
+    value = float(token)
+    if isinf(value):
+        raise parse_error(f"number out of range '{token.decode()}'")
+    return value
+
+
+def _string(token: bytes) -> str:
+    """The text of a string token, quotes and escapes included in `token`."""
+    pieces = []
+    position, end = 1, len(token) - 1
+    while True:
+        escape = token.find(b"\\", position)
+        pieces.append(_utf8(token[position : escape if escape >= 0 else end]))
+        if escape < 0:
+            return "".join(pieces)
+        letter = token[escape + 1]
+        if letter == ord("u"):
+            character, position = _unicode_escape(token, escape)
+        elif letter in _ESCAPES:
+            character, position = _ESCAPES[letter], escape + 2
+        else:
+            raise parse_error("invalid escape sequence in string")
+        pieces.append(character)
+
+
+def _utf8(raw: bytes) -> str:
+    try:
+        return _decode_strictly(raw)
+    except ValueError:
+        raise parse_error("invalid UTF-8 sequence in string") from None
+
+
+def _unicode_escape(token: bytes, start: int) -> tuple[str, int]:
+    """The character of the `\\uXXXX`, or pair of them, at `start`, and where it ends."""
+    end = start + 6
+    code = _code_unit(token, start)
+    if code is not None and 0xD800 <= code < 0xDC00:
+        low = _code_unit(token, end)
+        if low is not None and 0xDC00 <= low < 0xE000:
+            end += 6
+            code = 0x10000 + ((code & 0x3FF) << 10 | low & 0x3FF)
+    if code is None or 0xD800 <= code < 0xE000 or _NONCHARACTER.match(chr(code)):
+        shown = decode_leniently(token[start:end])
+        raise parse_error(f"{shown} is not a valid Unicode character")
+    return chr(code), end
+
+
+_CODE_UNIT = re.compile(rb"\\u([0-9a-fA-F]{4})")
+
+
+def _code_unit(token: bytes, start: int) -> int | None:
+    match = _CODE_UNIT.match(token, start)
+    return int(match[1], 16) if match else None
+
+
+# Writing.
+
+_encode = JSONEncoder().encode
+_ESCAPED = re.compile(
+    r"\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\u(?P<unit>[0-9a-f]{4})|\\.|\x7f"
+)
+
+
+def write(value: Any) -> str:
+    """JSON text of a value without floats."""
+    text = _encode(value)
+    if "\\u" in text or "\x7f" in text:
+        return _ESCAPED.sub(_as_qemu_escapes, text)
+    return text
+
+
+def _as_qemu_escapes(match: re.Match[str]) -> str:
+    if match["pair"]:
+        return match[0].upper().replace("U", "u")
+    if match["unit"]:  # half a pair: a byte of a file's name that was no UTF-8
+        lone = match["unit"] >= "d800" and match["unit"] <= "dfff"
+        return r"\uFFFD" if lone else r"\u" + match["unit"].upper()
+    return r"\u007F" if match[0] == "\x7f" else match[0]
+
+
+def write_exactly(value: Any) -> str:
+    """JSON text of any value: floats as `%.17g`, any depth; slower than `write`."""
+    text: list[str] = []
+    stack: list[Any] = [value]
+    while stack:
+        item = stack.pop()
+        if type(item) is _Punctuation:
+            text.append(item)
+        elif type(item) is list:
+            stack += _reversed_list(item)
+        elif type(item) is dict:
+            stack += _reversed_dict(item)
+        elif type(item) is float or (type(item) is int and not -(2**63) <= item < 2**64):
+            text.append(f"{item:.17g}")
+        else:
+            text.append(write(item))
+    return "".join(text)
+
+
+class _Punctuation(str):
+    """Text that stands for itself among values."""
+
+    __slots__ = ()
+
+
+def _reversed_list(items: list[Any]) -> Iterator[Any]:
+    yield _Punctuation("]")
+    for at in range(len(items) - 1, -1, -1):
+        yield items[at]
+        yield _Punctuation(", " if at else "[")
+    if not items:
+        yield _Punctuation("[")
+
+
+def _reversed_dict(items: dict[str, Any]) -> Iterator[Any]:
+    yield _Punctuation("}")
+    for at, key in reversed(list(enumerate(items))):
+        yield items[key]
+        yield _Punctuation((", " if at else "{") + write(key) + ": ")
+    if not items:
+        yield _Punctuation("{")

@@ -1,0 +1,108 @@
+"""Reads GLib's key-file format, the one of qemu-ga.conf, and knows the line of every key.
+
+The format is the Desktop Entry Specification's: `[group]` headers, `key=value` pairs, `#`
+comments on lines of their own, and `\\s \\n \\t \\r \\\\` for what a value cannot hold as it is.
+There are no quotes and no continuation lines; white space around the key and before the value
+does not count, behind the value it does. Of a key given twice the last counts, and a group
+that is opened twice is one group.
+
+Two things must stay true. A fault names its line, so that an administrator need not search.
+And `decode(encode(text)) == text` for every text without NUL, however odd: --dump-conf rests on it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_BLANKS = " \t"
+_ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+
+class KeyFileError(Exception):
+    """The file breaks the format. `line` counts from 1; the text says what is wrong there."""
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.line = line
+
+
+class Entry(NamedTuple):
+    """The value of a key as it stands in the file (still escaped), and its line.
+
+    `replaced_line` is the line of an earlier value of the same key, which does not count.
+    """
+
+    raw: str
+    line: int
+    replaced_line: int | None = None
+
+
+class Group(NamedTuple):
+    """The line where a group was first opened, and its entries by key."""
+
+    line: int
+    entries: dict[str, Entry]
+
+
+def parse(text: str) -> dict[str, Group]:
+    """The groups of a key file by name, in the order of the file. Raises KeyFileError."""
+    groups: dict[str, Group] = {}
+    group: Group | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        content = line[: -len("\r")] if line.endswith("\r") else line
+        content = content.lstrip(_BLANKS)
+        if "\0" in content:
+            raise KeyFileError(number, "there is a NUL byte, which no text file holds")
+        if not content or content.startswith("#"):
+            continue
+        if content.startswith("["):
+            group = groups.setdefault(_group_name(content, number), Group(number, {}))
+        elif group is None:
+            raise KeyFileError(number, "a group header such as [general] must come first")
+        else:
+            _take_entry(group.entries, content, number)
+    return groups
+
+
+def decode(raw: str) -> str:
+    """The text that an escaped value stands for. Raises ValueError for an unknown escape."""
+    characters = iter(raw)
+    return "".join(_unescape(next(characters, "")) if c == "\\" else c for c in characters)
+
+
+def encode(text: str) -> str:
+    """The escaped value that reads back as `text`."""
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    escaped = escaped.replace("\t", "\\t")
+    inner = escaped.lstrip(" ")
+    leading = "\\s" * (len(escaped) - len(inner))
+    body = inner.rstrip(" ")
+    return leading + body + "\\s" * (len(inner) - len(body))
+
+
+def _unescape(letter: str) -> str:
+    try:
+        return _ESCAPES[letter]
+    except KeyError:
+        raise ValueError(
+            f"'\\{letter}' is no escape; there are \\s \\t \\n \\r, and \\\\ for a backslash"
+        ) from None
+
+
+def _group_name(content: str, number: int) -> str:
+    header = content.rstrip(_BLANKS)
+    if not header.endswith("]"):
+        raise KeyFileError(number, f"'{content}' opens a group but does not end with ']'")
+    name = header[1:-1]
+    if not name or "[" in name or "]" in name or not name.isprintable():
+        raise KeyFileError(number, f"'{name}' cannot be the name of a group")
+    return name
+
+
+def _take_entry(entries: dict[str, Entry], content: str, number: int) -> None:
+    key, equals, value = content.partition("=")
+    key = key.rstrip(_BLANKS)
+    if not equals or not key:
+        raise KeyFileError(number, f"'{content}' is no key=value pair, no [group] and no # comment")
+    earlier = entries.get(key)
+    entries[key] = Entry(value.lstrip(_BLANKS), number, earlier.line if earlier else None)

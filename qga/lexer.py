@@ -1,0 +1,160 @@
+"""QEMU's JSON tokens, found in bytes that arrive in pieces.
+
+A table of states: in each, a regular expression takes the run of bytes that change nothing,
+and the next byte decides. Every byte is looked at once however the input is cut, and what is
+remembered between two pieces is a state and a length.
+
+The language is JSON's with `'single quoted'` strings. A byte that no token can go on with
+makes a stray token, of which it is the last byte; input is then skipped up to a control
+character, a structural one, or FE or FF, which is read as the beginning of a token again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+# Kinds of tokens; a structural one is its own byte.
+STRING, INTEGER, FLOAT, KEYWORD, STRAY, OVERSIZE = b"sifk!>"
+
+MAX_TOKEN = 64 * 1024 * 1024
+"""Bytes that an unfinished token may have. One more and it is OVERSIZE and forgotten (seen
+of qemu-ga)."""
+
+# States. What a byte leads to is a state, or one of the moves below it.
+(
+    _BETWEEN,
+    _SKIP,
+    _DOUBLE,
+    _DOUBLE_ESCAPE,
+    _SINGLE,
+    _SINGLE_ESCAPE,
+    _MINUS,
+    _ZERO,
+    _DIGITS,
+    _POINT,
+    _FRACTION,
+    _EXPONENT,
+    _EXPONENT_SIGN,
+    _EXPONENT_DIGITS,
+    _WORD,
+) = range(15)
+_ENDS_BEFORE, _ENDS_WITH, _STRUCTURAL, _GOES_ASTRAY = range(-4, 0)
+
+_NOTHING = rb""
+_DIGIT_RUN = rb"[0-9]*"
+
+
+def _each(characters: bytes, move: int) -> dict[int, int]:
+    return dict.fromkeys(characters, move)
+
+
+_CONTROLS = bytes([*range(0x20), 0xFE, 0xFF])
+_ESCAPES_ASTRAY = _each(_CONTROLS, _GOES_ASTRAY)
+_DIGIT = b"0123456789"
+
+_TABLE: dict[int, tuple[bytes, dict[int, int], int]] = {
+    # state: (run of bytes that stay, where certain bytes lead, where all others lead)
+    _BETWEEN: (
+        rb"[ \t\r\n]*",
+        {
+            **_each(b"{}[],:", _STRUCTURAL),
+            **_each(b"abcdefghijklmnopqrstuvwxyz", _WORD),
+            **_each(b"123456789", _DIGITS),
+            ord('"'): _DOUBLE,
+            ord("'"): _SINGLE,
+            ord("-"): _MINUS,
+            ord("0"): _ZERO,
+        },
+        _GOES_ASTRAY,
+    ),
+    _SKIP: (rb"[^\x00-\x08\x0a-\x1f{}\[\],:\xfe\xff]*", {}, _ENDS_BEFORE),
+    _DOUBLE: (
+        rb'[^"\\\x00-\x1f\xfe\xff]*',
+        {ord('"'): _ENDS_WITH, ord("\\"): _DOUBLE_ESCAPE},
+        _GOES_ASTRAY,
+    ),
+    _DOUBLE_ESCAPE: (_NOTHING, _ESCAPES_ASTRAY, _DOUBLE),
+    _SINGLE: (
+        rb"[^'\\\x00-\x1f\xfe\xff]*",
+        {ord("'"): _ENDS_WITH, ord("\\"): _SINGLE_ESCAPE},
+        _GOES_ASTRAY,
+    ),
+    _SINGLE_ESCAPE: (_NOTHING, _ESCAPES_ASTRAY, _SINGLE),
+    _MINUS: (_NOTHING, {**_each(b"123456789", _DIGITS), ord("0"): _ZERO}, _GOES_ASTRAY),
+    _ZERO: (_NOTHING, {**_each(_DIGIT, _GOES_ASTRAY), ord("."): _POINT}, _ENDS_BEFORE),
+    _DIGITS: (_DIGIT_RUN, {ord("."): _POINT, **_each(b"eE", _EXPONENT)}, _ENDS_BEFORE),
+    _POINT: (_NOTHING, _each(_DIGIT, _FRACTION), _GOES_ASTRAY),
+    _FRACTION: (_DIGIT_RUN, _each(b"eE", _EXPONENT), _ENDS_BEFORE),
+    _EXPONENT: (
+        _NOTHING,
+        {**_each(_DIGIT, _EXPONENT_DIGITS), **_each(b"+-", _EXPONENT_SIGN)},
+        _GOES_ASTRAY,
+    ),
+    _EXPONENT_SIGN: (_NOTHING, _each(_DIGIT, _EXPONENT_DIGITS), _GOES_ASTRAY),
+    _EXPONENT_DIGITS: (_DIGIT_RUN, {}, _ENDS_BEFORE),
+    _WORD: (rb"[a-z]*", {}, _ENDS_BEFORE),
+}
+
+_KINDS = {
+    _DOUBLE: STRING,
+    _SINGLE: STRING,
+    _ZERO: INTEGER,
+    _DIGITS: INTEGER,
+    _FRACTION: FLOAT,
+    _EXPONENT_DIGITS: FLOAT,
+    _WORD: KEYWORD,
+}
+
+_RULES = [(re.compile(run).match, moves, otherwise) for run, moves, otherwise in _TABLE.values()]
+
+
+class Lexer:
+    def __init__(self) -> None:
+        self._state = _BETWEEN
+        self.unfinished = 0
+        """Bytes of the token that the last piece broke off in."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the next byte begins a token or is white space."""
+        return self._state == _BETWEEN
+
+    def scan(self, data: bytes) -> Iterator[tuple[int, int, int]]:
+        """Yield (kind, start, end) of each token that ends in `data`; to be run to its end.
+
+        start is negative when earlier pieces hold the token's beginning.
+        """
+        state, position, start = self._state, 0, -self.unfinished
+        limit = min(len(data), start + MAX_TOKEN + 1) if self.unfinished else len(data)
+        while True:
+            run, moves, otherwise = _RULES[state]
+            position = run(data, position, limit).end()  # type: ignore[union-attr]
+            if position == limit:
+                if position - start <= MAX_TOKEN or state <= _SKIP:
+                    break
+                yield OVERSIZE, start, position
+                state, limit = _BETWEEN, len(data)
+                continue
+            move = moves.get(data[position], otherwise)
+            if move >= 0:
+                if state == _BETWEEN:
+                    start = position
+                    limit = min(len(data), start + MAX_TOKEN + 1)
+                state = move
+                position += 1
+                continue
+            if move == _STRUCTURAL:
+                yield data[position], position, position + 1
+                position += 1
+                continue
+            if move == _GOES_ASTRAY:
+                yield STRAY, position if state == _BETWEEN else start, position + 1
+                position += 1
+            elif state != _SKIP:
+                position += move == _ENDS_WITH
+                yield _KINDS[state], start, position
+            state = _SKIP if move == _GOES_ASTRAY else _BETWEEN
+            limit = len(data)
+        self._state = state
+        self.unfinished = 0 if state <= _SKIP else position - start

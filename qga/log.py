@@ -1,0 +1,227 @@
+"""Where the agent complains: a log file, the journal, syslog, or standard error.
+
+Three things must stay true. Logging never raises and never stops the agent, be the disk full or
+the journal gone: what a sink does not take goes to standard error, or nowhere. One message is one
+line whatever it holds, so that nobody forges a line through a path or a command. And while the
+filesystems are frozen nothing is written at all; messages are counted and the thaw reports the
+number. Python's logging is not used: its import costs more than this agent's loop.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from qga import state
+
+if TYPE_CHECKING:
+    from qga.config import Config
+
+PROGRAM = "qemu-ga"
+
+# Priorities of syslog(3).
+ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7
+LEVELS = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug"}
+
+_STDERR = 2
+
+# Control characters, line and paragraph separators, and the marks that reorder text on a terminal.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+class Sink(Protocol):
+    """Takes messages. `write` may raise OSError."""
+
+    def write(self, priority: int, text: str, fields: dict[str, str]) -> None: ...
+
+    def reopen(self) -> None: ...
+
+
+class StderrSink:
+    """Standard error, in plain text; for a service the way systemd's journal reads levels."""
+
+    def __init__(self, in_service: bool = False) -> None:
+        self._in_service = in_service
+
+    def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
+        text += _suffix(fields)
+        line = f"<{priority}>{text}" if self._in_service else _plain(priority, text)
+        os.write(_STDERR, _encode(line + "\n"))
+
+    def reopen(self) -> None:
+        pass
+
+
+class FileSink:
+    """A log file, which is opened by `reopen` or by the first message."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
+        if self._fd < 0:
+            self.reopen()
+        line = f"{time.time():.6f}: {LEVELS[priority]}: {text}{_suffix(fields)}\n"
+        os.write(self._fd, _encode(line))
+
+    def reopen(self) -> None:
+        """Open the path anew, where a log rotation has moved the file. Raises OSError."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+
+class JournalSink:
+    """systemd's journal, through systemd-python; fields are searchable as QGA_<NAME>."""
+
+    def __init__(self) -> None:
+        from importlib import import_module
+
+        # Not systemd.journal, which offers the same function: it imports logging and the reader.
+        self._send = import_module("systemd._journal").sendv
+
+    def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
+        entry = {"MESSAGE": text, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": PROGRAM}
+        entry.update({f"QGA_{name.upper()}": value for name, value in fields.items()})
+        self._send(*(_encode(f"{name}={value}") for name, value in entry.items()))
+
+    def reopen(self) -> None:
+        pass
+
+
+class SyslogSink:
+    """syslog(3), for a daemon, whose standard error is gone."""
+
+    def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
+        import syslog
+
+        line = _encode(text + _suffix(fields)).decode()
+        syslog.openlog(PROGRAM, syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(priority, line)
+
+    def reopen(self) -> None:
+        pass
+
+
+class Log:
+    """Takes messages of four levels; `fields` are facts by name, searchable in the journal.
+
+    Without `verbose` only warnings and errors are kept. `on_stderr` says whether messages are
+    seen on standard error already.
+    """
+
+    def __init__(
+        self, sink: Sink | None = None, *, verbose: bool = False, frozen: bool = False
+    ) -> None:
+        self._sink: Sink = sink or StderrSink()
+        self._verbose = verbose
+        self._frozen = frozen
+        self._dropped = 0
+        self._reopen_at_thaw = False
+        self.on_stderr = isinstance(self._sink, StderrSink)
+
+    def debug(self, text: str, **fields: object) -> None:
+        if self._verbose:
+            self._write(DEBUG, text, fields)
+
+    def info(self, text: str, **fields: object) -> None:
+        if self._verbose:
+            self._write(INFO, text, fields)
+
+    def warning(self, text: str, **fields: object) -> None:
+        self._write(WARNING, text, fields)
+
+    def error(self, text: str, **fields: object) -> None:
+        self._write(ERROR, text, fields)
+
+    @property
+    def frozen(self) -> bool:
+        """While True, messages are dropped and counted."""
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        self._frozen = frozen
+        if frozen:
+            return
+        if self._reopen_at_thaw:
+            self._reopen_at_thaw = False
+            self.reopen()
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self.warning(f"{dropped} messages were dropped while filesystems were frozen")
+
+    def reopen(self) -> None:
+        """Open the log file anew, for log rotation; after the thaw when frozen. Never raises."""
+        if self._frozen:
+            self._reopen_at_thaw = True
+            return
+        try:
+            self._sink.reopen()
+        except OSError as error:
+            self.error(f"cannot reopen the log file: {error.strerror}")
+
+    def _write(self, priority: int, text: str, fields: dict[str, object]) -> None:
+        if self._frozen:
+            self._dropped += 1
+            return
+        safe_text = escape(text)
+        safe_fields = {name: escape(str(value)) for name, value in fields.items()}
+        for sink in (self._sink, StderrSink()):
+            try:
+                sink.write(priority, safe_text, safe_fields)
+                return
+            except OSError:
+                continue
+
+
+def open_log(config: Config) -> Log:
+    """The log that a configuration asks for. Raises OSError when its file cannot be opened."""
+    frozen = state.is_frozen(config.statedir)
+    sink = _choose_sink(config)
+    if not frozen:
+        sink.reopen()
+    return Log(sink, verbose=config.verbose, frozen=frozen)
+
+
+def escape(text: str) -> str:
+    """The text on one line: `\\n`, `\\x1b` and the like for what a terminal would act upon."""
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def _choose_sink(config: Config) -> Sink:
+    if config.logfile:
+        return FileSink(config.logfile)
+    in_service = _stderr_is_journal()
+    if in_service or config.daemonize:
+        try:
+            return JournalSink()
+        except ImportError:
+            pass
+    return SyslogSink() if config.daemonize else StderrSink(in_service)
+
+
+def _stderr_is_journal() -> bool:
+    """As systemd.exec(5) has it: JOURNAL_STREAM is the device and inode of the journal's end."""
+    try:
+        status = os.fstat(_STDERR)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _suffix(fields: dict[str, str]) -> str:
+    return "".join(f" {name}={value}" for name, value in fields.items())
+
+
+def _plain(priority: int, text: str) -> str:
+    return f"{PROGRAM}: {LEVELS[priority]}: {text}"
+
+
+def _encode(text: str) -> bytes:
+    """Lone surrogates, which stand for bytes that are no UTF-8, come out as escapes."""
+    return text.encode("utf-8", "backslashreplace")

@@ -1,0 +1,119 @@
+"""The select loop: file descriptors, timers, and calls posted by worker threads.
+
+Nothing happens when nothing happens: without an event, a timer or a post the process sleeps
+in one epoll_wait(2) without a timeout. Everything but `post` belongs to the loop's thread.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import time
+from collections import deque
+from typing import Callable
+
+READABLE = select.EPOLLIN
+EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLET
+"""Every change, once: how connections are watched, so that a virtio port whose host side is
+closed, which reports a hang-up for ever, wakes nobody."""
+
+Callback = Callable[[int], None]
+"""Takes the epoll events of its descriptor."""
+
+
+class Timer:
+    """A call at a time to come; `cancel` forgets it."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[], None] | None) -> None:
+        self.when = when
+        self.callback = callback
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.when < other.when
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class Loop:
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+        self._timers: list[Timer] = []
+        self._posts: deque[Callable[[], None]] = deque()
+        self._running = False
+        self._wake_read, self._wake_write = os.pipe()
+        for fd in (self._wake_read, self._wake_write):
+            os.set_blocking(fd, False)
+        self.watch(self._wake_read, self._run_posts)
+
+    def watch(self, fd: int, callback: Callback, events: int = READABLE) -> None:
+        """Call `callback` whenever `fd` has one of `events`."""
+        self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def rewatch(self, fd: int, events: int) -> None:
+        """Watch `fd` for other events from now on."""
+        self._epoll.modify(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget `fd`, which must still be open."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(time.monotonic() + seconds, callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have the loop call `callback` soon; any thread may."""
+        self._posts.append(callback)
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:  # the pipe is full of wake-ups already
+            pass
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self._running = True
+        poll, callbacks = self._epoll.poll, self._callbacks
+        while self._running:
+            for fd, events in poll(self._time_to_next_timer()):
+                callback = callbacks.get(fd)  # an earlier callback may have closed it
+                if callback is not None:
+                    callback(events)
+            if self._timers:
+                self._run_timers()
+
+    def stop(self) -> None:
+        """End `run` after the events at hand."""
+        self._running = False
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _time_to_next_timer(self) -> float | None:
+        """Seconds to sleep at most; None without timers."""
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        return max(0.0, self._timers[0].when - time.monotonic())
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0].when <= now:
+            callback = heapq.heappop(self._timers).callback
+            if callback is not None:
+                callback()
+
+    def _run_posts(self, _events: int) -> None:
+        os.read(self._wake_read, 4096)
+        for _ in range(len(self._posts)):
+            self._posts.popleft()()

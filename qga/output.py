@@ -1,0 +1,75 @@
+"""Bytes on their way out of a connection.
+
+Replies wait here until the transport takes them. A Payload is encoded slice by slice as it
+leaves, so that a reply of n bytes of a file costs n bytes and a slice, not a base64 text, a
+JSON string and a line of it.
+"""
+
+from __future__ import annotations
+
+import os
+from binascii import b2a_base64
+from collections import deque
+from typing import Union
+
+from qga.payload import Payload
+
+WRITE_SIZE = 256 * 1024
+"""Bytes offered to one write(2); a virtio port takes 32 KiB of them (drivers/char/
+virtio_console.c), a unix socket as much as its buffer has room for."""
+
+_SLICE = WRITE_SIZE // 4 * 3
+
+Part = Union[bytes, Payload]
+
+
+class Output:
+    """A queue of reply parts, and how many bytes they come to."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: deque[Part] = deque()
+        self._encoded = 0  # bytes of the payload in front that are encoded already
+        self._chunk = memoryview(b"")  # what goes next
+
+    def append(self, parts: list[Part]) -> None:
+        for part in parts:
+            self.size += len(part)
+        self._parts += parts
+
+    def clear(self) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def write_to(self, fd: int) -> None:
+        """Write all there is.
+
+        Raises BlockingIOError when the transport is full, another OSError when it is gone.
+        """
+        while self.size:
+            if not self._chunk:
+                self._chunk = memoryview(self._next_chunk())
+            written = os.write(fd, self._chunk)
+            self._chunk = self._chunk[written:]
+            self.size -= written
+
+    def _next_chunk(self) -> bytes:
+        """About WRITE_SIZE bytes from the front of the queue, or all there are."""
+        pieces: list[bytes] = []
+        room = WRITE_SIZE
+        while self._parts and room > 0:
+            piece = self._next_piece()
+            room -= len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _next_piece(self) -> bytes:
+        part = self._parts[0]
+        if not isinstance(part, Payload):
+            self._parts.popleft()
+            return part
+        piece = b2a_base64(part.data[self._encoded : self._encoded + _SLICE], newline=False)
+        self._encoded += _SLICE
+        if self._encoded >= len(part.data):
+            self._parts.popleft()
+            self._encoded = 0
+        return piece

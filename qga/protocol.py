@@ -1,0 +1,259 @@
+"""The wire, sans-IO: bytes in, requests and faults out; results in, bytes out.
+
+No socket, no select, no time: any odd sequence of bytes is a plain unit test. What must stay
+true, whatever arrives and however it is cut:
+
+- The same bytes give the same events.
+- A request ends where its brackets balance and needs no newline.
+- After any fault the next good request is answered. 0xFF is a fault of its own, which clients
+  send to get rid of whatever was pending.
+- Memory is bounded by QEMU's limits: 64 MiB of tokens in a message, 2 Mi tokens, 1024 levels.
+- Work grows with the number of bytes, not with the number of pieces.
+
+Whole requests in one piece, which is nearly all there ever is, take a fast path through
+Python's JSON reader. What that reader cannot take goes through QEMU's lexer and grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple, Union
+
+from qga import jsontext, lexer
+from qga.errors import QgaError
+from qga.jsontext import MAX_DEPTH
+from qga.output import Part
+from qga.payload import Payload
+
+MAX_TOKENS = 2 * 1024 * 1024
+"""Tokens in one message (QEMU's limit)."""
+
+MAX_MESSAGE = 64 * 1024 * 1024 - 1
+"""Bytes of all tokens of one message, white space not counted (QEMU's limit)."""
+
+DELIMITER = b"\xff"
+"""What guest-sync-delimited puts before its reply."""
+
+_MAX_GAP = 64  # bytes of white space between two tokens that are kept as they are
+_MEMBERS = {"execute", "arguments", "id"}
+_NO_ARGUMENTS: dict[str, Any] = {}
+
+
+class _Absent:
+    """The id of a request that has none; JSON's null is an id."""
+
+
+ABSENT = _Absent()
+
+
+class Request(NamedTuple):
+    """A well-formed request; whether such a command exists is not known here."""
+
+    execute: str
+    arguments: dict[str, Any]
+    id: Any = ABSENT
+
+
+class Fault(NamedTuple):
+    """Bytes that were no request, and what to answer."""
+
+    error: QgaError
+    id: Any = ABSENT
+
+
+Event = Union[Request, Fault]
+
+_spaces = re.compile(r"[ \t\r\n]*").match
+
+
+class Decoder:
+    """Turns a connection's bytes into events."""
+
+    def __init__(self) -> None:
+        self._lexer = lexer.Lexer()
+        self._start_message()
+
+    def receive(self, data: bytes) -> list[Event]:
+        """The events that `data` completes, in order."""
+        events: list[Event] = []
+        if not self._kept and self._lexer.at_rest and data[-1:] in (b"}", b"\n"):
+            data = data[_read_whole_requests(data, events) :]
+        if data:
+            self._read_tokens(data, events)
+        return events
+
+    def _start_message(self) -> None:
+        self._kept = bytearray()  # what earlier pieces held of the message
+        self._braces = self._brackets = self._tokens = self._size = 0
+
+    def _read_tokens(self, data: bytes, events: list[Event]) -> None:
+        begin = 0  # of the part of `data` that belongs to the message and is not in _kept
+        last = 0  # end of the last token
+        for kind, start, end in self._lexer.scan(data):
+            if kind == lexer.STRAY:
+                error: QgaError | None = jsontext.stray(self._token(data, start, end))
+            elif kind == lexer.OVERSIZE:
+                error = _limit_exceeded("token size")
+            else:
+                begin = self._skip_gap(data, begin, last, start)
+                error = self._count(kind, end - start)
+            last = end
+            if error is not None:
+                events.append(Fault(error))
+            elif self._braces < 0 or self._brackets < 0 or not (self._braces or self._brackets):
+                self._kept += data[begin:end]
+                events.append(_event(self._kept))
+            else:
+                continue
+            self._start_message()
+            begin = end
+        self._keep_rest(data, begin, last)
+
+    def _token(self, data: bytes, start: int, end: int) -> bytes:
+        """The bytes of a token that may have begun in an earlier piece."""
+        return data[start:end] if start >= 0 else bytes(self._kept[start:]) + data[:end]
+
+    def _count(self, kind: int, length: int) -> QgaError | None:
+        """Take in a token; the error when it is one too many."""
+        if kind == _OPEN_BRACE:
+            self._braces += 1
+        elif kind == _CLOSE_BRACE:
+            self._braces -= 1
+        elif kind == _OPEN_BRACKET:
+            self._brackets += 1
+        elif kind == _CLOSE_BRACKET:
+            self._brackets -= 1
+        self._tokens += 1
+        self._size += length
+        if self._size > MAX_MESSAGE:
+            return _limit_exceeded("token size")
+        if self._tokens > MAX_TOKENS:
+            return _limit_exceeded("token count")
+        if self._braces + self._brackets > MAX_DEPTH:
+            return _limit_exceeded("nesting depth")
+        return None
+
+    def _skip_gap(self, data: bytes, begin: int, last: int, start: int) -> int:
+        """Leave white space out of the message where there is much of it.
+
+        Returns the new beginning of what is not kept yet.
+        """
+        if start < 0:
+            return begin
+        if self._tokens == 0:
+            return start
+        if start - last > _MAX_GAP:
+            self._kept += data[begin:last] + b" "
+            return start
+        return begin
+
+    def _keep_rest(self, data: bytes, begin: int, last: int) -> None:
+        if self._lexer.unfinished:
+            begin = self._skip_gap(data, begin, last, len(data) - self._lexer.unfinished)
+            self._kept += data[begin:]
+        elif self._tokens:
+            self._kept += data[begin:last] + b" "
+
+
+_OPEN_BRACE, _CLOSE_BRACE, _OPEN_BRACKET, _CLOSE_BRACKET = b"{}[]"
+
+
+def _limit_exceeded(what: str) -> QgaError:
+    return QgaError(f"JSON {what} limit exceeded")
+
+
+def _read_whole_requests(data: bytes, events: list[Event]) -> int:
+    """Read requests off the front of `data` with Python's reader; returns where they end."""
+    if not jsontext.is_plain(data):
+        return 0
+    text = data.decode("ascii")
+    position = _end_of_space(text, 0)
+    while text.startswith("{", position):
+        try:
+            value, position = jsontext.read_plainly(text, position)
+        except (ValueError, RecursionError):
+            break
+        events.append(_request(value))
+        position = _end_of_space(text, position)
+    return position
+
+
+def _end_of_space(text: str, position: int) -> int:
+    return _spaces(text, position).end()  # type: ignore[union-attr]
+
+
+def _event(raw: bytearray) -> Event:
+    """What a message with balanced brackets says."""
+    try:
+        return _request(jsontext.read(raw))
+    except QgaError as error:
+        return Fault(error)
+
+
+def _request(value: Any) -> Event:
+    """Check the envelope."""
+    if type(value) is not dict:
+        return Fault(QgaError("QMP input must be a JSON object"))
+    name = value.get("execute")
+    arguments = value.get("arguments", _NO_ARGUMENTS)
+    if type(name) is str and type(arguments) is dict and value.keys() <= _MEMBERS:
+        return Request(name, arguments, value.get("id", ABSENT))
+    return Fault(_envelope_error(value, arguments), value.get("id", ABSENT))
+
+
+def _envelope_error(value: dict[str, Any], arguments: Any) -> QgaError:
+    if type(value.get("execute", "")) is not str:
+        return QgaError("QMP input member 'execute' must be a string")
+    if type(arguments) is not dict:
+        return QgaError("QMP input member 'arguments' must be an object")
+    for member in value:
+        if member not in _MEMBERS:
+            return QgaError(f"QMP input member '{member}' is unexpected")
+    return QgaError("QMP input lacks member 'execute'")
+
+
+def encode_error(error: QgaError, id: Any = ABSENT) -> bytes:
+    """The reply line of a request that failed."""
+    body = jsontext.write({"class": error.error_class, "desc": error.desc})
+    return f'{{"error": {body}{_encode_id(id)}}}\n'.encode("ascii")
+
+
+def encode_return(result: Any, id: Any = ABSENT, with_numbers: bool = False) -> list[Part]:
+    """The reply line of a request that succeeded; a Payload may be a member of `result`.
+
+    with_numbers: the result may hold floats.
+    """
+    if result is None:
+        if id is ABSENT:
+            return _NO_RESULT
+        result = {}
+    if type(result) is dict and Payload in map(type, result.values()):
+        return _encode_with_payload(result, id)
+    write = jsontext.write_exactly if with_numbers else jsontext.write
+    return [f'{{"return": {write(result)}{_encode_id(id)}}}\n'.encode("ascii")]
+
+
+_NO_RESULT: list[Part] = [b'{"return": {}}\n']
+
+
+def _encode_with_payload(result: dict[str, Any], id: Any) -> list[Part]:
+    parts: list[Part] = []
+    text = '{"return": '
+    separator = "{"
+    for member, value in result.items():
+        text += separator + jsontext.write(member) + ": "
+        if type(value) is Payload:
+            parts += [f'{text}"'.encode("ascii"), value]
+            text = '"'
+        else:
+            text += jsontext.write(value)
+        separator = ", "
+    parts.append(f"{text}}}{_encode_id(id)}}}\n".encode("ascii"))
+    return parts
+
+
+def _encode_id(id: Any) -> str:
+    if id is ABSENT:
+        return ""
+    write = jsontext.write if type(id) is str else jsontext.write_exactly
+    return f', "id": {write(id)}'

@@ -1,0 +1,205 @@
+"""Commands and the groups that define them.
+
+A group is a class, a command a method of it that carries `@command`; the method's name with
+`-` for `_` is the command's name on the wire. The standard commands use only what a plugin can
+use. Two commands of one name are an error that names both places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, Optional, TypeVar
+
+from qga import schema
+from qga.errors import PluginError
+
+if TYPE_CHECKING:
+    from qga.agent import Agent
+    from qga.policy import Policy
+
+Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
+"""The least privilege a host needs for a command, in Proxmox VE's words."""
+
+_INJECTED = frozenset({"caller"})
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+class Traits(NamedTuple):
+    """What `@command` says of a command."""
+
+    access: Access
+    blocking: bool
+    frozen: bool
+    success_response: bool
+    delimited: bool
+    overtakes: bool
+    available: Optional[Callable[[], bool]]
+
+
+class Caller(NamedTuple):
+    """Who asks: a handler with a keyword-only parameter `caller` is given it."""
+
+    channel: str
+    policy: Policy
+
+
+def command(
+    *,
+    access: Access = "unrestricted",
+    blocking: bool = False,
+    frozen: bool = False,
+    success_response: bool = True,
+    delimited: bool = False,
+    overtakes: bool = False,
+    available: Callable[[], bool] | None = None,
+) -> Callable[[_Handler], _Handler]:
+    """Make a method of a CommandGroup a command.
+
+    access: the least privilege that a host needs for it.
+    blocking: it may wait on a disk, a child or the network; it runs on a worker thread.
+    frozen: it is allowed while filesystems are frozen.
+    success_response: without it success is not answered, only an error is.
+    delimited: the byte 0xFF goes before its successful reply.
+    overtakes: it is answered also while an earlier command of its connection hangs, which is
+        then given up.
+    available: tells whether this guest can offer the command at all; where it cannot, the
+        command is not registered.
+    """
+    traits = Traits(access, blocking, frozen, success_response, delimited, overtakes, available)
+
+    def mark(handler: _Handler) -> _Handler:
+        handler.__qga_command__ = traits  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+class CommandGroup:
+    """Commands that belong together, and their state; one object for each Agent.
+
+    `self.agent` is the way to the loop, the configuration and the log. A group may override
+    the life-cycle methods below; all are called on the loop.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def start(self) -> None:
+        """The agent's channels are open."""
+
+    def stop(self) -> None:
+        """The agent ends."""
+
+    def on_connect(self, caller: Caller) -> None:
+        """A connection was made."""
+
+    def on_disconnect(self, caller: Caller) -> None:
+        """A connection was closed."""
+
+    def on_freeze(self) -> None:
+        """The filesystems are about to be frozen."""
+
+    def on_thaw(self) -> None:
+        """The filesystems were thawed."""
+
+
+class Command:
+    """A command of one agent, ready to be called."""
+
+    def __init__(self, name: str, handler: Callable[..., Any], traits: Traits) -> None:
+        self.name = name
+        self.handler = handler
+        self.access = traits.access
+        self.blocking = traits.blocking
+        self.frozen = traits.frozen
+        self.success_response = traits.success_response
+        self.delimited = traits.delimited
+        self.overtakes = traits.overtakes
+        code = function_of(handler).__code__
+        self.wants_caller = (
+            "caller" in code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
+        )
+        self.simple = code.co_argcount + code.co_kwonlyargcount == 1
+        self._signature: schema.Signature | None = None
+        self._carries_number: bool | None = None
+
+    @property
+    def signature(self) -> schema.Signature:
+        """Arguments and result, read off the handler at first use."""
+        if self._signature is None:
+            self._signature = schema.signature(function_of(self.handler), _INJECTED)
+        return self._signature
+
+    @property
+    def carries_number(self) -> bool:
+        """Whether its result may hold floats, which have a notation of their own on the wire."""
+        if self._carries_number is None:
+            self._carries_number = schema.carries_number(self.signature.returns)
+        return self._carries_number
+
+    @property
+    def place(self) -> str:
+        """File and line of the handler."""
+        code = function_of(self.handler).__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+    def bind(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        """Keyword arguments for the handler; QgaError when `given` does not fit."""
+        if self.simple and not given:
+            return given
+        bound = self.signature.bind(given)
+        if self.wants_caller:
+            bound["caller"] = caller
+        return bound
+
+
+def function_of(handler: Callable[..., Any]) -> FunctionType:
+    """The function behind a bound method."""
+    return handler.__func__  # type: ignore[attr-defined,no-any-return]
+
+
+def commands_of(group: type[CommandGroup]) -> Iterator[tuple[str, str, Traits]]:
+    """Wire name, attribute and traits of each command that the class defines, in its order."""
+    for owner in reversed(group.__mro__):
+        for attribute, value in vars(owner).items():
+            traits = getattr(value, "__qga_command__", None)
+            if traits is not None:
+                yield attribute.replace("_", "-"), attribute, traits
+
+
+class Registry:
+    """The commands of one agent, by name, in the order in which they were found."""
+
+    def __init__(self) -> None:
+        self.groups: list[CommandGroup] = []
+        self._commands: dict[str, Command] = {}
+        self.get = self._commands.get
+        """`get(name)` is the Command, or None."""
+
+    def __iter__(self) -> Iterator[Command]:
+        return iter(self._commands.values())
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    def add(self, group: CommandGroup) -> None:
+        """Take in a group whole, or raise PluginError and take nothing of it."""
+        found = {}
+        for name, attribute, traits in commands_of(type(group)):
+            if traits.available is not None and not traits.available():
+                continue
+            entry = Command(name, getattr(group, attribute), traits)
+            other = self._commands.get(name)
+            if other is not None:
+                raise PluginError(
+                    f"command {name} is defined twice: in {other.place} and in {entry.place}"
+                )
+            found[name] = entry
+        self._commands.update(found)
+        self.groups.append(group)
+
+
+def command_names(groups: list[type[CommandGroup]]) -> list[str]:
+    """The names of all commands of these groups."""
+    return [name for group in groups for name, _, _ in commands_of(group)]

@@ -1,0 +1,297 @@
+"""One connection: its bytes, its requests in order, its replies.
+
+What must stay true:
+
+- Replies keep the order of the requests.
+- While a blocking command runs on the worker, later requests wait. One exception: a command
+  that overtakes (guest-sync, guest-sync-delimited) says that the client has given up on what
+  came before. It waits no longer than PATIENCE, so that a client that merely sent several
+  requests at once loses no reply; then the running command is abandoned: its reply is dropped
+  when it comes, and the requests between the two are not carried out.
+- Replies that the other side does not collect wait in a bounded queue; while it is full
+  nothing is read and nothing carried out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from qga.errors import CommandNotFound, QgaError
+from qga.output import Output
+from qga.protocol import (
+    DELIMITER,
+    Decoder,
+    Event,
+    Fault,
+    Request,
+    encode_error,
+    encode_return,
+)
+from qga.registry import Caller, Command
+
+if TYPE_CHECKING:
+    from qga.agent import Agent
+
+READ_SIZE = 64 * 1024
+
+MAX_OUTPUT = 1024 * 1024
+"""Bytes of replies that may wait before reading stops; one reply may exceed it."""
+
+MAX_REQUESTS = 1024
+"""Requests that may wait before reading stops."""
+
+MAX_INPUT = 64 * 1024 * 1024
+"""Bytes that may be read behind a running command before reading stops."""
+
+PATIENCE = 0.2
+"""Seconds that a sync waits for a command that is running."""
+
+_ROUNDS = 16  # reads in a row before other connections have their turn
+
+# Edge-triggered: a virtio port whose host side is closed reports a hang-up for ever. Waiting
+# for room to write only when there was none: else each reply collected would wake the loop.
+_QUIET = EPOLLIN | EPOLLRDHUP | EPOLLET
+_FULL = _QUIET | EPOLLOUT
+
+OnEnd = Callable[["Session", Optional[OSError]], None]
+"""Called once when the other side is gone for good, with the error if there was one."""
+
+
+class Running:
+    """A command on the worker."""
+
+    __slots__ = ("command", "id", "since")
+
+    def __init__(self, command: Command, id: Any) -> None:
+        self.command = command
+        self.id = id
+        self.since = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.since
+
+
+class Session:
+    """A connection over the non-blocking descriptor `fd`.
+
+    short_read_empties: a read that gives less than asked for has emptied the transport, as on
+        a stream socket; a virtio port gives one buffer at a time.
+    outlives_peer: the other side may go and come back, as on a virtio port; what was read of a
+        request stays, and replies that wait are dropped.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        fd: int,
+        caller: Caller,
+        on_end: OnEnd,
+        *,
+        short_read_empties: bool,
+        outlives_peer: bool,
+    ) -> None:
+        self.fd = fd
+        self.caller = caller
+        self._agent = agent
+        self._on_end = on_end
+        self._short_read_empties = short_read_empties
+        self._outlives_peer = outlives_peer
+        self._decoder = Decoder()
+        self._requests: deque[Event] = deque()
+        self._overtaking = 0  # requests in the queue that overtake
+        self._unanswered = 0  # bytes read since the queue was empty
+        self._running: Running | None = None
+        self._output = Output()
+        self._waits_for_room = False
+        self._readable = True
+        self._peer_gone = False
+        self._closed = False
+
+    def start(self) -> None:
+        self._agent.loop.watch(self.fd, self._on_events, _QUIET)
+
+    def close(self) -> None:
+        """Forget the connection; a command that still runs loses its reply."""
+        if not self._closed:
+            self._closed = True
+            self._agent.loop.unwatch(self.fd)
+
+    def _on_events(self, events: int) -> None:
+        if events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR):
+            self._peer_gone = True
+        if events & ~EPOLLOUT:
+            self._readable = True
+        if events & EPOLLOUT:
+            self._flush()
+        self._proceed()
+
+    def _proceed(self) -> None:
+        """Carry out, answer and read as far as it goes."""
+        for _ in range(_ROUNDS):
+            self._serve()
+            if self._closed or not self._readable or self._is_full():
+                break
+            self._read()
+        else:
+            self._agent.loop.post(self._proceed)
+        if self._peer_gone and not self._outlives_peer:
+            self._end_when_done()
+
+    def _is_full(self) -> bool:
+        return (
+            self._output.size > MAX_OUTPUT
+            or len(self._requests) > MAX_REQUESTS
+            or (self._unanswered > MAX_INPUT and self._running is not None)
+        )
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self.fd, READ_SIZE)
+        except BlockingIOError:
+            self._readable = False
+            return
+        except OSError as error:
+            self._end(error)
+            return
+        if not data:
+            self._hang_up()
+            return
+        if self._short_read_empties and len(data) < READ_SIZE and not self._peer_gone:
+            self._readable = False
+        self._unanswered += len(data)
+        for event in self._decoder.receive(data):
+            self._requests.append(event)
+            self._overtaking += self._overtakes(event)
+        if self._overtaking and self._running is not None:
+            self._limit_patience(self._running)
+
+    def _hang_up(self) -> None:
+        self._readable = False
+        self._peer_gone = not self._outlives_peer
+        if self._outlives_peer:
+            self._output.clear()
+
+    def _end_when_done(self) -> None:
+        if not (self._readable or self._requests or self._running or self._output.size):
+            self._end(None)
+
+    def _end(self, error: OSError | None) -> None:
+        if not self._closed:
+            self.close()
+            self._on_end(self, error)
+
+    def _serve(self) -> None:
+        """Carry out the requests at hand and send their replies in as few writes as can be."""
+        while self._requests and self._running is None and self._output.size <= MAX_OUTPUT:
+            event = self._requests.popleft()
+            if self._overtaking:
+                self._overtaking -= self._overtakes(event)
+            self._carry_out(event)
+        if not self._requests and self._running is None:
+            self._unanswered = 0
+        self._flush()
+
+    def _carry_out(self, event: Event) -> None:
+        if isinstance(event, Fault):
+            self._output.append([encode_error(event.error, event.id)])
+            return
+        name, given, request_id = event
+        command = self._agent.registry.get(name)
+        try:
+            if command is None:
+                raise CommandNotFound(f"The command {name} has not been found")
+            self.caller.policy.check(command, self._agent.frozen)
+            arguments = command.bind(given, self.caller)
+            if command.blocking:
+                self._run(command, arguments, request_id)
+                return
+            result = command.handler(**arguments)
+        except Exception as error:
+            self._refuse(name, error, request_id)
+        else:
+            self._reply(command, result, request_id)
+
+    def _reply(self, command: Command, result: Any, id: Any) -> None:
+        if not command.success_response:
+            return
+        if command.delimited:
+            self._output.append([DELIMITER])
+        self._output.append(encode_return(result, id, command.carries_number))
+
+    def _refuse(self, name: str, error: BaseException, id: Any) -> None:
+        if not isinstance(error, QgaError):
+            error = self._agent.report_fault(name, error)
+        self._output.append([encode_error(error, id)])
+
+    def _run(self, command: Command, arguments: dict[str, Any], id: Any) -> None:
+        """Have the worker carry out a blocking command."""
+        running = Running(command, id)
+        handler = command.handler
+        self._agent.worker.submit(
+            lambda: handler(**arguments),
+            lambda result, error: self._finish(running, result, error),
+        )
+        self._running = running
+        if self._overtaking:
+            self._limit_patience(running)
+
+    def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
+        if running is not self._running or self._closed:
+            self._agent.log.warning(
+                f"{running.command.name} ended after {running.age:.1f} s; its reply is dropped"
+            )
+            return
+        self._running = None
+        if error is None:
+            self._reply(running.command, result, running.id)
+        else:
+            self._refuse(running.command.name, error, running.id)
+        self._proceed()
+
+    def _overtakes(self, event: Event) -> bool:
+        if not isinstance(event, Request):
+            return False
+        command = self._agent.registry.get(event.execute)
+        return command is not None and command.overtakes
+
+    def _limit_patience(self, running: Running) -> None:
+        wait = max(0.0, PATIENCE - running.age)
+        self._agent.loop.call_later(wait, lambda: self._abandon(running))
+
+    def _abandon(self, running: Running) -> None:
+        """Give up on a command that still runs, and on what waits between it and a sync."""
+        if self._running is not running or self._closed:
+            return
+        self._running = None
+        dropped = 0
+        while not self._overtakes(self._requests[0]):
+            self._requests.popleft()
+            dropped += 1
+        self._agent.log.warning(
+            f"{running.command.name} is given up after {running.age:.1f} s, with {dropped} more "
+            "requests behind it: the client has synchronised anew"
+        )
+        self._proceed()
+
+    def _flush(self) -> None:
+        if not self._output.size or self._closed:
+            return
+        try:
+            self._output.write_to(self.fd)
+        except BlockingIOError:
+            self._wait_for_room(True)
+        except OSError as error:
+            self._end(error)
+        else:
+            self._wait_for_room(False)
+
+    def _wait_for_room(self, wait: bool) -> None:
+        if wait != self._waits_for_room:
+            self._waits_for_room = wait
+            self._agent.loop.rewatch(self.fd, _FULL if wait else _QUIET)

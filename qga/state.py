@@ -1,0 +1,131 @@
+"""What outlives a restart of the agent: the file-handle counter and the frozen marker.
+
+Both live in the state directory under the names and in the format of qemu-ga, so that either agent
+can take over from the other. A handle number is on disk before anyone sees it: after a crash a
+client's old handle is unknown, never somebody else's file. While the marker exists nothing is
+written here, for the directory may lie on a frozen filesystem.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from collections.abc import Callable
+
+from qga import keyfile
+from qga.errors import QgaError
+
+FIRST_HANDLE = 1000
+
+
+class StateError(Exception):
+    """The state directory or the state file cannot be used; the text names it and says why."""
+
+
+def state_path(statedir: str) -> str:
+    return f"{statedir}/qga.state"
+
+
+def is_frozen(statedir: str) -> bool:
+    """Whether an agent that has frozen the filesystems has left its marker."""
+    return os.path.exists(_marker_path(statedir))
+
+
+class State:
+    """The state kept in one directory. Raises StateError when it cannot be kept there."""
+
+    def __init__(self, statedir: str) -> None:
+        self._path = state_path(statedir)
+        self._marker = _marker_path(statedir)
+        self._lock = allocate_lock()
+        self._frozen = is_frozen(statedir)
+        self._at_thaw: list[Callable[[], None]] = []
+        if not os.path.isdir(statedir):
+            raise StateError(f"the state directory '{statedir}' is missing or no directory")
+        self._next_handle = self._load()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the filesystems are frozen, as far as the marker tells."""
+        return self._frozen
+
+    def next_handle(self) -> int:
+        """A number that no handle has had before. Raises QgaError when it cannot be recorded."""
+        with self._lock:
+            handle = self._next_handle
+            try:
+                self._save(handle + 1)
+            except OSError:
+                raise QgaError("failed to commit persistent state to disk") from None
+            self._next_handle = handle + 1
+        return handle
+
+    def mark_frozen(self) -> None:
+        """Leave the marker; to be done before the first filesystem freezes. Raises OSError."""
+        os.close(os.open(self._marker, os.O_WRONLY | os.O_CREAT, 0o600))
+        self._frozen = True
+
+    def clear_frozen(self) -> None:
+        """Take the marker away and do what waited for the thaw. Raises OSError."""
+        try:
+            os.unlink(self._marker)
+        except FileNotFoundError:
+            pass  # an administrator who thawed by hand has removed it
+        self._frozen = False
+        waiting, self._at_thaw = self._at_thaw, []
+        for callback in waiting:
+            callback()
+
+    def when_thawed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` now, or after the thaw when the filesystems are frozen."""
+        if self._frozen:
+            self._at_thaw.append(callback)
+        else:
+            callback()
+
+    def _load(self) -> int:
+        try:
+            with open(self._path, encoding="utf-8", errors="replace", newline="") as file:
+                return _parse_counter(file.read())
+        except FileNotFoundError:
+            return self._create()
+        except (OSError, keyfile.KeyFileError) as error:
+            raise StateError(
+                f"error loading persistent state from path: {self._path}, {_reason(error)}"
+            ) from None
+
+    def _create(self) -> int:
+        if not self._frozen:
+            try:
+                self._save(FIRST_HANDLE)
+            except OSError as error:
+                raise StateError(
+                    f"unable to create state file at path {self._path}: {error.strerror}"
+                ) from None
+        return FIRST_HANDLE
+
+    def _save(self, counter: int) -> None:
+        """Replace the file as a whole, so that a reader or a crash never finds half of it."""
+        unfinished = f"{self._path}.new"
+        with open(unfinished, "w", encoding="utf-8") as file:
+            file.write(f"[global]\nfd_counter={counter}\n")
+        os.replace(unfinished, self._path)
+
+
+def _marker_path(statedir: str) -> str:
+    return f"{state_path(statedir)}.isfrozen"
+
+
+def _parse_counter(text: str) -> int:
+    group = keyfile.parse(text).get("global")
+    entry = group.entries.get("fd_counter") if group else None
+    if entry is None:
+        return FIRST_HANDLE
+    digits = entry.raw.strip()
+    return int(digits) if digits.isascii() and digits.isdecimal() else 0
+
+
+def _reason(error: OSError | keyfile.KeyFileError) -> str:
+    if isinstance(error, keyfile.KeyFileError):
+        return f"line {error.line}: {error}; repair or remove the file"
+    return error.strerror or str(error)

@@ -1,0 +1,31 @@
+"""One of each agent for the whole folder: they are strangers to each other, and so to no test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.differential.agents import ORIGINAL, OURS, Agent
+
+
+@pytest.fixture(scope="package")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    yield from running(ORIGINAL, tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture(scope="package")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    yield from running(OURS, tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="package")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files") / "scratch"
+
+
+def running(command: tuple[str, ...], folder: Path) -> Iterator[Agent]:
+    agent = Agent(command, folder)
+    yield agent
+    agent.close()

@@ -1,0 +1,106 @@
+"""The host's end of an agent's channel, raw: bytes out, lines in.
+
+It is here so that the tests of the guest depend on no client library, ours least of all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import time
+from types import TracebackType
+from typing import Any
+
+from .qmp import Lines
+
+# Each sync has a number that no other has, whichever process sent it.
+SYNC_IDS = itertools.count(os.getpid() << 20)
+# Seconds; an emulated guest may take a few to load the agent.
+SYNC_PATIENCE = 5.0
+
+
+class AgentError(Exception):
+    """The agent answered with an error; `error_class` is its class, the text its description."""
+
+    def __init__(self, error: dict[str, str]) -> None:
+        super().__init__(error["desc"])
+        self.error_class = error["class"]
+
+
+class AgentSocket:
+    """A connection to an agent, over QEMU's unix socket for the channel."""
+
+    def __init__(self, path: str, timeout: float = 30) -> None:
+        self.timeout = timeout
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.lines = Lines(self.socket)
+
+    def __enter__(self) -> AgentSocket:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.socket.settimeout(self.timeout)
+        self.socket.sendall(data)
+
+    def read_line(self, timeout: float | None = None) -> bytes:
+        """The next line, without its newline; TimeoutError or ConnectionError if none comes."""
+        return self.lines.next(time.monotonic() + (self.timeout if timeout is None else timeout))
+
+    def sync(self, timeout: float | None = None) -> None:
+        """Bring both ends into step, whatever was left behind: guest-sync-delimited after 0xFF.
+
+        What is answered before the delimiter belongs to somebody else and is dropped.  A request
+        that stays without an answer is sent again: a serial line loses what comes before the agent
+        has opened it.
+        """
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            number = next(SYNC_IDS)
+            self.send(b"\xff" + encode("guest-sync-delimited", {"id": number}))
+            try:
+                return self.read_delimited(number, min(deadline, time.monotonic() + SYNC_PATIENCE))
+            except TimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
+
+    def read_delimited(self, number: int, deadline: float) -> None:
+        """Drop everything up to 0xFF and the reply that carries `number`."""
+        reply = {"return": number}
+        while True:
+            _, delimiter, line = self.lines.next(deadline).rpartition(b"\xff")
+            if delimiter and json.loads(line) == reply:
+                return
+
+    def execute(self, command: str, /, **arguments: Any) -> Any:
+        """Run a command and return its result; `_` in an argument's name stands for `-`.
+
+        Raises AgentError when the agent answers with an error.
+        """
+        self.send(encode(command, {name.replace("_", "-"): v for name, v in arguments.items()}))
+        reply = json.loads(self.read_line())
+        if "error" in reply:
+            raise AgentError(reply["error"])
+        return reply["return"]
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def encode(command: str, arguments: dict[str, Any] | None = None) -> bytes:
+    """One request as bytes, with a newline behind it."""
+    request: dict[str, Any] = {"execute": command}
+    if arguments:
+        request["arguments"] = arguments
+    return json.dumps(request).encode() + b"\n"

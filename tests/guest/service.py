@@ -1,0 +1,101 @@
+"""The agent under test as a process of the guest: started, stopped, looked at from beside it.
+
+Everything goes through the original agent, so that nothing here depends on what is tested.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from .vm import AGENT_PORT, Guest, GuestError, Port, Result
+
+UNIT = "qga-test.service"
+PROGRAM = "/opt/qga/qemu-ga"
+HAND_UNITS = (f"by-hand-{number}.service" for number in itertools.count(1))
+
+T = TypeVar("T")
+
+
+def main_pid(guest: Guest, unit: str = UNIT) -> int:
+    """The process of a unit, 0 when it has none."""
+    shown = guest.run(["systemctl", "show", "--property=MainPID", "--value", unit])
+    return int(shown.stdout)
+
+
+@contextmanager
+def stopped(guest: Guest) -> Iterator[None]:
+    """The agent's own unit stopped, so that its port is free; running again afterwards."""
+    guest.run(["systemctl", "stop", UNIT])
+    try:
+        yield
+    finally:
+        guest.run(["systemctl", "start", UNIT])
+
+
+@contextmanager
+def by_hand(guest: Guest, *options: str) -> Iterator[str]:
+    """The agent started with these options; the name of its unit. It is not restarted."""
+    unit = next(HAND_UNITS)
+    guest.run(["systemd-run", f"--unit={unit}", "--service-type=exec", PROGRAM, *options])
+    try:
+        yield unit
+    finally:
+        guest.run(["systemctl", "stop", unit], check=False)
+
+
+def run_to_its_end(guest: Guest, *options: str) -> Result:
+    """Run the agent with options that it should not survive; how it ended."""
+    return guest.run(["timeout", "30", PROGRAM, *options], check=False)
+
+
+def port_device(guest: Guest, port: Port = AGENT_PORT) -> str:
+    """The device node of a port, as the kernel names it: /dev/vportNpM."""
+    script = 'for f in /sys/class/virtio-ports/*/name; do echo "$f $(cat $f)"; done'
+    for line in guest.run(["/bin/sh", "-c", script]).stdout.splitlines():
+        path, name = line.split()
+        if name == port.name:
+            return f"/dev/{path.split('/')[-2]}"
+    raise GuestError(f"the guest has no port called {port.name}")
+
+
+def wait_until_asleep(guest: Guest, pid: int) -> None:
+    """Wait until a process has started and rests: five looks in a row find it sleeping."""
+    look = f"cut -d ' ' -f 3 /proc/{pid}/stat"
+    script = f"for look in 1 2 3 4 5; do {look}; sleep 0.2; done"
+    wait_for(
+        lambda: guest.run(["/bin/sh", "-c", script]).stdout.split() == ["S"] * 5,
+        f"process {pid} to sleep",
+    )
+
+
+def open_files(guest: Guest, pid: int) -> list[str]:
+    """What a process has open, as /proc names it."""
+    script = f"for f in /proc/{pid}/fd/*; do readlink $f || true; done"
+    return guest.run(["/bin/sh", "-c", script]).stdout.splitlines()
+
+
+def wait_until_quiet(guest: Guest, pid: int) -> None:
+    """Wait until a process has neither run nor been woken for a second."""
+    wait_for(lambda: switches_in(guest, pid, seconds=1) == 0, f"process {pid} to be quiet")
+
+
+def switches_in(guest: Guest, pid: int, seconds: float) -> int:
+    """How often a process's threads were given a processor within the next `seconds`."""
+    count = f"cat /proc/{pid}/task/*/status | grep ctxt_switches | tr -cd '0-9\\n'"
+    script = f"{count} && echo then && sleep {seconds} && {count}"
+    before, after = guest.run(["/bin/sh", "-c", script]).stdout.split("then")
+    return sum(map(int, after.split())) - sum(map(int, before.split()))
+
+
+def wait_for(look: Callable[[], T], what: str, timeout: float = 60) -> T:
+    """Look again and again until there is something to see, and return it."""
+    deadline = time.monotonic() + timeout
+    while not (seen := look()):
+        if time.monotonic() > deadline:
+            raise GuestError(f"waited {timeout:.0f} s in vain for {what}")
+        time.sleep(0.1)
+    return seen

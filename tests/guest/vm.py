@@ -1,0 +1,289 @@
+"""The test guest, running: QEMU, and the hands that the tests have on it.
+
+The guest is driven through two hands that do not depend on the agent under test: QMP from outside,
+and the original agent inside, on a port of its own.  No QEMU outlives its Guest: it is killed when
+the context ends, and by the kernel when this process dies without ending it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from .agent_socket import AgentSocket
+from .image import RootImage, code_image, progress, require_tools, root_image
+from .qmp import Qmp
+
+# Where KVM works, QGA_TEST_ACCEL=kvm makes everything here some ten times quicker.
+ACCELERATOR = os.environ.get("QGA_TEST_ACCEL", "tcg,thread=multi")
+KERNEL_OPTIONS = (
+    "root=/dev/vda rw console=ttyS0 loglevel=4 net.ifnames=0 mitigations=off audit=0 "
+    "systemd.show_status=false"
+)
+BOOT_TIMEOUT = 300.0
+
+
+class Port(NamedTuple):
+    """A virtio serial port as libvirt makes one, and the chardev at its host end."""
+
+    id: str
+    nr: int
+    name: str
+    chardev: str
+
+
+AGENT_PORT = Port("channel0", 1, "org.qemu.guest_agent.0", "charchannel0")
+ORIGINAL_PORT = Port("channel1", 2, "org.qemu.guest_agent.original", "charchannel1")
+# Nothing is plugged into the third place at boot.
+SPARE_PORT = Port("channel2", 3, "org.qemu.guest_agent.spare", "charchannel2")
+
+
+class Result(NamedTuple):
+    """How a program in the guest ended: `status` is its exit code, or minus its signal."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class GuestError(Exception):
+    """The guest did not boot, or a program in it failed."""
+
+
+class Guest:
+    """A booted guest; use it as a context manager."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="qga-guest-"))
+        self.console_log = self.folder / "console.log"
+        self.isa_serial_path = str(self.folder / "isa-serial")
+        self.qemu: subprocess.Popen[bytes] | None = None
+        self.qmp_client: Qmp | None = None
+        self.original: AgentSocket | None = None
+        self.boot_seconds = 0.0
+
+    def __enter__(self) -> Guest:
+        try:
+            self.boot()
+        except BaseException as error:
+            console = self.console_tail()
+            self.end()
+            if isinstance(error, (OSError, EOFError)):
+                raise GuestError(f"the guest did not boot: {error}\n{console}") from error
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def boot(self) -> None:
+        """Start QEMU and wait until the original agent answers."""
+        require_tools("qemu-system-x86_64", "setpriv")
+        image = root_image()
+        code_disk = self.folder / "qga.ext4"
+        code_image(code_disk)
+        progress(f"booting (accelerator: {ACCELERATOR})")
+        started = time.monotonic()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.folder / "qmp"))
+            listener.listen(1)
+            self.start_qemu(image, code_disk, listener)
+        # Only QEMU holds the listening end now: when it dies, so does this connection.
+        monitor = socket.socket(socket.AF_UNIX)
+        monitor.connect(str(self.folder / "qmp"))
+        self.qmp_client = Qmp(monitor)
+        self.wait_port(ORIGINAL_PORT, timeout=BOOT_TIMEOUT)
+        self.original = AgentSocket(self.channel_path(ORIGINAL_PORT), timeout=60)
+        self.original.sync()
+        self.boot_seconds = time.monotonic() - started
+        progress(f"booted in {self.boot_seconds:.1f} s")
+
+    def start_qemu(self, image: RootImage, code_disk: Path, listener: socket.socket) -> None:
+        argv = ["setpriv", "--pdeathsig", "KILL", "--"]
+        argv += self.qemu_arguments(image, code_disk, listener.fileno())
+        with (self.folder / "qemu.log").open("wb") as log:
+            self.qemu = subprocess.Popen(  # noqa: S603
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[listener.fileno()],
+                # The terminal's Ctrl-C is for us; we end QEMU when we have finished.
+                start_new_session=True,
+            )
+
+    def qemu_arguments(self, image: RootImage, code_disk: Path, qmp_fd: int) -> list[str]:
+        """QEMU's command line; the agent's channel is, word for word, what libvirt makes."""
+        argv = ["qemu-system-x86_64", "-machine", "pc", "-accel", ACCELERATOR]
+        argv += ["-cpu", "host" if ACCELERATOR.startswith("kvm") else "max"]
+        argv += ["-smp", "2", "-m", "512", "-display", "none", "-nodefaults", "-no-user-config"]
+        argv += ["-no-reboot", "-kernel", str(image.kernel), "-initrd", str(image.initrd)]
+        argv += ["-append", KERNEL_OPTIONS]
+        argv += ["-chardev", f"socket,id=qmp,fd={qmp_fd},server=on,wait=off"]
+        argv += ["-mon", "chardev=qmp,mode=control"]
+        argv += ["-chardev", f"file,id=console,path={self.console_log}"]
+        argv += ["-device", "isa-serial,chardev=console,index=0"]
+        argv += ["-chardev", f"socket,id=isa,path={self.isa_serial_path},server=on,wait=off"]
+        argv += ["-device", "isa-serial,chardev=isa,index=1"]
+        argv += ["-drive", f"if=none,id=root,file={image.disk},format=raw,snapshot=on"]
+        argv += ["-device", "virtio-blk-pci,drive=root"]
+        argv += ["-drive", f"if=none,id=qga,file={code_disk},format=raw,readonly=on"]
+        argv += ["-device", "virtio-blk-pci,drive=qga"]
+        argv += ["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"]
+        argv += ["-device", "virtio-serial-pci,id=virtio-serial0,max_ports=4,bus=pci.0,addr=0x8"]
+        for port in (AGENT_PORT, ORIGINAL_PORT, SPARE_PORT):
+            path = self.channel_path(port)
+            argv += ["-chardev", f"socket,id={port.chardev},path={path},server=on,wait=off"]
+        for port in (AGENT_PORT, ORIGINAL_PORT):
+            argv += [
+                "-device",
+                f"virtserialport,bus=virtio-serial0.0,nr={port.nr},chardev={port.chardev},"
+                f"id={port.id},name={port.name}",
+            ]
+        return argv
+
+    def channel_path(self, port: Port = AGENT_PORT) -> str:
+        """Where the host's end of a port listens."""
+        return str(self.folder / port.chardev)
+
+    def connect(self, port: Port = AGENT_PORT, timeout: float = 60) -> AgentSocket:
+        """A new connection to an agent, in step with it."""
+        agent = AgentSocket(self.channel_path(port), timeout)
+        try:
+            agent.sync()
+        except BaseException:
+            agent.close()
+            raise
+        return agent
+
+    # From outside: QMP.
+
+    def qmp(self, command: str, /, **arguments: Any) -> Any:
+        """Run a QMP command; `_` in an argument's name stands for `-`."""
+        return self.monitor().execute(
+            command, {name.replace("_", "-"): value for name, value in arguments.items()}
+        )
+
+    def wait_event(self, name: str, timeout: float = 60, **data: Any) -> dict[str, Any]:
+        """The next QMP event of this name with these members in its data."""
+        return self.monitor().wait_event(name, timeout, **data)
+
+    def wait_port(self, port: Port, *, is_open: bool = True, timeout: float = 60) -> None:
+        """Wait for the event that the guest opens (or closes) a port."""
+        self.wait_event("VSERPORT_CHANGE", timeout, id=port.id, open=is_open)
+
+    def unplug_port(self, port: Port = AGENT_PORT) -> None:
+        """Take a port away, as pulling a plug; returns when it is gone."""
+        self.qmp("device_del", id=port.id)
+        self.wait_event("DEVICE_DELETED", device=port.id)
+
+    def plug_port(self, port: Port = AGENT_PORT) -> None:
+        """Plug a port in (again)."""
+        self.qmp(
+            "device_add",
+            driver="virtserialport",
+            bus="virtio-serial0.0",
+            nr=str(port.nr),
+            chardev=port.chardev,
+            id=port.id,
+            name=port.name,
+        )
+
+    def monitor(self) -> Qmp:
+        if self.qmp_client is None:
+            raise GuestError("the guest is not running")
+        return self.qmp_client
+
+    # From inside: the original agent.
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | bytes | None = None,
+        check: bool = True,
+        timeout: float = 60,
+    ) -> Result:
+        """Run a program in the guest through the original agent and wait for its end.
+
+        Raises GuestError when it fails (unless `check` is false) or takes more than `timeout`
+        seconds.
+        """
+        if self.original is None:
+            raise GuestError("the guest is not running")
+        request: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": True}
+        if stdin is not None:
+            data = stdin.encode() if isinstance(stdin, str) else stdin
+            request["input-data"] = base64.b64encode(data).decode()
+        pid = self.original.execute("guest-exec", **request)["pid"]
+        result = self.wait_exec(self.original, argv, pid, timeout)
+        if check and result.status != 0:
+            raise GuestError(f"{list(argv)} ended with {result.status}: {result.stderr.strip()}")
+        return result
+
+    def wait_exec(
+        self, agent: AgentSocket, argv: Sequence[str], pid: int, timeout: float = 60
+    ) -> Result:
+        """Wait until a program that `agent` started has ended."""
+        deadline = time.monotonic() + timeout
+        while not (status := agent.execute("guest-exec-status", pid=pid))["exited"]:
+            if time.monotonic() > deadline:
+                raise GuestError(f"{list(argv)} takes too long")
+            time.sleep(0.05)
+        code = -status["signal"] if "signal" in status else status["exitcode"]
+        return Result(code, decode(status, "out-data"), decode(status, "err-data"))
+
+    def python(self, script: str, *arguments: str, timeout: float = 60) -> str:
+        """Run a Python script in the guest; its standard output."""
+        argv = ["/usr/bin/python3", "-", *arguments]
+        return self.run(argv, stdin=script, timeout=timeout).stdout
+
+    def write_file(self, path: str, text: str) -> None:
+        """Write a file in the guest, its folder too."""
+        self.run(["/bin/sh", "-ec", 'mkdir -p "${1%/*}"; cat >"$1"', "sh", path], stdin=text)
+
+    # For people, and for the end.
+
+    def console_tail(self, lines: int = 40) -> str:
+        """The last lines of QEMU's own output and of the guest's console."""
+        text = ""
+        for log in (self.folder / "qemu.log", self.console_log):
+            if log.exists():
+                tail = log.read_text(errors="replace").splitlines()[-lines:]
+                text += "\n".join([f"--- {log.name} ---", *tail, ""])
+        return text
+
+    def wait(self) -> None:
+        """Wait until QEMU ends by itself."""
+        if self.qemu is not None:
+            self.qemu.wait()
+
+    def end(self) -> None:
+        """Kill QEMU and remove what it left; may be called twice."""
+        for end in (self.original, self.qmp_client):
+            if end is not None:
+                end.close()
+        self.original = self.qmp_client = None
+        if self.qemu is not None:
+            self.qemu.kill()
+            self.qemu.wait()
+            self.qemu = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def decode(status: dict[str, Any], key: str) -> str:
+    return base64.b64decode(status.get(key, "")).decode(errors="replace")

@@ -1,0 +1,45 @@
+"""Real agents to talk to: the original one, and ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qga.client import AgentError, GuestAgent
+
+AGENTS = {"original": ["/usr/sbin/qemu-ga"], "ours": [sys.executable, "-m", "qga"]}
+
+PATIENCE = 20.0
+"""Seconds that an agent may take to listen."""
+
+
+@contextmanager
+def running(name: str, folder: Path) -> Iterator[str]:
+    """Start an agent on a socket in `folder`; gives its address."""
+    address = f"unix:{folder / 'socket'}"
+    options = ["-m", "unix-listen", "-p", str(folder / "socket"), "-t", str(folder)]
+    with (folder / "stderr").open("wb") as errors:
+        process = subprocess.Popen([*AGENTS[name], *options], stdout=errors, stderr=errors)
+    try:
+        wait_until_it_listens(address, process, folder / "stderr")
+        yield address
+        assert process.poll() is None, f"the agent ended by itself: {process.returncode}"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def wait_until_it_listens(address: str, process: subprocess.Popen[bytes], errors: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with GuestAgent(address, PATIENCE):
+                return
+        except AgentError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"no agent: {errors.read_text()}") from error
+            time.sleep(0.01)

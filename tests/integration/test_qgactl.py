@@ -1,0 +1,325 @@
+"""qgactl as a user runs it: its output, its complaints and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from tests.integration.client_agents import AGENTS, running
+
+QGACTL = [sys.executable, "-c", "from qga.client.qgactl import main; main()"]
+Result = tuple[int, str, str]
+Run = Callable[..., Result]
+
+
+def environment(address: str | None) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {**kept, "COLUMNS": "80", "LC_ALL": "C.UTF-8", "QGA_CONNECT": address or ""}
+
+
+def qgactl(*arguments: str, address: str | None = None, stdin: str = "") -> Result:
+    """Exit status, stdout and stderr."""
+    done = subprocess.run(
+        [*QGACTL, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment(address),
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module", params=list(AGENTS))
+def address(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    with running(request.param, tmp_path_factory.mktemp("agent")) as address:
+        yield address
+
+
+@pytest.fixture
+def run(address: str) -> Run:
+    def run_with_agent(*arguments: str, stdin: str = "") -> Result:
+        return qgactl(*arguments, address=address, stdin=stdin)
+
+    return run_with_agent
+
+
+def test_ping(run: Run, address: str) -> None:
+    status, out, err = run("ping", "--count", "2")
+    first, second, summary = out.splitlines()
+    assert (status, err) == (0, "")
+    assert first.startswith(f"{address}: answer 1 after ")
+    assert second.startswith(f"{address}: answer 2 after ")
+    assert re.fullmatch(r"min [\d.]+ ms, mean [\d.]+ ms, max [\d.]+ ms", summary)
+
+
+def test_ping_for_programs(run: Run) -> None:
+    status, out, _ = run("--json", "ping", "--count", "3")
+    assert status == 0
+    assert [time > 0 for time in json.loads(out)["round-trip-ms"]] == [True] * 3
+
+
+def test_the_option_says_where_the_agent_is_too(address: str) -> None:
+    assert qgactl("--connect", address, "ping")[0] == 0
+
+
+def test_info_is_an_aligned_table(run: Run, address: str) -> None:
+    status, out, err = run("info")
+    title, head, _, *rows = out.splitlines()
+    assert (status, err) == (0, "")
+    assert title.startswith(f"{address}: agent ")
+    state, answers = head.index("State"), head.index("Answers success")
+    cells = [
+        (row[:state].strip(), row[state:answers].strip(), row[answers:].strip()) for row in rows
+    ]
+    assert ("guest-ping", "enabled", "yes") in cells
+    assert cells == sorted(cells)
+
+
+def test_info_for_programs_is_the_reply(run: Run) -> None:
+    status, out, _ = run("--json", "info")
+    assert status == 0
+    assert {"name": "guest-ping", "enabled": True, "success-response": True} in json.loads(out)[
+        "supported_commands"
+    ]
+
+
+def test_call_prints_what_the_command_returns(run: Run) -> None:
+    assert run("call", "guest-ping") == (0, "{}\n", "")
+    assert run("call", "guest-sync", "id=5") == (0, "5\n", "")
+    name = socket.gethostname()
+    assert run("call", "guest-get-host-name")[1] == f'{{\n  "host-name": "{name}"\n}}\n'
+    assert run("--json", "call", "guest-get-host-name")[1] == f'{{"host-name":"{name}"}}\n'
+
+
+def test_call_with_arguments_of_all_kinds(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "123"
+    path.write_text("content")
+    handle = run("call", "guest-file-open", f"path={path}", "mode=r")[1].strip()
+    seek = ("call", "guest-file-seek", f"handle={handle}", "offset=-3", "whence=end")
+    assert json.loads(run("--json", *seek)[1]) == {"position": 4, "eof": False}
+    assert run("call", "guest-file-close", f"handle={handle}")[0] == 0
+    status, out, _ = run("--json", "call", "guest-exec", "path=echo", 'arg=["-l"]')
+    assert (status, list(json.loads(out))) == (0, ["pid"])
+
+
+def test_a_string_of_digits_needs_quotes(run: Run) -> None:
+    assert run("call", "guest-file-open", "path=123")[0::2] == (
+        1,
+        "qgactl: guest-file-open: Invalid parameter type for 'path', expected: string\n",
+    )
+    assert run("call", "guest-file-open", 'path="123"')[2] == (
+        "qgactl: guest-file-open: failed to open file '123' (mode: 'r'): "
+        "No such file or directory\n"
+    )
+
+
+def test_exec_is_the_program(run: Run) -> None:
+    assert run("exec", "--", "sh", "-c", "echo out; echo err >&2; exit 7") == (7, "out\n", "err\n")
+    assert run("exec", "ls", "-d", "--", "/") == (0, "/\n", "")
+    assert run("exec", "--", "sh", "-c", "kill -9 $$") == (137, "", "")
+
+
+def test_exec_with_input(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_text("of a file")
+    assert run("exec", "--input", "-", "--", "tr", "a-z", "A-Z", stdin="ours") == (0, "OURS", "")
+    assert run("exec", "--input", str(path), "--", "cat") == (0, "of a file", "")
+    assert run("exec", "--", "cat", stdin="ours") == (0, "", "")
+
+
+def test_exec_with_environment(run: Run) -> None:
+    status, out, _ = run("exec", "--env", "A=b=c", "--env", "D=", "--", "/usr/bin/env")
+    assert (status, sorted(out.split())) == (0, ["A=b=c", "D="])
+
+
+def test_exec_for_programs(run: Run) -> None:
+    status, out, err = run("--json", "exec", "--", "sh", "-c", "echo hi; exit 3")
+    assert (status, err) == (3, "")
+    assert out == (
+        '{"exitcode":3,"out-data":"aGkK","out-truncated":false,'
+        '"err-data":"","err-truncated":false}\n'
+    )
+
+
+def test_exec_of_what_is_not_there(run: Run) -> None:
+    status, out, err = run("exec", "--", "/nonexistent")
+    assert (status, out) == (125, "")
+    assert err.startswith("qgactl: guest-exec: ")
+    assert "No such file or directory" in err
+
+
+def test_exec_that_takes_too_long(run: Run, address: str, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    status, _, err = run("exec", "--timeout", "0.1", "--", "cat", str(fifo))
+    with fifo.open("wb"):
+        assert status == 125
+    assert err.startswith(f"qgactl: {address}: guest-exec: timed out after 0.1 s: process ")
+
+
+def test_an_error_of_the_guest(run: Run) -> None:
+    assert run("call", "guest-nonsense") == (
+        1,
+        "",
+        "qgactl: guest-nonsense: The command guest-nonsense has not been found\n",
+    )
+    assert run("call", "guest-x\x1b[31m")[2].count("\\x1b[31m") == 2
+
+
+def test_output_that_nobody_reads(address: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*QGACTL, "info"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=environment(address),
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+def test_output_that_cannot_be_written(address: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*QGACTL, "info"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(address),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"qgactl: OSError: [Errno 28] No space left on device\n"
+
+
+def test_output_in_ascii(address: str, tmp_path: Path) -> None:
+    name = str(tmp_path / "ä")
+    done = subprocess.run(
+        [*QGACTL, "call", "guest-exec", f"path={name}"],
+        capture_output=True,
+        env={**environment(address), "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"\\xe4" in done.stderr
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/socket"
+    line = (
+        f"qgactl: {address}: No such file or directory: is the guest running, and does it have "
+        "a channel org.qemu.guest_agent.0 at this path?\n"
+    )
+    assert qgactl("ping", address=address) == (3, "", line)
+    assert qgactl("exec", "--", "true", address=address) == (125, "", line)
+
+
+@pytest.fixture
+def mute(tmp_path: Path) -> Iterator[str]:
+    """A socket whose other end never says a word."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        yield f"unix:{tmp_path}/socket"
+
+
+def test_no_answer(mute: str) -> None:
+    assert qgactl("--timeout", "0.05", "ping", address=mute) == (
+        4,
+        "",
+        f"qgactl: {mute}: guest-sync-delimited: timed out after 0.05 s: not even "
+        "guest-sync-delimited was answered: is the agent running in the guest, and is no other "
+        "client connected to this socket?\n",
+    )
+    assert qgactl("--timeout", "0.05", "exec", "--", "true", address=mute)[0] == 125
+
+
+def test_an_interrupt_is_silent(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        process = subprocess.Popen(
+            [*QGACTL, "--timeout", "inf", "ping"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(f"unix:{tmp_path}/socket"),
+        )
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(100)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "Missing command (see qgactl --help)"),
+        (["frob"], "No such command 'frob' (see qgactl --help)"),
+        (["ping"], "say where the agent is: --connect unix:PATH, or QGA_CONNECT (see qgactl ping"),
+        (["--connect", "/run/s", "ping"], "is not the address of an agent, expected: unix:PATH"),
+        (["--timeout", "nan", "ping"], "nan is not a number of seconds above 0"),
+        (["--timeout", "-1", "ping"], "-1 is not a number of seconds above 0"),
+        (["call"], "Missing argument"),
+        (["call", "guest-x", "path"], "'path' is not KEY=VALUE (see qgactl call --help)"),
+        (["call", "guest-x", "a=1", "a=2"], "'a' is given twice"),
+        (["exec"], "Missing argument"),
+        (["exec", "-l"], "No such option: -l (see qgactl exec --help)"),
+        (["exec", "--env", "A", "--", "x"], "'A' is not KEY=VALUE"),
+        (["exec", "--input", "/nonexistent", "--", "x"], "cannot read /nonexistent: No such file"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_what_is_right(
+    arguments: list[str], complaint: str
+) -> None:
+    status, out, err = qgactl(*arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("qgactl: ")
+    assert complaint in err
+
+
+@pytest.mark.parametrize("command", [[], ["ping"], ["info"], ["call"], ["exec"]])
+def test_help_everywhere_with_examples(command: list[str]) -> None:
+    status, out, err = qgactl(*command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(" ".join(["Usage: qgactl", *command]))
+    assert "  Examples:\n    " in out
+
+
+def test_the_help_tells_the_exit_statuses() -> None:
+    assert (
+        "  Exit status:\n"
+        "    0    done\n"
+        "    1    the command failed in the guest\n"
+        "    2    wrong usage\n"
+        "    3    cannot connect\n"
+        "    4    no answer in time\n"
+    ) in qgactl("--help")[1]
+
+
+@pytest.mark.parametrize("library", ["typer", "rich"])
+def test_without_its_libraries_it_says_how_to_get_them(library: str) -> None:
+    code = f"import sys; sys.modules['{library}'] = None; {QGACTL[-1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ping"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"qgactl: needs the Python package '{library}': pip install 'qga[host]'\n"
+    )

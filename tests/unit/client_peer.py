@@ -1,0 +1,94 @@
+"""A scripted agent on a unix socket, in a thread of the test's own process."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Handler = Callable[[dict[str, Any]], Any]
+
+LATE = object()
+"""Returned by a handler: the reply is held back until the next sync request."""
+
+HANG_UP = object()
+"""Returned by a handler: the connection is closed instead of a reply."""
+
+
+class Raw(bytes):
+    """Returned by a handler: sent as it is."""
+
+
+class Peer:
+    """Serves one client after the other; `handlers` say what each command returns.
+
+    A handler's value is the `return` member; an Exception's two arguments are an error's class
+    and desc. `requests` are those that came, syncs left out.
+    """
+
+    def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
+        self.address = f"unix:{path}"
+        self.handlers = handlers
+        self.requests: list[dict[str, Any]] = []
+        self.syncs = 0
+        self._held = b""
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as requests:
+                self._serve_client(connection, requests)
+
+    def _serve_client(self, connection: socket.socket, requests: Any) -> None:
+        try:
+            for line in requests:
+                reply = self._reply_to(json.loads(line.lstrip(b"\xff")))
+                if reply is None:
+                    return
+                connection.sendall(reply)
+        except OSError:
+            return
+
+    def _reply_to(self, request: dict[str, Any]) -> bytes | None:
+        arguments = request.get("arguments", {})
+        if request["execute"] == "guest-sync-delimited":
+            self.syncs += 1
+            held, self._held = self._held, b""
+            return held + b"\xff" + encode({"return": arguments["id"]})
+        self.requests.append(request)
+        value = self.handlers[request["execute"]](arguments)
+        if value is HANG_UP:
+            return None
+        if value is LATE:
+            self._held += encode({"return": "late"})
+            return b""
+        return encode_value(value)
+
+
+def encode_value(value: Any) -> bytes:
+    if isinstance(value, Raw):
+        return value
+    if isinstance(value, Exception):
+        class_, desc = value.args
+        return encode({"error": {"class": class_, "desc": desc}})
+    return encode({"return": value})
+
+
+def encode(reply: dict[str, Any]) -> bytes:
+    return json.dumps(reply).encode() + b"\n"

@@ -1,0 +1,119 @@
+"""What qgactl writes, when the guest means harm to the terminal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qga.client import AgentInfo, CommandInfo, ExecResult
+from qga.client.cli import parse_value
+from qga.client.display import (
+    compact_json,
+    exec_json,
+    pretty_json,
+    printable,
+    show_exec,
+    show_info,
+)
+
+HOSTILE = "[red]x[/red]\x1b[2J\x7f\x9b\n\u202e:smile:"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ä 漢", "plain ä 漢"),
+        ("a\nb\r", "a\\nb\\r"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\x7f\x9b", "\\x7f\\x9b"),
+        ("\u202eevil", "\\u202eevil"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_pretty_json_is_unicode_without_control_characters() -> None:
+    shown = pretty_json({"ä": HOSTILE, "tag": "\U000e0041"})
+    assert json.loads(shown) == {"ä": HOSTILE, "tag": "\U000e0041"}
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert shown.startswith('{\n  "ä": "[red]x[/red]\\u001b[2J\\u007f\\u009b\\n\\u202e:smile:"')
+
+
+def test_compact_json_is_one_line_of_printable_ascii() -> None:
+    shown = compact_json({"a": [1, HOSTILE, "ä"]})
+    assert json.loads(shown) == {"a": [1, HOSTILE, "ä"]}
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert shown.startswith('{"a":[1,"[red]')
+
+
+def test_the_table_shows_names_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = (CommandInfo(HOSTILE, True, True), CommandInfo("guest-ping", False, False))
+    show_info("unix:/s", AgentInfo("[b]1\x1b", commands))
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "unix:/s: agent [b]1\\x1b, 2 commands, 1 of them disabled",
+        "Command                                      State      Answers success",
+        "───────────────────────────────────────────────────────────────────────",
+        "[red]x[/red]\\x1b[2J\\x7f\\x9b\\n\\u202e:smile:   enabled    yes",
+        "guest-ping                                   DISABLED   no",
+    ]
+
+
+def test_a_name_wider_than_the_terminal_loses_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    show_info("unix:/s", AgentInfo("1", (CommandInfo("x" * 100, True, True),)))
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert "".join(lines).count("x") == 100
+    assert all(len(line) <= 60 for line in lines)
+
+
+def test_output_of_a_program_passes_as_bytes_and_truncation_is_told(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    show_exec(ExecResult(0, None, b"\xff\0\x1b[m", b"err\n", False, True))
+    shown = capfdbinary.readouterr()
+    assert shown.out == b"\xff\0\x1b[m"
+    assert shown.err == (
+        b"err\nqgactl: the agent kept only the first 4 bytes of the program's stderr\n"
+    )
+
+
+def test_the_result_of_exec_as_json() -> None:
+    assert exec_json(ExecResult(None, 9, b"\xff", b"", False, False)) == {
+        "signal": 9,
+        "out-data": "/w==",
+        "out-truncated": False,
+        "err-data": "",
+        "err-truncated": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", 5),
+        ("-3", -3),
+        ("true", True),
+        ("null", None),
+        ('["-l", 1]', ["-l", 1]),
+        ('{"a": "b"}', {"a": "b"}),
+        ('"123"', "123"),
+        ("", ""),
+        ("/etc/hosts", "/etc/hosts"),
+        ("True", "True"),
+        ("NaN", "NaN"),
+        ("1e999", "1e999"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_values_of_call_are_json_or_text(text: str, value: object) -> None:
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)

@@ -1,0 +1,182 @@
+"""The conversation over a socket: in step again after anything, never stuck with a full buffer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qga.client import ConnectError, ProtocolError
+from qga.client.transports import SocketTransport, connect_failure, open_unix, transport_opener
+
+LIMIT = 1 << 20
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[SocketTransport, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(30)
+    transport = SocketTransport(ours, LIMIT)
+    with theirs:
+        yield transport, theirs
+        transport.close()
+
+
+def answer_sync(peer: socket.socket, before: bytes = b"") -> bytes:
+    """Read up to the sync request's end, answer it, and return what was read before it."""
+    received = b""
+    while b"\xff" not in received or not received.endswith(b"\n"):
+        received += peer.recv(1 << 20)
+    earlier, _, request = received.rpartition(b"\xff")
+    number = json.loads(request)["arguments"]["id"]
+    peer.sendall(before + b'\xff{"return": %d}\n' % number)
+    return earlier
+
+
+def test_the_first_exchange_synchronizes_and_the_next_does_not(
+    ends: tuple[SocketTransport, socket.socket],
+) -> None:
+    transport, peer = ends
+    received = []
+
+    def serve() -> None:
+        answer_sync(peer, before=b'garbage {"return": "of someone else"}\n')
+        for reply in (b"one\n", b"two\n"):
+            received.append(peer.recv(100))
+            peer.sendall(reply)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert transport.exchange(b"first\n", soon()) == b"one"
+    assert transport.exchange(b"second\n", soon()) == b"two"
+    thread.join()
+    assert received == [b"first\n", b"second\n"]
+
+
+def test_a_request_half_sent_and_a_large_reply_nobody_read_do_not_block_each_other(
+    ends: tuple[SocketTransport, socket.socket],
+) -> None:
+    transport, peer = ends
+    sync = threading.Thread(target=answer_sync, args=(peer,))
+    sync.start()
+    transport.synchronize(soon())
+    sync.join()
+    request = b"x" * (8 << 20) + b"\n"
+    with pytest.raises(TimeoutError):
+        transport.exchange(request, time.monotonic() + 0.05)
+    earlier = []
+
+    def serve() -> None:
+        peer.sendall(b"stale" * (1 << 20))
+        earlier.append(answer_sync(peer))
+        peer.recv(100)
+        peer.sendall(b"answer\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert transport.exchange(b"next\n", soon()) == b"answer"
+    thread.join()
+    assert 0 < len(earlier[0]) < len(request)
+
+
+def test_nothing_at_all_from_the_agent_is_explained(
+    ends: tuple[SocketTransport, socket.socket],
+) -> None:
+    transport, _ = ends
+    with pytest.raises(TimeoutError, match="is the agent running in the guest"):
+        transport.exchange(b"{}\n", time.monotonic() + 0.01)
+
+
+def test_a_closed_connection_is_an_oserror(ends: tuple[SocketTransport, socket.socket]) -> None:
+    transport, peer = ends
+    peer.shutdown(socket.SHUT_WR)
+    with pytest.raises(ConnectionError, match="closed at the other end"):
+        transport.synchronize(soon())
+
+
+def test_a_reply_above_the_limit_leaves_the_connection_usable(
+    ends: tuple[SocketTransport, socket.socket],
+) -> None:
+    transport, peer = ends
+
+    def serve() -> None:
+        answer_sync(peer)
+        peer.recv(100)
+        peer.sendall(b"x" * (LIMIT + 1) + b"\n")
+        answer_sync(peer)
+        peer.recv(100)
+        peer.sendall(b"answer\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with pytest.raises(ProtocolError, match="larger than"):
+        transport.exchange(b"first\n", soon())
+    assert transport.exchange(b"second\n", soon()) == b"answer"
+    thread.join()
+
+
+def test_a_reply_too_many_is_not_the_answer_to_the_next_request(
+    ends: tuple[SocketTransport, socket.socket],
+) -> None:
+    transport, peer = ends
+
+    def serve() -> None:
+        answer_sync(peer)
+        peer.recv(100)
+        peer.sendall(b"answer\nsurplus\n")
+        answer_sync(peer)
+        peer.recv(100)
+        peer.sendall(b"right\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert transport.exchange(b"first\n", soon()) == b"answer"
+    assert transport.exchange(b"second\n", soon()) == b"right"
+    thread.join()
+
+
+@pytest.mark.parametrize("address", ["", "unix", "unix:", "/run/x", "tcp:localhost:1"])
+def test_what_is_no_address_is_refused_with_the_right_form(address: str) -> None:
+    with pytest.raises(ValueError, match="expected: unix:PATH"):
+        transport_opener(address, LIMIT)
+
+
+def test_a_missing_socket_and_a_left_over_one(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with pytest.raises(ConnectError, match="No such file or directory: is the guest running"):
+        open_unix(str(path), LIMIT)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    with pytest.raises(ConnectError, match="Connection refused: nobody listens"):
+        open_unix(str(path), LIMIT)
+
+
+def test_a_full_queue_of_waiting_clients(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        waiting = open_unix(path, LIMIT)
+        with pytest.raises(ConnectError, match="too many clients"):
+            open_unix(path, LIMIT)
+        waiting.close()
+
+
+def test_a_path_that_no_socket_can_have() -> None:
+    with pytest.raises(ConnectError, match="too long"):
+        open_unix("/" + "x" * 200, LIMIT)
+
+
+def test_missing_permission_is_explained() -> None:
+    text = connect_failure(PermissionError(errno.EACCES, "Permission denied"))
+    assert text.startswith("Permission denied: run this as root")

@@ -1,0 +1,105 @@
+"""What is wrong or odd in a configuration file is told with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qga import configfile
+from qga.errors import ConfigError
+
+WHERE = "error loading configuration from path: /etc/qemu/qemu-ga.conf, line "
+
+
+def read(text: str) -> configfile.ConfigFile:
+    return configfile.parse(text, "/etc/qemu/qemu-ga.conf")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[general]\nverbose=yes\n", "2: verbose: 'yes' is neither yes nor no; use true, false"),
+        ("[general]\n#\ndaemon=\n", "3: daemon: '' is neither"),
+        ("[general]\nmethod=foo\n", "2: method: unsupported channel method/type: foo (use one of"),
+        ("[general]\npath=a\\x\n", "2: path: '\\x' is no escape"),
+        ("[general]\nmax-clients=0\n", "2: max-clients: '0' is too small"),
+        ("[general]\nbaud=fast\n", "2: baud: 'fast' is not a whole number"),
+        ("[general]\nallow-cids=host\n", "2: allow-cids: 'host' is not a whole number"),
+        ("[channel x]\nretry-path=1\nmethod=x\n", "3: method: unsupported channel"),
+        ("[general]\nfoo\n", "2: 'foo' is no key=value pair"),
+        ("verbose=1\n", "1: a group header such as [general] must come first"),
+        ("[channel]\n", "1: a channel needs a name, as in [channel monitoring]"),
+        ("[channel main]\n", "1: there is a channel 'main' already"),
+        ("[channel a]\n[channel  a]\n", "2: there is a channel 'a' already"),
+    ],
+)
+def test_an_error_names_line_and_remedy(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert str(caught.value).startswith(WHERE + message)
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("[general]\nfoo=1\n", "line 2: the key 'foo' is unknown in [general] and ignored"),
+        ("[general]\ndaemonize=1\n", "line 2: the key 'daemonize' is unknown in [general] and "
+         "ignored; the key is 'daemon'"),
+        ("[channel x]\nverbose=1\n", "line 2: the key 'verbose' is unknown in [channel x]"),
+        ("[channel x]\nblacklist=a\n", "line 2: the key 'blacklist' is unknown in [channel x]"),
+        ("\n[other]\n", "line 2: the section [other] is unknown and ignored"),
+        ("[general]\npath=/a\npath=/b\n", "line 3: this 'path' replaces that of line 2"),
+        ("[general]\nblacklist=a\n", "line 2: config using deprecated 'blacklist' key, should be "
+         "replaced with the 'block-rpcs' key."),
+    ],
+)  # fmt: skip
+def test_an_oddity_is_a_warning(text: str, warning: str) -> None:
+    (told,) = read(text).warnings
+    assert told.startswith(f"/etc/qemu/qemu-ga.conf, {warning}")
+
+
+def test_an_unknown_key_may_hold_anything() -> None:
+    assert read("[general]\nb=\\q\n").general == {}
+
+
+def test_the_old_key_adds_to_the_new_one() -> None:
+    file = read("[general]\nblock-rpcs=a\nblacklist=b,c\n")
+    assert file.general == {"block-rpcs": ("a", "b", "c")}
+
+
+def test_the_sample_of_the_manual_is_read() -> None:
+    sample = """# qemu-ga configuration sample
+[general]
+daemonize = 0
+pidfile = /var/run/qemu-ga.pid
+verbose = 0
+method = virtio-serial
+path = /dev/virtio-ports/org.qemu.guest_agent.0
+statedir = /var/run
+"""
+    file = read(sample)
+    assert file.general["verbose"] is False
+    assert len(file.warnings) == 1
+
+
+def test_a_missing_file_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        configfile.read(str(tmp_path / "none"))
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"path: {tmp_path}, Not a regular file"):
+        configfile.read(str(tmp_path))
+
+
+def test_a_path_below_a_file_is_told_with_the_system_s_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="Not a directory"):
+        configfile.read(str(tmp_path / "file" / "conf"))
+
+
+def test_bytes_that_are_no_utf_8_are_kept(tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    conf.write_bytes(b"# caf\xe9\n[general]\nlogfile=/caf\xe9\n")
+    assert configfile.read(str(conf)).general == {"logfile": "/caf\udce9"}
