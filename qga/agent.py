@@ -9,7 +9,7 @@ It reads top to bottom: `open` acquires the channels and may fail; `run` serves 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from qga import discovery
 from qga.channels import make_channels
@@ -62,8 +62,7 @@ class Agent:
             return
         for channel in self._channels:
             channel.start()
-        for group in self.registry.groups:
-            group.start()
+        self._notify_groups(lambda group: group.start())
         self.loop.run()
 
     def stop(self) -> None:
@@ -72,31 +71,25 @@ class Agent:
         self.loop.stop()
 
     def close(self) -> None:
-        for group in self.registry.groups:
-            group.stop()
+        self._notify_groups(lambda group: group.stop())
         for channel in self._channels:
             channel.close()
         self.loop.close()
 
     def connected(self, caller: Caller) -> None:
         """A channel has a new connection."""
-        for group in self.registry.groups:
-            group.on_connect(caller)
+        self._notify_groups(lambda group: group.on_connect(caller))
 
     def disconnected(self, caller: Caller) -> None:
         """A channel has lost a connection."""
-        for group in self.registry.groups:
-            group.on_disconnect(caller)
+        self._notify_groups(lambda group: group.on_disconnect(caller))
 
     def report_fault(self, name: str, error: BaseException) -> QgaError:
         """What to answer when a handler raised something else than QgaError."""
         if isinstance(error, OSError) and error.strerror:
             where = f" '{error.filename}'" if error.filename else ""
             return QgaError(f"{name} failed{where}: {error.strerror}")
-        from traceback import format_exception
-
-        trace = "".join(format_exception(type(error), error, error.__traceback__))
-        self.log.error(f"{name} failed by a fault of its own: {trace}")
+        self._log_fault(name, error)
         return QgaError(f"{name} failed: {type(error).__name__}: {error}")
 
     def _load_commands(self) -> Registry:
@@ -110,6 +103,22 @@ class Agent:
             registry.add(group(self))
         except PluginError as error:
             self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
+        except Exception as error:
+            self._log_fault(f"{group.__module__}.{group.__name__}", error)
+
+    def _notify_groups(self, notify: Callable[[CommandGroup], None]) -> None:
+        """Call a life-cycle method of each group; one that fails harms no other."""
+        for group in self.registry.groups:
+            try:
+                notify(group)
+            except Exception as error:
+                self._log_fault(type(group).__name__, error)
+
+    def _log_fault(self, name: str, error: BaseException) -> None:
+        from traceback import format_exception
+
+        trace = "".join(format_exception(type(error), error, error.__traceback__))
+        self.log.error(f"{name} failed by a fault of its own: {trace}")
 
     def _open_channel(self, channel: Channel) -> None:
         complained = False

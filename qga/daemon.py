@@ -14,12 +14,12 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from qga.agent import Agent
 from qga.errors import ChannelError
 from qga.log import Log
-from qga.state import StateError
+from qga.state import State, StateError
 from qga.version import INTERFACE_VERSION, __version__
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
         if config.pidfile:
             pidfile = PidFile(config.pidfile)
             cleanup.callback(pidfile.release)
-            _acquire_when_thawed(pidfile, agent, log)
+            acquire_when_thawed(pidfile, agent.state, log)
         signals = Signals(agent, log)
         cleanup.callback(signals.close)
         agent.open()
@@ -78,20 +78,6 @@ def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
         ready()
         log.info(f"Guest agent version {INTERFACE_VERSION} (qga {__version__}) started")
         agent.run()
-
-
-def _acquire_when_thawed(pidfile: PidFile, agent: Agent, log: Log) -> None:
-    if not agent.state.frozen:
-        pidfile.acquire()
-        return
-
-    def acquire_late() -> None:
-        try:
-            pidfile.acquire()
-        except PidFileError as error:
-            log.error(str(error))
-
-    agent.state.when_thawed(acquire_late)
 
 
 class PidFile:
@@ -146,23 +132,19 @@ class PidFile:
             return False
 
 
-class Stoppable(Protocol):
-    """What signals act upon: an Agent."""
+def acquire_when_thawed(pidfile: PidFile, state: State, log: Log) -> None:
+    """Acquire at once, or raise PidFileError; while frozen later, when a fault is only logged."""
+    if not state.frozen:
+        pidfile.acquire()
+        return
 
-    frozen: bool
+    def acquire_late() -> None:
+        try:
+            pidfile.acquire()
+        except PidFileError as error:
+            log.error(str(error))
 
-    @property
-    def loop(self) -> Watcher: ...
-
-    def stop(self) -> None: ...
-
-
-class Watcher(Protocol):
-    """What tells that a descriptor is readable: a Loop."""
-
-    def watch(self, fd: int, callback: Callable[[int], None]) -> None: ...
-
-    def unwatch(self, fd: int) -> None: ...
+    state.when_thawed(acquire_late)
 
 
 class Signals:
@@ -173,7 +155,7 @@ class Signals:
 
     HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-    def __init__(self, agent: Stoppable, log: Log) -> None:
+    def __init__(self, agent: Agent, log: Log) -> None:
         self.stopped = False
         self._agent = agent
         self._log = log

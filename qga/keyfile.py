@@ -71,13 +71,15 @@ def decode(raw: str) -> str:
 
 
 def encode(text: str) -> str:
-    """The escaped value that reads back as `text`."""
+    """The escaped value that reads back as `text`. Only blanks at its ends need escapes."""
     escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    escaped = escaped.replace("\t", "\\t")
-    inner = escaped.lstrip(" ")
-    leading = "\\s" * (len(escaped) - len(inner))
-    body = inner.rstrip(" ")
-    return leading + body + "\\s" * (len(inner) - len(body))
+    body = escaped.strip(_BLANKS)
+    leading, _, trailing = escaped.partition(body) if body else (escaped, "", "")
+    return _encode_blanks(leading) + body + _encode_blanks(trailing)
+
+
+def _encode_blanks(blanks: str) -> str:
+    return blanks.replace(" ", "\\s").replace("\t", "\\t")
 
 
 def _unescape(letter: str) -> str:

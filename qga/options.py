@@ -156,7 +156,8 @@ def format_help() -> str:
     """The text of --help."""
     lines = [
         f"Usage: {PROGRAM} [-m METHOD -p PATH] [OPTION]...",
-        "Let the host of this virtual machine look after it. Defaults stand in parentheses.",
+        "Let the host of this virtual machine look after it.",
+        "Defaults stand in parentheses.",
         "",
     ]
     for option in OPTIONS:
@@ -223,16 +224,11 @@ def _scan_short(letters: str, words: Iterator[str]) -> Iterator[tuple[Option, st
 
 
 def _help_lines(option: Option) -> list[str]:
+    from textwrap import wrap
+
     argument = option.metavar and f"={option.metavar}"
     if option.default is not None:
         argument = f"[{argument}]"
-    lines = [f"  -{option.short}, --{option.long}{argument}"]
-    indent = " " * _HELP_INDENT
-    for word in option.help.split():
-        if len(lines[-1]) < len(indent):
-            lines[-1] = f"{lines[-1]:<{_HELP_INDENT - 1}} {word}"
-        elif len(lines[-1]) + 1 + len(word) > _HELP_WIDTH:
-            lines.append(indent + word)
-        else:
-            lines[-1] += f" {word}"
-    return lines
+    heading = f"  -{option.short}, --{option.long}{argument}"
+    first, *others = wrap(option.help, _HELP_WIDTH - _HELP_INDENT, break_on_hyphens=False)
+    return [f"{heading:<{_HELP_INDENT}}{first}", *(" " * _HELP_INDENT + line for line in others)]

@@ -211,18 +211,14 @@ class Session:
             if command.blocking:
                 self._run(command, arguments, request_id)
                 return
-            result = command.handler(**arguments)
-        except Exception as error:
+            self._reply(command, command.handler(**arguments), request_id)
+        except (Exception, SystemExit) as error:
             self._refuse(name, error, request_id)
-        else:
-            self._reply(command, result, request_id)
 
     def _reply(self, command: Command, result: Any, id: Any) -> None:
-        if not command.success_response:
-            return
-        if command.delimited:
-            self._output.append([DELIMITER])
-        self._output.append(encode_return(result, id, command.carries_number))
+        if command.success_response:
+            parts = encode_return(result, id, command.carries_number)
+            self._output.append([DELIMITER, *parts] if command.delimited else parts)
 
     def _refuse(self, name: str, error: BaseException, id: Any) -> None:
         if not isinstance(error, QgaError):
@@ -248,10 +244,12 @@ class Session:
             )
             return
         self._running = None
-        if error is None:
+        try:
+            if error is not None:
+                raise error
             self._reply(running.command, result, running.id)
-        else:
-            self._refuse(running.command.name, error, running.id)
+        except (Exception, SystemExit) as failure:
+            self._refuse(running.command.name, failure, running.id)
         self._proceed()
 
     def _overtakes(self, event: Event) -> bool:

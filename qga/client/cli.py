@@ -3,9 +3,10 @@
 Statuses: 0 done; 1 the agent answered with an error, or not as it should; 2 wrong usage;
 3 cannot connect; 4 no answer in time; 130 interrupted. `exec` ends as the guest's program
 did, and with 125 for any fault of ours, so that a script can tell the two apart.
-"""
 
-from __future__ import annotations
+No `from __future__ import annotations` here: on Python 3.9 typer finds its options only in
+annotations that are not strings.
+"""
 
 import io
 import json
@@ -268,7 +269,7 @@ def read_input(name: str) -> bytes:
 
 
 @contextmanager
-def faults(status: int | None = None) -> Iterator[None]:
+def faults(status: int = 0) -> Iterator[None]:
     """Errors of the agent as a line on stderr and an exit status: `status`, or by their kind."""
     try:
         yield

@@ -27,7 +27,7 @@ class ConnectError(AgentError):
         self.address = address
 
 
-class AgentTimeout(AgentError):  # noqa: N818 - reads like TimeoutError
+class AgentTimeout(AgentError):
     """`command` was not done within `seconds`.
 
     It may still be running in the guest, and its effect may still come.
@@ -54,5 +54,5 @@ class CommandError(AgentError):
         self.command = command
 
 
-class CommandNotFound(CommandError):  # noqa: N818 - the name of the class on the wire
+class CommandNotFound(CommandError):
     """The guest does not offer this command."""

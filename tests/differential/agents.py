@@ -208,8 +208,13 @@ class Performance:
 
     def comparable(self, line: bytes, case: Case) -> bytes:
         line = line.replace(os.fsencode(self.scratch), b"@scratch")
-        line = re.sub(rb"(handle '|\"return\": )%s\b" % self.values[b"handle"], rb"\1@handle", line)
-        line = re.sub(rb"(\"pid\": |PID )%s\b" % self.values[b"pid"], rb"\1@pid", line)
-        for pattern, replacement in case.volatile:
+        handle, pid = self.values[b"handle"], self.values[b"pid"]
+        for pattern, replacement in (
+            (rb"handle '%s'" % handle, b"handle '@handle'"),
+            (rb'"return": %s\b' % handle, b'"return": "@handle"'),
+            (rb'"pid": %s\b' % pid, b'"pid": "@pid"'),
+            (rb"PID %s " % pid, b"PID @pid "),
+            *case.volatile,
+        ):
             line = re.sub(pattern, replacement, line)
         return line

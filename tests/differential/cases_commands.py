@@ -20,7 +20,7 @@ SYNC = [
     )
 ]
 
-A_TIME = (rb'"return": \d{16}000}', b'"return": @time}')
+A_TIME = (rb'"return": \d{16}000}', b'"return": "@time"}')
 """Nanoseconds since 1970, always whole microseconds."""
 
 INFORMATION = [

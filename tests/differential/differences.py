@@ -11,7 +11,10 @@ and, in an echoed `id`, the client's. `wire.canonical` forgets the order; `test_
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
@@ -54,7 +57,16 @@ def out_of_range(number: str, reply: str) -> Difference:
     )
 
 
-STARTED = result('{"pid": @pid}')
+def printed(text: str) -> bytes:
+    """The final status of a program that printed `text`."""
+    data = b64encode(text.encode()).decode()
+    return result(
+        f'{{"exited": true, "exitcode": 0, "out-data": "{data}", "out-truncated": false}}'
+    )
+
+
+USER = pwd.getpwuid(os.getuid())
+STARTED = result('{"pid": "@pid"}')
 
 
 DIFFERENCES = [
@@ -89,7 +101,7 @@ DIFFERENCES = [
         for pid in ("1", "-1", "0", "9223372036854775807")
     ),
     Difference(
-        ["exec: true", "exec: captured", "exec: running, then gone"],
+        ["exec: true", "exec: captured"],
         "As above, for a process whose final status was fetched.",
         unknown_pid("@pid"),
     ),
@@ -137,6 +149,16 @@ DIFFERENCES = [
         not_boolean("Parameter 'capture-output' does not accept value 'nothing'"),
     ),
     Difference(
+        ["exec: HOME of a child"],
+        "A child knows its user even where the agent's own environment does not.",
+        [STARTED, printed(f"{USER.pw_dir} {USER.pw_name} {USER.pw_name}\n")],
+    ),
+    Difference(
+        ["exec: signals"],
+        "posix_spawn of the C library leaves its two internal signals, 32 and 33, ignored.",
+        [STARTED, printed("SigBlk:\t0000000000000000\nSigIgn:\t0000000180000000\n")],
+    ),
+    Difference(
         ["open a new file"],
         "A new file is not writable for everybody.",
         {b"new 0666 new\n": b"new 0644 new\n"},
@@ -157,7 +179,7 @@ DIFFERENCES = [
         ["write to a full disk"],
         "Nothing is buffered: the write that finds the disk full says so, and none is lost later.",
         [
-            result("@handle"),
+            result('"@handle"'),
             error("failed to write to file: No space left on device"),
             result("{}"),
             result("{}"),
@@ -167,7 +189,7 @@ DIFFERENCES = [
         ["close on a full disk"],
         "As above.",
         [
-            result("@handle"),
+            result('"@handle"'),
             error("failed to write to file: No space left on device"),
             result("{}"),
         ],

@@ -49,9 +49,13 @@ def spelled(value: Any, *, ordered: bool = False) -> str:
 
 
 def quoted(text: str) -> str:
-    return re.sub(r"(?<!\\)((?:\\\\)*\\u)([0-9a-f]{4})", upper_case, json.dumps(text)).replace(
-        "\x7f", "\\u007F"
-    )
+    spelled_by_python = json.dumps(text).replace("\x7f", "\\u007f")
+    if "\\u" not in spelled_by_python:  # spares long texts a slow search
+        return spelled_by_python
+    return ESCAPE.sub(upper_case, spelled_by_python)
+
+
+ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*\\u)([0-9a-f]{4})")
 
 
 def upper_case(escape: re.Match[str]) -> str:

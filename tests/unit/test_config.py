@@ -195,7 +195,7 @@ def test_cids() -> None:
 
 
 NAMES = st.lists(st.from_regex(r"[a-z-]+|[^\s,\0\ud800-\udfff]+", fullmatch=True)).map(tuple)
-TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
+TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
 PATHS = TEXTS.map(lambda text: f"/{text}")
 NO_OR_PATH = st.none() | PATHS
 CIDS = st.lists(st.integers(0, 2**32 - 1)).map(tuple)

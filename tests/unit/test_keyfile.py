@@ -93,7 +93,7 @@ def test_an_unknown_escape_is_an_error(raw: str) -> None:
 
 
 # Any text that a file read with surrogateescape can hold.
-TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
+TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
 
 
 @given(TEXTS)

@@ -1,0 +1,324 @@
+"""What is measured on a unix socket, one function each.
+
+A measure takes the two agents' common surroundings and returns figures by the keys of
+tests.bench.figures. It is called for the one agent and the other in turn, round by round, so
+that whatever else the machine is doing meets both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import NamedTuple
+
+from tests.bench.agents import Agent, Contestant
+from tests.bench.client import Client, request
+
+KIB, MIB = 1 << 10, 1 << 20
+READ_LIMIT = 48 * MIB
+
+Figures = dict[str, float]
+
+
+class Size(NamedTuple):
+    """How much of everything. All sizes of data in bytes."""
+
+    rounds: int
+    pings: int
+    calls: int
+    transfers: tuple[int, ...]
+    transferred: int
+    execs: int
+    idle_seconds: float
+    starts: int
+    mixed_requests: int
+    long_request: int
+    crowd_of_children: int
+    crowd_of_clients: int
+
+
+FULL = Size(
+    rounds=5,
+    pings=4000,
+    calls=200,
+    transfers=(64 * KIB, MIB, 8 * MIB),
+    transferred=64 * MIB,
+    execs=30,
+    idle_seconds=3,
+    starts=3,
+    mixed_requests=1_000_000,
+    long_request=60_000_000,
+    crowd_of_children=200,
+    crowd_of_clients=16,
+)
+QUICK = FULL._replace(
+    rounds=1,
+    pings=200,
+    calls=10,
+    transferred=8 * MIB,
+    execs=3,
+    idle_seconds=0.3,
+    starts=1,
+    mixed_requests=5_000,
+    long_request=6_000_000,
+    crowd_of_children=40,
+)
+
+
+class Stage(NamedTuple):
+    """Where a measure takes place.
+
+    agent: the one that runs throughout; contestant: of which fresh ones can be started.
+    folder: in memory, for files to read and write.
+    commands: the information commands that both agents can answer.
+    """
+
+    contestant: Contestant
+    agent: Agent
+    folder: Path
+    commands: tuple[str, ...]
+    size: Size
+
+    @contextmanager
+    def fresh_agent(self) -> Iterator[Agent]:
+        with Agent(self.contestant, self.folder / f"fresh-{self.contestant.name}") as agent:
+            yield agent
+
+
+Measure = Callable[[Stage], Figures]
+
+PING = request("guest-ping")
+
+
+def ping(stage: Stage) -> Figures:
+    with stage.agent.connect() as client:
+        client.time_exchanges(PING, 100)
+        before = stage.agent.cpu_time()
+        times = client.time_exchanges(PING, stage.size.pings)
+        cpu_time = stage.agent.cpu_time() - before
+    return {**ping_figures(times), "ping cpu": cpu_time / len(times) / 1e3}
+
+
+def ping_figures(times: list[int]) -> Figures:
+    return {"ping p50": median(times) / 1e3, "ping p99": quantiles(times, n=100)[98] / 1e3}
+
+
+def information_commands(stage: Stage) -> Figures:
+    with stage.agent.connect() as client:
+        return {
+            f"call {command}": median(client.time_exchanges(request(command), stage.size.calls))
+            / 1e3
+            for command in stage.commands
+        }
+
+
+def child(stage: Stage) -> Figures:
+    with stage.agent.connect() as client:
+        times = [_time_child(client) for _ in range(stage.size.execs)]
+    return {"exec": median(times) * 1e3}
+
+
+def _time_child(client: Client) -> float:
+    begin = time.perf_counter()
+    pid = client.call("guest-exec", path="/bin/true")["pid"]
+    look = request("guest-exec-status", pid=pid)
+    while b'"exited": true' not in client.exchange(look):
+        time.sleep(0.0001)
+    return time.perf_counter() - begin
+
+
+def file_transfer(stage: Stage) -> Figures:
+    path = str(stage.folder / f"transfer-{stage.contestant.name}")
+    figures = {}
+    with stage.agent.connect() as client:
+        for count in stage.size.transfers:
+            repeat = max(1, stage.size.transferred // count)
+            figures[f"write {count}"] = write_throughput(client, path, count, repeat)
+            figures[f"read {count}"] = read_throughput(client, path, count, repeat)
+    os.unlink(path)
+    return figures
+
+
+def write_throughput(client: Client, path: str, count: int, repeat: int) -> float:
+    """Megabytes a second that guest-file-write takes, `count` bytes a request."""
+    handle = client.call("guest-file-open", path=path, mode="w")
+    data = write_request(handle, count)
+    begin = time.perf_counter()
+    for _ in range(repeat):
+        client.exchange_unseen(data)
+    seconds = time.perf_counter() - begin
+    client.call("guest-file-close", handle=handle)
+    return count * repeat / seconds / 1e6
+
+
+def write_request(handle: int, count: int) -> bytes:
+    from base64 import b64encode
+
+    return request("guest-file-write", handle=handle, buf_b64=b64encode(os.urandom(count)).decode())
+
+
+def read_throughput(client: Client, path: str, count: int, repeat: int) -> float:
+    """Megabytes a second that guest-file-read gives, `count` bytes a request."""
+    handle = client.call("guest-file-open", path=path, mode="r")
+    data = request("guest-file-read", handle=handle, count=count)
+    begin = time.perf_counter()
+    for _ in range(repeat):
+        client.exchange_unseen(data)
+    seconds = time.perf_counter() - begin
+    client.call("guest-file-close", handle=handle)
+    return count * repeat / seconds / 1e6
+
+
+def writes_for_a_reply(stage: Stage) -> Figures:
+    """Of 1 MiB, that is, and then of what comes out of 768 KiB of a file."""
+    with stage.agent.connect() as client:
+        handle = client.call("guest-file-open", path="/dev/zero", mode="r")
+        before = stage.agent.writes()
+        client.exchange_unseen(request("guest-file-read", handle=handle, count=MIB // 4 * 3))
+        client.exchange_unseen(PING)
+        writes = stage.agent.writes() - before
+        client.call("guest-file-close", handle=handle)
+    return {"writes": writes}
+
+
+def peak_memory(stage: Stage) -> Figures:
+    with stage.fresh_agent() as agent, agent.connect() as client:
+        handle = client.call("guest-file-open", path="/dev/zero", mode="r")
+        client.call("guest-file-read", handle=handle)
+        idle = agent.memory("VmRSS")
+        agent.reset_peak()
+        client.exchange_unseen(request("guest-file-read", handle=handle, count=READ_LIMIT))
+        client.exchange_unseen(PING)
+        return {
+            "peak memory": agent.memory("VmHWM") / 1e6,
+            "memory kept": (agent.memory("VmRSS") - idle) / 1e6,
+        }
+
+
+def start(stage: Stage) -> Figures:
+    seconds, memory = [], []
+    for _ in range(stage.size.starts):
+        with stage.fresh_agent() as agent:
+            seconds.append(agent.seconds_to_answer)
+            memory.append(agent.idle_memory)
+    return {"start": median(seconds) * 1e3, "idle memory": median(memory) / 1e6}
+
+
+def long_request(stage: Stage) -> Figures:
+    """CPU time of a request in 4 KiB pieces, and of one of a tenth of its size."""
+    long, short = stage.size.long_request, stage.size.long_request // 10
+    with stage.agent.connect() as client:
+        handle = client.call("guest-file-open", path="/dev/null", mode="w")
+        times = [_time_pieces(stage.agent, client, handle, count) for count in (long, short)]
+        client.call("guest-file-close", handle=handle)
+    return {"long request": times[0] / 1e6, "long : short": times[0] / times[1]}
+
+
+def _time_pieces(agent: Agent, client: Client, handle: int, count: int) -> int:
+    data = write_request(handle, count // 4 * 3)
+    before = agent.cpu_time()
+    client.send_in_pieces(data, 4 * KIB)
+    client.receive()
+    return agent.cpu_time() - before
+
+
+def crowd_of_children(stage: Stage) -> Figures:
+    """All running at once, each with its output captured."""
+    argv = ["-c", "sleep 1; echo $0"]
+    with stage.agent.connect() as client:
+        begin = time.perf_counter()
+        pids = [
+            client.call("guest-exec", path="/bin/sh", arg=argv, capture_output=True)["pid"]
+            for _ in range(stage.size.crowd_of_children)
+        ]
+        statuses = [_final_status(client, pid) for pid in pids]
+        seconds = time.perf_counter() - begin
+    failed = sum(
+        status.get("exitcode") != 0 or status.get("out-data") != "L2Jpbi9zaAo="
+        for status in statuses
+    )
+    return {"children failed": failed, "children": seconds - 1}
+
+
+def _final_status(client: Client, pid: int) -> dict[str, object]:
+    look = request("guest-exec-status", pid=pid)
+    while b'"exited": true' not in (reply := client.exchange(look)):
+        time.sleep(0.001)
+    status: dict[str, object] = json.loads(reply)["return"]
+    return status
+
+
+def crowd_of_clients(stage: Stage) -> Figures:
+    """Pings a second that many clients get together, and how many times one client's that is."""
+    count = max(1, stage.size.pings // stage.size.crowd_of_clients)
+    clients = [stage.agent.connect() for _ in range(stage.size.crowd_of_clients)]
+    try:
+        for client in clients:  # all have been let in
+            client.exchange(PING)
+        alone = 1e9 / median(clients[0].time_exchanges(PING, count))
+        begin = time.perf_counter()
+        for _ in range(count):
+            for client in clients:
+                client.send(PING)
+            for client in clients:
+                client.receive()
+        together = count * len(clients) / (time.perf_counter() - begin)
+    finally:
+        for client in clients:
+            client.close()
+    return {"clients": together, "clients : client": together / alone}
+
+
+def memory_growth(stage: Stage) -> Figures:
+    """Over mixed requests, good and bad, after a tenth of as many that warm the agent up."""
+    count = stage.size.mixed_requests
+    with stage.fresh_agent() as agent, agent.connect() as client:
+        path = str(agent.folder / "mixed")
+        handle = client.call("guest-file-open", path=path, mode="w+")
+        begin = time.perf_counter()
+        _send_mixed_requests(client, handle, count // 10)
+        before = agent.memory("VmRSS")
+        _send_mixed_requests(client, handle, count)
+        seconds = time.perf_counter() - begin
+        growth = agent.memory("VmRSS") - before
+    return {"growth": growth / 1e3, "mixed": count * 1.1 / seconds}
+
+
+def _send_mixed_requests(client: Client, handle: int, count: int) -> None:
+    batch = _mixed_requests(handle)
+    per_batch = batch.count(b"\n")
+    for number in range(-(-count // per_batch)):
+        client.pipeline(batch.replace(b"@number", b"%d" % number), per_batch)
+        if number % 100 == 0:
+            _time_child(client)
+
+
+def _mixed_requests(handle: int) -> bytes:
+    """One a line, each with one line of reply; `@number` stands for a number."""
+    good = [
+        request("guest-sync", id="@number").replace(b'"@number"', b"@number"),
+        request("guest-get-time"),
+        request("guest-get-host-name"),
+        request("guest-get-osinfo"),
+        request("guest-info"),
+        request("guest-file-seek", handle=handle, offset=0, whence="set"),
+        request("guest-file-write", handle=handle, buf_b64="bWl4ZWQ=" * 64),
+        request("guest-file-seek", handle=handle, offset=0, whence="set"),
+        request("guest-file-read", handle=handle, count=4096),
+        request("guest-file-flush", handle=handle),
+        b'{"execute": "guest-ping", "id": {"number": [@number, "\\u00e9"]}}\n',
+    ]
+    bad = [
+        b'{"execute": "guest-no-@number"}\n',
+        b'{"execute": "guest-ping", "arguments": {"a@number": 1}}\n',
+        request("guest-file-read", handle=1),
+        b'{"execute": "guest-sync", "arguments": {"id": "@number"}}\n',
+        b'{"execute": @number, "id": "a"}\n',
+    ]
+    pings = [PING] * 16
+    return b"".join(good + bad + pings)

@@ -1,0 +1,241 @@
+"""A real agent process, and a bare client that knows nothing of our client library."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Optional, TypeVar
+
+PATIENCE = 30.0
+"""Seconds before a test gives up; nothing that works takes as long."""
+
+COMMAND = [sys.executable, "-m", "qga"]
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """An error reply; `error_class` is its class, the text its description."""
+
+    def __init__(self, error: dict[str, str]) -> None:
+        super().__init__(error["desc"])
+        self.error_class = error["class"]
+
+
+def request(execute: str, /, id: Any = None, **arguments: Any) -> bytes:
+    """The bytes of a request; `_` in the names of arguments stands for `-`."""
+    value: dict[str, Any] = {"execute": execute}
+    if arguments:
+        value["arguments"] = {name.replace("_", "-"): arguments[name] for name in arguments}
+    if id is not None:
+        value["id"] = id
+    return json.dumps(value).encode()
+
+
+def wait_for(attempt: Callable[[], Optional[T]], what: str) -> T:
+    """Try until `attempt` gives something true."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        result = attempt()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.01)
+
+
+class Client:
+    """The host's end of a channel: bytes out, lines in."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.settimeout(PATIENCE)
+        self._received = bytearray()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.socket.sendall(piece)
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def line(self) -> bytes:
+        """The next line with its newline; less than that, or b"", when the agent hangs up."""
+        while (end := self._received.find(b"\n")) < 0:
+            data = self.socket.recv(1024 * 1024)
+            if not data:
+                end = len(self._received)
+                break
+            self._received += data
+        line = bytes(self._received[: end + 1])
+        del self._received[: end + 1]
+        return line
+
+    def reply(self) -> dict[str, Any]:
+        """The next line as an object."""
+        line = self.line()
+        assert line.endswith(b"\n"), f"the agent hung up after {line!r}"
+        value: dict[str, Any] = json.loads(line)
+        return value
+
+    def replies(self, count: int) -> list[dict[str, Any]]:
+        return [self.reply() for _ in range(count)]
+
+    def result(self) -> Any:
+        """What the next reply returns; Refused when it is an error."""
+        reply = self.reply()
+        if "error" in reply:
+            raise Refused(reply["error"])
+        return reply["return"]
+
+    def call(self, execute: str, /, **arguments: Any) -> Any:
+        """The result of a command, when nothing else is under way."""
+        self.send(request(execute, **arguments))
+        return self.result()
+
+    def refusal(self, execute: str, /, **arguments: Any) -> str:
+        """The description of the error that a command ends with."""
+        try:
+            result = self.call(execute, **arguments)
+        except Refused as error:
+            return str(error)
+        raise AssertionError(f"{execute} was not refused: {result}")
+
+    def rest(self) -> bytes:
+        """All there is up to the agent's hanging up."""
+        lines = iter(self.line, b"")
+        return b"".join(lines)
+
+
+class AgentProcess:
+    """A running agent; `path` is its socket or device."""
+
+    def __init__(self, process: subprocess.Popen[bytes], path: Path, errors: Path) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.path = path
+        self._errors = errors
+
+    @property
+    def log(self) -> str:
+        """What it has complained about so far."""
+        return self._errors.read_text()
+
+    @property
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def memory(self, kind: str) -> int:
+        """Bytes; `kind` is VmRSS (now) or VmHWM (peak), as in proc(5)."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(rf"^{kind}:\s+(\d+) kB$", status, re.MULTILINE)
+        assert found
+        return int(found[1]) * 1024
+
+    def connect(self, path: Path | None = None) -> Client:
+        """A client of the agent, or of the channel that listens at `path`."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(PATIENCE)
+        connection.connect(str(path or self.path))
+        return Client(connection)
+
+    def wait_for_socket(self, path: Path | None = None) -> None:
+        with wait_for(lambda: self._try_connect(path), "the agent listens") as client:
+            client.call("guest-ping")
+
+    def wait_for_log(self, text: str) -> None:
+        wait_for(lambda: text in self.log, f"{text!r} in the log")
+
+    def stop(self) -> int:
+        """End it as an administrator would; its exit status."""
+        self.process.terminate()
+        return self.process.wait(PATIENCE)
+
+    def _try_connect(self, path: Path | None) -> Client | None:
+        assert self.process.poll() is None, f"the agent has ended: {self.log}"
+        try:
+            return self.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+
+
+@contextmanager
+def started(
+    folder: Path,
+    *options: str,
+    method: str = "unix-listen",
+    path: Path | None = None,
+    config: str | None = None,
+    launcher: Sequence[str] = (),
+    **how: Any,
+) -> Iterator[AgentProcess]:
+    """An agent with its state, log and by default its socket in `folder`, ended at the end.
+
+    config: the text of its configuration file.
+    launcher: a program and arguments that run what follows them.
+    how: more for subprocess.Popen.
+    """
+    place = path or folder / "socket"
+    settings = folder / "qemu-ga.conf"
+    settings.write_text(config or "")
+    argv = [*launcher, *COMMAND, "-m", method, "-p", str(place), "-t", str(folder)]
+    argv += ["-c", str(settings), *options]
+    errors = folder / "stderr"
+    with errors.open("ab") as stderr:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stderr, **how)
+    try:
+        yield AgentProcess(process, place, errors)
+        assert process.poll() in (None, 0), f"the agent has ended: {errors.read_text()}"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@contextmanager
+def listening(folder: Path, *options: str, **how: Any) -> Iterator[AgentProcess]:
+    """As `started`, with a unix socket that is served already."""
+    with started(folder, *options, **how) as agent:
+        agent.wait_for_socket()
+        yield agent
+
+
+@contextmanager
+def serving(folder: Path, *options: str, **how: Any) -> Iterator[Client]:
+    """A client of an agent of its own."""
+    with listening(folder, *options, **how) as agent, agent.connect() as client:
+        yield client
+
+
+def refused_start(folder: Path, *options: str, **how: Any) -> str:
+    """The complaints of an agent that must not start, which ends with status 1."""
+    with ExitStack() as stack:
+        agent = stack.enter_context(started(folder, *options, **how))
+        status = agent.process.wait(PATIENCE)
+        complaint = agent.log
+        agent.process.returncode = 0  # this end was wanted
+    assert status == 1, complaint
+    assert "Traceback" not in complaint
+    return complaint

@@ -1,0 +1,42 @@
+"""What a Decoder makes of bytes, in a form that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qga.protocol import Decoder, Event, Fault
+
+PING = b'{"execute": "guest-ping"}'
+
+
+def shown(events: Iterable[Event]) -> list[str]:
+    """One line an event: the text of a fault, or the request, and the id where there is one."""
+    return [f"{_shown_body(event)} id={event.id!r}" for event in events]
+
+
+def _shown_body(event: Event) -> str:
+    if isinstance(event, Fault):
+        return f"{event.error.error_class}: {event.error.desc}"
+    return f"{event.execute} {event.arguments!r}"
+
+
+def descs(data: bytes) -> list[str]:
+    """The texts of all faults in `data`; a request shows as its command's name."""
+    return [
+        event.error.desc if isinstance(event, Fault) else event.execute
+        for event in Decoder().receive(data)
+    ]
+
+
+def receive_all(decoder: Decoder, pieces: Iterable[bytes]) -> list[str]:
+    return [line for piece in pieces for line in shown(decoder.receive(piece))]
+
+
+def in_pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """`data` cut at these places, which may be in any order and beyond its end."""
+    ends = sorted({min(place, len(data)) for place in places} | {0, len(data)})
+    return [data[start:end] for start, end in zip(ends, ends[1:])]

@@ -1,0 +1,181 @@
+"""Messages: one line each, never an exception, nothing while frozen."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qga.config import Config
+from qga.log import FileSink, Log, StderrSink, SyslogSink, escape, open_log
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_stderr_is_plain_text(capfd: Captured) -> None:
+    log = Log()
+    log.warning("odd")
+    log.error("wrong", path="/x")
+    assert capfd.readouterr().err == "qemu-ga: warning: odd\nqemu-ga: error: wrong path=/x\n"
+
+
+def test_info_and_debug_only_when_verbose(capfd: Captured) -> None:
+    for verbose in (False, True):
+        log = Log(verbose=verbose)
+        log.info("a")
+        log.debug("b")
+    assert capfd.readouterr().err == "qemu-ga: info: a\nqemu-ga: debug: b\n"
+
+
+def test_a_service_without_systemd_python_tells_the_level_by_prefix(capfd: Captured) -> None:
+    Log(StderrSink(in_service=True)).warning("odd")
+    assert capfd.readouterr().err == "<4>odd\n"
+
+
+def test_the_file_has_time_and_level_and_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    log = open_log(Config(logfile=str(path), statedir=str(tmp_path)))
+    log.warning("odd", command="guest-ping")
+    before, line = path.read_text().splitlines()
+    assert before == "before"
+    assert re.fullmatch(r"\d{10}\.\d{6}: warning: odd command=guest-ping", line)
+
+
+def test_reopen_follows_a_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = open_log(Config(logfile=str(path), statedir=str(tmp_path)))
+    log.warning("one")
+    path.rename(tmp_path / "log.1")
+    log.warning("two")
+    log.reopen()
+    log.warning("three")
+    assert (tmp_path / "log.1").read_text().count("\n") == 2
+    assert path.read_text().endswith("warning: three\n")
+
+
+def test_a_file_that_cannot_be_reopened_sends_messages_to_stderr(
+    tmp_path: Path, capfd: Captured
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = open_log(Config(logfile=str(folder / "log"), statedir=str(tmp_path)))
+    (folder / "log").unlink()
+    folder.rmdir()
+    log.reopen()
+    log.warning("odd")
+    assert capfd.readouterr().err == (
+        "qemu-ga: error: cannot reopen the log file: No such file or directory\n"
+        "qemu-ga: warning: odd\n"
+    )
+
+
+def test_a_full_disk_stops_nothing(capfd: Captured) -> None:
+    Log(FileSink("/dev/full")).error("wrong")
+    assert capfd.readouterr().err == "qemu-ga: error: wrong\n"
+
+
+def test_a_closed_stderr_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_fd: int, _data: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", fail)
+    Log().error("wrong")
+
+
+def test_a_log_file_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_log(Config(logfile=str(tmp_path / "none" / "log"), statedir=str(tmp_path)))
+
+
+def test_no_line_can_be_forged(capfd: Captured) -> None:
+    Log().warning("a\nqemu-ga: error: b\r\x1b[2J\u2028", path="c\nd")
+    assert capfd.readouterr().err == (
+        "qemu-ga: warning: a\\nqemu-ga: error: b\\r\\x1b[2J\\u2028 path=c\\nd\n"
+    )
+
+
+@given(st.text())
+def test_whatever_is_logged_is_one_line_of_utf_8(text: str) -> None:
+    line = escape(text).encode("utf-8", "backslashreplace").decode()
+    assert len(line.splitlines()) <= 1
+    assert escape(line) == line
+
+
+def test_nothing_is_written_while_frozen(tmp_path: Path) -> None:
+    (tmp_path / "qga.state.isfrozen").touch()
+    path = tmp_path / "log"
+    log = open_log(Config(logfile=str(path), statedir=str(tmp_path)))
+    log.warning("one")
+    log.error("two")
+    log.reopen()
+    assert log.frozen
+    assert not path.exists()
+    log.frozen = False
+    log.warning("three")
+    lines = [line.partition(": ")[2] for line in path.read_text().splitlines()]
+    assert lines == [
+        "warning: 2 messages were dropped while filesystems were frozen",
+        "warning: three",
+    ]
+
+
+def test_a_thaw_without_messages_is_silent(capfd: Captured) -> None:
+    log = Log()
+    log.frozen = True
+    log.frozen = False
+    assert capfd.readouterr().err == ""
+
+
+def test_the_journal_takes_fields_where_systemd_python_is(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    entries = []
+    journal = types.ModuleType("systemd._journal")
+    journal.sendv = lambda *fields: entries.append(fields)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "systemd", types.ModuleType("systemd"))
+    monkeypatch.setitem(sys.modules, "systemd._journal", journal)
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    open_log(Config()).warning("odd\udc80", command="guest-ping")
+    assert entries == [
+        (b"MESSAGE=odd\\udc80", b"PRIORITY=4", b"SYSLOG_IDENTIFIER=qemu-ga",
+         b"QGA_COMMAND=guest-ping"),
+    ]  # fmt: skip
+    assert capfd.readouterr().err == ""
+
+
+def test_a_service_works_without_systemd_python(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setitem(sys.modules, "systemd._journal", None)
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    open_log(Config()).error("wrong")
+    assert capfd.readouterr().err == "<3>wrong\n"
+
+
+def test_the_journal_of_somebody_else_is_not_ours(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+    open_log(Config()).error("wrong")
+    assert capfd.readouterr().err == "qemu-ga: error: wrong\n"
+
+
+def test_a_daemon_without_log_file_or_journal_uses_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
+    import syslog
+
+    sent = []
+    monkeypatch.setitem(sys.modules, "systemd._journal", None)
+    monkeypatch.setattr(syslog, "syslog", lambda priority, text: sent.append((priority, text)))
+    log = open_log(Config(daemonize=True))
+    log.warning("odd", path="/x")
+    assert isinstance(log._sink, SyslogSink)
+    assert sent == [(syslog.LOG_WARNING, "odd path=/x")]
