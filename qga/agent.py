@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Callable
 
 from qga import discovery
 from qga.channels import make_channels
+from qga.channels.base import RETRY_INTERVAL
 from qga.errors import ChannelError, PluginError, QgaError
 from qga.loop import Loop
 from qga.registry import Caller, CommandGroup, Registry
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from qga.channels.base import Channel
     from qga.config import Config
     from qga.log import Log
-
-RETRY_INTERVAL = 0.5
-"""Seconds between two looks for a device that is missing."""
 
 
 class Agent:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from qga.agent import Agent
 from qga.errors import ChannelError
 from qga.log import Log
+from qga.spawn import keep_descriptors
 from qga.state import State, StateError
 from qga.version import INTERFACE_VERSION, __version__
 
@@ -63,15 +64,16 @@ def complain(log: Log, *texts: str) -> None:
 
 
 def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
+    keep_descriptors()
     with ExitStack() as cleanup:
         agent = Agent(config, log)
+        signals = Signals(agent, log)
+        cleanup.callback(signals.close)  # last: a second SIGTERM does not cut the end short
         cleanup.callback(agent.close)
         if config.pidfile:
             pidfile = PidFile(config.pidfile)
             cleanup.callback(pidfile.release)
             acquire_when_thawed(pidfile, agent.state, log)
-        signals = Signals(agent, log)
-        cleanup.callback(signals.close)
         agent.open()
         if signals.stopped:
             raise ChannelError("ended by a signal before the channel could be opened")
@@ -170,10 +172,10 @@ class Signals:
         agent.loop.watch(self._read_fd, self._take_signals)
 
     def close(self) -> None:
+        """Give the signals back; to be done when the loop is closed."""
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_wakeup_fd)
-        self._agent.loop.unwatch(self._read_fd)
         os.close(self._read_fd)
         os.close(self._write_fd)
 

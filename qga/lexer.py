@@ -49,6 +49,11 @@ def _each(characters: bytes, move: int) -> dict[int, int]:
     return dict.fromkeys(characters, move)
 
 
+def _string_run(plain: bytes) -> bytes:
+    """Text with escapes; so many at once and no more, for each costs the matcher memory."""
+    return plain + rb"(?:\\[^\x00-\x1f\xfe\xff]" + plain + rb"){0,1000}"
+
+
 _CONTROLS = bytes([*range(0x20), 0xFE, 0xFF])
 _ESCAPES_ASTRAY = _each(_CONTROLS, _GOES_ASTRAY)
 _DIGIT = b"0123456789"
@@ -70,13 +75,13 @@ _TABLE: dict[int, tuple[bytes, dict[int, int], int]] = {
     ),
     _SKIP: (rb"[^\x00-\x08\x0a-\x1f{}\[\],:\xfe\xff]*", {}, _ENDS_BEFORE),
     _DOUBLE: (
-        rb'[^"\\\x00-\x1f\xfe\xff]*',
+        _string_run(rb'[^"\\\x00-\x1f\xfe\xff]*'),
         {ord('"'): _ENDS_WITH, ord("\\"): _DOUBLE_ESCAPE},
         _GOES_ASTRAY,
     ),
     _DOUBLE_ESCAPE: (_NOTHING, _ESCAPES_ASTRAY, _DOUBLE),
     _SINGLE: (
-        rb"[^'\\\x00-\x1f\xfe\xff]*",
+        _string_run(rb"[^'\\\x00-\x1f\xfe\xff]*"),
         {ord("'"): _ENDS_WITH, ord("\\"): _SINGLE_ESCAPE},
         _GOES_ASTRAY,
     ),

@@ -60,6 +60,11 @@ def _decode_leniently(text: str) -> bytes:
 
 
 def _decode_group(group: bytes) -> bytes:
-    """One group of four symbols; `=` as the last one or two of them shortens it."""
-    padding = 2 if group[2:] == b"==" else 1 if group[3:] == b"=" else 0
-    return binascii.a2b_base64(group.replace(b"=", b"A"))[: 3 - padding]
+    """Three bytes; a `=` as the third or the fourth symbol leaves out the byte that it ends."""
+    first, second, third = binascii.a2b_base64(group.replace(b"=", b"A"))
+    ended = [first]
+    if group[2:3] != b"=":
+        ended.append(second)
+    if group[3:4] != b"=":
+        ended.append(third)
+    return bytes(ended)

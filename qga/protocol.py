@@ -152,7 +152,9 @@ class Decoder:
             begin = self._skip_gap(data, begin, last, len(data) - self._lexer.unfinished)
             self._kept += data[begin:]
         elif self._tokens:
-            self._kept += data[begin:last] + b" "
+            self._kept += data[begin:last]
+            if self._kept[-1:] != b" ":  # of white space in many pieces one byte is kept
+                self._kept += b" "
 
 
 _OPEN_BRACE, _CLOSE_BRACE, _OPEN_BRACKET, _CLOSE_BRACKET = b"{}[]"

@@ -111,6 +111,7 @@ class Session:
         self._waits_for_room = False
         self._readable = True
         self._peer_gone = False
+        self._unheard = False  # nobody is left to read replies
         self._closed = False
 
     def start(self) -> None:
@@ -125,10 +126,10 @@ class Session:
     def _on_events(self, events: int) -> None:
         if events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR):
             self._peer_gone = True
+        if events & (EPOLLHUP | EPOLLERR):
+            self._unheard = True
         if events & ~EPOLLOUT:
             self._readable = True
-        if events & EPOLLOUT:
-            self._flush()
         self._proceed()
 
     def _proceed(self) -> None:
@@ -178,7 +179,12 @@ class Session:
             self._output.clear()
 
     def _end_when_done(self) -> None:
-        if not (self._readable or self._requests or self._running or self._output.size):
+        """End once all is answered, or read where nobody waits for answers.
+
+        What was read is carried out all the same; a command that hangs holds no place.
+        """
+        unanswered = self._requests or self._running or self._output.size
+        if not self._readable and (self._unheard or not unanswered):
             self._end(None)
 
     def _end(self, error: OSError | None) -> None:
@@ -188,14 +194,19 @@ class Session:
 
     def _serve(self) -> None:
         """Carry out the requests at hand and send their replies in as few writes as can be."""
-        while self._requests and self._running is None and self._output.size <= MAX_OUTPUT:
-            event = self._requests.popleft()
-            if self._overtaking:
-                self._overtaking -= self._overtakes(event)
-            self._carry_out(event)
+        self._flush()
+        while self._may_carry_out():
+            while self._may_carry_out():
+                event = self._requests.popleft()
+                if self._overtaking:
+                    self._overtaking -= self._overtakes(event)
+                self._carry_out(event)
+            self._flush()
         if not self._requests and self._running is None:
             self._unanswered = 0
-        self._flush()
+
+    def _may_carry_out(self) -> bool:
+        return bool(self._requests) and self._running is None and self._output.size <= MAX_OUTPUT
 
     def _carry_out(self, event: Event) -> None:
         if isinstance(event, Fault):
@@ -238,7 +249,7 @@ class Session:
             self._limit_patience(running)
 
     def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
-        if running is not self._running or self._closed:
+        if running is not self._running:
             self._agent.log.warning(
                 f"{running.command.name} ended after {running.age:.1f} s; its reply is dropped"
             )
@@ -278,7 +289,9 @@ class Session:
         self._proceed()
 
     def _flush(self) -> None:
-        if not self._output.size or self._closed:
+        if self._closed:
+            self._output.clear()
+        if not self._output.size:
             return
         try:
             self._output.write_to(self.fd)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 
 from qga.payload import c_string
@@ -30,22 +30,40 @@ def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, 
     argv: its name or path, and its arguments. A name without `/` is searched for in the PATH
         of its environment. A file that the kernel cannot run is run by /bin/sh, as by
         execvp(3).
-    environment: `NAME=value` each, of which the first of two with one name counts; None for
-        the agent's own.
+    environment: `NAME=value` each; None for the agent's own.
     streams: our descriptor for its 0, 1 or 2; /dev/null where there is none.
     """
-    variables = own_environment() if environment is None else _parse(environment)
+    variables: Mapping[bytes, bytes] = (
+        own_environment() if environment is None else _Entries(environment)
+    )
     arguments = [c_string(argument) for argument in argv]
-    error = FileNotFoundError(ENOENT, os.strerror(ENOENT))
-    for path in _candidates(arguments[0], variables.get(b"PATH", _DEFAULT_PATH)):
+    if not arguments[0]:
+        raise OSError(ENOENT, os.strerror(ENOENT))
+    if b"/" in arguments[0]:
+        return _spawn_file(arguments[0], arguments, variables, streams)
+    error = OSError(ENOENT, os.strerror(ENOENT))
+    for folder in variables.get(b"PATH", _DEFAULT_PATH).split(b":"):
         try:
-            return _spawn_file(path, arguments, variables, streams)
+            return _spawn_file(folder + b"/" + arguments[0], arguments, variables, streams)
         except OSError as failure:
             if failure.errno not in (ENOENT, ENOTDIR, EACCES):
                 raise
             if failure.errno == EACCES:  # said only when no later one can be run
-                error = failure  # type: ignore[assignment]
+                error = failure
     raise error
+
+
+def keep_descriptors() -> None:
+    """Pass on none of the descriptors that the agent itself was started with.
+
+    Those that it opens are its own by themselves (PEP 446).
+    """
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:  # closed since, as that of the listing
+                pass
 
 
 def own_environment() -> dict[bytes, bytes]:
@@ -64,24 +82,35 @@ def own_environment() -> dict[bytes, bytes]:
     return variables
 
 
-def _parse(environment: list[str]) -> dict[bytes, bytes]:
-    """Entries without a name or without `=` mean nothing to a program and are left out."""
-    variables: dict[bytes, bytes] = {}
-    for entry in environment:
-        name, equals, value = c_string(entry).partition(b"=")
-        if name and equals:
-            variables.setdefault(name, value)
-    return variables
+class _Entries(Mapping[bytes, bytes]):
+    """`NAME=value` entries as they are, in their order, also two of one name.
 
+    What posix_spawn cannot pass, and no program could look up, is left out: entries without a
+    name or without `=`.
+    """
 
-def _candidates(name: bytes, search_path: bytes) -> list[bytes]:
-    if b"/" in name:
-        return [name]
-    return [os.path.join(folder, name) for folder in search_path.split(b":")] if name else []
+    def __init__(self, entries: list[str]) -> None:
+        split = (c_string(entry).partition(b"=") for entry in entries)
+        self._pairs = [(name, value) for name, equals, value in split if name and equals]
+
+    def __getitem__(self, name: bytes) -> bytes:
+        return dict(reversed(self._pairs))[name]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (name for name, _ in self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def keys(self) -> list[bytes]:  # type: ignore[override]
+        return [name for name, _ in self._pairs]
+
+    def values(self) -> list[bytes]:  # type: ignore[override]
+        return [value for _, value in self._pairs]
 
 
 def _spawn_file(
-    path: bytes, argv: list[bytes], variables: dict[bytes, bytes], streams: Mapping[int, int]
+    path: bytes, argv: list[bytes], variables: Mapping[bytes, bytes], streams: Mapping[int, int]
 ) -> int:
     actions = [
         (os.POSIX_SPAWN_DUP2, streams[fd], fd)

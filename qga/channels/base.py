@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from qga.registry import Caller
 
 
+RETRY_INTERVAL = 0.5
+"""Seconds between two looks for a device or a place for a socket that is missing."""
+
+
 class Channel:
     """A door that bytes come through. `caller` is whoever comes through it."""
 

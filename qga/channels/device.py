@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 
-from qga.channels.base import Channel
+from qga.channels.base import RETRY_INTERVAL, Channel
 from qga.errors import ChannelError
 from qga.session import Session
-
-RETRY_INTERVAL = 0.5
-"""Seconds between two looks for a device that is missing."""
 
 
 class DeviceChannel(Channel):
     """What the serial methods share. They say how to find and open their device."""
+
+    outlives_hang_up = True
+    """Whether reading goes on after an end of file: the host may come back."""
 
     _fd: int | None = None
     _session: Session | None = None
@@ -48,7 +48,7 @@ class DeviceChannel(Channel):
             self.caller,
             self._on_end,
             short_read_empties=False,
-            outlives_peer=True,
+            outlives_peer=self.outlives_hang_up,
         )
         self._session.start()
         self.agent.connected(self.caller)

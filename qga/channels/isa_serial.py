@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from qga.channels.device import DeviceChannel
@@ -12,15 +13,19 @@ if TYPE_CHECKING:
 
 
 class IsaSerial(DeviceChannel):
+    outlives_hang_up = False  # a terminal that was hung up must be opened anew
+
     _line: Serial | None = None
 
     def open_device(self) -> int:
         from serial import Serial, SerialException
 
         try:
-            self._line = Serial(self.config.path, baudrate=self.config.baud, timeout=0)
-        except SerialException as error:
-            raise OSError(error.errno, os.strerror(error.errno or 0)) from error
+            # With an inter-byte timeout (VMIN 1) a silent line does not read as an end of file.
+            self._line = Serial(self.config.path, self.config.baud, timeout=0, inter_byte_timeout=0)
+        except (SerialException, ValueError, OverflowError) as error:
+            code = getattr(error, "errno", None)
+            raise OSError(code or EINVAL, os.strerror(code) if code else str(error)) from error
         fd: int = self._line.fileno()
         return fd
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from qga.channels.base import Channel
+from qga.channels.base import RETRY_INTERVAL, Channel
+from qga.errors import ChannelError
 from qga.session import Session
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class ListeningChannel(Channel):
         self._listener.setblocking(False)
 
     def start(self) -> None:
+        if self._listener is None:
+            self.agent.loop.call_later(RETRY_INTERVAL, self._retry)
         self._accept_while_there_is_room()
 
     def close(self) -> None:
@@ -57,6 +60,13 @@ class ListeningChannel(Channel):
             self._listener = None
         for session in list(self._clients):
             self._on_end(session, None)
+
+    def _retry(self) -> None:
+        try:
+            self.open()
+        except ChannelError:
+            pass
+        self.start()
 
     def _accept_while_there_is_room(self) -> None:
         listener = self._listener
@@ -74,6 +84,8 @@ class ListeningChannel(Channel):
             client, address = listener.accept()
         except OSError as error:  # it has left already, or we are out of descriptors
             self.agent.log.warning(f"channel '{self.config.path}': accept: {error.strerror}")
+            self._stop_accepting()
+            self.agent.loop.call_later(RETRY_INTERVAL, self._accept_while_there_is_room)
             return
         if not self.admits(address):
             self.agent.log.warning(f"channel '{self.config.path}': {address} is not let in")

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
 
@@ -161,14 +161,8 @@ def call(
     context: typer.Context,
     command: Annotated[str, typer.Argument(help="Such as guest-get-time.", show_default=False)],
     arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="KEY=VALUE",
-            default_factory=list,
-            show_default=False,
-            help="Its arguments.",
-        ),
-    ],
+        Optional[list[str]], typer.Argument(metavar="KEY=VALUE", help="Its arguments.")
+    ] = None,
 ) -> None:
     """Have the agent run any of its commands, and show what it returns as JSON.
 
@@ -183,7 +177,7 @@ def call(
       qgactl call guest-exec path=/bin/ls 'arg=["-l","/"]' capture-output=true
     """
     settings: Settings = context.obj
-    named = pairs(arguments)
+    named = pairs(arguments or [])
     with faults(), settings.agent() as agent:
         value = agent.call(command, {key: parse_value(text) for key, text in named.items()})
     print(display.compact_json(value) if settings.json else display.pretty_json(value))
@@ -198,14 +192,9 @@ def execute(
     context: typer.Context,
     argv: Annotated[list[str], typer.Argument(help="Program and arguments.")],
     env: Annotated[
-        list[str],
-        typer.Option(
-            metavar="KEY=VALUE",
-            default_factory=list,
-            show_default=False,
-            help="Replace its environment; may be repeated.",
-        ),
-    ],
+        Optional[list[str]],
+        typer.Option(metavar="KEY=VALUE", help="Replace its environment; may be repeated."),
+    ] = None,
     input_file: Annotated[
         str,
         typer.Option("--input", metavar="FILE", help="The program's standard input; - is ours."),

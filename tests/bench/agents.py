@@ -61,7 +61,10 @@ def ours(folder: Path, python: str) -> Contestant:
 
 
 def _output(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, env=_ENVIRONMENT, check=False)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, env=_ENVIRONMENT, check=False)
+    except OSError as error:
+        raise AgentError(f"cannot run {argv[0]}: {error.strerror}") from None
     if done.returncode != 0:
         raise AgentError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout

@@ -24,6 +24,10 @@ _buffer = bytearray(_ROOM)
 _view = memoryview(_buffer)
 
 
+class SilenceError(Exception):
+    """The agent hung up, or PATIENCE has come to its end."""
+
+
 class Refused(Exception):
     """The agent answered with an error."""
 
@@ -100,7 +104,7 @@ class Client:
         self._socket.sendall(data)
         replies = b""
         while replies.count(b"\n") < lines:
-            replies += self._receive_some()
+            replies += _view[: self._receive(_view)]
         return replies
 
     def send(self, data: bytes) -> None:
@@ -111,18 +115,16 @@ class Client:
         return bytes(_view[: self._receive_line()])
 
     def _receive_line(self) -> int:
-        size = self._socket.recv_into(_buffer)
-        while size and _buffer[size - 1] != _NEWLINE:
-            received = self._socket.recv_into(_view[size:])
-            if not received:
-                break
-            size += received
-        if not size or _buffer[size - 1] != _NEWLINE:
-            raise ConnectionError("the agent has hung up")
+        size = self._receive(_view)
+        while _buffer[size - 1] != _NEWLINE:
+            size += self._receive(_view[size:])
         return size
 
-    def _receive_some(self) -> bytes:
-        size = self._socket.recv_into(_buffer)
+    def _receive(self, room: memoryview) -> int:
+        try:
+            size = self._socket.recv_into(room)
+        except BlockingIOError:
+            raise SilenceError(f"the agent has not answered for {PATIENCE} s") from None
         if not size:
-            raise ConnectionError("the agent has hung up")
-        return bytes(_view[:size])
+            raise SilenceError("the agent has hung up")
+        return size

@@ -28,7 +28,7 @@ COMMANDS = [
     *cases_files.FILES,
     *cases_exec.EXEC,
 ]
-LIMITS = cases_protocol.LIMITS
+LIMITS = [*cases_protocol.LIMITS, *cases_exec.LIMITS]
 
 CASES = [*PROTOCOL, *COMMANDS, *LIMITS]
 

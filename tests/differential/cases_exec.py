@@ -97,8 +97,11 @@ SHELL = [
     shell("signals", "grep -E 'Sig(Blk|Ign)' /proc/self/status"),
     shell("umask", "umask"),
     shell("output not UTF-8", "printf '\\\\377\\\\000\\\\n'"),
-    shell("as much output as is kept", "head -c 16777216 /dev/zero"),
-    shell("more output than is kept", "head -c 16777217 /dev/zero; head -c 16777216 /dev/zero >&2"),
 ]
 
 EXEC = [*REFUSED, *RUN, *SHELL]
+
+LIMITS = [
+    shell("as much output as is kept", "head -c 16777216 /dev/zero"),
+    shell("more output than is kept", "head -c 16777217 /dev/zero; head -c 16777216 /dev/zero >&2"),
+]

@@ -17,7 +17,7 @@ from .qmp import Lines
 
 # Each sync has a number that no other has, whichever process sent it.
 SYNC_IDS = itertools.count(os.getpid() << 20)
-# Seconds; an emulated guest may take a few to load the agent.
+# Seconds to wait for one answer on a line that may lose the question.
 SYNC_PATIENCE = 5.0
 
 
@@ -61,19 +61,22 @@ class AgentSocket:
     def sync(self, timeout: float | None = None) -> None:
         """Bring both ends into step, whatever was left behind: guest-sync-delimited after 0xFF.
 
-        What is answered before the delimiter belongs to somebody else and is dropped.  A request
-        that stays without an answer is sent again: a serial line loses what comes before the agent
-        has opened it.
+        What is answered before the delimiter belongs to somebody else and is dropped.
         """
+        number = next(SYNC_IDS)
+        self.send(b"\xff" + encode("guest-sync-delimited", {"id": number}))
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
-        while True:
-            number = next(SYNC_IDS)
-            self.send(b"\xff" + encode("guest-sync-delimited", {"id": number}))
+        self.read_delimited(number, deadline)
+
+    def sync_lossy(self, attempts: int = 20) -> None:
+        """Like `sync`, on a line that loses what comes before the agent has opened it."""
+        for _ in range(attempts - 1):
             try:
-                return self.read_delimited(number, min(deadline, time.monotonic() + SYNC_PATIENCE))
+                self.sync(SYNC_PATIENCE)
             except TimeoutError:
-                if time.monotonic() >= deadline:
-                    raise
+                continue
+            return
+        self.sync(SYNC_PATIENCE)
 
     def read_delimited(self, number: int, deadline: float) -> None:
         """Drop everything up to 0xFF and the reply that carries `number`."""

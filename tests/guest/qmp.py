@@ -90,6 +90,11 @@ class Qmp:
             if event["event"] == name and data.items() <= found.items():
                 return event
 
+    def forget_events(self) -> None:
+        """Drop the events that have happened so far."""
+        self.execute("query-status")
+        self.events.clear()
+
     def read_event(self, deadline: float) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self.lines.next(deadline))
         return message

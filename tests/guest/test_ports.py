@@ -64,6 +64,17 @@ def test_20_disconnects_and_reconnects(guest: Guest) -> None:
     assert main_pid(guest) == pid != 0
 
 
+def test_host_that_speaks_before_the_guest_has_noticed_it(guest: Guest) -> None:
+    """The first request may arrive ahead of the news that a host is there.
+
+    The port then gives the request, takes no reply yet, and says that nobody is connected: what
+    the agent makes of that is a matter of microseconds, hence the many attempts.
+    """
+    for number in range(100):
+        with guest.connect() as host:
+            assert host.execute("guest-sync", id=number) == number
+
+
 def test_large_reply_that_nobody_fetches_does_not_reach_the_next_host(guest: Guest) -> None:
     guest.run(["truncate", "--size=12M", "/var/tmp/zeros"])
     with guest.connect() as host:
@@ -125,7 +136,9 @@ def test_restarted_agent_never_reuses_a_handle(guest: Guest) -> None:
 
 def test_killed_agent_is_back_and_answers(guest: Guest) -> None:
     pid = main_pid(guest)
+    guest.forget_events()
     guest.run(["systemctl", "kill", "--signal=KILL", UNIT])
+    guest.wait_port(AGENT_PORT, is_open=False)
     with guest.connect() as host:
         assert host.execute("guest-ping") == {}
     assert main_pid(guest) not in {0, pid}
@@ -203,6 +216,7 @@ def test_idle_agent_never_wakes_while_no_host_is_connected(guest: Guest) -> None
 
 
 def test_idle_agent_never_wakes_before_the_first_host(guest: Guest) -> None:
+    guest.forget_events()
     guest.run(["systemctl", "restart", UNIT])
     guest.wait_port(AGENT_PORT)
     pid = main_pid(guest)

@@ -116,7 +116,7 @@ class Guest:
         argv = ["setpriv", "--pdeathsig", "KILL", "--"]
         argv += self.qemu_arguments(image, code_disk, listener.fileno())
         with (self.folder / "qemu.log").open("wb") as log:
-            self.qemu = subprocess.Popen(  # noqa: S603
+            self.qemu = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -181,6 +181,10 @@ class Guest:
     def wait_event(self, name: str, timeout: float = 60, **data: Any) -> dict[str, Any]:
         """The next QMP event of this name with these members in its data."""
         return self.monitor().wait_event(name, timeout, **data)
+
+    def forget_events(self) -> None:
+        """Drop the QMP events so far, so that only new ones are waited for."""
+        self.monitor().forget_events()
 
     def wait_port(self, port: Port, *, is_open: bool = True, timeout: float = 60) -> None:
         """Wait for the event that the guest opens (or closes) a port."""

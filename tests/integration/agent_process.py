@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, TypeVar
 
-PATIENCE = 30.0
+PATIENCE = 5.0
 """Seconds before a test gives up; nothing that works takes as long."""
 
 COMMAND = [sys.executable, "-m", "qga"]
@@ -31,13 +31,13 @@ class Refused(Exception):
         self.error_class = error["class"]
 
 
-def request(execute: str, /, id: Any = None, **arguments: Any) -> bytes:
-    """The bytes of a request; `_` in the names of arguments stands for `-`."""
+def request(execute: str, /, tag: Any = None, **arguments: Any) -> bytes:
+    """The bytes of a request whose id is `tag`; `_` in names of arguments stands for `-`."""
     value: dict[str, Any] = {"execute": execute}
     if arguments:
         value["arguments"] = {name.replace("_", "-"): arguments[name] for name in arguments}
-    if id is not None:
-        value["id"] = id
+    if tag is not None:
+        value["id"] = tag
     return json.dumps(value).encode()
 
 
@@ -158,8 +158,11 @@ class AgentProcess:
     def connect(self, path: Path | None = None) -> Client:
         """A client of the agent, or of the channel that listens at `path`."""
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(PATIENCE)
-        connection.connect(str(path or self.path))
+        try:
+            connection.connect(str(path or self.path))
+        except OSError:
+            connection.close()
+            raise
         return Client(connection)
 
     def wait_for_socket(self, path: Path | None = None) -> None:
@@ -182,36 +185,40 @@ class AgentProcess:
             return None
 
 
-@contextmanager
-def started(
+def start(
     folder: Path,
     *options: str,
     method: str = "unix-listen",
-    path: Path | None = None,
-    config: str | None = None,
+    path: Path | str | None = None,
+    config: str = "",
     launcher: Sequence[str] = (),
     **how: Any,
-) -> Iterator[AgentProcess]:
-    """An agent with its state, log and by default its socket in `folder`, ended at the end.
+) -> AgentProcess:
+    """An agent with its state, log and by default its socket in `folder`.
 
     config: the text of its configuration file.
     launcher: a program and arguments that run what follows them.
     how: more for subprocess.Popen.
     """
     place = path or folder / "socket"
-    settings = folder / "qemu-ga.conf"
-    settings.write_text(config or "")
+    settings, errors = folder / "qemu-ga.conf", folder / "stderr"
+    settings.write_text(config)
     argv = [*launcher, *COMMAND, "-m", method, "-p", str(place), "-t", str(folder)]
     argv += ["-c", str(settings), *options]
-    errors = folder / "stderr"
     with errors.open("ab") as stderr:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stderr, **how)
+    return AgentProcess(process, Path(place), errors)
+
+
+@contextmanager
+def started(folder: Path, *options: str, **how: Any) -> Iterator[AgentProcess]:
+    """As `start`; the agent is ended at the end, and must not have ended by a fault."""
+    agent = start(folder, *options, **how)
     try:
-        yield AgentProcess(process, place, errors)
-        assert process.poll() in (None, 0), f"the agent has ended: {errors.read_text()}"
+        yield agent
+        assert agent.process.poll() in (None, 0), f"the agent has ended: {agent.log}"
     finally:
-        process.terminate()
-        process.wait(PATIENCE)
+        agent.stop()
 
 
 @contextmanager
@@ -222,20 +229,13 @@ def listening(folder: Path, *options: str, **how: Any) -> Iterator[AgentProcess]
         yield agent
 
 
-@contextmanager
-def serving(folder: Path, *options: str, **how: Any) -> Iterator[Client]:
-    """A client of an agent of its own."""
-    with listening(folder, *options, **how) as agent, agent.connect() as client:
-        yield client
-
-
 def refused_start(folder: Path, *options: str, **how: Any) -> str:
     """The complaints of an agent that must not start, which ends with status 1."""
-    with ExitStack() as stack:
-        agent = stack.enter_context(started(folder, *options, **how))
+    agent = start(folder, *options, **how)
+    try:
         status = agent.process.wait(PATIENCE)
-        complaint = agent.log
-        agent.process.returncode = 0  # this end was wanted
-    assert status == 1, complaint
-    assert "Traceback" not in complaint
-    return complaint
+    finally:
+        agent.stop()
+    assert status == 1, agent.log
+    assert "Traceback" not in agent.log
+    return agent.log

@@ -21,10 +21,14 @@ def _shown_body(event: Event) -> str:
 
 
 def descs(data: bytes) -> list[str]:
-    """The texts of all faults in `data`; a request shows as its command's name."""
+    return descs_of(Decoder(), data)
+
+
+def descs_of(decoder: Decoder, data: bytes) -> list[str]:
+    """The text of each fault in `data`; a request shows as its command's name."""
     return [
         event.error.desc if isinstance(event, Fault) else event.execute
-        for event in Decoder().receive(data)
+        for event in decoder.receive(data)
     ]
 
 

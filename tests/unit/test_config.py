@@ -92,7 +92,7 @@ def test_each_method_has_its_default_path_or_needs_one() -> None:
         if path:
             assert build({"method": method}).path == path
         else:
-            with pytest.raises(ConfigError, match="^must specify a path for this channel"):
+            with pytest.raises(ConfigError, match=r"^must specify a path for this channel"):
                 build({"method": method})
 
 
@@ -195,7 +195,7 @@ def test_cids() -> None:
 
 
 NAMES = st.lists(st.from_regex(r"[a-z-]+|[^\s,\0\ud800-\udfff]+", fullmatch=True)).map(tuple)
-TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
+TEXTS = st.text().map(lambda text: text.replace("\0", ""))
 PATHS = TEXTS.map(lambda text: f"/{text}")
 NO_OR_PATH = st.none() | PATHS
 CIDS = st.lists(st.integers(0, 2**32 - 1)).map(tuple)

@@ -76,7 +76,7 @@ def test_a_group_opened_twice_is_one_group() -> None:
     ],
 )
 def test_a_fault_names_its_line(text: str, line: int, why: str) -> None:
-    with pytest.raises(keyfile.KeyFileError, match=".") as caught:
+    with pytest.raises(keyfile.KeyFileError, match=r".") as caught:
         keyfile.parse(text)
     assert caught.value.line == line
     assert why in str(caught.value)
@@ -93,7 +93,7 @@ def test_an_unknown_escape_is_an_error(raw: str) -> None:
 
 
 # Any text that a file read with surrogateescape can hold.
-TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
+TEXTS = st.text().map(lambda text: text.replace("\0", ""))
 
 
 @given(TEXTS)

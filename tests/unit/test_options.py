@@ -85,7 +85,7 @@ def test_refusals_have_getopt_s_words(line: str, message: str) -> None:
 
 
 def test_the_empty_name_is_every_option() -> None:
-    with pytest.raises(options.OptionError, match="^option '--=x' is ambiguous; poss.*'--method'"):
+    with pytest.raises(options.OptionError, match=r"^option '--=x' is ambiguous; poss.*'--method'"):
         options.parse(["--=x"])
 
 
@@ -123,7 +123,9 @@ def test_the_old_spelling_works_with_a_warning() -> None:
 
 
 def test_a_value_that_cannot_be_is_refused() -> None:
-    with pytest.raises(ConfigError, match="^unsupported channel method/type: foo .use one of virt"):
+    with pytest.raises(
+        ConfigError, match=r"^unsupported channel method/type: foo .use one of virt"
+    ):
         options.parse(["-m", "foo"])
 
 

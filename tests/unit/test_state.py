@@ -57,7 +57,7 @@ def test_a_file_that_does_not_parse_is_an_error_with_its_line(tmp_path: Path) ->
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "qga.state").mkdir()
-    with pytest.raises(StateError, match="qga.state, Is a directory"):
+    with pytest.raises(StateError, match=r"qga\.state, Is a directory"):
         State(str(tmp_path))
 
 
@@ -71,7 +71,7 @@ def test_a_state_directory_must_be_one(tmp_path: Path, name: str) -> None:
 def test_a_number_that_cannot_be_recorded_is_not_given(tmp_path: Path) -> None:
     state = State(str(tmp_path))
     (tmp_path / "qga.state.new").mkdir()
-    with pytest.raises(QgaError, match="^failed to commit persistent state to disk$"):
+    with pytest.raises(QgaError, match=r"^failed to commit persistent state to disk$"):
         state.next_handle()
     (tmp_path / "qga.state.new").rmdir()
     assert state.next_handle() == 1000

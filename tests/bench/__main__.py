@@ -1,0 +1,117 @@
+"""Measure the original agent and ours side by side, and say which goals are met."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from tests.bench import measures
+from tests.bench.agents import AgentError
+from tests.bench.client import Refused, SilenceError
+from tests.bench.rounds import Outcome, measure, progress
+from tests.bench.table import render
+from tests.guest.image import CannotBuildError
+from tests.guest.vm import GuestError
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    options = parse(argv)
+    size = measures.QUICK if options.quick else measures.FULL
+    if options.rounds is not None:
+        size = size._replace(rounds=options.rounds)
+    try:
+        outcome = measure(size, options.python, with_guest=options.guest)
+    except (AgentError, SilenceError, Refused, CannotBuildError, GuestError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    report = describe(outcome, size) + "\n" + render(outcome.rows)
+    print(report, end="")
+    if options.output is not None:
+        options.output.write_text(report)
+        progress(f"written to {options.output}")
+    return 0
+
+
+def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", help="how often each figure is measured"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a little of everything, and no guest: seconds"
+    )
+    parser.add_argument(
+        "--guest",
+        action=argparse.BooleanOptionalAction,
+        help="measure in a virtual machine, too (default, unless --quick)",
+    )
+    parser.add_argument(
+        "--python", default=sys.executable, help="the interpreter of our agent (default: this one)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help=f"where the table goes, too (default: {RESULTS.name} here, unless --quick)",
+    )
+    options = parser.parse_args(argv)
+    if options.guest is None:
+        options.guest = not options.quick
+    if options.output is None and not options.quick:
+        options.output = RESULTS
+    return options
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too few: 1 or more")
+    return number
+
+
+def describe(outcome: Outcome, size: measures.Size) -> str:
+    original, ours = outcome.contestants
+    explanation = textwrap.fill(
+        "`make bench` makes this page: both agents side by side on unix sockets, in turn for each "
+        'figure, and where it says "in a guest" on two virtio ports of one virtual machine. Each '
+        f"number is the median of the rounds ({size.rounds}); a ratio is ours divided by the "
+        f"original's. The long request has {size.long_request / 1e6:g} MB; there were "
+        f"{size.mixed_requests:,} mixed requests (measured once), {size.crowd_of_children} "
+        f"children at once and {size.crowd_of_clients} clients at once. MB are 10\u2076 bytes.",
+        width=100,
+    )
+    return f"""\
+# Measured against the original agent
+
+{explanation}
+
+- original: {original.version}
+- ours: {ours.version}
+- machine: {processor()}, {os.cpu_count()} processors, {memory() / 1e9:.0f} GB
+- kernel: {platform.system()} {platform.release()}
+- date: {time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}, within {outcome.seconds:.0f} s, at a
+  load average of {os.getloadavg()[1]:.1f}
+"""
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

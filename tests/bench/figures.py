@@ -1,0 +1,85 @@
+"""The rows of the table and what they should come to: all goals, in one place."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Optional
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+class Goal(NamedTuple):
+    """A bound for our figure (`ours`), or for ours divided by the original's (`ratio`)."""
+
+    of: Literal["ours", "ratio"]
+    relation: Literal["≤", "≥"]
+    bound: float
+
+    def is_met(self, ours: float, original: Optional[float]) -> Optional[bool]:
+        """None where there is nothing to compare with."""
+        if self.of == "ratio":
+            if original is None:
+                return None
+            # As a product, so that an original of zero divides nothing.
+            bound = self.bound * original
+        else:
+            bound = self.bound
+        return ours <= bound if self.relation == "≤" else ours >= bound
+
+
+class Figure(NamedTuple):
+    """A row: the key that measures use, its text, its unit, and the goal if it has one."""
+
+    key: str
+    what: str
+    unit: str
+    goal: Optional[Goal] = None
+
+
+def _ratio(relation: Literal["≤", "≥"], bound: float) -> Goal:
+    return Goal("ratio", relation, bound)
+
+
+def _ours(relation: Literal["≤", "≥"], bound: float) -> Goal:
+    return Goal("ours", relation, bound)
+
+
+FIGURES = (
+    Figure("ping p50", "guest-ping round trip, p50", "µs", _ratio("≤", 0.75)),
+    Figure("ping p99", "guest-ping round trip, p99", "µs"),
+    Figure("ping cpu", "CPU time per guest-ping", "µs", _ratio("≤", 0.75)),
+    Figure("exec", "guest-exec of /bin/true until exited", "ms", _ratio("≤", 1.0)),
+    Figure("read 65536", "file read, 64 KiB a request", "MB/s", _ratio("≥", 3)),
+    Figure("read 1048576", "file read, 1 MiB a request", "MB/s", _ratio("≥", 3)),
+    Figure("read 8388608", "file read, 8 MiB a request", "MB/s", _ratio("≥", 3)),
+    Figure("write 65536", "file write, 64 KiB a request", "MB/s", _ratio("≥", 5)),
+    Figure("write 1048576", "file write, 1 MiB a request", "MB/s", _ratio("≥", 5)),
+    Figure("write 8388608", "file write, 8 MiB a request", "MB/s", _ratio("≥", 5)),
+    Figure("writes", "write calls for a reply of 1 MiB", "", _ratio("≤", 1 / 20)),
+    Figure("peak memory", "peak memory of a 48 MiB read", "MB", _ratio("≤", 0.5)),
+    Figure("memory kept", "memory kept after a 48 MiB read", "MB", _ours("≤", 1)),
+    Figure("idle memory", "idle memory (RSS), after the first ping", "MB", _ours("≤", 14)),
+    Figure("start", "start to first answer", "ms", _ours("≤", 60)),
+    Figure("idle connected", "context switches, idle, client connected", "/s", _ours("≤", 0)),
+    Figure("idle alone", "context switches, idle, no client", "/s", _ours("≤", 0)),
+    Figure("growth", "memory growth over many mixed requests", "KB", _ours("≤", 500)),
+    Figure("mixed", "mixed requests, pipelined", "/s"),
+    Figure("long request", "long request in 4 KiB pieces, CPU time", "ms"),
+    Figure("long : short", "the same : one of a tenth of its size", TIMES, _ours("≤", 11)),
+    Figure("children failed", "many children at once: failed", "", _ours("≤", 0)),
+    Figure("children", "many children at once: time beyond their own second", "s"),
+    Figure("clients", "many clients at once: pings together", "/s"),
+    Figure("clients : client", "the same : one client's", TIMES, _ours("≥", 1)),
+    Figure("guest ping p50", "in a guest: guest-ping round trip, p50", "µs", _ratio("≤", 0.75)),
+    Figure("guest ping p99", "in a guest: guest-ping round trip, p99", "µs"),
+    Figure("guest read", "in a guest: file read, 1 MiB a request", "MB/s", _ratio("≥", 3)),
+    Figure("guest write", "in a guest: file write, 1 MiB a request", "MB/s", _ratio("≥", 3)),
+    Figure(
+        "guest idle connected", "in a guest: context switches, host connected", "/s", _ours("≤", 0)
+    ),
+    Figure("guest idle alone", "in a guest: context switches, no host", "/s", _ours("≤", 0)),
+)
+
+
+def of_command(command: str) -> Figure:
+    """The row of an information command."""
+    return Figure(f"call {command}", f"{command} round trip, p50", "µs", _ratio("≤", 0.8))

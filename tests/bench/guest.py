@@ -1,0 +1,95 @@
+"""The same inside a guest, over two virtio ports: ours on libvirt's, the original on its own.
+
+What is to be seen of an agent from inside is asked of the other one, so that looking does not
+wake it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from tests.bench.client import Client
+from tests.bench.measures import (
+    MIB,
+    PING,
+    Figures,
+    Size,
+    ping_figures,
+    read_throughput,
+    write_throughput,
+)
+from tests.bench.table import Samples
+from tests.guest import service
+from tests.guest.vm import AGENT_PORT, ORIGINAL_PORT, Guest, Port
+
+SCRATCH = "/dev/shm/transfer"
+
+
+class Place(NamedTuple):
+    """Where in the guest an agent is."""
+
+    name: str
+    port: Port
+    unit: str
+
+
+PLACES = (
+    Place("original", ORIGINAL_PORT, "qemu-ga-original.service"),
+    Place("ours", AGENT_PORT, service.UNIT),
+)
+
+
+def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> None:
+    """Boot a guest and add what is measured in it to `samples`."""
+    with Guest() as guest:
+        if guest.original is not None:  # each connection is made here, and one at a time
+            guest.original.close()
+            guest.original = None
+        for number in range(size.rounds):
+            progress(f"in the guest, round {number + 1} of {size.rounds}")
+            for place in PLACES:
+                samples.add(place.name, speed(guest, place, size))
+            for place in PLACES:
+                samples.add(place.name, idling(guest, place, size))
+
+
+def speed(guest: Guest, place: Place, size: Size) -> Figures:
+    with guest.connect(place.port) as connection:
+        client = Client(connection.socket)
+        client.time_exchanges(PING, 20)
+        times = ping_figures(client.time_exchanges(PING, size.pings // 4))
+        repeat = max(1, size.transferred // MIB // 8)
+        return {
+            **{f"guest {key}": value for key, value in times.items()},
+            "guest write": write_throughput(client, SCRATCH, MIB, repeat),
+            "guest read": read_throughput(client, SCRATCH, MIB, repeat),
+        }
+
+
+def idling(guest: Guest, place: Place, size: Size) -> Figures:
+    """Context switches a second, of a process that nobody talks to."""
+    other = PLACES[1 - PLACES.index(place)]
+    with through(guest, other):
+        pid = service.main_pid(guest, place.unit)
+        with guest.connect(place.port):
+            connected = switches(guest, pid, size)
+        alone = switches(guest, pid, size)
+    return {"guest idle connected": connected, "guest idle alone": alone}
+
+
+def switches(guest: Guest, pid: int, size: Size) -> float:
+    service.switches_in(guest, pid, 0.5)  # what the change before still causes
+    return service.switches_in(guest, pid, size.idle_seconds) / size.idle_seconds
+
+
+@contextmanager
+def through(guest: Guest, place: Place) -> Iterator[None]:
+    """Programs in the guest are run by this agent."""
+    with guest.connect(place.port) as connection:
+        guest.original = connection
+        try:
+            yield
+        finally:
+            guest.original = None

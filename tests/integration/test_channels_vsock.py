@@ -1,0 +1,94 @@
+"""vsock, as far as it goes without a virtual machine: addresses, and who is let in."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qga.channels.unix_listen import UnixListen
+from qga.channels.vsock_listen import VsockListen
+from qga.config import HOST_CID, ChannelConfig
+from qga.log import Log
+from qga.loop import Loop
+from qga.policy import Policy
+from qga.registry import Caller
+from tests.integration.agent_process import refused_start
+
+CALLER = Caller("main", Policy())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "3",
+        "3:",
+        ":1234",
+        "3:x",
+        "host:1234",
+        "3:1234:5",
+        "-2:1234",
+        "3:-1",
+        f"{2**32}:1",
+        "1:2**32",
+    ],
+)
+def test_what_is_no_address_is_named(tmp_path: Path, path: str) -> None:
+    complaint = refused_start(tmp_path, f"--path={path}", method="vsock-listen")
+    assert f"error opening channel '{path}': a vsock address is <cid>:<port>" in complaint
+
+
+def test_an_address_that_is_not_ours_cannot_be_bound(tmp_path: Path) -> None:
+    complaint = refused_start(tmp_path, method="vsock-listen", path=f"{HOST_CID + 40}:1234")
+    assert f"{HOST_CID + 40}:1234" in complaint
+    assert "failed to create guest agent channel" in complaint
+
+
+def channel(**settings: Any) -> VsockListen:
+    config = ChannelConfig("main", "vsock-listen", "3:1234", **settings)
+    return VsockListen(SimpleNamespace(), config, CALLER)  # type: ignore[arg-type]
+
+
+def test_only_the_host_is_let_in() -> None:
+    assert channel().admits((HOST_CID, 99))
+    for cid in (0, 1, 3, 2**32 - 1):
+        assert not channel().admits((cid, 99))
+
+
+def test_whoever_is_configured_is_let_in() -> None:
+    local_too = channel(allow_cids=(1, HOST_CID))
+    assert local_too.admits((1, 99))
+    assert local_too.admits((HOST_CID, 99))
+    assert not local_too.admits((3, 99))
+    assert not channel(allow_cids=(1,)).admits((HOST_CID, 99))
+
+
+class Closed(UnixListen):
+    """Lets nobody in, by the rule that vsock has, on a socket that this machine has."""
+
+    def admits(self, address: object) -> bool:
+        return False
+
+
+def test_who_is_not_let_in_is_hung_up_on_and_takes_no_place(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loop = Loop()
+    agent = SimpleNamespace(loop=loop, log=Log())
+    config = ChannelConfig("main", "unix-listen", str(tmp_path / "socket"), max_clients=1)
+    closed = Closed(agent, config, CALLER)  # type: ignore[arg-type]
+    closed.open()
+    closed.start()
+    for _ in range(3):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(config.path)
+            loop.post(lambda: loop.post(loop.stop))
+            loop.run()
+            client.settimeout(0)
+            assert client.recv(1) == b""
+    closed.close()
+    loop.close()
+    assert capfd.readouterr().err.count("is not let in") == 3

@@ -1,0 +1,498 @@
+"""guest-exec and guest-exec-status with real programs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Optional
+
+import pytest
+
+from qga.child import MAX_CAPTURE
+from qga.errors import QgaError
+from qga.loop import Loop
+from tests.integration.agent_process import AgentProcess, Client, listening, wait_for
+
+exec_commands: Any = import_module("qga.commands.exec")
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    environment = {**os.environ, "OF_THE_AGENT": "yes"}
+    with listening(tmp_path_factory.mktemp("agent"), env=environment) as agent:
+        yield agent
+
+
+@pytest.fixture
+def client(agent: AgentProcess) -> Iterator[Client]:
+    with agent.connect() as client:
+        yield client
+
+
+def start(client: Client, path: str, *arg: str, **more: Any) -> int:
+    pid: int = client.call("guest-exec", path=path, arg=list(arg), **more)["pid"]
+    return pid
+
+
+def final_status(client: Client, pid: int) -> dict[str, Any]:
+    """What guest-exec-status says at the end, with the streams decoded."""
+
+    def status_at_end() -> Optional[dict[str, Any]]:
+        status: dict[str, Any] = client.call("guest-exec-status", pid=pid)
+        if not status["exited"]:
+            assert status == {"exited": False}
+        return status if status["exited"] else None
+
+    status = wait_for(status_at_end, "the program has ended")
+    for stream in ("out-data", "err-data"):
+        if stream in status:
+            status[stream] = base64.b64decode(status[stream], validate=True)
+    return status
+
+
+def run(client: Client, path: str, *arg: str, **more: Any) -> dict[str, Any]:
+    return final_status(client, start(client, path, *arg, **more))
+
+
+def output(client: Client, script: str, **more: Any) -> str:
+    """What a shell script prints."""
+    status = run(client, "/bin/sh", "-c", script, capture_output=True, **more)
+    assert status["exitcode"] == 0, status
+    text: bytes = status.get("out-data", b"")
+    return text.decode()
+
+
+OUT = {"out-data": b"to out\n", "out-truncated": False}
+ERR = {"err-data": b"to err\n", "err-truncated": False}
+
+
+@pytest.mark.parametrize(
+    ("mode", "streams"),
+    [
+        ("none", {}),
+        ("stdout", OUT),
+        ("stderr", ERR),
+        ("separated", {**OUT, **ERR}),
+        ("merged", {"out-data": b"to out\nto err\n", "out-truncated": False}),
+        (True, {**OUT, **ERR}),
+        (False, {}),
+        (None, {}),
+    ],
+)
+def test_what_is_captured(client: Client, mode: object, streams: dict[str, object]) -> None:
+    how = {} if mode is None else {"capture_output": mode}
+    status = run(client, "sh", "-c", "echo to out; echo to err >&2; exit 3", **how)
+    assert status == {"exited": True, "exitcode": 3, **streams}
+
+
+def test_an_unknown_mode_is_refused(client: Client) -> None:
+    refusal = client.refusal("guest-exec", path="true", capture_output="both")
+    assert refusal == "Parameter 'capture-output' does not accept value 'both'"
+
+
+def test_a_stream_without_output_is_left_out(client: Client) -> None:
+    status = run(client, "sh", "-c", "echo only >&2", capture_output=True)
+    assert status == {
+        "exited": True,
+        "exitcode": 0,
+        "err-data": b"only\n",
+        "err-truncated": False,
+    }
+
+
+def test_streams_that_are_not_captured_go_nowhere(client: Client) -> None:
+    script = "readlink /proc/self/fd/0 /proc/self/fd/2; readlink /proc/$$/fd/1"
+    lines = run(client, "sh", "-c", script, capture_output="stdout")["out-data"].split()
+    assert lines[:2] == [b"/dev/null", b"/dev/null"]
+    assert lines[2].startswith(b"pipe:")
+
+
+@pytest.mark.parametrize("code", [0, 1, 127, 255])
+def test_an_exit_code_is_reported(client: Client, code: int) -> None:
+    assert run(client, "sh", "-c", f"exit {code}") == {"exited": True, "exitcode": code}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGPIPE"])
+def test_a_signal_is_reported(client: Client, name: str) -> None:
+    script = f"kill -s {name.removeprefix('SIG')} $$; exit 5"
+    status = run(client, "sh", "-c", f"echo before; {script}", capture_output=True)
+    assert status == {
+        "exited": True,
+        "signal": signal.Signals[name].value,
+        "out-data": b"before\n",
+        "out-truncated": False,
+    }
+
+
+def test_a_running_program_has_no_output_yet(client: Client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    pid = start(client, "sh", "-c", f"echo early; read x <{gate}", capture_output=True)
+    with gate.open("w"):  # it has come so far
+        assert client.call("guest-exec-status", pid=pid) == {"exited": False}
+    assert final_status(client, pid)["out-data"] == b"early\n"
+
+
+def test_the_status_is_given_once(client: Client) -> None:
+    pid = start(client, "true")
+    assert final_status(client, pid) == {"exited": True, "exitcode": 0}
+    assert client.refusal("guest-exec-status", pid=pid) == f"PID {pid} does not exist"
+
+
+@pytest.mark.parametrize("pid", [0, -1, 1, 2**63 - 1])
+def test_an_unknown_pid_is_refused(client: Client, pid: int) -> None:
+    assert client.refusal("guest-exec-status", pid=pid) == f"PID {pid} does not exist"
+
+
+def test_a_child_outlives_its_connection(agent: AgentProcess) -> None:
+    with agent.connect() as first:
+        pid = start(first, "sh", "-c", "echo $$", capture_output=True)
+    with agent.connect() as second:
+        assert final_status(second, pid)["out-data"] == b"%d\n" % pid
+
+
+def test_children_survive_the_end_of_the_agent(tmp_path: Path) -> None:
+    gate, done = tmp_path / "gate", tmp_path / "done"
+    os.mkfifo(gate)
+    with listening(tmp_path) as agent:
+        with agent.connect() as client:
+            script = f"echo a; read x <{gate}; echo b && echo $x >{done}"
+            start(client, "sh", "-c", script)
+        assert agent.stop() == 0
+    gate.write_text("alive\n")
+    wait_for(lambda: done.exists() and done.read_text() == "alive\n", "the child goes on")
+
+
+def test_the_environment_is_the_agents_own(client: Client) -> None:
+    variables = output(client, "env").splitlines()
+    assert "OF_THE_AGENT=yes" in variables
+    assert {"HOME", "PATH", "USER", "LOGNAME"} <= {line.partition("=")[0] for line in variables}
+
+
+def test_env_replaces_the_environment(client: Client) -> None:
+    assert run_env(client, ["A=1", "B=x=y", "C="]) == {"A": "1", "B": "x=y", "C": ""}
+    assert run_env(client, []) == {}
+
+
+def run_env(client: Client, env: list[str]) -> dict[str, str]:
+    status = run(client, "/usr/bin/env", env=env, capture_output=True)
+    lines = status.get("out-data", b"").decode().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_a_name_is_searched_for_in_the_path_that_is_given(client: Client, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_program(folder / "mine", f"#!/bin/sh\necho {name}\n")
+    (tmp_path / "one" / "mine").chmod(0o644)
+
+    def found(path: str) -> Any:
+        return run(client, "mine", env=[f"PATH={path}"], capture_output=True)["out-data"]
+
+    assert found(f"/nonexistent:{tmp_path}/two:{tmp_path}/one") == b"two\n"
+    assert found(f"{tmp_path}/one:{tmp_path}/two") == b"two\n", "what cannot be run is passed over"
+    assert client.refusal("guest-exec", path="mine", env=[f"PATH={tmp_path}/one"]) == (
+        failure("mine", "Permission denied")
+    )
+    assert client.refusal("guest-exec", path="mine") == failure("mine", "No such file or directory")
+    assert run(client, "true", env=["A=1"])["exitcode"] == 0, "there is a path by default"
+
+
+def write_program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def failure(path: str, reason: str) -> str:
+    return (
+        f"Guest agent command failed, error was 'Failed to execute child process “{path}” "
+        f"({reason})'"
+    )
+
+
+def test_failures_to_start_name_the_reason(client: Client, tmp_path: Path) -> None:
+    missing, folder, plain = tmp_path / "missing", tmp_path / "folder", tmp_path / "plain"
+    folder.mkdir()
+    plain.write_text("#!/bin/sh\n")
+    no_interpreter = tmp_path / "script"
+    write_program(no_interpreter, "#!/nonexistent\n")
+    for path, reason in (
+        (missing, "No such file or directory"),
+        (folder, "Permission denied"),
+        (plain, "Permission denied"),
+        (plain / "below", "Not a directory"),
+        (no_interpreter, "No such file or directory"),
+        ("", "No such file or directory"),
+    ):
+        assert client.refusal("guest-exec", path=str(path)) in (
+            failure(str(path), reason),
+            failure(str(path), "No such file or directory"),
+        )
+    long = "x" * 200_000
+    refusal = client.refusal("guest-exec", path="true", arg=[long])
+    assert refusal == failure("true", "Argument list too long")
+
+
+def test_failures_to_start_leave_nothing_behind(agent: AgentProcess, client: Client) -> None:
+    before = set(os.listdir(f"/proc/{agent.pid}/fd"))
+    for _ in range(20):
+        client.refusal("guest-exec", path="/nonexistent", input_data="aGk=", capture_output=True)
+        run(client, "true", input_data="aGk=", capture_output=True)
+    assert set(os.listdir(f"/proc/{agent.pid}/fd")) == before
+
+
+def test_a_script_without_a_first_line_is_run_by_sh(client: Client, tmp_path: Path) -> None:
+    write_program(tmp_path / "script", "echo $0 $1; exit 4\n")
+    status = run(client, str(tmp_path / "script"), "one", capture_output=True)
+    assert status["out-data"].decode() == f"{tmp_path / 'script'} one\n"
+    assert status["exitcode"] == 4
+
+
+def test_arguments_arrive_as_they_are(client: Client) -> None:
+    arguments = ["", " ", "a b", "*", "$HOME", "'\"\\", "\n", "ä€😀", "--", "-n"]
+    status = run(client, "printf", "%s\\0", *arguments, capture_output=True)
+    assert status["out-data"].decode().split("\0") == [*arguments, ""]
+
+
+def test_a_nul_in_an_argument_is_passed_as_two_bytes(client: Client) -> None:
+    status = run(client, "printf", "%s", "a\0b", capture_output=True)
+    assert status["out-data"] == b"a\xc0\x80b"
+
+
+def test_input_is_read_to_its_end(client: Client) -> None:
+    data = random.Random(5).randbytes(10_000_000)
+    text = base64.b64encode(data).decode()
+    status = run(client, "sh", "-c", "cat | sha256sum", input_data=text, capture_output=True)
+    assert status["out-data"].split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+def test_input_and_output_of_many_megabytes_do_not_block_each_other(client: Client) -> None:
+    data = random.Random(6).randbytes(10_000_000)
+    text = base64.b64encode(data).decode()
+    status = run(client, "cat", input_data=text, capture_output=True)
+    assert status["out-data"] == data
+    assert status["out-truncated"] is False
+
+
+def test_empty_input_is_a_pipe_at_its_end(client: Client) -> None:
+    script = "readlink /proc/self/fd/0; wc -c"
+    status = run(client, "sh", "-c", script, input_data="", capture_output=True)
+    assert status["out-data"].startswith(b"pipe:")
+    assert status["out-data"].endswith(b"\n0\n")
+
+
+def test_input_that_is_not_read_is_no_problem(client: Client) -> None:
+    text = base64.b64encode(bytes(1_000_000)).decode()
+    assert run(client, "true", input_data=text) == {"exited": True, "exitcode": 0}
+    assert run(client, "sh", "-c", "exec <&-; exit 7", input_data=text)["exitcode"] == 7
+
+
+def test_input_must_be_base64(client: Client) -> None:
+    refusal = client.refusal("guest-exec", path="true", input_data="äöü")
+    assert refusal == "Base64 data contains invalid characters"
+
+
+def test_sixteen_mebibytes_of_each_stream_are_kept(client: Client) -> None:
+    script = f"yes out | head -c {MAX_CAPTURE + 1}; yes err | head -c {MAX_CAPTURE} >&2"
+    status = run(client, "sh", "-c", script, capture_output=True)
+    assert MAX_CAPTURE == 16 * 1024 * 1024
+    assert status["out-data"] == b"out\n" * (MAX_CAPTURE // 4)
+    assert status["err-data"] == b"err\n" * (MAX_CAPTURE // 4)
+    assert status["out-truncated"] is True
+    assert status["err-truncated"] is False
+    assert status["exitcode"] == 0
+
+
+def test_a_background_process_does_not_hold_the_status_back(client: Client, tmp_path: Path) -> None:
+    """It lives on, and what it writes later does not kill it."""
+    gate, done = tmp_path / "gate", tmp_path / "done"
+    os.mkfifo(gate)
+    script = f"(read x <{gate}; seq 100000; echo alive >{done}) & echo started"
+    pid = start(client, "sh", "-c", script, capture_output=True)
+    status = final_status(client, pid)
+    assert status["exitcode"] == 0
+    assert status["out-data"] == b"started\n"
+    gate.write_text("go on\n")
+    wait_for(lambda: done.exists() and done.read_text() == "alive\n", "it has written all")
+
+
+def test_a_child_has_three_descriptors_only(client: Client) -> None:
+    handle = client.call("guest-file-open", path="/dev/zero")
+    for more in ({}, {"input_data": "aGk="}):
+        # ls has its own descriptor of the folder open
+        assert output(client, "exec ls /proc/self/fd", **more).split() == ["0", "1", "2", "3"]
+    client.call("guest-file-close", handle=handle)
+
+
+def test_a_child_does_not_inherit_what_the_agent_was_started_with(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        secret = stack.enter_context((tmp_path / "secret").open("w"))
+        agent = stack.enter_context(listening(tmp_path, pass_fds=[secret.fileno()]))
+        client = stack.enter_context(agent.connect())
+        assert "secret" not in output(client, "ls -l /proc/self/fd")
+
+
+def test_a_child_has_a_session_of_its_own(agent: AgentProcess, client: Client) -> None:
+    pid = start(client, "sh", "-c", "exec cat /proc/self/stat", capture_output=True)
+    fields = final_status(client, pid)["out-data"].rpartition(b")")[2].split()
+    process_group, session = int(fields[2]), int(fields[3])
+    assert process_group == session == pid
+
+
+_REAL_SIGNALS = (1 << 31) - 1  # 32 and 33 are the C library's own
+
+
+def test_a_child_has_default_signal_dispositions(client: Client) -> None:
+    lines = output(client, "exec cat /proc/self/status").splitlines()
+    masks = dict(line.split(":\t") for line in lines if line.startswith("Sig"))
+    for name in ("SigIgn", "SigBlk", "SigCgt"):
+        assert int(masks[name], 16) & _REAL_SIGNALS == 0, masks
+
+
+def test_two_hundred_children_at_once(agent: AgentProcess, client: Client) -> None:
+    threads = agent.threads
+    pids = [
+        start(client, "sh", "-c", f"echo {number}; exit {number % 7}", capture_output=True)
+        for number in range(200)
+    ]
+    for number, pid in enumerate(pids):
+        status = final_status(client, pid)
+        assert status["out-data"] == b"%d\n" % number
+        assert status["exitcode"] == number % 7
+    assert agent.threads == threads
+
+
+def test_children_cost_no_threads_and_leave_no_zombies(
+    agent: AgentProcess, client: Client, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    run(client, "true")
+    threads = agent.threads
+    pids = [
+        start(client, "sh", "-c", f"read x <{gate}", capture_output=True, input_data="")
+        for _ in range(50)
+    ]
+    assert agent.threads == threads
+    assert children_of(agent.pid) >= set(pids)
+    with gate.open("w"):
+        pass
+    wait_for(lambda: open_for_all(gate, agent, pids), "all are reaped, though nobody has asked")
+    assert {final_status(client, pid)["exited"] for pid in pids} == {True}
+
+
+def open_for_all(gate: Path, agent: AgentProcess, pids: list[int]) -> bool:
+    try:
+        os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:  # nobody reads it
+        pass
+    return not children_of(agent.pid) & set(pids)
+
+
+def children_of(pid: int) -> set[int]:
+    """Zombies included."""
+    path = Path(f"/proc/{pid}/task")
+    return {
+        int(child) for task in path.iterdir() for child in (task / "children").read_text().split()
+    }
+
+
+def test_clients_may_run_programs_at_the_same_time(agent: AgentProcess) -> None:
+    failures: list[object] = []
+
+    def work(number: int) -> None:
+        with agent.connect() as client:
+            for _ in range(10):
+                text = output(client, f"echo {number}")
+                if text != f"{number}\n":
+                    failures.append(text)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+class Group:
+    """The commands on a loop of the test's own."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        agent = SimpleNamespace(loop=self.loop)
+        self.commands = exec_commands.Exec(agent)
+
+    def run(self, script: str) -> int:
+        """Run a script to its end; its pid."""
+        pid: int = self.commands.guest_exec("sh", ["-c", script], capture_output=True)["pid"]
+        self.turn_until(lambda: self.has_ended(pid))
+        return pid
+
+    def has_ended(self, pid: int) -> bool:
+        child = self.commands._children.get(pid)
+        return child is not None and child.status is not None
+
+    def turn_until(self, condition: Callable[[], bool]) -> None:
+        def turn() -> bool:
+            self.loop.post(self.loop.stop)
+            self.loop.run()
+            return condition()
+
+        wait_for(turn, "the loop has come so far")
+
+    def is_known(self, pid: int) -> bool:
+        try:
+            status = self.commands.guest_exec_status(pid)
+        except QgaError as error:
+            assert str(error) == f"PID {pid} does not exist"
+            return False
+        assert status["exited"]
+        return True
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    group = Group()
+    yield group
+    group.loop.close()
+
+
+def test_the_oldest_of_too_many_unfetched_statuses_is_forgotten(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exec_commands, "MAX_FINISHED", 3)
+    pids = [group.run("true") for _ in range(5)]
+    assert [group.is_known(pid) for pid in pids] == [False, False, True, True, True]
+
+
+def test_the_oldest_of_too_much_unfetched_output_is_forgotten(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exec_commands, "MAX_FINISHED_BYTES", 1000)
+    pids = [group.run("head -c 400 /dev/zero") for _ in range(4)]
+    assert [group.is_known(pid) for pid in pids] == [False, False, True, True]
+
+
+def test_children_that_still_run_are_not_forgotten(
+    group: Group, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(exec_commands, "MAX_FINISHED", 1)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    running = group.commands.guest_exec("sh", ["-c", f"read x <{gate}"])["pid"]
+    for _ in range(3):
+        group.run("true")
+    gate.write_text("go on\n")
+    group.turn_until(lambda: group.has_ended(running))
+    assert group.is_known(running)

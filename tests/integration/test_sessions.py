@@ -1,0 +1,403 @@
+"""Connections: order, several at once, their ends, those who do not read, those that hang.
+
+The plugin `gates` gives commands that wait until the test lets them go on.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+import random
+import select
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qga.worker import MAX_THREADS
+from tests.integration.agent_process import (
+    AgentProcess,
+    Client,
+    Refused,
+    listening,
+    request,
+    wait_for,
+)
+
+GATES = '''
+import os
+from qga import CommandGroup, command
+
+class Gates(CommandGroup):
+    """Commands that wait."""
+
+    @command(blocking=True)
+    def qga_wait(self, gate: str) -> str:
+        """What is written into the FIFO `gate`."""
+        with open(gate + ".reached", "a") as file:
+            file.write(".")
+        with open(gate) as fifo:
+            return fifo.read()
+
+    @command(blocking=True)
+    def qga_echo(self, text: str) -> str:
+        """`text`, by way of a thread."""
+        return text
+
+    @command(blocking=True)
+    def qga_slow_nonsense(self) -> str:
+        """What JSON does not know, by way of a thread."""
+        return {1, 2}
+
+    @command()
+    def qga_nonsense(self) -> str:
+        """What JSON does not know."""
+        return {1, 2}
+
+    @command()
+    def qga_fault(self) -> str:
+        """A fault of its own."""
+        return "" + 1
+'''
+
+
+class Gate:
+    """What a qga-wait waits for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reached = Path(f"{path}.reached")
+        self._reached.touch()
+        self._awaited = 0
+        os.mkfifo(path)
+
+    @property
+    def request(self) -> bytes:
+        return request("qga-wait", tag=f"gate {self.path.name}", gate=str(self.path))
+
+    def wait_until_reached(self) -> None:
+        """Wait until one more command is there."""
+        self._awaited += 1
+        wait_for(lambda: self._reached.stat().st_size >= self._awaited, "the command runs")
+
+    def open(self, text: str) -> None:
+        """Let a command go on, which returns `text`."""
+        self.path.write_text(text)
+
+    def open_for_all(self) -> None:
+        """Let whoever waits go on; each returns nothing."""
+        try:
+            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+
+
+@contextmanager
+def with_gates(folder: Path, settings: str = "") -> Iterator[AgentProcess]:
+    plugins = folder / "plugins"
+    plugins.mkdir(mode=0o755)
+    (plugins / "gates.py").write_text(GATES)
+    (plugins / "gates.py").chmod(0o644)
+    with listening(folder, config=f"[general]\nplugin-dir={plugins}\n{settings}") as agent:
+        yield agent
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    with with_gates(tmp_path_factory.mktemp("agent")) as agent:
+        yield agent
+
+
+@pytest.fixture
+def client(agent: AgentProcess) -> Iterator[Client]:
+    with agent.connect() as client:
+        yield client
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+def mixed_requests() -> tuple[bytes, list[tuple[int, Any]]]:
+    """Quick and blocking commands, good and bad ones, in turn; id and outcome of each reply."""
+    requests = b""
+    replies: list[tuple[int, Any]] = []
+    for number in range(60):
+        for piece, outcome in (
+            (request("guest-ping", tag=number), {}),
+            (request("qga-echo", tag=number, text=f"text {number}"), f"text {number}"),
+            (request("qga-nothing", tag=number), "CommandNotFound"),
+            (request("guest-file-read", tag=number, handle=7), "GenericError"),
+        ):
+            requests += piece
+            replies.append((number, outcome))
+    return requests, replies
+
+
+def outcome_of(reply: dict[str, Any]) -> tuple[int, Any]:
+    return reply["id"], reply["error"]["class"] if "error" in reply else reply["return"]
+
+
+@pytest.mark.parametrize("size", [1_000_000, 1000, 7, 1])
+def test_replies_keep_the_order_of_the_requests(client: Client, size: int) -> None:
+    requests, expected = mixed_requests()
+    client.send(*(requests[at : at + size] for at in range(0, len(requests), size)))
+    assert [outcome_of(reply) for reply in client.replies(len(expected))] == expected
+
+
+def test_an_id_is_given_back_as_it_came(client: Client) -> None:
+    for tag in ("text", 0, -5, 2**63, 1.5, None, True, [1, {"a": []}], {"k": "v"}):
+        client.send(b'{"execute": "guest-ping", "id": ' + json.dumps(tag).encode() + b"}")
+        reply = client.reply()
+        assert reply == {"return": {}, "id": tag}
+        assert list(reply) == ["return", "id"]
+    client.send(b'{"execute": "guest-ping"}')
+    assert client.line() == b'{"return": {}}\n'
+
+
+def test_a_blocking_command_holds_up_its_own_connection_only(
+    agent: AgentProcess, client: Client, gate: Gate
+) -> None:
+    client.send(gate.request, request("guest-ping", tag=1))
+    gate.wait_until_reached()
+    with agent.connect() as other:
+        assert other.call("guest-ping") == {}
+        assert other.call("qga-echo", text="me, too") == "me, too"
+    gate.open("open")
+    assert client.replies(2) == [{"return": "open", "id": "gate gate"}, {"return": {}, "id": 1}]
+
+
+def test_sixteen_clients_at_once_and_the_next_one_waits(agent: AgentProcess) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(agent.connect()) for _ in range(16)]
+        for client in clients:
+            assert client.call("guest-ping") == {}
+        with agent.connect() as one_too_many:
+            one_too_many.send(request("guest-ping", tag="at last"))
+            for client in clients * 5:
+                assert client.call("guest-ping") == {}
+            assert not has_data(one_too_many)
+            clients[3].close()
+            assert one_too_many.reply() == {"return": {}, "id": "at last"}
+
+
+def test_the_number_of_clients_can_be_set(tmp_path: Path) -> None:
+    with with_gates(tmp_path, "max-clients=1\n") as agent, agent.connect() as first:
+        first.call("guest-ping")
+        with agent.connect() as second:
+            second.send(request("guest-ping"))
+            for _ in range(50):
+                first.call("guest-ping")
+            assert not has_data(second)
+            first.half_close()
+            assert first.rest() == b""
+            assert second.result() == {}
+
+
+def test_those_who_left_with_a_command_that_hangs_take_no_place(tmp_path: Path, gate: Gate) -> None:
+    with with_gates(tmp_path, "max-clients=2\n") as agent:
+        for _ in range(5):
+            with agent.connect() as leaver:
+                leaver.send(gate.request)
+                gate.wait_until_reached()
+        with agent.connect() as client:
+            assert client.call("guest-ping") == {}
+
+
+def test_what_was_sent_before_the_end_is_answered(client: Client) -> None:
+    client.send(request("qga-echo", text="a"), request("guest-ping"), b'{"execute": "guest-p')
+    client.half_close()
+    assert client.rest() == b'{"return": "a"}\n{"return": {}}\n'
+
+
+def test_a_command_that_runs_at_the_end_is_answered(client: Client, gate: Gate) -> None:
+    client.send(gate.request, request("guest-ping"))
+    client.half_close()
+    gate.wait_until_reached()
+    gate.open("late")
+    assert client.rest() == b'{"return": "late", "id": "gate gate"}\n{"return": {}}\n'
+
+
+def test_what_was_sent_is_done_although_the_client_has_left(
+    agent: AgentProcess, client: Client, gate: Gate, tmp_path: Path
+) -> None:
+    last = tmp_path / "last"
+    with agent.connect() as leaver:
+        leaver.send(gate.request)
+        gate.wait_until_reached()
+        leaver.send(request("guest-file-open", path=str(last), mode="w"))
+    gate.open("nobody listens")
+    wait_for(last.exists, "the second request is carried out")
+    assert client.call("guest-ping") == {}
+
+
+def test_a_client_that_leaves_its_replies_unread_does_no_harm(
+    agent: AgentProcess, client: Client
+) -> None:
+    handle = client.call("guest-file-open", path="/dev/zero")
+    for _ in range(20):
+        with agent.connect() as leaver:
+            for _ in range(20):
+                leaver.send(request("guest-file-read", handle=handle, count=1_000_000))
+                leaver.send(request("guest-ping"))
+    assert client.call("guest-ping") == {}
+    client.call("guest-file-close", handle=handle)
+
+
+def test_a_client_that_does_not_read_costs_bounded_memory(
+    agent: AgentProcess, tmp_path: Path
+) -> None:
+    size, number = 32 * 1024, 1500
+    content = random.Random(1).randbytes(size)
+    file = tmp_path / "big"
+    with file.open("wb") as out:
+        for at in range(number):
+            out.write(at.to_bytes(4, "big") + content[4:])
+    with listening(tmp_path) as agent, agent.connect() as other, agent.connect() as client:
+        handle = other.call("guest-file-open", path=str(file))
+        at_first = agent.memory("VmHWM")
+        # All fit into the socket's buffer and what the agent reads before it stops.
+        reads = (
+            request("guest-file-read", tag=at, handle=handle, count=size) for at in range(number)
+        )
+        client.send(b"".join(reads))
+        wait_for(lambda: stands_still(other, handle), "the agent has stopped reading")
+        assert other.call("guest-file-seek", handle=handle, offset=0, whence="cur")["position"] < (
+            number * size // 4
+        )
+        for at, reply in enumerate(client.replies(number)):
+            assert reply["id"] == at
+            piece = base64.b64decode(reply["return"]["buf-b64"])
+            assert piece == at.to_bytes(4, "big") + content[4:]
+        assert agent.memory("VmHWM") - at_first < 20 * 1024 * 1024
+
+
+def stands_still(client: Client, handle: int) -> bool:
+    """Whether a file's position stays while the agent's loop goes round."""
+    positions = set()
+    for _ in range(100):
+        positions.add(
+            client.call("guest-file-seek", handle=handle, offset=0, whence="cur")["position"]
+        )
+    return len(positions) == 1 and positions != {0}
+
+
+def test_a_client_that_only_sends_is_not_read_for_ever(agent: AgentProcess, gate: Gate) -> None:
+    """Behind a command that hangs the agent takes in a bounded number of requests."""
+    at_first = agent.memory("VmRSS")
+    with agent.connect() as client, agent.connect() as other:
+        client.send(gate.request)
+        gate.wait_until_reached()
+        pings = request("guest-ping") * 1000
+        client.socket.setblocking(False)
+        sent = 0
+        with pytest.raises(BlockingIOError):
+            while sent < 100_000_000:
+                sent += client.socket.send(pings)
+                other.call("guest-ping")
+        assert agent.memory("VmRSS") - at_first < 20 * 1024 * 1024
+        gate.open("")
+
+
+@pytest.mark.parametrize("sync", ["guest-sync", "guest-sync-delimited"])
+def test_a_sync_overtakes_a_command_that_hangs(
+    agent: AgentProcess, client: Client, gate: Gate, sync: str
+) -> None:
+    client.send(gate.request, request("guest-ping", tag="dropped with it"))
+    gate.wait_until_reached()
+    client.send(request(sync, id=4711))
+    delimiter = b"\xff" if sync == "guest-sync-delimited" else b""
+    assert client.line() == delimiter + b'{"return": 4711}\n'
+    agent.wait_for_log("qga-wait is given up")
+    assert client.call("qga-echo", text="on a thread of its own") == "on a thread of its own"
+    gate.open("too late")
+    agent.wait_for_log("its reply is dropped")
+    client.send(request("guest-ping", tag=1), request("qga-echo", tag=2, text=""))
+    assert [reply["id"] for reply in client.replies(2)] == [1, 2]
+
+
+def test_a_sync_behind_commands_that_do_not_hang_loses_nothing(client: Client) -> None:
+    one_write = b"".join(
+        request("qga-echo", text=f"{number}") + request("guest-sync", id=number)
+        for number in range(50)
+    )
+    client.send(one_write)
+    for number in range(50):
+        assert client.result() == f"{number}"
+        assert client.result() == number
+
+
+def test_each_sync_gives_up_what_hangs_before_it(client: Client, tmp_path: Path) -> None:
+    gates = [Gate(tmp_path / name) for name in ("first", "second", "third")]
+    client.send(b"".join(gate.request + request("guest-sync", id=7) for gate in gates))
+    assert [client.result() for _ in gates] == [7, 7, 7]
+    for gate in gates:
+        gate.open("nobody listens")
+    assert client.call("guest-ping") == {}
+
+
+def test_more_commands_than_threads_are_refused(tmp_path: Path, gate: Gate) -> None:
+    """One that is refused says so, quick commands go on, and it works again afterwards."""
+    with with_gates(tmp_path, f"max-clients={MAX_THREADS + 2}") as agent, ExitStack() as stack:
+        clients = [stack.enter_context(agent.connect()) for _ in range(MAX_THREADS)]
+        for client in clients:
+            client.send(gate.request)
+        other = stack.enter_context(agent.connect())
+        wait_for(lambda: agent.threads > MAX_THREADS, "all threads are busy")
+        assert other.refusal("qga-echo", text="") == (
+            f"{MAX_THREADS} commands are still running; try again when one of them is done"
+        )
+        assert other.call("guest-ping") == {}
+
+        def all_are_answered() -> bool:
+            gate.open_for_all()
+            return all(map(has_data, clients))
+
+        wait_for(all_are_answered, "all go on")
+        assert other.call("qga-echo", text="again") == "again"
+        assert agent.threads == MAX_THREADS + 1
+
+
+def test_a_big_request_arrives_whole(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    data = random.Random(2).randbytes(8 * 1024 * 1024)
+    handle = client.call("guest-file-open", path=str(file), mode="w")
+    text = base64.b64encode(data).decode()
+    assert client.call("guest-file-write", handle=handle, buf_b64=text)["count"] == len(data)
+    client.call("guest-file-close", handle=handle)
+    assert file.read_bytes() == data
+
+
+def test_half_a_request_does_not_outlive_its_connection(agent: AgentProcess) -> None:
+    for unfinished in (b'{"execute": "guest-pi', b'{"execute": [[[', b"\xff{", b"'", b"12"):
+        with agent.connect() as first:
+            first.send(unfinished)
+            first.half_close()
+            first.rest()
+        with agent.connect() as second:
+            assert second.call("guest-ping") == {}
+
+
+def test_the_byte_ff_clears_what_is_pending(client: Client) -> None:
+    client.send(b'{"execute": "guest-pi', b"\xff", request("guest-ping"))
+    assert "stray '\"guest-pi\N{REPLACEMENT CHARACTER}'" in client.reply()["error"]["desc"]
+    assert client.reply() == {"return": {}}
+
+
+def test_faults_of_a_plugin_are_answered(agent: AgentProcess, client: Client) -> None:
+    for name in ("qga-fault", "qga-nonsense", "qga-slow-nonsense"):
+        with pytest.raises(Refused, match=f"{name} failed: TypeError: ") as refusal:
+            client.call(name)
+        assert refusal.value.error_class == "GenericError"
+        agent.wait_for_log(f"{name} failed by a fault of its own")
+    assert client.call("guest-ping") == {}
+
+
+def has_data(client: Client) -> bool:
+    return bool(select.select([client.socket], [], [], 0)[0])

@@ -1,0 +1,193 @@
+"""The loop: descriptors, timers, and calls from other threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from qga.loop import EDGES, READABLE, Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for fd in ends:
+        os.close(fd)
+
+
+def test_a_readable_descriptor(loop: Loop, pipe: tuple[int, int]) -> None:
+    seen = []
+
+    def on_readable(events: int) -> None:
+        seen.append((os.read(pipe[0], 10), bool(events & READABLE)))
+        loop.stop()
+
+    loop.watch(pipe[0], on_readable)
+    os.write(pipe[1], b"x")
+    loop.run()
+    assert seen == [(b"x", True)]
+
+
+def test_edges_are_told_once(loop: Loop, pipe: tuple[int, int]) -> None:
+    """A descriptor that stays readable wakes a loop that watches for edges once only."""
+    edges, levels = [], []
+    again = os.dup(pipe[0])
+
+    def on_level(events: int) -> None:
+        levels.append(events)
+        if len(levels) == 5:
+            loop.stop()
+
+    loop.watch(pipe[0], edges.append, EDGES)
+    loop.watch(again, on_level)
+    os.write(pipe[1], b"x")
+    loop.run()
+    loop.unwatch(again)
+    os.close(again)
+    assert len(edges) == 1
+
+
+def test_what_is_unwatched_is_not_told(loop: Loop, pipe: tuple[int, int]) -> None:
+    """Not even when its event came together with that of the one who unwatched it."""
+    seen: list[str] = []
+    other = os.dup(pipe[0])
+
+    def one_of_two(name: str, mine: int, its: int) -> None:
+        seen.append(name)
+        loop.unwatch(its)
+        loop.unwatch(mine)
+        loop.stop()
+
+    loop.watch(pipe[0], lambda _: one_of_two("first", pipe[0], other))
+    loop.watch(other, lambda _: one_of_two("second", other, pipe[0]))
+    os.write(pipe[1], b"x")
+    loop.run()
+    os.close(other)
+    assert len(seen) == 1
+
+
+def test_watching_for_something_else(loop: Loop, pipe: tuple[int, int]) -> None:
+    seen = []
+
+    def on_event(events: int) -> None:
+        seen.append(events)
+        loop.stop()
+
+    loop.watch(pipe[1], on_event, 0)
+    loop.call_later(0, loop.stop)
+    loop.run()
+    assert seen == []
+    loop.rewatch(pipe[1], EDGES)
+    loop.run()
+    assert len(seen) == 1
+
+
+def test_unwatching_twice_does_nothing(loop: Loop, pipe: tuple[int, int]) -> None:
+    loop.watch(pipe[0], lambda _: None)
+    loop.unwatch(pipe[0])
+    loop.unwatch(pipe[0])
+
+
+def test_timers_run_in_the_order_of_their_times(loop: Loop) -> None:
+    seen: list[str] = []
+    loop.call_later(0.02, loop.stop)
+    loop.call_later(0.01, lambda: seen.append("later"))
+    loop.call_later(0, lambda: seen.append("soon"))
+    loop.run()
+    assert seen == ["soon", "later"]
+
+
+def test_a_cancelled_timer_does_nothing(loop: Loop) -> None:
+    seen: list[str] = []
+    timer = loop.call_later(0, lambda: seen.append("cancelled"))
+    loop.call_later(0.001, loop.stop)
+    timer.cancel()
+    loop.run()
+    assert seen == []
+
+
+def test_a_timer_may_cancel_one_that_is_due(loop: Loop) -> None:
+    seen: list[str] = []
+    loop.call_later(0, lambda: second.cancel())
+    second = loop.call_later(0, lambda: seen.append("cancelled"))
+    loop.call_later(0.001, loop.stop)
+    loop.run()
+    assert seen == []
+
+
+def test_without_timers_it_sleeps_without_an_end(loop: Loop) -> None:
+    assert loop._time_to_next_timer() is None
+    timer = loop.call_later(1000, loop.stop)
+    assert 0 < (loop._time_to_next_timer() or 0) <= 1000
+    timer.cancel()
+    assert loop._time_to_next_timer() is None
+
+
+def test_a_post_from_another_thread_runs_on_the_loop_s(loop: Loop) -> None:
+    ran_on = []
+
+    def note() -> None:
+        ran_on.append(threading.current_thread())
+        loop.stop()
+
+    thread = threading.Thread(target=loop.post, args=(note,))
+    thread.start()
+    loop.run()
+    thread.join()
+    assert ran_on == [threading.current_thread()]
+
+
+def test_posts_keep_their_order_also_when_there_are_very_many(loop: Loop) -> None:
+    """The pipe that wakes the loop holds fewer bytes than there are posts."""
+    seen: list[int] = []
+    number = 70_000
+    for at in range(number):
+        loop.post(lambda at=at: seen.append(at))  # type: ignore[misc]
+    loop.post(loop.stop)
+    loop.run()
+    assert seen == list(range(number))
+
+
+def test_a_post_from_a_post_has_its_turn_after_descriptors(
+    loop: Loop, pipe: tuple[int, int]
+) -> None:
+    turns: list[str] = []
+
+    def post_again() -> None:
+        turns.append("post")
+        if len(turns) < 10:
+            loop.post(post_again)
+        else:
+            loop.stop()
+
+    def on_readable(_events: int) -> None:
+        turns.append("read")
+        loop.unwatch(pipe[0])
+
+    loop.watch(pipe[0], on_readable)
+    os.write(pipe[1], b"x")
+    loop.post(post_again)
+    loop.run()
+    assert "read" in turns[:3]
+
+
+def test_stopping_lets_the_events_at_hand_have_their_turn(
+    loop: Loop, pipe: tuple[int, int]
+) -> None:
+    seen: list[str] = []
+    loop.watch(pipe[0], lambda _: seen.append("read"))
+    os.write(pipe[1], b"x")
+    loop.post(loop.stop)
+    loop.run()
+    assert seen == ["read"]
