@@ -82,9 +82,12 @@ class Loop:
         self._running = True
         poll, callbacks = self._epoll.poll, self._callbacks
         while self._running:
-            for fd, events in poll(self._time_to_next_timer()):
-                callback = callbacks.get(fd)  # an earlier callback may have closed it
-                if callback is not None:
+            happened = poll(self._time_to_next_timer())
+            for fd, events, callback in [
+                (fd, events, callbacks.get(fd)) for fd, events in happened
+            ]:
+                # An earlier callback may have closed it; its number may be another's by now.
+                if callback is not None and callbacks.get(fd) is callback:
                     callback(events)
             if self._timers:
                 self._run_timers()

@@ -108,6 +108,7 @@ class Session:
         self._unanswered = 0  # bytes read since the queue was empty
         self._running: Running | None = None
         self._output = Output()
+        self._peer_takes_replies = True
         self._waits_for_room = False
         self._readable = True
         self._peer_gone = False
@@ -166,6 +167,7 @@ class Session:
         if self._short_read_empties and len(data) < READ_SIZE and not self._peer_gone:
             self._readable = False
         self._unanswered += len(data)
+        self._peer_takes_replies = False
         for event in self._decoder.receive(data):
             self._requests.append(event)
             self._overtaking += self._overtakes(event)
@@ -173,9 +175,15 @@ class Session:
             self._limit_patience(self._running)
 
     def _hang_up(self) -> None:
+        """The other side is gone, or, on a virtio port, not there yet.
+
+        A host that connects and sends at once is heard before the guest's kernel knows that it
+        is there: until then reads find nobody and writes no room. So replies that wait are
+        dropped only when the sender of the last request has taken some of them already.
+        """
         self._readable = False
         self._peer_gone = not self._outlives_peer
-        if self._outlives_peer:
+        if self._outlives_peer and self._peer_takes_replies:
             self._output.clear()
 
     def _end_when_done(self) -> None:
@@ -293,14 +301,18 @@ class Session:
             self._output.clear()
         if not self._output.size:
             return
+        waiting = self._output.size
         try:
             self._output.write_to(self.fd)
         except BlockingIOError:
             self._wait_for_room(True)
         except OSError as error:
             self._end(error)
+            return
         else:
             self._wait_for_room(False)
+        if self._output.size < waiting:
+            self._peer_takes_replies = True
 
     def _wait_for_room(self, wait: bool) -> None:
         if wait != self._waits_for_room:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, TypeVar
+
+import pytest
 
 PATIENCE = 5.0
 """Seconds before a test gives up; nothing that works takes as long."""
@@ -39,6 +42,11 @@ def request(execute: str, /, tag: Any = None, **arguments: Any) -> bytes:
     if tag is not None:
         value["id"] = tag
     return json.dumps(value).encode()
+
+
+def refused(reason: str) -> Any:
+    """Expect an error reply with just this description."""
+    return pytest.raises(Refused, match=f"^{re.escape(reason)}$")
 
 
 def wait_for(attempt: Callable[[], Optional[T]], what: str) -> T:
@@ -82,14 +90,18 @@ class Client:
         """Say that nothing more will be sent."""
         self.socket.shutdown(socket.SHUT_WR)
 
+    def has_data(self) -> bool:
+        """Whether there is anything to receive now."""
+        return bool(self._received or select.select([self.socket], [], [], 0)[0])
+
     def line(self) -> bytes:
         """The next line with its newline; less than that, or b"", when the agent hangs up."""
-        while (end := self._received.find(b"\n")) < 0:
+        end = self._received.find(b"\n")
+        while end < 0:
+            searched = len(self._received)
             data = self.socket.recv(1024 * 1024)
-            if not data:
-                end = len(self._received)
-                break
             self._received += data
+            end = self._received.find(b"\n", searched) if data else searched
         line = bytes(self._received[: end + 1])
         del self._received[: end + 1]
         return line
@@ -147,6 +159,14 @@ class AgentProcess:
     @property
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def descriptors(self, *prefixes: str) -> list[str]:
+        """What it has open, of all that begins with one of the prefixes."""
+        links = []
+        for entry in os.scandir(f"/proc/{self.pid}/fd"):
+            with suppress(FileNotFoundError):  # closed since
+                links.append(os.readlink(entry))
+        return sorted(link for link in links if link.startswith(prefixes))
 
     def memory(self, kind: str) -> int:
         """Bytes; `kind` is VmRSS (now) or VmHWM (peak), as in proc(5)."""

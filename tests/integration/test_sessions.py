@@ -1,110 +1,19 @@
-"""Connections: order, several at once, their ends, those who do not read, those that hang.
-
-The plugin `gates` gives commands that wait until the test lets them go on.
-"""
+"""Connections: order, several at once, their ends, those who do not read, those that hang."""
 
 from __future__ import annotations
 
 import base64
-import errno
 import json
-import os
 import random
-import select
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qga.worker import MAX_THREADS
-from tests.integration.agent_process import (
-    AgentProcess,
-    Client,
-    Refused,
-    listening,
-    request,
-    wait_for,
-)
-
-GATES = '''
-import os
-from qga import CommandGroup, command
-
-class Gates(CommandGroup):
-    """Commands that wait."""
-
-    @command(blocking=True)
-    def qga_wait(self, gate: str) -> str:
-        """What is written into the FIFO `gate`."""
-        with open(gate + ".reached", "a") as file:
-            file.write(".")
-        with open(gate) as fifo:
-            return fifo.read()
-
-    @command(blocking=True)
-    def qga_echo(self, text: str) -> str:
-        """`text`, by way of a thread."""
-        return text
-
-    @command(blocking=True)
-    def qga_slow_nonsense(self) -> str:
-        """What JSON does not know, by way of a thread."""
-        return {1, 2}
-
-    @command()
-    def qga_nonsense(self) -> str:
-        """What JSON does not know."""
-        return {1, 2}
-
-    @command()
-    def qga_fault(self) -> str:
-        """A fault of its own."""
-        return "" + 1
-'''
-
-
-class Gate:
-    """What a qga-wait waits for."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._reached = Path(f"{path}.reached")
-        self._reached.touch()
-        self._awaited = 0
-        os.mkfifo(path)
-
-    @property
-    def request(self) -> bytes:
-        return request("qga-wait", tag=f"gate {self.path.name}", gate=str(self.path))
-
-    def wait_until_reached(self) -> None:
-        """Wait until one more command is there."""
-        self._awaited += 1
-        wait_for(lambda: self._reached.stat().st_size >= self._awaited, "the command runs")
-
-    def open(self, text: str) -> None:
-        """Let a command go on, which returns `text`."""
-        self.path.write_text(text)
-
-    def open_for_all(self) -> None:
-        """Let whoever waits go on; each returns nothing."""
-        try:
-            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-
-
-@contextmanager
-def with_gates(folder: Path, settings: str = "") -> Iterator[AgentProcess]:
-    plugins = folder / "plugins"
-    plugins.mkdir(mode=0o755)
-    (plugins / "gates.py").write_text(GATES)
-    (plugins / "gates.py").chmod(0o644)
-    with listening(folder, config=f"[general]\nplugin-dir={plugins}\n{settings}") as agent:
-        yield agent
+from tests.integration.agent_process import AgentProcess, Client, Refused, request, wait_for
+from tests.integration.gates import Gate, with_gates
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +91,7 @@ def test_sixteen_clients_at_once_and_the_next_one_waits(agent: AgentProcess) -> 
             one_too_many.send(request("guest-ping", tag="at last"))
             for client in clients * 5:
                 assert client.call("guest-ping") == {}
-            assert not has_data(one_too_many)
+            assert not one_too_many.has_data()
             clients[3].close()
             assert one_too_many.reply() == {"return": {}, "id": "at last"}
 
@@ -194,7 +103,7 @@ def test_the_number_of_clients_can_be_set(tmp_path: Path) -> None:
             second.send(request("guest-ping"))
             for _ in range(50):
                 first.call("guest-ping")
-            assert not has_data(second)
+            assert not second.has_data()
             first.half_close()
             assert first.rest() == b""
             assert second.result() == {}
@@ -237,74 +146,6 @@ def test_what_was_sent_is_done_although_the_client_has_left(
     assert client.call("guest-ping") == {}
 
 
-def test_a_client_that_leaves_its_replies_unread_does_no_harm(
-    agent: AgentProcess, client: Client
-) -> None:
-    handle = client.call("guest-file-open", path="/dev/zero")
-    for _ in range(20):
-        with agent.connect() as leaver:
-            for _ in range(20):
-                leaver.send(request("guest-file-read", handle=handle, count=1_000_000))
-                leaver.send(request("guest-ping"))
-    assert client.call("guest-ping") == {}
-    client.call("guest-file-close", handle=handle)
-
-
-def test_a_client_that_does_not_read_costs_bounded_memory(
-    agent: AgentProcess, tmp_path: Path
-) -> None:
-    size, number = 32 * 1024, 1500
-    content = random.Random(1).randbytes(size)
-    file = tmp_path / "big"
-    with file.open("wb") as out:
-        for at in range(number):
-            out.write(at.to_bytes(4, "big") + content[4:])
-    with listening(tmp_path) as agent, agent.connect() as other, agent.connect() as client:
-        handle = other.call("guest-file-open", path=str(file))
-        at_first = agent.memory("VmHWM")
-        # All fit into the socket's buffer and what the agent reads before it stops.
-        reads = (
-            request("guest-file-read", tag=at, handle=handle, count=size) for at in range(number)
-        )
-        client.send(b"".join(reads))
-        wait_for(lambda: stands_still(other, handle), "the agent has stopped reading")
-        assert other.call("guest-file-seek", handle=handle, offset=0, whence="cur")["position"] < (
-            number * size // 4
-        )
-        for at, reply in enumerate(client.replies(number)):
-            assert reply["id"] == at
-            piece = base64.b64decode(reply["return"]["buf-b64"])
-            assert piece == at.to_bytes(4, "big") + content[4:]
-        assert agent.memory("VmHWM") - at_first < 20 * 1024 * 1024
-
-
-def stands_still(client: Client, handle: int) -> bool:
-    """Whether a file's position stays while the agent's loop goes round."""
-    positions = set()
-    for _ in range(100):
-        positions.add(
-            client.call("guest-file-seek", handle=handle, offset=0, whence="cur")["position"]
-        )
-    return len(positions) == 1 and positions != {0}
-
-
-def test_a_client_that_only_sends_is_not_read_for_ever(agent: AgentProcess, gate: Gate) -> None:
-    """Behind a command that hangs the agent takes in a bounded number of requests."""
-    at_first = agent.memory("VmRSS")
-    with agent.connect() as client, agent.connect() as other:
-        client.send(gate.request)
-        gate.wait_until_reached()
-        pings = request("guest-ping") * 1000
-        client.socket.setblocking(False)
-        sent = 0
-        with pytest.raises(BlockingIOError):
-            while sent < 100_000_000:
-                sent += client.socket.send(pings)
-                other.call("guest-ping")
-        assert agent.memory("VmRSS") - at_first < 20 * 1024 * 1024
-        gate.open("")
-
-
 @pytest.mark.parametrize("sync", ["guest-sync", "guest-sync-delimited"])
 def test_a_sync_overtakes_a_command_that_hangs(
     agent: AgentProcess, client: Client, gate: Gate, sync: str
@@ -342,28 +183,6 @@ def test_each_sync_gives_up_what_hangs_before_it(client: Client, tmp_path: Path)
     assert client.call("guest-ping") == {}
 
 
-def test_more_commands_than_threads_are_refused(tmp_path: Path, gate: Gate) -> None:
-    """One that is refused says so, quick commands go on, and it works again afterwards."""
-    with with_gates(tmp_path, f"max-clients={MAX_THREADS + 2}") as agent, ExitStack() as stack:
-        clients = [stack.enter_context(agent.connect()) for _ in range(MAX_THREADS)]
-        for client in clients:
-            client.send(gate.request)
-        other = stack.enter_context(agent.connect())
-        wait_for(lambda: agent.threads > MAX_THREADS, "all threads are busy")
-        assert other.refusal("qga-echo", text="") == (
-            f"{MAX_THREADS} commands are still running; try again when one of them is done"
-        )
-        assert other.call("guest-ping") == {}
-
-        def all_are_answered() -> bool:
-            gate.open_for_all()
-            return all(map(has_data, clients))
-
-        wait_for(all_are_answered, "all go on")
-        assert other.call("qga-echo", text="again") == "again"
-        assert agent.threads == MAX_THREADS + 1
-
-
 def test_a_big_request_arrives_whole(client: Client, tmp_path: Path) -> None:
     file = tmp_path / "file"
     data = random.Random(2).randbytes(8 * 1024 * 1024)
@@ -397,7 +216,3 @@ def test_faults_of_a_plugin_are_answered(agent: AgentProcess, client: Client) ->
         assert refusal.value.error_class == "GenericError"
         agent.wait_for_log(f"{name} failed by a fault of its own")
     assert client.call("guest-ping") == {}
-
-
-def has_data(client: Client) -> bool:
-    return bool(select.select([client.socket], [], [], 0)[0])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qga.loop import EDGES, READABLE, Loop
+from qga.loop import EDGES, READABLE, Loop, Timer
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def test_a_readable_descriptor(loop: Loop, pipe: tuple[int, int]) -> None:
 
 def test_edges_are_told_once(loop: Loop, pipe: tuple[int, int]) -> None:
     """A descriptor that stays readable wakes a loop that watches for edges once only."""
-    edges, levels = [], []
+    edges: list[int] = []
+    levels: list[int] = []
     again = os.dup(pipe[0])
 
     def on_level(events: int) -> None:
@@ -119,8 +120,13 @@ def test_a_cancelled_timer_does_nothing(loop: Loop) -> None:
 
 def test_a_timer_may_cancel_one_that_is_due(loop: Loop) -> None:
     seen: list[str] = []
-    loop.call_later(0, lambda: second.cancel())
-    second = loop.call_later(0, lambda: seen.append("cancelled"))
+    timers: list[Timer] = []
+
+    def cancel_the_other() -> None:
+        timers[0].cancel()
+
+    loop.call_later(0, cancel_the_other)
+    timers.append(loop.call_later(0, lambda: seen.append("cancelled")))
     loop.call_later(0.001, loop.stop)
     loop.run()
     assert seen == []
@@ -165,6 +171,8 @@ def test_a_post_from_a_post_has_its_turn_after_descriptors(
     turns: list[str] = []
 
     def post_again() -> None:
+        if not turns:
+            os.write(pipe[1], b"x")
         turns.append("post")
         if len(turns) < 10:
             loop.post(post_again)
@@ -176,7 +184,6 @@ def test_a_post_from_a_post_has_its_turn_after_descriptors(
         loop.unwatch(pipe[0])
 
     loop.watch(pipe[0], on_readable)
-    os.write(pipe[1], b"x")
     loop.post(post_again)
     loop.run()
     assert "read" in turns[:3]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qga import CommandNotFound, Payload, QgaError, lexer, protocol
+from qga import CommandNotFound, Payload, QgaError, jsontext, lexer, protocol
 from qga.protocol import ABSENT, Decoder, Fault, Request, encode_error, encode_return
 from tests.unit.decoding import PING, descs, descs_of, in_pieces, receive_all, shown
 
@@ -173,7 +173,7 @@ class TestReset:
 
 
 class TestDepth:
-    DEEPEST = protocol.MAX_DEPTH
+    DEEPEST = jsontext.MAX_DEPTH
 
     @pytest.mark.parametrize(("opener", "closer"), [(b"[", b"]"), (b'{"a":', b"}")])
     def test_1024_levels_are_a_value(self, opener: bytes, closer: bytes) -> None:

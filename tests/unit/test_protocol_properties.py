@@ -56,6 +56,7 @@ places = st.lists(st.integers(0, 400), max_size=12)
 
 
 @given(noise, places)
+@example(b"${}\n1 ", [1, 4])
 @settings(EXAMPLES)
 def test_any_cutting_gives_the_same_events(data: bytes, cuts: list[int]) -> None:
     whole = receive_all(Decoder(), [data])
@@ -194,9 +195,11 @@ class TestMemory:
         b"\xc3\xa9",
         b" " * 63 + b"1,",
         b" " * 65 + b"1,",
+        b" " * 599 + b"1,",
+        b" " * 2999 + b'"',
     )
 
-    @pytest.mark.parametrize("piece", [1, 100])
+    @pytest.mark.parametrize("piece", [1, 100, 3000])
     @pytest.mark.parametrize("repeated", ENDLESS)
     @pytest.mark.parametrize("begun", [b"", b"[", b'["', b"[1", b"$"])
     def test_it_is_bounded(self, begun: bytes, repeated: bytes, piece: int) -> None:
@@ -204,6 +207,8 @@ class TestMemory:
         decoder.receive(begun)
         for part in in_pieces(repeated * (3000 // len(repeated)), piece):
             decoder.receive(part)
+            if piece > 1:
+                assert held(decoder) <= self.bound()
         assert held(decoder) <= self.bound()
 
     def bound(self) -> int:

@@ -95,14 +95,14 @@ def test_calling_a_command() -> None:
 def test_the_caller_is_not_an_argument() -> None:
     greet = find(registry_of(Greetings), "qga-greet")
     assert greet.signature.describe()["arguments"] == {"first-name": "str", "*loud": "bool"}
-    with pytest.raises(QgaError, match="^Parameter 'caller' is unexpected$"):
+    with pytest.raises(QgaError, match=r"^Parameter 'caller' is unexpected$"):
         greet.bind({"first-name": "x", "caller": {}}, CALLER)
 
 
 def test_a_command_without_arguments_takes_none() -> None:
     leave = find(registry_of(Greetings), "qga-leave")
     assert leave.bind({}, CALLER) == {}
-    with pytest.raises(QgaError, match="^Parameter 'x' is unexpected$"):
+    with pytest.raises(QgaError, match=r"^Parameter 'x' is unexpected$"):
         leave.bind({"x": 1}, CALLER)
 
 

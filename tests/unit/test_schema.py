@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import FunctionType
-from typing import Any, Literal, Optional, TypedDict, Union
+from typing import Any, Literal, Optional, Protocol, TypedDict, Union
 
 import pytest
 
@@ -31,7 +31,7 @@ class Shape(TypedDict):
     weight: NotRequired[float]
 
 
-class Handlers:
+class Handlers(Protocol):
     def nothing(self) -> None: ...
 
     def number(self, number: int) -> int: ...

@@ -1,0 +1,89 @@
+"""A plugin with commands that wait until the test lets them go on."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.integration.agent_process import AgentProcess, listening, request, wait_for
+
+GATES = '''
+import os
+from qga import CommandGroup, command
+
+class Gates(CommandGroup):
+    """Commands that wait."""
+
+    @command(blocking=True)
+    def qga_wait(self, gate: str) -> str:
+        """What is written into the FIFO `gate`."""
+        with open(gate + ".reached", "a") as file:
+            file.write(".")
+        with open(gate) as fifo:
+            return fifo.read()
+
+    @command(blocking=True)
+    def qga_echo(self, text: str) -> str:
+        """`text`, by way of a thread."""
+        return text
+
+    @command(blocking=True)
+    def qga_slow_nonsense(self) -> str:
+        """What JSON does not know, by way of a thread."""
+        return {1, 2}
+
+    @command()
+    def qga_nonsense(self) -> str:
+        """What JSON does not know."""
+        return {1, 2}
+
+    @command()
+    def qga_fault(self) -> str:
+        """A fault of its own."""
+        return "" + 1
+'''
+
+
+class Gate:
+    """What a qga-wait waits for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reached = Path(f"{path}.reached")
+        self._reached.touch()
+        self._awaited = 0
+        os.mkfifo(path)
+
+    @property
+    def request(self) -> bytes:
+        return request("qga-wait", tag=f"gate {self.path.name}", gate=str(self.path))
+
+    def wait_until_reached(self) -> None:
+        """Wait until one more command is there."""
+        self._awaited += 1
+        wait_for(lambda: self._reached.stat().st_size >= self._awaited, "the command runs")
+
+    def open(self, text: str) -> None:
+        """Let a command go on, which returns `text`."""
+        self.path.write_text(text)
+
+    def open_for_all(self) -> None:
+        """Let whoever waits go on; each returns nothing."""
+        try:
+            os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+
+
+@contextmanager
+def with_gates(folder: Path, settings: str = "") -> Iterator[AgentProcess]:
+    plugins = folder / "plugins"
+    plugins.mkdir(mode=0o755)
+    (plugins / "gates.py").write_text(GATES)
+    (plugins / "gates.py").chmod(0o644)
+    with listening(folder, config=f"[general]\nplugin-dir={plugins}\n{settings}") as agent:
+        yield agent

@@ -1,0 +1,154 @@
+"""Connections that do not read, that only send, that hang: what they cost the agent."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from qga.loop import Loop
+from qga.worker import MAX_THREADS
+from tests.integration.agent_process import AgentProcess, Client, listening, request, wait_for
+from tests.integration.gates import Gate, with_gates
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    with with_gates(tmp_path_factory.mktemp("agent")) as agent:
+        yield agent
+
+
+@pytest.fixture
+def client(agent: AgentProcess) -> Iterator[Client]:
+    with agent.connect() as client:
+        yield client
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+def test_a_client_that_leaves_its_replies_unread_does_no_harm(
+    agent: AgentProcess, client: Client
+) -> None:
+    handle = client.call("guest-file-open", path="/dev/zero")
+    for _ in range(20):
+        with agent.connect() as leaver:
+            for _ in range(20):
+                leaver.send(request("guest-file-read", handle=handle, count=1_000_000))
+                leaver.send(request("guest-ping"))
+    assert client.call("guest-ping") == {}
+    client.call("guest-file-close", handle=handle)
+
+
+def test_a_client_that_does_not_read_costs_bounded_memory(
+    agent: AgentProcess, tmp_path: Path
+) -> None:
+    size, number = 32 * 1024, 1500
+    content = random.Random(1).randbytes(size)
+    file = tmp_path / "big"
+    with file.open("wb") as out:
+        for at in range(number):
+            out.write(at.to_bytes(4, "big") + content[4:])
+    with listening(tmp_path) as agent, agent.connect() as other, agent.connect() as client:
+        handle = other.call("guest-file-open", path=str(file))
+        at_first = agent.memory("VmHWM")
+        # All fit into the socket's buffer and what the agent reads before it stops.
+        reads = (
+            request("guest-file-read", tag=at, handle=handle, count=size) for at in range(number)
+        )
+        client.send(b"".join(reads))
+        wait_for(lambda: stands_still(other, handle), "the agent has stopped reading")
+        assert other.call("guest-file-seek", handle=handle, offset=0, whence="cur")["position"] < (
+            number * size // 4
+        )
+        for at, reply in enumerate(client.replies(number)):
+            assert reply["id"] == at
+            piece = base64.b64decode(reply["return"]["buf-b64"])
+            assert piece == at.to_bytes(4, "big") + content[4:]
+        assert agent.memory("VmHWM") - at_first < 20 * 1024 * 1024
+
+
+def stands_still(client: Client, handle: int) -> bool:
+    """Whether a file's position stays while the agent's loop goes round."""
+    positions = set()
+    for _ in range(100):
+        positions.add(
+            client.call("guest-file-seek", handle=handle, offset=0, whence="cur")["position"]
+        )
+    return len(positions) == 1 and positions != {0}
+
+
+def test_a_client_that_only_sends_is_not_read_for_ever(agent: AgentProcess, gate: Gate) -> None:
+    """Behind a command that hangs the agent takes in a bounded number of requests."""
+    at_first = agent.memory("VmRSS")
+    with agent.connect() as client, agent.connect() as other:
+        client.send(gate.request)
+        gate.wait_until_reached()
+        pings = request("guest-ping") * 1000
+        client.socket.setblocking(False)
+        sent = 0
+        with pytest.raises(BlockingIOError):
+            while sent < 100_000_000:
+                sent += client.socket.send(pings)
+                other.call("guest-ping")
+        assert agent.memory("VmRSS") - at_first < 20 * 1024 * 1024
+        gate.open("")
+
+
+def test_more_commands_than_threads_are_refused(tmp_path: Path, gate: Gate) -> None:
+    """One that is refused says so, quick commands go on, and it works again afterwards."""
+    with with_gates(tmp_path, f"max-clients={MAX_THREADS + 2}") as agent, ExitStack() as stack:
+        clients = [stack.enter_context(agent.connect()) for _ in range(MAX_THREADS)]
+        for client in clients:
+            client.send(gate.request)
+        other = stack.enter_context(agent.connect())
+        wait_for(lambda: agent.threads > MAX_THREADS, "all threads are busy")
+        assert other.refusal("qga-echo", text="") == (
+            f"{MAX_THREADS} commands are still running; try again when one of them is done"
+        )
+        assert other.call("guest-ping") == {}
+
+        def all_are_answered() -> bool:
+            gate.open_for_all()
+            return all(client.has_data() for client in clients)
+
+        wait_for(all_are_answered, "all go on")
+        assert other.call("qga-echo", text="again") == "again"
+        assert agent.threads == MAX_THREADS + 1
+
+
+def test_events_of_a_closed_descriptor_do_not_reach_its_successor() -> None:
+    """A connection that ends may have its number taken over by one accepted at the same time."""
+    loop = Loop()
+    first, first_peer = socket.socketpair()
+    old, old_peer = socket.socketpair()
+    heard: list[int] = []
+
+    def take_over(_events: int) -> None:
+        loop.unwatch(first.fileno())
+        number = old.fileno()
+        loop.unwatch(number)
+        old.close()
+        os.dup2(first_peer.fileno(), number)
+        loop.watch(number, heard.append)
+        loop.stop()
+
+    loop.watch(first.fileno(), take_over)
+    loop.watch(old.fileno(), lambda _events: None)
+    number = old.fileno()
+    first_peer.send(b"x")
+    old_peer.close()
+    loop.run()
+    loop.close()
+    os.close(number)
+    first.close()
+    first_peer.close()
+    assert heard == []
