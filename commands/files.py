@@ -119,6 +119,7 @@ class Files(CommandGroup):
         if not 0 <= count <= MAX_READ:
             raise QgaError(f"value '{count}' is invalid for argument count")
         with file.lock:
+            self._file(handle)
             try:
                 data, eof = read_up_to(file.fd, count)
             except OSError as error:
@@ -143,6 +144,7 @@ class Files(CommandGroup):
                 raise QgaError(f"value '{count}' is invalid for argument count")
             data = data[:count]
         with file.lock:
+            self._file(handle)
             try:
                 written = write_all(file.fd, data)
             except OSError as error:

@@ -74,7 +74,7 @@ def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:
         try:
             target = point.load()
             groups += _groups_in(target) if isinstance(target, ModuleType) else [_as_group(target)]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             complain(f"plugin {point.name} ({point.value}) is left out: {_reason(error)}")
     return groups
 
@@ -117,7 +117,7 @@ def _folder_groups(folder: str | None, complain: Complain) -> list[type[CommandG
         path = os.path.join(folder, name)
         try:
             groups += _groups_in(_load_file(path, name[:-3]))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             complain(f"plugin {path} is left out: {_reason(error)}")
     return groups
 
@@ -149,7 +149,7 @@ def _refuse_if_writable(path: str) -> None:
         raise PluginError(f"{path} is writable by others (mode {mode:04o}); chmod go-w it")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, (PluginError, OSError)):
         return str(error)
     return f"{type(error).__name__}: {error}"

@@ -293,6 +293,9 @@ _ESCAPED = re.compile(
     r"\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\u(?P<unit>[0-9a-f]{4})|\\.|\x7f"
 )
 
+# Half a pair, which stands for a byte of a file's name that is no UTF-8, and noncharacters.
+_NO_CHARACTER = re.compile("d[89a-f]|fd[de]|fff[ef]")
+
 
 def write(value: Any) -> str:
     """JSON text of a value without floats."""
@@ -305,9 +308,8 @@ def write(value: Any) -> str:
 def _as_qemu_escapes(match: re.Match[str]) -> str:
     if match["pair"]:
         return match[0].upper().replace("U", "u")
-    if match["unit"]:  # half a pair: a byte of a file's name that was no UTF-8
-        lone = match["unit"] >= "d800" and match["unit"] <= "dfff"
-        return r"\uFFFD" if lone else r"\u" + match["unit"].upper()
+    if match["unit"]:
+        return r"\uFFFD" if _NO_CHARACTER.match(match["unit"]) else r"\u" + match["unit"].upper()
     return r"\u007F" if match[0] == "\x7f" else match[0]
 
 

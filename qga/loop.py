@@ -42,6 +42,9 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
+        # Descriptors that an earlier callback of the same poll has closed: what was seen of
+        # them must not reach whoever has the number by now.
+        self._forgotten: set[int] = set()
         self._timers: list[Timer] = []
         self._posts: deque[Callable[[], None]] = deque()
         self._running = False
@@ -63,6 +66,7 @@ class Loop:
         """Forget `fd`, which must still be open."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+            self._forgotten.add(fd)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + seconds, callback)
@@ -83,12 +87,10 @@ class Loop:
         poll, callbacks = self._epoll.poll, self._callbacks
         while self._running:
             happened = poll(self._time_to_next_timer())
-            for fd, events, callback in [
-                (fd, events, callbacks.get(fd)) for fd, events in happened
-            ]:
-                # An earlier callback may have closed it; its number may be another's by now.
-                if callback is not None and callbacks.get(fd) is callback:
-                    callback(events)
+            self._forgotten.clear()
+            for fd, events in happened:
+                if fd not in self._forgotten:
+                    callbacks[fd](events)
             if self._timers:
                 self._run_timers()
 

@@ -34,7 +34,7 @@ MAX_MESSAGE = 64 * 1024 * 1024 - 1
 DELIMITER = b"\xff"
 """What guest-sync-delimited puts before its reply."""
 
-_MAX_GAP = 64  # bytes of white space between two tokens that are kept as they are
+_MAX_GAP = 8  # bytes of white space between two tokens that are kept as they are
 _MEMBERS = {"execute", "arguments", "id"}
 _NO_ARGUMENTS: dict[str, Any] = {}
 

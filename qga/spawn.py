@@ -46,7 +46,7 @@ def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, 
         try:
             return _spawn_file(folder + b"/" + arguments[0], arguments, variables, streams)
         except OSError as failure:
-            if b"/" in arguments[0] or failure.errno not in (ENOENT, ENOTDIR, EACCES):
+            if failure.errno not in (ENOENT, ENOTDIR, EACCES):
                 raise
             if failure.errno == EACCES:  # said only when no later one can be run
                 error = failure

@@ -22,7 +22,8 @@ from tests.bench.measures import (
 )
 from tests.bench.table import Samples
 from tests.guest import service
-from tests.guest.vm import AGENT_PORT, ORIGINAL_PORT, Guest, Port
+from tests.guest.agent_socket import AgentSocket
+from tests.guest.vm import AGENT_PORT, ORIGINAL_PORT, Guest, GuestError, Port
 
 SCRATCH = "/dev/shm/transfer"
 
@@ -56,7 +57,7 @@ def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> No
 
 
 def speed(guest: Guest, place: Place, size: Size) -> Figures:
-    with guest.connect(place.port) as connection:
+    with connect(guest, place) as connection:
         client = Client(connection.socket)
         client.time_exchanges(PING, 20)
         times = ping_figures(client.time_exchanges(PING, size.pings // 4))
@@ -73,7 +74,7 @@ def idling(guest: Guest, place: Place, size: Size) -> Figures:
     other = PLACES[1 - PLACES.index(place)]
     with through(guest, other):
         pid = service.main_pid(guest, place.unit)
-        with guest.connect(place.port):
+        with connect(guest, place):
             connected = switches(guest, pid, size)
         alone = switches(guest, pid, size)
     return {"guest idle connected": connected, "guest idle alone": alone}
@@ -84,10 +85,18 @@ def switches(guest: Guest, pid: int, size: Size) -> float:
     return service.switches_in(guest, pid, size.idle_seconds) / size.idle_seconds
 
 
+def connect(guest: Guest, place: Place) -> AgentSocket:
+    """A connection to an agent. Raises GuestError when it does not answer."""
+    try:
+        return guest.connect(place.port)
+    except (TimeoutError, ConnectionError) as error:
+        raise GuestError(f"{place.name} does not answer in the guest: {error}") from error
+
+
 @contextmanager
 def through(guest: Guest, place: Place) -> Iterator[None]:
     """Programs in the guest are run by this agent."""
-    with guest.connect(place.port) as connection:
+    with connect(guest, place) as connection:
         guest.original = connection
         try:
             yield

@@ -87,12 +87,14 @@ class TestFolder:
     def test_one_that_fails_is_left_out_with_its_reason(self, folder: Path) -> None:
         write(folder / "a.py", group("A", "test_a"))
         bad = write(folder / "bad.py", "import json\n1 / 0\n")
+        leaving = write(folder / "leaving.py", "raise SystemExit(3)\n")
         wrong = write(folder / "wrong.py", "def :\n")
         write(folder / "z.py", group("Z", "test_z"))
         names, complaints = found(folder)
         assert names == ["test-a", "test-z"]
         assert complaints[0] == (f"plugin {bad} is left out: ZeroDivisionError: division by zero")
-        assert complaints[1].startswith(f"plugin {wrong} is left out: SyntaxError: ")
+        assert complaints[1] == f"plugin {leaving} is left out: SystemExit: 3"
+        assert complaints[2].startswith(f"plugin {wrong} is left out: SyntaxError: ")
         assert "qga_plugin_bad" not in sys.modules
 
     @pytest.mark.parametrize("mode", [0o666, 0o664, 0o646])

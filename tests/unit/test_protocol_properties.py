@@ -201,15 +201,15 @@ class TestMemory:
 
     @pytest.mark.parametrize("piece", [1, 100, 3000])
     @pytest.mark.parametrize("repeated", ENDLESS)
-    @pytest.mark.parametrize("begun", [b"", b"[", b'["', b"[1", b"$"])
-    def test_it_is_bounded(self, begun: bytes, repeated: bytes, piece: int) -> None:
-        decoder = Decoder()
-        decoder.receive(begun)
-        for part in in_pieces(repeated * (3000 // len(repeated)), piece):
-            decoder.receive(part)
-            if piece > 1:
-                assert held(decoder) <= self.bound()
-        assert held(decoder) <= self.bound()
+    def test_it_is_bounded(self, repeated: bytes, piece: int) -> None:
+        for begun in (b"", b"[", b'["', b"[1", b"$"):
+            decoder = Decoder()
+            decoder.receive(begun)
+            for part in in_pieces(repeated * (3000 // len(repeated)), piece):
+                decoder.receive(part)
+                if piece > 1:
+                    assert held(decoder) <= self.bound(), begun
+            assert held(decoder) <= self.bound(), begun
 
     def bound(self) -> int:
         """A message, a token that is not counted yet, and the gaps between tokens."""
