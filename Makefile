@@ -27,7 +27,7 @@ check: $(READY) ## lint, types, oldest Python, unit tests: under a minute
 
 bench: $(READY) ## measure against the original qemu-ga; writes tests/bench/RESULTS.md
 	@packaging/prepare test
-	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+	$(BIN)/python -m tests.bench --python /usr/bin/python3 $(BENCH_ARGS)
 
 image: $(READY) ## build the disk image of the test guest
 	@packaging/prepare test

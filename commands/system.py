@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from typing import TypedDict
 
 from qga import CommandGroup, NotRequired, command
@@ -66,11 +67,18 @@ def read_os_release() -> dict[str, str]:
     """The first os-release file that there is and that can be parsed; else nothing."""
     for path in _OS_RELEASE:
         try:
-            with open(path, encoding="utf-8") as file:
-                return dict(_parse_line(line) for line in file if _is_assignment(line))
+            status = os.stat(path)
+            return _parse_file(path, status.st_ino, status.st_mtime_ns, status.st_size)
         except (OSError, ValueError):
             continue
     return {}
+
+
+@lru_cache(maxsize=1)
+def _parse_file(path: str, *_version: int) -> dict[str, str]:
+    """Parsed once for each version of the file."""
+    with open(path, encoding="utf-8") as file:
+        return dict(_parse_line(line) for line in file if _is_assignment(line))
 
 
 def _is_assignment(line: str) -> bool:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from json import JSONDecoder, JSONEncoder
+from json import JSONDecoder
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
 from math import isinf
 from typing import Any
 
@@ -107,6 +108,7 @@ Raises ValueError, or RecursionError for about a thousand levels, where QEMU may
 otherwise. `text` must be ASCII and `is_plain`.
 """
 
+_BACKSLASH = ord("\\")
 _UNICODE_TRAP = re.compile(rb"\\u(?:[dD][89a-fA-F]|[fF][dDfF])")
 
 
@@ -115,11 +117,12 @@ def is_plain(raw: bytes | bytearray) -> bool:
 
     Not so with escaped surrogates and noncharacters, and with bytes beyond ASCII.
     """
-    return (
-        raw.isascii()
-        and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH
-        and not (b"\\u" in raw and _UNICODE_TRAP.search(raw))
-    )
+    return raw.isascii() and not (_BACKSLASH in raw and _UNICODE_TRAP.search(raw))
+
+
+def may_be_too_deep(raw: bytes) -> bool:
+    """Whether there are brackets enough for more than MAX_DEPTH levels."""
+    return len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
 
 
 def read(raw: bytes | bytearray) -> Any:
@@ -288,7 +291,17 @@ def _code_unit(token: bytes, start: int) -> int | None:
 
 # Writing.
 
-_encode = JSONEncoder().encode
+
+def _refuse(value: Any) -> None:
+    raise TypeError(f"a result may not hold {type(value).__name__} objects")
+
+
+# What JSONEncoder.encode makes anew for each value.
+_make_chunks = c_make_encoder(
+    None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True
+)
+
+
 _ESCAPED = re.compile(
     r"\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\u(?P<unit>[0-9a-f]{4})|\\.|\x7f"
 )
@@ -299,7 +312,7 @@ _NO_CHARACTER = re.compile("d[89a-f]|fd[de]|fff[ef]")
 
 def write(value: Any) -> str:
     """JSON text of a value without floats."""
-    text = _encode(value)
+    text = "".join(_make_chunks(value, 0))
     if "\\u" in text or "\x7f" in text:
         return _ESCAPED.sub(_as_qemu_escapes, text)
     return text

@@ -75,13 +75,13 @@ _TABLE: dict[int, tuple[bytes, dict[int, int], int]] = {
     ),
     _SKIP: (rb"[^\x00-\x08\x0a-\x1f{}\[\],:\xfe\xff]*", {}, _ENDS_BEFORE),
     _DOUBLE: (
-        _string_run(rb'[^"\\\x00-\x1f\xfe\xff]*'),
+        _string_run(rb"[ !#-\[\]-\xfd]*"),
         {ord('"'): _ENDS_WITH, ord("\\"): _DOUBLE_ESCAPE},
         _GOES_ASTRAY,
     ),
     _DOUBLE_ESCAPE: (_NOTHING, _ESCAPES_ASTRAY, _DOUBLE),
     _SINGLE: (
-        _string_run(rb"[^'\\\x00-\x1f\xfe\xff]*"),
+        _string_run(rb"[ -&(-\[\]-\xfd]*"),
         {ord("'"): _ENDS_WITH, ord("\\"): _SINGLE_ESCAPE},
         _GOES_ASTRAY,
     ),
@@ -111,6 +111,8 @@ _KINDS = {
     _WORD: KEYWORD,
 }
 
+_NOT_IN_THE_MIDDLE = _CONTROLS + b'"\\'  # of a string in double quotes
+
 _RULES = [(re.compile(run).match, moves, otherwise) for run, moves, otherwise in _TABLE.values()]
 
 
@@ -130,6 +132,9 @@ class Lexer:
 
         start is negative when earlier pieces hold the token's beginning.
         """
+        if self._is_all_text(data):
+            self.unfinished += len(data)
+            return
         state, position, start = self._state, 0, -self.unfinished
         limit = min(len(data), start + MAX_TOKEN + 1) if self.unfinished else len(data)
         while True:
@@ -163,3 +168,14 @@ class Lexer:
             limit = len(data)
         self._state = state
         self.unfinished = 0 if state <= _SKIP else position - start
+
+    def _is_all_text(self, data: bytes) -> bool:
+        """Whether `data` lies in the middle of a long string, such as a file's base64 text.
+
+        bytes.translate finds that out several times faster than a regular expression.
+        """
+        return (
+            self._state == _DOUBLE
+            and self.unfinished + len(data) <= MAX_TOKEN
+            and len(data.translate(None, _NOT_IN_THE_MIDDLE)) == len(data)
+        )

@@ -14,9 +14,9 @@ from typing import Union
 
 from qga.payload import Payload
 
-WRITE_SIZE = 256 * 1024
-"""Bytes offered to one write(2); a virtio port takes 32 KiB of them (drivers/char/
-virtio_console.c), a unix socket as much as its buffer has room for."""
+WRITE_SIZE = 192 * 1024
+"""Bytes offered to one write(2): a unix socket's buffer has room for that many by default, a
+virtio port takes 32 KiB of them (drivers/char/virtio_console.c)."""
 
 _SLICE = WRITE_SIZE // 4 * 3
 
@@ -30,7 +30,7 @@ class Output:
         self.size = 0
         self._parts: deque[Part] = deque()
         self._encoded = 0  # bytes of the payload in front that are encoded already
-        self._chunk = memoryview(b"")  # what goes next
+        self._chunk: bytes | memoryview = b""  # what goes next
 
     def append(self, parts: list[Part]) -> None:
         for part in parts:
@@ -46,10 +46,10 @@ class Output:
         Raises BlockingIOError when the transport is full, another OSError when it is gone.
         """
         while self.size:
-            if not self._chunk:
-                self._chunk = memoryview(self._next_chunk())
-            written = os.write(fd, self._chunk)
-            self._chunk = self._chunk[written:]
+            chunk = self._chunk or self._next_chunk()
+            self._chunk = chunk
+            written = os.write(fd, chunk)
+            self._chunk = memoryview(chunk)[written:] if written < len(chunk) else b""
             self.size -= written
 
     def _next_chunk(self) -> bytes:

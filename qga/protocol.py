@@ -166,17 +166,24 @@ def _limit_exceeded(what: str) -> QgaError:
 
 def _read_whole_requests(data: bytes, events: list[Event]) -> int:
     """Read requests off the front of `data` with Python's reader; returns where they end."""
-    if not jsontext.is_plain(data):
+    if not jsontext.is_plain(data) or jsontext.may_be_too_deep(data):
         return 0
     text = data.decode("ascii")
-    position = _end_of_space(text, 0)
-    while text.startswith("{", position):
+    position, end = 0, len(text)
+    while position < end:
+        if text[position] != "{":
+            spaces = _end_of_space(text, position)
+            if spaces == position:
+                break
+            position = spaces
+            continue
         try:
             value, position = jsontext.read_plainly(text, position)
         except (ValueError, RecursionError):
             break
         events.append(_request(value))
-        position = _end_of_space(text, position)
+        if text.startswith("\n", position):  # as nearly all requests end
+            position += 1
     return position
 
 

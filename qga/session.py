@@ -36,7 +36,9 @@ from qga.registry import Caller, Command
 if TYPE_CHECKING:
     from qga.agent import Agent
 
-READ_SIZE = 64 * 1024
+READ_SIZE = 96 * 1024
+"""Bytes of one read: room for a request that writes 64 KiB of a file, and below the size from
+which malloc(3) gets each buffer from the kernel."""
 
 MAX_OUTPUT = 1024 * 1024
 """Bytes of replies that may wait before reading stops; one reply may exceed it."""
@@ -47,7 +49,7 @@ MAX_REQUESTS = 1024
 MAX_INPUT = 64 * 1024 * 1024
 """Bytes that may be read behind a running command before reading stops."""
 
-PATIENCE = 0.2
+PATIENCE = 1.0
 """Seconds that a sync waits for a command that is running."""
 
 _ROUNDS = 16  # reads in a row before other connections have their turn

@@ -44,7 +44,8 @@ def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, 
     error = OSError(ENOENT, os.strerror(ENOENT))
     for folder in variables.get(b"PATH", _DEFAULT_PATH).split(b":"):
         try:
-            return _spawn_file(folder + b"/" + arguments[0], arguments, variables, streams)
+            file = folder + b"/" + arguments[0] if folder else arguments[0]
+            return _spawn_file(file, arguments, variables, streams)
         except OSError as failure:
             if failure.errno not in (ENOENT, ENOTDIR, EACCES):
                 raise

@@ -18,7 +18,7 @@ from typing import Any, Optional, TypeVar
 
 import pytest
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds before a test gives up; nothing that works takes as long."""
 
 COMMAND = [sys.executable, "-m", "qga"]
@@ -195,7 +195,11 @@ class AgentProcess:
     def stop(self) -> int:
         """End it as an administrator would; its exit status."""
         self.process.terminate()
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()  # one that does not end has failed, and must not stay
+            self.process.wait()
 
     def _try_connect(self, path: Path | None) -> Client | None:
         assert self.process.poll() is None, f"the agent has ended: {self.log}"

@@ -168,6 +168,16 @@ def test_a_name_is_searched_for_in_the_path_that_is_given(client: Client, tmp_pa
     assert run(client, "true", env=["A=1"])["exitcode"] == 0, "there is a path by default"
 
 
+@pytest.mark.parametrize("path", ["", ":/bin", "/bin:", "/bin::/usr/bin"])
+def test_an_empty_entry_of_the_path_is_the_working_folder(tmp_path: Path, path: str) -> None:
+    write_program(tmp_path / "mine", "#!/bin/sh\necho mine\n")
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    with listening(tmp_path, cwd=tmp_path, env=environment) as agent, agent.connect() as client:
+        status = run(client, "mine", env=[f"PATH={path}"], capture_output=True)
+    assert status["out-data"] == b"mine\n"
+
+
 def write_program(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o755)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from qga.errors import QgaError
 from tests.integration.agent_process import (
     AgentProcess,
     Client,
@@ -213,6 +217,43 @@ def test_clients_may_read_and_close_at_the_same_time(agent: AgentProcess, path: 
                 else:
                     assert reply["error"]["desc"] == (f"handle '{file.handle}' has not been found")
             opener.call("guest-file-close", handle=zero)
+
+
+class SlowLock:
+    """A file's lock, which is got only after the file was closed by somebody else."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+
+    def __enter__(self) -> None:
+        self._close()
+
+    def __exit__(self, *_exception: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("command", ["read", "write", "close"])
+def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command: str) -> None:
+    """The number of its descriptor may be another file's by then, which is left alone."""
+    path.write_bytes(b"")
+    agent = SimpleNamespace(state=SimpleNamespace(next_handle=itertools.count(1).__next__))
+    group = import_module("qga.commands.files").Files(agent)
+    handle = group.guest_file_open(str(path), "r+")
+    file = group._files[handle]
+
+    def close() -> None:
+        del group._files[handle]
+        os.close(file.fd)
+        assert os.dup(other) == file.fd
+
+    file.lock = SlowLock(close)
+    with path.with_name("other").open("w+b") as another:
+        other = another.fileno()
+        arguments = {"read": (4,), "write": ("eHh4",), "close": ()}[command]
+        with pytest.raises(QgaError, match=f"^handle '{handle}' has not been found$"):
+            getattr(group, f"guest_file_{command}")(handle, *arguments)
+        os.close(file.fd)
+        assert another.read() == b""
 
 
 def test_closed_files_are_closed(agent: AgentProcess, client: Client, path: Path) -> None:

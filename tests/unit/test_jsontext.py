@@ -224,11 +224,15 @@ def test_the_plain_reader_leaves_what_it_would_read_otherwise(raw: bytes) -> Non
         b'"\\uDFFF"',
         b'"\\uFFFE"',
         b'"\\ufdd0"',
-        b"[" * (jsontext.MAX_DEPTH + 1),
     ],
 )
 def test_what_is_not_plain(raw: bytes) -> None:
     assert not jsontext.is_plain(raw)
+
+
+def test_what_may_be_too_deep() -> None:
+    assert jsontext.may_be_too_deep(b"[" * 1000 + b"{" * 25)
+    assert not jsontext.may_be_too_deep(b"[" * 1000 + b"{" * 24 + b"]" * 2000)
 
 
 def test_what_is_plain() -> None:
