@@ -105,7 +105,7 @@ class Exec(CommandGroup):
             result["exitcode"] = child.status
         for stream, capture in self._forget(pid).captures.items():
             if capture.data:
-                result[f"{stream}-data"] = Payload(capture.data)  # type: ignore[literal-required]
+                result[f"{stream}-data"] = Payload(capture.take())  # type: ignore[literal-required]
                 result[f"{stream}-truncated"] = capture.truncated  # type: ignore[literal-required]
         return result
 

@@ -22,6 +22,7 @@ MAX_READ = 48 * 1024 * 1024
 """Bytes of one guest-file-read (QEMU's limit, since CVE-2018-12617)."""
 
 _NEW_FILE_MODE = 0o644
+_CLOSED = -1  # for a descriptor
 
 _ACCESS = {"r": os.O_RDONLY, "w": os.O_WRONLY | os.O_TRUNC, "a": os.O_WRONLY | os.O_APPEND}
 
@@ -102,8 +103,9 @@ class Files(CommandGroup):
         with file.lock:
             self._file(handle)  # nobody closed it while we waited
             del self._files[handle]
+            fd, file.fd = file.fd, _CLOSED
             try:
-                os.close(file.fd)
+                os.close(fd)
             except OSError as error:
                 raise QgaError(f"failed to close handle: {error.strerror}") from error
 

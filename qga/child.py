@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Mapping
+from signal import SIGKILL
 from typing import TYPE_CHECKING, Callable
 
 from qga.spawn import spawn
@@ -51,6 +52,11 @@ class Capture:
     def drop_the_rest(self) -> None:
         """Keep nothing of what is still to come."""
         self._keep = False
+
+    def take(self) -> bytearray:
+        """What was captured, which is not kept here any longer."""
+        data, self.data = self.data, bytearray()
+        return data
 
     def _on_readable(self, _events: int) -> None:
         self._read()
@@ -136,7 +142,7 @@ class Child:
                 theirs.update(dict.fromkeys(descriptors, end))
                 self.captures[name] = Capture(ours)
             self.pid = spawn(argv, environment, theirs)
-            self._pidfd = os.pidfd_open(self.pid)
+            self._pidfd = _open_pidfd(self.pid)
         except BaseException:
             for fd in pipes:
                 os.close(fd)
@@ -181,6 +187,16 @@ class Child:
             for capture in self.captures.values():
                 capture.drop_the_rest()
             self._on_end(self)
+
+
+def _open_pidfd(pid: int) -> int:
+    """A descriptor of the child; without one it cannot be followed and is ended."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _pipe(opened: list[int]) -> tuple[int, int]:

@@ -72,6 +72,7 @@ def _list_commands(settings: Config) -> str:
 def _serve(settings: Config) -> int:
     from qga import daemon
 
+    daemon.open_standard_descriptors()
     try:
         log = open_log(settings)
     except OSError as error:

@@ -27,10 +27,20 @@ if TYPE_CHECKING:
     from qga.config import Config
 
 _READY = b"\0"
+_STDERR = 2
 
 
 class PidFileError(Exception):
     """The pid file cannot be written or belongs to another agent; the text says which."""
+
+
+def open_standard_descriptors() -> None:
+    """Make sure that 0, 1 and 2 are open, so that nothing of the agent's is taken for them."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > _STDERR:
+            os.close(fd)
+            return
 
 
 def run(config: Config, log: Log) -> int:
@@ -191,8 +201,9 @@ class Signals:
 
 def _run_daemon(config: Config, log: Log) -> int:
     """Serve in a child; this process ends when the child serves (0) or has failed (1)."""
-    sys.stderr.flush()
-    sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as it is when its descriptor was closed at the start
+            stream.flush()
     starter = os.getpid()
     read_fd, write_fd = os.pipe()
     if os.fork():

@@ -20,6 +20,8 @@ class Payload:
     __slots__ = ("data",)
 
     def __init__(self, data: bytes | bytearray) -> None:
+        if not isinstance(data, (bytes, bytearray)):  # said here, where it is the handler's fault
+            raise TypeError(f"a Payload is made of bytes, not of {type(data).__name__}")
         self.data = data
 
     def __len__(self) -> int:

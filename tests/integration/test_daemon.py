@@ -348,3 +348,19 @@ def test_while_frozen_no_signal_ends_it_and_nothing_is_written(place: Place) -> 
         assert answers(place.socket)
     assert process.poll() is None
     assert sorted(os.listdir(place.folder)) == ["qga.state.isfrozen", "socket"]
+
+
+def test_a_daemon_without_standard_descriptors(tmp_path: Path) -> None:
+    pidfile, socket_path = tmp_path / "pid", tmp_path / "socket"
+    command = [sys.executable, "-m", "qga", "-d", "-m", "unix-listen", "-p", str(socket_path)]
+    command += ["-t", str(tmp_path), "-f", str(pidfile)]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    assert subprocess.run(closed, check=False).returncode == 0
+    pid = int(pidfile.read_text())
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(socket_path))
+            client.sendall(b'{"execute":"guest-ping"}\n')
+            assert client.recv(100) == b'{"return": {}}\n'
+    finally:
+        os.kill(pid, signal.SIGTERM)
