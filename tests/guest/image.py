@@ -157,8 +157,8 @@ def bootstrap(root: Path) -> None:
     arguments += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     # A small one is made below; the kernel's package insists on making its own.
     arguments += [
-        "--essential-hook=mkdir -p $1/etc/initramfs-tools/conf.d",
-        "--essential-hook=echo MODULES=list >$1/etc/initramfs-tools/conf.d/small",
+        '--essential-hook=mkdir -p "$1"/etc/initramfs-tools/conf.d',
+        '--essential-hook=echo MODULES=list >"$1"/etc/initramfs-tools/conf.d/small',
     ]
     run([*arguments, SUITE, str(root)])
 

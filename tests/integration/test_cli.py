@@ -307,10 +307,9 @@ def test_an_unknown_method_is_refused(line: tuple[str, ...], capfd: Captured) ->
 
 def test_the_program_in_getopt_s_messages_is_that_of_the_call(tmp_path: Path) -> None:
     program = tmp_path / "my-agent"
-    program.write_text(f"#!{sys.executable}\nfrom qga.cli import main\nraise SystemExit(main())\n")
-    program.chmod(0o755)
+    program.write_text("from qga.cli import main\nraise SystemExit(main())\n")
     result = subprocess.run(
-        [program, "--x"], capture_output=True, text=True, check=False, timeout=20
+        [sys.executable, program, "--x"], capture_output=True, text=True, check=False, timeout=20
     )
     assert result.stderr == f"{program}: unrecognized option '--x'\n"
     assert result.stdout == f"Unknown option, try '{program} --help' for more information.\n"
