@@ -42,6 +42,7 @@ class Agent:
         self.loop = Loop()
         self.worker = Worker(self.loop)
         self.registry = self._load_commands()
+        self._warn_of_misspelt_blocks()
         self._channels = make_channels(self, config)
         self._stopped = False
 
@@ -95,6 +96,13 @@ class Agent:
         for group in discovery.discover(self.config.plugin_dir, self.log.error):
             self._add_group(registry, group)
         return registry
+
+    def _warn_of_misspelt_blocks(self) -> None:
+        """A name that blocks nothing may be meant for a command that is open now."""
+        blocked = {name for channel in self.config.channels for name in channel.block_rpcs}
+        for name in sorted(blocked):
+            if self.registry.get(name) is None:
+                self.log.warning(f"block-rpcs names {name}, which is no command of this agent")
 
     def _add_group(self, registry: Registry, group: type[CommandGroup]) -> None:
         try:

@@ -14,7 +14,7 @@ import sys
 from types import ModuleType
 from typing import Callable
 
-from qga.errors import PluginError
+from qga.errors import ConfigError, PluginError
 from qga.registry import CommandGroup
 
 ENTRY_POINTS = "qga.commands"
@@ -47,7 +47,13 @@ def _groups_in(module: ModuleType) -> list[type[CommandGroup]]:
 
 
 def _standard_groups() -> list[type[CommandGroup]]:
-    package = importlib.import_module("qga.commands")
+    try:
+        package = importlib.import_module("qga.commands")
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "qga is not installed, so its commands are not found: `pip install .` first, "
+            "or `pip install --editable .` to run it from its sources"
+        ) from None
     names = sorted(
         name[:-3]
         for folder in package.__path__
