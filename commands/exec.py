@@ -116,6 +116,8 @@ class Exec(CommandGroup):
 
     def _on_end(self, child: Child) -> None:
         """Keep the status for whoever asks, but not those of all children for ever."""
+        if self._children.get(child.pid) is not child:  # its pid is another one's by now
+            return
         self._finished[child.pid] = child.size
         while (
             len(self._finished) > MAX_FINISHED or sum(self._finished.values()) > MAX_FINISHED_BYTES

@@ -153,7 +153,7 @@ class Files(CommandGroup):
                 raise QgaError(f"failed to write to file: {error.strerror}") from error
         return {"count": written, "eof": False}
 
-    @command(access="unrestricted")
+    @command(access="unrestricted", blocking=True)
     def guest_file_seek(self, handle: int, offset: int, whence: GuestFileWhence) -> GuestFileSeek:
         """Set the position as lseek(2) does.
 
@@ -165,10 +165,12 @@ class Files(CommandGroup):
         file = self._file(handle)
         if whence not in _WHENCE:
             raise QgaError(f"invalid whence code {whence}")
-        try:
-            position = os.lseek(file.fd, offset, _WHENCE[whence])
-        except OSError as error:
-            raise QgaError(f"failed to seek file: {error.strerror}") from error
+        with file.lock:
+            self._file(handle)
+            try:
+                position = os.lseek(file.fd, offset, _WHENCE[whence])
+            except OSError as error:
+                raise QgaError(f"failed to seek file: {error.strerror}") from error
         return {"position": position, "eof": False}
 
     @command(access="unrestricted")

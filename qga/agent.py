@@ -39,7 +39,7 @@ class Agent:
         self.log = log
         self.state = State(config.statedir)
         self.frozen = self.state.frozen
-        self.loop = Loop()
+        self.loop = Loop(lambda error: self.log_fault("the loop", error))
         self.worker = Worker(self.loop)
         self.registry = self._load_commands()
         self._warn_of_misspelt_blocks()
@@ -88,8 +88,22 @@ class Agent:
         if isinstance(error, OSError) and error.strerror:
             where = f" '{error.filename}'" if error.filename else ""
             return QgaError(f"{name} failed{where}: {error.strerror}")
-        self._log_fault(name, error)
-        return QgaError(f"{name} failed: {type(error).__name__}: {error}")
+        self.log_fault(name, error)
+        try:
+            reason = f"{type(error).__name__}: {error}"
+        except Exception:  # of its own __str__
+            reason = type(error).__name__
+        return QgaError(f"{name} failed: {reason}")
+
+    def log_fault(self, name: str, error: BaseException) -> None:
+        """Log what should not have happened; never fails itself."""
+        try:
+            from traceback import format_exception
+
+            trace = "".join(format_exception(type(error), error, error.__traceback__))
+        except Exception:  # no descriptor or memory left for it
+            trace = type(error).__name__
+        self.log.error(f"{name} failed by a fault of its own: {trace}")
 
     def _load_commands(self) -> Registry:
         registry = Registry()
@@ -110,7 +124,7 @@ class Agent:
         except PluginError as error:
             self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
         except Exception as error:
-            self._log_fault(f"{group.__module__}.{group.__name__}", error)
+            self.log_fault(f"{group.__module__}.{group.__name__}", error)
 
     def _notify_groups(self, notify: Callable[[CommandGroup], None]) -> None:
         """Call a life-cycle method of each group; one that fails harms no other."""
@@ -118,13 +132,7 @@ class Agent:
             try:
                 notify(group)
             except Exception as error:
-                self._log_fault(type(group).__name__, error)
-
-    def _log_fault(self, name: str, error: BaseException) -> None:
-        from traceback import format_exception
-
-        trace = "".join(format_exception(type(error), error, error.__traceback__))
-        self.log.error(f"{name} failed by a fault of its own: {trace}")
+                self.log_fault(type(group).__name__, error)
 
     def _open_channel(self, channel: Channel) -> None:
         complained = False

@@ -25,6 +25,7 @@ GRACE = 1.0
 """Seconds that open pipes hold the status back after the child has ended."""
 
 _READ_SIZE = 64 * 1024
+_UNKNOWN_STATUS = 255
 _NOTHING: Mapping[str, tuple[int, ...]] = {}
 
 
@@ -169,8 +170,7 @@ class Child:
     def _on_exit(self, _events: int) -> None:
         self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
-        _, status = os.waitpid(self.pid, 0)
-        self._code = os.waitstatus_to_exitcode(status)
+        self._code = _wait(self.pid)
         for capture in self.captures.values():
             capture.read_at_hand()
         self._end_if_all_closed()
@@ -187,6 +187,14 @@ class Child:
             for capture in self.captures.values():
                 capture.drop_the_rest()
             self._on_end(self)
+
+
+def _wait(pid: int) -> int:
+    """Exit code of a child that has ended, or minus the number of the signal."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:  # somebody else in this process has waited for it
+        return _UNKNOWN_STATUS
 
 
 def _open_pidfd(pid: int) -> int:

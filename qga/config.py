@@ -209,7 +209,12 @@ def _with_path(layer: Layer) -> Layer:
 
 def _absolute(path: str) -> str:
     """A daemon's working folder is /, and a dumped configuration may be read from anywhere."""
-    return path if path.startswith("/") else f"{os.getcwd()}/{path}"
+    if path.startswith("/"):
+        return path
+    try:
+        return f"{os.getcwd()}/{path}"
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: give a full path, for the working folder is gone") from None
 
 
 def _more_channels(

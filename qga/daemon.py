@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING
 from qga.agent import Agent
 from qga.errors import ChannelError
 from qga.log import Log
-from qga.spawn import keep_descriptors
 from qga.state import State, StateError
 from qga.version import INTERFACE_VERSION, __version__
 
@@ -74,7 +74,6 @@ def complain(log: Log, *texts: str) -> None:
 
 
 def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
-    keep_descriptors()
     with ExitStack() as cleanup:
         agent = Agent(config, log)
         signals = Signals(agent, log)
@@ -105,12 +104,12 @@ class PidFile:
         while not self._is_at_path(fd):  # its owner removed it between our open and our lock
             os.close(fd)
             fd = self._open_and_lock()
-        self._fd = fd
         try:
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())
         except OSError as error:
             raise PidFileError(f"Could not write '{self._path}': {error.strerror}") from None
+        self._fd = fd
 
     def release(self) -> None:
         """Remove the file, if it was acquired."""
@@ -123,9 +122,12 @@ class PidFile:
 
     def _open_and_lock(self) -> int:
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
         except OSError as error:
             raise PidFileError(f"Could not create '{self._path}': {error.strerror}") from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise PidFileError(f"Could not create '{self._path}': it is no regular file")
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -174,23 +176,28 @@ class Signals:
         self._read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
         os.set_blocking(self._write_fd, False)
-        self._old_wakeup_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        # A handler must exist for the number to be written to the pipe; it has nothing to do.
-        self._old_handlers = {
-            number: signal.signal(number, lambda *_: None) for number in self.HANDLED
-        }
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in self.HANDLED:
+            # A handler must exist for the number to be written to the pipe; it has nothing to do.
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no child could be waited for
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.HANDLED)
         agent.loop.watch(self._read_fd, self._take_signals)
 
     def close(self) -> None:
-        """Give the signals back; to be done when the loop is closed."""
-        for number, handler in self._old_handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._old_wakeup_fd)
+        """Ignore the signals from now on: the process ends, and nothing is to cut that short."""
+        for number in self.HANDLED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
         os.close(self._read_fd)
         os.close(self._write_fd)
 
     def _take_signals(self, _events: int) -> None:
-        for number in os.read(self._read_fd, 4096):
+        try:
+            numbers = os.read(self._read_fd, 4096)
+        except BlockingIOError:  # who may read /proc/PID/fd has read it
+            return
+        for number in numbers:
             if number == signal.SIGHUP:
                 self._log.reopen()
             elif number in (signal.SIGTERM, signal.SIGINT) and not self._agent.frozen:

@@ -148,6 +148,8 @@ def _load_file(path: str, name: str) -> ModuleType:
 def _refuse_if_writable(path: str) -> None:
     """Raise PluginError when others than root or the agent's user could have written `path`."""
     status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise PluginError(f"{path} is neither a file nor a folder")
     if status.st_uid not in (0, os.geteuid()):
         raise PluginError(f"{path} belongs to uid {status.st_uid}; it must belong to root")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

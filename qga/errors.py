@@ -22,7 +22,7 @@ class QgaError(Exception):
 
     def __init__(self, desc: str) -> None:
         super().__init__(desc)
-        self.desc = desc
+        self.desc = str(desc)
 
 
 class CommandNotFound(QgaError):

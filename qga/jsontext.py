@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from json import JSONDecoder
 from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
-from math import isinf
+from math import isfinite, isinf
 from typing import Any
 
 from qga import lexer
@@ -24,6 +24,8 @@ MAX_DEPTH = 1024
 """Levels of nesting (QEMU's limit)."""
 
 _MAX_MESSAGE = 1023  # characters of an error's text, in QEMU's parser
+
+_MAX_STRAY = 64 * 1024  # bytes of a stray token that are shown
 
 _REPLACEMENT = "\ufffd"
 _NONCHARACTER = re.compile(
@@ -45,7 +47,7 @@ def parse_error(text: str) -> QgaError:
 
 def stray(token: bytes) -> QgaError:
     """The error for a token that cannot go on; shown up to a NUL, as C shows a string."""
-    shown = decode_leniently(token.split(b"\0", 1)[0])
+    shown = decode_leniently(token[:_MAX_STRAY].split(b"\0", 1)[0])
     return QgaError(f"JSON parse error, stray '{shown}'")
 
 
@@ -105,19 +107,29 @@ read_plainly = JSONDecoder(
 """`read_plainly(text, position)` reads a value that begins at `position`: (value, end).
 
 Raises ValueError, or RecursionError for about a thousand levels, where QEMU may read the text
-otherwise. `text` must be ASCII and `is_plain`.
+otherwise. `text` must be without the traps of `is_plain`, and without noncharacters.
 """
 
 _BACKSLASH = ord("\\")
-_UNICODE_TRAP = re.compile(rb"\\u(?:[dD][89a-fA-F]|[fF][dDfF])")
+_UNICODE_TRAP = re.compile(
+    rb"\\\\u"  # an escaped backslash, behind which the others would see an escape
+    rb"|\\u[fF][dDfF]"
+    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+    rb"|\\u[dD][fF][fF][efEF]"
+)
 
 
 def is_plain(raw: bytes | bytearray) -> bool:
-    """Whether Python's reader reads all strings in `raw` as QEMU does.
+    """Whether Python's reader reads all strings in `raw` as QEMU does, and it is ASCII.
 
-    Not so with escaped surrogates and noncharacters, and with bytes beyond ASCII.
+    Not so with escapes that make half a pair of surrogates, or a noncharacter.
     """
-    return raw.isascii() and not (_BACKSLASH in raw and _UNICODE_TRAP.search(raw))
+    return raw.isascii() and not _has_trap(raw)
+
+
+def _has_trap(raw: bytes | bytearray) -> bool:
+    return _BACKSLASH in raw and _UNICODE_TRAP.search(raw) is not None
 
 
 def may_be_too_deep(raw: bytes) -> bool:
@@ -130,14 +142,14 @@ def read(raw: bytes | bytearray) -> Any:
 
     Raises QgaError with QEMU's words.
     """
-    if is_plain(raw):
-        try:
-            value, end = read_plainly(raw.decode("ascii"), 0)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            if end == len(raw):
+    try:
+        text = raw.decode()
+        if not _has_trap(raw) and (raw.isascii() or not _NONCHARACTER.search(text)):
+            value, end = read_plainly(text, 0)
+            if end == len(text):
                 return value
+    except (ValueError, RecursionError):
+        pass
     return parse(bytes(raw))
 
 
@@ -298,12 +310,13 @@ def _refuse(value: Any) -> None:
 
 # What JSONEncoder.encode makes anew for each value.
 _make_chunks = c_make_encoder(
-    None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True
+    None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, False
 )
 
 
 _ESCAPED = re.compile(
-    r"\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\u(?P<unit>[0-9a-f]{4})|\\.|\x7f"
+    r"(?P<same>(?:\\u[0-9]{4}|\\[^u]){1,1000})"
+    r"|\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\u(?P<unit>[0-9a-f]{4})|\x7f"
 )
 
 # Half a pair, which stands for a byte of a file's name that is no UTF-8, and noncharacters.
@@ -319,11 +332,13 @@ def write(value: Any) -> str:
 
 
 def _as_qemu_escapes(match: re.Match[str]) -> str:
+    if match["same"]:
+        return match[0]
     if match["pair"]:
         return match[0].upper().replace("U", "u")
     if match["unit"]:
         return r"\uFFFD" if _NO_CHARACTER.match(match["unit"]) else r"\u" + match["unit"].upper()
-    return r"\u007F" if match[0] == "\x7f" else match[0]
+    return r"\u007F"
 
 
 def write_exactly(value: Any) -> str:
@@ -339,10 +354,16 @@ def write_exactly(value: Any) -> str:
         elif type(item) is dict:
             stack += _reversed_dict(item)
         elif type(item) is float or (type(item) is int and not -(2**63) <= item < 2**64):
-            text.append(f"{item:.17g}")
+            text.append(_write_double(item))
         else:
             text.append(write(item))
     return "".join(text)
+
+
+def _write_double(number: float) -> str:
+    if not isfinite(number):
+        raise ValueError(f"{number} cannot be said in JSON")
+    return f"{number:.17g}"
 
 
 class _Punctuation(str):

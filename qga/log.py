@@ -26,6 +26,7 @@ ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7
 LEVELS = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug"}
 
 _STDERR = 2
+_ATOMIC = 4096  # PIPE_BUF: a pipe that has room for anything has room for that much
 
 # Control characters, line and paragraph separators, and the marks that reorder text on a terminal.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -48,7 +49,9 @@ class StderrSink:
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
         text += _suffix(fields)
         line = f"<{priority}>{text}" if self._in_service else _plain(priority, text)
-        os.write(_STDERR, _encode(line + "\n"))
+        if not _has_room(_STDERR):
+            raise BlockingIOError("nobody reads standard error")
+        os.write(_STDERR, _encode(line)[: _ATOMIC - 1] + b"\n")
 
     def reopen(self) -> None:
         pass
@@ -72,7 +75,8 @@ class FileSink:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK  # it may be a FIFO
+        self._fd = os.open(self._path, flags, 0o666)
 
 
 class JournalSink:
@@ -212,6 +216,15 @@ def _stderr_is_journal() -> bool:
     except OSError:
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _has_room(fd: int) -> bool:
+    """Whether _ATOMIC bytes can be written without waiting for whoever reads a pipe."""
+    from select import POLLOUT, poll
+
+    poller = poll()
+    poller.register(fd, POLLOUT)
+    return bool(poller.poll(0))
 
 
 def _suffix(fields: dict[str, str]) -> str:

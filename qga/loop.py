@@ -38,8 +38,15 @@ class Timer:
         self.callback = None
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 class Loop:
-    def __init__(self) -> None:
+    """on_fault: told of an exception of a callback, so that it does not end the loop."""
+
+    def __init__(self, on_fault: Callable[[Exception], None] = _raise) -> None:
+        self._on_fault = on_fault
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         # Descriptors that an earlier callback of the same poll has closed: what was seen of
@@ -89,8 +96,13 @@ class Loop:
             happened = poll(self._time_to_next_timer())
             self._forgotten.clear()
             for fd, events in happened:
-                if fd not in self._forgotten:
+                if fd in self._forgotten:
+                    continue
+                try:
                     callbacks[fd](events)
+                except Exception as error:
+                    self.unwatch(fd)  # it would fail again, and again at once
+                    self._on_fault(error)
             if self._timers:
                 self._run_timers()
 
@@ -116,9 +128,18 @@ class Loop:
         while self._timers and self._timers[0].when <= now:
             callback = heapq.heappop(self._timers).callback
             if callback is not None:
-                callback()
+                self._call(callback)
 
     def _run_posts(self, _events: int) -> None:
-        os.read(self._wake_read, 4096)
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:  # who may read /proc/PID/fd has read it
+            pass
         for _ in range(len(self._posts)):
-            self._posts.popleft()()
+            self._call(self._posts.popleft())
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            self._on_fault(error)

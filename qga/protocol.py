@@ -196,7 +196,8 @@ def _event(raw: bytearray) -> Event:
     try:
         return _request(jsontext.read(raw))
     except QgaError as error:
-        return Fault(error)
+        # Without its traceback, which would keep the message alive through a cycle of frames.
+        return Fault(type(error)(error.desc))
 
 
 def _request(value: Any) -> Event:
@@ -264,5 +265,15 @@ def _encode_with_payload(result: dict[str, Any], id: Any) -> list[Part]:
 def _encode_id(id: Any) -> str:
     if id is ABSENT:
         return ""
-    write = jsontext.write if type(id) is str else jsontext.write_exactly
-    return f', "id": {write(id)}'
+    return f', "id": {_write_id(id)}'
+
+
+def _write_id(id: Any) -> str:
+    """Any JSON value, quickly where it holds no floats: those have a point or an exponent."""
+    try:
+        text = jsontext.write(id)
+        if type(id) in (str, int) or ("." not in text and "e" not in text):
+            return text
+    except (ValueError, RecursionError):  # a double for JSON's inf, or very deep
+        pass
+    return jsontext.write_exactly(id)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from errno import ECONNABORTED
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -52,7 +53,7 @@ MAX_INPUT = 64 * 1024 * 1024
 PATIENCE = 1.0
 """Seconds that a sync waits for a command that is running."""
 
-_ROUNDS = 16  # reads in a row before other connections have their turn
+_TURN = 0.01  # seconds of reading in a row before other connections have theirs
 
 # Edge-triggered: a virtio port whose host side is closed reports a hang-up for ever. Waiting
 # for room to write only when there was none: else each reply collected would wake the loop.
@@ -137,13 +138,18 @@ class Session:
 
     def _proceed(self) -> None:
         """Carry out, answer and read as far as it goes."""
-        for _ in range(_ROUNDS):
+        try:
             self._serve()
-            if self._closed or not self._readable or self._is_full():
-                break
-            self._read()
-        else:
-            self._agent.loop.post(self._proceed)
+            end_of_turn = time.monotonic() + _TURN
+            while self._readable and not self._closed and not self._is_full():
+                if time.monotonic() > end_of_turn:
+                    self._agent.loop.post(self._proceed)
+                    return
+                self._read()
+                self._serve()
+        except Exception as error:  # memory, most likely; others must not suffer
+            self._agent.log_fault(f"a connection of channel {self.caller.channel}", error)
+            self._end(OSError(ECONNABORTED, os.strerror(ECONNABORTED)))
         if self._peer_gone and not self._outlives_peer:
             self._end_when_done()
 
@@ -194,7 +200,8 @@ class Session:
         What was read is carried out all the same; a command that hangs holds no place.
         """
         unanswered = self._requests or self._running or self._output.size
-        if not self._readable and (self._unheard or not unanswered):
+        all_read = not self._readable or self._is_full()
+        if all_read and (self._unheard or not unanswered):
             self._end(None)
 
     def _end(self, error: OSError | None) -> None:
@@ -233,7 +240,7 @@ class Session:
                 self._run(command, arguments, request_id)
                 return
             self._reply(command, command.handler(**arguments), request_id)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # also what a plugin should not raise
             self._refuse(name, error, request_id)
 
     def _reply(self, command: Command, result: Any, id: Any) -> None:
@@ -266,11 +273,12 @@ class Session:
             return
         self._running = None
         try:
-            if error is not None:
-                raise error
-            self._reply(running.command, result, running.id)
-        except (Exception, SystemExit) as failure:
-            self._refuse(running.command.name, failure, running.id)
+            if error is None:
+                self._reply(running.command, result, running.id)
+        except Exception as unwritable:
+            error = unwritable
+        if error is not None:
+            self._refuse(running.command.name, error, running.id)
         self._proceed()
 
     def _overtakes(self, event: Event) -> bool:

@@ -1,16 +1,18 @@
-"""Starting a program, by posix_spawn(3): no copy of the agent's memory is made.
+"""Starting a program.
 
 A child has its own session, default signal dispositions, and no descriptors but the three
 standard ones.
+
+By subprocess, and by fork(2) where that would choose vfork(2): exec of a file on a dead mount
+may wait for ever, and with vfork all of the agent would wait with it, for CPython holds its
+global lock meanwhile.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
-import signal
 from collections.abc import Iterator, Mapping
-from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
+from errno import ENOENT, ENOEXEC
 
 from qga.payload import c_string
 
@@ -20,8 +22,6 @@ _OF_THE_SERVICE = frozenset(
     b"INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES LISTEN_FDS LISTEN_PID MANAGERPID "
     b"NOTIFY_SOCKET SYSTEMD_EXEC_PID WATCHDOG_PID WATCHDOG_USEC".split()
 )  # what a service manager tells the agent and nobody else
-
-_IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 
 
 def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, int]) -> int:
@@ -33,41 +33,20 @@ def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, 
     environment: `NAME=value` each; None for the agent's own.
     streams: our descriptor for its 0, 1 or 2; /dev/null where there is none.
     """
-    variables: Mapping[bytes, bytes] = (
-        own_environment() if environment is None else _Entries(environment)
-    )
+    variables = own_environment() if environment is None else Entries(environment)
     arguments = [c_string(argument) for argument in argv]
     if not arguments[0]:
-        raise OSError(ENOENT, os.strerror(ENOENT))
-    if b"/" in arguments[0]:
-        return _spawn_file(arguments[0], arguments, variables, streams)
-    error = OSError(ENOENT, os.strerror(ENOENT))
-    for folder in variables.get(b"PATH", _DEFAULT_PATH).split(b":"):
-        try:
-            file = folder + b"/" + arguments[0] if folder else arguments[0]
-            return _spawn_file(file, arguments, variables, streams)
-        except OSError as failure:
-            if failure.errno not in (ENOENT, ENOTDIR, EACCES):
-                raise
-            if failure.errno == EACCES:  # said only when no later one can be run
-                error = failure
-    raise error
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    try:
+        return _start(arguments, variables, streams)
+    except OSError as error:
+        if error.errno != ENOEXEC:
+            raise
+    script = _find(arguments[0], variables)
+    return _start([b"/bin/sh", script, *arguments[1:]], variables, streams)
 
 
-def keep_descriptors() -> None:
-    """Pass on none of the descriptors that the agent itself was started with.
-
-    Those that it opens are its own by themselves (PEP 446).
-    """
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            try:
-                os.set_inheritable(int(name), False)
-            except OSError:  # closed since, as that of the listing
-                pass
-
-
-def own_environment() -> dict[bytes, bytes]:
+def own_environment() -> Mapping[bytes, bytes]:
     """The agent's environment as its children have it.
 
     Without what is between the agent and its service manager; with HOME, USER, LOGNAME and
@@ -76,18 +55,26 @@ def own_environment() -> dict[bytes, bytes]:
     variables = {name: value for name, value in os.environb.items() if name not in _OF_THE_SERVICE}
     variables.setdefault(b"PATH", _DEFAULT_PATH)
     if not {b"HOME", b"USER", b"LOGNAME"} <= variables.keys():
-        account = pwd.getpwuid(os.geteuid())
-        variables.setdefault(b"HOME", os.fsencode(account.pw_dir))
-        variables.setdefault(b"USER", os.fsencode(account.pw_name))
-        variables.setdefault(b"LOGNAME", os.fsencode(account.pw_name))
+        for name, value in _account().items():
+            variables.setdefault(name, value)
     return variables
 
 
-class _Entries(Mapping[bytes, bytes]):
+def _account() -> dict[bytes, bytes]:
+    from pwd import getpwuid
+
+    try:
+        account = getpwuid(os.geteuid())
+    except KeyError:  # the user has no entry, or it cannot be read now
+        return {}
+    name = os.fsencode(account.pw_name)
+    return {b"HOME": os.fsencode(account.pw_dir), b"USER": name, b"LOGNAME": name}
+
+
+class Entries(Mapping[bytes, bytes]):
     """`NAME=value` entries as they are, in their order, also two of one name.
 
-    What posix_spawn cannot pass, and no program could look up, is left out: entries without a
-    name or without `=`.
+    What no program could look up is left out: entries without a name or without `=`.
     """
 
     def __init__(self, entries: list[str]) -> None:
@@ -103,37 +90,26 @@ class _Entries(Mapping[bytes, bytes]):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def keys(self) -> list[bytes]:  # type: ignore[override]
-        return [name for name, _ in self._pairs]
-
-    def values(self) -> list[bytes]:  # type: ignore[override]
-        return [value for _, value in self._pairs]
+    def items(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
+        return self._pairs
 
 
-def _spawn_file(
-    path: bytes, argv: list[bytes], variables: Mapping[bytes, bytes], streams: Mapping[int, int]
-) -> int:
-    actions = [
-        (os.POSIX_SPAWN_DUP2, streams[fd], fd)
-        if fd in streams
-        else (os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0)
-        for fd in (0, 1, 2)
-    ]
+def _start(argv: list[bytes], variables: Mapping[bytes, bytes], streams: Mapping[int, int]) -> int:
+    import subprocess
 
-    def start(file: bytes, arguments: list[bytes]) -> int:
-        return os.posix_spawn(
-            file,
-            arguments,
-            variables,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=[],
-            setsigdef=_IGNORED_BY_PYTHON,
-        )
+    subprocess._USE_VFORK = False  # type: ignore[attr-defined]  # documented since 3.11
+    stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
+    child = subprocess.Popen(
+        argv, env=variables, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+    )
+    child.returncode = 0  # it is not Popen's to wait for
+    return child.pid
 
-    try:
-        return start(path, argv)
-    except OSError as error:
-        if error.errno != ENOEXEC:
-            raise
-    return start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]])
+
+def _find(name: bytes, variables: Mapping[bytes, bytes]) -> bytes:
+    """The file that a name stands for."""
+    if b"/" not in name:
+        for folder in variables.get(b"PATH", _DEFAULT_PATH).split(b":"):
+            if os.access(os.path.join(folder, name), os.X_OK):
+                return os.path.join(folder, name)
+    return name

@@ -16,6 +16,7 @@ from qga import keyfile
 from qga.errors import QgaError
 
 FIRST_HANDLE = 1000
+_MOST_DIGITS = 18  # of a handle, which must be an int64 on the wire
 
 
 class StateError(Exception):
@@ -85,7 +86,9 @@ class State:
 
     def _load(self) -> int:
         try:
-            with open(self._path, encoding="utf-8", errors="replace", newline="") as file:
+            # Non-blocking, for it may be a FIFO.
+            fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+            with open(fd, encoding="utf-8", errors="replace", newline="") as file:
                 return _parse_counter(file.read())
         except FileNotFoundError:
             return self._create()
@@ -122,7 +125,8 @@ def _parse_counter(text: str) -> int:
     if entry is None:
         return FIRST_HANDLE
     digits = entry.raw.strip()
-    return int(digits) if digits.isascii() and digits.isdecimal() else 0
+    is_number = digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS
+    return int(digits) if is_number else 0
 
 
 def _reason(error: OSError | keyfile.KeyFileError) -> str:

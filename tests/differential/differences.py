@@ -163,11 +163,6 @@ DIFFERENCES = [
         [STARTED, printed(f"{USER.pw_dir} {USER.pw_name} {USER.pw_name}\n")],
     ),
     Difference(
-        ["exec: signals"],
-        "posix_spawn of the C library leaves its two internal signals, 32 and 33, ignored.",
-        [STARTED, printed("SigBlk:\t0000000000000000\nSigIgn:\t0000000180000000\n")],
-    ),
-    Difference(
         ["open a new file"],
         "A new file is not writable for everybody.",
         {b"new 0666 new\n": b"new 0644 new\n"},

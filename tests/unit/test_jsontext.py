@@ -139,9 +139,10 @@ def test_the_text_of_an_error_is_cut_to_1023_characters() -> None:
     assert parse_error(b"a" * 1005) == "invalid keyword '" + "a" * 1005 + "'"
 
 
-def test_a_stray_token_is_not_cut_but_ends_at_a_nul() -> None:
+def test_a_stray_token_is_shown_up_to_a_nul_or_64_kib() -> None:
     assert jsontext.stray(b'"' + b"a" * 5000).desc.endswith("a'")
     assert len(jsontext.stray(b'"' + b"a" * 5000).desc) > 5000
+    assert len(jsontext.stray(b'"' + b"a" * 100_000).desc) < 66_000
     assert jsontext.stray(b'"ab\0').desc == "JSON parse error, stray '\"ab'"
     assert jsontext.stray(b"\0").desc == "JSON parse error, stray ''"
 
