@@ -198,3 +198,42 @@ def test_stopping_lets_the_events_at_hand_have_their_turn(
     loop.post(loop.stop)
     loop.run()
     assert seen == ["read"]
+
+
+def test_a_callback_that_fails_ends_neither_the_loop_nor_its_siblings() -> None:
+    faults: list[Exception] = []
+    loop = Loop(faults.append)
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"x")
+
+    def fail(_events: int = 0) -> None:
+        raise ValueError("of the callback")
+
+    loop.watch(read_end, fail)
+    loop.post(fail)
+    loop.call_later(0, fail)
+    loop.call_later(0.05, loop.stop)
+    loop.run()
+    assert [str(fault) for fault in faults] == ["of the callback"] * 3
+    os.close(read_end)
+    os.close(write_end)
+    loop.close()
+
+
+def test_a_wake_up_that_somebody_else_has_read_is_one_all_the_same() -> None:
+    loop = Loop()
+    done: list[str] = []
+
+    def finish() -> None:
+        done.append("finished")
+        loop.stop()
+
+    def post_and_steal() -> None:
+        loop.post(finish)
+        os.read(loop._wake_read, 1)
+        loop._run_posts(0)
+
+    loop.call_later(0, post_and_steal)
+    loop.run()
+    assert done == ["finished"]
+    loop.close()

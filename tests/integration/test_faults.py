@@ -1,0 +1,237 @@
+"""What must not end the agent, hold it up, or stay in its memory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.agent_process import (
+    AgentProcess,
+    Client,
+    listening,
+    refused_start,
+    request,
+    wait_for,
+)
+from tests.integration.gates import Gate, with_gates
+
+MB = 1024 * 1024
+
+RAISERS = '''
+import asyncio
+from qga import CommandGroup, QgaError, command
+
+class Unsayable(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+class Raisers(CommandGroup):
+    """Commands that raise what they should not."""
+
+    @command()
+    def qga_interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    @command(blocking=True)
+    def qga_interrupt_on_a_thread(self) -> None:
+        raise KeyboardInterrupt
+
+    @command()
+    def qga_cancel(self) -> None:
+        raise asyncio.CancelledError
+
+    @command(blocking=True)
+    def qga_cancel_on_a_thread(self) -> None:
+        raise asyncio.CancelledError
+
+    @command()
+    def qga_no_text(self) -> None:
+        raise QgaError(ValueError("not a text"))
+
+    @command(blocking=True)
+    def qga_unsayable(self) -> None:
+        raise Unsayable
+
+    @command()
+    def qga_not_a_number(self) -> float:
+        return float("nan")
+
+    @command()
+    def qga_infinite(self) -> list:
+        return [float("inf")]
+'''
+
+
+@contextmanager
+def with_raisers(folder: Path, **how: Any) -> Iterator[AgentProcess]:
+    plugins = folder / "plugins"
+    plugins.mkdir(mode=0o755)
+    (plugins / "raisers.py").write_text(RAISERS)
+    (plugins / "raisers.py").chmod(0o644)
+    with listening(folder, config=f"[general]\nplugin-dir={plugins}\n", **how) as agent:
+        yield agent
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("qga-interrupt", "KeyboardInterrupt"),
+        ("qga-interrupt-on-a-thread", "KeyboardInterrupt"),
+        ("qga-cancel", "CancelledError"),
+        ("qga-cancel-on-a-thread", "CancelledError"),
+        ("qga-no-text", "not a text"),
+        ("qga-unsayable", "Unsayable"),
+        ("qga-not-a-number", "ValueError"),
+        ("qga-infinite", "failed"),
+    ],
+)
+def test_whatever_a_plugin_raises_is_an_error_reply(
+    tmp_path: Path, command: str, reason: str
+) -> None:
+    with with_raisers(tmp_path) as agent, agent.connect() as client:
+        assert reason in client.refusal(command)
+        assert client.call("guest-ping") == {}
+
+
+def test_children_are_waited_for_where_the_starter_ignored_them(tmp_path: Path) -> None:
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    launcher = [sys.executable, "-c", f"{ignoring}; os.execv(sys.argv[1], sys.argv[1:])"]
+    with listening(tmp_path, launcher=launcher) as agent, agent.connect() as client:
+        pid = client.call("guest-exec", path="sh", arg=["-c", "exit 7"])["pid"]
+        status = wait_for(lambda: finished(client, pid), "the end of the child")
+        assert status["exitcode"] == 7
+
+
+def finished(client: Client, pid: int) -> dict[str, object] | None:
+    status: dict[str, object] = client.call("guest-exec-status", pid=pid)
+    return status if status["exited"] else None
+
+
+def test_a_program_that_takes_long_to_start_holds_nobody_up(tmp_path: Path) -> None:
+    """exec(2) of a file under a write lease waits until the lease is given up."""
+    program = tmp_path / "leased"
+    program.write_text("#!/bin/sh\nexit 5\n")
+    program.chmod(0o755)
+    previous = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        with (
+            listening(tmp_path) as agent,
+            agent.connect() as waiting,
+            agent.connect() as other,
+            program.open("r") as lease,
+        ):
+            fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            waiting.send(request("guest-exec", path=str(program)))
+            wait_for(lambda: is_breaking(lease.fileno()), "the lease is asked back")
+            assert other.call("guest-ping") == {}
+            assert not waiting.has_data()
+            fcntl.fcntl(lease, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            pid = waiting.result()["pid"]
+            status = wait_for(lambda: finished(waiting, pid), "the end of the program")
+            assert status["exitcode"] == 5
+    finally:
+        signal.signal(signal.SIGIO, previous)
+
+
+def is_breaking(fd: int) -> bool:
+    """Whether somebody waits for the write lease on `fd`: its target is less by now."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_WRLCK
+
+
+def test_standard_error_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    unread = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    launcher = ["sh", "-c", 'exec "$@" 2>"$0"', str(pipe)]
+    try:
+        with with_raisers(tmp_path, launcher=launcher) as agent, agent.connect() as client:
+            for _ in range(300):  # each logs a traceback
+                assert "KeyboardInterrupt" in client.refusal("qga-interrupt")
+            assert agent.stop() == 0
+    finally:
+        os.close(unread)
+
+
+def test_requests_that_fail_do_not_stay_in_memory(tmp_path: Path) -> None:
+    big = "a" * (20 * MB)
+    failing = [
+        f'{{"execute":"guest-ping","id":nonsense,"arguments":"{big}"}}\n'.encode(),
+        f'{{"execute":"guest-ping","id":"\\x","arguments":"{big}"}}\n'.encode(),
+        request("guest-exec", path="/does/not/exist", input_data=big),
+        request("guest-file-write", handle=1, buf_b64=big),
+        request("guest-exec", path="true", input_data=big + "!"),
+    ]
+    with listening(tmp_path) as agent, agent.connect() as client:
+        for message in failing:
+            client.send(message)
+            assert "error" in client.reply()
+        before = agent.memory("VmRSS")
+        for message in failing * 2:
+            client.send(message)
+            assert "error" in client.reply()
+        assert agent.memory("VmRSS") < before + 10 * MB
+
+
+def test_a_client_that_left_much_behind_a_command_that_hangs_takes_no_place(
+    tmp_path: Path,
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    with with_gates(tmp_path, "max-clients=2\n") as agent:
+        for _ in range(2):
+            with agent.connect() as client:
+                client.send(gate.request + request("guest-ping") * 5000)
+        gate.wait_until_reached()
+        with agent.connect() as client:
+            assert client.call("guest-ping") == {}
+        gate.open_for_all()
+
+
+def test_a_second_signal_does_not_cut_the_end_short(tmp_path: Path) -> None:
+    with listening(tmp_path) as agent:
+        until = time.monotonic() + 10
+        while agent.process.poll() is None and time.monotonic() < until:
+            agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(10) == 0
+        assert not agent.path.exists()
+
+
+def test_a_signal_that_the_starter_blocked_ends_it_all_the_same(tmp_path: Path) -> None:
+    blocking = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {15})"
+    launcher = [sys.executable, "-c", f"{blocking}; os.execv(sys.argv[1], sys.argv[1:])"]
+    with listening(tmp_path, launcher=launcher) as agent:
+        assert agent.stop() == 0
+
+
+def test_a_pid_file_that_is_no_file_stays_as_it_is(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert "it is no regular file" in refused_start(tmp_path, "-f", str(fifo))
+    assert fifo.is_fifo()
+
+
+def test_a_state_file_that_is_a_fifo_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "qga.state")
+    with listening(tmp_path) as agent, agent.connect() as client:
+        assert client.call("guest-ping") == {}
+
+
+def test_a_log_file_that_is_a_fifo_without_a_reader_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    assert "No such device or address" in refused_start(tmp_path, "-l", str(tmp_path / "log"))
+
+
+def test_a_plugin_that_is_a_fifo_is_left_out(tmp_path: Path) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir(mode=0o755)
+    os.mkfifo(plugins / "odd.py", 0o644)
+    with listening(tmp_path, config=f"[general]\nplugin-dir={plugins}\n") as agent:
+        agent.wait_for_log("odd.py is neither a file nor a folder")
