@@ -42,7 +42,7 @@ class Agent:
         self.loop = Loop(lambda error: self.log_fault("the loop", error))
         self.worker = Worker(self.loop)
         self.registry = self._load_commands()
-        self._warn_of_misspelt_blocks()
+        self._warn_of_unknown_names()
         self._channels = make_channels(self, config)
         self._stopped = False
 
@@ -103,7 +103,9 @@ class Agent:
             trace = "".join(format_exception(type(error), error, error.__traceback__))
         except Exception:  # no descriptor or memory left for it
             trace = type(error).__name__
-        self.log.error(f"{name} failed by a fault of its own: {trace}")
+        self.log.error(f"{name} failed by a fault of its own:")
+        for line in trace.splitlines():
+            self.log.error(line)
 
     def _load_commands(self) -> Registry:
         registry = Registry()
@@ -111,16 +113,22 @@ class Agent:
             self._add_group(registry, group)
         return registry
 
-    def _warn_of_misspelt_blocks(self) -> None:
-        """A name that blocks nothing may be meant for a command that is open now."""
-        blocked = {name for channel in self.config.channels for name in channel.block_rpcs}
-        for name in sorted(blocked):
-            if self.registry.get(name) is None:
-                self.log.warning(f"block-rpcs names {name}, which is no command of this agent")
+    def _warn_of_unknown_names(self) -> None:
+        """A misspelt name leaves a command open that was to be blocked, or the other way round."""
+        channels = self.config.channels
+        lists = {
+            "block-rpcs": {name for channel in channels for name in channel.block_rpcs},
+            "allow-rpcs": {name for channel in channels for name in channel.allow_rpcs},
+        }
+        for key, names in lists.items():
+            for name in sorted(names):
+                if self.registry.get(name) is None:
+                    self.log.warning(f"{key} names {name}, which is no command of this agent")
 
     def _add_group(self, registry: Registry, group: type[CommandGroup]) -> None:
         try:
-            registry.add(group(self))
+            is_plugin = not group.__module__.startswith("qga.commands.")
+            registry.add(group(self), check=is_plugin)
         except PluginError as error:
             self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
         except Exception as error:

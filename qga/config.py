@@ -116,7 +116,7 @@ def parse_boolean(text: str) -> bool:
     try:
         return {"true": True, "1": True, "false": False, "0": False}[text.rstrip()]
     except KeyError:
-        raise ValueError(f"'{text}' is neither yes nor no; use true, false, 1 or 0") from None
+        raise ValueError(f"'{text}' is no boolean; use true, false, 1 or 0") from None
 
 
 def parse_positive(text: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, Optional, TypeVar, get_args
 
 from qga import schema
 from qga.errors import PluginError
@@ -66,6 +66,9 @@ def command(
     available: tells whether this guest can offer the command at all; where it cannot, the
         command is not registered.
     """
+    if access not in get_args(Access):
+        words = ", ".join(get_args(Access))
+        raise ValueError(f"access='{access}' is unknown; use one of {words}")
     traits = Traits(access, blocking, frozen, success_response, delimited, overtakes, available)
 
     def mark(handler: _Handler) -> _Handler:
@@ -183,8 +186,11 @@ class Registry:
     def __len__(self) -> int:
         return len(self._commands)
 
-    def add(self, group: CommandGroup) -> None:
-        """Take in a group whole, or raise PluginError and take nothing of it."""
+    def add(self, group: CommandGroup, check: bool = False) -> None:
+        """Take in a group whole, or raise PluginError and take nothing of it.
+
+        check: whether to read the signatures now, so that a fault in one is told at once.
+        """
         found = {}
         for name, attribute, traits in commands_of(type(group)):
             if traits.available is not None and not traits.available():
@@ -195,9 +201,18 @@ class Registry:
                 raise PluginError(
                     f"command {name} is defined twice: in {other.place} and in {entry.place}"
                 )
+            if check:
+                _check_signature(entry)
             found[name] = entry
         self._commands.update(found)
         self.groups.append(group)
+
+
+def _check_signature(entry: Command) -> None:
+    try:
+        entry.signature  # noqa: B018
+    except Exception as error:
+        raise PluginError(f"{entry.name} ({entry.place}): {error}") from error
 
 
 def command_names(groups: list[type[CommandGroup]]) -> list[str]:

@@ -102,6 +102,7 @@ class Session:
         self.fd = fd
         self.caller = caller
         self._agent = agent
+        self._verbose = agent.config.verbose
         self._on_end = on_end
         self._short_read_empties = short_read_empties
         self._outlives_peer = outlives_peer
@@ -230,6 +231,8 @@ class Session:
             self._output.append([encode_error(event.error, event.id)])
             return
         name, given, request_id = event
+        if self._verbose:
+            self._agent.log.debug(f"channel {self.caller.channel}: {name}")
         command = self._agent.registry.get(name)
         try:
             if command is None:
@@ -251,6 +254,8 @@ class Session:
     def _refuse(self, name: str, error: BaseException, id: Any) -> None:
         if not isinstance(error, QgaError):
             error = self._agent.report_fault(name, error)
+        if self._verbose:
+            self._agent.log.debug(f"channel {self.caller.channel}: {name}: {error.desc}")
         self._output.append([encode_error(error, id)])
 
     def _run(self, command: Command, arguments: dict[str, Any], id: Any) -> None:

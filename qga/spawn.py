@@ -3,20 +3,23 @@
 A child has its own session, default signal dispositions, and no descriptors but the three
 standard ones.
 
-By subprocess, and by fork(2) where that would choose vfork(2): exec of a file on a dead mount
-may wait for ever, and with vfork all of the agent would wait with it, for CPython holds its
-global lock meanwhile.
+By subprocess, which uses vfork(2): the agent's memory is not copied, but CPython holds its
+global lock until exec is done. So the program's file is read beforehand: where that waits, on
+a dead mount or for a lease, only this thread does.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
-from errno import ENOENT, ENOEXEC
+from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 
 from qga.payload import c_string
 
 _DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_FIRST_PAGE = 4096
 
 _OF_THE_SERVICE = frozenset(
     b"INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES LISTEN_FDS LISTEN_PID MANAGERPID "
@@ -35,15 +38,51 @@ def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, 
     """
     variables = own_environment() if environment is None else Entries(environment)
     arguments = [c_string(argument) for argument in argv]
-    if not arguments[0]:
-        raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    failure = FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    for path in _candidates(arguments[0], variables):
+        try:
+            return _start_file(path, arguments, variables, streams)
+        except OSError as error:
+            if b"/" in arguments[0] or error.errno not in (ENOENT, ENOTDIR, EACCES):
+                raise
+            if error.errno == EACCES:  # said only when no later one can be run
+                failure = error  # type: ignore[assignment]
+    raise failure
+
+
+def _candidates(name: bytes, variables: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """The files that a name may stand for."""
+    if b"/" in name:
+        yield name
+    elif name:
+        for folder in variables.get(b"PATH", _DEFAULT_PATH).split(b":"):
+            yield os.path.join(folder, name)
+
+
+def _start_file(
+    path: bytes, argv: list[bytes], variables: Mapping[bytes, bytes], streams: Mapping[int, int]
+) -> int:
+    _read_beforehand(path)
     try:
-        return _start(arguments, variables, streams)
+        return _start(path, argv, variables, streams)
     except OSError as error:
         if error.errno != ENOEXEC:
             raise
-    script = _find(arguments[0], variables)
-    return _start([b"/bin/sh", script, *arguments[1:]], variables, streams)
+    return _start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], variables, streams)
+
+
+def _read_beforehand(path: bytes) -> None:
+    """Wait here for what exec would wait for. OSError when there is no such file."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # exec will refuse it
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except PermissionError:  # it may be run all the same
+        return
+    try:
+        os.read(fd, _FIRST_PAGE)
+    finally:
+        os.close(fd)
 
 
 def own_environment() -> Mapping[bytes, bytes]:
@@ -94,22 +133,20 @@ class Entries(Mapping[bytes, bytes]):
         return self._pairs
 
 
-def _start(argv: list[bytes], variables: Mapping[bytes, bytes], streams: Mapping[int, int]) -> int:
+def _start(
+    path: bytes, argv: list[bytes], variables: Mapping[bytes, bytes], streams: Mapping[int, int]
+) -> int:
     import subprocess
 
-    subprocess._USE_VFORK = False  # type: ignore[attr-defined]  # documented since 3.11
     stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
     child = subprocess.Popen(
-        argv, env=variables, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+        argv,
+        executable=path,
+        env=variables,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
     )
     child.returncode = 0  # it is not Popen's to wait for
     return child.pid
-
-
-def _find(name: bytes, variables: Mapping[bytes, bytes]) -> bytes:
-    """The file that a name stands for."""
-    if b"/" not in name:
-        for folder in variables.get(b"PATH", _DEFAULT_PATH).split(b":"):
-            if os.access(os.path.join(folder, name), os.X_OK):
-                return os.path.join(folder, name)
-    return name

@@ -7,10 +7,17 @@ be missing at the start. Then it is looked for twice a second, and only then.
 from __future__ import annotations
 
 import os
+import select
+from errno import EACCES, EBUSY
 
 from qga.channels.base import RETRY_INTERVAL, Channel
 from qga.errors import ChannelError
 from qga.session import Session
+
+_HINTS = {
+    EBUSY: " (another program has it open, perhaps the distribution's qemu-guest-agent)",
+    EACCES: " (it takes root)",
+}
 
 
 class DeviceChannel(Channel):
@@ -32,11 +39,18 @@ class DeviceChannel(Channel):
 
     def open(self) -> None:
         try:
-            self._fd = self.open_device()
+            fd = self.open_device()
         except OSError as error:
+            hint = _HINTS.get(error.errno or 0, "")
             raise ChannelError(
-                f"error opening channel '{self.config.path}': {error.strerror}"
+                f"error opening channel '{self.config.path}': {error.strerror}{hint}"
             ) from error
+        if not _can_be_watched(fd):
+            self.close_device(fd)
+            raise ChannelError(
+                f"error opening channel '{self.config.path}': it is no port or serial line"
+            )
+        self._fd = fd
 
     def start(self) -> None:
         if self._fd is None:
@@ -85,3 +99,13 @@ class DeviceChannel(Channel):
         else:
             self.agent.log.warning(f"channel '{self.config.path}' is open again")
             self.start()
+
+
+def _can_be_watched(fd: int) -> bool:
+    """Not so for files and for devices that are always ready, such as /dev/null."""
+    with select.epoll() as probe:
+        try:
+            probe.register(fd)
+        except PermissionError:
+            return False
+    return True

@@ -178,6 +178,7 @@ class GuestAgent:
 
     def write_file(self, path: str, data: bytes, *, chunk: int = CHUNK) -> None:
         """Create or overwrite a file of the guest, sending `chunk` bytes at a time."""
+        data = memoryview(data).tobytes()  # what is no bytes must not cost the file its content
         with self._opened(path, "w") as handle:
             position = 0
             while position < len(data):

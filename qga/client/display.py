@@ -21,6 +21,7 @@ from rich.text import Text
 from qga.client.results import AgentInfo, CommandInfo, ExecResult
 
 ASTRAL = 0x10000
+UNLIMITED = 10_000  # columns
 
 
 def printable(text: str) -> str:
@@ -72,13 +73,17 @@ def show_info(address: str, info: AgentInfo) -> None:
         ),
         soft_wrap=True,
     )
+    if not console.is_terminal:
+        console.width = UNLIMITED  # names are for programs then, and must be whole
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("Command", overflow="fold")
     table.add_column("State", no_wrap=True)
     table.add_column("Answers success", no_wrap=True)
     for command in sorted(info.commands):
         table.add_row(*command_row(command))
-    console.print(table)
+    with console.capture() as lines:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))
 
 
 def command_row(command: CommandInfo) -> tuple[Text, Text, Text]:

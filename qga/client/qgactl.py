@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 LIBRARIES = {"typer", "click", "rich"}
@@ -9,6 +10,7 @@ LIBRARIES = {"typer", "click", "rich"}
 
 def main() -> None:
     """Run qgactl with the arguments of this process, and exit with its status."""
+    open_closed_streams()
     try:
         from qga.client.cli import run
     except ModuleNotFoundError as error:
@@ -16,3 +18,10 @@ def main() -> None:
             raise
         sys.exit(f"qgactl: needs the Python package '{error.name}': pip install 'qga[host]'")
     sys.exit(run())
+
+
+def open_closed_streams() -> None:
+    """Stand /dev/null in for standard streams that were closed at the start."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115

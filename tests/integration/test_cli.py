@@ -277,7 +277,7 @@ def test_a_wrong_file_stops_the_agent_with_its_line(tmp_path: Path, capfd: Captu
     assert main(["-c", str(conf), "-m", "unix-listen", "-p", str(tmp_path / "s")]) == 1
     assert capfd.readouterr().err == (
         f"qemu-ga: error: error loading configuration from path: {conf}, line 3: "
-        "verbose: 'yes' is neither yes nor no; use true, false, 1 or 0\n"
+        "verbose: 'yes' is no boolean; use true, false, 1 or 0\n"
     )
     assert not (tmp_path / "s").exists()
 

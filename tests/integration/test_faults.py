@@ -235,3 +235,21 @@ def test_a_plugin_that_is_a_fifo_is_left_out(tmp_path: Path) -> None:
     os.mkfifo(plugins / "odd.py", 0o644)
     with listening(tmp_path, config=f"[general]\nplugin-dir={plugins}\n") as agent:
         agent.wait_for_log("odd.py is neither a file nor a folder")
+
+
+@pytest.mark.parametrize("kind", ["a file", "/dev/null"])
+def test_what_cannot_be_a_channel_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    place = "/dev/null" if kind == "/dev/null" else path
+    complaint = refused_start(tmp_path, method="virtio-serial", path=place)
+    assert f"error opening channel '{place}': it is no port or serial line" in complaint
+
+
+def test_verbose_tells_commands_and_refusals_but_no_arguments(tmp_path: Path) -> None:
+    with listening(tmp_path, "-v") as agent, agent.connect() as client:
+        client.call("guest-exec", path="true", arg=["secret"])
+        client.refusal("guest-file-close", handle=1)
+        agent.wait_for_log("channel main: guest-file-close: handle '1' has not been found")
+        assert "channel main: guest-exec\n" in agent.log
+        assert "secret" not in agent.log

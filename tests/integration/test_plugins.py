@@ -238,6 +238,30 @@ class TestLeftOut:
             )
             assert len(agent.log.splitlines()) == 1
 
+    @pytest.mark.parametrize(
+        ("fault", "told"),
+        [
+            ("def qga_bad(self, name): ...", "argument 'name' has no annotation"),
+            ("def qga_bad(self, name: set) -> None: ...", "no QAPI type for the annotation"),
+        ],
+    )
+    def test_one_whose_signature_is_no_schema(
+        self, tmp_path: Path, plugin_dir: Path, fault: str, told: str
+    ) -> None:
+        head = "from qga import CommandGroup, command\nclass Bad(CommandGroup):\n"
+        path = write(plugin_dir / "bad.py", f"{head}    @command()\n    {fault}\n")
+        with running(tmp_path, plugin_dir) as agent:
+            assert "qga-bad" not in agent.commands()
+            assert f"is left out: qga-bad ({path}:3): " in agent.log
+            assert told in agent.log
+
+    def test_one_with_an_access_of_its_own_invention(
+        self, tmp_path: Path, plugin_dir: Path
+    ) -> None:
+        write(plugin_dir / "bad.py", "from qga import command\ncommand(access='read')\n")
+        with running(tmp_path, plugin_dir) as agent:
+            assert "access='read' is unknown; use one of audit, filesystem," in agent.log
+
     def test_one_whose_group_cannot_be_made(self, tmp_path: Path, plugin_dir: Path) -> None:
         text = PLUGIN.replace("class Local", "class Bad").replace("qga_local", "qga_bad")
         write(plugin_dir / "bad.py", text + "    def __init__(self, agent): 1 / 0\n")
@@ -245,7 +269,7 @@ class TestLeftOut:
         with running(tmp_path, plugin_dir) as agent:
             assert agent.call("qga-local") == "local"
             assert "qga-bad" not in agent.commands()
-            assert "qga_plugin_bad.Bad failed by a fault of its own: " in agent.log
+            assert "qga_plugin_bad.Bad failed by a fault of its own:" in agent.log
             assert "ZeroDivisionError: division by zero" in agent.log
 
     def test_one_with_a_command_that_there_is_already(
@@ -273,5 +297,5 @@ class TestLeftOut:
         with running(tmp_path, plugin_dir) as agent:
             with pytest.raises(AgentError, match="qga-local failed: KeyError: 'x'"):
                 agent.call("qga-local")
-            assert "qga-local failed by a fault of its own: " in agent.log
+            assert "qga-local failed by a fault of its own:" in agent.log
             assert "guest-ping" in agent.commands()

@@ -22,7 +22,7 @@ class Lines:
         pass
 
 
-def test_a_name_that_blocks_nothing_is_told_once(tmp_path: Path) -> None:
+def test_a_name_that_is_no_command_is_told_once(tmp_path: Path) -> None:
     lines = Lines()
     second = ChannelConfig("second", "unix-listen", "s2", block_rpcs=("guest-exce", "guest-ping"))
     config = Config(
@@ -30,7 +30,11 @@ def test_a_name_that_blocks_nothing_is_told_once(tmp_path: Path) -> None:
         path=str(tmp_path / "s"),
         statedir=str(tmp_path),
         block_rpcs=("guest-exec", "guest-exce"),
+        allow_rpcs=("guest-ping", "guest-pign"),
         more_channels=(second,),
     )
     Agent(config, Log(lines)).close()
-    assert lines.texts == ["block-rpcs names guest-exce, which is no command of this agent"]
+    assert lines.texts == [
+        "block-rpcs names guest-exce, which is no command of this agent",
+        "allow-rpcs names guest-pign, which is no command of this agent",
+    ]

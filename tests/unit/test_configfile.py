@@ -19,8 +19,8 @@ def read(text: str) -> configfile.ConfigFile:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[general]\nverbose=yes\n", "2: verbose: 'yes' is neither yes nor no; use true, false"),
-        ("[general]\n#\ndaemon=\n", "3: daemon: '' is neither"),
+        ("[general]\nverbose=yes\n", "2: verbose: 'yes' is no boolean; use true, false"),
+        ("[general]\n#\ndaemon=\n", "3: daemon: '' is no boolean"),
         ("[general]\nmethod=foo\n", "2: method: unsupported channel method/type: foo (use one of"),
         ("[general]\npath=a\\x\n", "2: path: '\\x' is no escape"),
         ("[general]\nmax-clients=0\n", "2: max-clients: '0' is too small"),
