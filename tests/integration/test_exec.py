@@ -25,12 +25,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         yield agent
 
 
-@pytest.fixture
-def client(agent: AgentProcess) -> Iterator[Client]:
-    with agent.connect() as client:
-        yield client
-
-
 OUT = {"out-data": b"to out\n", "out-truncated": False}
 ERR = {"err-data": b"to err\n", "err-truncated": False}
 

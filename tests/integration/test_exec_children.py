@@ -27,12 +27,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         yield agent
 
 
-@pytest.fixture
-def client(agent: AgentProcess) -> Iterator[Client]:
-    with agent.connect() as client:
-        yield client
-
-
 def test_a_background_process_does_not_hold_the_status_back(client: Client, tmp_path: Path) -> None:
     """It lives on, and what it writes later does not kill it."""
     gate, done = tmp_path / "gate", tmp_path / "done"

@@ -7,7 +7,7 @@ import itertools
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,18 +27,6 @@ from tests.integration.guest_file import File
 
 MIB = 1024 * 1024
 MAX_READ = 48 * MIB
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    with listening(tmp_path_factory.mktemp("agent"), umask=0o022) as agent:
-        yield agent
-
-
-@pytest.fixture
-def client(agent: AgentProcess) -> Iterator[Client]:
-    with agent.connect() as client:
-        yield client
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import random
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.agent_process import AgentProcess, Client, Refused, listening, refused
+from tests.integration.agent_process import Client, Refused, listening, refused
 from tests.integration.guest_file import File
 
 MIB = 1024 * 1024
@@ -19,18 +18,6 @@ MAX_READ = 48 * MIB
 READING = ("r", "rb", "r+", "rb+", "r+b")
 WRITING = ("w", "wb", "w+", "wb+", "w+b")
 APPENDING = ("a", "ab", "a+", "ab+", "a+b")
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    with listening(tmp_path_factory.mktemp("agent"), umask=0o022) as agent:
-        yield agent
-
-
-@pytest.fixture
-def client(agent: AgentProcess) -> Iterator[Client]:
-    with agent.connect() as client:
-        yield client
 
 
 @pytest.fixture

@@ -23,12 +23,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         yield agent
 
 
-@pytest.fixture
-def client(agent: AgentProcess) -> Iterator[Client]:
-    with agent.connect() as client:
-        yield client
-
-
 def test_guest_info(client: Client) -> None:
     info = client.call("guest-info")
     assert set(info) == {"version", "supported_commands"}

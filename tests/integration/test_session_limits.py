@@ -24,17 +24,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         yield agent
 
 
-@pytest.fixture
-def client(agent: AgentProcess) -> Iterator[Client]:
-    with agent.connect() as client:
-        yield client
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path / "gate")
-
-
 def test_a_client_that_leaves_its_replies_unread_does_no_harm(
     agent: AgentProcess, client: Client
 ) -> None:

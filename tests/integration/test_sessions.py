@@ -22,17 +22,6 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         yield agent
 
 
-@pytest.fixture
-def client(agent: AgentProcess) -> Iterator[Client]:
-    with agent.connect() as client:
-        yield client
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Gate:
-    return Gate(tmp_path / "gate")
-
-
 def mixed_requests() -> tuple[bytes, list[tuple[int, Any]]]:
     """Quick and blocking commands, good and bad ones, in turn; id and outcome of each reply."""
     requests = b""
