@@ -160,6 +160,11 @@ class AgentProcess:
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/task"))
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has done what there was to do, and sleeps in epoll_wait(2)."""
+        return "poll" in Path(f"/proc/{self.pid}/wchan").read_text()
+
     def descriptors(self, *prefixes: str) -> list[str]:
         """What it has open, of all that begins with one of the prefixes."""
         links = []

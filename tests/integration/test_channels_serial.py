@@ -111,7 +111,7 @@ def serial_agent(link: Path, *options: str, config: str = "") -> Iterator[AgentP
 
 def test_a_serial_line_is_served(link: Path) -> None:
     with line_at(link) as (line, client), serial_agent(link):
-        wait_for(line.is_raw, "the line is raw")
+        wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         assert line.speed() == termios.B38400
         client.send(request("guest-sync-delimited", id=5))
         assert client.line() == b'\xff{"return": 5}\n'
@@ -122,7 +122,7 @@ def test_a_serial_line_is_served(link: Path) -> None:
 def test_the_speed_can_be_set(link: Path) -> None:
     config = "[general]\nbaud=115200\n"
     with line_at(link) as (line, client), serial_agent(link, config=config):
-        wait_for(line.is_raw, "the line is raw")
+        wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         assert line.speed() == termios.B115200
         assert client.call("guest-ping") == {}
 
@@ -135,7 +135,7 @@ def test_every_byte_passes_both_ways(link: Path, tmp_path: Path) -> None:
     with listening(tmp_path) as agent, agent.connect() as client:
         expected = lines_until(client, end, odd)
     with line_at(link) as (line, client), serial_agent(link):
-        wait_for(line.is_raw, "the line is raw")
+        wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         assert lines_until(client, end, odd) == expected
     assert len(expected) > 256
 
@@ -152,7 +152,7 @@ def test_a_big_reply_comes_whole_while_more_requests_arrive(link: Path, tmp_path
     file = tmp_path / "file"
     file.write_bytes(random.Random(3).randbytes(300_000))
     with line_at(link) as (line, client), serial_agent(link):
-        wait_for(line.is_raw, "the line is raw")
+        wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         handle = client.call("guest-file-open", path=str(file))
         client.send(request("guest-file-read", handle=handle, count=1_000_000))
         wait_for(line.is_readable, "the reply, more than fits into the line, has begun")
@@ -166,7 +166,7 @@ def test_a_big_request_comes_whole(link: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     data = random.Random(4).randbytes(300_000)
     with line_at(link) as (line, client), serial_agent(link):
-        wait_for(line.is_raw, "the line is raw")
+        wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         handle = client.call("guest-file-open", path=str(file), mode="w")
         client.call("guest-file-write", handle=handle, buf_b64=base64.b64encode(data).decode())
         assert file.read_bytes() == data
@@ -176,13 +176,13 @@ def test_a_line_that_was_hung_up_is_opened_again(link: Path) -> None:
     with serial_agent(link, "--retry-path") as agent:
         for times in range(1, 4):
             with line_at(link) as (line, client):
-                wait_for(line.is_raw, "the line is open")
+                wait_for(lambda: line.is_raw() and agent.waits, "the line is open")
                 assert client.call("guest-ping") == {}
                 handle = client.call("guest-file-open", path="/dev/null")
             gone = f"channel '{link}' is gone"
             wait_for(lambda: agent.log.count(gone) == times, gone)  # noqa: B023
         with line_at(link) as (line, client):
-            wait_for(line.is_raw, "the line is open")
+            wait_for(lambda: line.is_raw() and agent.waits, "the line is open")
             assert client.call("guest-file-read", handle=handle)["eof"] is True
 
 
@@ -210,7 +210,7 @@ def test_a_line_that_is_missing_is_waited_for(link: Path) -> None:
     with serial_agent(link, "--retry-path") as agent:
         agent.wait_for_log(f"error opening channel '{link}': No such file or directory")
         with line_at(link) as (line, client):
-            wait_for(line.is_raw, "the line is open")
+            wait_for(lambda: line.is_raw() and agent.waits, "the line is open")
             assert client.call("guest-ping") == {}
             agent.stop()
 
