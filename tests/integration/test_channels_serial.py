@@ -110,7 +110,7 @@ def serial_agent(link: Path, *options: str, config: str = "") -> Iterator[AgentP
 
 
 def test_a_serial_line_is_served(link: Path) -> None:
-    with line_at(link) as (line, client), serial_agent(link):
+    with line_at(link) as (line, client), serial_agent(link) as agent:
         wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         assert line.speed() == termios.B38400
         client.send(request("guest-sync-delimited", id=5))
@@ -121,7 +121,7 @@ def test_a_serial_line_is_served(link: Path) -> None:
 
 def test_the_speed_can_be_set(link: Path) -> None:
     config = "[general]\nbaud=115200\n"
-    with line_at(link) as (line, client), serial_agent(link, config=config):
+    with line_at(link) as (line, client), serial_agent(link, config=config) as agent:
         wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         assert line.speed() == termios.B115200
         assert client.call("guest-ping") == {}
@@ -134,7 +134,7 @@ def test_every_byte_passes_both_ways(link: Path, tmp_path: Path) -> None:
     end = b'\xff{"return": 65535}\n'
     with listening(tmp_path) as agent, agent.connect() as client:
         expected = lines_until(client, end, odd)
-    with line_at(link) as (line, client), serial_agent(link):
+    with line_at(link) as (line, client), serial_agent(link) as agent:
         wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         assert lines_until(client, end, odd) == expected
     assert len(expected) > 256
@@ -151,7 +151,7 @@ def lines_until(client: Client, end: bytes, requests: bytes) -> list[bytes]:
 def test_a_big_reply_comes_whole_while_more_requests_arrive(link: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(random.Random(3).randbytes(300_000))
-    with line_at(link) as (line, client), serial_agent(link):
+    with line_at(link) as (line, client), serial_agent(link) as agent:
         wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         handle = client.call("guest-file-open", path=str(file))
         client.send(request("guest-file-read", handle=handle, count=1_000_000))
@@ -165,7 +165,7 @@ def test_a_big_reply_comes_whole_while_more_requests_arrive(link: Path, tmp_path
 def test_a_big_request_comes_whole(link: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     data = random.Random(4).randbytes(300_000)
-    with line_at(link) as (line, client), serial_agent(link):
+    with line_at(link) as (line, client), serial_agent(link) as agent:
         wait_for(lambda: line.is_raw() and agent.waits, "the line is raw")
         handle = client.call("guest-file-open", path=str(file), mode="w")
         client.call("guest-file-write", handle=handle, buf_b64=base64.b64encode(data).decode())
