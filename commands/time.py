@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import calendar
 import os
+import struct
 import time
-from typing import TypedDict
+from typing import Optional, TypedDict
 
-from qga import CommandGroup, NotRequired, command
+from qga import CommandGroup, NotRequired, QgaError, command
 
 _ZONES = "/usr/share/zoneinfo"
 
 GuestTimezone = TypedDict("GuestTimezone", {"zone": NotRequired[str], "offset": int})
+
+# ioctl_rtc(2), struct rtc_time: sec min hour mday mon year wday yday isdst
+_RTC = "/dev/rtc0"
+_RTC_TIME = struct.Struct("9i")
+_RTC_RD_TIME, _RTC_SET_TIME = 0x80247009, 0x4024700A
 
 
 class Time(CommandGroup):
@@ -28,6 +35,20 @@ class Time(CommandGroup):
         now = time.localtime()
         return {"zone": now.tm_zone if _zone_is_known() else "UTC", "offset": now.tm_gmtoff}
 
+    @command(access="unrestricted", blocking=True)
+    def guest_set_time(self, time: Optional[int] = None) -> None:
+        """Set the system clock, and the hardware clock to the same time.
+
+        time: nanoseconds since 1970-01-01 UTC; without it the system clock is set from the
+            hardware clock, as after the guest was stopped for a while.
+        """
+        if time is None:
+            _set_clock(_read_rtc() * 10**9)
+            return
+        _set_clock(time)
+        if os.path.exists(_RTC):
+            _write_rtc(time // 10**9)
+
 
 def _zone_is_known() -> bool:
     """False for a TZ that is neither a file of the tz database nor a rule such as CET-1.
@@ -37,3 +58,47 @@ def _zone_is_known() -> bool:
     zone = os.environ.get("TZ", "").lstrip(":")
     is_rule = any(character.isdigit() for character in zone)
     return not zone or is_rule or os.path.exists(os.path.join(_ZONES, zone))
+
+
+def _set_clock(nanoseconds: int) -> None:
+    try:
+        time.clock_settime_ns(time.CLOCK_REALTIME, nanoseconds)
+    except OSError as error:
+        raise QgaError(f"Failed to set time to guest: {error.strerror}") from error
+
+
+def _read_rtc() -> int:
+    """Seconds since 1970-01-01 UTC by the hardware clock."""
+    second, minute, hour, day, month, year, *_ = _RTC_TIME.unpack(_rtc_ioctl(_RTC_RD_TIME, b""))
+    fields = (year + 1900, month + 1, day, hour, minute, second)
+    if _rtc_is_local():
+        return int(time.mktime((*fields, 0, 0, -1)))
+    return calendar.timegm((*fields, 0, 0, 0))
+
+
+def _write_rtc(seconds: int) -> None:
+    now = time.localtime(seconds) if _rtc_is_local() else time.gmtime(seconds)
+    fields = (now.tm_sec, now.tm_min, now.tm_hour, now.tm_mday, now.tm_mon - 1, now.tm_year - 1900)
+    _rtc_ioctl(_RTC_SET_TIME, _RTC_TIME.pack(*fields, 0, 0, 0))
+
+
+def _rtc_ioctl(request: int, argument: bytes) -> bytes:
+    from fcntl import ioctl
+
+    try:
+        fd = os.open(_RTC, os.O_RDONLY)
+        try:
+            return ioctl(fd, request, argument.ljust(_RTC_TIME.size, b"\0"))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise QgaError(f"hardware clock {_RTC}: {error.strerror}") from error
+
+
+def _rtc_is_local() -> bool:
+    """Whether the hardware clock runs in local time: the third line of adjtime(5)."""
+    try:
+        with open("/etc/adjtime", encoding="ascii", errors="replace") as file:
+            return file.read().split("\n")[2:3] == ["LOCAL"]
+    except OSError:
+        return False

@@ -9,6 +9,7 @@ It reads top to bottom: `open` acquires the channels and may fail; `run` serves 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Callable
 
 from qga import discovery
@@ -82,6 +83,34 @@ class Agent:
     def disconnected(self, caller: Caller) -> None:
         """A channel has lost a connection."""
         self._notify_groups(lambda group: group.on_disconnect(caller))
+
+    def freeze(self) -> None:
+        """Be frozen from now on: write nothing, and carry out only what is marked `frozen`.
+
+        Called from a worker before the first filesystem is frozen. QgaError when the marker
+        that outlives the agent cannot be made.
+        """
+        try:
+            self.state.mark_frozen()
+        except OSError as error:
+            raise QgaError(f"failed to mark the agent as frozen: {error.strerror}") from error
+        self.loop.call(lambda: self._notify_groups(lambda group: group.on_freeze()))
+        self._set_frozen(True)
+
+    def thaw(self) -> None:
+        """Return to normal; called from a worker after the last filesystem was thawed."""
+        if not self.frozen:
+            return
+        self._set_frozen(False)
+        try:
+            self.state.clear_frozen()
+        except OSError as error:
+            self.log.error(f"the marker of the frozen state stays behind: {error.strerror}")
+        self.loop.call(lambda: self._notify_groups(lambda group: group.on_thaw()))
+
+    def _set_frozen(self, frozen: bool) -> None:
+        self.frozen = self.log.frozen = frozen
+        sys.dont_write_bytecode = frozen
 
     def report_fault(self, name: str, error: BaseException) -> QgaError:
         """What to answer when a handler raised something else than QgaError."""

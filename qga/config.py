@@ -66,6 +66,7 @@ class Config(NamedTuple):
     logfile: str | None = None
     pidfile: str | None = None
     fsfreeze_hook: str | None = None
+    fsfreeze_hook_timeout: int = 120
     statedir: str = DEFAULT_STATEDIR
     verbose: bool = False
     retry_path: bool = False
@@ -156,6 +157,7 @@ GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
     "verbose": parse_boolean,
     "retry-path": parse_boolean,
     **CHANNEL_KEYS,
+    "fsfreeze-hook-timeout": parse_positive,
     "plugin-dir": str,
 }
 """The keys of the [general] section, each with what reads its value."""

@@ -10,6 +10,7 @@ import heapq
 import os
 import select
 import time
+from _thread import allocate_lock
 from collections import deque
 from typing import Callable
 
@@ -87,6 +88,20 @@ class Loop:
             os.write(self._wake_write, b"\0")
         except BlockingIOError:  # the pipe is full of wake-ups already
             pass
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Have the loop call `callback` and wait until it has; only another thread may."""
+        done = allocate_lock()
+        done.acquire()
+
+        def call_and_tell() -> None:
+            try:
+                callback()
+            finally:
+                done.release()
+
+        self.post(call_and_tell)
+        done.acquire()
 
     def run(self) -> None:
         """Serve until `stop`."""

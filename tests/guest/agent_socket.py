@@ -92,7 +92,7 @@ class AgentSocket:
         Raises AgentError when the agent answers with an error.
         """
         self.send(encode(command, {name.replace("_", "-"): v for name, v in arguments.items()}))
-        reply = json.loads(self.read_line())
+        reply = json.loads(self.read_line().lstrip(b"\xff"))
         if "error" in reply:
             raise AgentError(reply["error"])
         return reply["return"]

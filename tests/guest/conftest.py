@@ -7,20 +7,22 @@ from typing import Any
 
 import pytest
 
-from . import service
+from . import hardware, service, users
 from .agent_socket import AgentSocket
 from .vm import Guest, GuestError
 
-RUNNING = pytest.StashKey[Guest]()
+
+@pytest.fixture(scope="session")
+def guest() -> Iterator[Guest]:
+    """A booted guest, shared: a test leaves it as it found it."""
+    with Guest(hardware.disks) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
-def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    """A booted guest, shared: a test leaves it as it found it."""
-    with Guest() as running:
-        request.config.stash[RUNNING] = running
-        yield running
-        del request.config.stash[RUNNING]
+def disks(guest: Guest) -> None:
+    """The guest's disks, laid out and mounted as `hardware` tells."""
+    guest.run(["/bin/sh", "-ec", hardware.SETUP], timeout=120)
 
 
 @pytest.fixture
@@ -30,12 +32,25 @@ def agent(guest: Guest) -> Iterator[AgentSocket]:
         yield connected
 
 
+@pytest.fixture(scope="session")
+def person(guest: Guest) -> str:
+    """The name of an account with a home."""
+    guest.run(["useradd", "--create-home", "--shell=/bin/sh", "person"])
+    return "person"
+
+
+@pytest.fixture
+def logged_in(guest: Guest) -> Iterator[None]:
+    """Root logged in on a terminal of the guest."""
+    with users.logged_in(guest):
+        yield
+
+
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+def pytest_runtest_makereport() -> Generator[None, Any, None]:
     outcome = yield
     report = outcome.get_result()
-    guest = item.config.stash.get(RUNNING, None)
-    if report.failed and guest is not None:
+    for guest in Guest.running if report.failed else ():
         report.sections.append(("the guest's journal", journal(guest)))
         report.sections.append(("the guest's console", guest.console_tail()))
 

@@ -22,12 +22,44 @@ CHECKOUT = HERE.parent.parent
 CACHE = CHECKOUT / ".cache" / "guest"
 
 SUITE = "bookworm"
+UNUSED_DRIVERS = (
+    "bluetooth",
+    "char/agp",
+    "comedi",
+    "gpu",
+    "hid",
+    "hwmon",
+    "i2c",
+    "iio",
+    "infiniband",
+    "input/joystick",
+    "input/mouse",
+    "input/touchscreen",
+    "isdn",
+    "media",
+    "mtd",
+    "net/can",
+    "net/ethernet",
+    "net/usb",
+    "net/wireless",
+    "parport",
+    "platform",
+    "staging",
+    "target",
+    "video",
+    "watchdog",
+)
 PACKAGES = (
+    "btrfs-progs",
     "busybox-static",
     "dbus",
+    "fdisk",
     "iproute2",
     "kmod",
-    "linux-image-cloud-amd64",
+    "linux-image-amd64",
+    "libpam-systemd",
+    "lvm2",
+    "mdadm",
     "python3",
     "python3-psutil",
     "python3-serial",
@@ -36,13 +68,19 @@ PACKAGES = (
     "systemd",
     "systemd-sysv",
     "udev",
+    "xfsprogs",
 )
-# Left out of the guest: nobody reads it there.
-EXCLUDED = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*")
+# Left out of the guest: what nobody reads there, and drivers of what it does not have.
+EXCLUDED = (
+    *(f"/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")),
+    *(f"/lib/modules/*/kernel/drivers/{folder}/*" for folder in UNUSED_DRIVERS),
+    *(f"/lib/modules/*/kernel/{folder}/*" for folder in ("arch/x86/kvm", "sound")),
+)
 # What a guest that is only ever asked through its agent can do without: it boots sooner.
 MASKED_UNITS = (
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
+    "blk-availability.service",
     "console-getty.service",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
@@ -51,11 +89,18 @@ MASKED_UNITS = (
     "getty.target",
     "getty@tty1.service",
     "kmod-static-nodes.service",
+    "lvm2-lvmpolld.socket",
+    "lvm2-monitor.service",
+    "mdcheck_continue.timer",
+    "mdcheck_start.timer",
+    "mdmonitor-oneshot.timer",
+    "mdmonitor.service",
     "modprobe@.service",
     "qemu-guest-agent.service",
     "serial-getty@ttyS0.service",
     "systemd-ask-password-console.path",
     "systemd-ask-password-wall.path",
+    "systemd-binfmt.service",
     "systemd-boot-system-token.service",
     "systemd-firstboot.service",
     "systemd-journal-flush.service",
@@ -80,7 +125,7 @@ MASKED_UNITS = (
 )
 ENABLED_UNITS = ("guest-network.service", "qga-test.service")
 # Modules that the kernel needs to mount its root; their own needs are found by modprobe.
-ROOT_MODULES = ("virtio_pci", "virtio_blk")
+ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 ROOT_SIZE = "1G"
 
 LAUNCHER = """\

@@ -72,6 +72,12 @@ def wait_until_asleep(guest: Guest, pid: int) -> None:
     )
 
 
+def state_of(guest: Guest, pid: int) -> str:
+    """What a process does, by the letter of proc_pid_stat(5): D is a wait that nothing ends."""
+    stat = guest.run(["cat", f"/proc/{pid}/stat"]).stdout
+    return stat.rpartition(")")[2].split()[0]
+
+
 def open_files(guest: Guest, pid: int) -> list[str]:
     """What a process has open, as /proc names it."""
     script = f"for f in /proc/{pid}/fd/*; do readlink $f || true; done"

@@ -14,10 +14,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .agent_socket import AgentSocket
 from .image import RootImage, code_image, progress, require_tools, root_image
@@ -60,9 +60,15 @@ class GuestError(Exception):
 
 
 class Guest:
-    """A booted guest; use it as a context manager."""
+    """A booted guest; use it as a context manager.
 
-    def __init__(self) -> None:
+    hardware: given the folder of the guest, what is to be added to QEMU's command line.
+    """
+
+    running: ClassVar[list[Guest]] = []
+
+    def __init__(self, hardware: Callable[[Path], list[str]] = lambda _folder: []) -> None:
+        self.hardware = hardware
         self.folder = Path(tempfile.mkdtemp(prefix="qga-guest-"))
         self.console_log = self.folder / "console.log"
         self.isa_serial_path = str(self.folder / "isa-serial")
@@ -80,6 +86,7 @@ class Guest:
             if isinstance(error, (OSError, EOFError)):
                 raise GuestError(f"the guest did not boot: {error}\n{console}") from error
             raise
+        self.running.append(self)
         return self
 
     def __exit__(
@@ -106,11 +113,24 @@ class Guest:
         monitor = socket.socket(socket.AF_UNIX)
         monitor.connect(str(self.folder / "qmp"))
         self.qmp_client = Qmp(monitor)
+        self.wait_until_booted()
+        self.boot_seconds = time.monotonic() - started
+        progress(f"booted in {self.boot_seconds:.1f} s")
+
+    def wait_until_booted(self) -> None:
+        """Wait until the original agent, started anew, answers."""
+        if self.original is not None:
+            self.original.close()
         self.wait_port(ORIGINAL_PORT, timeout=BOOT_TIMEOUT)
         self.original = AgentSocket(self.channel_path(ORIGINAL_PORT), timeout=60)
         self.original.sync()
-        self.boot_seconds = time.monotonic() - started
-        progress(f"booted in {self.boot_seconds:.1f} s")
+
+    def reset(self) -> None:
+        """Push the machine's button, whatever state it is in, and wait until it has booted."""
+        self.forget_events()
+        self.qmp("system_reset")
+        self.qmp("cont")
+        self.wait_until_booted()
 
     def start_qemu(self, image: RootImage, code_disk: Path, listener: socket.socket) -> None:
         argv = ["setpriv", "--pdeathsig", "KILL", "--"]
@@ -130,7 +150,8 @@ class Guest:
         """QEMU's command line; the agent's channel is, word for word, what libvirt makes."""
         argv = ["qemu-system-x86_64", "-machine", "pc", "-accel", ACCELERATOR]
         argv += ["-cpu", "host" if ACCELERATOR.startswith("kvm") else "max"]
-        argv += ["-smp", "2", "-m", "512", "-display", "none", "-nodefaults", "-no-user-config"]
+        argv += ["-smp", "2", "-m", "512,slots=2,maxmem=1G"]
+        argv += ["-display", "none", "-nodefaults", "-no-user-config"]
         argv += ["-no-reboot", "-kernel", str(image.kernel), "-initrd", str(image.initrd)]
         argv += ["-append", KERNEL_OPTIONS]
         argv += ["-chardev", f"socket,id=qmp,fd={qmp_fd},server=on,wait=off"]
@@ -154,7 +175,7 @@ class Guest:
                 f"virtserialport,bus=virtio-serial0.0,nr={port.nr},chardev={port.chardev},"
                 f"id={port.id},name={port.name}",
             ]
-        return argv
+        return argv + self.hardware(self.folder)
 
     def channel_path(self, port: Port = AGENT_PORT) -> str:
         """Where the host's end of a port listens."""
@@ -256,9 +277,10 @@ class Guest:
         argv = ["/usr/bin/python3", "-", *arguments]
         return self.run(argv, stdin=script, timeout=timeout).stdout
 
-    def write_file(self, path: str, text: str) -> None:
+    def write_file(self, path: str, text: str, mode: str = "644") -> None:
         """Write a file in the guest, its folder too."""
-        self.run(["/bin/sh", "-ec", 'mkdir -p "${1%/*}"; cat >"$1"', "sh", path], stdin=text)
+        script = 'mkdir -p "${1%/*}"; cat >"$1"; chmod "$2" "$1"'
+        self.run(["/bin/sh", "-ec", script, "sh", path, mode], stdin=text)
 
     # For people, and for the end.
 
@@ -278,6 +300,8 @@ class Guest:
 
     def end(self) -> None:
         """Kill QEMU and remove what it left; may be called twice."""
+        if self in self.running:
+            self.running.remove(self)
         for end in (self.original, self.qmp_client):
             if end is not None:
                 end.close()

@@ -228,6 +228,7 @@ CONFIGS = st.builds(
     logfile=NO_OR_PATH,
     pidfile=NO_OR_PATH,
     fsfreeze_hook=NO_OR_PATH,
+    fsfreeze_hook_timeout=POSITIVE,
     statedir=PATHS,
     verbose=st.booleans(),
     retry_path=st.booleans(),

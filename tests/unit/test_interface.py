@@ -12,10 +12,11 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from qga import discovery, schema
+from qga.config import Config
 from qga.registry import Command, Registry
 
 INTERFACE = json.loads((Path(__file__).parent.parent / "interface.json").read_text())
-AGENT: Any = SimpleNamespace(config=SimpleNamespace(), state=SimpleNamespace(frozen=False))
+AGENT: Any = SimpleNamespace(config=Config(), frozen=False)
 
 
 def standard_commands() -> dict[str, Command]:

@@ -1,0 +1,217 @@
+"""Block devices and where they sit in the machine, from sysfs; no device is opened here."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Literal, TypedDict
+
+from qga import NotRequired
+
+from ._sysfs import read_word
+
+SYS_BLOCK = "/sys/class/block"
+
+GuestDiskBusType = Literal[
+    "ide",
+    "fdc",
+    "scsi",
+    "virtio",
+    "xen",
+    "usb",
+    "uml",
+    "sata",
+    "sd",
+    "unknown",
+    "ieee1394",
+    "ssa",
+    "fibre",
+    "raid",
+    "iscsi",
+    "sas",
+    "mmc",
+    "virtual",
+    "file-backed-virtual",
+    "nvme",
+]
+
+
+class GuestPCIAddress(TypedDict):
+    domain: int
+    bus: int
+    slot: int
+    function: int
+
+
+class GuestCCWAddress(TypedDict):
+    cssid: int
+    ssid: int
+    subchno: int
+    devno: int
+
+
+GuestDiskAddress = TypedDict(
+    "GuestDiskAddress",
+    {
+        "pci-controller": GuestPCIAddress,
+        "bus-type": GuestDiskBusType,
+        "bus": int,
+        "target": int,
+        "unit": int,
+        "serial": NotRequired[str],
+        "dev": NotRequired[str],
+        "ccw-address": NotRequired[GuestCCWAddress],
+    },
+)
+
+_PCI = re.compile(r"/([0-9a-f]{4,}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])(?=/)")
+_CCW = re.compile(
+    r"/css([0-9a-f]+)/[0-9a-f]+\.([0-9a-f])\.([0-9a-f]{4})/[0-9a-f.]+\.([0-9a-f]{4})/"
+)
+_SCSI = re.compile(r"/(host[0-9]+)/(?:.+/)?target[0-9:]+/[0-9]+:([0-9]+):([0-9]+):([0-9]+)/")
+_ATA = re.compile(r"^(.*)/ata([0-9]+)/")
+
+# The first of these in a device's path tells its bus.
+_BUSES: list[tuple[str, GuestDiskBusType]] = [
+    ("/usb", "usb"),
+    ("/nvme", "nvme"),
+    ("/mmc", "mmc"),
+    ("/vbd-", "xen"),
+    ("/host", "scsi"),
+    ("/virtio", "virtio"),
+]
+
+_UDEV_SERIAL = "E:ID_SERIAL="
+
+_NO_PCI: GuestPCIAddress = {"domain": -1, "bus": -1, "slot": -1, "function": -1}
+
+
+def device_name(device: tuple[int, int]) -> str | None:
+    """The kernel's name for a block device, such as vda1; None when there is none of the number."""
+    try:
+        return os.path.basename(os.readlink(f"/sys/dev/block/{device[0]}:{device[1]}"))
+    except OSError:
+        return None
+
+
+def sys_path(name: str) -> str:
+    """The folder of a device in /sys/devices, which shows where it sits."""
+    return "/sys/" + os.readlink(f"{SYS_BLOCK}/{name}").lstrip("./")  # ../../devices/…
+
+
+def dev_path(name: str) -> str:
+    """The device file; `!` in sysfs stands for `/`."""
+    return "/dev/" + name.replace("!", "/")
+
+
+def is_partition(name: str) -> bool:
+    return os.path.exists(f"{SYS_BLOCK}/{name}/partition")
+
+
+def is_virtual(name: str) -> bool:
+    """Whether no hardware is behind the device itself: device mapper, md, loop, zram."""
+    return sys_path(name).startswith("/sys/devices/virtual/")
+
+
+def parent(partition: str) -> str:
+    """The disk that a partition is part of."""
+    return os.path.basename(os.path.dirname(sys_path(partition)))
+
+
+def made_of(name: str) -> list[str]:
+    """The devices right below: a partition's disk, a volume's or an array's members."""
+    if is_partition(name):
+        return [parent(name)]
+    try:
+        return sorted(os.listdir(f"{SYS_BLOCK}/{name}/slaves"))
+    except OSError:
+        return []
+
+
+def disks_behind(name: str) -> list[str]:
+    """The disks, or partitions of them, that the data of a device ends up on."""
+    slaves = made_of(name) if not is_partition(name) else made_of(parent(name))
+    if slaves:
+        return [disk for slave in slaves for disk in disks_behind(slave)]
+    return [] if is_virtual(name) else [name]
+
+
+def disk_address(name: str) -> GuestDiskAddress:
+    """Where the disk of a device sits, as the host knows it."""
+    disk = parent(name) if is_partition(name) else name
+    path = sys_path(disk)
+    bus_type, bus, target, unit = _position(path)
+    address: GuestDiskAddress = {
+        "pci-controller": _pci_controller(path),
+        "bus-type": bus_type,
+        "bus": bus,
+        "target": target,
+        "unit": unit,
+        "dev": dev_path(name),
+    }
+    serial = _serial(disk)
+    if serial:
+        address["serial"] = serial
+    ccw = _CCW.search(path)
+    if ccw:
+        cssid, ssid, subchno, devno = (int(digits, 16) for digits in ccw.groups())
+        address["ccw-address"] = {"cssid": cssid, "ssid": ssid, "subchno": subchno, "devno": devno}
+    return address
+
+
+def _position(path: str) -> tuple[GuestDiskBusType, int, int, int]:
+    """Bus type, bus, target and unit, as libvirt's drive addresses have them."""
+    bus, target, unit = _scsi_position(path)
+    ata = _ATA.search(path)
+    if ata:
+        port = int(ata[2]) - _first_ata_port(ata[1])
+        return ("sata", 0, 0, port) if _driver(ata[1]) == "ahci" else ("ide", port, 0, target)
+    for mark, bus_type in _BUSES:
+        if mark in path:
+            return (bus_type, bus, target, unit) if bus_type == "scsi" else (bus_type, 0, 0, 0)
+    return "unknown", 0, 0, 0
+
+
+def _scsi_position(path: str) -> tuple[int, int, int]:
+    """Channel, target and logical unit; 0 where the disk has none."""
+    scsi = _SCSI.search(path)
+    if not scsi:
+        return 0, 0, 0
+    channel, target, lun = (int(number) for number in scsi.groups()[1:])
+    if os.path.exists(f"/sys/class/spi_host/{scsi[1]}"):
+        return channel, 0, target  # on a parallel bus the unit is the id
+    if lun & 0xC000 == 0x4000:  # SAM-4, flat space addressing: units above 255
+        lun &= 0x3FFF
+    return channel, target, lun
+
+
+def _first_ata_port(controller: str) -> int:
+    ports = (re.fullmatch(r"ata([0-9]+)", name) for name in os.listdir(controller))
+    return min(int(port[1]) for port in ports if port)
+
+
+def _driver(device: str) -> str:
+    try:
+        return os.path.basename(os.readlink(f"{device}/driver"))
+    except OSError:
+        return ""
+
+
+def _pci_controller(path: str) -> GuestPCIAddress:
+    """The last PCI device on the way to the disk; -1 all over where there is none."""
+    found = _PCI.findall(path)
+    if not found:
+        return _NO_PCI
+    domain, bus, slot, function = (int(digits, 16) for digits in found[-1])
+    return {"domain": domain, "bus": bus, "slot": slot, "function": function}
+
+
+def _serial(disk: str) -> str | None:
+    """ID_SERIAL, as udev has found it out and noted it down."""
+    try:
+        number = read_word(f"{SYS_BLOCK}/{disk}/dev")
+        lines = read_word(f"/run/udev/data/b{number}").split("\n")
+    except OSError:
+        return None
+    found = (line[len(_UDEV_SERIAL) :] for line in lines if line.startswith(_UDEV_SERIAL))
+    return next(found, None)

@@ -1,0 +1,132 @@
+"""The guest's disks, partitions and volumes, and what they have done."""
+
+from __future__ import annotations
+
+import os
+from typing import TypedDict
+
+from qga import CommandGroup, NotRequired, UInt64, command
+
+from ._block import (
+    SYS_BLOCK,
+    GuestDiskAddress,
+    dev_path,
+    disk_address,
+    is_partition,
+    is_virtual,
+    made_of,
+)
+from ._nvme import GuestDiskSmart, read_smart
+from ._sysfs import read_word
+
+
+class GuestDiskInfo(TypedDict):
+    name: str
+    partition: bool
+    dependencies: NotRequired[list[str]]
+    address: NotRequired[GuestDiskAddress]
+    alias: NotRequired[str]
+    smart: NotRequired[GuestDiskSmart]
+
+
+GuestDiskStats = TypedDict(
+    "GuestDiskStats",
+    {
+        "read-ios": UInt64,
+        "read-merges": UInt64,
+        "read-sectors": UInt64,
+        "read-ticks": UInt64,
+        "write-ios": UInt64,
+        "write-merges": UInt64,
+        "write-sectors": UInt64,
+        "write-ticks": UInt64,
+        "ios-pgr": UInt64,
+        "total-ticks": UInt64,
+        "weight-ticks": UInt64,
+        "discard-ios": UInt64,
+        "discard-merges": UInt64,
+        "discard-sectors": UInt64,
+        "discard-ticks": UInt64,
+        "flush-ios": UInt64,
+        "flush-ticks": UInt64,
+    },
+    total=False,
+)
+
+# The columns of proc_diskstats(5), behind major, minor and name.
+_FIGURES = tuple(GuestDiskStats.__annotations__)
+_OLD_PARTITION_FIGURES = ("read-ios", "read-sectors", "write-ios", "write-sectors")
+
+
+class GuestDiskStatsInfo(TypedDict):
+    name: str
+    major: UInt64
+    minor: UInt64
+    stats: GuestDiskStats
+
+
+class Disks(CommandGroup):
+    """Block devices."""
+
+    @command(access="audit", blocking=True)
+    def guest_get_disks(self) -> list[GuestDiskInfo]:
+        """Each disk, partition and volume: what it is made of, where it sits, how it is.
+
+        Devices without a medium are left out.
+        """
+        return [_disk(name) for name in sorted(os.listdir(SYS_BLOCK)) if _size(name)]
+
+    @command(access="audit")
+    def guest_get_diskstats(self) -> list[GuestDiskStatsInfo]:
+        """The counters of each block device; times in milliseconds, sectors of 512 bytes."""
+        lines = [line.split() for line in read_word("/proc/diskstats").split("\n")]
+        return [
+            {
+                "name": name,
+                "major": int(major),
+                "minor": int(minor),
+                "stats": _stats([int(figure) for figure in figures]),
+            }
+            for major, minor, name, *figures in lines
+        ]
+
+
+def _disk(name: str) -> GuestDiskInfo:
+    disk: GuestDiskInfo = {
+        "name": dev_path(name),
+        "partition": is_partition(name),
+        "dependencies": [dev_path(part) for part in made_of(name)],
+    }
+    alias = _mapper_name(name)
+    if alias is not None:
+        disk["alias"] = alias
+    if disk["partition"] or is_virtual(name):
+        return disk
+    disk["address"] = disk_address(name)
+    if disk["address"]["bus-type"] == "nvme":
+        smart = read_smart(dev_path(name))
+        if smart is not None:
+            disk["smart"] = smart
+    return disk
+
+
+def _stats(figures: list[int]) -> GuestDiskStats:
+    names = _OLD_PARTITION_FIGURES if len(figures) == len(_OLD_PARTITION_FIGURES) else _FIGURES
+    return dict(zip(names, figures))  # type: ignore[return-value]
+
+
+def _size(name: str) -> int:
+    """Sectors of 512 bytes; 0 without a medium."""
+    return int(_read(f"{SYS_BLOCK}/{name}/size") or 0)
+
+
+def _mapper_name(name: str) -> str | None:
+    """The name that the device mapper has for its device."""
+    return _read(f"{SYS_BLOCK}/{name}/dm/name")
+
+
+def _read(path: str) -> str | None:
+    try:
+        return read_word(path)
+    except OSError:
+        return None

@@ -1,0 +1,143 @@
+"""The guest's mounted filesystems: their size, their disks, and trimming them."""
+
+from __future__ import annotations
+
+import os
+import struct
+from _thread import allocate_lock, start_new_thread
+from typing import TYPE_CHECKING, TypedDict
+
+from qga import CommandGroup, NotRequired, UInt64, command
+
+from ._block import GuestDiskAddress, device_name, disk_address, disks_behind
+from ._mounts import FUSE, Mount, block_mounts, open_mount
+
+if TYPE_CHECKING:
+    from qga.agent import Agent
+
+GuestFilesystemInfo = TypedDict(
+    "GuestFilesystemInfo",
+    {
+        "name": str,
+        "mountpoint": str,
+        "type": str,
+        "used-bytes": NotRequired[UInt64],
+        "total-bytes": NotRequired[UInt64],
+        "total-bytes-privileged": NotRequired[UInt64],
+        "disk": list[GuestDiskAddress],
+    },
+)
+
+
+class GuestFilesystemTrimResult(TypedDict):
+    path: str
+    trimmed: NotRequired[int]
+    minimum: NotRequired[int]
+    error: NotRequired[str]
+
+
+class GuestFilesystemTrimResponse(TypedDict):
+    paths: list[GuestFilesystemTrimResult]
+
+
+_FITRIM = 0xC0185879  # <linux/fs.h>
+_TRIM_RANGE = struct.Struct("=QQQ")  # struct fstrim_range: start, len, minlen
+_WHOLE = 2**64 - 1
+
+_PATIENCE = 1.0  # seconds for the program behind a filesystem to answer
+
+
+class Filesystems(CommandGroup):
+    """Filesystems on block devices."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self._unanswered: set[str] = set()  # mount points; each costs a thread, so once
+
+    @command(access="audit", blocking=True)
+    def guest_get_fsinfo(self) -> list[GuestFilesystemInfo]:
+        """Each filesystem, the last mounted first: its size in bytes and the disks it is on.
+
+        total-bytes is what an ordinary user can fill, total-bytes-privileged what root can.
+        """
+        found = (self._filesystem(mount) for mount in reversed(block_mounts()))
+        return [filesystem for filesystem in found if filesystem is not None]
+
+    @command(access="filesystem", blocking=True)
+    def guest_fstrim(self, minimum: int = 0) -> GuestFilesystemTrimResponse:
+        """Give blocks that no filesystem uses back to the host.
+
+        minimum: bytes; a shorter run of free blocks is left alone.
+        Returns for each filesystem how many bytes were trimmed, or why they could not be.
+        """
+        return {"paths": [_trim(mount, minimum) for mount in reversed(block_mounts())]}
+
+    def _filesystem(self, mount: Mount) -> GuestFilesystemInfo | None:
+        name = device_name(mount.device)
+        if name is None:
+            return None
+        filesystem: GuestFilesystemInfo = {
+            "name": name,
+            "mountpoint": mount.paths[0],
+            "type": mount.type,
+            "disk": [disk_address(disk) for disk in disks_behind(name)],
+        }
+        size = self._size_in_time(mount.paths[0]) if mount.type == FUSE else _size(mount.paths[0])
+        if size is not None:
+            used = size.f_blocks - size.f_bfree
+            filesystem["used-bytes"] = used * size.f_frsize
+            filesystem["total-bytes"] = (used + size.f_bavail) * size.f_frsize
+            filesystem["total-bytes-privileged"] = size.f_blocks * size.f_frsize
+        return filesystem
+
+    def _size_in_time(self, path: str) -> os.statvfs_result | None:
+        """The size of a filesystem that may hang; None when it does."""
+        if path in self._unanswered:
+            return None
+        self._unanswered.add(path)
+        answered = allocate_lock()
+        answered.acquire()
+        found = []
+
+        def ask() -> None:
+            found.append(_size(path))
+            self._unanswered.discard(path)
+            answered.release()
+
+        start_new_thread(ask, ())
+        return found[0] if answered.acquire(timeout=_PATIENCE) else None
+
+
+def _size(path: str) -> os.statvfs_result | None:
+    try:
+        return os.statvfs(path)
+    except OSError:
+        return None
+
+
+def _trim(mount: Mount, minimum: int) -> GuestFilesystemTrimResult:
+    from fcntl import ioctl
+
+    result: GuestFilesystemTrimResult = {"path": mount.paths[0]}
+    try:
+        fd = open_mount(mount)
+        if fd is None:
+            result["error"] = "it is hidden under another mount"
+            return result
+        try:
+            done = ioctl(fd, _FITRIM, _TRIM_RANGE.pack(0, _WHOLE, minimum))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        result["error"] = _why_not_trimmed(error)
+        return result
+    _start, result["trimmed"], result["minimum"] = _TRIM_RANGE.unpack(done)
+    return result
+
+
+def _why_not_trimmed(error: OSError) -> str:
+    from errno import ENOTTY, EOPNOTSUPP
+
+    if error.errno in (ENOTTY, EOPNOTSUPP):
+        return "trim not supported"
+    return f"failed to trim: {error.strerror}"

@@ -1,0 +1,104 @@
+"""The guest's memory, in the blocks that the kernel can take online and offline."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import Literal, TypedDict
+
+from qga import CommandGroup, NotRequired, UInt64, command
+
+from ._sysfs import read_word
+
+_MEMORY = "/sys/devices/system/memory"
+
+GuestMemoryBlock = TypedDict(
+    "GuestMemoryBlock",
+    {"phys-index": UInt64, "online": bool, "can-offline": NotRequired[bool]},
+)
+
+GuestMemoryBlockResponseType = Literal[
+    "success", "not-found", "operation-not-supported", "operation-failed"
+]
+
+GuestMemoryBlockResponse = TypedDict(
+    "GuestMemoryBlockResponse",
+    {
+        "phys-index": UInt64,
+        "response": GuestMemoryBlockResponseType,
+        "error-code": NotRequired[int],
+    },
+)
+
+
+class GuestMemoryBlockInfo(TypedDict):
+    size: UInt64
+
+
+def _has_memory_blocks() -> bool:
+    return os.path.exists(f"{_MEMORY}/block_size_bytes")
+
+
+class Memory(CommandGroup):
+    """Memory blocks."""
+
+    @command(access="audit", available=_has_memory_blocks)
+    def guest_get_memory_blocks(self) -> list[GuestMemoryBlock]:
+        """Each memory block: is it online, and may it be taken offline?"""
+        names = (re.fullmatch(r"memory([0-9]+)", name) for name in os.listdir(_MEMORY))
+        folder = os.open(_MEMORY, os.O_RDONLY | os.O_DIRECTORY)  # one look at the path for all
+        try:
+            return [_block(folder, number) for number in sorted(int(n[1]) for n in names if n)]
+        finally:
+            os.close(folder)
+
+    @command(access="unrestricted", blocking=True, available=_has_memory_blocks)
+    def guest_set_memory_blocks(
+        self, mem_blks: list[GuestMemoryBlock]
+    ) -> list[GuestMemoryBlockResponse]:
+        """Take memory blocks online or offline.
+
+        mem-blks: the blocks by `phys-index`, with the wished `online`.
+        Returns how it went for each, in their order.
+        """
+        return [_set_online(wish["phys-index"], wish["online"]) for wish in mem_blks]
+
+    @command(access="audit", available=_has_memory_blocks)
+    def guest_get_memory_block_info(self) -> GuestMemoryBlockInfo:
+        """The size of a memory block in bytes."""
+        return {"size": int(_read("block_size_bytes"), 16)}
+
+
+def _block(folder: int, number: int) -> GuestMemoryBlock:
+    try:
+        removable = read_word(f"memory{number}/removable", folder) != "0"
+    except FileNotFoundError:  # not where the kernel cannot take memory offline at all
+        removable = False
+    return {
+        "phys-index": number,
+        "online": read_word(f"memory{number}/state", folder) == "online",
+        "can-offline": removable,
+    }
+
+
+def _set_online(number: int, online: bool) -> GuestMemoryBlockResponse:
+    wished = "online" if online else "offline"
+    try:
+        if _read(f"memory{number}/state") != wished:
+            with open(f"{_MEMORY}/memory{number}/state", "r+b", buffering=0) as file:
+                file.write(wished.encode())
+    except OSError as error:
+        response: GuestMemoryBlockResponseType = "operation-failed"
+        if error.errno == errno.ENOENT:
+            response = (
+                "not-found"
+                if not os.path.exists(f"{_MEMORY}/memory{number}")
+                else ("operation-not-supported")
+            )
+        return {"phys-index": number, "response": response, "error-code": error.errno or 0}
+    return {"phys-index": number, "response": "success"}
+
+
+def _read(name: str) -> str:
+    return read_word(f"{_MEMORY}/{name}")

@@ -1,0 +1,139 @@
+"""Shutting the guest down and putting it to sleep.
+
+Each goes through the service manager where there is one, so that services end in order, and
+down to what the kernel alone can do where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from qga import CommandGroup, QgaError, command
+from qga.run import run
+
+_TIMEOUT = 600.0  # seconds; services may take their time to end
+
+# What to run for each mode, the best first; `shutdown` last, for it takes different options on
+# different systems, and BusyBox has none.
+_SHUTDOWN = {
+    "powerdown": [["systemctl", "poweroff"], ["poweroff"], ["shutdown", "-P", "+0"]],
+    "halt": [["systemctl", "halt"], ["halt"], ["shutdown", "-H", "+0"]],
+    "reboot": [["systemctl", "reboot"], ["reboot"], ["shutdown", "-r", "+0"]],
+}
+
+# For each mode of sleep the kernel's state, and what to run.
+_SUSPEND = {
+    "ram": ("mem", [["systemctl", "suspend"], ["pm-suspend"]]),
+    "disk": ("disk", [["systemctl", "hibernate"], ["pm-hibernate"]]),
+    "hybrid": ("disk", [["systemctl", "hybrid-sleep"], ["pm-suspend-hybrid"]]),
+}
+
+_SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
+
+
+class Power(CommandGroup):
+    """Shutdown and suspend."""
+
+    @command(access="unrestricted", blocking=True, success_response=False)
+    def guest_shutdown(self, mode: str = "powerdown") -> None:
+        """Shut the guest down. Success is not answered: the host sees the guest go.
+
+        mode: powerdown, halt or reboot.
+        """
+        if mode not in _SHUTDOWN:
+            raise QgaError("mode is invalid (valid values are: halt|powerdown|reboot")
+        if _run_first_of(_SHUTDOWN[mode]) is not None:
+            _tell_init(mode)
+
+    @command(access="unrestricted", blocking=True, success_response=False)
+    def guest_suspend_disk(self) -> None:
+        """Suspend to disk (hibernate). Success is not answered."""
+        _suspend("disk")
+
+    @command(access="unrestricted", blocking=True, success_response=False)
+    def guest_suspend_ram(self) -> None:
+        """Suspend to memory; QEMU wakes the guest with system_wakeup. Success is not answered."""
+        _suspend("ram")
+
+    @command(access="unrestricted", blocking=True, success_response=False)
+    def guest_suspend_hybrid(self) -> None:
+        """Suspend to memory, with an image on disk in case of a power cut. Success is not
+        answered."""
+        _suspend("hybrid")
+
+
+def _run_first_of(programs: list[list[str]]) -> str | None:
+    """Run the first of these that is there and succeeds; else why none did."""
+    reason = "no program for it is installed"
+    for argv in programs:
+        if argv[0] == "systemctl" and not os.path.isdir(_SYSTEMD_RUNS):
+            continue
+        try:
+            ended = run(argv, _TIMEOUT)
+        except FileNotFoundError:
+            continue
+        except (OSError, TimeoutError) as error:
+            reason = f"{argv[0]}: {error}"
+            continue
+        if ended.status == 0:
+            return None
+        reason = f"{argv[0]} has failed with status {ended.status}: {ended.output.strip()}"
+    return reason
+
+
+def _tell_init(mode: str) -> None:
+    """Without any program: by the signals that systemd(1) and BusyBox's init know."""
+    with open("/proc/1/comm", encoding="ascii", errors="replace") as file:
+        is_systemd = file.read().strip() == "systemd"
+    first = int(signal.SIGRTMIN)
+    of_systemd = {"halt": first + 3, "powerdown": first + 4, "reboot": first + 5}
+    of_busybox = {
+        "halt": signal.SIGUSR1,
+        "powerdown": signal.SIGUSR2,
+        "reboot": signal.SIGTERM,
+    }
+    os.sync()
+    os.kill(1, (of_systemd if is_systemd else of_busybox)[mode])
+
+
+def _suspend(mode: str) -> None:
+    """Through systemd, pm-utils, or the kernel alone (admin-guide/pm/sleep-states)."""
+    state, programs = _SUSPEND[mode]
+    if state not in _words("/sys/power/state") or (
+        mode == "hybrid" and "suspend" not in _words("/sys/power/disk")
+    ):
+        raise QgaError("the requested suspend mode is not supported by the guest")
+    if mode == "disk" and not _has_swap():
+        raise QgaError(
+            "the requested suspend mode is not supported by the guest: there is no swap space"
+        )
+    if _run_first_of(programs) is None:
+        return
+    try:
+        if mode == "hybrid":
+            _write("/sys/power/disk", "suspend")
+        _write("/sys/power/state", state)
+    except OSError as error:
+        raise QgaError(f"failed to suspend: {error.strerror}") from error
+
+
+def _has_swap() -> bool:
+    """Whether there is swap space that outlives the guest, for the image of its memory."""
+    with open("/proc/swaps", encoding="utf-8", errors="replace") as file:
+        areas = file.readlines()[1:]
+    return any(not area.startswith("/dev/zram") for area in areas)
+
+
+def _words(path: str) -> list[str]:
+    """What a file of the kernel offers; the one chosen stands in brackets."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().replace("[", "").replace("]", "").split()
+    except OSError:
+        return []
+
+
+def _write(path: str, word: str) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(word.encode())

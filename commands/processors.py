@@ -1,0 +1,132 @@
+"""The guest's processors: which are online, what they do."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Literal, TypedDict, cast
+
+from qga import CommandGroup, NotRequired, QgaError, UInt64, command
+
+from ._sysfs import read_word
+
+_EACH_CPU = re.compile(r"^cpu[0-9].*", re.MULTILINE)
+_TICK = 1000 // os.sysconf("SC_CLK_TCK")  # milliseconds
+
+_CPUS = "/sys/devices/system/cpu"
+
+GuestLogicalProcessor = TypedDict(
+    "GuestLogicalProcessor",
+    {"logical-id": int, "online": bool, "can-offline": NotRequired[bool]},
+)
+
+GuestCpuStatsType = Literal["linux"]
+
+
+class GuestCpuStats(TypedDict):
+    type: GuestCpuStatsType
+    cpu: int
+    user: UInt64
+    nice: UInt64
+    system: UInt64
+    idle: UInt64
+    iowait: NotRequired[UInt64]
+    irq: NotRequired[UInt64]
+    softirq: NotRequired[UInt64]
+    steal: NotRequired[UInt64]
+    guest: NotRequired[UInt64]
+    guestnice: NotRequired[UInt64]
+
+
+class GuestLoadAverage(TypedDict):
+    load1m: float
+    load5m: float
+    load15m: float
+
+
+_TIMES = list(GuestCpuStats.__annotations__)[len(("type", "cpu")) :]  # proc_stat(5) has them so
+
+
+class Processors(CommandGroup):
+    """Processors and their load."""
+
+    @command(access="audit")
+    def guest_get_vcpus(self) -> list[GuestLogicalProcessor]:
+        """Each processor that the guest knows: is it online, and may it be taken offline?"""
+        names = (re.fullmatch(r"cpu([0-9]+)", name) for name in os.listdir(_CPUS))
+        numbers = sorted(int(match[1]) for match in names if match)
+        return [_processor(number) for number in numbers]
+
+    @command(access="unrestricted", blocking=True)
+    def guest_set_vcpus(self, vcpus: list[GuestLogicalProcessor]) -> int:
+        """Take processors online or offline.
+
+        vcpus: the processors by `logical-id`, with the wished `online`.
+        Returns how many were done, in their order, before the first that failed; an error when
+        that is the first one.
+        """
+        for done, wish in enumerate(vcpus):
+            try:
+                _set_online(wish["logical-id"], wish["online"])
+            except QgaError:
+                if not done:
+                    raise
+                return done
+        return len(vcpus)
+
+    @command(access="audit")
+    def guest_get_cpustats(self) -> list[GuestCpuStats]:
+        """What each online processor has done since the start, in milliseconds."""
+        stat = read_word("/proc/stat")
+        lines = [line.split() for line in _EACH_CPU.findall(stat)]
+        return [
+            cast(
+                GuestCpuStats,
+                {
+                    "type": "linux",
+                    "cpu": int(name[len("cpu") :]),
+                    **{member: int(ticks) * _TICK for member, ticks in zip(_TIMES, times)},
+                },
+            )
+            for name, *times in lines
+        ]
+
+    @command(access="audit")
+    def guest_get_load(self) -> GuestLoadAverage:
+        """The load averages of the last 1, 5 and 15 minutes."""
+        load1m, load5m, load15m = os.getloadavg()
+        return {"load1m": load1m, "load5m": load5m, "load15m": load15m}
+
+
+def _processor(number: int) -> GuestLogicalProcessor:
+    """A processor without the file `online` cannot be taken offline."""
+    try:
+        online = read_word(f"{_CPUS}/cpu{number}/online") == "1"
+    except FileNotFoundError:
+        return {"logical-id": number, "online": True, "can-offline": False}
+    return {"logical-id": number, "online": online, "can-offline": True}
+
+
+def _set_online(number: int, online: bool) -> None:
+    folder = f"{_CPUS}/cpu{number}/"
+    try:
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise QgaError(f'open("{folder}"): {error.strerror}') from error
+    try:
+        fd = os.open("online", os.O_RDWR, dir_fd=folder_fd)
+    except FileNotFoundError:
+        if not online:
+            raise QgaError(f"logical processor #{number} can't be offlined") from None
+        return
+    except OSError as error:
+        raise QgaError(f'open("{folder}online"): {error.strerror}') from error
+    finally:
+        os.close(folder_fd)
+    try:
+        if (os.read(fd, 1) == b"1") != online:
+            os.pwrite(fd, b"1" if online else b"0", 0)
+    except OSError as error:
+        raise QgaError(f'write("{folder}online"): {error.strerror}') from error
+    finally:
+        os.close(fd)

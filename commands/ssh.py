@@ -1,0 +1,74 @@
+"""The keys that may log in to an account by ssh.
+
+A user's home is the user's: every step in it is done with the user's own uid and groups, by a
+helper process, so that a symbolic link planted there leads no further than the user could go.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from typing import TypedDict
+
+from qga import CommandGroup, QgaError, command
+from qga.run import run
+
+_HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_authorized_keys.py")
+_TIMEOUT = 30.0  # seconds; a home may be on the network
+
+
+class GuestAuthorizedKeys(TypedDict):
+    keys: list[str]
+
+
+class Ssh(CommandGroup):
+    """Authorized ssh keys."""
+
+    @command(access="unrestricted", blocking=True)
+    def guest_ssh_get_authorized_keys(self, username: str) -> GuestAuthorizedKeys:
+        """The keys in a user's ~/.ssh/authorized_keys, without blank lines and comments.
+
+        username: the account's name.
+        """
+        lines = _ask_helper(username, "get").splitlines()
+        return {"keys": [line for line in lines if line]}
+
+    @command(access="unrestricted", blocking=True)
+    def guest_ssh_add_authorized_keys(
+        self, username: str, keys: list[str], reset: bool = False
+    ) -> None:
+        """Add keys to a user's ~/.ssh/authorized_keys; those it has are not added again.
+
+        username: the account's name.
+        keys: each a line of the file.
+        reset: first take all others away.
+        """
+        _ask_helper(username, "reset" if reset else "add", keys)
+
+    @command(access="unrestricted", blocking=True)
+    def guest_ssh_remove_authorized_keys(self, username: str, keys: list[str]) -> None:
+        """Take keys out of a user's ~/.ssh/authorized_keys; those it has not are no error.
+
+        username: the account's name.
+        keys: each a line of the file.
+        """
+        _ask_helper(username, "remove", keys)
+
+
+def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> str:
+    for key in keys or ():
+        if "\n" in key or key.startswith("#"):
+            raise QgaError(f"invalid OpenSSH public key: '{key}'")
+    try:
+        account = pwd.getpwnam(username)
+    except (KeyError, ValueError):
+        raise QgaError(f"failed to lookup user '{username}': Success") from None
+    argv = [sys.executable, "-I", _HELPER, action, account.pw_name, account.pw_dir]
+    try:
+        ended = run(argv, _TIMEOUT, "\n".join(keys or ()).encode())
+    except TimeoutError:
+        raise QgaError(f"'{account.pw_dir}/.ssh' did not answer for {_TIMEOUT:.0f} s") from None
+    if ended.status:
+        raise QgaError(ended.output.strip() or f"the helper for keys ended with {ended.status}")
+    return ended.output

@@ -1,0 +1,97 @@
+"""Who is logged in, and their passwords."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import TypedDict
+
+from qga import CommandGroup, NotRequired, QgaError, command, decode_base64
+from qga.run import run
+
+from ._sysfs import read_bytes
+
+_UTMP = "/var/run/utmp"
+_RECORD = struct.Struct("hi32s4s32s256shhiii4i20x")  # struct utmp of utmp(5), 384 bytes
+_USER_PROCESS = 7
+
+_LOGIND_SESSIONS = "/run/systemd/sessions"
+
+_PASSWORD_TIMEOUT = 60.0  # seconds; PAM may ask a server
+
+
+GuestUser = TypedDict("GuestUser", {"user": str, "login-time": float, "domain": NotRequired[str]})
+
+
+class Users(CommandGroup):
+    """People."""
+
+    @command(access="audit")
+    def guest_get_users(self) -> list[GuestUser]:
+        """Who is logged in, each once, with the earliest login in seconds since 1970.
+
+        From utmp(5); where the system no longer keeps one, from systemd-logind.
+        """
+        earliest: dict[str, float] = {}
+        for user, login in _logins():
+            earliest[user] = min(login, earliest.get(user, login))
+        return [{"user": user, "login-time": login} for user, login in earliest.items()]
+
+    @command(access="unrestricted", blocking=True)
+    def guest_set_user_password(self, username: str, password: str, crypted: bool) -> None:
+        """Set a user's password, by chpasswd(8).
+
+        username: the account's name.
+        password: the password, base64-encoded.
+        crypted: whether the password is already encrypted, as crypt(3) does it.
+        """
+        raw = decode_base64(password).split(b"\0", 1)[0]
+        if b"\n" in raw:
+            raise QgaError("forbidden characters in raw password")
+        if ":" in username or "\n" in username:
+            raise QgaError("forbidden characters in username")
+        argv = ["chpasswd", "-e"] if crypted else ["chpasswd"]
+        failure = "child process has failed to set user password"
+        try:
+            ended = run(argv, _PASSWORD_TIMEOUT, username.encode() + b":" + raw + b"\n")
+        except TimeoutError:
+            raise QgaError(f"{failure}: chpasswd took over {_PASSWORD_TIMEOUT:.0f} s") from None
+        except OSError as error:
+            raise QgaError(f"{failure}: chpasswd: {error.strerror}") from error
+        if ended.status:
+            raise QgaError(f"{failure}: {ended.output.strip()}".rstrip(": "))
+
+
+def _logins() -> Iterator[tuple[str, float]]:
+    try:
+        records = read_bytes(_UTMP)
+    except FileNotFoundError:
+        yield from _logind_sessions()
+        return
+    for record in _RECORD.iter_unpack(records[: len(records) // _RECORD.size * _RECORD.size]):
+        kind, _pid, _line, _id, user = record[:5]
+        seconds, microseconds = record[9:11]
+        if kind == _USER_PROCESS:
+            yield _text(user), seconds + microseconds / 1e6 if microseconds else seconds
+
+
+def _logind_sessions() -> Iterator[tuple[str, float]]:
+    """Sessions of people, from logind's state files, oldest first."""
+    try:
+        names = os.listdir(_LOGIND_SESSIONS)
+    except OSError:
+        return
+    sessions = []
+    for name in names:
+        if not name.endswith(".ref"):  # a FIFO, which would block us
+            with open(f"{_LOGIND_SESSIONS}/{name}", encoding="utf-8", errors="replace") as file:
+                session = dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line)
+            if session.get("CLASS") == "user" and "USER" in session:
+                sessions.append((int(session.get("REALTIME", "0")) / 1e6, session["USER"]))
+    for login, user in sorted(sessions):
+        yield user, login
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("utf-8", "replace")

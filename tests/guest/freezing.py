@@ -1,0 +1,94 @@
+"""What freezing does to a guest, seen from beside the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from .agent_socket import AgentError, AgentSocket
+from .service import state_of, wait_for
+from .vm import Guest, Result
+
+# Freezes each filesystem for a moment, to see whether it is frozen.
+LOOK = """
+import errno, fcntl, os, sys
+
+for path in sys.argv[1:]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, 0xC0045877, 0)
+        fcntl.ioctl(fd, 0xC0045878, 0)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        print(path)
+"""
+# Something is left to be written when the disk goes.
+BREAK = """
+first=$(findmnt --noheadings --output=SOURCE /mnt/part)
+empty="${first%1}2"
+usb=$(findmnt --noheadings --output=SOURCE /mnt/usb)
+size=$(blockdev --getsz "$empty")
+dmsetup create failing --table "0 $size linear $empty 0"
+mkfs.ext4 -q /dev/mapper/failing
+mkdir -p /mnt/failing
+umount /mnt/usb
+mount /dev/mapper/failing /mnt/failing
+mount "$usb" /mnt/usb
+echo something >/mnt/failing/file
+dmsetup load failing --table "0 $size error"
+dmsetup suspend --noflush --nolockfs failing
+dmsetup resume failing
+"""
+PLACES = ("/", "/mnt/part", "/mnt/mirror", "/mnt/volume", "/mnt/crypt", "/mnt/nvme", "/mnt/usb")
+
+
+def frozen_places(guest: Guest) -> set[str]:
+    """Which of PLACES are frozen, by the kernel's word."""
+    argv = ["/usr/bin/python3", "-IBc", LOOK, *PLACES]
+    return set(guest.run(argv).stdout.split())
+
+
+@contextmanager
+def thawed_after(agent: AgentSocket) -> Iterator[None]:
+    """Whatever happens, nothing stays frozen; not even when a thaw hook fails."""
+    try:
+        yield
+    finally:
+        with suppress(AgentError):
+            agent.execute("guest-fsfreeze-thaw")
+
+
+@contextmanager
+def failing_filesystem(guest: Guest) -> Iterator[None]:
+    """A filesystem on /mnt/failing whose disk is gone; /mnt/usb is mounted after it."""
+    guest.run(["/bin/sh", "-ec", BREAK])
+    try:
+        yield
+    finally:
+        guest.run(["/bin/sh", "-ec", "umount /mnt/failing; dmsetup remove --retry failing"])
+
+
+class Writer:
+    """A program in the guest that writes to a file, safely to the disk."""
+
+    def __init__(self, guest: Guest, path: str) -> None:
+        assert guest.original is not None
+        self.guest = guest
+        self.agent = guest.original
+        self.argv = ["dd", "if=/dev/zero", f"of={path}", "bs=4k", "count=1", "conv=fsync"]
+        request: dict[str, Any] = {"path": self.argv[0], "arg": self.argv[1:]}
+        self.pid: int = self.agent.execute("guest-exec", **request)["pid"]
+
+    def wait_until_blocked(self) -> None:
+        wait_for(lambda: state_of(self.guest, self.pid) == "D", "the writer to block")
+
+    def wait(self) -> Result:
+        """Wait until it has written."""
+        return self.guest.wait_exec(self.agent, self.argv, self.pid)
+
+
+def can_write(guest: Guest, path: str) -> bool:
+    """Whether a file can be written, at once."""
+    return Writer(guest, path).wait().status == 0

@@ -1,0 +1,199 @@
+"""What the agent changes in a guest: its clocks, processors, memory, passwords and free blocks."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import hardware, users
+from .agent_socket import AgentError, AgentSocket
+from .service import wait_for
+from .vm import Guest
+
+pytestmark = pytest.mark.timeout(900)
+
+SECOND = 10**9
+YEAR_2033 = 2_000_000_000
+
+
+def clocks(guest: Guest) -> tuple[int, int]:
+    """The system clock and the hardware clock, in seconds since 1970."""
+    script = "date +%s; cat /sys/class/rtc/rtc0/since_epoch"
+    system, hardware_clock = guest.run(["/bin/sh", "-c", script]).stdout.split()
+    return int(system), int(hardware_clock)
+
+
+def test_time_is_set_on_both_clocks(guest: Guest, agent: AgentSocket) -> None:
+    before = clocks(guest)
+    try:
+        agent.execute("guest-set-time", time=YEAR_2033 * SECOND + 5000)
+        for clock in clocks(guest):
+            assert YEAR_2033 <= clock < YEAR_2033 + 60
+    finally:
+        agent.execute("guest-set-time", time=before[0] * SECOND)
+    assert clocks(guest)[0] - before[0] < 60
+
+
+def test_time_is_taken_from_the_hardware_clock(guest: Guest, agent: AgentSocket) -> None:
+    _, right = clocks(guest)
+    guest.run(["date", "--set=2033-05-18"])
+    agent.execute("guest-set-time")
+    system, hardware_clock = clocks(guest)
+    assert right <= hardware_clock < right + 60
+    assert abs(system - hardware_clock) <= 1
+
+
+def online(guest: Guest) -> str:
+    return guest.run(["cat", "/sys/devices/system/cpu/online"]).stdout.strip()
+
+
+def test_processor_goes_off_and_on(guest: Guest, agent: AgentSocket) -> None:
+    off, on = ({"logical-id": 1, "online": state} for state in (False, True))
+    try:
+        assert agent.execute("guest-set-vcpus", vcpus=[off]) == 1
+        assert online(guest) == "0"
+        assert [each["online"] for each in agent.execute("guest-get-vcpus")] == [True, False]
+        assert [each["cpu"] for each in agent.execute("guest-get-cpustats")] == [0]
+    finally:
+        assert agent.execute("guest-set-vcpus", vcpus=[on]) == 1
+    assert online(guest) == "0-1"
+
+
+def total_memory(guest: Guest) -> int:
+    """MiB, by /proc/meminfo."""
+    line = guest.run(["grep", "MemTotal", "/proc/meminfo"]).stdout
+    return int(line.split()[1]) // 1024
+
+
+@pytest.fixture
+def new_memory(guest: Guest, agent: AgentSocket) -> Iterator[int]:
+    """The number of a memory block that was plugged in and is not online yet."""
+    policy = "/sys/module/memory_hotplug/parameters/online_policy"
+    guest.run(["/bin/sh", "-ec", f"echo auto-movable >{policy}"])  # so that it can go off again
+    before = blocks(agent)
+    guest.qmp("object-add", qom_type="memory-backend-ram", id="more", size=128 << 20)
+    guest.qmp("device_add", driver="pc-dimm", id="dimm", memdev="more")
+    (number,) = wait_for(lambda: blocks(agent) - before, "a new memory block")
+    yield number
+    guest.qmp("device_del", id="dimm")
+    guest.wait_event("DEVICE_DELETED", device="dimm")
+    guest.qmp("object-del", id="more")
+
+
+def blocks(agent: AgentSocket) -> set[int]:
+    return {each["phys-index"] for each in agent.execute("guest-get-memory-blocks")}
+
+
+def set_block(agent: AgentSocket, number: int, *, is_online: bool) -> Any:
+    wish = {"phys-index": number, "online": is_online}
+    return agent.execute("guest-set-memory-blocks", mem_blks=[wish])
+
+
+def test_memory_block_goes_on_and_off(guest: Guest, agent: AgentSocket, new_memory: int) -> None:
+    before = total_memory(guest)
+    assert agent.execute("guest-get-memory-block-info") == {"size": 128 << 20}
+    assert set_block(agent, new_memory, is_online=True) == [
+        {"phys-index": new_memory, "response": "success"}
+    ]
+    assert total_memory(guest) == before + 128
+    assert set_block(agent, new_memory, is_online=False) == [
+        {"phys-index": new_memory, "response": "success"}
+    ]
+    assert total_memory(guest) == before
+
+
+def test_memory_block_that_is_in_use_cannot_go_off(guest: Guest, agent: AgentSocket) -> None:
+    """The kernel itself is in the first one."""
+    assert guest.original is not None
+    (result,) = set_block(agent, 0, is_online=False)
+    assert result["response"] == "operation-failed"
+    assert [result] == set_block(guest.original, 0, is_online=False)
+
+
+def shadow(guest: Guest, user: str) -> str:
+    """The user's password as it is stored."""
+    return guest.run(["getent", "shadow", user]).stdout.split(":")[1]
+
+
+def crypt(guest: Guest, password: str, stored: str) -> str:
+    script = "import crypt, sys; print(crypt.crypt(*sys.argv[1:]))"
+    argv = ["/usr/bin/python3", "-W", "ignore", "-c", script, password, stored]
+    return guest.run(argv).stdout.strip()
+
+
+def set_password(agent: AgentSocket, password: str, *, crypted: bool) -> None:
+    encoded = base64.b64encode(password.encode()).decode()
+    agent.execute("guest-set-user-password", username="person", password=encoded, crypted=crypted)
+
+
+@pytest.mark.usefixtures("person")
+def test_password(guest: Guest, agent: AgentSocket) -> None:
+    set_password(agent, "sécret: word", crypted=False)
+    stored = shadow(guest, "person")
+    assert stored.startswith("$")
+    assert crypt(guest, "sécret: word", stored) == stored != crypt(guest, "another", stored)
+
+
+@pytest.mark.usefixtures("person")
+def test_password_that_is_crypted_already(guest: Guest, agent: AgentSocket) -> None:
+    crypted = crypt(guest, "another", "$6$salt$")
+    set_password(agent, crypted, crypted=True)
+    assert shadow(guest, "person") == crypted
+
+
+def test_password_of_nobody(agent: AgentSocket) -> None:
+    with pytest.raises(AgentError, match="child process has failed to set user password"):
+        agent.execute(
+            "guest-set-user-password", username="nobody-here", password="YQ==", crypted=False
+        )
+
+
+def allocated(path: Path) -> int:
+    """Bytes that a file takes up on the host."""
+    return path.stat().st_blocks * 512
+
+
+@pytest.mark.usefixtures("disks")
+def test_trim_gives_blocks_back_to_the_host(guest: Guest, agent: AgentSocket) -> None:
+    image = hardware.image(guest.folder, "trimmed")
+    file = "/mnt/trimmed/file"
+    guest.run(["/bin/sh", "-ec", f"head -c 20M /dev/urandom >{file}; sync {file}; rm {file}"])
+    guest.run(["sync", "--file-system", "/mnt/trimmed"])
+    before = allocated(image)
+    assert before > 20 << 20
+    paths = {each["path"]: each for each in agent.execute("guest-fstrim")["paths"]}
+    assert paths["/mnt/trimmed"]["trimmed"] >= 20 << 20
+    assert "minimum" in paths["/mnt/trimmed"]
+    # What the trim itself has written, such as the journal, takes up a little.
+    assert allocated(image) < before - (19 << 20)
+
+
+def login_times(agent: AgentSocket) -> dict[str, float]:
+    return {each["user"]: each["login-time"] for each in agent.execute("guest-get-users")}
+
+
+def test_users(guest: Guest, agent: AgentSocket) -> None:
+    assert login_times(agent) == {}
+    with users.logged_in(guest):
+        assert guest.original is not None
+        assert agent.execute("guest-get-users") == guest.original.execute("guest-get-users")
+        (name,) = login_times(agent)
+        assert name == "root"
+        assert name in guest.run(["who"]).stdout
+    assert login_times(agent) == {}
+
+
+def test_users_without_utmp_are_those_of_logind(guest: Guest, agent: AgentSocket) -> None:
+    with users.logind(guest), users.without_utmp(guest):
+        assert login_times(agent) == {}
+        before = int(guest.run(["date", "+%s"]).stdout)
+        with users.logged_in(guest):
+            after = int(guest.run(["date", "+%s"]).stdout)
+            told = login_times(agent)
+            assert told.keys() == {"root"}
+            assert before <= told["root"] <= after + 1
+        wait_for(lambda: login_times(agent) == {}, "the logout")

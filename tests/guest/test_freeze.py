@@ -1,0 +1,154 @@
+"""Freezing: the kernel's word for what is frozen, and what becomes of those who write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from . import service
+from .agent_socket import AgentError, AgentSocket
+from .freezing import (
+    PLACES,
+    Writer,
+    can_write,
+    failing_filesystem,
+    frozen_places,
+    thawed_after,
+)
+from .image import CHECKOUT
+from .vm import AGENT_PORT, Guest
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
+
+COMMANDS = json.loads((CHECKOUT / "tests/interface.json").read_text())["commands"].keys()
+ALLOWED = {
+    "guest-fsfreeze-status",
+    "guest-fsfreeze-thaw",
+    "guest-info",
+    "guest-ping",
+    "guest-sync",
+    "guest-sync-delimited",
+}
+
+
+@pytest.fixture
+def agent(guest: Guest) -> Iterator[AgentSocket]:
+    with guest.connect() as agent, thawed_after(agent):
+        yield agent
+
+
+def status(agent: AgentSocket) -> str:
+    answer: str = agent.execute("guest-fsfreeze-status")
+    return answer
+
+
+def test_a_writer_blocks_while_frozen_and_goes_on_after_the_thaw(
+    guest: Guest, agent: AgentSocket
+) -> None:
+    frozen = agent.execute("guest-fsfreeze-freeze")
+    assert status(agent) == "frozen"
+    assert frozen_places(guest) == set(PLACES)
+    writers = [Writer(guest, f"{place}/written") for place in PLACES]
+    for writer in writers:
+        writer.wait_until_blocked()
+    assert agent.execute("guest-fsfreeze-thaw") == frozen
+    assert [writer.wait().status for writer in writers] == [0] * len(writers)
+    assert status(agent) == "thawed"
+    assert frozen_places(guest) == set()
+
+
+def test_only_what_is_marked_is_carried_out_while_frozen(agent: AgentSocket) -> None:
+    agent.execute("guest-fsfreeze-freeze")
+    for command in sorted(COMMANDS - ALLOWED):
+        with pytest.raises(AgentError) as caught:
+            agent.execute(command)
+        assert caught.value.error_class == "CommandNotFound"
+        assert str(caught.value) == (
+            f"Command {command} has been disabled: the command is not allowed"
+        )
+    assert enabled(agent) == ALLOWED
+    assert agent.execute("guest-ping") == {}
+    assert agent.execute("guest-sync", id=3) == 3
+    agent.execute("guest-fsfreeze-thaw")
+    assert enabled(agent) == COMMANDS
+
+
+def enabled(agent: AgentSocket) -> set[str]:
+    commands = agent.execute("guest-info")["supported_commands"]
+    return {command["name"] for command in commands if command["enabled"]}
+
+
+def test_list_freezes_just_those(guest: Guest, agent: AgentSocket) -> None:
+    places = ["/mnt/usb", "/mnt/volume", "/mnt", "/mnt/nothing"]
+    assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=places) == 2
+    assert frozen_places(guest) == {"/mnt/usb", "/mnt/volume"}
+    assert can_write(guest, "/mnt/part/written")
+    assert agent.execute("guest-fsfreeze-thaw") == 2
+    assert frozen_places(guest) == set()
+
+
+def test_nothing_to_freeze_is_not_frozen(agent: AgentSocket) -> None:
+    assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/mnt/nothing"]) == 0
+    assert status(agent) == "thawed"
+    assert agent.execute("guest-fsfreeze-thaw") == 0
+
+
+def test_mounted_twice_is_frozen_once(guest: Guest, agent: AgentSocket) -> None:
+    guest.run(["/bin/sh", "-ec", "mkdir -p /run/twice; mount --bind /mnt/usb /run/twice"])
+    guest.run(["/bin/sh", "-ec", "touch /run/name; mount --bind /etc/hostname /run/name"])
+    try:
+        assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/run/twice"]) == 1
+        assert frozen_places(guest) == {"/mnt/usb"}
+        assert agent.execute("guest-fsfreeze-thaw") == 1
+        frozen = agent.execute("guest-fsfreeze-freeze")
+        assert agent.execute("guest-fsfreeze-thaw") == frozen
+    finally:
+        guest.run(["umount", "/run/twice", "/run/name"])
+    assert agent.execute("guest-fsfreeze-freeze") == frozen
+
+
+def test_what_others_have_frozen_is_thawed(guest: Guest, agent: AgentSocket) -> None:
+    guest.run(["fsfreeze", "--freeze", "/mnt/usb"])
+    assert status(agent) == "thawed"
+    assert agent.execute("guest-fsfreeze-thaw") == 1
+    assert frozen_places(guest) == set()
+
+
+def test_what_others_have_frozen_is_passed_over(guest: Guest, agent: AgentSocket) -> None:
+    guest.run(["fsfreeze", "--freeze", "/mnt/usb"])
+    places = ["/mnt/usb", "/mnt/part"]
+    assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=places) == 1
+    assert status(agent) == "frozen"
+    assert agent.execute("guest-fsfreeze-thaw") == 2
+
+
+def test_after_a_failure_all_is_thawed_again(guest: Guest, agent: AgentSocket) -> None:
+    """A disk fails under a filesystem; the one that was mounted after it is frozen by then."""
+    with failing_filesystem(guest):
+        with pytest.raises(AgentError, match="failed to freeze /mnt/failing: Input/output error"):
+            agent.execute("guest-fsfreeze-freeze")
+        assert status(agent) == "thawed"
+        assert frozen_places(guest) == set()
+        assert can_write(guest, "/mnt/usb/written")
+
+
+@pytest.mark.parametrize("way", ["restart", "kill --signal=KILL"])
+def test_frozen_outlives_the_agent(guest: Guest, way: str) -> None:
+    with guest.connect() as agent:
+        frozen = agent.execute("guest-fsfreeze-freeze")
+    before = service.main_pid(guest)
+    guest.forget_events()
+    guest.run(["systemctl", *way.split(), service.UNIT])
+    guest.wait_port(AGENT_PORT, is_open=False)
+    with guest.connect() as agent, thawed_after(agent):
+        assert service.main_pid(guest) not in {0, before}
+        assert status(agent) == "frozen"
+        assert frozen_places(guest) == set(PLACES)
+        with pytest.raises(AgentError, match="the command is not allowed"):
+            agent.execute("guest-get-osinfo")
+        assert agent.execute("guest-fsfreeze-thaw") == frozen
+        assert status(agent) == "thawed"
+        assert frozen_places(guest) == set()
+        assert agent.execute("guest-get-osinfo")

@@ -1,0 +1,199 @@
+"""The administrator's scripts around a freeze: which run, in what order, and what if one fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from .agent_socket import AgentError, AgentSocket, encode
+from .freezing import failing_filesystem, frozen_places, thawed_after
+from .service import by_hand, stopped, wait_for
+from .vm import SPARE_PORT, Guest
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
+
+FOLDER = "/run/hooks"
+HOOK = f"{FOLDER}/hook"
+LOG = f"{FOLDER}/log"
+FIRST, SECOND = f"{HOOK}.d/10-first", f"{HOOK}.d/20-second"
+NOTE = f'#!/bin/sh\necho "$0 $1" >>{LOG}\n'
+SECONDS = 6  # for each script
+CONFIGURATION = f"""
+[general]
+fsfreeze-hook = {HOOK}
+fsfreeze-hook-timeout = {SECONDS}
+
+[channel other]
+path = /dev/virtio-ports/{SPARE_PORT.name}
+"""
+PLACES = {"mountpoints": ["/mnt/usb", "/mnt/volume"]}
+
+
+@pytest.fixture(scope="module")
+def agent_with_hooks(guest: Guest) -> Iterator[None]:
+    guest.plug_port(SPARE_PORT)
+    guest.write_file(f"{FOLDER}/qemu-ga.conf", CONFIGURATION)
+    options = ["-c", f"{FOLDER}/qemu-ga.conf"]
+    try:
+        with stopped(guest), by_hand(guest, *options):
+            yield
+    finally:
+        guest.unplug_port(SPARE_PORT)
+
+
+@pytest.fixture
+def agent(guest: Guest, agent_with_hooks: None) -> Iterator[AgentSocket]:
+    """A hook that two more follow; none has been called yet."""
+    guest.run(["rm", "-rf", HOOK, f"{HOOK}.d", LOG])
+    for script in (HOOK, FIRST, SECOND):
+        write_script(guest, script, NOTE)
+    guest.write_file(f"{HOOK}.d/30-not-executable", NOTE)
+    write_script(guest, f"{SECOND}.dpkg-old", NOTE)
+    with guest.connect() as agent, thawed_after(agent):
+        yield agent
+
+
+def write_script(guest: Guest, path: str, text: str) -> None:
+    guest.write_file(path, text, mode="755")
+
+
+def calls(guest: Guest) -> list[str]:
+    """The calls of all scripts since the last look."""
+    lines = guest.run(["cat", LOG]).stdout.splitlines()
+    guest.run(["truncate", "--size=0", LOG])
+    return lines
+
+
+def refused(agent: AgentSocket, command: str) -> str:
+    with pytest.raises(AgentError) as caught:
+        agent.execute(command)
+    return str(caught.value)
+
+
+BEFORE = [f"{HOOK} freeze", f"{FIRST} freeze", f"{SECOND} freeze"]
+AFTER = [f"{SECOND} thaw", f"{FIRST} thaw", f"{HOOK} thaw"]
+
+
+def test_each_before_the_freeze_and_in_reverse_after_the_thaw(
+    guest: Guest, agent: AgentSocket
+) -> None:
+    # Each notes also whether it can write where it will be frozen.
+    for script in (HOOK, FIRST, SECOND):
+        write_script(guest, script, NOTE + "echo x >/mnt/usb/hook && sync /mnt/usb/hook\n")
+    assert agent.execute("guest-fsfreeze-freeze-list", **PLACES) == 2
+    assert calls(guest) == BEFORE
+    assert frozen_places(guest) == set(PLACES["mountpoints"])
+    assert agent.execute("guest-fsfreeze-thaw") == 2
+    assert calls(guest) == AFTER
+
+
+def test_thaw_hooks_run_also_when_nothing_was_frozen_here(guest: Guest, agent: AgentSocket) -> None:
+    assert agent.execute("guest-fsfreeze-thaw") == 0
+    assert calls(guest) == AFTER
+
+
+def test_hook_that_runs_the_folder_itself(guest: Guest, agent: AgentSocket) -> None:
+    run_parts = 'for script in "$0".d/10-first; do "$script" "$1"; done\n# hook.d\n'
+    write_script(guest, HOOK, NOTE + run_parts)
+    agent.execute("guest-fsfreeze-freeze-list", **PLACES)
+    agent.execute("guest-fsfreeze-thaw")
+    assert calls(guest) == [*BEFORE[:2], f"{HOOK} thaw", f"{FIRST} thaw"]
+
+
+def test_failing_hook_leaves_all_thawed_and_is_undone(guest: Guest, agent: AgentSocket) -> None:
+    write_script(guest, FIRST, NOTE + "[ $1 = thaw ] || { echo no >&2; exit 3; }\n")
+    assert refused(agent, "guest-fsfreeze-freeze") == (
+        f"fsfreeze hook has failed with status 3: {FIRST} freeze: no"
+    )
+    assert calls(guest) == [*BEFORE[:2], *AFTER[1:]]
+    assert agent.execute("guest-fsfreeze-status") == "thawed"
+    assert frozen_places(guest) == set()
+
+
+def test_hook_that_dies_of_a_signal(guest: Guest, agent: AgentSocket) -> None:
+    write_script(guest, HOOK, NOTE + "kill -9 $$\n")
+    assert refused(agent, "guest-fsfreeze-freeze") == (
+        f"fsfreeze hook has terminated abnormally by signal 9: {HOOK} freeze"
+    )
+    assert calls(guest) == [BEFORE[0], AFTER[2]]
+
+
+def test_hook_that_hangs_is_killed(guest: Guest, agent: AgentSocket) -> None:
+    hang = f"[ $1 = thaw ] || {{ echo $$ >{FOLDER}/pid; sleep 1000; }}\n"
+    write_script(guest, SECOND, NOTE + hang)
+    assert refused(agent, "guest-fsfreeze-freeze") == (
+        f"fsfreeze hook has failed: {SECOND} freeze: it took over {SECONDS} s and was killed"
+    )
+    assert calls(guest) == [*BEFORE, *AFTER]
+    assert not guest.run(["sh", "-c", "grep -l sleep /proc/*/comm"], check=False).stdout
+    assert frozen_places(guest) == set()
+
+
+def test_hooks_are_undone_when_the_freeze_fails(guest: Guest, agent: AgentSocket) -> None:
+    with failing_filesystem(guest):
+        assert "failed to freeze /mnt/failing" in refused(agent, "guest-fsfreeze-freeze")
+    assert calls(guest) == [*BEFORE, *AFTER]
+
+
+def test_failing_thaw_hook_does_not_undo_the_thaw(guest: Guest, agent: AgentSocket) -> None:
+    write_script(guest, FIRST, NOTE + "[ $1 = freeze ] || exit 4\n")
+    agent.execute("guest-fsfreeze-freeze-list", **PLACES)
+    assert refused(agent, "guest-fsfreeze-thaw") == (
+        f"fsfreeze hook has failed with status 4: {FIRST} thaw"
+    )
+    assert calls(guest) == [*BEFORE, *AFTER]
+    assert agent.execute("guest-fsfreeze-status") == "thawed"
+    assert frozen_places(guest) == set()
+
+
+def test_missing_hook(guest: Guest, agent: AgentSocket) -> None:
+    guest.run(["rm", "-rf", HOOK, f"{HOOK}.d"])
+    assert refused(agent, "guest-fsfreeze-freeze") == (
+        f"can't access fsfreeze hook '{HOOK}': No such file or directory"
+    )
+    write_script(guest, HOOK, NOTE)
+
+
+@pytest.fixture
+def slow_freeze(guest: Guest, agent: AgentSocket) -> AgentSocket:
+    """A freeze whose hook waits until somebody writes to /run/hooks/go."""
+    guest.run(["/bin/sh", "-ec", f"rm -f {FOLDER}/go; mkfifo {FOLDER}/go"])
+    write_script(guest, FIRST, f"{NOTE}[ $1 = thaw ] || read go <{FOLDER}/go\n")
+    agent.send(encode("guest-fsfreeze-freeze-list", PLACES))
+    wait_for(lambda: BEFORE[1] in guest.run(["cat", LOG], check=False).stdout, "the hook")
+    return agent
+
+
+def go(guest: Guest) -> None:
+    guest.run(["timeout", "5", "sh", "-c", f"echo >{FOLDER}/go"])
+
+
+def test_others_are_answered_during_a_slow_freeze(guest: Guest, slow_freeze: AgentSocket) -> None:
+    with guest.connect(SPARE_PORT) as other:
+        assert other.execute("guest-ping") == {}
+        assert other.execute("guest-fsfreeze-status") == "thawed"
+        with pytest.raises(AgentError, match="a freeze is going on already"):
+            other.execute("guest-fsfreeze-freeze")
+        go(guest)
+        assert json.loads(slow_freeze.read_line()) == {"return": 2}
+        assert other.execute("guest-fsfreeze-status") == "frozen"
+
+
+def test_the_same_is_answered_after_a_sync(guest: Guest, slow_freeze: AgentSocket) -> None:
+    slow_freeze.sync()
+    assert slow_freeze.execute("guest-ping") == {}
+    assert slow_freeze.execute("guest-fsfreeze-status") == "thawed"
+    go(guest)
+    wait_for(lambda: slow_freeze.execute("guest-fsfreeze-status") == "frozen", "the freeze")
+
+
+def test_thaw_ends_a_slow_freeze(guest: Guest, slow_freeze: AgentSocket) -> None:
+    with guest.connect(SPARE_PORT) as other:
+        assert other.execute("guest-fsfreeze-thaw") == 0
+        go(guest)
+        reply = json.loads(slow_freeze.read_line())
+        assert reply["error"]["desc"] == "the freeze was ended by guest-fsfreeze-thaw"
+        assert frozen_places(guest) == set()
+        assert other.execute("guest-fsfreeze-status") == "thawed"

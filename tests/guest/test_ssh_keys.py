@@ -1,0 +1,114 @@
+"""Keys land where sshd looks for them, with the owner and modes that it wants, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .agent_socket import AgentError, AgentSocket
+from .vm import Guest
+
+pytestmark = pytest.mark.timeout(900)
+
+FOLDER = "/home/person/.ssh"
+FILE = f"{FOLDER}/authorized_keys"
+A, B, C = "ssh-ed25519 AAAA a@host", "ssh-rsa BBBB", 'command="/bin/true",no-pty ssh-rsa CCCC c'
+# A file and a folder of another user, who must not be robbed or served.
+OTHERS = "/var/lib/other"
+
+
+@pytest.fixture(autouse=True)
+def no_keys(guest: Guest, person: str) -> Iterator[None]:
+    script = (
+        f"rm -rf {FOLDER} {OTHERS}; mkdir -p {OTHERS}/.ssh; "
+        f"echo secret >{OTHERS}/.ssh/authorized_keys; chmod -R go= {OTHERS}"
+    )
+    guest.run(["/bin/sh", "-ec", script])
+    yield
+    guest.run(["rm", "-rf", FOLDER, OTHERS])
+
+
+def add(agent: AgentSocket, *keys: str, reset: bool = False) -> None:
+    agent.execute("guest-ssh-add-authorized-keys", username="person", keys=list(keys), reset=reset)
+
+
+def remove(agent: AgentSocket, *keys: str) -> None:
+    agent.execute("guest-ssh-remove-authorized-keys", username="person", keys=list(keys))
+
+
+def told(agent: AgentSocket) -> list[str]:
+    keys: list[str] = agent.execute("guest-ssh-get-authorized-keys", username="person")["keys"]
+    return keys
+
+
+def written(guest: Guest) -> list[str]:
+    return guest.run(["cat", FILE]).stdout.splitlines()
+
+
+def others(guest: Guest) -> str:
+    return guest.run(["cat", f"{OTHERS}/.ssh/authorized_keys"]).stdout
+
+
+def modes(guest: Guest) -> str:
+    return guest.run(["stat", "--format=%U:%G %a %F", FOLDER, FILE]).stdout
+
+
+def link(guest: Guest, target: str, path: str) -> None:
+    guest.run(["/bin/sh", "-ec", 'su person -c "ln -s $1 $2"', "sh", target, path])
+
+
+def refused(agent: AgentSocket, command: str, **arguments: object) -> str:
+    with pytest.raises(AgentError) as caught:
+        agent.execute(f"guest-ssh-{command}-authorized-keys", username="person", **arguments)
+    return str(caught.value)
+
+
+def test_add_get_remove_reset(guest: Guest, agent: AgentSocket) -> None:
+    add(agent, A, B)
+    add(agent, B, C)
+    assert written(guest) == [A, B, C]
+    assert told(agent) == [C, B, A]
+    remove(agent, B, "ssh-rsa unknown")
+    assert written(guest) == [A, C]
+    add(agent, B, reset=True)
+    assert written(guest) == [B]
+    assert told(agent) == [B]
+
+
+def test_folder_and_file_are_the_users_alone(guest: Guest, agent: AgentSocket) -> None:
+    add(agent, A)
+    assert modes(guest) == ("person:person 700 directory\nperson:person 600 regular file\n")
+    guest.run(["/bin/sh", "-ec", f"chmod 644 {FILE}; chown root {FILE}"])
+    remove(agent, A)
+    assert "person:person 600 regular empty file\n" in modes(guest)
+
+
+def test_comments_stay_and_are_no_keys(guest: Guest, agent: AgentSocket) -> None:
+    add(agent, A)
+    guest.write_file(FILE, f"# by hand\n\n  {A}  \n")
+    add(agent, B)
+    assert [line for line in written(guest) if line] == ["# by hand", f"  {A}  ", B]
+    assert told(agent) == [B, A]
+
+
+def test_folder_that_leads_to_anothers_is_refused(guest: Guest, agent: AgentSocket) -> None:
+    link(guest, f"{OTHERS}/.ssh", FOLDER)
+    for command, arguments in {
+        "add": {"keys": [A]},
+        "get": {},
+        "remove": {"keys": ["secret"]},
+    }.items():
+        assert "Permission denied" in refused(agent, command, **arguments)
+    assert others(guest) == "secret\n"
+
+
+def test_link_to_anothers_file_is_not_followed(guest: Guest, agent: AgentSocket) -> None:
+    guest.run(["su", "person", "-c", f"mkdir -m 700 {FOLDER}"])
+    link(guest, f"{OTHERS}/.ssh/authorized_keys", FILE)
+    assert "Permission denied" in refused(agent, "get")
+    assert "Permission denied" in refused(agent, "add", keys=[A])
+    assert others(guest) == "secret\n"
+    add(agent, A, reset=True)
+    assert written(guest) == [A]
+    assert others(guest) == "secret\n"

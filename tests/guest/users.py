@@ -1,0 +1,66 @@
+"""People who log in to the guest, on a terminal of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .vm import Guest
+
+# Ready once the shell has printed its prompt; logs out when it is terminated.
+TERMINAL = r"""
+import os, pty, signal
+from systemd.daemon import notify
+
+def log_out(*_):
+    os.write(terminal, b"exit\n")
+    os.waitpid(login, 0)
+    raise SystemExit
+
+login, terminal = pty.fork()
+if not login:
+    os.execv("/bin/login", ["login", "-f", "root"])
+signal.signal(signal.SIGTERM, log_out)
+output = b""
+while not output.endswith(b"# "):
+    output += os.read(terminal, 4096)
+notify("READY=1")
+signal.pause()
+"""
+
+
+@contextmanager
+def logged_in(guest: Guest) -> Iterator[None]:
+    """Root logged in on a terminal, as login(1) does and notes it."""
+    guest.write_file("/run/terminal.py", TERMINAL)
+    options = ["--unit=terminal", "--service-type=notify", "--collect", "--property=KillMode=mixed"]
+    guest.run(["systemd-run", *options, "/usr/bin/python3", "/run/terminal.py"])
+    try:
+        yield
+    finally:
+        guest.run(["systemctl", "stop", "terminal"])
+        # login(1) leaves it to others, such as the getty's service, to take its record back.
+        guest.run(["/bin/sh", "-c", "[ ! -e /run/utmp ] || : >/run/utmp"])
+
+
+@contextmanager
+def logind(guest: Guest) -> Iterator[None]:
+    """systemd-logind at work; its own unit is masked."""
+    folders = " ".join(f"/run/systemd/{name}" for name in ("inhibit", "seats", "sessions", "users"))
+    guest.run(["/bin/sh", "-c", f"mkdir -p {folders}"])
+    options = ["--unit=logind", "--service-type=dbus", "--property=BusName=org.freedesktop.login1"]
+    guest.run(["systemd-run", *options, "--collect", "/lib/systemd/systemd-logind"])
+    try:
+        yield
+    finally:
+        guest.run(["systemctl", "stop", "logind"])
+
+
+@contextmanager
+def without_utmp(guest: Guest) -> Iterator[None]:
+    """As on systems that keep none any more."""
+    guest.run(["mv", "/run/utmp", "/run/utmp.away"])
+    try:
+        yield
+    finally:
+        guest.run(["mv", "/run/utmp.away", "/run/utmp"])
