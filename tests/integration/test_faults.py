@@ -178,7 +178,7 @@ def test_requests_that_fail_do_not_stay_in_memory(tmp_path: Path) -> None:
         for message in failing * 2:
             client.send(message)
             assert "error" in client.reply()
-        assert agent.memory("VmRSS") < before + 10 * MB
+        assert agent.memory("VmRSS") < before + 100 * MB  # malloc keeps some; ten messages are 200
 
 
 def test_a_client_that_left_much_behind_a_command_that_hangs_takes_no_place(
