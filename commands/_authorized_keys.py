@@ -13,13 +13,14 @@ import sys
 
 
 def main(action: str, user: str, home: str) -> None:
-    keys = sys.stdin.read().split("\n")
+    keys = lines_of(sys.stdin.buffer.read())[:-1]
     become(user)
     folder = f"{home}/.ssh"
     path = f"{folder}/authorized_keys"
     if action == "get":
         trimmed = (line.strip() for line in reversed(read(path)))
-        print("\n".join(line for line in trimmed if line and not line.startswith("#")))
+        told = [f"{line}\n" for line in trimmed if line and not line.startswith("#")]
+        sys.stdout.buffer.write("".join(told).encode("utf-8", "surrogateescape"))
     elif action == "remove":
         if exists(path):
             replace(path, [line for line in read(path) if line not in keys])
@@ -63,13 +64,17 @@ def exists(path: str) -> bool:
 
 def read(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return file.read().split("\n")
+        with open(path, "rb") as file:
+            return lines_of(file.read())
     except IsADirectoryError as error:
         reason = f"Error reading file \u201c{path}\u201d: {error.strerror}"
     except OSError as error:
         reason = f"Failed to open file \u201c{path}\u201d: {error.strerror}"
     sys.exit(f"failed to read '{path}': {reason}")
+
+
+def lines_of(content: bytes) -> list[str]:
+    return content.decode("utf-8", "surrogateescape").split("\n")
 
 
 def replace(path: str, lines: list[str]) -> None:

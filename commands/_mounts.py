@@ -35,7 +35,8 @@ def block_mounts() -> list[Mount]:
     Each is one filesystem, to be frozen, trimmed and reported once, however often it is
     mounted. What has no block device is left out: network, FUSE and virtual filesystems.
     """
-    lines = read_bytes("/proc/self/mountinfo").splitlines()
+    # A path may have a carriage return in it, which is not escaped: no splitlines here.
+    lines = read_bytes("/proc/self/mountinfo").split(b"\n")[:-1]
     mounts: dict[tuple[int, int], Mount] = {}
     for line in lines:
         mount = _parse(line)

@@ -16,6 +16,7 @@ from qga.run import run
 
 _HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_authorized_keys.py")
 _TIMEOUT = 30.0  # seconds; a home may be on the network
+_MAX_FILE = 16 * 1024 * 1024  # bytes of keys
 
 
 class GuestAuthorizedKeys(TypedDict):
@@ -31,8 +32,7 @@ class Ssh(CommandGroup):
 
         username: the account's name.
         """
-        lines = _ask_helper(username, "get").splitlines()
-        return {"keys": [line for line in lines if line]}
+        return {"keys": _ask_helper(username, "get").split("\n")[:-1]}
 
     @command(access="unrestricted", blocking=True)
     def guest_ssh_add_authorized_keys(
@@ -64,9 +64,10 @@ def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> st
         account = pwd.getpwnam(username)
     except (KeyError, ValueError):
         raise QgaError(f"failed to lookup user '{username}': Success") from None
+    lines = "".join(f"{key}\n" for key in keys or ())
     argv = [sys.executable, "-I", _HELPER, action, account.pw_name, account.pw_dir]
     try:
-        ended = run(argv, _TIMEOUT, "\n".join(keys or ()).encode())
+        ended = run(argv, _TIMEOUT, lines.encode(), _MAX_FILE)
     except TimeoutError:
         raise QgaError(f"'{account.pw_dir}/.ssh' did not answer for {_TIMEOUT:.0f} s") from None
     if ended.status:

@@ -14,25 +14,28 @@ from typing import NamedTuple
 
 from qga.spawn import spawn
 
-_MAX_OUTPUT = 64 * 1024
+_READ_SIZE = 64 * 1024
 
 
 class Finished(NamedTuple):
     """How a program ended.
 
     status: its exit code, or minus the number of the signal that ended it.
-    output: what it wrote to standard output and standard error, as one, 64 KiB at most.
+    output: what it wrote to standard output and standard error, as one.
     """
 
     status: int
     output: str
 
 
-def run(argv: list[str], timeout: float, stdin: bytes = b"") -> Finished:
+def run(
+    argv: list[str], timeout: float, stdin: bytes = b"", max_output: int = 64 * 1024
+) -> Finished:
     """Run a program and wait for its end.
 
     argv: its path or name, and its arguments.
     timeout: seconds after which it is killed.
+    max_output: bytes kept of what it writes; the rest is read and dropped.
     Raises OSError when it cannot be started, TimeoutError when it was killed.
     """
     given = os.memfd_create("stdin")
@@ -47,10 +50,10 @@ def run(argv: list[str], timeout: float, stdin: bytes = b"") -> Finished:
     finally:
         os.close(given)
         os.close(write_end)
-    return _wait(pid, read_end, time.monotonic() + timeout)
+    return _wait(pid, read_end, time.monotonic() + timeout, max_output)
 
 
-def _wait(pid: int, output_fd: int, deadline: float) -> Finished:
+def _wait(pid: int, output_fd: int, deadline: float, max_output: int) -> Finished:
     pidfd = os.pidfd_open(pid)
     os.set_blocking(output_fd, False)
     output = bytearray()
@@ -60,13 +63,13 @@ def _wait(pid: int, output_fd: int, deadline: float) -> Finished:
     try:
         while True:
             ready = dict(poll.poll(max(0, deadline - time.monotonic()) * 1000))
-            if output_fd in ready and not _take(output_fd, output):
+            if output_fd in ready and not _take(output_fd, output, max_output):
                 poll.unregister(output_fd)
             if pidfd in ready:
-                while _take(output_fd, output):
+                while len(output) < max_output and _take(output_fd, output, max_output):
                     pass
                 break
-            if not ready:
+            if time.monotonic() >= deadline:
                 os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise TimeoutError
@@ -77,11 +80,11 @@ def _wait(pid: int, output_fd: int, deadline: float) -> Finished:
     return Finished(os.waitstatus_to_exitcode(status), output.decode("utf-8", "replace"))
 
 
-def _take(fd: int, output: bytearray) -> bool:
-    """Read once; whether there was anything. Keeps no more than _MAX_OUTPUT."""
+def _take(fd: int, output: bytearray, limit: int) -> bool:
+    """Read once; whether there was anything. Keeps no more than `limit` bytes in all."""
     try:
-        data = os.read(fd, _MAX_OUTPUT)
+        data = os.read(fd, _READ_SIZE)
     except BlockingIOError:
         return False
-    output += data[: _MAX_OUTPUT - len(output)]
+    output += data[: limit - len(output)]
     return bool(data)

@@ -76,6 +76,21 @@ def test_add_get_remove_reset(guest: Guest, agent: AgentSocket) -> None:
     assert told(agent) == [B]
 
 
+def test_no_keys_change_nothing(guest: Guest, agent: AgentSocket) -> None:
+    add(agent)
+    assert told(agent) == []
+    guest.write_file(FILE, f"{A}\n\n{B}")
+    add(agent)
+    remove(agent)
+    assert written(guest) == [A, "", B]
+
+
+def test_many_keys(agent: AgentSocket) -> None:
+    keys = [f"ssh-rsa {'A' * 700} number-{number}" for number in range(500)]
+    add(agent, *keys)
+    assert told(agent) == keys[::-1]
+
+
 def test_folder_and_file_are_the_users_alone(guest: Guest, agent: AgentSocket) -> None:
     add(agent, A)
     assert modes(guest) == ("person:person 700 directory\nperson:person 600 regular file\n")
