@@ -11,6 +11,8 @@ What must stay true:
   through the mount table until nothing more thaws; also while a freeze hangs, also when
   another agent, or this one before a restart, has frozen.
 - Whatever freeze hook has run, its thaw hook runs.
+- A host that never thaws leaves no guest frozen: after `freeze-timeout` the agent thaws by
+  itself, and a later thaw returns 0, so that the snapshot cannot pass for a consistent one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import errno
 import os
 from _thread import allocate_lock
 from fcntl import ioctl
-from typing import TYPE_CHECKING, Literal, Optional
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from qga import CommandGroup, QgaError, command
 
@@ -28,11 +31,14 @@ from ._mounts import Mount, block_mounts, open_mount
 
 if TYPE_CHECKING:
     from qga.agent import Agent
+    from qga.loop import Timer
 
 _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # <linux/fs.h>
 
 # A kind of filesystem that cannot be frozen; one that somebody else has frozen.
 _PASSED_OVER = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EBUSY)
+
+_RETRY = 1.0  # seconds
 
 GuestFsfreezeStatus = Literal["thawed", "frozen"]
 
@@ -48,13 +54,29 @@ class Freeze(CommandGroup):
         self._lock = allocate_lock()  # of these; not held while anything may wait
         self._frozen: dict[tuple[int, int], int] = {}  # descriptors by device
         self._hooks = Hooks(agent.config.fsfreeze_hook, agent.config.fsfreeze_hook_timeout)
+        self._time_limit: Timer | None = None
+
+    def start(self) -> None:
+        if self.agent.frozen:
+            self.on_freeze()
+
+    def on_freeze(self) -> None:
+        seconds = self.agent.state.seconds_to_thaw()
+        if seconds is None:  # the marker is of another agent
+            seconds = self.agent.config.freeze_timeout or None
+        if seconds is not None:
+            self._time_limit = self.agent.loop.call_later(seconds, self._thaw_overdue)
+
+    def on_thaw(self) -> None:
+        if self._time_limit is not None:
+            self._time_limit.cancel()
 
     @command(access="filesystem", frozen=True)
     def guest_fsfreeze_status(self) -> GuestFsfreezeStatus:
         """Whether the filesystems are frozen: all that were to be, or not."""
         return "frozen" if self._complete else "thawed"
 
-    @command(access="filesystem", blocking=True)
+    @command(access="filesystem", blocking=True, timed=False)
     def guest_fsfreeze_freeze(self) -> int:
         """Freeze all filesystems on block devices.
 
@@ -62,7 +84,7 @@ class Freeze(CommandGroup):
         """
         return self._freeze(block_mounts())
 
-    @command(access="filesystem", blocking=True)
+    @command(access="filesystem", blocking=True, timed=False)
     def guest_fsfreeze_freeze_list(self, mountpoints: Optional[list[str]] = None) -> int:
         """Freeze some filesystems.
 
@@ -76,7 +98,7 @@ class Freeze(CommandGroup):
             mounts = [mount for mount in mounts if wanted.intersection(mount.paths)]
         return self._freeze(mounts)
 
-    @command(access="filesystem", blocking=True, frozen=True)
+    @command(access="filesystem", blocking=True, frozen=True, timed=False)
     def guest_fsfreeze_thaw(self) -> int:
         """Thaw whatever is frozen, by whomever.
 
@@ -94,7 +116,7 @@ class Freeze(CommandGroup):
                 raise QgaError("a freeze is going on already")
             self._busy, self._given_up = True, False
         try:
-            return self._freeze_or_undo(mounts)
+            return self._freeze_or_undo([m for m in mounts if not self._is_excluded(m)])
         finally:
             self._busy = False
 
@@ -102,7 +124,7 @@ class Freeze(CommandGroup):
         self._hooks.freeze()
         count = 0
         try:
-            self.agent.freeze()
+            self.agent.freeze(self.agent.config.freeze_timeout)
             for mount in reversed(mounts):
                 count += self._freeze_one(mount)
             self._complete = count > 0
@@ -134,6 +156,26 @@ class Freeze(CommandGroup):
         _thaw_once(fd)
         os.close(fd)
         raise QgaError("the freeze was ended by guest-fsfreeze-thaw")
+
+    def _is_excluded(self, mount: Mount) -> bool:
+        """Whether the administrator wants it left alone, wherever it is mounted."""
+        patterns = self.agent.config.fsfreeze_exclude
+        return all(any(fnmatchcase(path, pattern) for pattern in patterns) for path in mount.paths)
+
+    def _thaw_overdue(self) -> None:
+        try:
+            self.agent.worker.submit(self.guest_fsfreeze_thaw, self._tell_overdue, urgent=True)
+        except QgaError:  # so many thaws hang
+            self._time_limit = self.agent.loop.call_later(_RETRY, self._thaw_overdue)
+
+    def _tell_overdue(self, count: Any, error: BaseException | None) -> None:
+        log = self.agent.log
+        log.error(
+            f"nobody has thawed the filesystems in time (freeze-timeout): {count or 0} are thawed "
+            "now, and a snapshot that is not complete by now is not consistent"
+        )
+        if error is not None:
+            log.error(f"guest-fsfreeze-thaw: {error}")
 
     def _thaw(self) -> int:
         """Thaw, and return to normal; how many filesystems were thawed."""

@@ -84,14 +84,15 @@ class Agent:
         """A channel has lost a connection."""
         self._notify_groups(lambda group: group.on_disconnect(caller))
 
-    def freeze(self) -> None:
+    def freeze(self, seconds: int) -> None:
         """Be frozen from now on: write nothing, and carry out only what is marked `frozen`.
 
-        Called from a worker before the first filesystem is frozen. QgaError when the marker
-        that outlives the agent cannot be made.
+        Called from a worker before the first filesystem is frozen.
+        seconds: when to thaw without being asked to, also after a restart; 0 for never.
+        QgaError when the marker that outlives the agent cannot be made.
         """
         try:
-            self.state.mark_frozen()
+            self.state.mark_frozen(seconds)
         except OSError as error:
             raise QgaError(f"failed to mark the agent as frozen: {error.strerror}") from error
         self.loop.call(lambda: self._notify_groups(lambda group: group.on_freeze()))

@@ -67,6 +67,9 @@ class Config(NamedTuple):
     pidfile: str | None = None
     fsfreeze_hook: str | None = None
     fsfreeze_hook_timeout: int = 120
+    fsfreeze_exclude: tuple[str, ...] = ()
+    freeze_timeout: int = 600
+    command_timeout: int = 0
     statedir: str = DEFAULT_STATEDIR
     verbose: bool = False
     retry_path: bool = False
@@ -127,6 +130,11 @@ def parse_positive(text: str) -> int:
     return number
 
 
+def parse_seconds(text: str) -> int:
+    """A limit of time, in seconds; 0 for none."""
+    return _whole_number(text)
+
+
 def parse_cids(text: str) -> tuple[int, ...]:
     cids = tuple(_whole_number(name) for name in parse_names(text))
     for cid in cids:
@@ -158,6 +166,9 @@ GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
     "retry-path": parse_boolean,
     **CHANNEL_KEYS,
     "fsfreeze-hook-timeout": parse_positive,
+    "fsfreeze-exclude": parse_names,
+    "freeze-timeout": parse_seconds,
+    "command-timeout": parse_seconds,
     "plugin-dir": str,
 }
 """The keys of the [general] section, each with what reads its value."""

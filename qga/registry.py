@@ -34,6 +34,7 @@ class Traits(NamedTuple):
     success_response: bool
     delimited: bool
     overtakes: bool
+    timed: bool
     available: Optional[Callable[[], bool]]
 
 
@@ -52,6 +53,7 @@ def command(
     success_response: bool = True,
     delimited: bool = False,
     overtakes: bool = False,
+    timed: bool = True,
     available: Callable[[], bool] | None = None,
 ) -> Callable[[_Handler], _Handler]:
     """Make a method of a CommandGroup a command.
@@ -63,13 +65,17 @@ def command(
     delimited: the byte 0xFF goes before its successful reply.
     overtakes: it is answered also while an earlier command of its connection hangs, which is
         then given up.
+    timed: the administrator's `command-timeout` holds for it; not where giving up half-way does
+        harm.
     available: tells whether this guest can offer the command at all; where it cannot, the
         command is not registered.
     """
     if access not in get_args(Access):
         words = ", ".join(get_args(Access))
         raise ValueError(f"access='{access}' is unknown; use one of {words}")
-    traits = Traits(access, blocking, frozen, success_response, delimited, overtakes, available)
+    traits = Traits(
+        access, blocking, frozen, success_response, delimited, overtakes, timed, available
+    )
 
     def mark(handler: _Handler) -> _Handler:
         handler.__qga_command__ = traits  # type: ignore[attr-defined]
@@ -119,6 +125,7 @@ class Command:
         self.success_response = traits.success_response
         self.delimited = traits.delimited
         self.overtakes = traits.overtakes
+        self.timed = traits.timed
         code = function_of(handler).__code__
         self.wants_caller = (
             "caller" in code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]

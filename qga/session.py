@@ -8,6 +8,8 @@ What must stay true:
   came before. It waits no longer than PATIENCE, so that a client that merely sent several
   requests at once loses no reply; then the running command is abandoned: its reply is dropped
   when it comes, and the requests between the two are not carried out.
+- A command that has not ended within `command-timeout` is answered with an error; what becomes
+  of it is only logged.
 - Replies that the other side does not collect wait in a bounded queue; while it is full
   nothing is read and nothing carried out.
 """
@@ -36,6 +38,7 @@ from qga.registry import Caller, Command
 
 if TYPE_CHECKING:
     from qga.agent import Agent
+    from qga.loop import Timer
 
 READ_SIZE = 96 * 1024
 """Bytes of one read: room for a request that writes 64 KiB of a file, and below the size from
@@ -111,6 +114,7 @@ class Session:
         self._overtaking = 0  # requests in the queue that overtake
         self._unanswered = 0  # bytes read since the queue was empty
         self._running: Running | None = None
+        self._time_limit: Timer | None = None  # of what runs, or has run when it was set
         self._output = Output()
         self._peer_takes_replies = True
         self._waits_for_room = False
@@ -265,8 +269,11 @@ class Session:
         self._agent.worker.submit(
             lambda: handler(**arguments),
             lambda result, error: self._finish(running, result, error),
+            urgent=command.frozen,
         )
         self._running = running
+        if self._agent.config.command_timeout and self._time_limit is None:
+            self._limit_time(self._agent.config.command_timeout)
         if self._overtaking:
             self._limit_patience(running)
 
@@ -285,6 +292,25 @@ class Session:
         if error is not None:
             self._refuse(running.command.name, error, running.id)
         self._proceed()
+
+    def _limit_time(self, seconds: float) -> None:
+        """One timer a session, not one a command: commands may come by the thousand."""
+        self._time_limit = self._agent.loop.call_later(seconds, self._check_time)
+
+    def _check_time(self) -> None:
+        self._time_limit = None
+        running, limit = self._running, self._agent.config.command_timeout
+        if running is None or self._closed:
+            return
+        if running.age < limit:
+            self._limit_time(limit - running.age)
+        elif running.command.timed:
+            self._running = None
+            name = running.command.name
+            self._agent.log.warning(f"{name} is given up after {running.age:.1f} s")
+            text = f"{name} has not ended within {limit} s (command-timeout); it may still go on"
+            self._refuse(name, QgaError(text), running.id)
+            self._proceed()
 
     def _overtakes(self, event: Event) -> bool:
         if not isinstance(event, Request):

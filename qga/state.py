@@ -3,12 +3,14 @@
 Both live in the state directory under the names and in the format of qemu-ga, so that either agent
 can take over from the other. A handle number is on disk before anyone sees it: after a crash a
 client's old handle is unknown, never somebody else's file. While the marker exists nothing is
-written here, for the directory may lie on a frozen filesystem.
+written here, for the directory may lie on a frozen filesystem. The marker tells of which boot it
+is, for a reboot thaws everything, and when the filesystems are to be thawed if nobody asks for it.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from _thread import allocate_lock
 from collections.abc import Callable
 
@@ -28,8 +30,9 @@ def state_path(statedir: str) -> str:
 
 
 def is_frozen(statedir: str) -> bool:
-    """Whether an agent that has frozen the filesystems has left its marker."""
-    return os.path.exists(_marker_path(statedir))
+    """Whether an agent that has frozen the filesystems since the boot has left its marker."""
+    path = _marker_path(statedir)
+    return os.path.exists(path) and _read_marker(path).get("boot", _boot()) == _boot()
 
 
 class State:
@@ -61,10 +64,21 @@ class State:
             self._next_handle = handle + 1
         return handle
 
-    def mark_frozen(self) -> None:
-        """Leave the marker; to be done before the first filesystem freezes. Raises OSError."""
-        os.close(os.open(self._marker, os.O_WRONLY | os.O_CREAT, 0o600))
+    def mark_frozen(self, seconds: int = 0) -> None:
+        """Leave the marker; to be done before the first filesystem freezes. Raises OSError.
+
+        seconds: after which to thaw without being asked to; 0 for never.
+        """
+        thaw_at = f"thaw_at={_uptime() + seconds:.0f}\n" if seconds else ""
+        fd = os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(f"[frozen]\nboot={_boot()}\n{thaw_at}")
         self._frozen = True
+
+    def seconds_to_thaw(self) -> float | None:
+        """How long the filesystems may stay frozen yet; None where the marker does not tell."""
+        thaw_at = _read_marker(self._marker).get("thaw_at", "")
+        return max(0.0, int(thaw_at) - _uptime()) if thaw_at.isdecimal() else None
 
     def clear_frozen(self) -> None:
         """Take the marker away and do what waited for the thaw. Raises OSError."""
@@ -117,6 +131,27 @@ class State:
 
 def _marker_path(statedir: str) -> str:
     return f"{state_path(statedir)}.isfrozen"
+
+
+def _read_marker(path: str) -> dict[str, str]:
+    """What the marker tells; nothing where it is qemu-ga's, which is empty."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            group = keyfile.parse(file.read()).get("frozen")
+    except (OSError, keyfile.KeyFileError):
+        return {}
+    return {key: entry.raw for key, entry in group.entries.items()} if group else {}
+
+
+def _uptime() -> float:
+    """Seconds since the boot, those spent suspended included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _boot() -> str:
+    """What tells this boot from all others (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _parse_counter(text: str) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from qga.loop import Loop
 
 MAX_THREADS = 64
+RESERVE = 8
+"""Threads beyond them for what is urgent, such as a thaw: others that hang must not stop it."""
 
 Job = Callable[[], Any]
 Done = Callable[[Any, "BaseException | None"], None]
@@ -29,21 +31,21 @@ class Worker:
         self._idle: list[SimpleQueue[tuple[Job, Done]]] = []
         self._threads = 0
 
-    def submit(self, job: Job, done: Done) -> None:
+    def submit(self, job: Job, done: Done, *, urgent: bool = False) -> None:
         """Run `job` on a thread, then `done` on the loop.
 
         Raises QgaError when all threads are busy with commands that do not return.
         """
-        inbox = self._idle.pop() if self._idle else self._start_thread()
+        inbox = self._idle.pop() if self._idle else self._start_thread(urgent)
         inbox.put((job, done))
 
-    def _start_thread(self) -> SimpleQueue[tuple[Job, Done]]:
+    def _start_thread(self, urgent: bool) -> SimpleQueue[tuple[Job, Done]]:
         from queue import SimpleQueue
         from threading import Thread
 
-        if self._threads >= MAX_THREADS:
+        if self._threads >= MAX_THREADS + RESERVE * urgent:
             raise QgaError(
-                f"{MAX_THREADS} commands are still running; try again when one of them is done"
+                f"{self._threads} commands are still running; try again when one of them is done"
             )
         inbox: SimpleQueue[tuple[Job, Done]] = SimpleQueue()
         Thread(target=self._work, args=(inbox,), name="qga-worker", daemon=True).start()

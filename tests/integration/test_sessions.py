@@ -205,3 +205,20 @@ def test_faults_of_a_plugin_are_answered(agent: AgentProcess, client: Client) ->
         assert refusal.value.error_class == "GenericError"
         agent.wait_for_log(f"{name} failed by a fault of its own")
     assert client.call("guest-ping") == {}
+
+
+def test_a_command_that_takes_too_long_is_answered_with_an_error(
+    tmp_path: Path, gate: Gate
+) -> None:
+    with with_gates(tmp_path, "command-timeout=1\n") as agent, agent.connect() as client:
+        client.send(gate.request, request("qga-echo", text="next"))
+        gate.wait_until_reached()
+        answer = client.reply()
+        assert answer["id"] == f"gate {gate.path.name}"
+        assert answer["error"]["desc"] == (
+            "qga-wait has not ended within 1 s (command-timeout); it may still go on"
+        )
+        assert client.result() == "next"
+        gate.open("too late")
+        agent.wait_for_log("its reply is dropped")
+        assert client.call("qga-echo", text="again") == "again"

@@ -200,6 +200,7 @@ PATHS = TEXTS.map(lambda text: f"/{text}")
 NO_OR_PATH = st.none() | PATHS
 CIDS = st.lists(st.integers(0, 2**32 - 1)).map(tuple)
 POSITIVE = st.integers(1, 10**9)
+SECONDS = st.integers(0, 10**9)
 CHANNEL_FIELDS = {
     "method": st.sampled_from(tuple(DEFAULT_PATHS)),
     "path": PATHS,
@@ -229,6 +230,9 @@ CONFIGS = st.builds(
     pidfile=NO_OR_PATH,
     fsfreeze_hook=NO_OR_PATH,
     fsfreeze_hook_timeout=POSITIVE,
+    fsfreeze_exclude=NAMES,
+    freeze_timeout=SECONDS,
+    command_timeout=SECONDS,
     statedir=PATHS,
     verbose=st.booleans(),
     retry_path=st.booleans(),

@@ -103,6 +103,27 @@ def test_a_marker_that_was_removed_by_hand_is_no_error(tmp_path: Path) -> None:
     assert not state.frozen
 
 
+def test_the_marker_tells_when_to_thaw(tmp_path: Path) -> None:
+    state = State(str(tmp_path))
+    state.mark_frozen(seconds=1000)
+    remaining = State(str(tmp_path)).seconds_to_thaw()
+    assert remaining is not None
+    assert 900 < remaining <= 1001
+    state.mark_frozen()
+    assert State(str(tmp_path)).seconds_to_thaw() is None
+
+
+def test_the_marker_of_another_agent_does_not_tell(tmp_path: Path) -> None:
+    (tmp_path / "qga.state.isfrozen").touch()
+    state = State(str(tmp_path))
+    assert (state.frozen, state.seconds_to_thaw()) == (True, None)
+
+
+def test_a_reboot_has_thawed_everything(tmp_path: Path) -> None:
+    (tmp_path / "qga.state.isfrozen").write_text("[frozen]\nboot=before\nthaw_at=99999999\n")
+    assert not State(str(tmp_path)).frozen
+
+
 def test_nothing_is_written_while_frozen(tmp_path: Path) -> None:
     (tmp_path / "qga.state.isfrozen").touch()
     State(str(tmp_path))

@@ -127,3 +127,18 @@ def test_an_idle_thread_holds_no_result(loop: Loop) -> None:
     while references[0]() is not None:
         assert time.monotonic() < deadline
         gc.collect()
+
+
+def test_what_is_urgent_finds_a_thread_although_others_hang(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "MAX_THREADS", 1)
+    monkeypatch.setattr(worker, "RESERVE", 1)
+    ends, release = Ends(loop), threading.Event()
+    some = Worker(loop)
+    some.submit(release.wait, ends.note)
+    some.submit(lambda: "urgent", ends.note, urgent=True)
+    ends.wait_for(1)
+    assert ends.noted == [("urgent", None)]
+    release.set()
+    ends.wait_for(2)
