@@ -57,7 +57,7 @@ class Exec(CommandGroup):
         self._children: dict[int, Child] = {}
         self._finished: dict[int, int] = {}  # bytes of output by pid, oldest first
 
-    @command(access="unrestricted", blocking=True)
+    @command(access="unrestricted", blocking=True, secret=("input-data", "env="))
     def guest_exec(
         self,
         path: str,
@@ -87,7 +87,7 @@ class Exec(CommandGroup):
         self.agent.loop.post(lambda: self._watch(child))
         return {"pid": child.pid}
 
-    @command(access="unrestricted")
+    @command(access="unrestricted", changes=False)
     def guest_exec_status(self, pid: int) -> GuestExecStatus:
         """Whether a program has ended, and how; output only then, and only once.
 

@@ -128,7 +128,7 @@ class Files(CommandGroup):
                 raise QgaError(f"failed to read file: {error.strerror}") from error
         return {"count": len(data), "buf-b64": Payload(data), "eof": eof}
 
-    @command(access="file-write", blocking=True)
+    @command(access="file-write", blocking=True, secret=("buf-b64",))
     def guest_file_write(
         self, handle: int, buf_b64: str, count: Optional[int] = None
     ) -> GuestFileWrite:
@@ -153,7 +153,7 @@ class Files(CommandGroup):
                 raise QgaError(f"failed to write to file: {error.strerror}") from error
         return {"count": written, "eof": False}
 
-    @command(access="unrestricted", blocking=True)
+    @command(access="unrestricted", blocking=True, changes=False)
     def guest_file_seek(self, handle: int, offset: int, whence: GuestFileWhence) -> GuestFileSeek:
         """Set the position as lseek(2) does.
 
@@ -173,7 +173,7 @@ class Files(CommandGroup):
                 raise QgaError(f"failed to seek file: {error.strerror}") from error
         return {"position": position, "eof": False}
 
-    @command(access="unrestricted")
+    @command(access="unrestricted", changes=False)
     def guest_file_flush(self, handle: int) -> None:
         """Hand written bytes to the system; they are already there, for nothing is buffered.
 

@@ -71,7 +71,7 @@ class Freeze(CommandGroup):
         if self._time_limit is not None:
             self._time_limit.cancel()
 
-    @command(access="filesystem", frozen=True)
+    @command(access="filesystem", frozen=True, changes=False)
     def guest_fsfreeze_status(self) -> GuestFsfreezeStatus:
         """Whether the filesystems are frozen: all that were to be, or not."""
         return "frozen" if self._complete else "thawed"

@@ -26,7 +26,7 @@ class GuestAuthorizedKeys(TypedDict):
 class Ssh(CommandGroup):
     """Authorized ssh keys."""
 
-    @command(access="unrestricted", blocking=True)
+    @command(access="unrestricted", blocking=True, changes=False)
     def guest_ssh_get_authorized_keys(self, username: str) -> GuestAuthorizedKeys:
         """The keys in a user's ~/.ssh/authorized_keys, without blank lines and comments.
 
@@ -34,7 +34,7 @@ class Ssh(CommandGroup):
         """
         return {"keys": _ask_helper(username, "get").split("\n")[:-1]}
 
-    @command(access="unrestricted", blocking=True)
+    @command(access="unrestricted", blocking=True, secret=("keys",))
     def guest_ssh_add_authorized_keys(
         self, username: str, keys: list[str], reset: bool = False
     ) -> None:
@@ -46,7 +46,7 @@ class Ssh(CommandGroup):
         """
         _ask_helper(username, "reset" if reset else "add", keys)
 
-    @command(access="unrestricted", blocking=True)
+    @command(access="unrestricted", blocking=True, secret=("keys",))
     def guest_ssh_remove_authorized_keys(self, username: str, keys: list[str]) -> None:
         """Take keys out of a user's ~/.ssh/authorized_keys; those it has not are no error.
 

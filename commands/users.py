@@ -38,7 +38,7 @@ class Users(CommandGroup):
             earliest[user] = min(login, earliest.get(user, login))
         return [{"user": user, "login-time": login} for user, login in earliest.items()]
 
-    @command(access="unrestricted", blocking=True)
+    @command(access="unrestricted", blocking=True, secret=("password",))
     def guest_set_user_password(self, username: str, password: str, crypted: bool) -> None:
         """Set a user's password, by chpasswd(8).
 

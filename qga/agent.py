@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Callable
 
 from qga import discovery
+from qga.audit import Audit
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
 from qga.errors import ChannelError, PluginError, QgaError
@@ -32,7 +33,9 @@ class Agent:
 
     loop, worker: where handlers have things done.
     config, log, state: what the administrator set, where to complain, what outlives a restart.
+    audit: who had what done.
     frozen: whether the guest's filesystems are frozen.
+    on_status: told in a line what the agent serves, whenever that changes.
     """
 
     def __init__(self, config: Config, log: Log) -> None:
@@ -41,11 +44,13 @@ class Agent:
         self.state = State(config.statedir)
         self.frozen = self.state.frozen
         self.loop = Loop(lambda error: self.log_fault("the loop", error))
+        self.audit = Audit(log, self.loop)
         self.worker = Worker(self.loop)
         self.registry = self._load_commands()
         self._warn_of_unknown_names()
         self._channels = make_channels(self, config)
         self._stopped = False
+        self.on_status: Callable[[str], None] | None = None
 
     def open(self) -> None:
         """Acquire all channels, or raise ChannelError.
@@ -63,6 +68,7 @@ class Agent:
         for channel in self._channels:
             channel.start()
         self._notify_groups(lambda group: group.start())
+        self.report_status()
         self.loop.run()
 
     def stop(self) -> None:
@@ -79,10 +85,12 @@ class Agent:
     def connected(self, caller: Caller) -> None:
         """A channel has a new connection."""
         self._notify_groups(lambda group: group.on_connect(caller))
+        self.report_status()
 
     def disconnected(self, caller: Caller) -> None:
         """A channel has lost a connection."""
         self._notify_groups(lambda group: group.on_disconnect(caller))
+        self.report_status()
 
     def freeze(self, seconds: int) -> None:
         """Be frozen from now on: write nothing, and carry out only what is marked `frozen`.
@@ -112,6 +120,19 @@ class Agent:
     def _set_frozen(self, frozen: bool) -> None:
         self.frozen = self.log.frozen = frozen
         sys.dont_write_bytecode = frozen
+        self.report_status()
+
+    def report_status(self) -> None:
+        """Tell `on_status` what is served, and whether the filesystems are frozen."""
+        if self.on_status is None:
+            return
+        served = [channel.config.path for channel in self._channels if channel.serves]
+        awaited = [channel.config.path for channel in self._channels if not channel.serves]
+        parts = ["filesystems are frozen"] if self.frozen else []
+        parts += [f"serving {', '.join(served)}"] if served else []
+        parts += [f"waiting for {', '.join(awaited)}"] if awaited else []
+        text = "; ".join(parts)
+        self.on_status(text[0].upper() + text[1:])
 
     def report_fault(self, name: str, error: BaseException) -> QgaError:
         """What to answer when a handler raised something else than QgaError."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from qga.agent import Agent
 from qga.errors import ChannelError
 from qga.log import Log
+from qga.service_manager import ServiceManager
 from qga.state import State, StateError
 from qga.version import INTERFACE_VERSION, __version__
 
@@ -87,8 +88,15 @@ def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
         if signals.stopped:
             raise ChannelError("ended by a signal before the channel could be opened")
         ready()
-        log.info(f"Guest agent version {INTERFACE_VERSION} (qga {__version__}) started")
+        manager = ServiceManager()
+        manager.ready()
+        manager.keep_alive(agent.loop)
+        agent.on_status = manager.status
+        log.info(f"Guest agent version {INTERFACE_VERSION} (qga {__version__}) started", "started")
         agent.run()
+        agent.on_status = None
+        manager.stopping()
+        manager.close()
 
 
 class PidFile:

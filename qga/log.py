@@ -3,8 +3,9 @@
 Three things must stay true. Logging never raises and never stops the agent, be the disk full or
 the journal gone: what a sink does not take goes to standard error, or nowhere. One message is one
 line whatever it holds, so that nobody forges a line through a path or a command. And while the
-filesystems are frozen nothing is written at all; messages are counted and the thaw reports the
-number. Python's logging is not used: its import costs more than this agent's loop.
+filesystems are frozen nothing is written at all; the first MAX_KEPT messages are told after the
+thaw, and how many more there were. Python's logging is not used: its import costs more than this
+agent's loop.
 """
 
 from __future__ import annotations
@@ -25,6 +26,21 @@ PROGRAM = "qemu-ga"
 ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7
 LEVELS = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug"}
 
+MESSAGE_IDS = {
+    "started": "10dac81f207e48cabdfe71cae626d353",  # the agent serves
+    "command": "ef40b48fffde4ae1bcbbd32a4fdc19e5",  # a command was carried out, or has failed
+    "refused": "cdac59d5d95f410a96a2c44f9453753e",  # a request never reached its command
+    "left-out": "1e68de6c1e6b4aa6b4353d68e173a4b4",  # so many entries like the last ones
+    "given-up": "0b11fda3fa9446e9b8a5ec83d49d992b",  # a command that hangs, or returns too late
+    "dropped": "bee54d0633a74d64b793aef17954ea3c",  # so many messages, while frozen
+    "channel-gone": "90f9b56cb9ba4f17a450db20fa3f8b1f",  # a device was unplugged
+    "channel-open": "6e406c6540e048489673f9543e206a1a",  # it is back
+}
+"""What the journal finds a kind of message by: MESSAGE_ID of systemd.journal-fields(7)."""
+
+MAX_KEPT = 100
+"""Messages of the time of a freeze that are told after the thaw."""
+
 _STDERR = 2
 _ATOMIC = 4096  # PIPE_BUF: a pipe that has room for anything has room for that much
 
@@ -33,7 +49,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class Sink(Protocol):
-    """Takes messages. `write` may raise OSError."""
+    """Takes messages. `write` may raise OSError. `text` says what `fields` holds, too."""
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None: ...
 
@@ -47,7 +63,6 @@ class StderrSink:
         self._in_service = in_service
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
-        text += _suffix(fields)
         line = f"<{priority}>{text}" if self._in_service else _plain(priority, text)
         if not _has_room(_STDERR):
             raise BlockingIOError("nobody reads standard error")
@@ -67,7 +82,7 @@ class FileSink:
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
         if self._fd < 0:
             self.reopen()
-        line = f"{time.time():.6f}: {LEVELS[priority]}: {text}{_suffix(fields)}\n"
+        line = f"{time.time():.6f}: {LEVELS[priority]}: {text}\n"
         os.write(self._fd, _encode(line))
 
     def reopen(self) -> None:
@@ -80,7 +95,10 @@ class FileSink:
 
 
 class JournalSink:
-    """systemd's journal, through systemd-python; fields are searchable as QGA_<NAME>."""
+    """systemd's journal, through systemd-python.
+
+    Fields are searchable as QGA_<NAME>, but for MESSAGE_ID, which is the journal's own.
+    """
 
     def __init__(self) -> None:
         from importlib import import_module
@@ -90,7 +108,8 @@ class JournalSink:
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
         entry = {"MESSAGE": text, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": PROGRAM}
-        entry.update({f"QGA_{name.upper()}": value for name, value in fields.items()})
+        for name, value in fields.items():
+            entry[name if name == "MESSAGE_ID" else f"QGA_{name.upper()}"] = value
         self._send(*(_encode(f"{name}={value}") for name, value in entry.items()))
 
     def reopen(self) -> None:
@@ -103,7 +122,7 @@ class SyslogSink:
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
         import syslog
 
-        line = _encode(text + _suffix(fields)).decode()
+        line = _encode(text).decode()
         syslog.openlog(PROGRAM, syslog.LOG_PID, syslog.LOG_DAEMON)
         syslog.syslog(priority, line)
 
@@ -112,39 +131,50 @@ class SyslogSink:
 
 
 class Log:
-    """Takes messages of four levels; `fields` are facts by name, searchable in the journal.
+    """Takes messages of four levels.
 
-    Without `verbose` only warnings and errors are kept. `on_stderr` says whether messages are
-    seen on standard error already.
+    kind: one of MESSAGE_IDS. fields: facts by name. Both are for the journal, where they can be
+    searched; the text says the same to those who read it.
+    Kept are warnings and errors, with `keeps_info` messages of level info, too, and with `verbose`
+    all.
+    `on_stderr` says whether messages are seen on standard error already.
     """
 
     def __init__(
-        self, sink: Sink | None = None, *, verbose: bool = False, frozen: bool = False
+        self,
+        sink: Sink | None = None,
+        *,
+        verbose: bool = False,
+        keeps_info: bool = False,
+        frozen: bool = False,
     ) -> None:
         self._sink: Sink = sink or StderrSink()
-        self._verbose = verbose
+        self._least = DEBUG if verbose else INFO if keeps_info else WARNING
         self._frozen = frozen
+        self._kept: list[tuple[float, int, str, dict[str, str]]] = []
         self._dropped = 0
         self._reopen_at_thaw = False
         self.on_stderr = isinstance(self._sink, StderrSink)
 
-    def debug(self, text: str, **fields: object) -> None:
-        if self._verbose:
-            self._write(DEBUG, text, fields)
+    def debug(self, text: str, kind: str = "", **fields: object) -> None:
+        self._write(DEBUG, text, kind, fields)
 
-    def info(self, text: str, **fields: object) -> None:
-        if self._verbose:
-            self._write(INFO, text, fields)
+    def info(self, text: str, kind: str = "", **fields: object) -> None:
+        self._write(INFO, text, kind, fields)
 
-    def warning(self, text: str, **fields: object) -> None:
-        self._write(WARNING, text, fields)
+    def warning(self, text: str, kind: str = "", **fields: object) -> None:
+        self._write(WARNING, text, kind, fields)
 
-    def error(self, text: str, **fields: object) -> None:
-        self._write(ERROR, text, fields)
+    def error(self, text: str, kind: str = "", **fields: object) -> None:
+        self._write(ERROR, text, kind, fields)
+
+    def keeps(self, priority: int) -> bool:
+        """Whether messages of this level are kept."""
+        return priority <= self._least
 
     @property
     def frozen(self) -> bool:
-        """While True, messages are dropped and counted."""
+        """While True, nothing is written."""
         return self._frozen
 
     @frozen.setter
@@ -155,9 +185,15 @@ class Log:
         if self._reopen_at_thaw:
             self._reopen_at_thaw = False
             self.reopen()
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            self.warning(f"{dropped} messages were dropped while filesystems were frozen")
+        kept, self._kept = self._kept, []
+        dropped, self._dropped = self._dropped, 0
+        for since, priority, text, fields in kept:
+            age = time.monotonic() - since
+            self._send(priority, f"{text} ({age:.0f} s ago, while filesystems were frozen)", fields)
+        if dropped:
+            self.warning(
+                f"{dropped} more messages were dropped while filesystems were frozen", "dropped"
+            )
 
     def reopen(self) -> None:
         """Open the log file anew, for log rotation; after the thaw when frozen. Never raises."""
@@ -169,15 +205,24 @@ class Log:
         except OSError as error:
             self.error(f"cannot reopen the log file: {error.strerror}")
 
-    def _write(self, priority: int, text: str, fields: dict[str, object]) -> None:
-        if self._frozen:
-            self._dropped += 1
+    def _write(self, priority: int, text: str, kind: str, fields: dict[str, object]) -> None:
+        if not self.keeps(priority):
             return
         safe_text = escape(text)
         safe_fields = {name: escape(str(value)) for name, value in fields.items()}
+        if kind:
+            safe_fields["MESSAGE_ID"] = MESSAGE_IDS[kind]
+        if not self._frozen:
+            self._send(priority, safe_text, safe_fields)
+        elif len(self._kept) < MAX_KEPT:
+            self._kept.append((time.monotonic(), priority, safe_text, safe_fields))
+        else:
+            self._dropped += 1
+
+    def _send(self, priority: int, text: str, fields: dict[str, str]) -> None:
         for sink in (self._sink, StderrSink()):
             try:
-                sink.write(priority, safe_text, safe_fields)
+                sink.write(priority, text, fields)
                 return
             except OSError:
                 continue
@@ -189,7 +234,9 @@ def open_log(config: Config) -> Log:
     sink = _choose_sink(config)
     if not frozen:
         sink.reopen()
-    return Log(sink, verbose=config.verbose, frozen=frozen)
+    # As QEMU's agent, which tells syslog, but nobody else, of what it runs and opens.
+    keeps_info = isinstance(sink, (JournalSink, SyslogSink))
+    return Log(sink, verbose=config.verbose, keeps_info=keeps_info, frozen=frozen)
 
 
 def escape(text: str) -> str:
@@ -225,10 +272,6 @@ def _has_room(fd: int) -> bool:
     poller = poll()
     poller.register(fd, POLLOUT)
     return bool(poller.poll(0))
-
-
-def _suffix(fields: dict[str, str]) -> str:
-    return "".join(f" {name}={value}" for name, value in fields.items())
 
 
 def _plain(priority: int, text: str) -> str:

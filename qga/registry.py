@@ -36,13 +36,19 @@ class Traits(NamedTuple):
     overtakes: bool
     timed: bool
     available: Optional[Callable[[], bool]]
+    changes: bool
+    secret: tuple[str, ...]
 
 
 class Caller(NamedTuple):
-    """Who asks: a handler with a keyword-only parameter `caller` is given it."""
+    """Who asks: a handler with a keyword-only parameter `caller` is given it.
+
+    peer: who is at the other end, where the channel can tell.
+    """
 
     channel: str
     policy: Policy
+    peer: str = ""
 
 
 def command(
@@ -55,6 +61,8 @@ def command(
     overtakes: bool = False,
     timed: bool = True,
     available: Callable[[], bool] | None = None,
+    changes: bool | None = None,
+    secret: tuple[str, ...] = (),
 ) -> Callable[[_Handler], _Handler]:
     """Make a method of a CommandGroup a command.
 
@@ -69,12 +77,27 @@ def command(
         harm.
     available: tells whether this guest can offer the command at all; where it cannot, the
         command is not registered.
+    changes: it changes something in the guest, so that each call is logged; by default so
+        unless `access` is audit or file-read.
+    secret: names of arguments that are never logged; with a `=` behind the name it is a list of
+        `NAME=value`, whose names are.
     """
     if access not in get_args(Access):
         words = ", ".join(get_args(Access))
         raise ValueError(f"access='{access}' is unknown; use one of {words}")
+    if changes is None:
+        changes = access not in ("audit", "file-read")
     traits = Traits(
-        access, blocking, frozen, success_response, delimited, overtakes, timed, available
+        access,
+        blocking,
+        frozen,
+        success_response,
+        delimited,
+        overtakes,
+        timed,
+        available,
+        changes,
+        secret,
     )
 
     def mark(handler: _Handler) -> _Handler:
@@ -126,6 +149,8 @@ class Command:
         self.delimited = traits.delimited
         self.overtakes = traits.overtakes
         self.timed = traits.timed
+        self.changes = traits.changes
+        self.secret = traits.secret
         code = function_of(handler).__code__
         self.wants_caller = (
             "caller" in code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
@@ -217,9 +242,15 @@ class Registry:
 
 def _check_signature(entry: Command) -> None:
     try:
-        entry.signature  # noqa: B018
+        names = [argument.name for argument in entry.signature.arguments]
     except Exception as error:
         raise PluginError(f"{entry.name} ({entry.place}): {error}") from error
+    for mark in entry.secret:
+        if mark.rstrip("=") not in names:
+            raise PluginError(
+                f"{entry.name} ({entry.place}): secret='{mark}' is none of its arguments "
+                f"({', '.join(names) or 'it has none'})"
+            )
 
 
 def command_names(groups: list[type[CommandGroup]]) -> list[str]:

@@ -23,6 +23,7 @@ from errno import ECONNABORTED
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from qga.audit import Entry
 from qga.errors import CommandNotFound, QgaError
 from qga.output import Output
 from qga.protocol import (
@@ -70,11 +71,12 @@ OnEnd = Callable[["Session", Optional[OSError]], None]
 class Running:
     """A command on the worker."""
 
-    __slots__ = ("command", "id", "since")
+    __slots__ = ("command", "entry", "id", "since")
 
-    def __init__(self, command: Command, id: Any) -> None:
+    def __init__(self, command: Command, id: Any, entry: Entry | None) -> None:
         self.command = command
         self.id = id
+        self.entry = entry
         self.since = time.monotonic()
 
     @property
@@ -106,6 +108,7 @@ class Session:
         self.caller = caller
         self._agent = agent
         self._verbose = agent.config.verbose
+        self._audit = agent.audit
         self._on_end = on_end
         self._short_read_empties = short_read_empties
         self._outlives_peer = outlives_peer
@@ -243,28 +246,41 @@ class Session:
                 raise CommandNotFound(f"The command {name} has not been found")
             self.caller.policy.check(command, self._agent.frozen)
             arguments = command.bind(given, self.caller)
+        except BaseException as error:
+            self._refuse(name, error, request_id)
+            self._audit.refused(self.caller, name, command, error)
+            return
+        entry = None
+        if self._audit.changes if command.changes else self._audit.reads:
+            entry = Entry(self.caller, command, given)
+        failure = None
+        try:
             if command.blocking:
-                self._run(command, arguments, request_id)
+                self._run(command, arguments, request_id, entry)
                 return
             self._reply(command, command.handler(**arguments), request_id)
         except BaseException as error:  # also what a plugin should not raise
-            self._refuse(name, error, request_id)
+            failure = self._refuse(name, error, request_id)
+        if entry is not None:
+            self._audit.ended(entry, failure)
 
     def _reply(self, command: Command, result: Any, id: Any) -> None:
         if command.success_response:
             parts = encode_return(result, id, command.carries_number)
             self._output.append([DELIMITER, *parts] if command.delimited else parts)
 
-    def _refuse(self, name: str, error: BaseException, id: Any) -> None:
+    def _refuse(self, name: str, error: BaseException, id: Any) -> QgaError:
+        """Answer with an error, and return what it is to the client."""
         if not isinstance(error, QgaError):
             error = self._agent.report_fault(name, error)
-        if self._verbose:
-            self._agent.log.debug(f"channel {self.caller.channel}: {name}: {error.desc}")
         self._output.append([encode_error(error, id)])
+        return error
 
-    def _run(self, command: Command, arguments: dict[str, Any], id: Any) -> None:
+    def _run(
+        self, command: Command, arguments: dict[str, Any], id: Any, entry: Entry | None
+    ) -> None:
         """Have the worker carry out a blocking command."""
-        running = Running(command, id)
+        running = Running(command, id, entry)
         handler = command.handler
         self._agent.worker.submit(
             lambda: handler(**arguments),
@@ -280,8 +296,13 @@ class Session:
     def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
         if running is not self._running:
             self._agent.log.warning(
-                f"{running.command.name} ended after {running.age:.1f} s; its reply is dropped"
+                f"{running.command.name} ended after {running.age:.1f} s; its reply is dropped",
+                "given-up",
+                command=running.command.name,
+                channel=self.caller.channel,
             )
+            if running.entry is not None:
+                self._audit.ended(running.entry, error)
             return
         self._running = None
         try:
@@ -290,7 +311,9 @@ class Session:
         except Exception as unwritable:
             error = unwritable
         if error is not None:
-            self._refuse(running.command.name, error, running.id)
+            error = self._refuse(running.command.name, error, running.id)
+        if running.entry is not None:
+            self._audit.ended(running.entry, error)
         self._proceed()
 
     def _limit_time(self, seconds: float) -> None:
@@ -333,7 +356,10 @@ class Session:
             dropped += 1
         self._agent.log.warning(
             f"{running.command.name} is given up after {running.age:.1f} s, with {dropped} more "
-            "requests behind it: the client has synchronised anew"
+            "requests behind it: the client has synchronised anew",
+            "given-up",
+            command=running.command.name,
+            channel=self.caller.channel,
         )
         self._proceed()
 

@@ -22,8 +22,8 @@ _DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FIRST_PAGE = 4096
 
 _OF_THE_SERVICE = frozenset(
-    b"INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES LISTEN_FDS LISTEN_PID MANAGERPID "
-    b"NOTIFY_SOCKET SYSTEMD_EXEC_PID WATCHDOG_PID WATCHDOG_USEC".split()
+    b"DAEMON_ARGS INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES LISTEN_FDS LISTEN_PID MANAGERPID "
+    b"NOTIFY_SOCKET RPC_ARGS SYSTEMD_EXEC_PID WATCHDOG_PID WATCHDOG_USEC".split()
 )  # what a service manager tells the agent and nobody else
 
 
@@ -149,4 +149,18 @@ def _start(
         start_new_session=True,
     )
     child.returncode = 0  # it is not Popen's to wait for
+    _unprotect(child.pid)
     return child.pid
+
+
+def _unprotect(pid: int) -> None:
+    """When memory is short a child is killed like any program, though the agent's unit may have
+    asked (OOMScoreAdjust=) that the agent be spared."""
+    try:
+        with open("/proc/self/oom_score_adj", encoding="ascii") as own:
+            if int(own.read()) >= 0:
+                return
+        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("0")
+    except OSError:  # no /proc, or the child has ended
+        pass

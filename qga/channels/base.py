@@ -28,6 +28,11 @@ class Channel:
         self.config = config
         self.caller = caller
 
+    @property
+    def serves(self) -> bool:
+        """Whether the device or socket is there, so that somebody can come."""
+        raise NotImplementedError
+
     def adopt(self, listener: socket) -> None:
         """Serve a listening socket that the service manager made."""
         raise NotImplementedError

@@ -30,6 +30,10 @@ class DeviceChannel(Channel):
     _session: Session | None = None
     _closed = False
 
+    @property
+    def serves(self) -> bool:
+        return self._session is not None
+
     def open_device(self) -> int:
         """A non-blocking descriptor, or OSError."""
         raise NotImplementedError
@@ -73,7 +77,11 @@ class DeviceChannel(Channel):
 
     def _on_end(self, _session: Session, error: OSError | None) -> None:
         reason = error.strerror if error else "end of file"
-        self.agent.log.warning(f"channel '{self.config.path}' is gone ({reason}); waiting for it")
+        self.agent.log.warning(
+            f"channel '{self.config.path}' is gone ({reason}); waiting for it",
+            "channel-gone",
+            channel=self.config.name,
+        )
         self._release()
         self._retry_later()
 
@@ -97,7 +105,11 @@ class DeviceChannel(Channel):
         except ChannelError:
             self._retry_later()
         else:
-            self.agent.log.warning(f"channel '{self.config.path}' is open again")
+            self.agent.log.warning(
+                f"channel '{self.config.path}' is open again",
+                "channel-open",
+                channel=self.config.name,
+            )
             self.start()
 
 

@@ -30,6 +30,10 @@ class ListeningChannel(Channel):
         super().__init__(agent, config, caller)
         self._clients: dict[Session, socket.socket] = {}
 
+    @property
+    def serves(self) -> bool:
+        return self._listener is not None
+
     def bind(self) -> socket.socket:
         """A bound socket that does not listen yet, or ChannelError."""
         raise NotImplementedError
@@ -37,6 +41,10 @@ class ListeningChannel(Channel):
     def admits(self, address: object) -> bool:
         """Whether a client at this address is let in."""
         return True
+
+    def peer(self, client: socket.socket, address: object) -> str:
+        """Who a client is."""
+        raise NotImplementedError
 
     def adopt(self, listener: socket.socket) -> None:
         """Serve a listening socket that the service manager made, which stays its own."""
@@ -66,6 +74,8 @@ class ListeningChannel(Channel):
             self.open()
         except ChannelError:
             pass
+        else:
+            self.agent.report_status()
         self.start()
 
     def _accept_while_there_is_room(self) -> None:
@@ -92,10 +102,11 @@ class ListeningChannel(Channel):
             client.close()
             return
         client.setblocking(False)
+        caller = self.caller._replace(peer=self.peer(client, address))
         session = Session(
             self.agent,
             client.fileno(),
-            self.caller,
+            caller,
             self._on_end,
             short_read_empties=True,
             outlives_peer=False,
@@ -104,10 +115,10 @@ class ListeningChannel(Channel):
         if len(self._clients) >= self.config.max_clients:
             self._stop_accepting()
         session.start()
-        self.agent.connected(self.caller)
+        self.agent.connected(caller)
 
     def _on_end(self, session: Session, _error: OSError | None) -> None:
         session.close()
         self._clients.pop(session).close()
-        self.agent.disconnected(self.caller)
+        self.agent.disconnected(session.caller)
         self._accept_while_there_is_room()

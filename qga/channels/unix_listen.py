@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import struct
 
 from qga.channels.listener import ListeningChannel
 from qga.errors import ChannelError
+
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred of unix(7)
 
 
 class UnixListen(ListeningChannel):
@@ -29,6 +32,11 @@ class UnixListen(ListeningChannel):
             reason = error.strerror or str(error)  # a path too long has no errno
             raise ChannelError(f"Failed to bind socket to {path}: {reason}") from error
         return listener
+
+    def peer(self, client: socket.socket, address: object) -> str:
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _gid = _CREDENTIALS.unpack(credentials)
+        return f"pid {pid}, uid {uid}"
 
     def close(self) -> None:
         super().close()

@@ -35,6 +35,10 @@ class VsockListen(ListeningChannel):
         cid, _port = cast("tuple[int, int]", address)
         return cid in self.config.allow_cids
 
+    def peer(self, client: socket.socket, address: object) -> str:
+        cid, port = cast("tuple[int, int]", address)
+        return f"cid {cid}, port {port}"
+
 
 def _parse_address(path: str) -> tuple[int, int]:
     cid, separator, port = path.partition(":")

@@ -256,13 +256,14 @@ def module_files(root: Path, version: str) -> list[str]:
 
 
 def code_image(disk: Path) -> None:
-    """Make the disk of the code under test: the package with its commands, and a launcher."""
+    """Make the disk of the code under test: the package, a launcher, and what systemd reads."""
     require_tools("mke2fs")
     ignore = shutil.ignore_patterns("__pycache__")
     with tempfile.TemporaryDirectory(prefix="qga-code-") as name:
         tree = Path(name)
         shutil.copytree(CHECKOUT / "qga", tree / "qga", ignore=ignore)
         shutil.copytree(CHECKOUT / "commands", tree / "qga/commands", ignore=ignore)
+        shutil.copytree(CHECKOUT / "systemd", tree / "systemd")
         launcher = tree / "qemu-ga"
         launcher.write_text(LAUNCHER)
         launcher.chmod(0o755)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.integration.agent_process import AgentProcess, listening, request, wait_for
 
@@ -80,10 +81,11 @@ class Gate:
 
 
 @contextmanager
-def with_gates(folder: Path, settings: str = "") -> Iterator[AgentProcess]:
+def with_gates(folder: Path, settings: str = "", **how: Any) -> Iterator[AgentProcess]:
     plugins = folder / "plugins"
     plugins.mkdir(mode=0o755)
     (plugins / "gates.py").write_text(GATES)
     (plugins / "gates.py").chmod(0o644)
-    with listening(folder, config=f"[general]\nplugin-dir={plugins}\n{settings}") as agent:
+    config = f"[general]\nplugin-dir={plugins}\n{settings}"
+    with listening(folder, config=config, **how) as agent:
         yield agent

@@ -246,10 +246,26 @@ def test_what_cannot_be_a_channel_is_refused(tmp_path: Path, kind: str) -> None:
     assert f"error opening channel '{place}': it is no port or serial line" in complaint
 
 
-def test_verbose_tells_commands_and_refusals_but_no_arguments(tmp_path: Path) -> None:
+def test_verbose_tells_of_all_commands_who_asked_and_no_secrets(tmp_path: Path) -> None:
     with listening(tmp_path, "-v") as agent, agent.connect() as client:
-        client.call("guest-exec", path="true", arg=["secret"])
+        client.call("guest-exec", path="true", arg=["shown"], env=["TOKEN=secret"])
         client.refusal("guest-file-close", handle=1)
-        agent.wait_for_log("channel main: guest-file-close: handle '1' has not been found")
+        client.refusal("guest-ping", password="secret")
+        client.refusal("guest-secret\nqemu-ga: error: forged")
+        agent.wait_for_log("guest-secret\\nqemu-ga: error: forged was refused: The command")
+        who = f"channel main (pid {os.getpid()}, uid {os.getuid()}): "
         assert "channel main: guest-exec\n" in agent.log
-        assert "secret" not in agent.log
+        hidden = '{"path":"true","arg":["shown"],"env":["TOKEN=(hidden)"]}'
+        assert f"{who}guest-exec {hidden}: done (" in agent.log
+        assert f"{who}guest-file-close {{\"handle\":1}}: failed: handle '1' has not" in agent.log
+        assert f"warning: {who}guest-ping was refused: its arguments do not fit\n" in agent.log
+        assert agent.log.replace("guest-secret", "").count("secret") == 0
+
+
+def test_without_verbose_only_refusals_are_told(tmp_path: Path) -> None:
+    with listening(tmp_path) as agent, agent.connect() as client:
+        client.call("guest-exec", path="true")
+        client.refusal("guest-file-close", handle=1)
+        client.refusal("guest-nothing")
+        agent.wait_for_log("guest-nothing was refused: The command guest-nothing has not been")
+        assert agent.log.count("\n") == 1

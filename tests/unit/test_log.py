@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qga.config import Config
-from qga.log import FileSink, Log, StderrSink, SyslogSink, escape, open_log
+from qga.log import MAX_KEPT, MESSAGE_IDS, FileSink, Log, StderrSink, SyslogSink, escape, open_log
 
 Captured = pytest.CaptureFixture[str]
 
@@ -22,7 +22,7 @@ def test_stderr_is_plain_text(capfd: Captured) -> None:
     log = Log()
     log.warning("odd")
     log.error("wrong", path="/x")
-    assert capfd.readouterr().err == "qemu-ga: warning: odd\nqemu-ga: error: wrong path=/x\n"
+    assert capfd.readouterr().err == "qemu-ga: warning: odd\nqemu-ga: error: wrong\n"
 
 
 def test_info_and_debug_only_when_verbose(capfd: Captured) -> None:
@@ -45,7 +45,7 @@ def test_the_file_has_time_and_level_and_is_appended_to(tmp_path: Path) -> None:
     log.warning("odd", command="guest-ping")
     before, line = path.read_text().splitlines()
     assert before == "before"
-    assert re.fullmatch(r"\d{10}\.\d{6}: warning: odd command=guest-ping", line)
+    assert re.fullmatch(r"\d{10}\.\d{6}: warning: odd", line)
 
 
 def test_reopen_follows_a_rotation(tmp_path: Path) -> None:
@@ -95,10 +95,13 @@ def test_a_log_file_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> Non
 
 
 def test_no_line_can_be_forged(capfd: Captured) -> None:
-    Log().warning("a\nqemu-ga: error: b\r\x1b[2J\u2028", path="c\nd")
-    assert capfd.readouterr().err == (
-        "qemu-ga: warning: a\\nqemu-ga: error: b\\r\\x1b[2J\\u2028 path=c\\nd\n"
-    )
+    Log().warning("a\nqemu-ga: error: b\r\x1b[2J\u2028")
+    assert capfd.readouterr().err == ("qemu-ga: warning: a\\nqemu-ga: error: b\\r\\x1b[2J\\u2028\n")
+
+
+def test_each_kind_of_message_has_an_id_of_its_own() -> None:
+    assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
+    assert all(re.fullmatch("[0-9a-f]{32}", value) for value in MESSAGE_IDS.values())
 
 
 @given(st.text())
@@ -114,6 +117,7 @@ def test_nothing_is_written_while_frozen(tmp_path: Path) -> None:
     log = open_log(Config(logfile=str(path), statedir=str(tmp_path)))
     log.warning("one")
     log.error("two")
+    log.debug("not kept")
     log.reopen()
     assert log.frozen
     assert not path.exists()
@@ -121,9 +125,25 @@ def test_nothing_is_written_while_frozen(tmp_path: Path) -> None:
     log.warning("three")
     lines = [line.partition(": ")[2] for line in path.read_text().splitlines()]
     assert lines == [
-        "warning: 2 messages were dropped while filesystems were frozen",
+        "warning: one (0 s ago, while filesystems were frozen)",
+        "error: two (0 s ago, while filesystems were frozen)",
         "warning: three",
     ]
+
+
+def test_of_many_messages_while_frozen_the_first_are_told_and_the_others_counted(
+    capfd: Captured,
+) -> None:
+    log = Log(frozen=True)
+    for number in range(MAX_KEPT + 3):
+        log.warning(f"number {number}")
+    log.frozen = False
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == MAX_KEPT + 1
+    assert f"number {MAX_KEPT - 1} (" in lines[-2]
+    assert lines[-1] == (
+        "qemu-ga: warning: 3 more messages were dropped while filesystems were frozen"
+    )
 
 
 def test_a_thaw_without_messages_is_silent(capfd: Captured) -> None:
@@ -143,10 +163,13 @@ def test_the_journal_takes_fields_where_systemd_python_is(
     monkeypatch.setitem(sys.modules, "systemd._journal", journal)
     status = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-    open_log(Config()).warning("odd\udc80", command="guest-ping")
+    log = open_log(Config())
+    log.debug("not kept")
+    log.info("odd\udc80", kind="command", command="guest-ping\nPRIORITY=0")
     assert entries == [
-        (b"MESSAGE=odd\\udc80", b"PRIORITY=4", b"SYSLOG_IDENTIFIER=qemu-ga",
-         b"QGA_COMMAND=guest-ping"),
+        (b"MESSAGE=odd\\udc80", b"PRIORITY=6", b"SYSLOG_IDENTIFIER=qemu-ga",
+         b"QGA_COMMAND=guest-ping\\nPRIORITY=0",
+         b"MESSAGE_ID=" + MESSAGE_IDS["command"].encode()),
     ]  # fmt: skip
     assert capfd.readouterr().err == ""
 
@@ -178,4 +201,4 @@ def test_a_daemon_without_log_file_or_journal_uses_syslog(monkeypatch: pytest.Mo
     log = open_log(Config(daemonize=True))
     log.warning("odd", path="/x")
     assert isinstance(log._sink, SyslogSink)
-    assert sent == [(syslog.LOG_WARNING, "odd path=/x")]
+    assert sent == [(syslog.LOG_WARNING, "odd")]

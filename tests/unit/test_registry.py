@@ -155,3 +155,27 @@ def test_life_cycle_methods_may_be_left_out() -> None:
     group.on_thaw()
     group.on_disconnect(CALLER)
     group.stop()
+
+
+def test_a_secret_that_is_no_argument_is_refused_for_it_would_be_logged() -> None:
+    class Misspelt(CommandGroup):
+        @command(secret=("pasword",))
+        def qga_log_in(self, password: str) -> None: ...
+
+    with pytest.raises(PluginError, match=r"secret='pasword' is none of its arguments \(password"):
+        Registry().add(Misspelt(AGENT), check=True)
+
+
+def test_what_changes_something_follows_from_the_access_unless_it_is_said() -> None:
+    class Doors(CommandGroup):
+        @command(access="audit")
+        def qga_look(self) -> None: ...
+
+        @command(access="file-write")
+        def qga_paint(self) -> None: ...
+
+        @command(access="unrestricted", changes=False)
+        def qga_peep(self) -> None: ...
+
+    changes = {entry.name: entry.changes for entry in registry_of(Doors)}
+    assert changes == {"qga-look": False, "qga-paint": True, "qga-peep": False}

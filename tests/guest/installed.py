@@ -1,0 +1,101 @@
+"""Our unit and udev rule in the guest, in place of the harness's unit, as a package installs them.
+
+They are copied as they are; a drop-in says where the code under test lies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import service
+from .vm import AGENT_PORT, Guest
+
+UNIT = "qemu-guest-agent.service"
+VSOCK = "qemu-guest-agent-vsock"
+
+# The image masks the original's unit of the same name.
+INSTALL = r"""
+cd /etc/systemd/system
+rm qemu-guest-agent.service
+cp /opt/qga/systemd/*.service /opt/qga/systemd/*.socket .
+cp /opt/qga/systemd/*.rules /etc/udev/rules.d
+for unit in qemu-guest-agent qemu-guest-agent-vsock; do
+    mkdir $unit.service.d
+    printf '[Service]\nExecStart=\nExecStart=/opt/qga/qemu-ga $DAEMON_ARGS $RPC_ARGS\n' \
+        >$unit.service.d/10-place.conf
+done
+systemctl daemon-reload
+udevadm control --reload
+"""
+REMOVE = r"""
+cd /etc/systemd/system
+systemctl stop qemu-guest-agent-vsock.socket qemu-guest-agent-vsock qemu-guest-agent || true
+rm -r qemu-guest-agent* /etc/udev/rules.d/99-qemu-guest-agent.rules
+ln -s /dev/null qemu-guest-agent.service
+systemctl daemon-reload
+udevadm control --reload
+"""
+
+
+@contextmanager
+def installed(guest: Guest) -> Iterator[None]:
+    """The unit installed, and started because the port was plugged in."""
+    with service.stopped(guest):
+        try:
+            guest.run(["/bin/sh", "-ec", INSTALL])
+            replug(guest)
+            yield
+        finally:
+            guest.run(["/bin/sh", "-ec", REMOVE])
+
+
+def replug(guest: Guest) -> None:
+    """Unplug the port, plug it in again and wait until an agent has it open."""
+    guest.unplug_port()
+    service.wait_for(lambda: show(guest, "ActiveState") == "inactive", "the unit to end")
+    guest.forget_events()
+    guest.plug_port()
+    guest.wait_port(AGENT_PORT)
+
+
+@contextmanager
+def drop_in(guest: Guest, text: str, unit: str = UNIT) -> Iterator[None]:
+    """The unit changed by a drop-in, and restarted; and put back."""
+    path = f"/etc/systemd/system/{unit}.d/50-test.conf"
+    try:
+        guest.run(["/bin/sh", "-ec", f"cat >{path}"], stdin=text)
+        restart(guest, unit)
+        yield
+    finally:
+        guest.run(["rm", path])
+        restart(guest, unit)
+
+
+def restart(guest: Guest, unit: str = UNIT) -> None:
+    """Restart by systemd; returns when the agent says that it is ready."""
+    guest.run(["/bin/sh", "-ec", f"systemctl daemon-reload; systemctl restart {unit}"])
+
+
+def show(guest: Guest, name: str, unit: str = UNIT) -> str:
+    """A property of the unit."""
+    return guest.run(["systemctl", "show", f"--property={name}", "--value", unit]).stdout.strip()
+
+
+def wait_until_another_serves(guest: Guest, pid: int) -> None:
+    """Wait until the agent is another process than `pid`, and ready."""
+
+    def is_another() -> bool:
+        return show(guest, "ActiveState") == "active" and show(guest, "MainPID") not in (
+            "0",
+            str(pid),
+        )
+
+    service.wait_for(is_another, "another agent")
+
+
+def wait_for_status(guest: Guest, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while (status := show(guest, "StatusText")) != text:
+        assert time.monotonic() < deadline, f"the status is {status!r}, not {text!r}"
