@@ -1,4 +1,7 @@
-"""The guest's disks, partitions and volumes, and what they have done."""
+"""The guest's disks, partitions and volumes, and what they have done.
+
+The counters are read here, for psutil has only 9 of the 17.
+"""
 
 from __future__ import annotations
 

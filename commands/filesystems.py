@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-from _thread import allocate_lock, start_new_thread
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from qga import CommandGroup, NotRequired, UInt64, command
 
 from ._block import GuestDiskAddress, device_name, disk_address, disks_behind
-from ._mounts import FUSE, Mount, block_mounts, open_mount
-
-if TYPE_CHECKING:
-    from qga.agent import Agent
+from ._mounts import Mount, ask_in_time, block_mounts, open_mount
 
 GuestFilesystemInfo = TypedDict(
     "GuestFilesystemInfo",
@@ -44,15 +40,9 @@ _FITRIM = 0xC0185879  # <linux/fs.h>
 _TRIM_RANGE = struct.Struct("=QQQ")  # struct fstrim_range: start, len, minlen
 _WHOLE = 2**64 - 1
 
-_PATIENCE = 1.0  # seconds for the program behind a filesystem to answer
-
 
 class Filesystems(CommandGroup):
     """Filesystems on block devices."""
-
-    def __init__(self, agent: Agent) -> None:
-        super().__init__(agent)
-        self._unanswered: set[str] = set()  # mount points; each costs a thread, so once
 
     @command(access="audit", blocking=True)
     def guest_get_fsinfo(self) -> list[GuestFilesystemInfo]:
@@ -82,7 +72,7 @@ class Filesystems(CommandGroup):
             "type": mount.type,
             "disk": [disk_address(disk) for disk in disks_behind(name)],
         }
-        size = self._size_in_time(mount.paths[0]) if mount.type == FUSE else _size(mount.paths[0])
+        size = _size(mount)
         if size is not None:
             used = size.f_blocks - size.f_bfree
             filesystem["used-bytes"] = used * size.f_frsize
@@ -90,27 +80,11 @@ class Filesystems(CommandGroup):
             filesystem["total-bytes-privileged"] = size.f_blocks * size.f_frsize
         return filesystem
 
-    def _size_in_time(self, path: str) -> os.statvfs_result | None:
-        """The size of a filesystem that may hang; None when it does."""
-        if path in self._unanswered:
-            return None
-        self._unanswered.add(path)
-        answered = allocate_lock()
-        answered.acquire()
-        found = []
 
-        def ask() -> None:
-            found.append(_size(path))
-            self._unanswered.discard(path)
-            answered.release()
-
-        start_new_thread(ask, ())
-        return found[0] if answered.acquire(timeout=_PATIENCE) else None
-
-
-def _size(path: str) -> os.statvfs_result | None:
+def _size(mount: Mount) -> os.statvfs_result | None:
+    path = mount.paths[0]
     try:
-        return os.statvfs(path)
+        return ask_in_time(path, os.statvfs) if mount.may_wait else os.statvfs(path)
     except OSError:
         return None
 

@@ -7,9 +7,9 @@ What must stay true:
   the agent, is made before.
 - A filesystem is frozen once, however often it is mounted, the last mounted first. When one
   fails all are thawed again.
-- A thaw works whatever happened in between: through the descriptors that were frozen, then
-  through the mount table until nothing more thaws; also while a freeze hangs, also when
-  another agent, or this one before a restart, has frozen.
+- A thaw works whatever happened in between: through the descriptors that were frozen, the last
+  frozen first, then through the mount table until nothing more thaws; also while a freeze
+  hangs, also when another agent, or this one before a restart, has frozen.
 - Whatever freeze hook has run, its thaw hook runs.
 - A host that never thaws leaves no guest frozen: after `freeze-timeout` the agent thaws by
   itself, and a later thaw returns 0, so that the snapshot cannot pass for a consistent one.
@@ -38,6 +38,7 @@ _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # <linux/fs.h>
 # A kind of filesystem that cannot be frozen; one that somebody else has frozen.
 _PASSED_OVER = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EBUSY)
 
+_ENDED = "the freeze was ended by guest-fsfreeze-thaw"
 _RETRY = 1.0  # seconds
 
 GuestFsfreezeStatus = Literal["thawed", "frozen"]
@@ -53,6 +54,7 @@ class Freeze(CommandGroup):
         self._given_up = False
         self._lock = allocate_lock()  # of these; not held while anything may wait
         self._frozen: dict[tuple[int, int], int] = {}  # descriptors by device
+        self._freezing: tuple[int, int] | None = None  # a thaw of this one would wait with it
         self._hooks = Hooks(agent.config.fsfreeze_hook, agent.config.fsfreeze_hook_timeout)
         self._time_limit: Timer | None = None
 
@@ -141,10 +143,13 @@ class Freeze(CommandGroup):
             if fd is None:
                 return False
             try:
+                self._go_on_with(mount.device)
                 ioctl(fd, _FIFREEZE)
-            except OSError:
+            except BaseException:
                 os.close(fd)
                 raise
+            finally:
+                self._freezing = None
         except OSError as error:
             if error.errno in _PASSED_OVER:
                 return False
@@ -155,7 +160,13 @@ class Freeze(CommandGroup):
                 return True
         _thaw_once(fd)
         os.close(fd)
-        raise QgaError("the freeze was ended by guest-fsfreeze-thaw")
+        raise QgaError(_ENDED)
+
+    def _go_on_with(self, device: tuple[int, int]) -> None:
+        with self._lock:
+            if self._given_up:
+                raise QgaError(_ENDED)
+            self._freezing = device
 
     def _is_excluded(self, mount: Mount) -> bool:
         """Whether the administrator wants it left alone, wherever it is mounted."""
@@ -182,12 +193,12 @@ class Freeze(CommandGroup):
         with self._lock:
             frozen, self._frozen = self._frozen, {}
         thawed = set()
-        for device, fd in frozen.items():
+        for device, fd in reversed(frozen.items()):  # a thaw writes to what is beneath
             if _thaw_once(fd):
                 thawed.add(device)
             os.close(fd)
         for mount in block_mounts():
-            if _thaw_fully(mount):
+            if mount.device != self._freezing and _thaw_fully(mount):
                 thawed.add(mount.device)
         self._complete = False
         self.agent.thaw()

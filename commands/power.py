@@ -22,6 +22,19 @@ _SHUTDOWN = {
     "reboot": [["systemctl", "reboot"], ["reboot"], ["shutdown", "-r", "+0"]],
 }
 
+# The programs that know signals for it: systemd(1), and BusyBox's init.
+_RT = int(signal.SIGRTMIN)
+_INITS = {
+    "systemd": {"powerdown": _RT + 4, "halt": _RT + 3, "reboot": _RT + 5},
+    "busybox init": {
+        "powerdown": int(signal.SIGUSR2),
+        "halt": int(signal.SIGUSR1),
+        "reboot": int(signal.SIGTERM),
+    },
+}
+
+_KERNEL = {"powerdown": 0x4321FEDC, "halt": 0xCDEF0123, "reboot": 0x01234567}  # reboot(2)
+
 # For each mode of sleep the kernel's state, and what to run.
 _SUSPEND = {
     "ram": ("mem", [["systemctl", "suspend"], ["pm-suspend"]]),
@@ -43,8 +56,8 @@ class Power(CommandGroup):
         """
         if mode not in _SHUTDOWN:
             raise QgaError("mode is invalid (valid values are: halt|powerdown|reboot")
-        if _run_first_of(_SHUTDOWN[mode]) is not None:
-            _tell_init(mode)
+        if _run_first_of(_SHUTDOWN[mode]) is not None and not _tell_init(mode):
+            _tell_kernel(mode)
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_suspend_disk(self) -> None:
@@ -82,19 +95,33 @@ def _run_first_of(programs: list[list[str]]) -> str | None:
     return reason
 
 
-def _tell_init(mode: str) -> None:
-    """Without any program: by the signals that systemd(1) and BusyBox's init know."""
-    with open("/proc/1/comm", encoding="ascii", errors="replace") as file:
-        is_systemd = file.read().strip() == "systemd"
-    first = int(signal.SIGRTMIN)
-    of_systemd = {"halt": first + 3, "powerdown": first + 4, "reboot": first + 5}
-    of_busybox = {
-        "halt": signal.SIGUSR1,
-        "powerdown": signal.SIGUSR2,
-        "reboot": signal.SIGTERM,
-    }
+def _tell_init(mode: str) -> bool:
+    """By a signal, without any program; whether init is one that heeds it."""
+    known = _INITS.get(_init_program())
+    if known is None:
+        return False
+    os.kill(1, known[mode])
+    return True
+
+
+def _init_program() -> str:
+    """By its file, for many are called init; BusyBox's file is many programs."""
+    file = os.path.basename(os.readlink("/proc/1/exe"))
+    program = file.partition(" ")[0]  # "systemd (deleted)" after an upgrade
+    if program != "busybox":
+        return program
+    with open("/proc/1/cmdline", encoding="utf-8", errors="replace") as cmdline:
+        return f"busybox {os.path.basename(cmdline.read().partition(chr(0))[0])}"
+
+
+def _tell_kernel(mode: str) -> None:
+    """At once: nobody is there to end the programs first, so what they wrote is made safe."""
+    import ctypes
+
     os.sync()
-    os.kill(1, (of_systemd if is_systemd else of_busybox)[mode])
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.reboot(_KERNEL[mode]):
+        raise QgaError(f"failed to shut down: {os.strerror(ctypes.get_errno())}")
 
 
 def _suspend(mode: str) -> None:

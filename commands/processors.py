@@ -1,4 +1,7 @@
-"""The guest's processors: which are online, what they do."""
+"""The guest's processors: which are online, what they do.
+
+The times are read here, for psutil does not tell whose they are while a processor is offline.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who is logged in, and their passwords."""
+"""Who is logged in, and their passwords.
+
+utmp is read here, for psutil leaves out the microseconds, and knows of nobody without utmp.
+"""
 
 from __future__ import annotations
 

@@ -70,6 +70,29 @@ def failing_filesystem(guest: Guest) -> Iterator[None]:
         guest.run(["/bin/sh", "-ec", "umount /mnt/failing; dmsetup remove --retry failing"])
 
 
+@contextmanager
+def mounted(guest: Guest, file: str, mkfs: str) -> Iterator[None]:
+    """A filesystem in a file, made by `mkfs`, on /mnt/inner. Thaws it at the end."""
+    make = f"truncate --size=8M {file}; {mkfs} {file}; mkdir -p /mnt/inner"
+    guest.run(["/bin/sh", "-ec", f"modprobe loop; {make}; mount -o loop {file} /mnt/inner"])
+    try:
+        yield
+    finally:
+        thaw = "for place in /mnt/usb /mnt/inner; do fsfreeze --unfreeze $place || :; done"
+        guest.run(["/bin/sh", "-ec", f"{thaw}; umount /mnt/inner; rm {file}"])
+
+
+@contextmanager
+def waiting_disk(guest: Guest) -> Iterator[None]:
+    """The disk of /mnt/crypt takes nothing in, and there is something to be written to it."""
+    guest.run(["/bin/sh", "-ec", "echo something >/mnt/crypt/file"])
+    guest.run(["dmsetup", "suspend", "--noflush", "--nolockfs", "crypt"])
+    try:
+        yield
+    finally:
+        guest.run(["dmsetup", "resume", "crypt"])
+
+
 class Writer:
     """A program in the guest that writes to a file, safely to the disk."""
 

@@ -247,6 +247,28 @@ def pack_initrd(root: Path, initrd: Path) -> None:
     shutil.rmtree(tree)
 
 
+def initrd_with(script: str, initrd: Path, copy: Path) -> None:
+    """Copy an initial ramdisk; the copy's init runs a shell script in the root and then leaves."""
+    init = (HERE / "initramfs-init").read_text()
+    before, leave, after = init.rpartition("exec ")
+    new = f"{before}cd /root\n{script}\n{leave}{after}".encode()
+    # The kernel unpacks one archive after the other: the later file takes the earlier's place.
+    archive = cpio_member("init", new) + cpio_member("TRAILER!!!", b"")
+    copy.write_bytes(padded(initrd.read_bytes()) + archive)
+
+
+def cpio_member(name: str, content: bytes) -> bytes:
+    """An executable file in an archive of the format `newc`, as the kernel unpacks it."""
+    mode, links, name_size = 0o100755, 1, len(name) + 1
+    fields = (0, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, name_size, 0)
+    head = b"070701" + b"".join(b"%08X" % field for field in fields)
+    return padded(head + name.encode() + b"\0") + padded(content)
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
 def module_files(root: Path, version: str) -> list[str]:
     """Paths in the guest of the modules that its root disk needs, in the order to load them."""
     command = f"modprobe --set-version {version} --show-depends --all {' '.join(ROOT_MODULES)}"

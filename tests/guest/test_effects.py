@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(900)
 
 SECOND = 10**9
 YEAR_2033 = 2_000_000_000
+INDIA = 19_800  # seconds ahead of UTC
 
 
 def clocks(guest: Guest) -> tuple[int, int]:
@@ -45,6 +46,36 @@ def test_time_is_taken_from_the_hardware_clock(guest: Guest, agent: AgentSocket)
     system, hardware_clock = clocks(guest)
     assert right <= hardware_clock < right + 60
     assert abs(system - hardware_clock) <= 1
+
+
+def test_time_is_set_also_without_a_hardware_clock(guest: Guest, agent: AgentSocket) -> None:
+    before = clocks(guest)[0]
+    guest.run(["mv", "/dev/rtc0", "/dev/rtc0.away"])
+    try:
+        agent.execute("guest-set-time", time=YEAR_2033 * SECOND)
+        assert YEAR_2033 <= clocks(guest)[0] < YEAR_2033 + 60
+        with pytest.raises(AgentError, match="hardware clock /dev/rtc0: No such file"):
+            agent.execute("guest-set-time")
+    finally:
+        agent.execute("guest-set-time", time=before * SECOND)
+        guest.run(["mv", "/dev/rtc0.away", "/dev/rtc0"])
+
+
+def test_hardware_clock_that_runs_in_local_time(guest: Guest, agent: AgentSocket) -> None:
+    right = clocks(guest)[0]
+    guest.write_file("/etc/adjtime", "0.0 0 0\n0\nLOCAL\n")
+    guest.run(["ln", "-sf", "/usr/share/zoneinfo/Asia/Kolkata", "/etc/localtime"])
+    try:
+        agent.execute("guest-get-timezone")  # takes the new zone in
+        agent.execute("guest-set-time", time=right * SECOND)
+        system, hardware_clock = clocks(guest)
+        assert abs(hardware_clock - system - INDIA) <= 1
+        agent.execute("guest-set-time")
+        assert abs(clocks(guest)[0] - system) < 60
+    finally:
+        guest.run(["rm", "/etc/adjtime", "/etc/localtime"])
+        agent.execute("guest-get-timezone")
+        agent.execute("guest-set-time", time=right * SECOND)
 
 
 def online(guest: Guest) -> str:

@@ -15,6 +15,7 @@ from .freezing import (
     can_write,
     failing_filesystem,
     frozen_places,
+    mounted,
     thawed_after,
 )
 from .image import CHECKOUT
@@ -109,11 +110,42 @@ def test_mounted_twice_is_frozen_once(guest: Guest, agent: AgentSocket) -> None:
     assert agent.execute("guest-fsfreeze-freeze") == frozen
 
 
+def test_filesystem_in_a_file_of_another_is_frozen_first(guest: Guest, agent: AgentSocket) -> None:
+    """Its freeze writes to the other one, and would wait for ever once that is frozen."""
+    with mounted(guest, "/mnt/usb/inner", "mkfs.ext4 -q -F"):
+        guest.run(["/bin/sh", "-ec", "echo something >/mnt/inner/file"])
+        places = ["/mnt/usb", "/mnt/inner"]
+        assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=places) == 2
+        assert frozen_places(guest) == {"/mnt/usb"}
+        Writer(guest, "/mnt/inner/file").wait_until_blocked()
+        assert agent.execute("guest-fsfreeze-thaw") == 2
+
+
+def test_what_cannot_be_frozen_is_passed_over(guest: Guest, agent: AgentSocket) -> None:
+    with mounted(guest, "/run/inner", "mkfs.minix"):
+        places = ["/mnt/usb", "/mnt/inner"]
+        assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=places) == 1
+        assert frozen_places(guest) == {"/mnt/usb"}
+        assert status(agent) == "frozen"
+
+
 def test_what_others_have_frozen_is_thawed(guest: Guest, agent: AgentSocket) -> None:
     guest.run(["fsfreeze", "--freeze", "/mnt/usb"])
     assert status(agent) == "thawed"
     assert agent.execute("guest-fsfreeze-thaw") == 1
     assert frozen_places(guest) == set()
+
+
+def test_what_was_frozen_is_thawed_though_it_is_unmounted(guest: Guest, agent: AgentSocket) -> None:
+    device = guest.run(["findmnt", "--noheadings", "--output=SOURCE", "/mnt/usb"]).stdout.strip()
+    assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/mnt/usb"]) == 1
+    guest.run(["umount", "--lazy", "/mnt/usb"])
+    try:
+        assert agent.execute("guest-fsfreeze-thaw") == 1
+    finally:
+        guest.run(["mount", device, "/mnt/usb"])
+    assert frozen_places(guest) == set()
+    assert can_write(guest, "/mnt/usb/written")
 
 
 def test_what_others_have_frozen_is_passed_over(guest: Guest, agent: AgentSocket) -> None:

@@ -8,8 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from .agent_socket import AgentError, AgentSocket, encode
-from .freezing import failing_filesystem, frozen_places, thawed_after
-from .service import by_hand, stopped, wait_for
+from .freezing import (
+    can_write,
+    failing_filesystem,
+    frozen_places,
+    thawed_after,
+    waiting_disk,
+)
+from .service import by_hand, main_pid, stopped, wait_for
 from .vm import SPARE_PORT, Guest
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
@@ -28,23 +34,25 @@ fsfreeze-hook-timeout = {SECONDS}
 [channel other]
 path = /dev/virtio-ports/{SPARE_PORT.name}
 """
+WAITING = ["/mnt/usb", "/mnt/crypt"]
 PLACES = {"mountpoints": ["/mnt/usb", "/mnt/volume"]}
 
 
 @pytest.fixture(scope="module")
-def agent_with_hooks(guest: Guest) -> Iterator[None]:
+def agent_with_hooks(guest: Guest) -> Iterator[int]:
+    """The process of an agent with hooks and a second channel."""
     guest.plug_port(SPARE_PORT)
     guest.write_file(f"{FOLDER}/qemu-ga.conf", CONFIGURATION)
     options = ["-c", f"{FOLDER}/qemu-ga.conf"]
     try:
-        with stopped(guest), by_hand(guest, *options):
-            yield
+        with stopped(guest), by_hand(guest, *options) as unit:
+            yield main_pid(guest, unit)
     finally:
         guest.unplug_port(SPARE_PORT)
 
 
 @pytest.fixture
-def agent(guest: Guest, agent_with_hooks: None) -> Iterator[AgentSocket]:
+def agent(guest: Guest, agent_with_hooks: int) -> Iterator[AgentSocket]:
     """A hook that two more follow; none has been called yet."""
     guest.run(["rm", "-rf", HOOK, f"{HOOK}.d", LOG])
     for script in (HOOK, FIRST, SECOND):
@@ -197,3 +205,47 @@ def test_thaw_ends_a_slow_freeze(guest: Guest, slow_freeze: AgentSocket) -> None
         assert reply["error"]["desc"] == "the freeze was ended by guest-fsfreeze-thaw"
         assert frozen_places(guest) == set()
         assert other.execute("guest-fsfreeze-status") == "thawed"
+
+
+@pytest.fixture
+def waiting_freeze(
+    guest: Guest, agent: AgentSocket, agent_with_hooks: int
+) -> Iterator[AgentSocket]:
+    """A freeze that has frozen /mnt/usb and waits for the disk of /mnt/crypt."""
+    with waiting_disk(guest):
+        agent.send(encode("guest-fsfreeze-freeze-list", {"mountpoints": WAITING}))
+        wait_for(lambda: has_waiting_thread(guest, agent_with_hooks), "the freeze to wait")
+        yield agent
+
+
+def has_waiting_thread(guest: Guest, pid: int) -> bool:
+    script = f"grep -l '^State:.D' /proc/{pid}/task/*/status"
+    return bool(guest.run(["sh", "-c", script], check=False).stdout)
+
+
+def end_wait(guest: Guest) -> None:
+    guest.run(["dmsetup", "resume", "crypt"])
+
+
+def test_others_are_answered_while_a_freeze_waits(
+    guest: Guest, waiting_freeze: AgentSocket
+) -> None:
+    with guest.connect(SPARE_PORT) as other:
+        assert other.execute("guest-ping") == {}
+        assert other.execute("guest-fsfreeze-status") == "thawed"
+        end_wait(guest)
+        assert json.loads(waiting_freeze.read_line()) == {"return": 2}
+        assert other.execute("guest-fsfreeze-status") == "frozen"
+        assert frozen_places(guest) == set(WAITING)
+        assert other.execute("guest-fsfreeze-thaw") == 2
+
+
+def test_thaw_ends_a_freeze_that_waits(guest: Guest, waiting_freeze: AgentSocket) -> None:
+    with guest.connect(SPARE_PORT) as other:
+        assert other.execute("guest-fsfreeze-thaw") == 1
+        assert can_write(guest, "/mnt/usb/written")
+        assert other.execute("guest-get-host-name")
+        end_wait(guest)
+        reply = json.loads(waiting_freeze.read_line())
+        assert reply["error"]["desc"] == "the freeze was ended by guest-fsfreeze-thaw"
+        assert frozen_places(guest) == set()

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from .agent_socket import AgentSocket
+from .agent_socket import AgentError, AgentSocket
+from .freezing import frozen_places, thawed_after
 from .image import CHECKOUT
 from .service import state_of, wait_for
 from .vm import Guest
@@ -18,51 +19,79 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
 COMMANDS = json.loads((CHECKOUT / "tests/interface.json").read_text())["commands"]
 READING = sorted(name for name in COMMANDS if name.startswith(("guest-get-", "guest-network-")))
 
-# A FUSE server that says how to talk to it and then stops, by a signal to itself. Its mounts are
-# of two kinds: one without a block device, one on a block device, as ntfs-3g's are.
+# A FUSE server that says how to talk to it and that it has a folder, and then stops, by a signal
+# to itself. Its mounts are of two kinds: without a block device, and on a block device, as those
+# of ntfs-3g are. An ext4 is mounted on the folder, another had its place hidden by a mount.
 SERVER = r"""
 import ctypes, os, signal, struct, sys
+from _thread import start_new_thread
 from systemd.daemon import notify
 
 libc = ctypes.CDLL(None, use_errno=True)
+in_use, hidden, beneath = sys.argv[1:]
+
+def mount(kind, source, target, options=""):
+    if libc.mount(source.encode(), target.encode(), kind.encode(), 0, options.encode()):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), target)
 
 def serve(kind, source, target, options=""):
     os.makedirs(target, exist_ok=True)
     fd = os.open("/dev/fuse", os.O_RDWR)
-    data = f"fd={fd},rootmode=40000,user_id=0,group_id=0{options}".encode()
-    if libc.mount(source.encode(), target.encode(), kind.encode(), 0, data):
-        raise OSError(ctypes.get_errno(), target)
-    unique = struct.unpack_from("=IIQ", os.read(fd, 1 << 17))[2]
-    # struct fuse_init_out: version 7.31, no wishes
-    answer = struct.pack("=IIIIHHIIHHI", 7, 31, 0, 0, 0, 0, 4096, 1, 0, 0, 0).ljust(64, b"\0")
-    os.write(fd, struct.pack("=IiQ", 16 + len(answer), 0, unique) + answer)
+    mount(kind, source, target, f"fd={fd},rootmode=40000,user_id=0,group_id=0{options}")
+    start_new_thread(answer_all, (fd,))
 
+def answer_all(fd):
+    while True:
+        request = os.read(fd, 1 << 17)
+        kind, unique = struct.unpack_from("=4xIQ", request)
+        answer = {INIT: protocol, LOOKUP: folder}.get(kind)
+        head = struct.pack("=IiQ", 16 + len(answer or b""), 0 if answer else -38, unique)
+        os.write(fd, head + (answer or b""))
+
+INIT, LOOKUP = 26, 1
+protocol = struct.pack("=IIIIHHIIHHI", 7, 31, 0, 0, 0, 0, 4096, 1, 0, 0, 0).ljust(64, b"\0")
+# struct fuse_entry_out: node 2, remembered for no time at all; a folder
+attributes = struct.pack("=6Q3I7I", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0o40755, 2, 0, 0, 0, 4096, 0)
+folder = struct.pack("=4Q2I", 2, 0, 0, 0, 0, 0) + attributes
+
+os.makedirs("/mnt/hidden/below", exist_ok=True)
+mount("ext4", hidden, "/mnt/hidden/below")
+serve("fuse", "nowhere", "/mnt/hidden")
 serve("fuse", "nowhere", "/mnt/hanging")
-serve("fuseblk", sys.argv[1], "/mnt/hanging-disk", ",blksize=512")
+serve("fuseblk", in_use, "/mnt/hanging-disk", ",blksize=512")
+mount("ext4", beneath, "/mnt/hanging/below")
 notify("READY=1")
 os.kill(os.getpid(), signal.SIGSTOP)
 """
+HANGING = ("/mnt/hanging", "/mnt/hanging-disk", "/mnt/hidden")
+OUT_OF_REACH = ("/mnt/hanging/below", "/mnt/hidden/below")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def hanging(guest: Guest, disks: None) -> Iterator[None]:
     guest.run(["modprobe", "-a", "fuse", "loop"])
-    guest.run(["truncate", "--size=1M", "/run/disk"])
-    device = guest.run(["losetup", "--show", "--find", "/run/disk"]).stdout.strip()
+    devices = [loop_device(guest, f"/run/disk{number}") for number in range(3)]
     guest.write_file("/run/server.py", SERVER)
     options = ["--unit=server", "--service-type=notify", "--property=NotifyAccess=all"]
-    guest.run(["systemd-run", *options, "/usr/bin/python3", "/run/server.py", device])
+    guest.run(["systemd-run", *options, "/usr/bin/python3", "/run/server.py", *devices])
     yield
     guest.run(["systemctl", "kill", "--signal=KILL", "server"])
-    guest.run(["umount", "/mnt/hanging", "/mnt/hanging-disk"])
-    guest.run(["losetup", "--detach", device])
+    guest.run(["umount", "--lazy", *HANGING])
+    guest.run(["umount", "/mnt/hidden/below"])
+    guest.run(["losetup", "--detach", *devices])
+
+
+def loop_device(guest: Guest, path: str) -> str:
+    """A block device with an ext4, kept in a file."""
+    guest.run(["/bin/sh", "-ec", f"truncate --size=1M {path}; mkfs.ext4 -q {path}"])
+    return guest.run(["losetup", "--show", "--find", path]).stdout.strip()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def somebody_waits(guest: Guest, hanging: None) -> None:
     """The mounts do hang."""
     assert guest.original is not None
-    for place in ("/mnt/hanging", "/mnt/hanging-disk"):
+    for place in (*HANGING, *OUT_OF_REACH):
         pid = guest.original.execute("guest-exec", path="ls", arg=[place])["pid"]
         wait_for(partial(waits, guest, pid), "ls to wait")
         assert not guest.original.execute("guest-exec-status", pid=pid)["exited"]
@@ -75,3 +104,36 @@ def waits(guest: Guest, pid: int) -> bool:
 @pytest.mark.parametrize("command", READING)
 def test_answered(agent: AgentSocket, command: str) -> None:
     assert agent.execute(command) is not None
+
+
+def test_filesystems_are_told_without_their_size(agent: AgentSocket) -> None:
+    told = {each["mountpoint"]: each for each in agent.execute("guest-get-fsinfo")}
+    for place in ("/mnt/hanging-disk", *OUT_OF_REACH):
+        assert told[place]["name"].startswith("loop")
+        assert "used-bytes" not in told[place]
+    assert told["/mnt/usb"]["used-bytes"] > 0
+
+
+def test_others_are_trimmed(agent: AgentSocket) -> None:
+    told = {each["path"]: each for each in agent.execute("guest-fstrim")["paths"]}
+    for place in OUT_OF_REACH:
+        assert told[place]["error"] == "failed to trim: it does not answer"
+    assert "trimmed" in told["/mnt/trimmed"]
+
+
+def test_what_cannot_be_reached_cannot_be_frozen(guest: Guest, agent: AgentSocket) -> None:
+    with thawed_after(agent):
+        for place in OUT_OF_REACH:
+            with pytest.raises(AgentError, match=f"failed to freeze {place}: it does not answer"):
+                agent.execute("guest-fsfreeze-freeze-list", mountpoints=[place])
+        with pytest.raises(AgentError, match="failed to freeze"):
+            agent.execute("guest-fsfreeze-freeze")
+        assert frozen_places(guest) == set()
+
+
+def test_others_are_frozen_and_thawed(guest: Guest, agent: AgentSocket) -> None:
+    with thawed_after(agent):
+        assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/mnt/usb"]) == 1
+        assert frozen_places(guest) == {"/mnt/usb"}
+        assert agent.execute("guest-fsfreeze-thaw") == 1
+        assert frozen_places(guest) == set()

@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from .agent_socket import AgentError, AgentSocket, encode
+from .agent_socket import AgentError
+from .ending import ask_for, assert_unanswered, boot_id, is_halted, make_mortal, revive
 from .service import wait_for
 from .vm import AGENT_PORT, Guest
 
 pytestmark = pytest.mark.timeout(900)
 
-# The last that the kernel says, on the console.
-HALTED = "reboot: System halted"
+
+def swap_disk(folder: Path) -> list[str]:
+    path = folder / "swap.img"
+    path.touch()
+    os.truncate(path, 1 << 30)
+    drive = f"if=none,id=swap,file={path},format=raw,cache=unsafe"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=swap,serial=SWAP"]
 
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Guest]:
-    with Guest() as machine:
-        machine.qmp("set-action", reboot="reset", shutdown="pause")
+    with Guest(swap_disk) as machine:
+        make_mortal(machine)
         yield machine
 
 
 @pytest.fixture
 def mortal(machine: Guest) -> Guest:
     """A guest that may be put to sleep or to death; one that is dead is booted again."""
-    if machine.qmp("query-status")["status"] != "running" or is_halted(machine):
-        machine.reset()
-    machine.forget_events()
+    revive(machine)
     return machine
-
-
-def is_halted(guest: Guest) -> bool:
-    return guest.console_log.read_text(errors="replace").rstrip().endswith(HALTED)
-
-
-def ask_for(guest: Guest, command: str, **arguments: object) -> AgentSocket:
-    """Send a request of which success is not answered."""
-    agent = guest.connect()
-    agent.send(encode(command, arguments))
-    return agent
-
-
-def assert_unanswered(agent: AgentSocket) -> None:
-    with pytest.raises(TimeoutError):
-        agent.read_line(timeout=0.1)
-    agent.close()
-
-
-def boot_id(guest: Guest) -> str:
-    return guest.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout
 
 
 @pytest.mark.parametrize("mode", ["ram", "hybrid"])
@@ -73,6 +58,13 @@ def test_sleep_on_disk_needs_swap_space(mortal: Guest) -> None:
     assert str(caught.value) == (
         "the requested suspend mode is not supported by the guest: there is no swap space"
     )
+
+
+def test_sleep_on_disk(mortal: Guest) -> None:
+    mortal.run(["/bin/sh", "-ec", "mkswap /dev/disk/by-id/virtio-SWAP; swapon /dev/disk/by-id/*"])
+    agent = ask_for(mortal, "guest-suspend-disk")
+    mortal.wait_event("SUSPEND_DISK", timeout=120)
+    assert_unanswered(agent)
 
 
 def test_unknown_mode_of_shutdown(mortal: Guest) -> None:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 from .agent_socket import AgentSocket
-from .image import RootImage, code_image, progress, require_tools, root_image
+from .image import RootImage, code_image, initrd_with, progress, require_tools, root_image
 from .qmp import Qmp
 
 # Where KVM works, QGA_TEST_ACCEL=kvm makes everything here some ten times quicker.
@@ -63,12 +63,18 @@ class Guest:
     """A booted guest; use it as a context manager.
 
     hardware: given the folder of the guest, what is to be added to QEMU's command line.
+    before_init: a shell script for the initial ramdisk, run in the root before its init is.
     """
 
     running: ClassVar[list[Guest]] = []
 
-    def __init__(self, hardware: Callable[[Path], list[str]] = lambda _folder: []) -> None:
+    def __init__(
+        self,
+        hardware: Callable[[Path], list[str]] = lambda _folder: [],
+        before_init: str = "",
+    ) -> None:
         self.hardware = hardware
+        self.before_init = before_init
         self.folder = Path(tempfile.mkdtemp(prefix="qga-guest-"))
         self.console_log = self.folder / "console.log"
         self.isa_serial_path = str(self.folder / "isa-serial")
@@ -101,6 +107,10 @@ class Guest:
         """Start QEMU and wait until the original agent answers."""
         require_tools("qemu-system-x86_64", "setpriv")
         image = root_image()
+        if self.before_init:
+            initrd = self.folder / "initrd"
+            initrd_with(self.before_init, image.initrd, initrd)
+            image = image._replace(initrd=initrd)
         code_disk = self.folder / "qga.ext4"
         code_image(code_disk)
         progress(f"booting (accelerator: {ACCELERATOR})")
@@ -285,8 +295,10 @@ class Guest:
     # For people, and for the end.
 
     def console_tail(self, lines: int = 40) -> str:
-        """The last lines of QEMU's own output and of the guest's console."""
+        """The last lines of QEMU's own output and of the guest's console; how QEMU has ended."""
         text = ""
+        if self.qemu is not None and self.qemu.poll() is not None:
+            text = f"--- QEMU has ended by itself, with status {self.qemu.returncode} ---\n"
         for log in (self.folder / "qemu.log", self.console_log):
             if log.exists():
                 tail = log.read_text(errors="replace").splitlines()[-lines:]

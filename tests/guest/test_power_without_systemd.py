@@ -1,0 +1,80 @@
+"""Sleep and the end in guests with BusyBox's init, with and without its programs, and another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import without_systemd
+from .ending import ask_for, assert_unanswered, boot_id, console, is_halted, make_mortal, revive
+from .service import wait_for
+from .vm import KERNEL_OPTIONS, Guest
+
+pytestmark = pytest.mark.timeout(900)
+
+PROGRAMS = {"powerdown": "poweroff", "halt": "halt", "reboot": "reboot"}
+BY_INIT = "init shuts down"
+
+
+def without_ipv6(_folder: Path) -> list[str]:
+    return ["-append", f"{KERNEL_OPTIONS} ipv6.disable=1"]
+
+
+@pytest.fixture(scope="module", params=["BUSYBOX", "BUSYBOX_INIT", "ANOTHER_INIT"])
+def machine(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    with Guest(without_ipv6, getattr(without_systemd, request.param)) as machine:
+        make_mortal(machine)
+        yield machine
+
+
+@pytest.fixture
+def mortal(machine: Guest) -> Guest:
+    revive(machine)
+    return machine
+
+
+def wait_for_the_end(guest: Guest, mode: str) -> None:
+    if mode == "powerdown":
+        guest.wait_event("SHUTDOWN", guest=True, reason="guest-shutdown")
+    elif mode == "reboot":
+        guest.wait_event("RESET", guest=True, reason="guest-reset")
+    else:
+        wait_for(lambda: is_halted(guest), "the halt")
+
+
+@pytest.mark.parametrize("mode", PROGRAMS)
+def test_shutdown(mortal: Guest, mode: str) -> None:
+    said = len(console(mortal))
+    agent = ask_for(mortal, "guest-shutdown", mode=mode)
+    wait_for_the_end(mortal, mode)
+    assert_unanswered(agent)
+    ways = console(mortal)[said:]
+    kind = mortal.before_init
+    told_program, told_init = f"{PROGRAMS[mode]} was called" in ways, BY_INIT in ways
+    assert told_program == (kind == without_systemd.BUSYBOX)
+    assert told_init == (kind != without_systemd.ANOTHER_INIT)
+    if mode == "reboot":
+        mortal.wait_until_booted()
+
+
+def test_sleep_and_wake_up(mortal: Guest) -> None:
+    before = boot_id(mortal)
+    agent = ask_for(mortal, "guest-suspend-ram")
+    mortal.wait_event("SUSPEND")
+    assert_unanswered(agent)
+    mortal.qmp("system_wakeup")
+    mortal.wait_event("WAKEUP")
+    with mortal.connect() as agent:
+        assert agent.execute("guest-ping") == {}
+    assert boot_id(mortal) == before
+
+
+def test_routes_of_ipv4_alone(mortal: Guest) -> None:
+    script = "ip link set eth0 up; ip address add 10.0.2.15/24 dev eth0"
+    mortal.run(["/bin/sh", "-ec", script])
+    with mortal.connect() as agent:
+        routes = agent.execute("guest-network-get-route")
+        assert [route["destination"] for route in routes] == ["10.0.2.0"]
+        assert not mortal.run(["ls", "/proc/net/ipv6_route"], check=False).stdout
