@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 
 from qga import NotRequired
 
-from ._sysfs import read_word
+from ._sysfs import read_text, read_word
 
 SYS_BLOCK = "/sys/class/block"
 
@@ -105,7 +105,7 @@ def dev_path(name: str) -> str:
 
 
 def is_partition(name: str) -> bool:
-    return os.path.exists(f"{SYS_BLOCK}/{name}/partition")
+    return os.access(f"{SYS_BLOCK}/{name}/partition", os.F_OK)
 
 
 def is_virtual(name: str) -> bool:
@@ -130,16 +130,17 @@ def made_of(name: str) -> list[str]:
 
 def disks_behind(name: str) -> list[str]:
     """The disks, or partitions of them, that the data of a device ends up on."""
-    slaves = made_of(name) if not is_partition(name) else made_of(parent(name))
-    if slaves:
-        return [disk for slave in slaves for disk in disks_behind(slave)]
-    return [] if is_virtual(name) else [name]
+    if not is_virtual(name):
+        return [name]
+    volume = parent(name) if is_partition(name) else name
+    return [disk for slave in made_of(volume) for disk in disks_behind(slave)]
 
 
 def disk_address(name: str) -> GuestDiskAddress:
     """Where the disk of a device sits, as the host knows it."""
-    disk = parent(name) if is_partition(name) else name
-    path = sys_path(disk)
+    path = sys_path(name)
+    if is_partition(name):
+        path = os.path.dirname(path)
     bus_type, bus, target, unit = _position(path)
     address: GuestDiskAddress = {
         "pci-controller": _pci_controller(path),
@@ -149,7 +150,7 @@ def disk_address(name: str) -> GuestDiskAddress:
         "unit": unit,
         "dev": dev_path(name),
     }
-    serial = _serial(disk)
+    serial = _serial(path)
     if serial:
         address["serial"] = serial
     ccw = _CCW.search(path)
@@ -206,11 +207,11 @@ def _pci_controller(path: str) -> GuestPCIAddress:
     return {"domain": domain, "bus": bus, "slot": slot, "function": function}
 
 
-def _serial(disk: str) -> str | None:
+def _serial(path: str) -> str | None:
     """ID_SERIAL, as udev has found it out and noted it down."""
     try:
-        number = read_word(f"{SYS_BLOCK}/{disk}/dev")
-        lines = read_word(f"/run/udev/data/b{number}").split("\n")
+        number = read_word(f"{path}/dev")
+        lines = read_text(f"/run/udev/data/b{number}").split("\n")
     except OSError:
         return None
     found = (line[len(_UDEV_SERIAL) :] for line in lines if line.startswith(_UDEV_SERIAL))

@@ -13,14 +13,24 @@ from _thread import allocate_lock, start_new_thread
 from errno import EOPNOTSUPP, ETIMEDOUT
 from typing import Any, Callable, NamedTuple, TypeVar
 
-from ._sysfs import read_bytes
+from ._sysfs import read_kept
 
 FUSE = "fuseblk"
 """The type of filesystems that a program serves from a block device, such as ntfs-3g's."""
 
-# Filesystems without a block device that the kernel serves by itself.
-_WITHOUT_SERVER = {"btrfs", "devtmpfs", "overlay", "ramfs", "rootfs", "tmpfs", "zfs"}
-
+# A line of proc_pid_mountinfo(5) that has a block device: most of a guest's dozens have none.
+_LINE = re.compile(
+    rb"^[0-9]+ [0-9]+ (?:(?!0:)|(?=.* - btrfs ))(?P<major>[0-9]+):(?P<minor>[0-9]+) [^ ]+ "
+    rb"(?P<path>[^ ]+) .*?- (?P<type>[^ ]+) (?P<source>[^ ]*) ",
+    re.MULTILINE,
+)
+# The path of one that somebody else serves: no block device, and none of the kernel's own.
+_SERVED = re.compile(
+    rb"^[0-9]+ [0-9]+ 0:[0-9]+ [^ ]+ ([^ ]+) .*?- (?!(?:bpf|btrfs|cgroup2?|configfs|debugfs|devpts"
+    rb"|devtmpfs|hugetlbfs|mqueue|overlay|proc|pstore|ramfs|rootfs|securityfs|sysfs|tmpfs|tracefs"
+    rb"|zfs) )",
+    re.MULTILINE,
+)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 _PATIENCE = 1.0  # seconds
@@ -52,17 +62,14 @@ def block_mounts() -> list[Mount]:
     Each is one filesystem, to be frozen, trimmed and reported once, however often it is
     mounted. What has no block device is left out: network, FUSE and virtual filesystems.
     """
-    # A path may have a carriage return in it, which is not escaped: no splitlines here.
-    lines = read_bytes("/proc/self/mountinfo").split(b"\n")[:-1]
     mounts: dict[tuple[int, int], Mount] = {}
-    served = []
-    for mount in map(_parse, lines):
-        if mount.type == FUSE or (not mount.device[0] and mount.type not in _WITHOUT_SERVER):
-            served += mount.paths
-        device = _block_device(mount)
-        if device is not None:
-            known = mounts.setdefault(device, mount._replace(device=device, paths=[]))
-            known.paths.extend(mount.paths)
+    table = read_kept("/proc/self/mountinfo")
+    for line in _LINE.finditer(table):
+        mount = _mount(line)
+        if mount is not None:
+            mounts.setdefault(mount.device, mount._replace(paths=[])).paths.extend(mount.paths)
+    served = [_decode(path) for path in _SERVED.findall(table)]
+    served += [path for mount in mounts.values() if mount.type == FUSE for path in mount.paths]
     if not served:
         return list(mounts.values())
     return [
@@ -141,29 +148,19 @@ def _leads_through(path: str, places: list[str]) -> bool:
     return any(path == place or path.startswith(f"{place.rstrip('/')}/") for place in places)
 
 
-def _parse(line: bytes) -> Mount:
-    """A line as proc_pid_mountinfo(5) has it."""
-    head, _, tail = line.partition(b" - ")
-    _id, _parent, device, _root, path = head.split(b" ")[:5]
-    fstype, source = (_decode(field) for field in tail.split(b" ")[:2])
-    major, minor = (int(number) for number in device.split(b":"))
-    return Mount((major, minor), [_decode(path)], fstype, source)
-
-
-def _block_device(mount: Mount) -> tuple[int, int] | None:
-    """The number of the device that a filesystem is on; None when it is on none.
-
-    btrfs has anonymous device numbers; the device it was mounted from stands for it.
-    """
-    if mount.device[0]:
-        return mount.device
-    if mount.type != "btrfs" or not mount.source.startswith("/dev/"):
-        return None
-    try:
-        number = os.stat(mount.source).st_rdev
-    except OSError:
-        return None
-    return os.major(number), os.minor(number)
+def _mount(line: re.Match[bytes]) -> Mount | None:
+    fstype, source = _decode(line["type"]), _decode(line["source"])
+    device = int(line["major"]), int(line["minor"])
+    if device[0] == 0:
+        # btrfs has anonymous device numbers; the device it was mounted from stands for it.
+        if not source.startswith("/dev/"):
+            return None
+        try:
+            number = os.stat(source).st_rdev
+        except OSError:
+            return None
+        device = os.major(number), os.minor(number)
+    return Mount(device, [_decode(line["path"])], fstype, source)
 
 
 def _decode(field: bytes) -> str:

@@ -20,7 +20,7 @@ from ._block import (
     made_of,
 )
 from ._nvme import GuestDiskSmart, read_smart
-from ._sysfs import read_word
+from ._sysfs import read_kept, read_word
 
 
 class GuestDiskInfo(TypedDict):
@@ -82,7 +82,7 @@ class Disks(CommandGroup):
     @command(access="audit")
     def guest_get_diskstats(self) -> list[GuestDiskStatsInfo]:
         """The counters of each block device; times in milliseconds, sectors of 512 bytes."""
-        lines = [line.split() for line in read_word("/proc/diskstats").split("\n")]
+        lines = [line.split() for line in read_kept("/proc/diskstats").decode().splitlines()]
         return [
             {
                 "name": name,

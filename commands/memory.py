@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 
 from qga import CommandGroup, NotRequired, UInt64, command
 
-from ._sysfs import read_word
+from ._sysfs import keep_open, read_kept_word, read_word
 
 _MEMORY = "/sys/devices/system/memory"
 
@@ -46,12 +46,18 @@ class Memory(CommandGroup):
     @command(access="audit", available=_has_memory_blocks)
     def guest_get_memory_blocks(self) -> list[GuestMemoryBlock]:
         """Each memory block: is it online, and may it be taken offline?"""
-        names = (re.fullmatch(r"memory([0-9]+)", name) for name in os.listdir(_MEMORY))
-        folder = os.open(_MEMORY, os.O_RDONLY | os.O_DIRECTORY)  # one look at the path for all
-        try:
-            return [_block(folder, number) for number in sorted(int(n[1]) for n in names if n)]
-        finally:
-            os.close(folder)
+        folder = keep_open(_MEMORY)
+        names = (re.fullmatch(r"memory([0-9]+)", name) for name in os.listdir(folder))
+        numbers = sorted(int(name[1]) for name in names if name)
+        removable = _removable_blocks(folder, numbers)
+        return [
+            {
+                "phys-index": number,
+                "online": read_word(f"memory{number}/state", folder) == "online",
+                "can-offline": number in removable,
+            }
+            for number in numbers
+        ]
 
     @command(access="unrestricted", blocking=True, available=_has_memory_blocks)
     def guest_set_memory_blocks(
@@ -67,19 +73,30 @@ class Memory(CommandGroup):
     @command(access="audit", available=_has_memory_blocks)
     def guest_get_memory_block_info(self) -> GuestMemoryBlockInfo:
         """The size of a memory block in bytes."""
-        return {"size": int(_read("block_size_bytes"), 16)}
+        return {"size": int(read_kept_word(f"{_MEMORY}/block_size_bytes"), 16)}
 
 
-def _block(folder: int, number: int) -> GuestMemoryBlock:
+def _removable_blocks(folder: int, numbers: list[int]) -> set[int]:
+    """The blocks that can be taken offline.
+
+    Newer kernels say of all that they can if the kernel supports it at all, and then one
+    speaks for all (the kernel's Documentation/ABI/testing/sysfs-devices-memory; since Linux 5.7).
+    """
+    if _kernel_release() >= (5, 7):
+        return set(numbers) if numbers and _is_removable(folder, numbers[0]) else set()
+    return {number for number in numbers if _is_removable(folder, number)}
+
+
+def _is_removable(folder: int, number: int) -> bool:
     try:
-        removable = read_word(f"memory{number}/removable", folder) != "0"
+        return read_word(f"memory{number}/removable", folder) != "0"
     except FileNotFoundError:  # not where the kernel cannot take memory offline at all
-        removable = False
-    return {
-        "phys-index": number,
-        "online": read_word(f"memory{number}/state", folder) == "online",
-        "can-offline": removable,
-    }
+        return False
+
+
+def _kernel_release() -> tuple[int, ...]:
+    """Version and patch level."""
+    return tuple(int(digits) for digits in re.findall("[0-9]+", os.uname().release)[:2])
 
 
 def _set_online(number: int, online: bool) -> GuestMemoryBlockResponse:

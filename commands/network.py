@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, cast
 
 from qga import CommandGroup, NotRequired, UInt64, command
 
-from ._sysfs import read_word
+from ._sysfs import read_text
 
 GuestIpAddressType = Literal["ipv4", "ipv6"]
 
@@ -179,7 +179,7 @@ def _ipv6_routes() -> Iterator[GuestNetworkRoute]:
 
 def _lines(path: str) -> list[list[str]]:
     try:
-        return [line.split() for line in read_word(path).splitlines()]
+        return [line.split() for line in read_text(path).splitlines()]
     except FileNotFoundError:
         return []
 

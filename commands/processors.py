@@ -6,14 +6,12 @@ The times are read here, for psutil does not tell whose they are while a process
 from __future__ import annotations
 
 import os
-import re
 from typing import Literal, TypedDict, cast
 
 from qga import CommandGroup, NotRequired, QgaError, UInt64, command
 
-from ._sysfs import read_word
+from ._sysfs import keep_open, read_kept, read_kept_word
 
-_EACH_CPU = re.compile(r"^cpu[0-9].*", re.MULTILINE)
 _TICK = 1000 // os.sysconf("SC_CLK_TCK")  # milliseconds
 
 _CPUS = "/sys/devices/system/cpu"
@@ -56,9 +54,11 @@ class Processors(CommandGroup):
     @command(access="audit")
     def guest_get_vcpus(self) -> list[GuestLogicalProcessor]:
         """Each processor that the guest knows: is it online, and may it be taken offline?"""
-        names = (re.fullmatch(r"cpu([0-9]+)", name) for name in os.listdir(_CPUS))
-        numbers = sorted(int(match[1]) for match in names if match)
-        return [_processor(number) for number in numbers]
+        online = _numbers(read_kept_word(f"{_CPUS}/online"))
+        folder = keep_open(_CPUS)
+        names = [name[len("cpu") :] for name in os.listdir(folder) if name.startswith("cpu")]
+        numbers = sorted(int(digits) for digits in names if digits.isdecimal())
+        return [_processor(folder, number, number in online) for number in numbers]
 
     @command(access="unrestricted", blocking=True)
     def guest_set_vcpus(self, vcpus: list[GuestLogicalProcessor]) -> int:
@@ -80,19 +80,8 @@ class Processors(CommandGroup):
     @command(access="audit")
     def guest_get_cpustats(self) -> list[GuestCpuStats]:
         """What each online processor has done since the start, in milliseconds."""
-        stat = read_word("/proc/stat")
-        lines = [line.split() for line in _EACH_CPU.findall(stat)]
-        return [
-            cast(
-                GuestCpuStats,
-                {
-                    "type": "linux",
-                    "cpu": int(name[len("cpu") :]),
-                    **{member: int(ticks) * _TICK for member, ticks in zip(_TIMES, times)},
-                },
-            )
-            for name, *times in lines
-        ]
+        _sum, *lines = read_kept("/proc/stat").split(b"\n")
+        return [_cpu_stats(line) for line in lines if line.startswith(b"cpu")]
 
     @command(access="audit")
     def guest_get_load(self) -> GuestLoadAverage:
@@ -101,13 +90,25 @@ class Processors(CommandGroup):
         return {"load1m": load1m, "load5m": load5m, "load15m": load15m}
 
 
-def _processor(number: int) -> GuestLogicalProcessor:
+def _numbers(text: str) -> set[int]:
+    """The numbers of a list such as 0-3,5."""
+    ranges = (part.partition("-") for part in text.split(",") if part)
+    return {number for a, _, b in ranges for number in range(int(a), int(b or a) + 1)}
+
+
+def _processor(folder: int, number: int, online: bool) -> GuestLogicalProcessor:
     """A processor without the file `online` cannot be taken offline."""
-    try:
-        online = read_word(f"{_CPUS}/cpu{number}/online") == "1"
-    except FileNotFoundError:
-        return {"logical-id": number, "online": True, "can-offline": False}
-    return {"logical-id": number, "online": online, "can-offline": True}
+    if os.access(f"cpu{number}/online", os.F_OK, dir_fd=folder):
+        return {"logical-id": number, "online": online, "can-offline": True}
+    return {"logical-id": number, "online": True, "can-offline": False}
+
+
+def _cpu_stats(line: bytes) -> GuestCpuStats:
+    name, *times = line.split()
+    stats = {"type": "linux", "cpu": int(name[len("cpu") :])}
+    for member, ticks in zip(_TIMES, times):
+        stats[member] = int(ticks) * _TICK
+    return cast(GuestCpuStats, stats)
 
 
 def _set_online(number: int, online: bool) -> None:

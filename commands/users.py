@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypedDict
 
 from qga import CommandGroup, NotRequired, QgaError, command, decode_base64
@@ -20,6 +22,7 @@ _RECORD = struct.Struct("hi32s4s32s256shhiii4i20x")  # struct utmp of utmp(5), 3
 _USER_PROCESS = 7
 
 _LOGIND_SESSIONS = "/run/systemd/sessions"
+_SETTLED = 10**9  # nanoseconds, many ticks
 
 _PASSWORD_TIMEOUT = 60.0  # seconds; PAM may ask a server
 
@@ -67,11 +70,10 @@ class Users(CommandGroup):
 
 
 def _logins() -> Iterator[tuple[str, float]]:
-    try:
-        records = read_bytes(_UTMP)
-    except FileNotFoundError:
+    if not os.access(_UTMP, os.R_OK):
         yield from _logind_sessions()
         return
+    records = read_bytes(_UTMP)
     for record in _RECORD.iter_unpack(records[: len(records) // _RECORD.size * _RECORD.size]):
         kind, _pid, _line, _id, user = record[:5]
         seconds, microseconds = record[9:11]
@@ -79,21 +81,31 @@ def _logins() -> Iterator[tuple[str, float]]:
             yield _text(user), seconds + microseconds / 1e6 if microseconds else seconds
 
 
-def _logind_sessions() -> Iterator[tuple[str, float]]:
-    """Sessions of people, from logind's state files, oldest first."""
+def _logind_sessions() -> list[tuple[str, float]]:
+    """Sessions of people, from logind's state files, oldest first.
+
+    logind replaces each file as a whole, so the folder's time tells when any of them changed;
+    not quite so within the tick of the clock in which they were read.
+    """
     try:
-        names = os.listdir(_LOGIND_SESSIONS)
+        changed = os.stat(_LOGIND_SESSIONS).st_mtime_ns
     except OSError:
-        return
+        return []
+    if abs(time.time_ns() - changed) < _SETTLED:
+        _sessions_of.cache_clear()
+    return _sessions_of(changed)
+
+
+@lru_cache(maxsize=1)
+def _sessions_of(_changed: int) -> list[tuple[str, float]]:
     sessions = []
-    for name in names:
+    for name in os.listdir(_LOGIND_SESSIONS):
         if not name.endswith(".ref"):  # a FIFO, which would block us
             with open(f"{_LOGIND_SESSIONS}/{name}", encoding="utf-8", errors="replace") as file:
                 session = dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line)
             if session.get("CLASS") == "user" and "USER" in session:
                 sessions.append((int(session.get("REALTIME", "0")) / 1e6, session["USER"]))
-    for login, user in sorted(sessions):
-        yield user, login
+    return [(user, login) for login, user in sorted(sessions)]
 
 
 def _text(field: bytes) -> str:

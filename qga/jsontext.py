@@ -325,6 +325,8 @@ _NO_CHARACTER = re.compile("d[89a-f]|fd[de]|fff[ef]")
 
 def write(value: Any) -> str:
     """JSON text of a value without floats."""
+    if type(value) is int:
+        return str(value)
     text = "".join(_make_chunks(value, 0))
     if "\\u" in text or "\x7f" in text:
         return _ESCAPED.sub(_as_qemu_escapes, text)

@@ -108,7 +108,7 @@ class Loop:
         self._running = True
         poll, callbacks = self._epoll.poll, self._callbacks
         while self._running:
-            happened = poll(self._time_to_next_timer())
+            happened = poll(self._time_to_next_timer() if self._timers else None)
             self._forgotten.clear()
             for fd, events in happened:
                 if fd in self._forgotten:

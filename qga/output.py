@@ -33,6 +33,10 @@ class Output:
         self._chunk: bytes | memoryview = b""  # what goes next
 
     def append(self, parts: list[Part]) -> None:
+        if not self.size and len(parts) == 1 and isinstance(parts[0], bytes):  # as nearly always
+            self._chunk = parts[0]
+            self.size = len(parts[0])
+            return
         for part in parts:
             self.size += len(part)
         self._parts += parts

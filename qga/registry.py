@@ -8,6 +8,7 @@ use. Two commands of one name are an error that names both places.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, Optional, TypeVar, get_args
 
@@ -156,22 +157,16 @@ class Command:
             "caller" in code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         )
         self.simple = code.co_argcount + code.co_kwonlyargcount == 1
-        self._signature: schema.Signature | None = None
-        self._carries_number: bool | None = None
 
-    @property
+    @cached_property
     def signature(self) -> schema.Signature:
         """Arguments and result, read off the handler at first use."""
-        if self._signature is None:
-            self._signature = schema.signature(function_of(self.handler), _INJECTED)
-        return self._signature
+        return schema.signature(function_of(self.handler), _INJECTED)
 
-    @property
+    @cached_property
     def carries_number(self) -> bool:
         """Whether its result may hold floats, which have a notation of their own on the wire."""
-        if self._carries_number is None:
-            self._carries_number = schema.carries_number(self.signature.returns)
-        return self._carries_number
+        return schema.carries_number(self.signature.returns)
 
     @property
     def place(self) -> str:

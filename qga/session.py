@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from errno import ECONNABORTED
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -136,30 +137,43 @@ class Session:
             self._agent.loop.unwatch(self.fd)
 
     def _on_events(self, events: int) -> None:
+        if events == EPOLLIN:  # as nearly always
+            self._readable = True
+        else:
+            self._note(events)
+        self._proceed()
+
+    def _note(self, events: int) -> None:
         if events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR):
             self._peer_gone = True
         if events & (EPOLLHUP | EPOLLERR):
             self._unheard = True
         if events & ~EPOLLOUT:
             self._readable = True
-        self._proceed()
 
     def _proceed(self) -> None:
         """Carry out, answer and read as far as it goes."""
         try:
-            self._serve()
-            end_of_turn = time.monotonic() + _TURN
-            while self._readable and not self._closed and not self._is_full():
-                if time.monotonic() > end_of_turn:
-                    self._agent.loop.post(self._proceed)
-                    return
-                self._read()
+            busy = self._unanswered or self._output.size
+            if busy:
                 self._serve()
+            if self._readable and not self._closed and not (busy and self._is_full()):
+                self._read()
+                if self._readable:  # there is more than one read takes, which is rare
+                    self._read_for_a_turn()
         except Exception as error:  # memory, most likely; others must not suffer
             self._agent.log_fault(f"a connection of channel {self.caller.channel}", error)
             self._end(OSError(ECONNABORTED, os.strerror(ECONNABORTED)))
         if self._peer_gone and not self._outlives_peer:
             self._end_when_done()
+
+    def _read_for_a_turn(self) -> None:
+        end = time.monotonic() + _TURN
+        while self._readable and not self._closed and not self._is_full():
+            if time.monotonic() > end:
+                self._agent.loop.post(self._proceed)
+                return
+            self._read()
 
     def _is_full(self) -> bool:
         return (
@@ -169,6 +183,7 @@ class Session:
         )
 
     def _read(self) -> None:
+        """Read once, and carry out and answer what came."""
         try:
             data = os.read(self.fd, READ_SIZE)
         except BlockingIOError:
@@ -182,11 +197,20 @@ class Session:
             return
         if self._short_read_empties and len(data) < READ_SIZE and not self._peer_gone:
             self._readable = False
-        self._unanswered += len(data)
         self._peer_takes_replies = False
-        for event in self._decoder.receive(data):
-            self._requests.append(event)
-            self._overtaking += self._overtakes(event)
+        events = self._decoder.receive(data)
+        if len(events) == 1 and self._running is None and not self._requests:
+            self._carry_out(events[0])  # without the queue, as nearly always
+            if self._output.size:
+                self._flush()
+        elif events or self._running is not None:
+            self._unanswered += len(data)
+            self._enqueue(events)
+            self._serve()
+
+    def _enqueue(self, events: Sequence[Event]) -> None:
+        self._requests += events
+        self._overtaking += sum(map(self._overtakes, events))
         if self._overtaking and self._running is not None:
             self._limit_patience(self._running)
 
@@ -219,14 +243,16 @@ class Session:
 
     def _serve(self) -> None:
         """Carry out the requests at hand and send their replies in as few writes as can be."""
-        self._flush()
+        if self._output.size:
+            self._flush()
         while self._may_carry_out():
             while self._may_carry_out():
                 event = self._requests.popleft()
                 if self._overtaking:
                     self._overtaking -= self._overtakes(event)
                 self._carry_out(event)
-            self._flush()
+            if self._output.size:
+                self._flush()
         if not self._requests and self._running is None:
             self._unanswered = 0
 
@@ -366,22 +392,22 @@ class Session:
     def _flush(self) -> None:
         if self._closed:
             self._output.clear()
-        if not self._output.size:
             return
         waiting = self._output.size
         try:
             self._output.write_to(self.fd)
         except BlockingIOError:
-            self._wait_for_room(True)
+            if not self._waits_for_room:
+                self._wait_for_room(True)
         except OSError as error:
             self._end(error)
             return
         else:
-            self._wait_for_room(False)
+            if self._waits_for_room:
+                self._wait_for_room(False)
         if self._output.size < waiting:
             self._peer_takes_replies = True
 
     def _wait_for_room(self, wait: bool) -> None:
-        if wait != self._waits_for_room:
-            self._waits_for_room = wait
-            self._agent.loop.rewatch(self.fd, _FULL if wait else _QUIET)
+        self._waits_for_room = wait
+        self._agent.loop.rewatch(self.fd, _FULL if wait else _QUIET)

@@ -12,7 +12,6 @@ from qga import Payload, QgaError, c_string, decode_base64, payload
 
 
 @given(st.binary(max_size=200), st.integers(1, 80))
-@settings(deadline=None)
 def test_what_was_encoded(data: bytes, width: int) -> None:
     text = base64.b64encode(data).decode()
     lines = "\n".join(text[at : at + width] for at in range(0, len(text), width))
@@ -73,7 +72,7 @@ def test_other_characters_are_refused(text: str) -> None:
 
 
 @given(st.text("AZaz09+/=\n", max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_fast_decoder_reads_as_the_lenient_one(text: str) -> None:
     assert decode_base64(text) == payload._decode_leniently(text)
 

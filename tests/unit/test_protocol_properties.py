@@ -17,7 +17,7 @@ from qga.errors import QgaError
 from qga.protocol import Decoder
 from tests.unit.decoding import PING, cut, descs_of, in_pieces, receive_all, shown
 
-EXAMPLES = settings(max_examples=100, deadline=None)
+EXAMPLES = settings(max_examples=100)
 
 REQUESTS = [
     PING,
