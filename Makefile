@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench image clean
+.PHONY: help run test check bench image deb rpm docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ run: $(READY) ## start an agent here and hold a short conversation with it
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/conversation
 
 test: $(READY) ## install what the tests need and run them all, a real guest included
-	@packaging/prepare test
+	@packaging/prepare test deb rpm
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 check: $(READY) ## lint, types, oldest Python, unit tests: under a minute
@@ -32,6 +32,17 @@ bench: $(READY) ## measure against the original qemu-ga; writes tests/bench/RESU
 image: $(READY) ## build the disk image of the test guest
 	@packaging/prepare test
 	$(BIN)/python -m tests.guest.image
+
+deb: ## build Debian packages of the agent and of qgactl into dist/
+	@packaging/prepare deb
+	packaging/build-deb
+
+rpm: ## build rpm packages likewise, for Fedora and its kin
+	@packaging/prepare rpm
+	packaging/build-rpm
+
+docs: $(READY) ## make docs/commands.md anew from the registry
+	PYTHONPATH=packaging $(BIN)/python -m qga_docs commands >docs/commands.md
 
 clean: ## remove what was made here, the cached guest image included
 	rm -rf $(VENV) .cache build dist *.egg-info

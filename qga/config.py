@@ -17,11 +17,14 @@ from typing import NamedTuple, Union
 from qga import keyfile
 from qga.errors import ConfigError
 
-DEFAULT_CONFIG_PATH = "/etc/qemu/qemu-ga.conf"
+CONFIG_DIR = "/etc/qemu"
+"""Where this distribution has the agent's configuration; a package of another one changes it."""
+
+DEFAULT_CONFIG_PATH = f"{CONFIG_DIR}/qemu-ga.conf"
 DEFAULT_METHOD = "virtio-serial"
 DEFAULT_PIDFILE = "/var/run/qemu-ga.pid"
 DEFAULT_STATEDIR = "/var/run"
-DEFAULT_FSFREEZE_HOOK = "/etc/qemu/fsfreeze-hook"
+DEFAULT_FSFREEZE_HOOK = f"{CONFIG_DIR}/fsfreeze-hook"
 
 DEFAULT_PATHS = {
     "virtio-serial": "/dev/virtio-ports/org.qemu.guest_agent.0",

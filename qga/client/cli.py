@@ -5,7 +5,8 @@ Statuses: 0 done; 1 the agent answered with an error, or not as it should; 2 wro
 did, and with 125 for any fault of ours, so that a script can tell the two apart.
 
 No `from __future__ import annotations` here: on Python 3.9 typer finds its options only in
-annotations that are not strings.
+annotations that are not strings. And no Annotated options: Debian 12 has typer 0.7, which
+has them as defaults only.
 """
 
 import io
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import typer
 
@@ -73,21 +74,19 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     context: typer.Context,
-    connect: Annotated[
-        str, typer.Option(envvar="QGA_CONNECT", metavar="ADDRESS", help="The agent: unix:PATH.")
-    ] = "",
-    timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS",
-            callback=positive,
-            help="How long to wait for each answer of the agent (inf: for ever).",
-        ),
-    ] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
-    ] = False,
+    connect: str = typer.Option(
+        "", envvar="QGA_CONNECT", metavar="ADDRESS", help="The agent: unix:PATH."
+    ),
+    timeout: float = typer.Option(
+        5.0,
+        metavar="SECONDS",
+        callback=positive,
+        help="How long to wait for each answer of the agent (inf: for ever).",
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Write JSON, for programs."),
+    version: bool = typer.Option(
+        False, "--version", callback=show_version, is_eager=True, help="Show it."
+    ),
 ) -> None:
     """Talk to the QEMU guest agent of a guest, from its host.
 
@@ -115,7 +114,7 @@ def options(
 @app.command()
 def ping(
     context: typer.Context,
-    count: Annotated[int, typer.Option(metavar="N", min=1, help="How often.")] = 1,
+    count: int = typer.Option(1, metavar="N", min=1, help="How often."),
 ) -> None:
     """Ask the agent whether it is there, and measure the round trip.
 
@@ -159,10 +158,10 @@ def info(context: typer.Context) -> None:
 @app.command()
 def call(
     context: typer.Context,
-    command: Annotated[str, typer.Argument(help="Such as guest-get-time.", show_default=False)],
-    arguments: Annotated[
-        Optional[list[str]], typer.Argument(metavar="KEY=VALUE", help="Its arguments.")
-    ] = None,
+    command: str = typer.Argument(..., help="Such as guest-get-time.", show_default=False),
+    arguments: Optional[list[str]] = typer.Argument(
+        None, metavar="KEY=VALUE", help="Its arguments."
+    ),
 ) -> None:
     """Have the agent run any of its commands, and show what it returns as JSON.
 
@@ -190,19 +189,16 @@ def call(
 )
 def execute(
     context: typer.Context,
-    argv: Annotated[list[str], typer.Argument(help="Program and arguments.")],
-    env: Annotated[
-        Optional[list[str]],
-        typer.Option(metavar="KEY=VALUE", help="Replace its environment; may be repeated."),
-    ] = None,
-    input_file: Annotated[
-        str,
-        typer.Option("--input", metavar="FILE", help="The program's standard input; - is ours."),
-    ] = "",
-    timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", callback=positive, help="How long the program may take."),
-    ] = math.inf,
+    argv: list[str] = typer.Argument(..., help="Program and arguments."),
+    env: Optional[list[str]] = typer.Option(
+        None, metavar="KEY=VALUE", help="Replace its environment; may be repeated."
+    ),
+    input_file: str = typer.Option(
+        "", "--input", metavar="FILE", help="The program's standard input; - is ours."
+    ),
+    timeout: float = typer.Option(
+        math.inf, metavar="SECONDS", callback=positive, help="How long the program may take."
+    ),
 ) -> None:
     """Run a program in the guest, wait for it, and end as it ended.
 

@@ -1,0 +1,190 @@
+"""The interface as data: commands, configuration keys, and the two command lines.
+
+An option or argument that takes a value says by its `kind` what may stand there:
+
+    ""          nothing: a flag            file       a path
+    any         whatever                   method     a method of the channel
+    command     a command's name           commands   names with commas between them
+    address     where an agent is: unix:PATH
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+from qga import config, discovery, options, schema
+from qga.registry import commands_of
+
+KINDS_BY_METAVAR = {
+    "PATH": "file",
+    "FILE": "file",
+    "METHOD": "method",
+    "LIST": "commands",
+    "ADDRESS": "address",
+}
+
+KEY_HELP = {
+    "method": f"the channel: {', '.join(config.DEFAULT_PATHS)}",
+    "path": "device, socket, or CID:PORT for vsock-listen",
+    "logfile": "log to this file instead of standard error or the journal",
+    "pidfile": "write a pid file; as a daemon the agent writes one in any case",
+    "fsfreeze-hook": "run this program around freeze and thaw, and every executable in the folder "
+    "of its name with .d behind it",
+    "fsfreeze-hook-timeout": "seconds that each of them may take before it is killed",
+    "statedir": "folder for what outlives a restart",
+    "block-rpcs": "commands to refuse, with commas between them",
+    "allow-rpcs": "commands to allow, all others refused; block-rpcs takes away from these",
+    "allow-cids": "vsock addresses that may connect to a vsock-listen channel; 2 is the host",
+    "max-clients": "how many clients a listening channel serves at once",
+    "baud": "speed of a serial line",
+    "plugin-dir": "a folder with commands of your own, in files of root's that nobody else may "
+    "write",
+}
+"""What the keys do; one that is not here is told by its option's help."""
+
+EXAMPLES = {
+    "logfile": "/var/log/qemu-ga.log",
+    "pidfile": config.DEFAULT_PIDFILE,
+    "fsfreeze-hook": config.DEFAULT_FSFREEZE_HOOK,
+    "plugin-dir": f"{config.CONFIG_DIR}/qga-plugins",
+}
+"""A value for each key that has no default."""
+
+
+class CommandInfo(NamedTuple):
+    """A command of the agent; `arguments` are `name` or `[name]` where it may be left out."""
+
+    name: str
+    arguments: tuple[str, ...]
+    access: str
+    blocking: bool
+    frozen: bool
+    summary: str
+
+
+class Group(NamedTuple):
+    title: str
+    commands: list[CommandInfo]
+
+
+class Key(NamedTuple):
+    """A configuration key. `default` is None where there is none, and `example` is set then."""
+
+    name: str
+    help: str
+    default: str | None
+    example: str
+
+
+class Option(NamedTuple):
+    """An option of a program: `flags` as they are typed, what it is for, what it takes."""
+
+    flags: tuple[str, ...]
+    metavar: str
+    kind: str
+    help: str
+    optional_value: bool = False
+
+
+class Argument(NamedTuple):
+    name: str
+    kind: str
+    help: str
+
+
+class Program(NamedTuple):
+    """A program, or a command of one; `help` is its whole text, `summary` the first sentence."""
+
+    name: str
+    summary: str
+    help: str
+    options: list[Option]
+    arguments: list[Argument]
+    commands: list[Program]
+
+
+def groups() -> list[Group]:
+    """The standard commands, by their groups."""
+    found = discovery.discover(None, print)
+    return [
+        Group(_first_paragraph(group).rstrip("."), [_command(group, *rest) for rest in entries])
+        for group in found
+        if group.__module__.startswith("qga.commands.") and (entries := list(commands_of(group)))
+    ]
+
+
+def commands() -> list[CommandInfo]:
+    """The standard commands, by name."""
+    return sorted(command for group in groups() for command in group.commands)
+
+
+def general_keys() -> list[Key]:
+    """The keys of [general]."""
+    helps = {option.key: option.help for option in options.OPTIONS if option.help} | KEY_HELP
+    dumped = config.dump(config.build({}, ())).splitlines()
+    defaults = dict(line.split("=", 1) for line in dumped if "=" in line)
+    return [
+        Key(name, helps[name], defaults.get(name), EXAMPLES.get(name, ""))
+        for name in config.GENERAL_KEYS
+    ]
+
+
+def qemu_ga() -> Program:
+    """The agent's command line."""
+    found = [
+        Option(
+            (f"-{option.short}", f"--{option.long}"),
+            option.metavar,
+            KINDS_BY_METAVAR.get(option.metavar, "any") if option.metavar else "",
+            option.help,
+            option.default is not None,
+        )
+        for option in options.OPTIONS
+        if option.help
+    ]
+    return Program("qemu-ga", "QEMU guest agent", "", found, [], [])
+
+
+def qgactl() -> Program:
+    """The command line of the host's side."""
+    import typer.main
+
+    from qga.client.cli import app
+
+    return _program("qgactl", typer.main.get_command(app))
+
+
+def _command(group: type, name: str, attribute: str, traits: Any) -> CommandInfo:
+    handler = inspect.getattr_static(group, attribute)
+    described = schema.signature(handler, frozenset({"caller"})).describe()["arguments"]
+    arguments = tuple(f"[{key[1:]}]" if key.startswith("*") else key for key in described)
+    summary = _first_paragraph(handler)
+    return CommandInfo(name, arguments, traits.access, traits.blocking, traits.frozen, summary)
+
+
+def _first_paragraph(described: Any) -> str:
+    text = inspect.getdoc(described) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def _program(name: str, command: Any) -> Program:
+    found, arguments = [], []
+    for parameter in command.params:
+        metavar = "" if getattr(parameter, "is_flag", False) else _metavar(parameter)
+        kind = KINDS_BY_METAVAR.get(metavar, "any") if metavar else ""
+        if parameter.param_type_name == "option":
+            text = parameter.help or ""
+            found.append(Option(tuple(parameter.opts), metavar, kind, text))
+        else:
+            kind = "command" if parameter.name == "command" else kind
+            arguments.append(Argument(metavar, kind, parameter.help or ""))
+    found.append(Option(("-h", "--help"), "", "", "Show help and exit."))
+    text = inspect.cleandoc(command.help or "")
+    inner = [_program(key, value) for key, value in getattr(command, "commands", {}).items()]
+    summary = " ".join(text.partition("\n\n")[0].split())
+    return Program(name, summary, text, found, arguments, inner)
+
+
+def _metavar(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name.upper())

@@ -1,0 +1,65 @@
+"""docs/commands.md, the commented qemu-ga.conf, and the list of commands that only look."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+
+from qga import config
+from qga.version import INTERFACE_VERSION
+
+from . import interface
+
+
+def commands_page() -> str:
+    """The commands as a page of Markdown."""
+    lines = [
+        "# Commands",
+        "",
+        f"All commands of the agent: those of QEMU {INTERFACE_VERSION}, whose names begin with",
+        "`guest-`, and its own, which begin with `qga-`. This page is made from the code: "
+        "`make docs`.",
+        "",
+        "*Access* is the least that a host must be trusted with. A command that *may wait* (for a",
+        "disk, a program, the network) never holds up another connection. *Frozen*: carried out",
+        "also while filesystems are frozen. An argument in brackets may be left out.",
+    ]
+    for group in interface.groups():
+        lines += ["", f"## {group.title}", ""]
+        lines += [
+            "| Command | Arguments | Access | May wait | Frozen | |",
+            "|---|---|---|---|---|---|",
+        ]
+        for command in group.commands:
+            arguments = ", ".join(f"`{argument}`" for argument in command.arguments)
+            waits, frozen = _yes(command.blocking), _yes(command.frozen)
+            lines.append(
+                f"| `{command.name}` | {arguments} | {command.access} | {waits} | {frozen} "
+                f"| {command.summary} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def configuration() -> str:
+    """qemu-ga.conf with every key in a comment, so that it says what it would say without it."""
+    lines = [
+        "# Configuration of the QEMU guest agent: see qemu-ga.conf(5).",
+        "# Each key is shown with its default, or as an example where it is not set by default.",
+        "",
+        "[general]",
+    ]
+    for key in interface.general_keys():
+        value = key.example if key.default is None else key.default
+        remark = " (not set)" if key.default is None else ""
+        lines += ["", *wrap(f"{key.help}{remark}", 98, initial_indent="# ", subsequent_indent="# ")]
+        lines.append(f"#{key.name}={value}")
+    lines += [
+        "",
+        "# A further channel; what it leaves out of the lists of commands is taken from above.",
+        "#[channel monitoring]",
+        f"#path={config.DEFAULT_PATHS['virtio-serial'].replace('org.qemu.guest_agent.0', 'NAME')}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else ""

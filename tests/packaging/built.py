@@ -1,0 +1,40 @@
+"""Building the packages, once for all tests of a run, and looking into them."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+class Packages(NamedTuple):
+    """The agent's package, and that of qgactl."""
+
+    agent: Path
+    client: Path
+
+
+@cache
+def debs() -> Packages:
+    return _build("build-deb")
+
+
+@cache
+def rpms() -> Packages:
+    return _build("build-rpm")
+
+
+def output(*argv: str | Path, **options: str) -> str:
+    """What a program writes to standard output; its end must be a good one."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(done.stdout)
+
+
+def _build(script: str) -> Packages:
+    made = output(CHECKOUT / "packaging" / script).split()
+    paths = {Path(name).name.partition("-")[0].partition("_")[0]: CHECKOUT / name for name in made}
+    return Packages(paths["qga"], paths["qgactl"])

@@ -1,0 +1,108 @@
+"""The completions complete: a person's keys go to a real shell on a terminal.
+
+fish wants more of a terminal than we are; it says by itself what it would complete.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from qga_docs.__main__ import write_files
+
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], ". {folder}/bash/{program}"),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        "bindkey -e; fpath=({folder}/zsh $fpath); "
+        "autoload -U compinit; compinit -u -d {folder}/dump",
+    ),
+}
+
+LINES = [
+    ("qemu-ga --meth", "qemu-ga --method"),
+    ("qemu-ga -m i", "qemu-ga -m isa-serial"),
+    ("qemu-ga --method=vs", "qemu-ga --method=vsock-listen"),
+    ("qemu-ga --block-rpcs guest-get-o", "qemu-ga --block-rpcs guest-get-osinfo"),
+    ("qemu-ga -b guest-ping,guest-get-o", "qemu-ga -b guest-ping,guest-get-osinfo"),
+    ("qemu-ga --config {folder}/qemu-ga.co", "qemu-ga --config {folder}/qemu-ga.conf"),
+    ("qgactl pi", "qgactl ping"),
+    ("qgactl --js", "qgactl --json"),
+    ("qgactl --json ping --co", "qgactl --json ping --count"),
+    ("qgactl call guest-get-o", "qgactl call guest-get-osinfo"),
+    ("qgactl exec --input {folder}/qemu-ga.co", "qgactl exec --input {folder}/qemu-ga.conf"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("made")
+    write_files(made, "2026-01-01")
+    (made / "qemu-ga.conf.5").unlink()  # one file alone begins with qemu-ga.co
+    return made
+
+
+def completed(shell: str, folder: Path, line: str) -> str:
+    """What the line has become after a press of the tabulator key."""
+    argv, setup = SHELLS[shell]
+    here = {"folder": str(folder), "program": line.split(maxsplit=1)[0]}
+    # The shell puts the signs together; the echo of what is typed does not have them joined.
+    keys = f"{line.format(**here)}\t\x01echo se''en: \r"
+    leader, terminal = pty.openpty()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TERM": "dumb"}
+    process = subprocess.Popen(
+        argv,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    try:
+        os.write(leader, f"{setup.format(**here)}; echo rea''dy\r".encode())
+        read_until(leader, "ready")
+        os.write(leader, keys.encode())
+        return read_until(leader, "seen:").partition("seen:")[2].strip()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        os.close(leader)
+
+
+def read_until(leader: int, mark: str) -> str:
+    """The line of the terminal that has `mark` in it."""
+    seen = ""
+    deadline = time.monotonic() + 30
+    while not any(mark in line for line in seen.split("\n")[:-1]):
+        ready, _, _ = select.select([leader], [], [], max(0, deadline - time.monotonic()))
+        assert ready, f"no {mark!r} in {seen!r}"
+        seen += os.read(leader, 65536).decode(errors="replace")
+    return next(line for line in seen.split("\n") if mark in line)
+
+
+@pytest.mark.parametrize(("line", "result"), LINES)
+def test_fish_completes(folder: Path, line: str, result: str) -> None:
+    program = line.split(maxsplit=1)[0]
+    line, result = line.format(folder=folder), result.format(folder=folder)
+    script = f"source {folder}/fish/{program}.fish; complete --do-complete='{line}'"
+    told = subprocess.run(
+        ["fish", "--no-config", "-c", script],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [word.split("\t")[0] for word in told.stdout.splitlines()] == [result.split()[-1]]
+
+
+@pytest.mark.parametrize(("line", "result"), LINES)
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completes(shell: str, folder: Path, line: str, result: str) -> None:
+    assert completed(shell, folder, line) == result.format(folder=folder)

@@ -1,0 +1,136 @@
+"""The Debian packages: what they hold, what lintian says, and that what they hold runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.built import debs, output
+from tests.packaging.roots import Root
+
+pytestmark = pytest.mark.timeout(300)
+
+AGENT_FILES = {
+    "/etc/qemu/fsfreeze-hook.d/",
+    "/etc/qemu/qemu-ga.conf",
+    "/lib/systemd/system/qemu-guest-agent.service",
+    "/lib/systemd/system/qemu-guest-agent-vsock.service",
+    "/lib/systemd/system/qemu-guest-agent-vsock.socket",
+    "/lib/udev/rules.d/99-qemu-guest-agent.rules",
+    "/usr/sbin/qemu-ga",
+    "/usr/share/bash-completion/completions/qemu-ga",
+    "/usr/share/fish/vendor_completions.d/qemu-ga.fish",
+    "/usr/share/man/man5/qemu-ga.conf.5.gz",
+    "/usr/share/man/man8/qemu-ga.8.gz",
+    "/usr/share/qga/hardened.conf",
+    "/usr/share/qga/qga/cli.py",
+    "/usr/share/qga/qga/commands/freeze.py",
+    "/usr/share/zsh/vendor-completions/_qemu-ga",
+}
+CLIENT_FILES = {
+    "/usr/bin/qgactl",
+    "/usr/lib/python3/dist-packages/qga/client/cli.py",
+    "/usr/share/bash-completion/completions/qgactl",
+    "/usr/share/fish/vendor_completions.d/qgactl.fish",
+    "/usr/share/man/man1/qgactl.1.gz",
+    "/usr/share/zsh/vendor-completions/_qgactl",
+}
+
+
+def files(package: Path) -> dict[str, str]:
+    """The package's files and folders, each with its mode."""
+    lines = output("dpkg-deb", "--contents", package).splitlines()
+    return {line.split(maxsplit=5)[5].lstrip("."): line.split(maxsplit=1)[0] for line in lines}
+
+
+def field(package: Path, name: str) -> set[str]:
+    return set(output("dpkg-deb", "--field", package, name).strip().split(", "))
+
+
+@pytest.fixture(scope="module", name="agent_root")
+def agent_root_(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+    folder = tmp_path_factory.mktemp("deb")
+    output("dpkg-deb", "--extract", debs().agent, folder / "unpacked")
+    yield Root(folder, folder / "unpacked")
+
+
+def test_lintian_is_silent() -> None:
+    assert output("lintian", "--fail-on=error,warning", *debs()) == ""
+
+
+def test_files() -> None:
+    assert files(debs().agent).keys() >= AGENT_FILES
+    assert files(debs().client).keys() >= CLIENT_FILES
+
+
+def test_the_two_packages_share_no_file() -> None:
+    shared = files(debs().agent).keys() & files(debs().client).keys()
+    assert [path for path in shared if not path.endswith("/")] == []
+
+
+def test_nobody_but_root_may_write_the_files() -> None:
+    for package in debs():
+        assert not [path for path, mode in files(package).items() if re.match(".{5}w|.{8}w", mode)]
+
+
+def test_takes_the_place_of_the_original() -> None:
+    for name in ("Provides", "Conflicts", "Replaces"):
+        assert field(debs().agent, name) == {"qemu-guest-agent"}
+
+
+def test_dependencies() -> None:
+    needed = {"python3-psutil", "python3-serial", "python3-systemd", "python3:any"}
+    assert field(debs().agent, "Depends") >= needed
+    assert field(debs().client, "Depends") >= {"python3-rich (>= 13)", "python3-typer (>= 0.7)"}
+
+
+def test_the_configuration_is_a_conffile() -> None:
+    told = output("dpkg-deb", "--info", debs().agent, "conffiles")
+    assert told.split() == ["/etc/qemu/qemu-ga.conf"]
+
+
+def test_the_interpreter_is_the_distributions_own_and_isolated(agent_root: Root) -> None:
+    launcher = agent_root.folder / "tree/usr/sbin/qemu-ga"
+    assert launcher.read_text().startswith("#!/usr/bin/python3 -I\n")
+
+
+def test_a_users_packages_change_nothing(agent_root: Root) -> None:
+    (agent_root.shared / "psutil.py").write_text("raise SystemExit('not this one')\n")
+    (agent_root.shared / "qga.py").write_text("raise SystemExit('not this one')\n")
+    told = agent_root.run("env", "PYTHONPATH=/shared", "/usr/sbin/qemu-ga", "--version")
+    assert told.startswith("QEMU Guest Agent ")
+
+
+def test_the_agent_runs_from_the_package_alone(agent_root: Root) -> None:
+    with agent_root.agent("/usr/sbin/qemu-ga") as agent:
+        commands = {entry["name"] for entry in agent.execute("guest-info")["supported_commands"]}
+        assert commands >= {"guest-exec", "guest-file-open", "guest-fsfreeze-freeze"}
+
+
+def test_qgactl_runs_with_debians_typer(tmp_path: Path, agent_root: Root) -> None:
+    output("dpkg-deb", "--extract", debs().client, tmp_path / "unpacked")
+    root = Root(tmp_path, tmp_path / "unpacked")
+    assert root.run("/usr/bin/qgactl", "--version").startswith("qgactl ")
+    with agent_root.agent("/usr/sbin/qemu-ga"):
+        (root.shared / "qga").hardlink_to(agent_root.shared / "qga")
+        told = root.run("/usr/bin/qgactl", "--json", "--connect", "unix:/shared/qga", "info")
+    assert json.loads(told)["supported_commands"]
+
+
+@pytest.mark.parametrize("page", ["man8/qemu-ga.8.gz", "man5/qemu-ga.conf.5.gz"])
+def test_man_has_nothing_to_complain_of(agent_root: Root, page: str) -> None:
+    check_page(agent_root.folder / "tree/usr/share/man" / page)
+
+
+def test_man_has_nothing_to_complain_of_in_qgactl(tmp_path: Path) -> None:
+    output("dpkg-deb", "--extract", debs().client, tmp_path)
+    check_page(tmp_path / "usr/share/man/man1/qgactl.1.gz")
+
+
+def check_page(path: Path) -> None:
+    script = 'MANWIDTH=80 man --warnings --encoding=utf8 --local-file "$1" 2>&1 >/dev/null'
+    assert output("/bin/sh", "-c", script, "sh", path) == ""
