@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, cast
 
 from qga import CommandGroup, NotRequired, UInt64, command
 
-from ._sysfs import read_text
+from ._sysfs import read_bytes
 
 GuestIpAddressType = Literal["ipv4", "ipv6"]
 
@@ -178,10 +178,12 @@ def _ipv6_routes() -> Iterator[GuestNetworkRoute]:
 
 
 def _lines(path: str) -> list[list[str]]:
+    """The words of each line, split as bytes: the name of an interface may hold U+0085."""
     try:
-        return [line.split() for line in read_text(path).splitlines()]
+        lines = read_bytes(path).splitlines()
     except FileNotFoundError:
         return []
+    return [[word.decode("utf-8", "replace") for word in line.split()] for line in lines]
 
 
 def _ipv4(number: str) -> str:

@@ -32,6 +32,11 @@ KEY_HELP = {
     "fsfreeze-hook": "run this program around freeze and thaw, and every executable in the folder "
     "of its name with .d behind it",
     "fsfreeze-hook-timeout": "seconds that each of them may take before it is killed",
+    "fsfreeze-exclude": "mount points never to freeze, as patterns with commas between them; what "
+    "is mounted elsewhere, too, is frozen unless that matches as well",
+    "freeze-timeout": "seconds after which the agent thaws what nobody has thawed; 0 for never",
+    "command-timeout": "seconds after which a command that still runs is answered with an error; 0 "
+    "for never; those that freeze and thaw take the time they need",
     "statedir": "folder for what outlives a restart",
     "block-rpcs": "commands to refuse, with commas between them",
     "allow-rpcs": "commands to allow, all others refused; block-rpcs takes away from these",

@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.agent_process import AgentProcess, Client, listening
 
+network: Any = import_module("qga.commands.network")
 system: Any = import_module("qga.commands.system")
 
 
@@ -206,3 +207,14 @@ def set_zone(link: Path, name: str) -> None:
     new = link.with_name("new")
     new.symlink_to(f"/usr/share/zoneinfo/{name}")
     new.replace(link)
+
+
+def test_the_route_of_an_interface_whose_name_has_a_line_separator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel takes U+0085 and U+2028 in a name, and Python ends lines at them."""
+    name = "a\x85b\u2028"
+    table = f"Iface\n{name}\t0002000A\t0102000A\t0003\t0\t0\t100\t00FFFFFF\t0\t0\t0  \n"
+    monkeypatch.setattr(network, "read_bytes", lambda path: table.encode())
+    (route,) = network._ipv4_routes()
+    assert (route["iface"], route["gateway"]) == (name, "10.0.2.1")
