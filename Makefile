@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench image deb rpm docs clean
+.PHONY: help run test check bench fuzz soak image deb rpm docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ check: $(READY) ## lint, types, oldest Python, unit tests: under a minute
 bench: $(READY) ## measure against the original qemu-ga; writes tests/bench/RESULTS.md
 	@packaging/prepare test
 	$(BIN)/python -m tests.bench --python /usr/bin/python3 $(BENCH_ARGS)
+
+fuzz: $(READY) ## try FUZZ_RUNS inputs (1000000), guided by coverage; a finding is kept
+	@$(BIN)/python -m tests.fuzz --runs $(or $(FUZZ_RUNS),1000000) $(FUZZ_ARGS)
+
+soak: $(READY) ## good and bad clients at one agent for SOAK_SECONDS (600)
+	@$(BIN)/python -m tests.soak --seconds $(or $(SOAK_SECONDS),600) $(SOAK_ARGS)
 
 image: $(READY) ## build the disk image of the test guest
 	@packaging/prepare test

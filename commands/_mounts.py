@@ -62,16 +62,18 @@ def block_mounts() -> list[Mount]:
     Each is one filesystem, to be frozen, trimmed and reported once, however often it is
     mounted. What has no block device is left out: network, FUSE and virtual filesystems.
     """
+    return parse(read_kept("/proc/self/mountinfo"))
+
+
+def parse(table: bytes) -> list[Mount]:
+    """The mounts of a table such as /proc/self/mountinfo."""
+    served = [_decode(path) for path in _SERVED.findall(table)]
     mounts: dict[tuple[int, int], Mount] = {}
-    table = read_kept("/proc/self/mountinfo")
     for line in _LINE.finditer(table):
         mount = _mount(line)
         if mount is not None:
             mounts.setdefault(mount.device, mount._replace(paths=[])).paths.extend(mount.paths)
-    served = [_decode(path) for path in _SERVED.findall(table)]
-    served += [path for mount in mounts.values() if mount.type == FUSE for path in mount.paths]
-    if not served:
-        return list(mounts.values())
+            served += mount.paths if mount.type == FUSE else []
     return [
         mount._replace(may_wait=any(_leads_through(path, served) for path in mount.paths))
         for mount in mounts.values()

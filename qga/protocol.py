@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Union
 
-from qga import jsontext, lexer
+from qga import bulk, jsontext, lexer
 from qga.errors import QgaError
 from qga.jsontext import MAX_DEPTH
 from qga.output import Part
@@ -220,7 +220,7 @@ def _end_of_space(text: str, position: int) -> int:
 def _event(raw: bytearray) -> Event:
     """What a message with balanced brackets says."""
     try:
-        return _request(jsontext.read(raw))
+        return _request(bulk.read(raw))
     except QgaError as error:
         # Without its traceback, which would keep the message alive through a cycle of frames.
         return Fault(type(error)(error.desc))

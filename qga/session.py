@@ -321,12 +321,7 @@ class Session:
 
     def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
         if running is not self._running:
-            self._agent.log.warning(
-                f"{running.command.name} ended after {running.age:.1f} s; its reply is dropped",
-                "given-up",
-                command=running.command.name,
-                channel=self.caller.channel,
-            )
+            self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
             if running.entry is not None:
                 self._audit.ended(running.entry, error)
             return
@@ -356,7 +351,7 @@ class Session:
         elif running.command.timed:
             self._running = None
             name = running.command.name
-            self._agent.log.warning(f"{name} is given up after {running.age:.1f} s")
+            self._tell_of(running, f"is given up after {running.age:.1f} s")
             text = f"{name} has not ended within {limit} s (command-timeout); it may still go on"
             self._refuse(name, QgaError(text), running.id)
             self._proceed()
@@ -380,14 +375,19 @@ class Session:
         while not self._overtakes(self._requests[0]):
             self._requests.popleft()
             dropped += 1
-        self._agent.log.warning(
-            f"{running.command.name} is given up after {running.age:.1f} s, with {dropped} more "
-            "requests behind it: the client has synchronised anew",
-            "given-up",
-            command=running.command.name,
-            channel=self.caller.channel,
+        self._tell_of(
+            running,
+            f"is given up after {running.age:.1f} s, with {dropped} more requests behind it: "
+            "the client has synchronised anew",
         )
         self._proceed()
+
+    def _tell_of(self, running: Running, fate: str) -> None:
+        """Log what has become of a command that hangs."""
+        name = running.command.name
+        self._agent.log.warning(
+            f"{name} {fate}", "given-up", command=name, channel=self.caller.channel
+        )
 
     def _flush(self) -> None:
         if self._closed:

@@ -20,6 +20,8 @@ MAX_THREADS = 64
 RESERVE = 8
 """Threads beyond them for what is urgent, such as a thaw: others that hang must not stop it."""
 
+_M_ARENA_MAX = -8  # <malloc.h>
+
 Job = Callable[[], Any]
 Done = Callable[[Any, "BaseException | None"], None]
 """Takes a job's result, or the exception that it raised."""
@@ -47,6 +49,8 @@ class Worker:
             raise QgaError(
                 f"{self._threads} commands are still running; try again when one of them is done"
             )
+        if not self._threads:
+            _share_one_arena()
         inbox: SimpleQueue[tuple[Job, Done]] = SimpleQueue()
         Thread(target=self._work, args=(inbox,), name="qga-worker", daemon=True).start()
         self._threads += 1
@@ -75,3 +79,16 @@ class Worker:
             done(result, error)
 
         return finish
+
+
+def _share_one_arena() -> None:
+    """Have glibc's malloc(3) give the threads no arenas of their own.
+
+    Each keeps for good what was in use in it at its worst: tens of megabytes in all.
+    """
+    try:
+        from ctypes import CDLL
+
+        CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    except (ImportError, OSError, AttributeError):  # not glibc
+        pass

@@ -80,6 +80,11 @@ def _qemu_ga(date: str) -> Iterator[str]:
         "The number of the next file handle; with .isfrozen behind its name the marker that an "
         "agent started anew knows the frozen state by.",
     )
+    yield roff.item(
+        roff.italic("qemu-guest-agent.service"),
+        "The unit of systemd, started when the host's port appears. DAEMON_ARGS in the file that "
+        "it names as EnvironmentFile holds more options.",
+    )
     yield roff.heading("See also")
     yield f"{roff.bold('qemu-ga.conf')}(5), {roff.bold('qgactl')}(1)"
 

@@ -20,7 +20,9 @@ from tests.bench.table import render
 from tests.guest.image import CannotBuildError
 from tests.guest.vm import GuestError
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
+RESULTS = Path(__file__).with_name("RESULTS.md")
+NOTES = Path(__file__).with_name("NOTES.md")
+"""What the figures do not say of themselves: profiles of the goals that are hard to meet."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -33,7 +35,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except (AgentError, SilenceError, Refused, CannotBuildError, GuestError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    report = describe(outcome, size) + "\n" + render(outcome.rows)
+    report = "\n".join((describe(outcome, size), render(outcome.rows), NOTES.read_text()))
     print(report, end="")
     if options.output is not None:
         options.output.write_text(report)

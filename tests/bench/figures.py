@@ -83,3 +83,8 @@ FIGURES = (
 def of_command(command: str) -> Figure:
     """The row of an information command."""
     return Figure(f"call {command}", f"{command} round trip, p50", "µs", _ratio("≤", 0.8))
+
+
+def of_command_in_guest(command: str) -> Figure:
+    key, what, unit, goal = of_command(command)
+    return Figure(f"guest {key}", f"in a guest: {what}", unit, goal)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from tests.bench.client import Client
+from tests.bench.client import Client, request
 from tests.bench.measures import (
     MIB,
     PING,
     Figures,
     Size,
+    information_commands,
+    median_time,
     ping_figures,
     read_throughput,
     write_throughput,
@@ -42,18 +44,26 @@ PLACES = (
 )
 
 
-def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> None:
-    """Boot a guest and add what is measured in it to `samples`."""
+def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> tuple[str, ...]:
+    """Boot a guest and add what is measured in it to `samples`.
+
+    Returns the information commands that both agents answer there.
+    """
     with Guest() as guest:
         if guest.original is not None:  # each connection is made here, and one at a time
             guest.original.close()
             guest.original = None
+        commands = common_commands(guest)
         for number in range(size.rounds):
             progress(f"in the guest, round {number + 1} of {size.rounds}")
             for place in PLACES:
                 samples.add(place.name, speed(guest, place, size))
+            for command in commands:
+                for place in PLACES:
+                    samples.add(place.name, time_command(guest, place, command, size))
             for place in PLACES:
                 samples.add(place.name, idling(guest, place, size))
+        return commands
 
 
 def speed(guest: Guest, place: Place, size: Size) -> Figures:
@@ -67,6 +77,21 @@ def speed(guest: Guest, place: Place, size: Size) -> Figures:
             "guest write": write_throughput(client, SCRATCH, MIB, repeat),
             "guest read": read_throughput(client, SCRATCH, MIB, repeat),
         }
+
+
+def common_commands(guest: Guest) -> tuple[str, ...]:
+    sets = []
+    for place in PLACES:
+        with connect(guest, place) as connection:
+            sets.append(set(information_commands(Client(connection.socket))))
+    return tuple(sorted(set.intersection(*sets)))
+
+
+def time_command(guest: Guest, place: Place, command: str, size: Size) -> Figures:
+    with connect(guest, place) as connection:
+        client = Client(connection.socket)
+        client.time_exchanges(request(command), 3)
+        return {f"guest call {command}": median_time(client, command, size.calls // 4)}
 
 
 def idling(guest: Guest, place: Place, size: Size) -> Figures:

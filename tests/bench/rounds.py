@@ -7,12 +7,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench import agents, figures, guest, measures
 from tests.bench.agents import Agent, Contestant
-from tests.bench.client import request
 from tests.bench.measures import Measure, Size, Stage
 from tests.bench.table import Row, Samples
 
@@ -21,7 +21,6 @@ IN_MEMORY = "/dev/shm"
 
 BOTH: tuple[Measure, ...] = (
     measures.ping,
-    measures.information_commands,
     measures.child,
     measures.file_transfer,
     measures.writes_for_a_reply,
@@ -53,9 +52,16 @@ def measure(size: Size, python: str, *, with_guest: bool) -> Outcome:
         folder = Path(name)
         contestants = (agents.original(), agents.ours(folder / "installed", python))
         commands = measure_on_socket(samples, size, contestants, folder)
+    commands_in_guest: tuple[str, ...] = ()
     if with_guest:
-        guest.measure(samples, size, progress)
-    rows = samples.rows((*figures.FIGURES, *map(figures.of_command, commands)))
+        commands_in_guest = guest.measure(samples, size, progress)
+    rows = samples.rows(
+        (
+            *figures.FIGURES,
+            *map(figures.of_command, commands),
+            *map(figures.of_command_in_guest, commands_in_guest),
+        )
+    )
     return Outcome(rows, contestants, time.monotonic() - begin)
 
 
@@ -68,6 +74,9 @@ def measure_on_socket(
             for what in BOTH + OURS_ONLY:
                 progress(f"round {number + 1} of {size.rounds}: {describe(what)}")
                 perform(what, both[1:] if what in OURS_ONLY else both, samples)
+            progress(f"round {number + 1} of {size.rounds}: information commands")
+            for command in both[0].commands:
+                perform(partial(measures.time_command, command), both, samples)
             progress(f"round {number + 1} of {size.rounds}: idling")
             idle(both, samples)
         for what in OURS_ONCE:
@@ -100,17 +109,11 @@ def stages(
 
 def common_commands(running: Sequence[Agent]) -> tuple[str, ...]:
     """The information commands that both answer here, without an error."""
-    sets = [set(information_commands(agent)) for agent in running]
+    sets = []
+    for agent in running:
+        with agent.connect() as client:
+            sets.append(set(measures.information_commands(client)))
     return tuple(sorted(set.intersection(*sets)))
-
-
-def information_commands(agent: Agent) -> Iterator[str]:
-    with agent.connect() as client:
-        for entry in client.call("guest-info")["supported_commands"]:
-            name = entry["name"]
-            informs = name == "guest-info" or name.startswith(("guest-get-", "guest-network-get-"))
-            if informs and b'"error"' not in client.exchange(request(name)):
-                yield name
 
 
 def idle(both: Sequence[Stage], samples: Samples) -> None:

@@ -14,6 +14,8 @@ from tests.fuzz.targets import TARGETS, Target
 
 ROOT = Path(__file__).parents[2]
 
+INTERRUPTED = 130  # the exit status of what Ctrl-C has ended, as a shell tells it
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
@@ -81,8 +83,11 @@ def _fuzz(targets: Sequence[Target], runs: int, seed: int, scratch: Path) -> int
             print(run.tell(figure))
     if any(figure.finding for figure in figures):
         return 1
-    return 130 if figures[-1].interrupted else 0
+    return INTERRUPTED if figures[-1].interrupted else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

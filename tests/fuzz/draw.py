@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -18,6 +19,8 @@ INTEGERS = (0, 1, -1, 255, 4096, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, 
 TOO_BIG = (2**64, -(2**63) - 1)  # doubles on the wire
 TEXTS = ("", "a", "/etc/passwd", "r+b", "set", "\0", "\x7f", "\u20ac", "\U0001f600", "a" * 70)
 DEPTH = 4
+
+members = lru_cache(maxsize=None)(schema.members)
 
 # Noncharacters, and halves of a pair of surrogates: not in any text of the wire.
 _NONCHARACTERS = re.compile(
@@ -99,10 +102,9 @@ class Draw:
         if get_origin(annotation) is list:
             return [part(get_args(annotation)[0]) for _ in range(self.byte() % 4)]
         if schema.is_struct(annotation):
-            members = schema.members(annotation).items()
             return {
                 name: part(kind)
-                for name, (kind, required) in members
+                for name, (kind, required) in members(annotation).items()
                 if (required and part == self.exactly) or self.byte() % 8 < 7
             }
         return part(self.of(get_args(annotation)))  # an alternate

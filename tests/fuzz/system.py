@@ -37,8 +37,7 @@ def check_mounts(data: bytes) -> None:
         % (number, escape(path), escape(source))
         for number, (path, source) in enumerate(zip(paths, paths[1:]))
     ]
-    with mock.patch.object(mounts, "read_kept", lambda path: b"".join(lines)):
-        told = mounts.block_mounts()
+    told = mounts.parse(b"".join(lines))
     found = [(mount.device, *map(os.fsencode, (*mount.paths, mount.source))) for mount in told]
     assert found == [((98, 0), *paths[:2]), ((98, 1), *paths[1:])]
 

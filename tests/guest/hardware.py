@@ -55,6 +55,7 @@ use() {
     mkfs -t "$1" -q "$3" >/dev/null
     mount "$3" "/mnt/$2"
 }
+udevadm settle
 virtio=$(disk VIRTIO-1)
 printf 'label: gpt\nsize=32M\nsize=16M\n' | sfdisk --quiet "$virtio"
 dmsetup create crypt --table "0 131072 crypt aes-xts-plain64 $(printf %064d 1) 0 $(disk IDE-1) 0"

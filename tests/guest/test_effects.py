@@ -218,6 +218,30 @@ def test_users(guest: Guest, agent: AgentSocket) -> None:
     assert login_times(agent) == {}
 
 
+# utmp(5) with USER_PROCESS records, one of DEAD_PROCESS, and half a record.
+SEVERAL = r"""
+import struct
+
+logins = [(7, b"b", 900, 250_000), (7, b"a", 500, 0), (8, b"c", 1, 0), (7, b"b", 800, 500_000)]
+with open("/run/utmp", "wb") as file:
+    for kind, user, seconds, microseconds in logins:
+        head = struct.pack("hi32s4s32s256shhi", kind, 1, b"pts/0", b"0", user, b"", 0, 0, 0)
+        file.write((head + struct.pack("ii", seconds, microseconds)).ljust(384, b"\0"))
+    file.write(b"\7\0\0")
+"""
+
+
+def test_users_are_told_once_with_their_first_login(guest: Guest, agent: AgentSocket) -> None:
+    assert guest.original is not None
+    guest.python(SEVERAL)
+    try:
+        told = agent.execute("guest-get-users")
+        assert told == [{"user": "b", "login-time": 800.5}, {"user": "a", "login-time": 500}]
+        assert told == guest.original.execute("guest-get-users")
+    finally:
+        guest.run(["truncate", "--size=0", "/run/utmp"])
+
+
 def test_users_without_utmp_are_those_of_logind(guest: Guest, agent: AgentSocket) -> None:
     with users.logind(guest), users.without_utmp(guest):
         assert login_times(agent) == {}

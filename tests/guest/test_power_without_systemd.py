@@ -72,7 +72,7 @@ def test_sleep_and_wake_up(mortal: Guest) -> None:
 
 
 def test_routes_of_ipv4_alone(mortal: Guest) -> None:
-    script = "ip link set eth0 up; ip address add 10.0.2.15/24 dev eth0"
+    script = "modprobe virtio_net; ip link set eth0 up; ip address add 10.0.2.15/24 dev eth0"
     mortal.run(["/bin/sh", "-ec", script])
     with mortal.connect() as agent:
         routes = agent.execute("guest-network-get-route")

@@ -114,6 +114,18 @@ def test_more_commands_than_threads_are_refused(tmp_path: Path, gate: Gate) -> N
         assert agent.threads == MAX_THREADS + 1
 
 
+def test_threads_have_no_arena_of_their_own(tmp_path: Path, gate: Gate) -> None:
+    """An arena of malloc(3) reserves 64 MB, a stack 8; what is kept in each adds up."""
+    number = 10
+    with with_gates(tmp_path) as agent, ExitStack() as stack:
+        at_first = agent.memory("VmSize")
+        for _ in range(number):
+            stack.enter_context(agent.connect()).send(gate.request)
+        wait_for(lambda: agent.threads > number, "all threads are busy")
+        assert agent.memory("VmSize") - at_first < number * 20 * 1024 * 1024
+        gate.open_for_all()
+
+
 def test_events_of_a_closed_descriptor_do_not_reach_its_successor() -> None:
     """A connection that ends may have its number taken over by one accepted at the same time."""
     loop = Loop()

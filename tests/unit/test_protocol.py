@@ -102,6 +102,27 @@ class TestRequests:
         assert len(decoder.receive(PING + b'{"execute": {}')) == 1
         assert shown(decoder.receive(b"}")) == shown(Decoder().receive(b'{"execute": {}}'))
 
+    def test_one_that_was_seen_before(self) -> None:
+        decoder = Decoder()
+        for _ in range(3):
+            assert descs_of(decoder, PING) == ["guest-ping"]
+            assert descs_of(decoder, b'{"execute": "a"}\n') == ["a"]
+            assert descs_of(decoder, PING[:5]) == []
+            assert descs_of(decoder, PING[5:]) == ["guest-ping"]
+
+    def test_one_that_was_seen_before_is_no_part_of_a_string(self) -> None:
+        decoder = Decoder()
+        assert descs_of(decoder, PING) == ["guest-ping"]
+        assert descs_of(decoder, b"{'execute': '") == []
+        assert descs_of(decoder, PING) == []
+        assert descs_of(decoder, b"'}") == [PING.decode()]
+
+    def test_many_that_differ_do_not_pile_up(self) -> None:
+        decoder = Decoder()
+        for number in range(1000):
+            decoder.receive(b'{"execute": "a%d"}' % number)
+        assert len(protocol._known) <= protocol._MOST_KNOWN
+
     def test_single_quotes(self) -> None:
         assert descs(b"{'execute': 'guest-ping'}\n") == ["guest-ping"]
 

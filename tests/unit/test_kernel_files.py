@@ -1,0 +1,65 @@
+"""What the commands read off the kernel's files."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+processors: Any = import_module("qga.commands.processors")
+sysfs: Any = import_module("qga.commands._sysfs")
+users: Any = import_module("qga.commands.users")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("", set()), ("0", {0}), ("0-3", {0, 1, 2, 3}), ("0,2-3,7", {0, 2, 3, 7})],
+)
+def test_a_list_of_processors(text: str, numbers: set[int]) -> None:
+    assert processors._numbers(text) == numbers
+
+
+def test_a_file_that_stays_open_says_what_is_so_now(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    for content in (b"", b"1\n", b"x" * 50_000, b"2\n"):
+        file.write_bytes(content)
+        assert sysfs.read_kept(str(file)) == content
+        assert sysfs.read_kept_word(str(file)) == content[:4096].decode().strip()
+
+
+def test_sessions_of_logind_are_read_anew_when_one_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path))
+    logins = users.Users(None).guest_get_users
+    assert logins() == []
+    log_in(tmp_path, "1", "ada", 2_000_000)
+    assert logins() == [{"user": "ada", "login-time": 2.0}]
+    log_in(tmp_path, "2", "eve", 1_500_000)
+    assert logins() == [
+        {"user": "eve", "login-time": 1.5},
+        {"user": "ada", "login-time": 2.0},
+    ]
+
+
+def test_sessions_of_logind_are_not_read_again_when_none_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path))
+    log_in(tmp_path, "1", "ada", 2_000_000)
+    os.utime(tmp_path, ns=(0, 10**18))  # long ago
+    assert users.Users(None).guest_get_users() == [{"user": "ada", "login-time": 2.0}]
+    monkeypatch.setattr(users.os, "listdir", None)
+    assert users.Users(None).guest_get_users() == [{"user": "ada", "login-time": 2.0}]
+
+
+def log_in(sessions: Path, number: str, user: str, microseconds: int) -> None:
+    """As logind does it: a new file takes the place of the old."""
+    new = sessions / f".#{number}.ref"
+    new.write_text(f"USER={user}\nCLASS=user\nREALTIME={microseconds}\n")
+    new.replace(sessions / number)
