@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from qga import QgaError
+from qga import QgaError, trust
 from qga.run import run
 
 _LEFT_OVERS = ("~", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmorig", ".rpmnew")
@@ -73,7 +73,10 @@ class Hooks:
 
     def _call(self, script: str, action: str) -> None:
         try:
+            trust.require(script)
             ended = run([script, action], self._timeout)
+        except trust.Untrusted as error:
+            raise QgaError(f"fsfreeze hook has failed: {script} is not run: {error}") from error
         except OSError as error:  # TimeoutError is one
             reason = error.strerror or f"it took over {self._timeout:g} s and was killed"
             raise QgaError(f"fsfreeze hook has failed: {script} {action}: {reason}") from error

@@ -1,23 +1,23 @@
 """Programs that the host has run in the guest.
 
-Children and their output outlive the connection that asked for them. The final status is
-given out once, and kept for whoever asks as long as there are not too many.
+Children and their output outlive the connection that asked for them, but are known only to the
+channel that did. The final status is given out once, and kept for whoever asks as long as there
+are not too many.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
 
-from qga import Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
+from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
+from qga.quota import Quota
 
 if TYPE_CHECKING:
     from qga.agent import Agent
+    from qga.policy import Policy, Verdict
 
 MAX_FINISHED = 1024
 """Children whose final status nobody has fetched; beyond, the oldest is forgotten."""
-
-MAX_FINISHED_BYTES = 256 * 1024 * 1024
-"""Output of such children, in all."""
 
 GuestExecCaptureOutputMode = Literal["none", "stdout", "stderr", "separated", "merged"]
 GuestExecCaptureOutput = Union[bool, GuestExecCaptureOutputMode]
@@ -49,15 +49,37 @@ class GuestExec(TypedDict):
     pid: int
 
 
+def _may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
+    return policy.judge_program(given["path"], given.get("arg") or [], given.get("env"))
+
+
+class Job:
+    """A child and the channel that asked for it."""
+
+    __slots__ = ("channel", "child", "kept")
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.child: Child
+        self.kept = 0
+        """Bytes of output."""
+
+
 class Exec(CommandGroup):
     """Running programs."""
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
-        self._children: dict[int, Child] = {}
-        self._finished: dict[int, int] = {}  # bytes of output by pid, oldest first
+        self._jobs: dict[int, Job] = {}
+        self._finished: dict[int, None] = {}  # pids of those that have ended, oldest first
+        self._running, self._input, self._output = Quota(), Quota(), Quota()
 
-    @command(access="unrestricted", blocking=True, secret=("input-data", "env="))
+    @command(
+        access="unrestricted",
+        blocking=True,
+        secret=("input-data", "env="),
+        verdict=_may_start,
+    )
     def guest_exec(
         self,
         path: str,
@@ -65,6 +87,8 @@ class Exec(CommandGroup):
         env: Optional[list[str]] = None,
         input_data: Optional[str] = None,
         capture_output: GuestExecCaptureOutput = False,
+        *,
+        caller: Caller,
     ) -> GuestExec:
         """Start a program.
 
@@ -77,53 +101,116 @@ class Exec(CommandGroup):
         Returns the process id, for guest-exec-status.
         """
         stdin = None if input_data is None else decode_base64(input_data)
+        self._reserve(caller, stdin)
         try:
-            child = Child([path, *(arg or [])], env, stdin, _STREAMS[capture_output])
-        except OSError as error:
-            raise QgaError(
-                "Guest agent command failed, error was 'Failed to execute child process "
-                f"\u201c{path}\u201d ({error.strerror})'"
-            ) from error
-        self.agent.loop.post(lambda: self._watch(child))
-        return {"pid": child.pid}
+            job = self._start([path, *(arg or [])], env, stdin, _STREAMS[capture_output], caller)
+        except BaseException as error:
+            self._running.give(caller.channel, 1)
+            self._input.give(caller.channel, len(stdin or b""))
+            if isinstance(error, OSError):
+                raise QgaError(
+                    "Guest agent command failed, error was 'Failed to execute child process "
+                    f"\u201c{path}\u201d ({error.strerror})'"
+                ) from error
+            raise
+        self.agent.loop.post(lambda: self._watch(job))
+        return {"pid": job.child.pid}
 
     @command(access="unrestricted", changes=False)
-    def guest_exec_status(self, pid: int) -> GuestExecStatus:
+    def guest_exec_status(self, pid: int, *, caller: Caller) -> GuestExecStatus:
         """Whether a program has ended, and how; output only then, and only once.
 
         pid: as returned by guest-exec.
         """
-        child = self._children.get(pid)
-        if child is None:
+        job = self._jobs.get(pid)
+        if job is None or job.channel != caller.channel:
             raise QgaError(f"PID {pid} does not exist")
-        if child.status is None:
+        status = job.child.status
+        if status is None:
             return {"exited": False}
         result: GuestExecStatus = {"exited": True}
-        if child.status < 0:
-            result["signal"] = -child.status
+        if status < 0:
+            result["signal"] = -status
         else:
-            result["exitcode"] = child.status
-        for stream, capture in self._forget(pid).captures.items():
+            result["exitcode"] = status
+        self._forget(pid)
+        for stream, capture in job.child.captures.items():
             if capture.data:
                 result[f"{stream}-data"] = Payload(capture.take())  # type: ignore[literal-required]
                 result[f"{stream}-truncated"] = capture.truncated  # type: ignore[literal-required]
         return result
 
-    def _watch(self, child: Child) -> None:
-        self._finished.pop(child.pid, None)  # of an earlier child whose pid was free again
-        self._children[child.pid] = child
-        child.watch(self.agent.loop, self._on_end)
+    def _reserve(self, caller: Caller, stdin: bytes | None) -> None:
+        """Count one child more, and its input. Raises QgaError when that is too much."""
+        limits, channel = caller.policy.limits, caller.channel
+        if not self._running.take(channel, 1, limits.limits_children):
+            raise QgaError(
+                f"{limits.limits_children} programs are running already; wait for one to end"
+            )
+        if not self._input.take(channel, len(stdin or b""), limits.limits_stdin):
+            self._running.give(channel, 1)
+            raise QgaError(
+                f"programs have not read all of their input yet, of which {limits.limits_stdin} "
+                "bytes are kept at most"
+            )
 
-    def _on_end(self, child: Child) -> None:
+    def _start(
+        self,
+        argv: list[str],
+        env: list[str] | None,
+        stdin: bytes | None,
+        streams: dict[str, tuple[int, ...]],
+        caller: Caller,
+    ) -> Job:
+        channel, limit = caller.channel, caller.policy.limits.limits_captured
+        job = Job(channel)
+        job.child = Child(
+            argv,
+            env,
+            stdin,
+            streams,
+            launch=caller.policy.program(argv[0], argv[1:], env),
+            claim=lambda wanted: self._claim(job, wanted, limit),
+            on_fed=lambda: self._input.give(channel, len(stdin or b"")),
+        )
+        return job
+
+    def _claim(self, job: Job, wanted: int, limit: int) -> int:
+        """Keep so many bytes of output; for their sake older output that nobody fetched goes."""
+        if self._jobs.get(job.child.pid) is not job:  # nobody can ask for it any longer
+            return 0
+        while not self._output.take(job.channel, wanted, limit):
+            oldest = next((pid for pid in self._finished if self._has_output(pid, job)), None)
+            if oldest is None:
+                wanted = limit - self._output.taken(job.channel)
+                self._output.take(job.channel, wanted, None)
+                break
+            self._forget(oldest)
+        job.kept += wanted
+        return wanted
+
+    def _has_output(self, pid: int, other: Job) -> bool:
+        job = self._jobs[pid]
+        return job is not other and job.channel == other.channel and job.kept > 0
+
+    def _watch(self, job: Job) -> None:
+        pid = job.child.pid
+        if pid in self._jobs:  # of an earlier child whose pid was free again
+            self._forget(pid)
+        self._jobs[pid] = job
+        job.child.watch(self.agent.loop, lambda _child: self._on_end(job))
+
+    def _on_end(self, job: Job) -> None:
         """Keep the status for whoever asks, but not those of all children for ever."""
-        if self._children.get(child.pid) is not child:  # its pid is another one's by now
+        self._running.give(job.channel, 1)
+        if self._jobs.get(job.child.pid) is not job:  # its pid is another one's by now
             return
-        self._finished[child.pid] = child.size
-        while (
-            len(self._finished) > MAX_FINISHED or sum(self._finished.values()) > MAX_FINISHED_BYTES
-        ):
+        self._finished[job.child.pid] = None
+        while len(self._finished) > MAX_FINISHED:
             self._forget(next(iter(self._finished)))
 
-    def _forget(self, pid: int) -> Child:
-        del self._finished[pid]
-        return self._children.pop(pid)
+    def _forget(self, pid: int) -> None:
+        job = self._jobs.pop(pid)
+        self._finished.pop(pid, None)
+        self._output.give(job.channel, job.kept)
+        job.kept = 0

@@ -1,27 +1,28 @@
 """Open files of the guest, by handle.
 
 Handles outlive the connection that opened them, and a restarted agent never gives one out
-again. There is no buffer between a handle and its file: what guest-file-write reports as
+again. They are good only on the channel that opened them, for another one may not have been
+allowed to. There is no buffer between a handle and its file: what guest-file-write reports as
 written is written.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-from typing import TYPE_CHECKING, Literal, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
 
-from qga import CommandGroup, Payload, QgaError, c_string, command, decode_base64
+from qga import Caller, CommandGroup, Payload, QgaError, command, decode_base64
+from qga.quota import Quota
 
 if TYPE_CHECKING:
     from threading import Lock
 
     from qga.agent import Agent
+    from qga.policy import Policy, Verdict
 
 MAX_READ = 48 * 1024 * 1024
 """Bytes of one guest-file-read (QEMU's limit, since CVE-2018-12617)."""
 
-_NEW_FILE_MODE = 0o644
 _CLOSED = -1  # for a descriptor
 
 _ACCESS = {"r": os.O_RDONLY, "w": os.O_WRONLY | os.O_TRUNC, "a": os.O_WRONLY | os.O_APPEND}
@@ -53,11 +54,16 @@ _WHENCE: dict[int | str, int] = {
 class OpenFile:
     """A descriptor, and a lock so that it is not closed under a read or a write."""
 
-    __slots__ = ("fd", "lock")
+    __slots__ = ("channel", "fd", "lock")
 
-    def __init__(self, fd: int, lock: Lock) -> None:
+    def __init__(self, fd: int, lock: Lock, channel: str) -> None:
         self.fd = fd
         self.lock = lock
+        self.channel = channel
+
+
+def _may_open(policy: Policy, given: dict[str, Any]) -> Verdict:
+    return policy.judge_file(given["path"], open_flags(given.get("mode", "r")))
 
 
 class Files(CommandGroup):
@@ -66,43 +72,48 @@ class Files(CommandGroup):
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
         self._files: dict[int, OpenFile] = {}
+        self._quota = Quota()
 
-    @command(access="unrestricted", blocking=True)
-    def guest_file_open(self, path: str, mode: str = "r") -> int:
+    @command(access="file-read", blocking=True, changes=True, verdict=_may_open)
+    def guest_file_open(self, path: str, mode: str = "r", *, caller: Caller) -> int:
         """Open a file and return its handle.
 
         path: full path of the file.
         mode: as for fopen(3): r, w or a, with + and b where wanted.
         A new file gets mode 0644 less the agent's umask. Opening never waits: a FIFO opens at
-        once.
+        once. To open for writing takes the profile file-write, and follows no symbolic link
+        unless the configuration says so.
         """
         from threading import Lock
 
         flags = open_flags(mode)
+        limit = caller.policy.limits.limits_handles
+        if not self._quota.take(caller.channel, 1, limit):
+            raise QgaError(f"{limit} files are open already; close one of them first")
         try:
-            fd = open_file(path, flags)
-        except OSError as error:
-            raise QgaError(
-                f"failed to open file '{path}' (mode: '{mode}'): {error.strerror}"
-            ) from error
-        try:
-            handle = self.agent.state.next_handle()
-        except QgaError:
-            os.close(fd)
+            fd = open_file(caller.policy, path, mode, flags)
+            try:
+                handle = self.agent.state.next_handle()
+            except QgaError:
+                os.close(fd)
+                raise
+        except BaseException:
+            self._quota.give(caller.channel, 1)
             raise
-        self._files[handle] = OpenFile(fd, Lock())
+        self._files[handle] = OpenFile(fd, Lock(), caller.channel)
         return handle
 
-    @command(access="unrestricted", blocking=True)
-    def guest_file_close(self, handle: int) -> None:
+    @command(access="file-read", blocking=True)
+    def guest_file_close(self, handle: int, *, caller: Caller) -> None:
         """Close a file.
 
         handle: as returned by guest-file-open.
         """
-        file = self._file(handle)
+        file = self._file(handle, caller)
         with file.lock:
-            self._file(handle)  # nobody closed it while we waited
+            self._file(handle, caller)  # nobody closed it while we waited
             del self._files[handle]
+            self._quota.give(file.channel, 1)
             fd, file.fd = file.fd, _CLOSED
             try:
                 os.close(fd)
@@ -110,18 +121,18 @@ class Files(CommandGroup):
                 raise QgaError(f"failed to close handle: {error.strerror}") from error
 
     @command(access="file-read", blocking=True)
-    def guest_file_read(self, handle: int, count: int = 4096) -> GuestFileRead:
+    def guest_file_read(self, handle: int, count: int = 4096, *, caller: Caller) -> GuestFileRead:
         """Read from the current position.
 
         handle: as returned by guest-file-open.
         count: bytes to read at most; at most 48 MiB.
         Returns the bytes, their number, and whether the end of the file cut the read short.
         """
-        file = self._file(handle)
+        file = self._file(handle, caller)
         if not 0 <= count <= MAX_READ:
             raise QgaError(f"value '{count}' is invalid for argument count")
         with file.lock:
-            self._file(handle)
+            self._file(handle, caller)
             try:
                 data, eof = read_up_to(file.fd, count)
             except OSError as error:
@@ -130,7 +141,7 @@ class Files(CommandGroup):
 
     @command(access="file-write", blocking=True, secret=("buf-b64",))
     def guest_file_write(
-        self, handle: int, buf_b64: str, count: Optional[int] = None
+        self, handle: int, buf_b64: str, count: Optional[int] = None, *, caller: Caller
     ) -> GuestFileWrite:
         """Write at the current position.
 
@@ -139,22 +150,24 @@ class Files(CommandGroup):
         count: how many of them to write; all of them by default.
         Returns the number of bytes written.
         """
-        file = self._file(handle)
+        file = self._file(handle, caller)
         data = decode_base64(buf_b64)
         if count is not None:
             if not 0 <= count <= len(data):
                 raise QgaError(f"value '{count}' is invalid for argument count")
             data = data[:count]
         with file.lock:
-            self._file(handle)
+            self._file(handle, caller)
             try:
                 written = write_all(file.fd, data)
             except OSError as error:
                 raise QgaError(f"failed to write to file: {error.strerror}") from error
         return {"count": written, "eof": False}
 
-    @command(access="unrestricted", blocking=True, changes=False)
-    def guest_file_seek(self, handle: int, offset: int, whence: GuestFileWhence) -> GuestFileSeek:
+    @command(access="file-read", blocking=True)
+    def guest_file_seek(
+        self, handle: int, offset: int, whence: GuestFileWhence, *, caller: Caller
+    ) -> GuestFileSeek:
         """Set the position as lseek(2) does.
 
         handle: as returned by guest-file-open.
@@ -162,30 +175,30 @@ class Files(CommandGroup):
         whence: set or 0, the beginning; cur or 1, the position; end or 2, the end of the file.
         Returns the new position from the beginning.
         """
-        file = self._file(handle)
+        file = self._file(handle, caller)
         if whence not in _WHENCE:
             raise QgaError(f"invalid whence code {whence}")
         with file.lock:
-            self._file(handle)
+            self._file(handle, caller)
             try:
                 position = os.lseek(file.fd, offset, _WHENCE[whence])
             except OSError as error:
                 raise QgaError(f"failed to seek file: {error.strerror}") from error
         return {"position": position, "eof": False}
 
-    @command(access="unrestricted", changes=False)
-    def guest_file_flush(self, handle: int) -> None:
+    @command(access="file-read")
+    def guest_file_flush(self, handle: int, *, caller: Caller) -> None:
         """Hand written bytes to the system; they are already there, for nothing is buffered.
 
         handle: as returned by guest-file-open.
         """
-        self._file(handle)
+        self._file(handle, caller)
 
-    def _file(self, handle: int) -> OpenFile:
-        try:
-            return self._files[handle]
-        except KeyError:
-            raise QgaError(f"handle '{handle}' has not been found") from None
+    def _file(self, handle: int, caller: Caller) -> OpenFile:
+        file = self._files.get(handle)
+        if file is None or file.channel != caller.channel:
+            raise QgaError(f"handle '{handle}' has not been found")
+        return file
 
 
 def open_flags(mode: str) -> int:
@@ -199,19 +212,14 @@ def open_flags(mode: str) -> int:
     return flags | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_file(path: str, flags: int) -> int:
-    """A descriptor; where a mode may create, a file is created exclusively."""
-    raw = c_string(path)
+def open_file(policy: Policy, path: str, mode: str, flags: int) -> int:
+    """A descriptor, where the policy allows it."""
     try:
-        return os.open(raw, flags)
-    except FileNotFoundError:
-        if not flags & os.O_ACCMODE or not flags & (os.O_TRUNC | os.O_APPEND):
-            raise
-    try:
-        return os.open(raw, flags | os.O_CREAT | os.O_EXCL, _NEW_FILE_MODE)
-    except FileExistsError:
-        dangling = f"{os.strerror(errno.ENOENT)}: it is a symbolic link to a missing file"
-        raise FileNotFoundError(errno.ENOENT, dangling) from None
+        return policy.open_file(path, flags)
+    except OSError as error:
+        raise QgaError(
+            f"failed to open file '{path}' (mode: '{mode}'): {error.strerror}"
+        ) from error
 
 
 def read_up_to(fd: int, count: int) -> tuple[bytes, bool]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from qga import CommandGroup, QgaError, command
+from qga import Caller, CommandGroup, QgaError, command
 from qga.run import run
+
+if TYPE_CHECKING:
+    from qga.policy import Policy, Verdict
 
 _HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_authorized_keys.py")
 _TIMEOUT = 30.0  # seconds; a home may be on the network
@@ -21,6 +24,10 @@ _MAX_FILE = 16 * 1024 * 1024  # bytes of keys
 
 class GuestAuthorizedKeys(TypedDict):
     keys: list[str]
+
+
+def _may_change(policy: Policy, given: dict[str, Any]) -> Verdict:
+    return policy.judge_account(given["username"])
 
 
 class Ssh(CommandGroup):
@@ -34,9 +41,9 @@ class Ssh(CommandGroup):
         """
         return {"keys": _ask_helper(username, "get").split("\n")[:-1]}
 
-    @command(access="unrestricted", blocking=True, secret=("keys",))
+    @command(access="unrestricted", blocking=True, secret=("keys",), verdict=_may_change)
     def guest_ssh_add_authorized_keys(
-        self, username: str, keys: list[str], reset: bool = False
+        self, username: str, keys: list[str], reset: bool = False, *, caller: Caller
     ) -> None:
         """Add keys to a user's ~/.ssh/authorized_keys; those it has are not added again.
 
@@ -44,15 +51,19 @@ class Ssh(CommandGroup):
         keys: each a line of the file.
         reset: first take all others away.
         """
+        caller.policy.check_account(username)
         _ask_helper(username, "reset" if reset else "add", keys)
 
-    @command(access="unrestricted", blocking=True, secret=("keys",))
-    def guest_ssh_remove_authorized_keys(self, username: str, keys: list[str]) -> None:
+    @command(access="unrestricted", blocking=True, secret=("keys",), verdict=_may_change)
+    def guest_ssh_remove_authorized_keys(
+        self, username: str, keys: list[str], *, caller: Caller
+    ) -> None:
         """Take keys out of a user's ~/.ssh/authorized_keys; those it has not are no error.
 
         username: the account's name.
         keys: each a line of the file.
         """
+        caller.policy.check_account(username)
         _ask_helper(username, "remove", keys)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TypedDict
 
-from qga import CommandGroup, NotRequired, QgaError, command, decode_base64
+from qga import Caller, CommandGroup, NotRequired, QgaError, command, decode_base64
 from qga.run import run
 
 from ._sysfs import read_bytes
@@ -44,14 +44,22 @@ class Users(CommandGroup):
             earliest[user] = min(login, earliest.get(user, login))
         return [{"user": user, "login-time": login} for user, login in earliest.items()]
 
-    @command(access="unrestricted", blocking=True, secret=("password",))
-    def guest_set_user_password(self, username: str, password: str, crypted: bool) -> None:
+    @command(
+        access="unrestricted",
+        blocking=True,
+        secret=("password",),
+        verdict=lambda policy, given: policy.judge_account(given["username"]),
+    )
+    def guest_set_user_password(
+        self, username: str, password: str, crypted: bool, *, caller: Caller
+    ) -> None:
         """Set a user's password, by chpasswd(8).
 
         username: the account's name.
         password: the password, base64-encoded.
         crypted: whether the password is already encrypted, as crypt(3) does it.
         """
+        caller.policy.check_account(username)
         raw = decode_base64(password).split(b"\0", 1)[0]
         if b"\n" in raw:
             raise QgaError("forbidden characters in raw password")

@@ -45,10 +45,11 @@ class Agent:
         self.frozen = self.state.frozen
         self.loop = Loop(lambda error: self.log_fault("the loop", error))
         self.audit = Audit(log, self.loop)
-        self.worker = Worker(self.loop)
+        self.worker = Worker(self.loop, config.limits_threads)
         self.registry = self._load_commands()
         self._warn_of_unknown_names()
         self._channels = make_channels(self, config)
+        self._warn_of_loopholes()
         self._stopped = False
         self.on_status: Callable[[str], None] | None = None
 
@@ -175,6 +176,11 @@ class Agent:
             for name in sorted(names):
                 if self.registry.get(name) is None:
                     self.log.warning(f"{key} names {name}, which is no command of this agent")
+
+    def _warn_of_loopholes(self) -> None:
+        for channel in self._channels:
+            for sentence in channel.caller.policy.loopholes(self.registry):
+                self.log.warning(f"channel {channel.caller.channel}: {sentence}")
 
     def _add_group(self, registry: Registry, group: type[CommandGroup]) -> None:
         try:

@@ -19,7 +19,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from qga.errors import CommandNotFound, QgaError
+from qga.errors import CommandDisabled, CommandNotFound, QgaError, Refused
 from qga.log import DEBUG, INFO, Log
 
 if TYPE_CHECKING:
@@ -85,13 +85,16 @@ class Audit:
     def refused(
         self, caller: Caller, name: str, command: Command | None, error: BaseException
     ) -> None:
-        """Tell of a request that never reached its command, or has none."""
+        """Tell of a request that has no command, does not fit it, or is against the policy."""
         if not self._limit.admits("refused: " + (command.name if command else "no command")):
             return
         facts = {**_origin(name[:_MAX_TEXT], caller), "result": _class_of(error)}
         reason = "its arguments do not fit"
-        if isinstance(error, CommandNotFound):  # others may quote the request
+        if isinstance(error, (CommandNotFound, Refused)):  # others may quote the request
             reason = facts["error"] = error.desc[:_MAX_TEXT]
+        if isinstance(error, (CommandDisabled, Refused)) and error.rule:
+            facts["rule"] = error.rule
+            reason += f" ({error.rule})"
         text = f"{_who(caller)}: {name[:_MAX_TEXT]} was refused: {reason}"
         self._log.warning(text, "refused", **facts)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Callable
 
-from qga.spawn import spawn
+from qga.spawn import PLAIN, Launch, spawn
 
 if TYPE_CHECKING:
     from qga.loop import Loop
@@ -28,15 +28,19 @@ _READ_SIZE = 64 * 1024
 _UNKNOWN_STATUS = 255
 _NOTHING: Mapping[str, tuple[int, ...]] = {}
 
+Claim = Callable[[int], int]
+"""Asks to keep so many bytes of output; how many may be kept."""
+
 
 class Capture:
     """What comes out of a pipe: the first MAX_CAPTURE bytes, and whether there were more."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, claim: Claim) -> None:
         self.data = bytearray()
         self.truncated = False
         self.open = True
         self._fd = fd
+        self._claim = claim
         self._keep = True
 
     def watch(self, loop: Loop, on_close: Callable[[], None]) -> None:
@@ -75,18 +79,19 @@ class Capture:
             self._loop.unwatch(self._fd)
             os.close(self._fd)
         elif self._keep:
-            room = MAX_CAPTURE - len(self.data)
+            room = self._claim(min(len(data), MAX_CAPTURE - len(self.data)))
             self.data += data[:room]
             self.truncated = self.truncated or len(data) > room
         return bool(data)
 
 
 class Feed:
-    """What goes into a pipe: `data`, and then its end."""
+    """What goes into a pipe: `data`, and then its end. `on_end` when nothing of it is kept."""
 
-    def __init__(self, fd: int, data: bytes) -> None:
+    def __init__(self, fd: int, data: bytes, on_end: Callable[[], None]) -> None:
         self._fd = fd
         self._rest = memoryview(data)
+        self._on_end = on_end
 
     def watch(self, loop: Loop) -> None:
         self._loop = loop
@@ -104,6 +109,7 @@ class Feed:
         self._loop.unwatch(self._fd)
         os.close(self._fd)
         self._rest = memoryview(b"")
+        self._on_end()
 
 
 class Child:
@@ -114,6 +120,9 @@ class Child:
     stdin: what it reads; None for /dev/null.
     streams: which of its descriptors 1 and 2 go into which capture, such as
         {"out": (1,), "err": (2,)}, or {"out": (1, 2)} for both as one.
+    launch: who it runs as, and what else `caller.policy.program` has found.
+    claim: asked, on the loop, before output is kept.
+    on_fed: called, on the loop, when nothing of `stdin` is kept any longer.
 
     pid: its process id.
     status: None until it counts as ended; then its exit code, or minus the signal's number.
@@ -128,6 +137,10 @@ class Child:
         environment: list[str] | None = None,
         stdin: bytes | None = None,
         streams: Mapping[str, tuple[int, ...]] = _NOTHING,
+        *,
+        launch: Launch = PLAIN,
+        claim: Claim = lambda wanted: wanted,
+        on_fed: Callable[[], None] = lambda: None,
     ) -> None:
         self.status: int | None = None
         self.captures: dict[str, Capture] = {}
@@ -137,12 +150,12 @@ class Child:
         try:
             if stdin is not None:
                 theirs[0], ours = _pipe(pipes)
-                self._feed = Feed(ours, stdin)
+                self._feed = Feed(ours, stdin, on_fed)
             for name, descriptors in streams.items():
                 ours, end = _pipe(pipes)
                 theirs.update(dict.fromkeys(descriptors, end))
-                self.captures[name] = Capture(ours)
-            self.pid = spawn(argv, environment, theirs)
+                self.captures[name] = Capture(ours, claim)
+            self.pid = spawn(argv, environment, theirs, launch)
             self._pidfd = _open_pidfd(self.pid)
         except BaseException:
             for fd in pipes:

@@ -35,11 +35,16 @@ def _run(argv: Sequence[str]) -> int:
         return _print(f"QEMU Guest Agent {INTERFACE_VERSION}\nqga {__version__}\n")
     if arguments.action == "help":
         return _print(options.format_help())
-    settings = _load(arguments)
+    return _act(arguments, _load(arguments))
+
+
+def _act(arguments: options.Arguments, settings: Config) -> int:
     if arguments.action == "dump-conf":
         return _print(config.dump(settings))
     if arguments.action == "list-commands":
         return _print(_list_commands(settings))
+    if arguments.question is not None:
+        return _explain(settings, arguments.question)
     return _serve(settings)
 
 
@@ -58,7 +63,8 @@ def _load(arguments: options.Arguments) -> Config:
         file = configfile.NO_FILE
     for warning in (*file.warnings, *arguments.warnings):
         Log().warning(warning)
-    return config.build(config.overlay(file.general, arguments.settings), file.channels)
+    settings = config.overlay(file.general, arguments.settings)
+    return config.build(settings, file.channels, file.origins)
 
 
 def _list_commands(settings: Config) -> str:
@@ -67,6 +73,14 @@ def _list_commands(settings: Config) -> str:
 
     groups = discovery.discover(settings.plugin_dir, Log().warning)
     return "".join(f"{name}\n" for name in registry.command_names(groups))
+
+
+def _explain(settings: Config, question: options.Question) -> int:
+    from qga.explain import explain
+
+    found = explain(settings, question.channel, question.command, question.words)
+    _print(found.text)
+    return 0 if found.allowed else 1
 
 
 def _serve(settings: Config) -> int:

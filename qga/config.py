@@ -6,16 +6,41 @@ nothing changes afterwards. `dump` is the inverse: what it writes reads back to 
 
 A key that a `[channel NAME]` section leaves out has the value of `[general]`, so that a command
 blocked there is not let in by a second door that forgot it. Method and path are a channel's own.
+The sections of rules are in the same way `[files]` for all and `[files NAME]` for a channel; in a
+layer their keys are written `files.read`, in a configuration `files_read`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from qga import keyfile
 from qga.errors import ConfigError
+from qga.values import (
+    DEFAULT_PATHS as DEFAULT_PATHS,
+)
+from qga.values import (
+    MAX_MESSAGE,
+    MAX_THREADS,
+    MIB,
+    PROFILES,
+    Value,
+    parse_accounts,
+    parse_boolean,
+    parse_cids,
+    parse_environment,
+    parse_message_size,
+    parse_method,
+    parse_names,
+    parse_path_patterns,
+    parse_positive,
+    parse_profile,
+    parse_programs,
+    parse_seconds,
+    parse_size,
+)
 
 CONFIG_DIR = "/etc/qemu"
 """Where this distribution has the agent's configuration; a package of another one changes it."""
@@ -26,34 +51,64 @@ DEFAULT_PIDFILE = "/var/run/qemu-ga.pid"
 DEFAULT_STATEDIR = "/var/run"
 DEFAULT_FSFREEZE_HOOK = f"{CONFIG_DIR}/fsfreeze-hook"
 
-DEFAULT_PATHS = {
-    "virtio-serial": "/dev/virtio-ports/org.qemu.guest_agent.0",
-    "isa-serial": "/dev/ttyS0",
-    "unix-listen": "",
-    "vsock-listen": "",
-}
-"""The methods, each with the path that it has when none is given; "" where one must be given."""
-
 HOST_CID = 2
 """The vsock address of the host: VMADDR_CID_HOST of <linux/vm_sockets.h>."""
 
-_LAST_CID = 2**32 - 1
-
-Value = Union[bool, int, str, tuple[str, ...], tuple[int, ...]]
 Layer = dict[str, Value]
 
 
+class Origin(NamedTuple):
+    """Where a setting was made: the section, the file, and the line of each of its values."""
+
+    section: str
+    path: str
+    lines: tuple[int, ...]
+
+
+class Origins(dict[str, Origin]):
+    """The origin of each setting by its key.
+
+    What is set does not depend on where it was set: all are equal.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origins)
+
+    __hash__ = None
+
+
+NO_ORIGINS = Origins()
+
+
 class ChannelConfig(NamedTuple):
-    """One channel. `allow_rpcs` empty: every command; `block_rpcs` takes from what is allowed."""
+    """One channel. `allow_rpcs` empty: every command; `block_rpcs` takes from what is allowed.
+
+    Of the rules, None means that there are none and all is allowed, () that nothing is. Of the
+    limits, None means that the system's are the only ones.
+    """
 
     name: str
     method: str
     path: str
+    profile: str = PROFILES[-1]
     allow_rpcs: tuple[str, ...] = ()
     block_rpcs: tuple[str, ...] = ()
     allow_cids: tuple[int, ...] = (HOST_CID,)
     max_clients: int = 16
     baud: int = 38400
+    exec_allow: tuple[str, ...] | None = None
+    exec_user: str | None = None
+    exec_environment: str | None = None
+    files_read: tuple[str, ...] | None = None
+    files_write: tuple[str, ...] | None = None
+    files_follow_symlinks: bool = False
+    accounts_allow: tuple[str, ...] | None = None
+    limits_handles: int | None = None
+    limits_children: int | None = None
+    limits_captured: int = 256 * MIB
+    limits_stdin: int = 256 * MIB
+    limits_message: int = MAX_MESSAGE
+    origins: Origins = NO_ORIGINS
 
 
 class Config(NamedTuple):
@@ -76,74 +131,42 @@ class Config(NamedTuple):
     statedir: str = DEFAULT_STATEDIR
     verbose: bool = False
     retry_path: bool = False
+    profile: str = PROFILES[-1]
     block_rpcs: tuple[str, ...] = ()
     allow_rpcs: tuple[str, ...] = ()
     allow_cids: tuple[int, ...] = (HOST_CID,)
     max_clients: int = 16
     baud: int = 38400
     plugin_dir: str | None = None
+    exec_allow: tuple[str, ...] | None = None
+    exec_user: str | None = None
+    exec_environment: str | None = None
+    files_read: tuple[str, ...] | None = None
+    files_write: tuple[str, ...] | None = None
+    files_follow_symlinks: bool = False
+    accounts_allow: tuple[str, ...] | None = None
+    limits_handles: int | None = None
+    limits_children: int | None = None
+    limits_captured: int = 256 * MIB
+    limits_stdin: int = 256 * MIB
+    limits_message: int = MAX_MESSAGE
+    limits_threads: int = MAX_THREADS
     more_channels: tuple[ChannelConfig, ...] = ()
+    origins: Origins = NO_ORIGINS
 
     @property
     def channels(self) -> tuple[ChannelConfig, ...]:
-        main = ChannelConfig(
-            name="main",
-            method=self.method,
-            path=self.path,
-            allow_rpcs=self.allow_rpcs,
-            block_rpcs=self.block_rpcs,
-            allow_cids=self.allow_cids,
-            max_clients=self.max_clients,
-            baud=self.baud,
-        )
-        return (main, *self.more_channels)
+        main = {field: getattr(self, field) for field in ChannelConfig._fields if field != "name"}
+        return (ChannelConfig("main", **main), *self.more_channels)
 
 
 class ChannelSection(NamedTuple):
-    """A `[channel NAME]` section; `place` is where it stands, as messages name it."""
+    """The sections of a channel; `place` is where the first one stands, as messages name it."""
 
     name: str
     place: str
     layer: Layer
-
-
-def parse_names(text: str) -> tuple[str, ...]:
-    """The names of a comma-separated list. Spaces around them are not part of a name."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def parse_method(text: str) -> str:
-    if text not in DEFAULT_PATHS:
-        methods = ", ".join(DEFAULT_PATHS)
-        raise ValueError(f"unsupported channel method/type: {text} (use one of {methods})")
-    return text
-
-
-def parse_boolean(text: str) -> bool:
-    try:
-        return {"true": True, "1": True, "false": False, "0": False}[text.rstrip()]
-    except KeyError:
-        raise ValueError(f"'{text}' is no boolean; use true, false, 1 or 0") from None
-
-
-def parse_positive(text: str) -> int:
-    number = _whole_number(text)
-    if number < 1:
-        raise ValueError(f"'{text}' is too small; use a whole number from 1 up")
-    return number
-
-
-def parse_seconds(text: str) -> int:
-    """A limit of time, in seconds; 0 for none."""
-    return _whole_number(text)
-
-
-def parse_cids(text: str) -> tuple[int, ...]:
-    cids = tuple(_whole_number(name) for name in parse_names(text))
-    for cid in cids:
-        if cid > _LAST_CID:
-            raise ValueError(f"'{cid}' is no vsock CID; use numbers from 0 to {_LAST_CID}")
-    return cids
+    origins: Origins = NO_ORIGINS
 
 
 CHANNEL_KEYS: dict[str, Callable[[str], Value]] = {
@@ -154,6 +177,7 @@ CHANNEL_KEYS: dict[str, Callable[[str], Value]] = {
     "allow-cids": parse_cids,
     "max-clients": parse_positive,
     "baud": parse_positive,
+    "profile": parse_profile,
 }
 """The keys of a [channel NAME] section, each with what reads its value."""
 
@@ -176,10 +200,42 @@ GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
 }
 """The keys of the [general] section, each with what reads its value."""
 
+RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
+    "exec": {"allow": parse_programs, "user": str, "environment": parse_environment},
+    "files": {
+        "read": parse_path_patterns,
+        "write": parse_path_patterns,
+        "follow-symlinks": parse_boolean,
+    },
+    "accounts": {"allow": parse_accounts},
+    "limits": {
+        "handles": parse_positive,
+        "children": parse_positive,
+        "captured": parse_size,
+        "stdin": parse_size,
+        "message": parse_message_size,
+        "threads": parse_positive,
+    },
+}
+"""The sections of rules, and what reads the values of their keys."""
+
+ADDING_KEYS = ("exec.allow", "files.read", "files.write", "accounts.allow")
+"""Keys that may stand on several lines, which add up."""
+
+AGENT_KEYS = ("limits.threads",)
+"""Keys of rules that no channel has of its own."""
+
 _LIST_KEYS = ("block-rpcs", "allow-rpcs")
-_INHERITED_KEYS = tuple(key for key in CHANNEL_KEYS if key not in ("method", "path"))
+_CHANNEL_RULES = tuple(
+    f"{section}.{key}"
+    for section, keys in RULE_KEYS.items()
+    for key in keys
+    if f"{section}.{key}" not in AGENT_KEYS
+)
+_INHERITED_KEYS = (*(key for key in CHANNEL_KEYS if key not in ("method", "path")), *_CHANNEL_RULES)
 _FIELDS = {"daemon": "daemonize"}  # the others are named as their keys, with _ for -
 _FILE_KEYS = ("logfile", "pidfile", "fsfreeze-hook", "statedir", "plugin-dir")
+_FILE_RULES = ("files.read", "files.write")
 
 
 def overlay(below: Layer, above: Layer) -> Layer:
@@ -191,9 +247,11 @@ def overlay(below: Layer, above: Layer) -> Layer:
     return merged
 
 
-def build(layer: Layer, sections: Iterable[ChannelSection] = ()) -> Config:
+def build(
+    layer: Layer, sections: Iterable[ChannelSection] = (), origins: Origins = NO_ORIGINS
+) -> Config:
     """The configuration that a layer and the channel sections amount to. Raises ConfigError."""
-    settings = {**layer, **_with_path(layer)}
+    settings = {**layer, **_with_path(layer), **_complete(layer)}
     for key in _FILE_KEYS:
         if settings.get(key):
             settings[key] = _absolute(str(settings[key]))
@@ -202,15 +260,16 @@ def build(layer: Layer, sections: Iterable[ChannelSection] = ()) -> Config:
     if settings.get("daemon"):
         settings.setdefault("pidfile", DEFAULT_PIDFILE)
     fields = {_field(key): value for key, value in settings.items()}
-    config = Config(**fields)  # type: ignore[arg-type]
+    config = Config(origins=origins, **fields)  # type: ignore[arg-type]
     return config._replace(more_channels=_more_channels(config, layer, sections))
 
 
 def dump(config: Config) -> str:
     """The text of a configuration file that reads back to the same configuration."""
-    lines = ["[general]", *_dump_keys(GENERAL_KEYS, config)]
+    lines = ["[general]", *_dump_keys(GENERAL_KEYS, config), *_dump_rules("", config, Config())]
     for channel in config.more_channels:
         lines += ["", f"[channel {channel.name}]", *_dump_keys(CHANNEL_KEYS, channel)]
+        lines += _dump_rules(f" {channel.name}", channel, config)
     return "\n".join(lines) + "\n"
 
 
@@ -237,6 +296,7 @@ def _more_channels(
     config: Config, general: Layer, sections: Iterable[ChannelSection]
 ) -> tuple[ChannelConfig, ...]:
     inherited = {key: general[key] for key in _INHERITED_KEYS if key in general}
+    origins = {key: config.origins[key] for key in _INHERITED_KEYS if key in config.origins}
     taken = {(config.method, config.path): "the main channel"}
     channels = []
     for section in sections:
@@ -244,7 +304,9 @@ def _more_channels(
             settings = {**inherited, **section.layer, **_with_path(section.layer)}
         except ConfigError as error:
             raise ConfigError(f"{section.place}{error}") from None
+        settings.update(_complete(settings))
         fields = {_field(key): value for key, value in settings.items()}
+        fields["origins"] = Origins({**origins, **section.origins})  # type: ignore[assignment]
         channel = ChannelConfig(section.name, **fields)  # type: ignore[arg-type]
         door = (channel.method, channel.path)
         if door in taken:
@@ -257,8 +319,15 @@ def _more_channels(
     return tuple(channels)
 
 
+def _complete(layer: Layer) -> Layer:
+    """Who says what may be read, and nothing of writing, wants nothing to be written."""
+    if not any(key in layer for key in _FILE_RULES):
+        return {}
+    return {key: layer.get(key, ()) for key in _FILE_RULES}
+
+
 def _field(key: str) -> str:
-    return _FIELDS.get(key) or key.replace("-", "_")
+    return _FIELDS.get(key) or key.replace("-", "_").replace(".", "_")
 
 
 def _dump_keys(keys: Iterable[str], source: Config | ChannelConfig) -> Iterable[str]:
@@ -268,16 +337,28 @@ def _dump_keys(keys: Iterable[str], source: Config | ChannelConfig) -> Iterable[
             yield f"{key}={_dump_value(value)}"
 
 
+def _dump_rules(
+    suffix: str, source: Config | ChannelConfig, below: Config | ChannelConfig
+) -> Iterable[str]:
+    """The sections of rules that differ from what is so without them."""
+    for section, keys in RULE_KEYS.items():
+        lines = []
+        for key in keys:
+            field = _field(f"{section}.{key}")
+            value = getattr(source, field, None)
+            if value is None or value == getattr(below, field):
+                continue
+            adds_up = f"{section}.{key}" in ADDING_KEYS
+            lines += [f"{key}={_dump_value(each)}" for each in (value if adds_up else [value])]
+            if value == ():
+                lines.append(f"{key}=")
+        if lines:
+            yield from ("", f"[{section}{suffix}]", *lines)
+
+
 def _dump_value(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
         return keyfile.encode(",".join(map(str, value)))
     return keyfile.encode(str(value))
-
-
-def _whole_number(text: str) -> int:
-    digits = text.strip()
-    if not (digits.isascii() and digits.isdecimal()):
-        raise ValueError(f"'{text}' is not a whole number")
-    return int(digits)

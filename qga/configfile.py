@@ -1,8 +1,8 @@
 """Reads qemu-ga.conf into layers for qga.config, with the line of whatever is wrong.
 
-A wrong value stops the agent: half a configuration could let in what was meant to be blocked.
-What the agent does not know (a section, a key) is ignored as qemu-ga ignores it, so that one file
-can serve several versions, but never silently.
+A wrong value stops the agent, and so does a rule that it does not know: half a configuration
+could let in what was meant to be blocked. Other sections and keys that the agent does not know are
+ignored as qemu-ga ignores them, so that one file can serve several versions, but never silently.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from qga import keyfile
+from qga import keyfile, trust
 from qga.config import (
+    ADDING_KEYS,
+    AGENT_KEYS,
     CHANNEL_KEYS,
     GENERAL_KEYS,
+    NO_ORIGINS,
+    RULE_KEYS,
     ChannelSection,
     Layer,
-    Value,
+    Origin,
+    Origins,
     overlay,
-    parse_names,
 )
 from qga.errors import ConfigError
+from qga.values import Value, parse_names
 
 _HINTS = {"daemonize": "; the key is 'daemon'"}  # qemu-ga's manual has it wrong in its sample
 _OLD_BLOCK_KEY = "blacklist"
@@ -34,6 +39,7 @@ class ConfigFile(NamedTuple):
     general: Layer
     channels: tuple[ChannelSection, ...]
     warnings: tuple[str, ...]
+    origins: Origins = NO_ORIGINS
 
 
 NO_FILE = ConfigFile({}, (), ())
@@ -43,15 +49,18 @@ def read(path: str) -> ConfigFile:
     """What the configuration file at `path` says.
 
     Raises FileNotFoundError when there is none, and ConfigError, which names the line, when it
-    cannot be read or is wrong.
+    cannot be read, is wrong, or may be written by others than root.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ConfigError(f"error loading configuration from path: {path}, Not a regular file")
+        trust.require(path)
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return parse(file.read(), path)
     except FileNotFoundError:
         raise
+    except trust.Untrusted as error:
+        raise ConfigError(f"error loading configuration from path: {path}, {error}") from None
     except OSError as error:
         raise ConfigError(
             f"error loading configuration from path: {path}, {error.strerror}"
@@ -67,7 +76,9 @@ def parse(text: str, path: str) -> ConfigFile:
         raise reader.error(error.line, str(error)) from None
     for name, group in groups.items():
         reader.take_group(name, group)
-    return ConfigFile(reader.general, tuple(reader.channels), tuple(reader.warnings))
+    reader.take_rules_of_channels()
+    channels = tuple(reader.channels.values())
+    return ConfigFile(reader.general, channels, tuple(reader.warnings), reader.origins)
 
 
 class _Reader:
@@ -76,8 +87,10 @@ class _Reader:
     def __init__(self, path: str) -> None:
         self.path = path
         self.general: Layer = {}
-        self.channels: list[ChannelSection] = []
+        self.origins = Origins()
+        self.channels: dict[str, ChannelSection] = {}
         self.warnings: list[str] = []
+        self._rules: list[tuple[str, str, keyfile.Group]] = []  # of channels
 
     def error(self, line: int, text: str) -> ConfigError:
         return ConfigError(self._place(line) + text)
@@ -85,48 +98,102 @@ class _Reader:
     def take_group(self, name: str, group: keyfile.Group) -> None:
         kind, _, channel = name.partition(" ")
         if name == "general":
-            self.general = self._layer(group, GENERAL_KEYS, name)
+            self.general.update(self._layer(group, GENERAL_KEYS, name, self.origins))
             self._take_old_block_key(group)
         elif kind == "channel":
             self._take_channel(channel.strip(), group)
+        elif name in RULE_KEYS:
+            self.general.update(self._layer(group, RULE_KEYS[name], name, self.origins))
+        elif kind in RULE_KEYS:
+            self._rules.append((kind, channel.strip(), group))
         else:
             self._warn(group.line, f"the section [{name}] is unknown and ignored")
+
+    def take_rules_of_channels(self) -> None:
+        """Take in sections such as [files monitoring], which may stand before their channel's."""
+        for kind, name, group in self._rules:
+            if name == "main":
+                raise self.error(group.line, f"the main channel's section is [{kind}]")
+            channel = self.channels.get(name)
+            if channel is None:
+                text = f"there is no channel '{name}'; add a section [channel {name}]"
+                raise self.error(group.line, text)
+            keys = RULE_KEYS[kind]
+            own = {key: parse for key, parse in keys.items() if f"{kind}.{key}" not in AGENT_KEYS}
+            channel.layer.update(self._layer(group, own, f"{kind} {name}", channel.origins))
 
     def _take_channel(self, name: str, group: keyfile.Group) -> None:
         if not name:
             raise self.error(group.line, "a channel needs a name, as in [channel monitoring]")
-        if name == "main" or any(section.name == name for section in self.channels):
+        if name == "main" or name in self.channels:
             raise self.error(group.line, f"there is a channel '{name}' already; use another name")
-        layer = self._layer(group, CHANNEL_KEYS, f"channel {name}")
-        self.channels.append(ChannelSection(name, self._place(group.line), layer))
+        origins = Origins()
+        layer = self._layer(group, CHANNEL_KEYS, f"channel {name}", origins)
+        self.channels[name] = ChannelSection(name, self._place(group.line), layer, origins)
 
     def _layer(
-        self, group: keyfile.Group, keys: Mapping[str, Callable[[str], Value]], section: str
+        self,
+        group: keyfile.Group,
+        keys: Mapping[str, Callable[[str], Value]],
+        section: str,
+        origins: Origins,
     ) -> Layer:
+        """What a section says; where it says so goes into `origins`."""
+        kind = section.partition(" ")[0]
+        prefix = f"{kind}." if kind in RULE_KEYS else ""
         layer: Layer = {}
         for key, entry in group.entries.items():
+            name = prefix + key
             if key in keys:
-                layer[key] = self._value(key, entry, keys[key])
+                parse = self._sum if name in ADDING_KEYS else self._last
+                layer[name], lines = parse(key, entry, keys[key])
+                origins[name] = Origin(section, self.path, lines)
+            elif prefix:
+                known = ", ".join(keys)
+                text = f"the key '{key}' is unknown in [{section}]; use one of {known}"
+                raise self.error(entry.line, text)
             elif (section, key) != ("general", _OLD_BLOCK_KEY):
                 hint = _HINTS.get(key, "")
                 text = f"the key '{key}' is unknown in [{section}] and ignored{hint}"
                 self._warn(entry.line, text)
         return layer
 
-    def _value(self, key: str, entry: keyfile.Entry, parse: Callable[[str], Value]) -> Value:
-        if entry.replaced_line is not None:
-            self._warn(entry.line, f"this '{key}' replaces that of line {entry.replaced_line}")
+    def _last(
+        self, key: str, entry: keyfile.Entry, parse: Callable[[str], Value]
+    ) -> tuple[Value, tuple[int, ...]]:
+        """The value that counts, and the line of each of its parts."""
+        if entry.earlier:
+            self._warn(entry.line, f"this '{key}' replaces that of line {entry.earlier[-1][1]}")
+        value = self._value(key, entry.raw, entry.line, parse)
+        return value, _line_of_each(value, entry.line) or (entry.line,)
+
+    def _sum(
+        self, key: str, entry: keyfile.Entry, parse: Callable[[str], Value]
+    ) -> tuple[Value, tuple[int, ...]]:
+        """As `_last`, of values that add up."""
+        rules: list[object] = []
+        lines: list[int] = []
+        for raw, line in (*entry.earlier, (entry.raw, entry.line)):
+            value = self._value(key, raw, line, parse)
+            rules += value  # type: ignore[arg-type]
+            lines += _line_of_each(value, line)
+        return tuple(rules), tuple(lines) or (entry.line,)  # type: ignore[return-value]
+
+    def _value(self, key: str, raw: str, line: int, parse: Callable[[str], Value]) -> Value:
         try:
-            return parse(keyfile.decode(entry.raw))
+            return parse(keyfile.decode(raw))
         except ValueError as error:
-            raise self.error(entry.line, f"{key}: {error}") from None
+            raise self.error(line, f"{key}: {error}") from None
 
     def _take_old_block_key(self, group: keyfile.Group) -> None:
         entry = group.entries.get(_OLD_BLOCK_KEY)
         if entry is None:
             return
-        blocked = self._value(_OLD_BLOCK_KEY, entry, parse_names)
+        blocked, lines = self._last(_OLD_BLOCK_KEY, entry, parse_names)
         self.general = overlay(self.general, {"block-rpcs": blocked})
+        if "block-rpcs" in self.origins:
+            lines = self.origins["block-rpcs"].lines + lines
+        self.origins["block-rpcs"] = Origin("general", self.path, lines)
         self._warn(
             entry.line,
             "config using deprecated 'blacklist' key, "
@@ -138,3 +205,7 @@ class _Reader:
 
     def _warn(self, line: int, text: str) -> None:
         self.warnings.append(f"{self.path}, line {line}: {text}")
+
+
+def _line_of_each(value: Value, line: int) -> tuple[int, ...]:
+    return (line,) * (len(value) if isinstance(value, tuple) else 1)

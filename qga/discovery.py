@@ -14,6 +14,7 @@ import sys
 from types import ModuleType
 from typing import Callable
 
+from qga import trust
 from qga.errors import ConfigError, PluginError
 from qga.registry import CommandGroup
 
@@ -147,14 +148,13 @@ def _load_file(path: str, name: str) -> ModuleType:
 
 def _refuse_if_writable(path: str) -> None:
     """Raise PluginError when others than root or the agent's user could have written `path`."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise PluginError(f"{path} is neither a file nor a folder")
-    if status.st_uid not in (0, os.geteuid()):
-        raise PluginError(f"{path} belongs to uid {status.st_uid}; it must belong to root")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        mode = stat.S_IMODE(status.st_mode)
-        raise PluginError(f"{path} is writable by others (mode {mode:04o}); chmod go-w it")
+    try:
+        trust.require(path)
+    except trust.Untrusted as error:
+        raise PluginError(str(error)) from None
 
 
 def _reason(error: BaseException) -> str:

@@ -2,7 +2,9 @@
 
 Exception
 ├── QgaError             the answer to a request: a QMP error class and a description
-│   └── CommandNotFound  no such command, or none for this host; clients skip on this class
+│   ├── CommandNotFound  no such command, or none for this host; clients skip on this class
+│   │   └── CommandDisabled  the policy refuses the whole command
+│   └── Refused          the policy refuses what the arguments ask for
 ├── ConfigError          the command line or the configuration file is wrong
 ├── PluginError          a command group cannot be taken in
 └── ChannelError         a channel cannot be opened
@@ -29,6 +31,25 @@ class CommandNotFound(QgaError):
     """The command is unknown, unavailable in this guest, or refused as a whole."""
 
     error_class = "CommandNotFound"
+
+
+class CommandDisabled(CommandNotFound):
+    """The channel's policy refuses the whole command; `rule` is the line that decides."""
+
+    def __init__(self, desc: str, rule: str = "") -> None:
+        super().__init__(desc)
+        self.rule = rule
+
+
+class Refused(QgaError):
+    """The channel's policy refuses what the arguments ask for; `rule` is the line that decides.
+
+    The host is told the command's name before `desc`.
+    """
+
+    def __init__(self, desc: str, rule: str = "") -> None:
+        super().__init__(desc)
+        self.rule = rule
 
 
 class ConfigError(Exception):

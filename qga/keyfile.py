@@ -3,8 +3,8 @@
 The format is the Desktop Entry Specification's: `[group]` headers, `key=value` pairs, `#`
 comments on lines of their own, and `\\s \\n \\t \\r \\\\` for what a value cannot hold as it is.
 There are no quotes and no continuation lines; white space around the key and before the value
-does not count, behind the value it does. Of a key given twice the last counts, and a group
-that is opened twice is one group.
+does not count, behind the value it does. Of a key given twice the last counts, unless its values
+are rules, which add up; a group that is opened twice is one group.
 
 Two things must stay true. A fault names its line, so that an administrator need not search.
 And `decode(encode(text)) == text` for every text without NUL, however odd: --dump-conf rests on it.
@@ -29,12 +29,12 @@ class KeyFileError(Exception):
 class Entry(NamedTuple):
     """The value of a key as it stands in the file (still escaped), and its line.
 
-    `replaced_line` is the line of an earlier value of the same key, which does not count.
+    `earlier` holds the values that the same key was given before, each with its line.
     """
 
     raw: str
     line: int
-    replaced_line: int | None = None
+    earlier: tuple[tuple[str, int], ...] = ()
 
 
 class Group(NamedTuple):
@@ -107,4 +107,5 @@ def _take_entry(entries: dict[str, Entry], content: str, number: int) -> None:
     if not equals or not key:
         raise KeyFileError(number, f"'{content}' is no key=value pair, no [group] and no # comment")
     earlier = entries.get(key)
-    entries[key] = Entry(value.lstrip(_BLANKS), number, earlier.line if earlier else None)
+    before = (*earlier.earlier, (earlier.raw, earlier.line)) if earlier else ()
+    entries[key] = Entry(value.lstrip(_BLANKS), number, before)

@@ -117,7 +117,10 @@ _RULES = [(re.compile(run).match, moves, otherwise) for run, moves, otherwise in
 
 
 class Lexer:
-    def __init__(self) -> None:
+    """max_token: bytes of a token, beyond which it is OVERSIZE."""
+
+    def __init__(self, max_token: int | None = None) -> None:
+        self._max_token = MAX_TOKEN if max_token is None else max_token
         self._state = _BETWEEN
         self.unfinished = 0
         """Bytes of the token that the last piece broke off in."""
@@ -133,14 +136,14 @@ class Lexer:
         start is negative when earlier pieces hold the token's beginning.
         """
         state, position, start = self._state, 0, -self.unfinished
-        limit = min(len(data), start + MAX_TOKEN + 1) if self.unfinished else len(data)
+        limit = min(len(data), start + self._max_token + 1) if self.unfinished else len(data)
         while True:
             if state == _DOUBLE and limit - position >= _LONG:
                 position = _end_of_text(data, position, limit)
             run, moves, otherwise = _RULES[state]
             position = run(data, position, limit).end()  # type: ignore[union-attr]
             if position == limit:
-                if position - start <= MAX_TOKEN or state <= _SKIP:
+                if position - start <= self._max_token or state <= _SKIP:
                     break
                 yield OVERSIZE, start, position
                 state, limit = _BETWEEN, len(data)
@@ -149,7 +152,7 @@ class Lexer:
             if move >= 0:
                 if state == _BETWEEN:
                     start = position
-                    limit = min(len(data), start + MAX_TOKEN + 1)
+                    limit = min(len(data), start + self._max_token + 1)
                 state = move
                 position += 1
                 continue

@@ -9,7 +9,7 @@ joined short ones, an optional argument only where it is attached, operands anyw
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from qga.config import (
     DEFAULT_CONFIG_PATH,
@@ -89,6 +89,15 @@ OPTIONS = (
     Option("c", "config", "PATH", "", f"configuration file ($QGA_CONF, or {DEFAULT_CONFIG_PATH})"),
     Option("D", "dump-conf", "", "", "print the resulting configuration as a file and exit"),
     Option("r", "retry-path", "", "retry-path", "wait for a channel that is not there (yet)"),
+    Option(
+        "",
+        "explain-policy",
+        "COMMAND",
+        "",
+        "tell whether COMMAND would be allowed and which line decides, and exit with 0 if it "
+        "would, 1 if not; its arguments follow as KEY=VALUE or as a JSON object",
+    ),
+    Option("", "on-channel", "NAME", "", "the channel that --explain-policy is about (main)"),
     Option("s", "", "COMMAND", "", ""),  # Windows services only; qemu-ga accepts it everywhere
     Option("h", "help", "", "", "print this help and exit"),
 )
@@ -98,17 +107,27 @@ class OptionError(ConfigError):
     """The command line cannot be read; the text is getopt's, without the program's name."""
 
 
+class Question(NamedTuple):
+    """What --explain-policy is asked: a command, its arguments as words, and on which channel."""
+
+    command: str
+    words: tuple[str, ...]
+    channel: str
+
+
 class Arguments(NamedTuple):
     """What a command line asks for.
 
-    `action` is "serve", "version", "help", "list-commands" or "dump-conf"; `config_path` is None
-    when no -c was given; `settings` are the keys of [general] that the options set.
+    `action` is "serve", "version", "help", "list-commands", "dump-conf" or "explain-policy";
+    `config_path` is None when no -c was given; `settings` are the keys of [general] that the
+    options set; `question` is what to explain.
     """
 
     action: str
     config_path: str | None
     settings: Layer
     warnings: tuple[str, ...]
+    question: Optional[Question] = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -121,20 +140,29 @@ def parse(argv: Sequence[str]) -> Arguments:
     config_path: str | None = None
     settings: Layer = {}
     warnings: list[str] = []
-    for option, value in scan(argv):
+    command, channel, words = "", "main", []
+    for option, value in _read(argv):
+        if option is None:
+            words.append(value or "")
+            continue
         if option.long in ("version", "help"):
             return Arguments(option.long, None, {}, ())
         if option.long == "dump-conf":
             action = "dump-conf"
         elif option.long == "config":
             config_path = value
+        elif option.long == "explain-policy":
+            action, command = option.long, value or ""
+        elif option.long == "on-channel":
+            channel = value or ""
         elif option.short in ("a", "b") and value in ("help", "?"):
             action = "list-commands"
         elif option.key:
             settings = overlay(settings, _setting(option, value))
         if option.long == "blacklist":
             warnings.append("the option '--blacklist' is deprecated, use '--block-rpcs' instead")
-    return Arguments(action, config_path, settings, tuple(warnings))
+    question = Question(command, tuple(words), channel) if action == "explain-policy" else None
+    return Arguments(action, config_path, settings, tuple(warnings), question)
 
 
 def scan(argv: Sequence[str]) -> Iterator[tuple[Option, str | None]]:
@@ -142,14 +170,23 @@ def scan(argv: Sequence[str]) -> Iterator[tuple[Option, str | None]]:
 
     The argument is None for an option that takes none. Operands are left out. Raises OptionError.
     """
+    for option, value in _read(argv):
+        if option is not None:
+            yield option, value
+
+
+def _read(argv: Sequence[str]) -> Iterator[tuple[Option | None, str | None]]:
+    """As `scan`, with the operands, for which the option is None."""
     words = iter(argv)
     for word in words:
         if word == "--":
-            return
-        if word.startswith("--"):
+            yield from ((None, operand) for operand in words)
+        elif word.startswith("--"):
             yield _scan_long(word[2:], words)
         elif word.startswith("-") and word != "-":
             yield from _scan_short(word[1:], words)
+        else:
+            yield None, word
 
 
 def format_help() -> str:
@@ -199,7 +236,7 @@ def _find_long(name: str, word: str) -> Option:
             return option
     if not candidates:
         raise OptionError(f"unrecognized option '--{word}'")
-    if len({option.short for option in candidates}) > 1:
+    if len({option.short or option.long for option in candidates}) > 1:
         possibilities = " ".join(f"'--{option.long}'" for option in candidates)
         raise OptionError(f"option '--{word}' is ambiguous; possibilities: {possibilities}")
     return candidates[0]
@@ -229,6 +266,9 @@ def _help_lines(option: Option) -> list[str]:
     argument = option.metavar and f"={option.metavar}"
     if option.default is not None:
         argument = f"[{argument}]"
-    heading = f"  -{option.short}, --{option.long}{argument}"
-    first, *others = wrap(option.help, _HELP_WIDTH - _HELP_INDENT, break_on_hyphens=False)
-    return [f"{heading:<{_HELP_INDENT}}{first}", *(" " * _HELP_INDENT + line for line in others)]
+    short = f"-{option.short}, " if option.short else " " * len("-x, ")
+    heading = f"  {short}--{option.long}{argument}"
+    lines = wrap(option.help, _HELP_WIDTH - _HELP_INDENT, break_on_hyphens=False)
+    first = "" if len(heading) >= _HELP_INDENT else lines.pop(0)
+    heading = f"{heading:<{_HELP_INDENT}}{first}".rstrip()
+    return [heading, *(" " * _HELP_INDENT + line for line in lines)]

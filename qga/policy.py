@@ -1,39 +1,287 @@
 """What this guest's administrator lets the host do.
 
-Allow first, block on top, and the frozen list above all. Clients skip a refused command only
-because of the class of the error, so a command that is off as a whole is CommandNotFound.
+Allow first, block on top, then the profile, and the frozen list above all. Clients skip a refused
+command only because of the class of the error, so a command that is off as a whole is
+CommandNotFound. What depends on arguments is asked by the handlers, for what they are about to
+open or to start may be looked at on a worker only; they have no other door to it:
+
+    caller.policy.open_file(path, flags)     a descriptor
+    caller.policy.program(path, arg, env)    how to start a program
+    caller.policy.check_account(username)    before an account is changed
+
+Each raises Refused. Without rules they cost next to nothing, and so does `check`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from qga.errors import CommandNotFound
-from qga.registry import Command
+from qga import opening
+from qga.config import ChannelConfig, Origin
+from qga.errors import CommandDisabled, CommandNotFound, Refused
+from qga.payload import c_string
+from qga.values import PROFILES
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from qga.registry import Command
+    from qga.spawn import Launch
+
+    class Named(Protocol):
+        """What there is to know of a command."""
+
+        @property
+        def name(self) -> str: ...
+
+        @property
+        def access(self) -> str: ...
+
+
+_LEVEL_TO_WRITE = PROFILES.index("file-write")
+_NO_RULES = ChannelConfig("main", "", "")
+
+
+class Verdict(NamedTuple):
+    """Whether something is allowed, why, and the line that decides; "" where no rule does."""
+
+    allowed: bool
+    reason: str
+    rule: str
+
+
+class Setting:
+    """A key of the configuration, with the names that messages have for it."""
+
+    def __init__(self, key: str, origin: Origin | None) -> None:
+        section, _, self.key = key.rpartition(".")
+        self.section = origin.section if origin else section or "general"
+        self._origin = origin
+
+    @property
+    def name(self) -> str:
+        return f"[{self.section}] {self.key}" + (f" of {self._origin.path}" if self._origin else "")
+
+    def line(self, value: str, index: int | None = None) -> str:
+        """The line with that value; `index` counts those of a list, None is for all of it."""
+        text = f"{self.key}={value}"
+        if self._origin is not None and (index or 0) < len(self._origin.lines):
+            lines = self._origin.lines if index is None else self._origin.lines[index:][:1]
+            numbers = ", ".join(map(str, dict.fromkeys(lines)))
+            return f"{self._origin.path}, line {numbers}: {text}"
+        if self.key.endswith("-rpcs"):
+            return f"the command line: {text}"
+        return f"by default: {text}"
+
+
+class Rules:
+    """The patterns of one key; without any everything is allowed."""
+
+    def __init__(self, setting: Setting, texts: tuple[str, ...], compile: Callable[[str], Any]):
+        self._setting = setting
+        self._texts = texts
+        self.patterns = [compile(text) for text in texts]
+
+    def judge(self, subject: str, matches: Iterable[bool]) -> Verdict:
+        """`matches` says of each pattern whether it allows the subject."""
+        for index, (text, match) in enumerate(zip(self._texts, matches)):
+            if match:
+                rule = self._setting.line(text, index)
+                return Verdict(True, f"{subject} is in {self._setting.name}", rule)
+        rule = self._setting.line(";".join(self._texts))
+        return Verdict(False, f"{subject} is not in {self._setting.name}", rule)
 
 
 class Policy:
-    """The rules of one channel.
+    """The rules of one channel."""
 
-    allow: names of the commands that are allowed; none means all.
-    block: names of the commands that are not, whatever `allow` says.
-    """
-
-    def __init__(self, allow: Iterable[str] = (), block: Iterable[str] = ()) -> None:
-        self._allow = frozenset(allow)
-        self._block = frozenset(block)
+    def __init__(self, config: ChannelConfig = _NO_RULES) -> None:
+        self.limits = config
+        self._config = config
+        self._level = PROFILES.index(config.profile)
+        self._allow = frozenset(config.allow_rpcs)
+        self._block = frozenset(config.block_rpcs)
+        self._names_commands = bool(self._allow or self._block or config.profile != PROFILES[-1])
+        self._rules: dict[str, Rules] = {}
+        self._compile()
+        ruled = "files.read" in self._rules or "files.write" in self._rules
+        self._every_file = not ruled and self._level >= _LEVEL_TO_WRITE
 
     def allows(self, command: Command, frozen: bool) -> bool:
         """Whether the channel may call `command`; `frozen` while filesystems are frozen."""
         if frozen and not command.frozen:
             return False
-        if command.name in self._block:
-            return False
-        return not self._allow or command.name in self._allow
+        return not self._names_commands or self.judge_command(command).allowed
 
     def check(self, command: Command, frozen: bool) -> None:
         """Raise CommandNotFound where `allows` is false."""
-        if not self.allows(command, frozen):
-            raise CommandNotFound(
-                f"Command {command.name} has been disabled: the command is not allowed"
+        if frozen and not command.frozen:
+            raise CommandNotFound(_disabled(command))
+        if self._names_commands:
+            verdict = self.judge_command(command)
+            if not verdict.allowed:
+                raise CommandDisabled(_disabled(command), verdict.rule)
+
+    def judge_command(self, command: Named) -> Verdict:
+        """What the lists of commands and the profile say."""
+        name, config = command.name, self._config
+        if name in self._block:
+            return self._by_list(False, name, "block-rpcs", config.block_rpcs)
+        if self._allow and name not in self._allow:
+            rule = self._setting("allow-rpcs").line(",".join(config.allow_rpcs))
+            return Verdict(False, f"{name} is not in {self._setting('allow-rpcs').name}", rule)
+        if not self._includes(command.access):
+            return self._by_profile(False, f"{name} needs profile={command.access}")
+        if self._allow:
+            return self._by_list(True, name, "allow-rpcs", config.allow_rpcs)
+        return self._by_profile(True, f"{name} needs no more than profile={command.access}")
+
+    def loopholes(self, commands: Iterable[Named]) -> Iterator[str]:
+        """Sentences on rules that other commands of this channel get round."""
+        if not self._rules:
+            return
+        usable = {command.name for command in commands if self.judge_command(command).allowed}
+        sections = list(dict.fromkeys(f"[{key.partition('.')[0]}]" for key in self._rules))
+        if "guest-exec" in usable and "[exec]" not in sections:
+            yield f"{', '.join(sections)}: guest-exec may run any program; set [exec] allow"
+        writes = "guest-file-open" in usable and self._level >= _LEVEL_TO_WRITE
+        if writes and "[files]" not in sections:
+            yield f"{', '.join(sections)}: any file may be written; set [files] write"
+
+    def open_file(self, path: str, flags: int) -> int:
+        """Open as open(2) does, where that is allowed; modes that create do so exclusively.
+
+        flags: without O_CREAT, which O_TRUNC and O_APPEND imply. The real path is checked before
+        anything is opened, made or truncated. Raises Refused, or OSError.
+        """
+        follow = self._config.files_follow_symlinks
+        if self._every_file:
+            return opening.open_file(path, flags, follow)
+        try:
+            return opening.open_file(
+                path, flags, follow, lambda real: _require(self.judge_path(path, real, flags))
             )
+        except OSError:
+            # Nothing is told of what is refused, not even whether it is there.
+            _require(self.judge_path(path, _as_far_as_it_goes(path), flags))
+            raise
+
+    def judge_file(self, path: str, flags: int) -> Verdict:
+        """As `open_file`, and nothing is opened. Raises OSError."""
+        raw = c_string(path)
+        if not self._config.files_follow_symlinks and flags & os.O_ACCMODE:
+            flags |= os.O_NOFOLLOW
+        try:
+            place = opening.find(raw, flags)
+        except OSError:
+            verdict = self.judge_path(path, _as_far_as_it_goes(path), flags)
+            if verdict.allowed:
+                raise
+            return verdict
+        os.close(place.fd)
+        return self.judge_path(path, place.path, flags)
+
+    def judge_path(self, path: str, real: str, flags: int) -> Verdict:
+        """What the rules say of a path that is really `real`."""
+        access = flags & os.O_ACCMODE
+        if access != os.O_RDONLY and self._level < _LEVEL_TO_WRITE:
+            return self._by_profile(False, "to open a file for writing needs profile=file-write")
+        subject = f"'{path}'" if path == real else f"'{path}', which is '{real}',"
+        verdict = Verdict(True, f"{subject} may be opened", "")
+        for key, unused in (("files.read", os.O_WRONLY), ("files.write", os.O_RDONLY)):
+            rules = self._rules.get(key)
+            if rules is not None and access != unused and verdict.allowed:
+                matches = (bool(pattern.fullmatch(real)) for pattern in rules.patterns)
+                verdict = rules.judge(subject, matches)
+        return verdict
+
+    def program(self, path: str, arg: Sequence[str], env: list[str] | None) -> Launch:
+        """How to start a program, where that is allowed. Raises Refused, or OSError.
+
+        path, arg, env: as of guest-exec.
+        """
+        from qga import launch
+
+        rules = self._rules.get("exec.allow")
+        settings = launch.settings(self._config)
+        if rules is None:
+            return settings._replace(name=path)
+        found, verdict = launch.judge(rules, settings, path, arg, env)
+        _require(verdict)
+        return found
+
+    def judge_program(self, path: str, arg: Sequence[str], env: list[str] | None) -> Verdict:
+        """As `program`, and nothing is started. Raises OSError."""
+        from qga import launch
+
+        rules = self._rules.get("exec.allow")
+        if rules is None:
+            return Verdict(True, f"'{path}' may be started", "")
+        return launch.judge(rules, launch.settings(self._config), path, arg, env)[1]
+
+    def check_account(self, username: str) -> None:
+        """Raise Refused when the account may not be changed."""
+        if "accounts.allow" in self._rules:
+            _require(self.judge_account(username))
+
+    def judge_account(self, username: str) -> Verdict:
+        rules = self._rules.get("accounts.allow")
+        if rules is None:
+            return Verdict(True, f"the account '{username}' may be changed", "")
+        matches = (bool(pattern.fullmatch(username)) for pattern in rules.patterns)
+        return rules.judge(f"the account '{username}'", matches)
+
+    def _compile(self) -> None:
+        """Only where there are rules: the module of patterns is not needed otherwise."""
+        config = self._config
+        texts = {
+            "exec.allow": config.exec_allow,
+            "files.read": config.files_read,
+            "files.write": config.files_write,
+            "accounts.allow": config.accounts_allow,
+        }
+        if all(each is None for each in texts.values()):
+            return
+        from qga import patterns
+
+        compilers: dict[str, Callable[[str], Any]] = {
+            "exec.allow": patterns.compile_program,
+            "files.read": patterns.compile_path,
+            "files.write": patterns.compile_path,
+            "accounts.allow": patterns.compile_name,
+        }
+        for key, each in texts.items():
+            if each is not None:
+                self._rules[key] = Rules(self._setting(key), each, compilers[key])
+
+    def _includes(self, access: str) -> bool:
+        return PROFILES.index(access) <= self._level
+
+    def _setting(self, key: str) -> Setting:
+        return Setting(key, self._config.origins.get(key))
+
+    def _by_profile(self, allowed: bool, reason: str) -> Verdict:
+        setting = self._setting("profile")
+        profile = self._config.profile
+        return Verdict(allowed, f"{reason}; {setting.name} is {profile}", setting.line(profile))
+
+    def _by_list(self, allowed: bool, name: str, key: str, names: tuple[str, ...]) -> Verdict:
+        setting = self._setting(key)
+        rule = setting.line(name, names.index(name))
+        return Verdict(allowed, f"{name} is in {setting.name}", rule)
+
+
+def _disabled(command: Command) -> str:
+    return f"Command {command.name} has been disabled: the command is not allowed"
+
+
+def _require(verdict: Verdict) -> None:
+    if not verdict.allowed:
+        raise Refused(verdict.reason, verdict.rule)
+
+
+def _as_far_as_it_goes(path: str) -> str:
+    """Where a path that cannot be opened seems to lead to."""
+    return os.path.realpath(os.fsdecode(c_string(path)))

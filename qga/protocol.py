@@ -25,12 +25,10 @@ from qga.errors import QgaError
 from qga.jsontext import MAX_DEPTH
 from qga.output import Part
 from qga.payload import Payload
+from qga.values import MAX_MESSAGE as MAX_MESSAGE
 
 MAX_TOKENS = 2 * 1024 * 1024
 """Tokens in one message (QEMU's limit)."""
-
-MAX_MESSAGE = 64 * 1024 * 1024 - 1
-"""Bytes of all tokens of one message, white space not counted (QEMU's limit)."""
 
 DELIMITER = b"\xff"
 """What guest-sync-delimited puts before its reply."""
@@ -68,10 +66,14 @@ _spaces = re.compile(r"[ \t\r\n]*").match
 
 
 class Decoder:
-    """Turns a connection's bytes into events."""
+    """Turns a connection's bytes into events.
 
-    def __init__(self) -> None:
-        self._lexer = lexer.Lexer()
+    max_message: bytes of all tokens of one message.
+    """
+
+    def __init__(self, max_message: int | None = None) -> None:
+        self._max_message = MAX_MESSAGE if max_message is None else max_message
+        self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._between = True  # the next byte begins a message or is white space
         self._start_message()
 
@@ -81,7 +83,7 @@ class Decoder:
         if self._between:
             if len(data) <= _MAX_KNOWN and data in _known:
                 return _known[data]
-            if data.endswith((b"}", b"\n")):
+            if data.endswith((b"}", b"\n")) and len(data) <= self._max_message:
                 end = _read_whole_requests(data, events)
                 if end == len(data):
                     _remember(data, events)
@@ -134,7 +136,7 @@ class Decoder:
             self._brackets -= 1
         self._tokens += 1
         self._size += length
-        if self._size > MAX_MESSAGE:
+        if self._size > self._max_message:
             return _limit_exceeded("token size")
         if self._tokens > MAX_TOKENS:
             return _limit_exceeded("token count")

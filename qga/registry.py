@@ -17,12 +17,17 @@ from qga.errors import PluginError
 
 if TYPE_CHECKING:
     from qga.agent import Agent
-    from qga.policy import Policy
+    from qga.policy import Policy, Verdict
 
 Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
 """The least privilege a host needs for a command, in Proxmox VE's words."""
 
-_INJECTED = frozenset({"caller"})
+Judge = Callable[["Policy", dict[str, Any]], "Verdict"]
+"""What a policy says to the arguments of a command, which have the names of the handler's."""
+
+INJECTED = frozenset({"caller"})
+"""Parameters of handlers that are no arguments of requests."""
+
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 
@@ -39,6 +44,7 @@ class Traits(NamedTuple):
     available: Optional[Callable[[], bool]]
     changes: bool
     secret: tuple[str, ...]
+    verdict: Optional[Judge]
 
 
 class Caller(NamedTuple):
@@ -64,6 +70,7 @@ def command(
     available: Callable[[], bool] | None = None,
     changes: bool | None = None,
     secret: tuple[str, ...] = (),
+    verdict: Judge | None = None,
 ) -> Callable[[_Handler], _Handler]:
     """Make a method of a CommandGroup a command.
 
@@ -82,6 +89,8 @@ def command(
         unless `access` is audit or file-read.
     secret: names of arguments that are never logged; with a `=` behind the name it is a list of
         `NAME=value`, whose names are.
+    verdict: what the policy will say to given arguments, for --explain-policy; of a command
+        whose handler asks `caller.policy`.
     """
     if access not in get_args(Access):
         words = ", ".join(get_args(Access))
@@ -99,6 +108,7 @@ def command(
         available,
         changes,
         secret,
+        verdict,
     )
 
     def mark(handler: _Handler) -> _Handler:
@@ -161,7 +171,7 @@ class Command:
     @cached_property
     def signature(self) -> schema.Signature:
         """Arguments and result, read off the handler at first use."""
-        return schema.signature(function_of(self.handler), _INJECTED)
+        return schema.signature(function_of(self.handler), INJECTED)
 
     @cached_property
     def carries_number(self) -> bool:

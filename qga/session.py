@@ -25,7 +25,7 @@ from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from qga.audit import Entry
-from qga.errors import CommandNotFound, QgaError
+from qga.errors import CommandNotFound, QgaError, Refused
 from qga.output import Output
 from qga.protocol import (
     DELIMITER,
@@ -113,7 +113,7 @@ class Session:
         self._on_end = on_end
         self._short_read_empties = short_read_empties
         self._outlives_peer = outlives_peer
-        self._decoder = Decoder()
+        self._decoder = Decoder(caller.policy.limits.limits_message)
         self._requests: deque[Event] = deque()
         self._overtaking = 0  # requests in the queue that overtake
         self._unanswered = 0  # bytes read since the queue was empty
@@ -279,16 +279,28 @@ class Session:
         entry = None
         if self._audit.changes if command.changes else self._audit.reads:
             entry = Entry(self.caller, command, given)
-        failure = None
         try:
             if command.blocking:
                 self._run(command, arguments, request_id, entry)
                 return
             self._reply(command, command.handler(**arguments), request_id)
         except BaseException as error:  # also what a plugin should not raise
-            failure = self._refuse(name, error, request_id)
-        if entry is not None:
-            self._audit.ended(entry, failure)
+            self._tell_end(command, entry, error, self._refuse(name, error, request_id))
+        else:
+            self._tell_end(command, entry)
+
+    def _tell_end(
+        self,
+        command: Command,
+        entry: Entry | None,
+        error: BaseException | None = None,
+        answer: QgaError | None = None,
+    ) -> None:
+        """Tell the log; `answer` is what the client was told of the error."""
+        if isinstance(error, Refused):
+            self._audit.refused(self.caller, command.name, command, error)
+        elif entry is not None:
+            self._audit.ended(entry, answer or error)
 
     def _reply(self, command: Command, result: Any, id: Any) -> None:
         if command.success_response:
@@ -299,6 +311,8 @@ class Session:
         """Answer with an error, and return what it is to the client."""
         if not isinstance(error, QgaError):
             error = self._agent.report_fault(name, error)
+        elif isinstance(error, Refused):
+            error = QgaError(f"Command {name} has been refused: {error.desc}")
         self._output.append([encode_error(error, id)])
         return error
 
@@ -322,8 +336,7 @@ class Session:
     def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
         if running is not self._running:
             self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
-            if running.entry is not None:
-                self._audit.ended(running.entry, error)
+            self._tell_end(running.command, running.entry, error)
             return
         self._running = None
         try:
@@ -331,10 +344,10 @@ class Session:
                 self._reply(running.command, result, running.id)
         except Exception as unwritable:
             error = unwritable
+        answer = None
         if error is not None:
-            error = self._refuse(running.command.name, error, running.id)
-        if running.entry is not None:
-            self._audit.ended(running.entry, error)
+            answer = self._refuse(running.command.name, error, running.id)
+        self._tell_end(running.command, running.entry, error, answer)
         self._proceed()
 
     def _limit_time(self, seconds: float) -> None:

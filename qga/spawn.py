@@ -14,8 +14,12 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from qga.payload import c_string
+
+if TYPE_CHECKING:
+    from pwd import struct_passwd
 
 _DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -27,7 +31,30 @@ _OF_THE_SERVICE = frozenset(
 )  # what a service manager tells the agent and nobody else
 
 
-def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, int]) -> int:
+class Launch(NamedTuple):
+    """How a program is started, beyond what was asked for.
+
+    name: what it is called by; "" for the name that was asked for.
+    executable: the path of its file, where that is known already.
+    account: who it runs as; None for the agent's own user.
+    clean: whether it gets an environment of nothing but HOME, USER, LOGNAME and PATH.
+    """
+
+    name: str = ""
+    executable: Optional[str] = None
+    account: Optional[struct_passwd] = None
+    clean: bool = False
+
+
+PLAIN = Launch()
+
+
+def spawn(
+    argv: list[str],
+    environment: list[str] | None,
+    streams: Mapping[int, int],
+    launch: Launch = PLAIN,
+) -> int:
     """Start a program and return its process id; OSError when it cannot be started.
 
     argv: its name or path, and its arguments. A name without `/` is searched for in the PATH
@@ -36,12 +63,12 @@ def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, 
     environment: `NAME=value` each; None for the agent's own.
     streams: our descriptor for its 0, 1 or 2; /dev/null where there is none.
     """
-    variables = own_environment() if environment is None else Entries(environment)
-    arguments = [c_string(argument) for argument in argv]
+    variables = variables_of(environment, launch)
+    arguments = [c_string(argument) for argument in (launch.name or argv[0], *argv[1:])]
     failure = FileNotFoundError(ENOENT, os.strerror(ENOENT))
-    for path in _candidates(arguments[0], variables):
+    for path in candidates(launch.executable or argv[0], variables):
         try:
-            return _start_file(path, arguments, variables, streams)
+            return _start_file(path, arguments, variables, streams, launch.account)
         except OSError as error:
             if b"/" in arguments[0] or error.errno not in (ENOENT, ENOTDIR, EACCES):
                 raise
@@ -50,25 +77,30 @@ def spawn(argv: list[str], environment: list[str] | None, streams: Mapping[int, 
     raise failure
 
 
-def _candidates(name: bytes, variables: Mapping[bytes, bytes]) -> Iterator[bytes]:
+def candidates(name: str, variables: Mapping[bytes, bytes]) -> Iterator[bytes]:
     """The files that a name may stand for."""
-    if b"/" in name:
-        yield name
-    elif name:
+    raw = c_string(name)
+    if b"/" in raw:
+        yield raw
+    elif raw:
         for folder in variables.get(b"PATH", _DEFAULT_PATH).split(b":"):
-            yield os.path.join(folder, name)
+            yield os.path.join(folder, raw)
 
 
 def _start_file(
-    path: bytes, argv: list[bytes], variables: Mapping[bytes, bytes], streams: Mapping[int, int]
+    path: bytes,
+    argv: list[bytes],
+    variables: Mapping[bytes, bytes],
+    streams: Mapping[int, int],
+    account: struct_passwd | None,
 ) -> int:
     _read_beforehand(path)
     try:
-        return _start(path, argv, variables, streams)
+        return _start(path, argv, variables, streams, account)
     except OSError as error:
         if error.errno != ENOEXEC:
             raise
-    return _start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], variables, streams)
+    return _start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], variables, streams, account)
 
 
 def _read_beforehand(path: bytes) -> None:
@@ -83,6 +115,16 @@ def _read_beforehand(path: bytes) -> None:
         os.read(fd, _FIRST_PAGE)
     finally:
         os.close(fd)
+
+
+def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes, bytes]:
+    """The environment of a program, which has asked for `environment`."""
+    account = _variables_of(launch.account) if launch.account else {}
+    if launch.clean:
+        return {b"PATH": _DEFAULT_PATH, **(account or _account())}
+    if environment is None:
+        return {**own_environment(), **account}
+    return Entries(environment)
 
 
 def own_environment() -> Mapping[bytes, bytes]:
@@ -103,9 +145,12 @@ def _account() -> dict[bytes, bytes]:
     from pwd import getpwuid
 
     try:
-        account = getpwuid(os.geteuid())
+        return _variables_of(getpwuid(os.geteuid()))
     except KeyError:  # the user has no entry, or it cannot be read now
         return {}
+
+
+def _variables_of(account: struct_passwd) -> dict[bytes, bytes]:
     name = os.fsencode(account.pw_name)
     return {b"HOME": os.fsencode(account.pw_dir), b"USER": name, b"LOGNAME": name}
 
@@ -134,7 +179,11 @@ class Entries(Mapping[bytes, bytes]):
 
 
 def _start(
-    path: bytes, argv: list[bytes], variables: Mapping[bytes, bytes], streams: Mapping[int, int]
+    path: bytes,
+    argv: list[bytes],
+    variables: Mapping[bytes, bytes],
+    streams: Mapping[int, int],
+    account: struct_passwd | None,
 ) -> int:
     import subprocess
 
@@ -147,6 +196,7 @@ def _start(
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,
+        **_identity(account),
     )
     child.returncode = 0  # it is not Popen's to wait for
     _unprotect(child.pid)
@@ -164,3 +214,11 @@ def _unprotect(pid: int) -> None:
             score.write("0")
     except OSError:  # no /proc, or the child has ended
         pass
+
+
+def _identity(account: struct_passwd | None) -> dict[str, Any]:
+    """Popen's arguments to become that user, unless we are."""
+    if account is None or account.pw_uid == os.geteuid():
+        return {}
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}

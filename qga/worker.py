@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable
 
 from qga.errors import QgaError
+from qga.values import MAX_THREADS
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
     from qga.loop import Loop
 
-MAX_THREADS = 64
 RESERVE = 8
-"""Threads beyond them for what is urgent, such as a thaw: others that hang must not stop it."""
+"""Threads beyond the others for what is urgent, such as a thaw, which nothing may stop."""
 
 _M_ARENA_MAX = -8  # <malloc.h>
 
@@ -28,8 +28,11 @@ Done = Callable[[Any, "BaseException | None"], None]
 
 
 class Worker:
-    def __init__(self, loop: Loop) -> None:
+    """max_threads: how many commands may be under way at once."""
+
+    def __init__(self, loop: Loop, max_threads: int = MAX_THREADS) -> None:
         self._loop = loop
+        self._max_threads = max_threads
         self._idle: list[SimpleQueue[tuple[Job, Done]]] = []
         self._threads = 0
 
@@ -45,7 +48,7 @@ class Worker:
         from queue import SimpleQueue
         from threading import Thread
 
-        if self._threads >= MAX_THREADS + RESERVE * urgent:
+        if self._threads >= self._max_threads + RESERVE * urgent:
             raise QgaError(
                 f"{self._threads} commands are still running; try again when one of them is done"
             )

@@ -40,6 +40,8 @@ KEY_HELP = {
     "statedir": "folder for what outlives a restart",
     "block-rpcs": "commands to refuse, with commas between them",
     "allow-rpcs": "commands to allow, all others refused; block-rpcs takes away from these",
+    "profile": "what the host is trusted with: audit, filesystem, file-read, file-write or "
+    "unrestricted; each includes those before it",
     "allow-cids": "vsock addresses that may connect to a vsock-listen channel; 2 is the host",
     "max-clients": "how many clients a listening channel serves at once",
     "baud": "speed of a serial line",
@@ -48,7 +50,34 @@ KEY_HELP = {
 }
 """What the keys do; one that is not here is told by its option's help."""
 
+RULE_HELP = {
+    "exec.allow": "patterns of the programs that may be run and, behind each, of their arguments, "
+    "with semicolons between them",
+    "exec.user": "the user that programs run as, instead of the agent's own",
+    "exec.environment": "keep or drop the environment that a request gives; dropped by default "
+    "wherever allow is given",
+    "files.read": "patterns of the real paths that may be read, with semicolons between them",
+    "files.write": "patterns of the real paths that may be written, likewise",
+    "files.follow-symlinks": "whether writing follows a symbolic link in the last place of a path",
+    "accounts.allow": "patterns of the users whose password or ssh keys may be changed",
+    "limits.handles": "files open at once",
+    "limits.children": "programs that run at once",
+    "limits.captured": "bytes of output of programs kept in all, also as 64K, 16M or 1G",
+    "limits.stdin": "bytes of input that programs have not read yet",
+    "limits.message": "bytes of a request",
+    "limits.threads": "commands under way at once, in the whole agent",
+}
+"""What the keys of the sections of rules do."""
+
 EXAMPLES = {
+    "exec.allow": "/usr/bin/systemctl restart nginx.service; /usr/bin/df ...",
+    "exec.user": "nobody",
+    "exec.environment": "drop",
+    "files.read": "/etc/*.conf; /var/log/",
+    "files.write": "/srv/upload/**",
+    "accounts.allow": "web-*",
+    "limits.handles": "64",
+    "limits.children": "8",
     "logfile": "/var/log/qemu-ga.log",
     "pidfile": config.DEFAULT_PIDFILE,
     "fsfreeze-hook": config.DEFAULT_FSFREEZE_HOOK,
@@ -135,11 +164,26 @@ def general_keys() -> list[Key]:
     ]
 
 
+def rule_keys() -> dict[str, list[Key]]:
+    """The keys of each section of rules."""
+    return {
+        section: [_rule_key(section, name) for name in keys]
+        for section, keys in config.RULE_KEYS.items()
+    }
+
+
+def _rule_key(section: str, name: str) -> Key:
+    key = f"{section}.{name}"
+    default = getattr(config.Config(), key.replace(".", "_").replace("-", "_"))
+    text = None if default is None else str(default).lower()
+    return Key(name, RULE_HELP[key], text, EXAMPLES.get(key, ""))
+
+
 def qemu_ga() -> Program:
     """The agent's command line."""
     found = [
         Option(
-            (f"-{option.short}", f"--{option.long}"),
+            (*([f"-{option.short}"] if option.short else []), f"--{option.long}"),
             option.metavar,
             KINDS_BY_METAVAR.get(option.metavar, "any") if option.metavar else "",
             option.help,

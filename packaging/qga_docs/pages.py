@@ -105,9 +105,7 @@ def _qemu_ga_conf(date: str) -> Iterator[str]:
         "from file and options, as a file."
     )
     yield roff.heading("Keys of [general]")
-    for key in interface.general_keys():
-        default = f"Default: {key.default or 'empty'}." if key.default is not None else "Not set."
-        yield roff.item(roff.bold(key.name), f"{_sentence(key.help)} {default}")
+    yield from map(_key, interface.general_keys())
     yield roff.heading("Further channels")
     yield roff.paragraph(
         "A section [channel NAME] adds a channel, served beside the first. Of these keys, method "
@@ -115,6 +113,15 @@ def _qemu_ga_conf(date: str) -> Iterator[str]:
     )
     for name in config.CHANNEL_KEYS:
         yield f".TP\n{roff.bold(name)}"
+    yield roff.heading("Rules")
+    yield roff.paragraph(
+        "Without rules everything is allowed that the profile and the lists of commands allow. A "
+        "section [files NAME] holds for the channel NAME; what it leaves out is that of [files]. "
+        "So it is with the others. A key in them that the agent does not know stops it."
+    )
+    for section, keys in interface.rule_keys().items():
+        yield roff.subheading(f"Keys of [{section}]")
+        yield from map(_key, keys)
     yield roff.heading("Example")
     yield roff.literal(
         "[general]\nblock-rpcs=guest-exec\n\n[channel monitoring]\nmethod=virtio-serial\n"
@@ -153,6 +160,11 @@ def _option(option: Option) -> str:
         value = f"={roff.italic(option.metavar)}"
         tag += f"[{value}]" if option.optional_value else value
     return roff.item(tag, _sentence(option.help))
+
+
+def _key(key: interface.Key) -> str:
+    default = f"Default: {key.default or 'empty'}." if key.default is not None else "Not set."
+    return roff.item(roff.bold(key.name), f"{_sentence(key.help)} {default}")
 
 
 def _sentence(text: str) -> str:

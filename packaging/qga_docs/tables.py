@@ -48,10 +48,16 @@ def configuration() -> str:
         "[general]",
     ]
     for key in interface.general_keys():
-        value = key.example if key.default is None else key.default
-        remark = " (not set)" if key.default is None else ""
-        lines += ["", *wrap(f"{key.help}{remark}", 98, initial_indent="# ", subsequent_indent="# ")]
-        lines.append(f"#{key.name}={value}")
+        lines += _commented(key)
+    lines += [
+        "",
+        "# Rules for what the host may do: see qemu-ga.conf(5). Without them all is allowed. Those",
+        "# of one channel stand in sections such as [files monitoring].",
+    ]
+    for section, keys in interface.rule_keys().items():
+        lines += ["", f"#[{section}]"]
+        for key in keys:
+            lines += _commented(key)
     lines += [
         "",
         "# A further channel; what it leaves out of the lists of commands is taken from above.",
@@ -59,6 +65,13 @@ def configuration() -> str:
         f"#path={config.DEFAULT_PATHS['virtio-serial'].replace('org.qemu.guest_agent.0', 'NAME')}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _commented(key: interface.Key) -> list[str]:
+    value = key.example if key.default is None else key.default
+    remark = " (not set)" if key.default is None else ""
+    text = wrap(f"{key.help}{remark}", 98, initial_indent="# ", subsequent_indent="# ")
+    return ["", *text, f"#{key.name}={value}"]
 
 
 def _yes(value: bool) -> str:

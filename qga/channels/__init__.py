@@ -42,7 +42,7 @@ def make_channels(agent: Agent, config: Config) -> list[Channel]:
 
 def _make_channel(agent: Agent, config: ChannelConfig) -> Channel:
     module, name = _MODULES[config.method]
-    policy = Policy(config.allow_rpcs, config.block_rpcs)
+    policy = Policy(config)
     channel: Channel = getattr(import_module(module), name)(
         agent, config, Caller(config.name, policy)
     )

@@ -67,6 +67,7 @@ OPEN = [
     script("open a new file", opened("w", "new"), write("bmV3"), CLOSE, Look("new")),
     script("open a folder", opened("r", "folder"), read(), CLOSE),
     script("open through a link", opened("r", "link"), read(), CLOSE),
+    *(script(f"open a link in mode {mode}", opened(mode, "link")) for mode in ("w", "r+", "a")),
     script("open a fifo", opened("r", "fifo"), read("5"), CLOSE),
     script(
         "open a fifo for both",

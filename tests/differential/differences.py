@@ -65,6 +65,14 @@ def printed(text: str) -> bytes:
     )
 
 
+def not_followed(name: str, mode: str, target: str) -> bytes:
+    return error(
+        f"failed to open file '@scratch/{name}' (mode: '{mode}'): Too many levels of symbolic "
+        f"links: it is a symbolic link to '{target}', and writing follows none unless the agent's "
+        "configuration has follow-symlinks=true in [files]"
+    )
+
+
 USER = pwd.getpwuid(os.getuid())
 STARTED = result('{"pid": "@pid"}')
 
@@ -169,15 +177,20 @@ DIFFERENCES = [
     ),
     Difference(
         ['guest-file-open: "path":"@scratch/dangling","mode":"w"'],
-        "A link is not followed to make a file; the error says that the link is what is there.",
+        "Writing follows no link: who may make one must not choose what the agent writes to.",
         {
             error(
                 "failed to open file '@scratch/dangling' (mode: 'w'): No such file or directory"
-            ): error(
-                "failed to open file '@scratch/dangling' (mode: 'w'): No such file or directory: "
-                "it is a symbolic link to a missing file"
-            )
+            ): not_followed("dangling", "w", "nowhere")
         },
+    ),
+    *(
+        Difference(
+            [f"open a link in mode {mode}"],
+            "As above; follow-symlinks=true in [files] has the original's behaviour.",
+            [not_followed("link", mode, "text")],
+        )
+        for mode in ("w", "r+", "a")
     ),
     Difference(
         ["write to a full disk"],

@@ -232,6 +232,7 @@ def start(
     place = path or folder / "socket"
     settings, errors = folder / "qemu-ga.conf", folder / "stderr"
     settings.write_text(config)
+    settings.chmod(0o644)
     argv = [*launcher, *COMMAND, "-m", method, "-p", str(place), "-t", str(folder)]
     argv += ["-c", str(settings), *options]
     with errors.open("ab") as stderr:

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from qga.config import ChannelConfig
 from qga.errors import QgaError
 from qga.loop import Loop
+from qga.policy import Policy
+from qga.registry import Caller
 from tests.integration.agent_process import AgentProcess, Client, listening, wait_for
 from tests.integration.guest_program import final_status, output, run, start_program
 
@@ -144,18 +147,20 @@ class Group:
 
     def __init__(self) -> None:
         self.loop = Loop()
+        self.caller = Caller("main", Policy())
         agent = SimpleNamespace(loop=self.loop)
         self.commands = exec_commands.Exec(agent)
 
     def run(self, script: str) -> int:
         """Run a script to its end; its pid."""
-        pid: int = self.commands.guest_exec("sh", ["-c", script], capture_output=True)["pid"]
+        start = self.commands.guest_exec
+        pid: int = start("sh", ["-c", script], capture_output=True, caller=self.caller)["pid"]
         self.turn_until(lambda: self.has_ended(pid))
         return pid
 
     def has_ended(self, pid: int) -> bool:
-        child = self.commands._children.get(pid)
-        return child is not None and child.status is not None
+        job = self.commands._jobs.get(pid)
+        return job is not None and job.child.status is not None
 
     def turn_until(self, condition: Callable[[], bool]) -> None:
         def turn() -> bool:
@@ -167,7 +172,7 @@ class Group:
 
     def is_known(self, pid: int) -> bool:
         try:
-            status = self.commands.guest_exec_status(pid)
+            status = self.commands.guest_exec_status(pid, caller=self.caller)
         except QgaError as error:
             assert str(error) == f"PID {pid} does not exist"
             return False
@@ -191,9 +196,9 @@ def test_the_oldest_of_too_many_unfetched_statuses_is_forgotten(
 
 
 def test_the_oldest_of_too_much_unfetched_output_is_forgotten(
-    group: Group, monkeypatch: pytest.MonkeyPatch
+    group: Group,
 ) -> None:
-    monkeypatch.setattr(exec_commands, "MAX_FINISHED_BYTES", 1000)
+    group.caller = Caller("main", Policy(ChannelConfig("main", "", "", limits_captured=1000)))
     pids = [group.run("head -c 400 /dev/zero") for _ in range(4)]
     assert [group.is_known(pid) for pid in pids] == [False, False, True, True]
 
@@ -204,7 +209,8 @@ def test_children_that_still_run_are_not_forgotten(
     monkeypatch.setattr(exec_commands, "MAX_FINISHED", 1)
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    running = group.commands.guest_exec("sh", ["-c", f"read x <{gate}"])["pid"]
+    start = group.commands.guest_exec
+    running = start("sh", ["-c", f"read x <{gate}"], caller=group.caller)["pid"]
     for _ in range(3):
         group.run("true")
     gate.write_text("go on\n")

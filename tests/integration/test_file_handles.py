@@ -15,6 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from qga.errors import QgaError
+from qga.policy import Policy
+from qga.registry import Caller
 from tests.integration.agent_process import (
     AgentProcess,
     Client,
@@ -226,7 +228,8 @@ def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command:
     path.write_bytes(b"")
     agent = SimpleNamespace(state=SimpleNamespace(next_handle=itertools.count(1).__next__))
     group = import_module("qga.commands.files").Files(agent)
-    handle = group.guest_file_open(str(path), "r+")
+    caller = Caller("main", Policy())
+    handle = group.guest_file_open(str(path), "r+", caller=caller)
     file = group._files[handle]
 
     def close() -> None:
@@ -239,7 +242,7 @@ def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command:
         other = another.fileno()
         arguments = {"read": (4,), "write": ("eHh4",), "close": ()}[command]
         with pytest.raises(QgaError, match=f"^handle '{handle}' has not been found$"):
-            getattr(group, f"guest_file_{command}")(handle, *arguments)
+            getattr(group, f"guest_file_{command}")(handle, *arguments, caller=caller)
         os.close(file.fd)
         assert another.read() == b""
 

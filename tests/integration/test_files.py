@@ -91,25 +91,55 @@ def test_what_cannot_be_opened_is_named(client: Client, path: str, reason: str) 
     )
 
 
-def test_a_link_to_nowhere_is_not_followed_to_create(
-    client: Client, path: Path, tmp_path: Path
+@pytest.mark.parametrize("mode", ["w", "a", "r+", "w+", "a+"])
+@pytest.mark.parametrize("target", ["target", "missing"])
+def test_a_link_is_not_followed_for_writing(
+    client: Client, path: Path, tmp_path: Path, target: str, mode: str
 ) -> None:
-    path.symlink_to("missing")
-    for mode in ("w", "a"):
-        refusal = client.refusal("guest-file-open", path=str(path), mode=mode)
-        assert "No such file or directory" in refusal
-        assert "symbolic link to a missing file" in refusal
+    (tmp_path / "target").write_text("old content")
+    path.symlink_to(target)
+    assert client.refusal("guest-file-open", path=str(path), mode=mode) == (
+        f"failed to open file '{path}' (mode: '{mode}'): Too many levels of symbolic links: it is "
+        f"a symbolic link to '{target}', and writing follows none unless the agent's configuration "
+        "has follow-symlinks=true in [files]"
+    )
+    assert (tmp_path / "target").read_text() == "old content"
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_link_to_a_file_is_followed(client: Client, path: Path, tmp_path: Path) -> None:
+def test_a_link_is_followed_for_reading(client: Client, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("content")
+    path.symlink_to("target")
+    assert File(client, path).read() == (b"content", True)
+
+
+def test_a_folder_s_link_is_followed_also_for_writing(
+    client: Client, path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    path.symlink_to("folder")
+    File(client, path / "new", "w").write(b"x")
+    assert (tmp_path / "folder" / "new").read_text() == "x"
+
+
+def test_links_are_followed_for_writing_where_that_is_configured(
+    tmp_path: Path, path: Path
+) -> None:
     (tmp_path / "target").write_text("old content")
     path.symlink_to("target")
-    file = File(client, path, "w")
-    file.write(b"new")
-    file.close()
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to("missing")
+    config = "[files]\nfollow-symlinks=true\n"
+    with listening(tmp_path, config=config) as agent, agent.connect() as client:
+        File(client, path, "w").write(b"new")
+        for mode in ("w", "a"):
+            refusal = client.refusal("guest-file-open", path=str(dangling), mode=mode)
+            assert refusal.endswith(
+                "No such file or directory: it is a symbolic link to a missing file"
+            )
     assert (tmp_path / "target").read_text() == "new"
     assert path.is_symlink()
+    assert not (tmp_path / "missing").exists()
 
 
 @pytest.mark.parametrize(("umask", "expected"), [(0, 0o644), (0o022, 0o644), (0o077, 0o600)])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qga.loop import Loop
-from qga.worker import MAX_THREADS
+from qga.values import MAX_THREADS
 from tests.integration.agent_process import AgentProcess, Client, listening, request, wait_for
 from tests.integration.gates import Gate, with_gates
 

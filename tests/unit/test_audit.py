@@ -175,6 +175,7 @@ def test_what_the_log_does_not_keep_is_not_made(
 # By the interface: what leaves nothing behind that was not there before.
 READING = {
     "guest-exec-status",
+    "guest-file-close",
     "guest-file-flush",
     "guest-file-read",
     "guest-file-seek",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,18 +12,16 @@ from hypothesis import strategies as st
 from qga import configfile
 from qga.config import (
     DEFAULT_PATHS,
+    NO_ORIGINS,
     ChannelConfig,
     Config,
     Layer,
     build,
     dump,
     overlay,
-    parse_boolean,
-    parse_cids,
-    parse_names,
-    parse_positive,
 )
 from qga.errors import ConfigError
+from qga.values import MAX_MESSAGE, PROFILES, parse_boolean, parse_cids, parse_names, parse_positive
 
 
 def from_text(text: str, options: Layer | None = None) -> Config:
@@ -201,7 +200,27 @@ NO_OR_PATH = st.none() | PATHS
 CIDS = st.lists(st.integers(0, 2**32 - 1)).map(tuple)
 POSITIVE = st.integers(1, 10**9)
 SECONDS = st.integers(0, 10**9)
+NO_OR_POSITIVE = st.none() | POSITIVE
+PATTERNS = st.lists(st.sampled_from(["/etc/*.conf", "/var/log/", "/a b/**", "/[!'x]?"])).map(tuple)
+PROGRAMS = st.lists(st.sampled_from(["/bin/df", "/a* ...", "/b ';' \"*\" x", '/c ""'])).map(tuple)
+RULES = {
+    "profile": st.sampled_from(PROFILES),
+    "exec_allow": st.none() | PROGRAMS,
+    "exec_user": st.none() | st.sampled_from(["nobody", " x "]),
+    "exec_environment": st.sampled_from([None, "keep", "drop"]),
+    "files_read": st.none() | PATTERNS,
+    "files_write": st.none() | PATTERNS,
+    "files_follow_symlinks": st.booleans(),
+    "accounts_allow": st.none() | st.lists(st.sampled_from(["root", "web-*"])).map(tuple),
+    "limits_handles": NO_OR_POSITIVE,
+    "limits_children": NO_OR_POSITIVE,
+    "limits_captured": POSITIVE,
+    "limits_stdin": POSITIVE,
+    "limits_message": st.integers(1024, MAX_MESSAGE),
+    "origins": st.just(NO_ORIGINS),
+}
 CHANNEL_FIELDS = {
+    **RULES,
     "method": st.sampled_from(tuple(DEFAULT_PATHS)),
     "path": PATHS,
     "allow_rpcs": NAMES,
@@ -223,23 +242,46 @@ def sensible(config: Config) -> bool:
     return len(paths) == len(set(paths)) and not (config.daemonize and config.pidfile is None)
 
 
-CONFIGS = st.builds(
-    Config,
-    daemonize=st.booleans(),
-    logfile=NO_OR_PATH,
-    pidfile=NO_OR_PATH,
-    fsfreeze_hook=NO_OR_PATH,
-    fsfreeze_hook_timeout=POSITIVE,
-    fsfreeze_exclude=NAMES,
-    freeze_timeout=SECONDS,
-    command_timeout=SECONDS,
-    statedir=PATHS,
-    verbose=st.booleans(),
-    retry_path=st.booleans(),
-    plugin_dir=NO_OR_PATH,
-    more_channels=CHANNELS,
-    **CHANNEL_FIELDS,
-).filter(sensible)
+def with_inherited_rules(config: Config) -> Config:
+    """What is None nobody has set, and of the rules for files both are set or none."""
+
+    def rules(source: Any, below: Any) -> dict[str, Any]:
+        found = {field: getattr(source, field) for field in RULES}
+        found = {
+            field: getattr(below, field) if value is None else value
+            for field, value in found.items()
+        }
+        if None in (found["files_read"], found["files_write"]):
+            found["files_read"] = found["files_write"] = None
+        return found
+
+    config = config._replace(**rules(config, Config()))
+    channels = [channel._replace(**rules(channel, config)) for channel in config.more_channels]
+    return config._replace(more_channels=tuple(channels))
+
+
+CONFIGS = (
+    st.builds(
+        Config,
+        daemonize=st.booleans(),
+        logfile=NO_OR_PATH,
+        pidfile=NO_OR_PATH,
+        fsfreeze_hook=NO_OR_PATH,
+        fsfreeze_hook_timeout=POSITIVE,
+        fsfreeze_exclude=NAMES,
+        freeze_timeout=SECONDS,
+        command_timeout=SECONDS,
+        statedir=PATHS,
+        verbose=st.booleans(),
+        retry_path=st.booleans(),
+        plugin_dir=NO_OR_PATH,
+        more_channels=CHANNELS,
+        limits_threads=POSITIVE,
+        **CHANNEL_FIELDS,
+    )
+    .map(with_inherited_rules)
+    .filter(sensible)
+)
 
 
 @given(CONFIGS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qga import configfile
+from qga.config import build
 from qga.errors import ConfigError
 
 WHERE = "error loading configuration from path: /etc/qemu/qemu-ga.conf, line "
@@ -103,3 +104,88 @@ def test_bytes_that_are_no_utf_8_are_kept(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     conf.write_bytes(b"# caf\xe9\n[general]\nlogfile=/caf\xe9\n")
     assert configfile.read(str(conf)).general == {"logfile": "/caf\udce9"}
+
+
+RULES = """\
+[files docs]
+read=/srv/docs/
+[exec]
+allow=/bin/df -h; /bin/uptime ""
+allow=/bin/echo ';'
+user=nobody
+environment=keep
+[files]
+read=/a;/b
+write=/b
+follow-symlinks=true
+[accounts]
+allow=web-*
+[limits]
+handles=5
+children=6
+captured=7M
+stdin=8K
+message=1M
+threads=9
+[limits docs]
+handles=1
+[channel docs]
+method=unix-listen
+path=/docs
+profile=file-read
+"""
+
+
+def test_rules() -> None:
+    file = configfile.parse(RULES, "conf")
+    config = build(file.general, file.channels, file.origins)
+    assert file.warnings == ()
+    assert config.exec_allow == ("/bin/df -h", '/bin/uptime ""', "/bin/echo ';'")
+    assert (config.exec_user, config.exec_environment) == ("nobody", "keep")
+    assert (config.files_read, config.files_write) == (("/a", "/b"), ("/b",))
+    assert config.files_follow_symlinks is True
+    assert config.accounts_allow == ("web-*",)
+    assert config.limits_handles == 5
+    assert config.limits_children == 6
+    assert config.limits_captured == 7 * 1024 * 1024
+    assert config.limits_stdin == 8 * 1024
+    assert config.limits_message == 1024 * 1024
+    assert config.limits_threads == 9
+    main, docs = config.channels
+    assert (docs.profile, main.profile) == ("file-read", "unrestricted")
+    assert (docs.files_read, docs.files_write) == (("/srv/docs/",), ("/b",))
+    assert (docs.limits_handles, docs.limits_children) == (1, 6)
+    assert docs.exec_allow == main.exec_allow
+    assert main.origins["exec.allow"] == ("exec", "conf", (4, 4, 5))
+    assert docs.origins["files.read"] == ("files docs", "conf", (2,))
+    assert docs.origins["files.write"] == ("files", "conf", (10,))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[files]\nread=/a;b", "line 2: read: 'b' is no full path; it must begin with /"),
+        ("[files]\nread=/a\nread=b", "line 3: read: 'b' is no full path; it must begin with /"),
+        ("[files]\nfollow-symlinks=yes", "line 2: follow-symlinks: 'yes' is no boolean"),
+        ("[exec]\nallow=/a 'b", "line 2: allow: '/a 'b' opens a quote and does not close it"),
+        ("[exec]\nenvironment=x", "line 2: environment: 'x' is neither keep nor drop"),
+        ("[limits]\nmessage=1", "line 2: message: '1' is too small for any request"),
+        ("[limits]\ncaptured=1T", "line 2: captured: '1T' is not a whole number"),
+        ("[limits]\nhandles=0", "line 2: handles: '0' is too small"),
+        ("[general]\nprofile=all", "line 2: profile: 'all' is no profile; use one of audit, "),
+        ("[files nobody]\nread=/", "line 1: there is no channel 'nobody'; add a section [channel"),
+        (
+            "[files]\nwrit=/a",
+            "line 2: the key 'writ' is unknown in [files]; use one of read, write,",
+        ),
+        (
+            "[channel x]\nmethod=unix-listen\npath=/x\n[limits x]\nthreads=2",
+            "line 5: the key 'threads' is unknown in [limits x]; use one of handles, children,",
+        ),
+        ("[files main]\nread=/", "line 1: the main channel's section is [files]"),
+    ],
+)
+def test_wrong_rules_are_named_with_their_line(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        configfile.parse(text, "conf")
+    assert str(raised.value).startswith(f"error loading configuration from path: conf, {reason}")

@@ -45,7 +45,7 @@ def test_the_agents_page_has_every_option_and_command() -> None:
     page = pages.qemu_ga("2026-01-01")
     for option in options.OPTIONS:
         if option.help:
-            assert f"\\fB{roff_name('-' + option.short)}\\fR, " in page
+            assert not option.short or f"\\fB{roff_name('-' + option.short)}\\fR, " in page
             assert f"\\fB{roff_name('--' + option.long)}\\fR" in page
     for command in interface.commands():
         assert f"\\fB{roff_name(command.name)}\\fR" in page
@@ -53,7 +53,7 @@ def test_the_agents_page_has_every_option_and_command() -> None:
 
 def test_the_configurations_page_has_every_key() -> None:
     page = pages.qemu_ga_conf("2026-01-01")
-    for key in config.GENERAL_KEYS:
+    for key in (*config.GENERAL_KEYS, *(key for keys in config.RULE_KEYS.values() for key in keys)):
         assert f".TP\n\\fB{roff_name(key)}\\fR" in page
 
 

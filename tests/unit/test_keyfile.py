@@ -48,7 +48,7 @@ def test_quotes_are_part_of_the_value() -> None:
 
 def test_the_last_of_two_values_counts_and_knows_the_other() -> None:
     entries = keyfile.parse("[general]\npath=a\npath=b\n")["general"].entries
-    assert entries == {"path": keyfile.Entry("b", 3, 2)}
+    assert entries == {"path": keyfile.Entry("b", 3, (("a", 2),))}
 
 
 def test_a_group_opened_twice_is_one_group() -> None:

@@ -135,6 +135,16 @@ def test_every_option_sets_a_key_that_there_is() -> None:
 
 def test_help_shows_every_option_that_is_not_hidden() -> None:
     lines = options.format_help().splitlines()
-    shown = [line for line in lines if line.startswith("  -")]
+    shown = [line for line in lines if line.lstrip().startswith("-")]
     assert len(shown) == len([option for option in options.OPTIONS if option.help])
     assert max(map(len, lines)) < 80
+
+
+def test_a_question_to_the_policy() -> None:
+    argv = ["--explain-policy", "guest-exec", "path=x", "-c", "conf", "--", "--arg=1"]
+    asked = options.parse(argv)
+    assert (asked.action, asked.config_path) == ("explain-policy", "conf")
+    assert asked.question == ("guest-exec", ("path=x", "--arg=1"), "main")
+    on_channel = options.parse(["--explain=guest-ping", "--on", "narrow"]).question
+    assert on_channel == ("guest-ping", (), "narrow")
+    assert options.parse(["operand"]).question is None

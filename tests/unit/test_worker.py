@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qga import QgaError, worker
+from qga import QgaError
 from qga.loop import Loop
 from qga.worker import Worker
 
@@ -93,12 +93,9 @@ def test_a_job_that_hangs_holds_no_other_up(loop: Loop) -> None:
     assert ends.noted[1] == (True, None)
 
 
-def test_beyond_a_number_of_threads_jobs_are_refused(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker, "MAX_THREADS", 2)
+def test_beyond_a_number_of_threads_jobs_are_refused(loop: Loop) -> None:
     ends, release = Ends(loop), threading.Event()
-    some = Worker(loop)
+    some = Worker(loop, max_threads=2)
     for _ in range(2):
         some.submit(release.wait, ends.note)
     with pytest.raises(QgaError, match=r"^2 commands are still running; try again"):
@@ -130,12 +127,10 @@ def test_an_idle_thread_holds_no_result(loop: Loop) -> None:
 
 
 def test_what_is_urgent_finds_a_thread_although_others_hang(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
+    loop: Loop,
 ) -> None:
-    monkeypatch.setattr(worker, "MAX_THREADS", 1)
-    monkeypatch.setattr(worker, "RESERVE", 1)
     ends, release = Ends(loop), threading.Event()
-    some = Worker(loop)
+    some = Worker(loop, max_threads=1)
     some.submit(release.wait, ends.note)
     some.submit(lambda: "urgent", ends.note, urgent=True)
     ends.wait_for(1)

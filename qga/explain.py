@@ -1,0 +1,119 @@
+"""--explain-policy: what the policy would say to a request, and which line decides.
+
+It asks the very functions that the agent asks, and carries nothing out. Not every command has
+more than its name to decide on; of the others files and programs are looked at as they are now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
+
+from qga import discovery, schema
+from qga.config import ChannelConfig, Config
+from qga.errors import ConfigError, QgaError
+from qga.log import Log
+from qga.policy import Policy, Verdict
+from qga.registry import INJECTED, Judge, commands_of
+
+
+class Explanation(NamedTuple):
+    """What to print, and whether the request would be carried out."""
+
+    text: str
+    allowed: bool
+
+
+class _Known(NamedTuple):
+    """A command as its class has it; nothing of the agent is needed."""
+
+    name: str
+    access: str
+    verdict: Optional[Judge]
+    signature: schema.Signature
+
+
+def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Explanation:
+    """What would become of a request. Raises ConfigError for one that cannot be.
+
+    channel: the channel's name in the configuration; the first one is `main`.
+    words: the arguments, KEY=VALUE each, or one JSON object.
+    """
+    policy = Policy(_channel(config, channel))
+    command = _find(config, name)
+    arguments = _bind(command, words)
+    try:
+        verdict = policy.judge_command(command)
+        if verdict.allowed and command.verdict is not None and arguments is not None:
+            verdict = _decisive(verdict, command.verdict(policy, arguments))
+    except (OSError, QgaError) as error:
+        reason = error.desc if isinstance(error, QgaError) else error.strerror
+        return Explanation(f"allowed, but it would fail: {reason}\n", True)
+    heading = "allowed" if verdict.allowed else "refused"
+    where = "" if channel == "main" else f" on the channel '{channel}'"
+    lines = [f"{heading}{where}: {verdict.reason}", f"  {verdict.rule}"]
+    if verdict.allowed and command.verdict is not None and arguments is None:
+        lines.append("  It also depends on its arguments; give them to learn more.")
+    return Explanation("\n".join(lines) + "\n", verdict.allowed)
+
+
+def _decisive(of_name: Verdict, of_arguments: Verdict) -> Verdict:
+    """The one that a rule made."""
+    return of_arguments if of_arguments.rule else of_name
+
+
+def _channel(config: Config, name: str) -> ChannelConfig:
+    for channel in config.channels:
+        if channel.name == name:
+            return channel
+    names = ", ".join(channel.name for channel in config.channels)
+    raise ConfigError(f"there is no channel '{name}'; there are {names}")
+
+
+def _find(config: Config, wanted: str) -> _Known:
+    for group in discovery.discover(config.plugin_dir, Log().warning):
+        for name, attribute, traits in commands_of(group):
+            if name == wanted:
+                signature = schema.signature(getattr(group, attribute), INJECTED)
+                return _Known(name, traits.access, traits.verdict, signature)
+    raise ConfigError(f"the command {wanted} is unknown; --block-rpcs=help lists all commands")
+
+
+def _bind(command: _Known, words: Sequence[str]) -> dict[str, Any] | None:
+    """The handler's arguments; None where there are none given."""
+    if not words:
+        return None
+    try:
+        return command.signature.bind(_arguments(command.signature, words))
+    except QgaError as error:
+        raise ConfigError(f"{command.name}: {error}") from None
+
+
+def _arguments(signature: schema.Signature, words: Sequence[str]) -> dict[str, Any]:
+    if words[0].startswith("{"):
+        try:
+            return dict(json.loads(" ".join(words)))
+        except ValueError as error:
+            raise ConfigError(f"'{' '.join(words)}' is no JSON object: {error}") from None
+    checks = {argument.name: argument.check for argument in signature.arguments}
+    arguments = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ConfigError(f"'{word}' is neither KEY=VALUE nor a JSON object")
+        arguments[key] = _value(key, text, checks.get(key))
+    return arguments
+
+
+def _value(key: str, text: str, check: schema.Check | None) -> Any:
+    """The text itself where it will do; else what it is as JSON, if it is that."""
+    try:
+        if check is not None:
+            return check(text, key)
+    except QgaError:
+        pass
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,139 @@
+"""qemu-ga --explain-policy: the same answers as the agent gives, and the lines that decide."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent_process import COMMAND, Refused, listening
+
+CONFIG = """\
+[general]
+block-rpcs=guest-set-time,guest-suspend-ram
+
+[files]
+read=/etc/hostname;/etc/pass*
+read=/var/log/
+
+[exec]
+allow=/usr/bin/true
+
+[accounts]
+allow=web-*
+
+[channel narrow]
+method=unix-listen
+path=/run/narrow
+profile=file-read
+[channel listed]
+method=unix-listen
+path=/run/listed
+allow-rpcs=guest-ping
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    conf = tmp_path / "conf"
+    conf.write_text(CONFIG)
+    conf.chmod(0o644)
+    return conf
+
+
+def explain(conf: Path, *words: str) -> tuple[int, str]:
+    result = subprocess.run(
+        [*COMMAND, "-c", str(conf), "--explain-policy", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert "Traceback" not in result.stderr
+    return result.returncode, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("guest-file-open path=/etc/passwd", "line 5: read=/etc/pass*"),
+        ('guest-file-open {"path":"/var/../etc/passwd"}', "line 5: read=/etc/pass*"),
+        ("guest-exec path=true", "line 9: allow=/usr/bin/true"),
+        ("guest-set-user-password username=web-1 password=x crypted=true", "line 12: allow=web-*"),
+        ("guest-ping --on-channel=narrow", "line 17: profile=file-read"),
+        ("guest-ping --on-channel listed", "line 21: allow-rpcs=guest-ping"),
+        ("guest-ping", "by default: profile=unrestricted"),
+        ("guest-file-open", "give them to learn more"),
+    ],
+)
+def test_allowed(conf: Path, words: str, line: str) -> None:
+    status, text = explain(conf, *words.split())
+    assert (status, text[:7]) == (0, "allowed")
+    assert line in text
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("guest-file-open path=/etc/shadow", "line 5, 6: read=/etc/hostname;/etc/pass*;/var/log/"),
+        ("guest-file-open path=/etc/passwd mode=w", "by default: write="),
+        ("guest-exec path=sh", "line 9: allow=/usr/bin/true"),
+        ("guest-ssh-add-authorized-keys username=root keys=[]", "line 12: allow=web-*"),
+        ("guest-set-time", "line 2: block-rpcs=guest-set-time"),
+        ("guest-suspend-ram --on-channel narrow", "line 2: block-rpcs=guest-suspend-ram"),
+        ("guest-exec path=true --on-channel narrow", "line 17: profile=file-read"),
+        ("guest-info --on-channel listed", "line 21: allow-rpcs=guest-ping"),
+        ("guest-shutdown -b guest-shutdown", "the command line: block-rpcs=guest-shutdown"),
+    ],
+)
+def test_refused(conf: Path, words: str, line: str) -> None:
+    status, text = explain(conf, *words.split())
+    assert (status, text[:7]) == (1, "refused")
+    assert line in text
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("guest-nope", "the command guest-nope is unknown; --block-rpcs=help lists all commands"),
+        ("guest-exec path=x arg=3", "Invalid parameter type for 'arg', expected: array"),
+        ("guest-exec x=3", "Parameter 'path' is missing"),
+        ("guest-exec nonsense", "'nonsense' is neither KEY=VALUE nor a JSON object"),
+        ("guest-exec {", "'{' is no JSON object"),
+        ("guest-ping --on-channel x", "there is no channel 'x'; there are main, narrow, listed"),
+    ],
+)
+def test_what_cannot_be_asked(conf: Path, words: str, reason: str) -> None:
+    status, text = explain(conf, *words.split())
+    assert status == 1
+    assert reason in text
+
+
+def test_the_agent_decides_just_so_and_nothing_is_carried_out(tmp_path: Path) -> None:
+    config = f"[files]\nread=/\nwrite={tmp_path}/allowed\n[exec]\nallow=/usr/bin/touch *\n"
+    with listening(tmp_path, config=config) as agent, agent.connect() as client:
+        for name in ("allowed", "forbidden"):
+            words = (f"path={tmp_path}/{name}", "mode=w")
+            status, _ = explain(tmp_path / "qemu-ga.conf", "guest-file-open", *words)
+            assert not (tmp_path / name).exists()
+            try:
+                client.call("guest-file-open", path=f"{tmp_path}/{name}", mode="w")
+                opened = True
+            except Refused:
+                opened = False
+            assert opened == (status == 0) == (name == "allowed")
+        arguments = f'arg=["{tmp_path}/made"]'
+        status, _ = explain(tmp_path / "qemu-ga.conf", "guest-exec", "path=touch", arguments)
+        assert status == 0
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_configuration_that_others_may_write_is_refused(conf: Path) -> None:
+    conf.chmod(0o646)
+    status, text = explain(conf, "guest-ping")
+    assert status == 1
+    assert text == (
+        f"qemu-ga: error: error loading configuration from path: {conf}, {conf} is writable by "
+        "others (mode 0646); chmod go-w it\n"
+    )
