@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, Literal, TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 from qga import CommandGroup, NotRequired, UInt64, command
 
+from ._links import Address, Link, links_and_addresses
 from ._sysfs import read_bytes
 
 GuestIpAddressType = Literal["ipv4", "ipv6"]
@@ -61,16 +62,16 @@ class GuestNetworkRoute(TypedDict):
     version: int
 
 
-_STATISTICS = {
-    "rx-bytes": "bytes_recv",
-    "rx-packets": "packets_recv",
-    "rx-errs": "errin",
-    "rx-dropped": "dropin",
-    "tx-bytes": "bytes_sent",
-    "tx-packets": "packets_sent",
-    "tx-errs": "errout",
-    "tx-dropped": "dropout",
-}  # the members, by psutil's names
+_COUNTERS = {
+    "rx-bytes": 0,
+    "rx-packets": 1,
+    "rx-errs": 2,
+    "rx-dropped": 3,
+    "tx-bytes": 8,
+    "tx-packets": 9,
+    "tx-errs": 10,
+    "tx-dropped": 11,
+}  # the members, by their columns in /proc/net/dev
 
 
 class Network(CommandGroup):
@@ -82,17 +83,19 @@ class Network(CommandGroup):
 
         An IPv4 address with a label of its own, such as eth0:1, makes an entry of its own.
         """
-        import socket
-
-        import psutil
-
-        counters = psutil.net_io_counters(pernic=True, nowrap=False)
-        addresses = psutil.net_if_addrs()
-        names = [name for _, name in socket.if_nameindex()]
-        for label in [each for each in addresses if each not in names]:
-            names.append(label)
-            addresses[label] += _hardware_addresses(addresses.get(label.partition(":")[0], []))
-        return [_interface(name, addresses.get(name, []), counters.get(name)) for name in names]
+        links, addresses = links_and_addresses()
+        entries = {link.name: _interface(link) for link in links}
+        names = {link.number: link.name for link in links}
+        for address in addresses:
+            base = names.get(address.number)
+            if base is None:  # it has come since
+                continue
+            name = address.label or base
+            entry = entries.get(name)
+            if entry is None:
+                entry = entries[name] = _alias(name, entries[base])
+            entry.setdefault("ip-addresses", []).append(_ip_address(address))
+        return list(entries.values())
 
     @command(access="audit")
     def guest_network_get_route(self) -> list[GuestNetworkRoute]:
@@ -100,40 +103,28 @@ class Network(CommandGroup):
         return [*_ipv4_routes(), *_ipv6_routes()]
 
 
-def _hardware_addresses(addresses: list[Any]) -> list[Any]:
-    from socket import AF_PACKET
-
-    return [address for address in addresses if address.family == AF_PACKET]
-
-
-def _interface(name: str, addresses: list[Any], counters: Any) -> GuestNetworkInterface:
-    from socket import AF_INET, AF_INET6, AF_PACKET
-
-    interface: GuestNetworkInterface = {"name": name}
-    found: list[GuestIpAddress] = []
-    for address in addresses:
-        if address.family == AF_PACKET:
-            interface["hardware-address"] = address.address
-        elif address.family == AF_INET:
-            found.append(_ip_address(address, "ipv4"))
-        elif address.family == AF_INET6:
-            found.append(_ip_address(address, "ipv6"))
-    if found:
-        interface["ip-addresses"] = found
-    if counters is not None:
-        figures = {member: getattr(counters, field) for member, field in _STATISTICS.items()}
-        interface["statistics"] = cast(GuestNetworkInterfaceStat, figures)
+def _interface(link: Link) -> GuestNetworkInterface:
+    interface: GuestNetworkInterface = {"name": link.name}
+    if link.hardware_address is not None:
+        interface["hardware-address"] = link.hardware_address
+    figures = {member: link.counters[column] for member, column in _COUNTERS.items()}
+    interface["statistics"] = cast(GuestNetworkInterfaceStat, figures)
     return interface
 
 
-def _ip_address(address: Any, kind: GuestIpAddressType) -> GuestIpAddress:
-    from socket import inet_pton
+def _alias(name: str, base: GuestNetworkInterface) -> GuestNetworkInterface:
+    """An entry for a label, which has no counters of its own."""
+    alias: GuestNetworkInterface = {"name": name}
+    if "hardware-address" in base:
+        alias["hardware-address"] = base["hardware-address"]
+    return alias
 
-    mask = inet_pton(address.family, address.netmask) if address.netmask else b""
+
+def _ip_address(address: Address) -> GuestIpAddress:
     return {
-        "ip-address": address.address.partition("%")[0],  # a link-local one names its link
-        "ip-address-type": kind,
-        "prefix": bin(int.from_bytes(mask, "big")).count("1"),
+        "ip-address": address.address,
+        "ip-address-type": "ipv4" if address.version == 4 else "ipv6",
+        "prefix": address.prefix,
     }
 
 
@@ -144,7 +135,7 @@ def _ipv4_routes() -> Iterator[GuestNetworkRoute]:
         yield {
             "iface": iface,
             "destination": _ipv4(destination),
-            "metric": int(metric) & 0xFFFFFFFF,  # printed as if it had a sign
+            "metric": int(metric),
             "gateway": _ipv4(gateway),
             "mask": _ipv4(mask),
             "irtt": int(irtt),

@@ -33,10 +33,6 @@ class Output:
         self._chunk: bytes | memoryview = b""  # what goes next
 
     def append(self, parts: list[Part]) -> None:
-        if not self.size and len(parts) == 1 and isinstance(parts[0], bytes):  # as nearly always
-            self._chunk = parts[0]
-            self.size = len(parts[0])
-            return
         for part in parts:
             self.size += len(part)
         self._parts += parts
@@ -58,6 +54,10 @@ class Output:
 
     def _next_chunk(self) -> bytes:
         """About WRITE_SIZE bytes from the front of the queue, or all there are."""
+        first = self._parts[0]
+        if len(self._parts) == 1 and isinstance(first, bytes):  # one reply, as nearly always
+            self._parts.clear()
+            return first
         pieces: list[bytes] = []
         room = WRITE_SIZE
         while self._parts and room > 0:

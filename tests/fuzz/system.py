@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,15 @@ AGENT: Any = SimpleNamespace()
 def test_one(data: bytes) -> None:
     check = _CHECKS[data[0] % len(_CHECKS)] if data else check_utmp
     check(data[1:])
+
+
+@contextmanager
+def reading(module: Any, content: bytes) -> Iterator[None]:
+    """Have what `module` reads files with, which its imports name so, give it `content`."""
+    with ExitStack() as patches:
+        for name in [name for name in vars(module) if name.startswith("read_")]:
+            patches.enter_context(mock.patch.object(module, name, lambda path: content))
+        yield
 
 
 def check_mounts(data: bytes) -> None:
@@ -50,7 +60,7 @@ def escape(path: bytes) -> bytes:
 def check_utmp(data: bytes) -> None:
     size = users._RECORD.size
     records = [data[at : at + size] for at in range(0, len(data) - size + 1, size)]
-    with mock.patch.object(users, "read_bytes", lambda path: data):
+    with reading(users, data):
         told = users.Users(AGENT).guest_get_users()
     logged_in = {
         record[44:76].partition(b"\0")[0].decode("utf-8", "replace")
@@ -64,7 +74,7 @@ def check_utmp(data: bytes) -> None:
 def check_routes(data: bytes) -> None:
     name = re.sub(rb"[\t-\r /:\0\xa0]", b"", data)[:15] or b"lo"
     table = b"Iface\n%s\t0002000A\t0102000A\t0003\t0\t0\t100\t00FFFFFF\t0\t0\t0 \n" % name
-    with mock.patch.object(network, "read_bytes", lambda path: table):
+    with reading(network, table):
         (route,) = network._ipv4_routes()
     assert route["iface"] == name.decode("utf-8", "replace")
     assert (route["destination"], route["gateway"]) == ("10.0.2.0", "10.0.2.1")

@@ -20,7 +20,7 @@ from tests.soak.scene import BIG_SIZE, Scene
 ROUND = 10.0
 """Seconds of a round, at most."""
 
-GROWTH = 8 * 1024 * 1024
+GROWTH = 16 * 1024 * 1024
 """Bytes that the agent may have more at the end than after the first round: what children left
 that nobody asked for is kept, and malloc(3) keeps some."""
 

@@ -49,6 +49,21 @@ def pipe() -> Iterator[Pipe]:
     os.close(pipe.write_end)
 
 
+def test_replies_leave_together(monkeypatch: pytest.MonkeyPatch, pipe: Pipe) -> None:
+    writes: list[bytes] = []
+
+    def write(_fd: int, data: bytes) -> int:
+        writes.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    output = Output()
+    output.append([b"a"])
+    output.append([b"b", b"c"])
+    output.write_to(pipe.write_end)
+    assert writes == [b"abc"]
+
+
 def test_parts_in_their_order(pipe: Pipe) -> None:
     output = Output()
     output.append([b"a", b"b"])
