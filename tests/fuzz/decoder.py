@@ -27,7 +27,7 @@ def test_one(data: bytes) -> None:
     whole = shown(events)
     chance = Random(crc32(data))  # what decides must be in the input
     pieces = cut(data, [chance.randrange(len(data) + 1) for _ in range(chance.randint(1, 5))])
-    if chance.random() < 0.1:
+    if chance.random() < 0.02:
         pieces = in_pieces(data, 1)
     decoder = Decoder()
     in_parts = receive_all(decoder, pieces)

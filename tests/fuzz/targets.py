@@ -46,9 +46,9 @@ _CONFIG_WORDS = (
 TARGETS = {
     target.name: target
     for target in (
-        Target("decoder", 0.15, 256, _JSON_WORDS),
-        Target("commands", 0.15, 200),
-        Target("config", 0.4, 256, _CONFIG_WORDS),
+        Target("decoder", 0.2, 160, _JSON_WORDS),
+        Target("commands", 0.2, 200),
+        Target("config", 0.3, 256, _CONFIG_WORDS),
         Target("base64text", 0.15, 128),
         Target("system", 0.15, 800),
     )
