@@ -135,7 +135,7 @@ def _ipv4_routes() -> Iterator[GuestNetworkRoute]:
         yield {
             "iface": iface,
             "destination": _ipv4(destination),
-            "metric": int(metric),
+            "metric": int(metric) & 0xFFFFFFFF,  # printed as if it had a sign
             "gateway": _ipv4(gateway),
             "mask": _ipv4(mask),
             "irtt": int(irtt),
