@@ -30,10 +30,10 @@ BURST = 100
 WINDOW = 10.0
 
 MAX_ARGUMENTS = 1024
-"""Characters told of a request's arguments."""
+"""Characters told of a request's arguments, or of why it was refused."""
 
 _MAX_DEPTH = 8  # levels told of an argument
-_MAX_TEXT = 200  # characters told of a name that is no command's, and of an error that quotes it
+_MAX_TEXT = 200  # characters told of a name that is no command's, and of what is said of it
 _HIDDEN = "(hidden)"
 
 
@@ -91,7 +91,8 @@ class Audit:
         facts = {**_origin(name[:_MAX_TEXT], caller), "result": _class_of(error)}
         reason = "its arguments do not fit"
         if isinstance(error, (CommandNotFound, Refused)):  # others may quote the request
-            reason = facts["error"] = error.desc[:_MAX_TEXT]
+            most = MAX_ARGUMENTS if isinstance(error, Refused) else _MAX_TEXT
+            reason = facts["error"] = error.desc[:most]
         if isinstance(error, (CommandDisabled, Refused)) and error.rule:
             facts["rule"] = error.rule
             reason += f" ({error.rule})"

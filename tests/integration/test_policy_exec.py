@@ -167,7 +167,7 @@ def test_accounts(tmp_path: Path) -> None:
             )
             refusal = client.refusal(command, username="qga-no-such-user", **more)
             assert "has been refused" not in refusal
-        agent.wait_for_log("guest-ssh-remove-authorized-keys is refused")
+        agent.wait_for_log("guest-ssh-remove-authorized-keys was refused")
         assert "c2VjcmV0" not in agent.log
         assert "secret" not in agent.log
     assert shadow.read_bytes() == before
