@@ -55,7 +55,10 @@ use() {
     mkfs -t "$1" -q "$3" >/dev/null
     mount "$3" "/mnt/$2"
 }
-udevadm settle
+# The guest answers before it has found all of its disks.
+for serial in VIRTIO-1 MIRROR-0 MIRROR-1 TRIMMED VOLUME-0 VOLUME-1 IDE-1 NVME-1 USB-1; do
+    until [ "$(disk $serial)" ]; do sleep 0.1; done
+done
 virtio=$(disk VIRTIO-1)
 printf 'label: gpt\nsize=32M\nsize=16M\n' | sfdisk --quiet "$virtio"
 dmsetup create crypt --table "0 131072 crypt aes-xts-plain64 $(printf %064d 1) 0 $(disk IDE-1) 0"

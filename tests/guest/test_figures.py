@@ -22,6 +22,7 @@ ip -6 route add 2001:db8:1::/48 via 2001:db8::1 metric {LARGE}
 """
 CLEANUP = """
 ip route delete 198.51.100.0/24
+ip -6 route delete 2001:db8:1::/48
 ip -6 address delete 2001:db8::2/64 dev eth0
 """
 UP, GATEWAY = 1, 2  # <linux/route.h>

@@ -64,3 +64,14 @@ def without_utmp(guest: Guest) -> Iterator[None]:
         yield
     finally:
         guest.run(["mv", "/run/utmp.away", "/run/utmp"])
+
+
+@contextmanager
+def greeter(guest: Guest) -> Iterator[None]:
+    """A session that waits for somebody to log in, as display managers have one."""
+    path = "/run/systemd/sessions/greeter"
+    guest.write_file(path, "UID=1\nUSER=daemon\nCLASS=greeter\nREALTIME=1000000\n")
+    try:
+        yield
+    finally:
+        guest.run(["rm", path])
