@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-from array import array
 from typing import TypedDict
 
 from qga import NotRequired, UInt64
@@ -68,6 +67,7 @@ _LOG_SIZE = 512
 
 def read_smart(path: str) -> GuestDiskSmart | None:
     """The health of the drive at a device path; None when it does not tell."""
+    from array import array
     from fcntl import ioctl
 
     log = array("B", bytes(_LOG_SIZE))

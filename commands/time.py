@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import os
 import struct
 import time
@@ -76,7 +75,9 @@ def _read_rtc() -> int:
     fields = (year + 1900, month + 1, day, hour, minute, second)
     if _rtc_is_local():
         return int(time.mktime((*fields, 0, 0, -1)))
-    return calendar.timegm((*fields, 0, 0, 0))
+    from calendar import timegm  # half a megabyte
+
+    return timegm((*fields, 0, 0, 0))
 
 
 def _write_rtc(seconds: int) -> None:
