@@ -58,7 +58,7 @@ def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> tu
             progress(f"in the guest, round {number + 1} of {size.rounds}")
             for place in PLACES:
                 samples.add(place.name, speed(guest, place, size))
-            for command in commands:
+            for command in commands * size.turns:
                 for place in PLACES:
                     samples.add(place.name, time_command(guest, place, command, size))
             for place in PLACES:

@@ -27,11 +27,15 @@ Figures = dict[str, float]
 
 
 class Size(NamedTuple):
-    """How much of everything. All sizes of data in bytes."""
+    """How much of everything. All sizes of data in bytes.
+
+    turns: how often each information command is measured within a round.
+    """
 
     rounds: int
     pings: int
     calls: int
+    turns: int
     transfers: tuple[int, ...]
     transferred: int
     execs: int
@@ -47,6 +51,7 @@ FULL = Size(
     rounds=5,
     pings=4000,
     calls=200,
+    turns=4,
     transfers=(64 * KIB, MIB, 8 * MIB),
     transferred=32 * MIB,
     execs=30,
@@ -61,6 +66,7 @@ QUICK = FULL._replace(
     rounds=1,
     pings=200,
     calls=10,
+    turns=1,
     transferred=8 * MIB,
     execs=3,
     idle_seconds=0.3,

@@ -75,7 +75,7 @@ def measure_on_socket(
                 progress(f"round {number + 1} of {size.rounds}: {describe(what)}")
                 perform(what, both[1:] if what in OURS_ONLY else both, samples)
             progress(f"round {number + 1} of {size.rounds}: information commands")
-            for command in both[0].commands:
+            for command in both[0].commands * size.turns:
                 perform(partial(measures.time_command, command), both, samples)
             progress(f"round {number + 1} of {size.rounds}: idling")
             idle(both, samples)
