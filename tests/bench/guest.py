@@ -14,6 +14,7 @@ from tests.bench.client import Client, request
 from tests.bench.measures import (
     MIB,
     PING,
+    WARM_UP,
     Figures,
     Size,
     information_commands,
@@ -69,7 +70,7 @@ def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> tu
 def speed(guest: Guest, place: Place, size: Size) -> Figures:
     with connect(guest, place) as connection:
         client = Client(connection.socket)
-        client.time_exchanges(PING, 20)
+        client.time_exchanges(PING, WARM_UP)
         times = ping_figures(client.time_exchanges(PING, size.pings // 4))
         repeat = max(1, size.transferred // MIB // 8)
         return {
@@ -90,7 +91,7 @@ def common_commands(guest: Guest) -> tuple[str, ...]:
 def time_command(guest: Guest, place: Place, command: str, size: Size) -> Figures:
     with connect(guest, place) as connection:
         client = Client(connection.socket)
-        client.time_exchanges(request(command), 3)
+        client.time_exchanges(request(command), WARM_UP)
         return {f"guest call {command}": median_time(client, command, size.calls // 4)}
 
 

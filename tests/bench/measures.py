@@ -101,6 +101,9 @@ Measure = Callable[[Stage], Figures]
 
 PING = request("guest-ping")
 
+WARM_UP = 20
+"""Round trips before those that count: caches, and the emulator's translation of the code."""
+
 
 def ping(stage: Stage) -> Figures:
     with stage.agent.connect() as client:
@@ -117,7 +120,7 @@ def ping_figures(times: list[int]) -> Figures:
 
 def time_command(command: str, stage: Stage) -> Figures:
     with stage.agent.connect() as client:
-        client.time_exchanges(request(command), 3)
+        client.time_exchanges(request(command), WARM_UP)
         return {f"call {command}": median_time(client, command, stage.size.calls)}
 
 
