@@ -18,17 +18,26 @@ from ._sysfs import read_kept
 FUSE = "fuseblk"
 """The type of filesystems that a program serves from a block device, such as ntfs-3g's."""
 
-# A line of proc_pid_mountinfo(5) that has a block device: most of a guest's dozens have none.
-_LINE = re.compile(
-    rb"^[0-9]+ [0-9]+ (?:(?!0:)|(?=.* - btrfs ))(?P<major>[0-9]+):(?P<minor>[0-9]+) [^ ]+ "
-    rb"(?P<path>[^ ]+) .*?- (?P<type>[^ ]+) (?P<source>[^ ]*) ",
-    re.MULTILINE,
-)
-# The path of one that somebody else serves: no block device, and none of the kernel's own.
+# Lines of proc_pid_mountinfo(5). Fields are passed over whole: most of a guest's dozens of mounts
+# are of no interest, and several of them in a row would cost more than the rest of a reply.
+_BEFORE_TYPE = rb"(?:(?!- )[^ ]+ )*- "
+
+
+def _line(device: bytes) -> re.Pattern[bytes]:
+    return re.compile(
+        rb"^[0-9]+ [0-9]+ " + device + rb"(?P<major>[0-9]+):(?P<minor>[0-9]+) [^ ]+ "
+        rb"(?P<path>[^ ]+) " + _BEFORE_TYPE + rb"(?P<type>[^ ]+) (?P<source>[^ ]*) ",
+        re.MULTILINE,
+    )
+
+
+_ON_DEVICE = _line(rb"(?!0:)")
+_ON_DEVICE_OR_BTRFS = _line(rb"(?:(?!0:)|(?=.* - btrfs ))")
+# What has no device, nor is the kernel by itself known to serve it.
 _SERVED = re.compile(
-    rb"^[0-9]+ [0-9]+ 0:[0-9]+ [^ ]+ ([^ ]+) .*?- (?!(?:bpf|btrfs|cgroup2?|configfs|debugfs|devpts"
-    rb"|devtmpfs|hugetlbfs|mqueue|overlay|proc|pstore|ramfs|rootfs|securityfs|sysfs|tmpfs|tracefs"
-    rb"|zfs) )",
+    rb"^[0-9]+ [0-9]+ 0:[0-9]+ [^ ]+ ([^ ]+) "
+    + _BEFORE_TYPE
+    + rb"(?!(?:btrfs|cgroup2?|devtmpfs|overlay|proc|ramfs|rootfs|sysfs|tmpfs|zfs) )",
     re.MULTILINE,
 )
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -69,7 +78,8 @@ def parse(table: bytes) -> list[Mount]:
     """The mounts of a table such as /proc/self/mountinfo."""
     served = [_decode(path) for path in _SERVED.findall(table)]
     mounts: dict[tuple[int, int], Mount] = {}
-    for line in _LINE.finditer(table):
+    pattern = _ON_DEVICE_OR_BTRFS if b" - btrfs " in table else _ON_DEVICE
+    for line in pattern.finditer(table):
         mount = _mount(line)
         if mount is not None:
             mounts.setdefault(mount.device, mount._replace(paths=[])).paths.extend(mount.paths)
