@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from ._sysfs import read_kept, read_word
@@ -104,24 +105,36 @@ def _other_address(name: str) -> str | None:
 
 
 def _addresses(kernel: socket) -> Iterator[Address]:
+    kernel.send(_ASK_ADDRESSES)
+    done = False
+    while not done:
+        addresses, done = _understand(kernel.recv(_ANSWER_SIZE))
+        yield from addresses
+
+
+@lru_cache(maxsize=8)
+def _understand(answer: bytes) -> tuple[list[Address], bool]:
+    """The addresses in a piece of the kernel's answer, and whether it is the last.
+
+    Kept, for addresses change far more seldom than they are asked for.
+    """
     from socket import AF_INET, inet_ntop
 
-    kernel.send(_ASK_ADDRESSES)
-    while True:
-        answer = kernel.recv(_ANSWER_SIZE)
-        at = 0
-        while at < len(answer):
-            length, kind, *_ = _HEADER.unpack_from(answer, at)
-            if kind == _NLMSG_DONE:
-                return
-            if kind == _NLMSG_ERROR:
-                number = -int.from_bytes(answer[at + 16 : at + 20], sys.byteorder, signed=True)
-                raise OSError(number, os.strerror(number))
-            if kind == _RTM_NEWADDR:
-                number, label, family, raw, prefix = _parse(answer, at + _HEADER.size, at + length)
-                version = 4 if family == AF_INET else 6
-                yield Address(number, label, version, inet_ntop(family, raw), prefix)
-            at += length + 3 & ~3
+    addresses: list[Address] = []
+    at = 0
+    while at < len(answer):
+        length, kind, *_ = _HEADER.unpack_from(answer, at)
+        if kind == _NLMSG_DONE:
+            return addresses, True
+        if kind == _NLMSG_ERROR:
+            number = -int.from_bytes(answer[at + 16 : at + 20], sys.byteorder, signed=True)
+            raise OSError(number, os.strerror(number))
+        if kind == _RTM_NEWADDR:
+            number, label, family, raw, prefix = _parse(answer, at + _HEADER.size, at + length)
+            version = 4 if family == AF_INET else 6
+            addresses.append(Address(number, label, version, inet_ntop(family, raw), prefix))
+        at += length + 3 & ~3
+    return addresses, False
 
 
 def _parse(answer: bytes, at: int, end: int) -> tuple[int, str | None, int, bytes, int]:

@@ -11,6 +11,7 @@ import os
 import re
 from _thread import allocate_lock, start_new_thread
 from errno import EOPNOTSUPP, ETIMEDOUT
+from functools import lru_cache
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from ._sysfs import read_kept
@@ -71,7 +72,14 @@ def block_mounts() -> list[Mount]:
     Each is one filesystem, to be frozen, trimmed and reported once, however often it is
     mounted. What has no block device is left out: network, FUSE and virtual filesystems.
     """
-    return parse(read_kept("/proc/self/mountinfo"))
+    table = read_kept("/proc/self/mountinfo")
+    # The device that stands for a btrfs is looked up, so the table alone does not tell it.
+    return parse(table) if b" - btrfs " in table else _parse_once(table)
+
+
+def any_may_wait() -> bool:
+    """Whether somebody else serves a filesystem, or what leads to one."""
+    return any(mount.may_wait for mount in block_mounts())
 
 
 def parse(table: bytes) -> list[Mount]:
@@ -88,6 +96,9 @@ def parse(table: bytes) -> list[Mount]:
         mount._replace(may_wait=any(_leads_through(path, served) for path in mount.paths))
         for mount in mounts.values()
     ]
+
+
+_parse_once = lru_cache(maxsize=1)(parse)
 
 
 def open_mount(mount: Mount) -> int | None:

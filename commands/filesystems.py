@@ -9,7 +9,7 @@ from typing import TypedDict
 from qga import CommandGroup, NotRequired, UInt64, command
 
 from ._block import GuestDiskAddress, device_name, disk_address, disks_behind
-from ._mounts import Mount, ask_in_time, block_mounts, open_mount
+from ._mounts import Mount, any_may_wait, ask_in_time, block_mounts, open_mount
 
 GuestFilesystemInfo = TypedDict(
     "GuestFilesystemInfo",
@@ -44,7 +44,7 @@ _WHOLE = 2**64 - 1
 class Filesystems(CommandGroup):
     """Filesystems on block devices."""
 
-    @command(access="audit", blocking=True)
+    @command(access="audit", blocking=any_may_wait)
     def guest_get_fsinfo(self) -> list[GuestFilesystemInfo]:
         """Each filesystem, the last mounted first: its size in bytes and the disks it is on.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from functools import cache
 from typing import Literal, TypedDict
 
 from qga import CommandGroup, NotRequired, UInt64, command
@@ -47,8 +48,9 @@ class Memory(CommandGroup):
     def guest_get_memory_blocks(self) -> list[GuestMemoryBlock]:
         """Each memory block: is it online, and may it be taken offline?"""
         folder = keep_open(_MEMORY)
-        names = (re.fullmatch(r"memory([0-9]+)", name) for name in os.listdir(folder))
-        numbers = sorted(int(name[1]) for name in names if name)
+        entries = os.listdir(folder)
+        names = [name[len("memory") :] for name in entries if name.startswith("memory")]
+        numbers = sorted(int(digits) for digits in names if digits.isdecimal())
         removable = _removable_blocks(folder, numbers)
         return [
             {
@@ -94,6 +96,7 @@ def _is_removable(folder: int, number: int) -> bool:
         return False
 
 
+@cache
 def _kernel_release() -> tuple[int, ...]:
     """Version and patch level."""
     return tuple(int(digits) for digits in re.findall("[0-9]+", os.uname().release)[:2])

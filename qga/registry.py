@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, Optional, TypeVar, get_args
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Literal,
+    NamedTuple,
+    Optional,
+    TypeVar,
+    Union,
+    get_args,
+)
 
 from qga import schema
 from qga.errors import PluginError
@@ -25,6 +35,9 @@ Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted
 Judge = Callable[["Policy", dict[str, Any]], "Verdict"]
 """What a policy says to the arguments of a command, which have the names of the handler's."""
 
+Blocking = Union[bool, Callable[[], bool]]
+"""Whether a command may wait, or what tells on the loop whether a call made now may."""
+
 INJECTED = frozenset({"caller"})
 """Parameters of handlers that are no arguments of requests."""
 
@@ -35,7 +48,7 @@ class Traits(NamedTuple):
     """What `@command` says of a command."""
 
     access: Access
-    blocking: bool
+    blocking: Blocking
     frozen: bool
     success_response: bool
     delimited: bool
@@ -61,7 +74,7 @@ class Caller(NamedTuple):
 def command(
     *,
     access: Access = "unrestricted",
-    blocking: bool = False,
+    blocking: Blocking = False,
     frozen: bool = False,
     success_response: bool = True,
     delimited: bool = False,
@@ -75,7 +88,8 @@ def command(
     """Make a method of a CommandGroup a command.
 
     access: the least privilege that a host needs for it.
-    blocking: it may wait on a disk, a child or the network; it runs on a worker thread.
+    blocking: it may wait on a disk, a child or the network, or what tells whether it may now;
+        then it runs on a worker thread.
     frozen: it is allowed while filesystems are frozen.
     success_response: without it success is not answered, only an error is.
     delimited: the byte 0xFF goes before its successful reply.
@@ -177,6 +191,10 @@ class Command:
     def carries_number(self) -> bool:
         """Whether its result may hold floats, which have a notation of their own on the wire."""
         return schema.carries_number(self.signature.returns)
+
+    def may_wait(self) -> bool:
+        """Whether a call made now belongs on a worker."""
+        return self.blocking if isinstance(self.blocking, bool) else self.blocking()
 
     @property
     def place(self) -> str:

@@ -280,7 +280,7 @@ class Session:
         if self._audit.changes if command.changes else self._audit.reads:
             entry = Entry(self.caller, command, given)
         try:
-            if command.blocking:
+            if command.blocking and command.may_wait():
                 self._run(command, arguments, request_id, entry)
                 return
             self._reply(command, command.handler(**arguments), request_id)

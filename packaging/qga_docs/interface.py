@@ -209,7 +209,9 @@ def _command(group: type, name: str, attribute: str, traits: Any) -> CommandInfo
     described = schema.signature(handler, frozenset({"caller"})).describe()["arguments"]
     arguments = tuple(f"[{key[1:]}]" if key.startswith("*") else key for key in described)
     summary = _first_paragraph(handler)
-    return CommandInfo(name, arguments, traits.access, traits.blocking, traits.frozen, summary)
+    return CommandInfo(
+        name, arguments, traits.access, bool(traits.blocking), traits.frozen, summary
+    )
 
 
 def _first_paragraph(described: Any) -> str:

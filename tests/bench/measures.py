@@ -119,7 +119,7 @@ def ping_figures(times: list[int]) -> Figures:
 
 
 def time_command(command: str, stage: Stage) -> Figures:
-    with stage.agent.connect() as client:
+    with stage.agent.beside_us(), stage.agent.connect() as client:
         client.time_exchanges(request(command), WARM_UP)
         return {f"call {command}": median_time(client, command, stage.size.calls)}
 

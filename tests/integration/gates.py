@@ -13,6 +13,7 @@ from tests.integration.agent_process import AgentProcess, listening, request, wa
 
 GATES = '''
 import os
+from threading import current_thread
 from qga import CommandGroup, command
 
 class Gates(CommandGroup):
@@ -30,6 +31,11 @@ class Gates(CommandGroup):
     def qga_echo(self, text: str) -> str:
         """`text`, by way of a thread."""
         return text
+
+    @command(blocking=lambda: os.path.exists("{busy}"))
+    def qga_thread(self) -> str:
+        """Where it runs: on a thread only while something may be waited for."""
+        return current_thread().name
 
     @command(blocking=True)
     def qga_slow_nonsense(self) -> str:
@@ -84,7 +90,7 @@ class Gate:
 def with_gates(folder: Path, settings: str = "", **how: Any) -> Iterator[AgentProcess]:
     plugins = folder / "plugins"
     plugins.mkdir(mode=0o755)
-    (plugins / "gates.py").write_text(GATES)
+    (plugins / "gates.py").write_text(GATES.replace("{busy}", str(folder / "busy")))
     (plugins / "gates.py").chmod(0o644)
     config = f"[general]\nplugin-dir={plugins}\n{settings}"
     with listening(folder, config=config, **how) as agent:

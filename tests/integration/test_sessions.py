@@ -71,6 +71,16 @@ def test_a_blocking_command_holds_up_its_own_connection_only(
     assert client.replies(2) == [{"return": "open", "id": "gate gate"}, {"return": {}, "id": 1}]
 
 
+def test_a_command_that_says_when_it_may_wait_goes_to_a_worker_only_then(tmp_path: Path) -> None:
+    busy = tmp_path / "busy"
+    with with_gates(tmp_path) as agent, agent.connect() as client:
+        assert client.call("qga-thread") == "MainThread"
+        busy.touch()
+        assert client.call("qga-thread") == "qga-worker"
+        busy.unlink()
+        assert client.call("qga-thread") == "MainThread"
+
+
 def test_sixteen_clients_at_once_and_the_next_one_waits(agent: AgentProcess) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(agent.connect()) for _ in range(16)]
