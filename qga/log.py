@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 from qga import state
 
 if TYPE_CHECKING:
+    from _socket import socket
+
     from qga.config import Config
 
 PROGRAM = "qemu-ga"
@@ -41,6 +43,8 @@ MESSAGE_IDS = {
 MAX_KEPT = 100
 """Messages of the time of a freeze that are told after the thaw."""
 
+_JOURNAL = "/run/systemd/journal/socket"  # of systemd-journald.service(8)
+_SYSLOG = "/dev/log"
 _STDERR = 2
 _ATOMIC = 4096  # PIPE_BUF: a pipe that has room for anything has room for that much
 
@@ -98,6 +102,8 @@ class JournalSink:
     """systemd's journal, through systemd-python.
 
     Fields are searchable as QGA_<NAME>, but for MESSAGE_ID, which is the journal's own.
+    sd_journal_sendv(3) waits for a journal that reads no more, so its queue is looked at before,
+    through a connection of our own to the same socket.
     """
 
     def __init__(self) -> None:
@@ -105,8 +111,10 @@ class JournalSink:
 
         # Not systemd.journal, which offers the same function: it imports logging and the reader.
         self._send = import_module("systemd._journal").sendv
+        self._queue = _connect_to(_JOURNAL)
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
+        _check_room(self._queue)
         entry = {"MESSAGE": text, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": PROGRAM}
         for name, value in fields.items():
             entry[name if name == "MESSAGE_ID" else f"QGA_{name.upper()}"] = value
@@ -117,11 +125,15 @@ class JournalSink:
 
 
 class SyslogSink:
-    """syslog(3), for a daemon, whose standard error is gone."""
+    """syslog(3), for a daemon, whose standard error is gone. It waits like the journal's."""
+
+    def __init__(self) -> None:
+        self._queue = _connect_to(_SYSLOG)
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
         import syslog
 
+        _check_room(self._queue)
         line = _encode(text).decode()
         syslog.openlog(PROGRAM, syslog.LOG_PID, syslog.LOG_DAEMON)
         syslog.syslog(priority, line)
@@ -265,8 +277,27 @@ def _stderr_is_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def _connect_to(path: str) -> socket | None:
+    """A datagram socket connected to that at `path`; None where there is none."""
+    from _socket import AF_UNIX, SOCK_DGRAM, socket
+
+    connected = socket(AF_UNIX, SOCK_DGRAM)
+    try:
+        connected.connect(path)
+    except OSError:
+        connected.close()
+        return None
+    return connected
+
+
+def _check_room(queue: socket | None) -> None:
+    """Raise BlockingIOError where one more datagram would have to wait."""
+    if queue is not None and not _has_room(queue.fileno()):
+        raise BlockingIOError("its queue is full")
+
+
 def _has_room(fd: int) -> bool:
-    """Whether _ATOMIC bytes can be written without waiting for whoever reads a pipe."""
+    """Whether _ATOMIC bytes, or a datagram, can be written without waiting for who reads them."""
     from select import POLLOUT, poll
 
     poller = poll()

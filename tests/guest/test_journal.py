@@ -1,0 +1,64 @@
+"""A journal that reads no more stops nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .agent_socket import AgentSocket
+from .vm import Guest
+
+pytestmark = pytest.mark.timeout(900)
+
+JOURNALD = "systemd-journald.service"
+# Sends until the queue is full, and not only what one sender may have in it.
+FILL = """
+import socket
+
+def fill():
+    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    journal.setblocking(False)
+    journal.connect("/run/systemd/journal/socket")
+    sent = 0
+    try:
+        while True:
+            journal.send(b"MESSAGE=filler\\nSYSLOG_IDENTIFIER=filler\\n")
+            sent += 1
+    except BlockingIOError:
+        return sent
+
+while fill():
+    pass
+"""
+
+
+@pytest.fixture
+def full_journal(guest: Guest) -> Iterator[None]:
+    """The journal's daemon stopped in its tracks, and its queue full."""
+    guest.run(["systemctl", "kill", "--signal=STOP", JOURNALD])
+    try:
+        guest.python(FILL)
+        yield
+    finally:
+        guest.run(["systemctl", "kill", "--signal=CONT", JOURNALD])
+
+
+def logged(guest: Guest, what: str) -> bool:
+    return what in guest.run(["journalctl", "--quiet", "--identifier=qemu-ga"]).stdout
+
+
+def test_commands_are_answered_though_they_cannot_be_logged(
+    guest: Guest, agent: AgentSocket, full_journal: None
+) -> None:
+    for number in range(3):
+        pid = agent.execute("guest-exec", path="/bin/true", arg=[f"unheard-{number}"])["pid"]
+        assert pid > 0
+    assert agent.execute("guest-ping") == {}
+
+
+def test_and_afterwards_they_are_logged_again(guest: Guest, agent: AgentSocket) -> None:
+    guest.run(["journalctl", "--sync"])
+    agent.execute("guest-exec", path="/bin/true", arg=["heard"])
+    guest.run(["journalctl", "--sync"])
+    assert logged(guest, "heard")
