@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qga import keyfile
 from qga.errors import ConfigError
@@ -87,9 +87,9 @@ class ChannelConfig(NamedTuple):
     limits, None means that the system's are the only ones.
     """
 
-    name: str
-    method: str
-    path: str
+    name: str = "main"
+    method: str = DEFAULT_METHOD
+    path: str = DEFAULT_PATHS[DEFAULT_METHOD]
     profile: str = PROFILES[-1]
     allow_rpcs: tuple[str, ...] = ()
     block_rpcs: tuple[str, ...] = ()
@@ -118,8 +118,7 @@ class Config(NamedTuple):
     was named or the agent becomes a daemon. `plugin_dir` None: no folder of plugins.
     """
 
-    method: str = DEFAULT_METHOD
-    path: str = DEFAULT_PATHS[DEFAULT_METHOD]
+    channels: tuple[ChannelConfig, ...] = (ChannelConfig(),)
     daemonize: bool = False
     logfile: str | None = None
     pidfile: str | None = None
@@ -131,33 +130,17 @@ class Config(NamedTuple):
     statedir: str = DEFAULT_STATEDIR
     verbose: bool = False
     retry_path: bool = False
-    profile: str = PROFILES[-1]
-    block_rpcs: tuple[str, ...] = ()
-    allow_rpcs: tuple[str, ...] = ()
-    allow_cids: tuple[int, ...] = (HOST_CID,)
-    max_clients: int = 16
-    baud: int = 38400
     plugin_dir: str | None = None
-    exec_allow: tuple[str, ...] | None = None
-    exec_user: str | None = None
-    exec_environment: str | None = None
-    files_read: tuple[str, ...] | None = None
-    files_write: tuple[str, ...] | None = None
-    files_follow_symlinks: bool = False
-    accounts_allow: tuple[str, ...] | None = None
-    limits_handles: int | None = None
-    limits_children: int | None = None
-    limits_captured: int = 256 * MIB
-    limits_stdin: int = 256 * MIB
-    limits_message: int = MAX_MESSAGE
     limits_threads: int = MAX_THREADS
-    more_channels: tuple[ChannelConfig, ...] = ()
-    origins: Origins = NO_ORIGINS
 
     @property
-    def channels(self) -> tuple[ChannelConfig, ...]:
-        main = {field: getattr(self, field) for field in ChannelConfig._fields if field != "name"}
-        return (ChannelConfig("main", **main), *self.more_channels)
+    def main(self) -> ChannelConfig:
+        """The channel of [general]."""
+        return self.channels[0]
+
+
+DEFAULTS: dict[str, Any] = {**Config()._asdict(), **ChannelConfig()._asdict()}
+"""What holds where nothing is set, by the names of the fields."""
 
 
 class ChannelSection(NamedTuple):
@@ -260,16 +243,21 @@ def build(
     if settings.get("daemon"):
         settings.setdefault("pidfile", DEFAULT_PIDFILE)
     fields = {_field(key): value for key, value in settings.items()}
-    config = Config(origins=origins, **fields)  # type: ignore[arg-type]
-    return config._replace(more_channels=_more_channels(config, layer, sections))
+    of_main = {field: fields.pop(field) for field in ChannelConfig._fields if field in fields}
+    main = ChannelConfig(origins=origins, **of_main)  # type: ignore[arg-type]
+    channels = (main, *_more_channels(main, layer, sections))
+    return Config(channels, **fields)  # type: ignore[arg-type]
 
 
 def dump(config: Config) -> str:
     """The text of a configuration file that reads back to the same configuration."""
-    lines = ["[general]", *_dump_keys(GENERAL_KEYS, config), *_dump_rules("", config, Config())]
-    for channel in config.more_channels:
-        lines += ["", f"[channel {channel.name}]", *_dump_keys(CHANNEL_KEYS, channel)]
-        lines += _dump_rules(f" {channel.name}", channel, config)
+    main, *others = config.channels
+    general = {**config._asdict(), **main._asdict()}
+    lines = ["[general]", *_dump_keys(GENERAL_KEYS, general)]
+    lines += _dump_rules("", general, DEFAULTS)
+    for channel in others:
+        lines += ["", f"[channel {channel.name}]", *_dump_keys(CHANNEL_KEYS, channel._asdict())]
+        lines += _dump_rules(f" {channel.name}", channel._asdict(), general)
     return "\n".join(lines) + "\n"
 
 
@@ -293,11 +281,11 @@ def _absolute(path: str) -> str:
 
 
 def _more_channels(
-    config: Config, general: Layer, sections: Iterable[ChannelSection]
+    main: ChannelConfig, general: Layer, sections: Iterable[ChannelSection]
 ) -> tuple[ChannelConfig, ...]:
     inherited = {key: general[key] for key in _INHERITED_KEYS if key in general}
-    origins = {key: config.origins[key] for key in _INHERITED_KEYS if key in config.origins}
-    taken = {(config.method, config.path): "the main channel"}
+    origins = {key: main.origins[key] for key in _INHERITED_KEYS if key in main.origins}
+    taken = {(main.method, main.path): "the main channel"}
     channels = []
     for section in sections:
         try:
@@ -330,23 +318,21 @@ def _field(key: str) -> str:
     return _FIELDS.get(key) or key.replace("-", "_").replace(".", "_")
 
 
-def _dump_keys(keys: Iterable[str], source: Config | ChannelConfig) -> Iterable[str]:
+def _dump_keys(keys: Iterable[str], fields: dict[str, Any]) -> Iterable[str]:
     for key in keys:
-        value = getattr(source, _field(key))
+        value = fields[_field(key)]
         if value is not None:
             yield f"{key}={_dump_value(value)}"
 
 
-def _dump_rules(
-    suffix: str, source: Config | ChannelConfig, below: Config | ChannelConfig
-) -> Iterable[str]:
+def _dump_rules(suffix: str, fields: dict[str, Any], below: dict[str, Any]) -> Iterable[str]:
     """The sections of rules that differ from what is so without them."""
     for section, keys in RULE_KEYS.items():
         lines = []
         for key in keys:
             field = _field(f"{section}.{key}")
-            value = getattr(source, field, None)
-            if value is None or value == getattr(below, field):
+            value = fields.get(field)
+            if value is None or value == below[field]:
                 continue
             adds_up = f"{section}.{key}" in ADDING_KEYS
             lines += [f"{key}={_dump_value(each)}" for each in (value if adds_up else [value])]

@@ -174,7 +174,7 @@ def rule_keys() -> dict[str, list[Key]]:
 
 def _rule_key(section: str, name: str) -> Key:
     key = f"{section}.{name}"
-    default = getattr(config.Config(), key.replace(".", "_").replace("-", "_"))
+    default = config.DEFAULTS[key.replace(".", "_").replace("-", "_")]
     text = None if default is None else str(default).lower()
     return Key(name, RULE_HELP[key], text, EXAMPLES.get(key, ""))
 

@@ -25,14 +25,13 @@ class Lines:
 def test_a_name_that_is_no_command_is_told_once(tmp_path: Path) -> None:
     lines = Lines()
     second = ChannelConfig("second", "unix-listen", "s2", block_rpcs=("guest-exce", "guest-ping"))
-    config = Config(
+    first = ChannelConfig(
         method="unix-listen",
         path=str(tmp_path / "s"),
-        statedir=str(tmp_path),
         block_rpcs=("guest-exec", "guest-exce"),
         allow_rpcs=("guest-ping", "guest-pign"),
-        more_channels=(second,),
     )
+    config = Config((first, second), statedir=str(tmp_path))
     Agent(config, Log(lines)).close()
     assert lines.texts == [
         "block-rpcs names guest-exce, which is no command of this agent",

@@ -57,39 +57,42 @@ max-clients=3
 baud=115200
 plugin-dir=/plugins
 """
-    assert from_text(text) == Config(
-        daemonize=True,
+    main = ChannelConfig(
         method="vsock-listen",
         path="3:1234",
+        block_rpcs=("a", "b", "c"),
+        allow_rpcs=("d",),
+        allow_cids=(2, 1),
+        max_clients=3,
+        baud=115200,
+    )
+    assert from_text(text) == Config(
+        (main,),
+        daemonize=True,
         logfile="/l",
         pidfile="/p",
         fsfreeze_hook="/h",
         statedir="/s",
         verbose=True,
         retry_path=True,
-        block_rpcs=("a", "b", "c"),
-        allow_rpcs=("d",),
-        allow_cids=(2, 1),
-        max_clients=3,
-        baud=115200,
         plugin_dir="/plugins",
     )
 
 
 def test_scalars_replace_and_lists_of_commands_add_up() -> None:
     text = "[general]\nmethod=isa-serial\nblock-rpcs=a\nallow-rpcs=x\n"
-    config = from_text(
+    main = from_text(
         text, {"method": "virtio-serial", "block-rpcs": ("b",), "allow-rpcs": ("y",)}
-    )
-    assert config.method == "virtio-serial"
-    assert config.block_rpcs == ("a", "b")
-    assert config.allow_rpcs == ("x", "y")
+    ).main
+    assert main.method == "virtio-serial"
+    assert main.block_rpcs == ("a", "b")
+    assert main.allow_rpcs == ("x", "y")
 
 
 def test_each_method_has_its_default_path_or_needs_one() -> None:
     for method, path in DEFAULT_PATHS.items():
         if path:
-            assert build({"method": method}).path == path
+            assert build({"method": method}).main.path == path
         else:
             with pytest.raises(ConfigError, match=r"^must specify a path for this channel"):
                 build({"method": method})
@@ -109,7 +112,8 @@ def test_paths_do_not_depend_on_the_working_folder() -> None:
     layer: Layer = {"method": "unix-listen", "path": "s", "statedir": "t", "logfile": "l"}
     config = build(layer)
     here = os.getcwd()
-    assert (config.path, config.statedir, config.logfile) == (f"{here}/s", f"{here}/t", f"{here}/l")
+    assert config.main.path == f"{here}/s"
+    assert (config.statedir, config.logfile) == (f"{here}/t", f"{here}/l")
 
 
 def test_a_channel_of_its_own() -> None:
@@ -229,12 +233,17 @@ CHANNEL_FIELDS = {
     "max_clients": POSITIVE,
     "baud": POSITIVE,
 }
-CHANNELS = st.lists(
-    st.builds(ChannelConfig, name=st.from_regex("(?!main$)[A-Za-z0-9._-]+", fullmatch=True),
-              **CHANNEL_FIELDS),
+NAME = st.from_regex("(?!main$)[A-Za-z0-9._-]+", fullmatch=True)
+OTHERS = st.lists(
+    st.builds(ChannelConfig, name=NAME, **CHANNEL_FIELDS),
     max_size=3,
     unique_by=(lambda channel: channel.name, lambda channel: (channel.method, channel.path)),
-).map(tuple)  # fmt: skip
+)
+CHANNELS = st.builds(
+    lambda main, others: (main, *others),
+    st.builds(ChannelConfig, name=st.just("main"), **CHANNEL_FIELDS),
+    OTHERS,
+)
 
 
 def sensible(config: Config) -> bool:
@@ -255,9 +264,10 @@ def with_inherited_rules(config: Config) -> Config:
             found["files_read"] = found["files_write"] = None
         return found
 
-    config = config._replace(**rules(config, Config()))
-    channels = [channel._replace(**rules(channel, config)) for channel in config.more_channels]
-    return config._replace(more_channels=tuple(channels))
+    main, *others = config.channels
+    main = main._replace(**rules(main, ChannelConfig()))
+    others = [channel._replace(**rules(channel, main)) for channel in others]
+    return config._replace(channels=(main, *others))
 
 
 CONFIGS = (
@@ -275,9 +285,8 @@ CONFIGS = (
         verbose=st.booleans(),
         retry_path=st.booleans(),
         plugin_dir=NO_OR_PATH,
-        more_channels=CHANNELS,
+        channels=CHANNELS,
         limits_threads=POSITIVE,
-        **CHANNEL_FIELDS,
     )
     .map(with_inherited_rules)
     .filter(sensible)

@@ -139,19 +139,19 @@ profile=file-read
 def test_rules() -> None:
     file = configfile.parse(RULES, "conf")
     config = build(file.general, file.channels, file.origins)
-    assert file.warnings == ()
-    assert config.exec_allow == ("/bin/df -h", '/bin/uptime ""', "/bin/echo ';'")
-    assert (config.exec_user, config.exec_environment) == ("nobody", "keep")
-    assert (config.files_read, config.files_write) == (("/a", "/b"), ("/b",))
-    assert config.files_follow_symlinks is True
-    assert config.accounts_allow == ("web-*",)
-    assert config.limits_handles == 5
-    assert config.limits_children == 6
-    assert config.limits_captured == 7 * 1024 * 1024
-    assert config.limits_stdin == 8 * 1024
-    assert config.limits_message == 1024 * 1024
-    assert config.limits_threads == 9
     main, docs = config.channels
+    assert file.warnings == ()
+    assert main.exec_allow == ("/bin/df -h", '/bin/uptime ""', "/bin/echo ';'")
+    assert (main.exec_user, main.exec_environment) == ("nobody", "keep")
+    assert (main.files_read, main.files_write) == (("/a", "/b"), ("/b",))
+    assert main.files_follow_symlinks is True
+    assert main.accounts_allow == ("web-*",)
+    assert main.limits_handles == 5
+    assert main.limits_children == 6
+    assert main.limits_captured == 7 * 1024 * 1024
+    assert main.limits_stdin == 8 * 1024
+    assert main.limits_message == 1024 * 1024
+    assert config.limits_threads == 9
     assert (docs.profile, main.profile) == ("file-read", "unrestricted")
     assert (docs.files_read, docs.files_write) == (("/srv/docs/",), ("/b",))
     assert (docs.limits_handles, docs.limits_children) == (1, 6)

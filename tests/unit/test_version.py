@@ -34,9 +34,10 @@ folder, *heavy = sys.argv[1:]
 for name in heavy:  # what a development installation needs to find the packages
     sys.modules.pop(name, None)
 from qga.agent import Agent
-from qga.config import Config
+from qga.config import ChannelConfig, Config
 from qga.log import Log
-agent = Agent(Config(method="unix-listen", path=folder + "/s", statedir=folder), Log())
+door = ChannelConfig(method="unix-listen", path=folder + "/s")
+agent = Agent(Config((door,), statedir=folder), Log())
 agent.open()
 agent.close()
 print(json.dumps(sorted(sys.modules)))
