@@ -22,7 +22,7 @@ check: $(READY) ## lint, types, oldest Python, unit tests: under a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/client' qga commands
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/(client|ctl)' qga commands
 	$(BIN)/pytest -q tests/unit
 
 bench: $(READY) ## measure against the original qemu-ga; writes tests/bench/RESULTS.md

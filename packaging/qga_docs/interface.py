@@ -199,7 +199,7 @@ def qgactl() -> Program:
     """The command line of the host's side."""
     import typer.main
 
-    from qga.client.cli import app
+    from qga.ctl.cli import app
 
     return _program("qgactl", typer.main.get_command(app))
 

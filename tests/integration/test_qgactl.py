@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.client_agents import AGENTS, running
 
-QGACTL = [sys.executable, "-c", "from qga.client.qgactl import main; main()"]
+QGACTL = [sys.executable, "-c", "from qga.ctl.main import main; main()"]
 Result = tuple[int, str, str]
 Run = Callable[..., Result]
 

@@ -33,7 +33,7 @@ AGENT_FILES = {
 }
 CLIENT_FILES = {
     "/usr/bin/qgactl",
-    "/usr/lib/python3/dist-packages/qga/client/cli.py",
+    "/usr/lib/python3/dist-packages/qga/ctl/cli.py",
     "/usr/share/bash-completion/completions/qgactl",
     "/usr/share/fish/vendor_completions.d/qgactl.fish",
     "/usr/share/man/man1/qgactl.1.gz",

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from qga.client import AgentInfo, CommandInfo, ExecResult
-from qga.client.cli import parse_value
-from qga.client.display import (
+from qga.ctl.call import parse_value
+from qga.ctl.display import (
     compact_json,
     exec_json,
     pretty_json,

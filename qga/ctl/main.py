@@ -12,7 +12,7 @@ def main() -> None:
     """Run qgactl with the arguments of this process, and exit with its status."""
     open_closed_streams()
     try:
-        from qga.client.cli import run
+        from qga.ctl.cli import run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in LIBRARIES:
             raise

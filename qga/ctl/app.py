@@ -1,0 +1,161 @@
+"""The ground that qgactl's commands stand on: its options, its errors and exit statuses.
+
+Statuses: 0 done; 1 the agent answered with an error, or not as it should; 2 wrong usage;
+3 cannot connect; 4 no answer in time; 130 interrupted. `exec` ends as the guest's program
+did, and with 125 for any fault of ours, so that a script can tell the two apart.
+
+No `from __future__ import annotations` in the modules with commands: on Python 3.9 typer finds
+its options only in annotations that are not strings. And no Annotated options: Debian 12 has
+typer 0.7, which has them as defaults only.
+"""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import typer
+
+from qga.client.agent import GuestAgent
+from qga.client.errors import AgentError, AgentTimeout, ConnectError
+from qga.ctl import display
+from qga.version import __version__
+
+FAILED, USAGE, UNREACHABLE, TIMED_OUT = 1, 2, 3, 4
+EXEC_FAILED = 125  # as docker and env(1) have it
+INTERRUPTED = 128 + signal.SIGINT
+
+# typer has a copy of click in it, or uses the one that is installed: this is the class of either.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="qgactl",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Settings(NamedTuple):
+    """The options before the command."""
+
+    address: str
+    timeout: float
+    json: bool
+
+    def agent(self) -> GuestAgent:
+        if not self.address:
+            raise typer.BadParameter("say where the agent is: --connect unix:PATH, or QGA_CONNECT")
+        try:
+            return GuestAgent(self.address, self.timeout)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+
+def positive(seconds: float) -> float:
+    if not seconds > 0:
+        raise typer.BadParameter(f"{seconds:g} is not a number of seconds above 0")
+    return seconds
+
+
+def ask_for_json(context: typer.Context, wanted: bool) -> None:
+    if wanted and isinstance(context.obj, Settings):
+        context.obj = context.obj._replace(json=True)
+
+
+# The last parameter of each command, so that --json may stand behind the command, too.
+JSON: bool = typer.Option(
+    False, "--json", callback=ask_for_json, help="Write JSON, for programs.", show_default=False
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"qgactl {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    connect: str = typer.Option(
+        "", envvar="QGA_CONNECT", metavar="ADDRESS", help="The agent: unix:PATH."
+    ),
+    timeout: float = typer.Option(
+        5.0,
+        metavar="SECONDS",
+        callback=positive,
+        help="How long to wait for each answer of the agent (inf: for ever).",
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Write JSON, for programs."),
+    version: bool = typer.Option(
+        False, "-V", "--version", callback=show_version, is_eager=True, help="Show it."
+    ),
+) -> None:
+    """Talk to the QEMU guest agent of a guest, from its host.
+
+    \b
+    Examples:
+      export QGA_CONNECT=unix:/var/lib/libvirt/qemu/channel/vm.org.qemu.guest_agent.0
+      qgactl ping
+      qgactl info
+      qgactl call guest-get-osinfo
+      qgactl exec -- uname -a
+
+    \b
+    Exit status:
+      0    done
+      1    the command failed in the guest
+      2    wrong usage
+      3    cannot connect
+      4    no answer in time
+      130  interrupted
+      exec: that of the program (128 + signal if killed), 125 if the agent failed
+    """
+    context.obj = Settings(connect, timeout, as_json)
+
+
+@contextmanager
+def faults(status: int = 0) -> Iterator[None]:
+    """Errors of the agent as a line on stderr and an exit status: `status`, or by their kind."""
+    try:
+        yield
+    except AgentError as error:
+        display.say(str(error))
+        raise typer.Exit(status or status_of(error)) from None
+
+
+def status_of(error: AgentError) -> int:
+    if isinstance(error, ConnectError):
+        return UNREACHABLE
+    return TIMED_OUT if isinstance(error, AgentTimeout) else FAILED
+
+
+def run() -> int:
+    """qgactl with the arguments of this process; returns its exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when our output is not read on
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = app(prog_name="qgactl", standalone_mode=False)
+        sys.stdout.flush()
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "qgactl"
+        display.say(f"{error.format_message().rstrip('.')} (see {command} --help)")
+        return USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:  # whatever it is, the user gets a line, not a traceback
+        discard_output()
+        display.say(f"{type(error).__name__}: {error}")
+        return FAILED
+    return status if isinstance(status, int) else 0
+
+
+def discard_output() -> None:
+    """It cannot be written: keep the interpreter from trying once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
