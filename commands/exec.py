@@ -49,7 +49,7 @@ class GuestExec(TypedDict):
     pid: int
 
 
-def _may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
+def may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
     return policy.judge_program(given["path"], given.get("arg") or [], given.get("env"))
 
 
@@ -78,7 +78,7 @@ class Exec(CommandGroup):
         access="unrestricted",
         blocking=True,
         secret=("input-data", "env="),
-        verdict=_may_start,
+        verdict=may_start,
     )
     def guest_exec(
         self,

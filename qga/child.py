@@ -156,7 +156,7 @@ class Child:
                 theirs.update(dict.fromkeys(descriptors, end))
                 self.captures[name] = Capture(ours, claim)
             self.pid = spawn(argv, environment, theirs, launch)
-            self._pidfd = _open_pidfd(self.pid)
+            self._pidfd = open_pidfd(self.pid)
         except BaseException:
             for fd in pipes:
                 os.close(fd)
@@ -183,7 +183,7 @@ class Child:
     def _on_exit(self, _events: int) -> None:
         self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
-        self._code = _wait(self.pid)
+        self._code = exit_status(self.pid)
         for capture in self.captures.values():
             capture.read_at_hand()
         self._end_if_all_closed()
@@ -202,7 +202,7 @@ class Child:
             self._on_end(self)
 
 
-def _wait(pid: int) -> int:
+def exit_status(pid: int) -> int:
     """Exit code of a child that has ended, or minus the number of the signal."""
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -210,7 +210,7 @@ def _wait(pid: int) -> int:
         return _UNKNOWN_STATUS
 
 
-def _open_pidfd(pid: int) -> int:
+def open_pidfd(pid: int) -> int:
     """A descriptor of the child; without one it cannot be followed and is ended."""
     try:
         return os.pidfd_open(pid)

@@ -59,7 +59,7 @@ def _standard_groups() -> list[type[CommandGroup]]:
         name[:-3]
         for folder in package.__path__
         for name in os.listdir(folder)
-        if name.endswith(".py") and name != "__init__.py"
+        if name.endswith(".py") and not name.startswith("_")
     )
     modules = [importlib.import_module(f"qga.commands.{name}") for name in names]
     return [group for module in modules for group in _groups_in(module)]

@@ -30,6 +30,7 @@ class _Known(NamedTuple):
 
     name: str
     access: str
+    like: tuple[str, ...]
     verdict: Optional[Judge]
     signature: schema.Signature
 
@@ -76,7 +77,7 @@ def _find(config: Config, wanted: str) -> _Known:
         for name, attribute, traits in commands_of(group):
             if name == wanted:
                 signature = schema.signature(getattr(group, attribute), INJECTED)
-                return _Known(name, traits.access, traits.verdict, signature)
+                return _Known(name, traits.access, traits.like, traits.verdict, signature)
     raise ConfigError(f"the command {wanted} is unknown; --block-rpcs=help lists all commands")
 
 

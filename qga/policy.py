@@ -39,6 +39,9 @@ if TYPE_CHECKING:
         @property
         def access(self) -> str: ...
 
+        @property
+        def like(self) -> tuple[str, ...]: ...
+
 
 _LEVEL_TO_WRITE = PROFILES.index("file-write")
 _NO_RULES = ChannelConfig("main", "", "")
@@ -127,8 +130,9 @@ class Policy:
     def judge_command(self, command: Named) -> Verdict:
         """What the lists of commands and the profile say."""
         name, config = command.name, self._config
-        if name in self._block:
-            return self._by_list(False, name, "block-rpcs", config.block_rpcs)
+        for blocked in (name, *command.like):
+            if blocked in self._block:
+                return self._by_list(False, blocked, "block-rpcs", config.block_rpcs, name)
         if self._allow and name not in self._allow:
             rule = self._setting("allow-rpcs").line(",".join(config.allow_rpcs))
             return Verdict(False, f"{name} is not in {self._setting('allow-rpcs').name}", rule)
@@ -144,9 +148,12 @@ class Policy:
             return
         usable = {command.name for command in commands if self.judge_command(command).allowed}
         sections = list(dict.fromkeys(f"[{key.partition('.')[0]}]" for key in self._rules))
-        if "guest-exec" in usable and "[exec]" not in sections:
-            yield f"{', '.join(sections)}: guest-exec may run any program; set [exec] allow"
-        writes = "guest-file-open" in usable and self._level >= _LEVEL_TO_WRITE
+        runs = [name for name in ("guest-exec", "qga-exec") if name in usable]
+        if runs and "[exec]" not in sections:
+            yield f"{', '.join(sections)}: {runs[0]} may run any program; set [exec] allow"
+        writes = "qga-file-receive" in usable or (
+            "guest-file-open" in usable and self._level >= _LEVEL_TO_WRITE
+        )
         if writes and "[files]" not in sections:
             yield f"{', '.join(sections)}: any file may be written; set [files] write"
 
@@ -267,10 +274,13 @@ class Policy:
         profile = self._config.profile
         return Verdict(allowed, f"{reason}; {setting.name} is {profile}", setting.line(profile))
 
-    def _by_list(self, allowed: bool, name: str, key: str, names: tuple[str, ...]) -> Verdict:
+    def _by_list(
+        self, allowed: bool, name: str, key: str, names: tuple[str, ...], command: str = ""
+    ) -> Verdict:
         setting = self._setting(key)
         rule = setting.line(name, names.index(name))
-        return Verdict(allowed, f"{name} is in {setting.name}", rule)
+        does_as_much = f", and {command} does as much" if command not in ("", name) else ""
+        return Verdict(allowed, f"{name} is in {setting.name}{does_as_much}", rule)
 
 
 def _disabled(command: Command) -> str:

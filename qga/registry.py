@@ -58,6 +58,7 @@ class Traits(NamedTuple):
     changes: bool
     secret: tuple[str, ...]
     verdict: Optional[Judge]
+    like: tuple[str, ...]
 
 
 class Caller(NamedTuple):
@@ -84,6 +85,7 @@ def command(
     changes: bool | None = None,
     secret: tuple[str, ...] = (),
     verdict: Judge | None = None,
+    like: tuple[str, ...] = (),
 ) -> Callable[[_Handler], _Handler]:
     """Make a method of a CommandGroup a command.
 
@@ -105,6 +107,8 @@ def command(
         `NAME=value`, whose names are.
     verdict: what the policy will say to given arguments, for --explain-policy; of a command
         whose handler asks `caller.policy`.
+    like: commands that do as much: where block-rpcs names one of them it means this one, too, so
+        that a list made for QEMU's agent blocks all it was made to block.
     """
     if access not in get_args(Access):
         words = ", ".join(get_args(Access))
@@ -123,6 +127,7 @@ def command(
         changes,
         secret,
         verdict,
+        like,
     )
 
     def mark(handler: _Handler) -> _Handler:
@@ -176,6 +181,7 @@ class Command:
         self.timed = traits.timed
         self.changes = traits.changes
         self.secret = traits.secret
+        self.like = traits.like
         code = function_of(handler).__code__
         self.wants_caller = (
             "caller" in code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]

@@ -1,7 +1,7 @@
 """Starting a program.
 
 A child has its own session, default signal dispositions, and no descriptors but the three
-standard ones.
+standard ones, which may be a terminal.
 
 By subprocess, which uses vfork(2): the agent's memory is not copied, but CPython holds its
 global lock until exec is done. So the program's file is read beforehand: where that waits, on
@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from qga.payload import c_string
 
@@ -38,12 +38,18 @@ class Launch(NamedTuple):
     executable: the path of its file, where that is known already.
     account: who it runs as; None for the agent's own user.
     clean: whether it gets an environment of nothing but HOME, USER, LOGNAME and PATH.
+    directory: where it runs; None for where the agent does.
+    term: the TERM of its environment, unless that is clean or was asked for.
+    terminal: whether its standard input is a terminal, which becomes that of its session.
     """
 
     name: str = ""
     executable: Optional[str] = None
     account: Optional[struct_passwd] = None
     clean: bool = False
+    directory: Optional[str] = None
+    term: str = ""
+    terminal: bool = False
 
 
 PLAIN = Launch()
@@ -68,7 +74,7 @@ def spawn(
     failure = FileNotFoundError(ENOENT, os.strerror(ENOENT))
     for path in candidates(launch.executable or argv[0], variables):
         try:
-            return _start_file(path, arguments, variables, streams, launch.account)
+            return _start_file(path, arguments, variables, streams, launch)
         except OSError as error:
             if b"/" in arguments[0] or error.errno not in (ENOENT, ENOTDIR, EACCES):
                 raise
@@ -92,15 +98,15 @@ def _start_file(
     argv: list[bytes],
     variables: Mapping[bytes, bytes],
     streams: Mapping[int, int],
-    account: struct_passwd | None,
+    launch: Launch,
 ) -> int:
     _read_beforehand(path)
     try:
-        return _start(path, argv, variables, streams, account)
+        return _start(path, argv, variables, streams, launch)
     except OSError as error:
         if error.errno != ENOEXEC:
             raise
-    return _start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], variables, streams, account)
+    return _start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], variables, streams, launch)
 
 
 def _read_beforehand(path: bytes) -> None:
@@ -123,7 +129,8 @@ def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes
     if launch.clean:
         return {b"PATH": _DEFAULT_PATH, **(account or _account())}
     if environment is None:
-        return {**own_environment(), **account}
+        term = {b"TERM": c_string(launch.term)} if launch.term else {}
+        return {**own_environment(), **account, **term}
     return Entries(environment)
 
 
@@ -183,7 +190,7 @@ def _start(
     argv: list[bytes],
     variables: Mapping[bytes, bytes],
     streams: Mapping[int, int],
-    account: struct_passwd | None,
+    launch: Launch,
 ) -> int:
     import subprocess
 
@@ -195,12 +202,24 @@ def _start(
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
+        cwd=None if launch.directory is None else c_string(launch.directory),
         start_new_session=True,
-        **_identity(account),
+        preexec_fn=_take_terminal() if launch.terminal else None,  # noqa: PLW1509 - see there
+        **_identity(launch.account),
     )
     child.returncode = 0  # it is not Popen's to wait for
     _unprotect(child.pid)
     return child.pid
+
+
+def _take_terminal() -> Callable[[], object]:
+    """What the child does before exec. No Python of ours: it may be the copy of a process whose
+    other threads hold locks."""
+    from fcntl import ioctl
+    from functools import partial
+    from termios import TIOCSCTTY
+
+    return partial(ioctl, 0, TIOCSCTTY, 0)
 
 
 def _unprotect(pid: int) -> None:

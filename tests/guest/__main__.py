@@ -6,7 +6,7 @@ import signal
 import sys
 
 from .image import CannotBuildError
-from .vm import ORIGINAL_PORT, SPARE_PORT, Guest, GuestError
+from .vm import DATA_PORTS, ORIGINAL_PORT, SPARE_PORT, Guest, GuestError
 
 
 def main() -> int:
@@ -16,6 +16,8 @@ def main() -> int:
             print(f"agent under test   {guest.channel_path()}")
             print(f"original agent     {guest.channel_path(ORIGINAL_PORT)} (in use here)")
             print(f"spare port         {guest.channel_path(SPARE_PORT)} (not plugged in)")
+            for port in DATA_PORTS:
+                print(f"{port.name}     {guest.channel_path(port)}")
             print(f"ISA serial, ttyS1  {guest.isa_serial_path}")
             print(f"console's log      {guest.console_log}")
             print("Ctrl-C ends the guest.", flush=True)

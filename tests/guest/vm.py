@@ -45,6 +45,11 @@ AGENT_PORT = Port("channel0", 1, "org.qemu.guest_agent.0", "charchannel0")
 ORIGINAL_PORT = Port("channel1", 2, "org.qemu.guest_agent.original", "charchannel1")
 # Nothing is plugged into the third place at boot.
 SPARE_PORT = Port("channel2", 3, "org.qemu.guest_agent.spare", "charchannel2")
+# Raw bytes; nobody in the guest has them open.
+DATA_PORTS = tuple(
+    Port(f"data{number}", 4 + number, f"org.qga.data.{number}", f"chardata{number}")
+    for number in range(2)
+)
 
 
 class Result(NamedTuple):
@@ -175,11 +180,11 @@ class Guest:
         argv += ["-drive", f"if=none,id=qga,file={code_disk},format=raw,readonly=on"]
         argv += ["-device", "virtio-blk-pci,drive=qga"]
         argv += ["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"]
-        argv += ["-device", "virtio-serial-pci,id=virtio-serial0,max_ports=4,bus=pci.0,addr=0x8"]
-        for port in (AGENT_PORT, ORIGINAL_PORT, SPARE_PORT):
+        argv += ["-device", "virtio-serial-pci,id=virtio-serial0,max_ports=8,bus=pci.0,addr=0x8"]
+        for port in (AGENT_PORT, ORIGINAL_PORT, SPARE_PORT, *DATA_PORTS):
             path = self.channel_path(port)
             argv += ["-chardev", f"socket,id={port.chardev},path={path},server=on,wait=off"]
-        for port in (AGENT_PORT, ORIGINAL_PORT):
+        for port in (AGENT_PORT, ORIGINAL_PORT, *DATA_PORTS):
             argv += [
                 "-device",
                 f"virtserialport,bus=virtio-serial0.0,nr={port.nr},chardev={port.chardev},"

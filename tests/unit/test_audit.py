@@ -184,6 +184,10 @@ READING = {
     "guest-ping",
     "guest-sync",
     "guest-sync-delimited",
+    "qga-exec-read",
+    # What a program is given while it runs: it was told of when it was started.
+    "qga-exec-resize",
+    "qga-exec-write",
 }
 SECRET = {
     "guest-exec": ("input-data", "env="),
@@ -191,6 +195,8 @@ SECRET = {
     "guest-set-user-password": ("password",),
     "guest-ssh-add-authorized-keys": ("keys",),
     "guest-ssh-remove-authorized-keys": ("keys",),
+    "qga-exec": ("env=",),
+    "qga-exec-write": ("buf-b64",),
 }
 
 

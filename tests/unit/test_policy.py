@@ -27,6 +27,10 @@ class Handlers:
     def guest_file_open(self) -> None:
         """Allowed from the profile file-read on."""
 
+    @command(like=("guest-exec",))
+    def qga_exec(self) -> None:
+        """Does as much as guest-exec."""
+
 
 def entry(name: str) -> Command:
     handler = getattr(Handlers(), name.replace("-", "_"))
@@ -40,6 +44,16 @@ def policy(allow: Sequence[str] = (), block: Sequence[str] = (), **rules: Any) -
 
 
 PING, EXEC, OPEN = map(entry, ("guest-ping", "guest-exec", "guest-file-open"))
+OUR_EXEC = entry("qga-exec")
+
+
+def test_a_command_is_blocked_with_one_that_does_as_much() -> None:
+    rules = policy(block=["guest-exec"])
+    assert not rules.allows(OUR_EXEC, frozen=False)
+    reason = rules.judge_command(OUR_EXEC).reason
+    assert reason == "guest-exec is in [general] block-rpcs, and qga-exec does as much"
+    assert policy(block=["guest-ping"]).allows(OUR_EXEC, frozen=False)
+    assert not policy(allow=["guest-exec"]).allows(OUR_EXEC, frozen=False)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,25 @@
+"""A data port for a command: one that the host has connected to."""
+
+from __future__ import annotations
+
+from qga import QgaError
+from qga.ports import PortFile, open_port
+
+HOST_PATIENCE = 5.0
+"""Seconds that the host has to connect: it does so before it asks, but over another port."""
+
+
+def connected_port(name: str) -> PortFile:
+    """The port, open. Raises QgaError when it cannot be opened, or nobody is at its other end."""
+    try:
+        port = open_port(name)
+    except OSError as error:
+        raise QgaError(str(error.strerror)) from error
+    try:
+        if port.wait_for_host(HOST_PATIENCE):
+            return port
+        reason = "connect to its socket first"
+    except OSError as error:
+        reason = str(error.strerror)
+    port.close()
+    raise QgaError(f"the host is not connected to the port '{name}': {reason}")

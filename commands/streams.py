@@ -1,0 +1,305 @@
+"""Programs whose input and output the host has while they run.
+
+Over a data port (qga.ports) they are raw bytes, as they are written; without one the host fetches
+and brings them in pieces. Like those of guest-exec, programs outlive the connection that asked for
+them and are known only to the channel that did. What moves the bytes is loaded when it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
+
+from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
+from qga.errors import Refused
+from qga.quota import Quota
+
+from .exec import may_start
+
+if TYPE_CHECKING:
+    from qga.agent import Agent
+    from qga.policy import Policy, Verdict
+    from qga.spawn import Launch
+
+    from ._streams import Output, Program, Size
+
+MAX_ENDED = 32
+"""Programs that have ended and are still known; beyond, the oldest is forgotten."""
+
+DEFAULT_ROWS, DEFAULT_COLUMNS = 24, 80
+
+_NO_DIRECTORY = "a program that [exec] allow speaks of runs where the agent does"
+
+_MAX_SIZE = 2**16 - 1  # rows or columns of a terminal (ioctl_tty(2))
+
+Signal = Union[int, str]
+
+QgaExecRead = TypedDict(
+    "QgaExecRead",
+    {
+        "out-data": NotRequired[Payload],
+        "out-offset": int,
+        "out-total": int,
+        "err-data": NotRequired[Payload],
+        "err-offset": int,
+        "err-total": int,
+        "exited": bool,
+        "exitcode": NotRequired[int],
+        "signal": NotRequired[int],
+    },
+)
+
+
+class QgaExec(TypedDict):
+    pid: int
+
+
+class QgaExecWrite(TypedDict):
+    count: int
+
+
+def _may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
+    verdict = may_start(policy, given)
+    if verdict.allowed and verdict.rule and given.get("directory") is not None:
+        return verdict._replace(allowed=False, reason=_NO_DIRECTORY)
+    return verdict
+
+
+class Streams(CommandGroup):
+    """Running programs with a terminal, or with their input and output as they come."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent)
+        self._programs: dict[int, tuple[str, Program]] = {}  # with the channel, by pid
+        self._ended: dict[int, None] = {}  # pids, oldest first
+        self._running = Quota()
+
+    @command(
+        access="unrestricted",
+        blocking=True,
+        secret=("env=",),
+        verdict=_may_start,
+        like=("guest-exec",),
+    )
+    def qga_exec(
+        self,
+        path: str,
+        arg: Optional[list[str]] = None,
+        env: Optional[list[str]] = None,
+        directory: Optional[str] = None,
+        port: Optional[str] = None,
+        tty: bool = False,
+        rows: int = DEFAULT_ROWS,
+        columns: int = DEFAULT_COLUMNS,
+        term: str = "",
+        *,
+        caller: Caller,
+    ) -> QgaExec:
+        """Start a program whose input and output the host has while it runs.
+
+        path: the program; without a `/` it is searched for in PATH.
+        arg: its arguments.
+        env: its whole environment, `NAME=value` each; by default the agent's own.
+        directory: where it runs; by default where the agent does.
+        port: a data port, by its name, that the host is connected to: what comes from there is
+            its input, and what it writes goes there. When the host disconnects it is ended.
+            Without it qga-exec-write and qga-exec-read bring and fetch them.
+        tty: whether it gets a terminal, of `rows` and `columns`.
+        term: the terminal's type, TERM in the environment that is given by default.
+        Returns its process id, which is also that of its process group. With a port its error
+        output is fetched by qga-exec-read, unless it has a terminal.
+        """
+        size = _size(rows, columns) if tty else None
+        launch = caller.policy.program(path, arg or [], env)
+        if directory is not None and launch.executable is not None:
+            raise Refused(_NO_DIRECTORY)
+        limit = caller.policy.limits.limits_children
+        if not self._running.take(caller.channel, 1, limit):
+            raise QgaError(f"{limit} programs are running already; wait for one to end")
+        try:
+            program = _start(
+                [path, *(arg or [])],
+                env,
+                launch._replace(term=term, directory=directory),
+                size,
+                port,
+            )
+        except BaseException:
+            self._running.give(caller.channel, 1)
+            raise
+        self.agent.loop.post(lambda: self._watch(program, caller.channel))
+        return {"pid": program.pid}
+
+    @command(access="unrestricted", changes=False, like=("guest-exec",))
+    def qga_exec_read(
+        self,
+        pid: int,
+        offset: Optional[int] = None,
+        err_offset: Optional[int] = None,
+        *,
+        caller: Caller,
+    ) -> QgaExecRead:
+        """What a program has written, and whether it has ended. Never waits.
+
+        pid: as returned by qga-exec.
+        offset: of the first byte wanted; those before it have arrived and are not kept any
+            longer. By default nothing is given up.
+        err-offset: the same of its error output.
+        Returns what is kept from there on. While 256 KiB of a stream are kept the program waits.
+        The totals are bytes so far, with a port those written to it; they are final when
+        `exited` is true.
+        """
+        program = self._program(pid, caller)
+        out, err = program.out, program.err
+        program.acknowledge(
+            _count_before(out, offset, "offset"), _count_before(err, err_offset, "err-offset")
+        )
+        result: QgaExecRead = {
+            "out-offset": out.offset,
+            "out-total": out.offset if program.has_port else out.total,
+            "err-offset": err.offset if err else 0,
+            "err-total": err.total if err else 0,
+            "exited": program.ended,
+        }
+        if out.data and not program.has_port:
+            result["out-data"] = Payload(bytes(out.data))
+        if err is not None and err.data:
+            result["err-data"] = Payload(bytes(err.data))
+        if program.ended and program.code is not None:
+            if program.code < 0:
+                result["signal"] = -program.code
+            else:
+                result["exitcode"] = program.code
+        return result
+
+    @command(access="unrestricted", changes=False, secret=("buf-b64",), like=("guest-exec",))
+    def qga_exec_write(
+        self,
+        pid: int,
+        buf_b64: str = "",
+        eof: bool = False,
+        after: Optional[int] = None,
+        *,
+        caller: Caller,
+    ) -> QgaExecWrite:
+        """Bring a program its input, and tell it where that ends. Never waits.
+
+        pid: as returned by qga-exec.
+        buf-b64: the bytes, base64-encoded; not where they come from a port.
+        eof: whether this is all. It holds only when all bytes were taken.
+        after: with `eof` and a port, how many bytes of the port are all.
+        Returns how many bytes were taken; 256 KiB at most wait for the program.
+        """
+        program = self._program(pid, caller)
+        data = decode_base64(buf_b64)
+        if program.has_port and data:
+            raise QgaError(f"the input of PID {pid} comes from its port")
+        if after is not None and not (program.has_port and eof and after >= 0):
+            raise QgaError("Parameter 'after' is for the end of what comes from a port")
+        if data and program.input.finished:
+            raise QgaError(f"the input of PID {pid} has ended already")
+        count = program.input.put(data)
+        if eof and count == len(data):
+            program.end_input(after or 0)
+        return {"count": count}
+
+    @command(access="unrestricted", like=("guest-exec",))
+    def qga_exec_signal(self, pid: int, signal: Signal, *, caller: Caller) -> None:
+        """Send a signal to a program and what it has started, its process group.
+
+        pid: as returned by qga-exec.
+        signal: its name, such as INT, or its number.
+        """
+        program = self._program(pid, caller)
+        number = _signal_number(signal)
+        try:
+            program.signal(number)
+        except ProcessLookupError:
+            raise QgaError(f"PID {pid} has ended already") from None
+
+    @command(access="unrestricted", changes=False, like=("guest-exec",))
+    def qga_exec_resize(self, pid: int, rows: int, columns: int, *, caller: Caller) -> None:
+        """Change the size of a program's terminal; it is told so.
+
+        pid: as returned by qga-exec.
+        rows, columns: the new size.
+        """
+        if not self._program(pid, caller).resize(_size(rows, columns)):
+            raise QgaError(f"PID {pid} has no terminal")
+
+    def _program(self, pid: int, caller: Caller) -> Program:
+        channel, program = self._programs.get(pid, ("", None))
+        if program is None or channel != caller.channel:
+            raise QgaError(f"PID {pid} does not exist")
+        return program
+
+    def _watch(self, program: Program, channel: str) -> None:
+        if program.pid in self._programs:  # of an earlier one whose pid was free again
+            self._forget(program.pid)
+        self._programs[program.pid] = channel, program
+        program.watch(self.agent.loop, lambda: self._on_end(program, channel))
+
+    def _on_end(self, program: Program, channel: str) -> None:
+        self._running.give(channel, 1)
+        if self._programs.get(program.pid) != (channel, program):
+            return
+        self._ended[program.pid] = None
+        while len(self._ended) > MAX_ENDED:
+            self._forget(next(iter(self._ended)))
+
+    def _forget(self, pid: int) -> None:
+        del self._programs[pid]
+        self._ended.pop(pid, None)
+
+
+def _start(
+    argv: list[str], env: list[str] | None, launch: Launch, size: Size | None, port: str | None
+) -> Program:
+    from ._ports import connected_port
+    from ._streams import Program
+
+    file = None if port is None else connected_port(port)
+    try:
+        if launch.directory is not None:
+            os.close(os.open(launch.directory, os.O_PATH | os.O_DIRECTORY))
+        return Program(argv, env, launch, size, file)
+    except BaseException as error:
+        if file is not None:
+            file.close()
+        if isinstance(error, OSError):
+            what = f"'{error.filename or argv[0]}'"
+            raise QgaError(f"failed to start {what}: {error.strerror}") from error
+        raise
+
+
+def _size(rows: int, columns: int) -> Size:
+    from ._streams import Size
+
+    for value in (rows, columns):
+        if not 0 < value <= _MAX_SIZE:
+            raise QgaError(f"a terminal cannot have {value} rows or columns")
+    return Size(rows, columns)
+
+
+def _count_before(output: Output | None, offset: int | None, name: str) -> int:
+    """How many of the bytes that are kept come before `offset`."""
+    if offset is None or output is None:
+        return 0
+    if offset > output.total:
+        raise QgaError(f"Parameter '{name}' is {offset}, but only {output.total} bytes have come")
+    return max(0, offset - output.offset)
+
+
+def _signal_number(wanted: Signal) -> int:
+    from signal import Signals, valid_signals
+
+    try:
+        if isinstance(wanted, int):
+            number = wanted
+        else:
+            number = int(Signals["SIG" + wanted.removeprefix("SIG")])
+    except KeyError:
+        number = 0
+    if number not in valid_signals():
+        raise QgaError(f"'{wanted}' is no signal; use a name such as INT or a number")
+    return number

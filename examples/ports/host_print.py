@@ -1,0 +1,22 @@
+#!/usr/bin/env python3
+"""On the host: print what a program of the guest writes to a data port, for as long as it comes.
+
+host_print.py /run/vm/greetings.sock
+
+Nothing of qga is needed for it: the port is a unix socket, and what goes through it is raw.
+"""
+
+import socket
+import sys
+
+
+def main() -> None:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(sys.argv[1])
+        with link.makefile(encoding="utf-8", errors="backslashreplace") as lines:
+            for line in lines:
+                print(line, end="", flush=True)
+
+
+if __name__ == "__main__":
+    main()

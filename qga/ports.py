@@ -1,0 +1,222 @@
+"""Data ports: virtio-serial ports beside the agent's, through which any program talks to the host.
+
+    from qga import ports
+
+    with ports.open_port("org.qga.data.0") as port:
+        port.wait_for_host()
+        port.write(b"hello\n")
+
+`find` and `list_ports` know nothing but what is a port, so that a name that the host gave is never
+taken for any other file.
+
+Facts of Linux's virtio_console that this leans on: a read gives one buffer of at most 4096 bytes;
+without a host it gives 0 bytes, after an unplug ENODEV; a write takes at most 32 KiB, and is there
+for the host also when the port is closed right after it; only one program may have a port open.
+Without a host poll reports a hang-up, and with it that there is something to read, unless the port
+was unplugged. That the host has come shows as an edge of "writable", and as nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import time
+from collections.abc import Iterator
+from errno import EBUSY, ENODEV, ENOENT, EPIPE
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_PORTS = "/sys/class/virtio-ports"
+_DEVICES = "/dev"
+_LINKS = "/dev/virtio-ports/"  # made by udev
+_DEBUG = "/sys/kernel/debug/virtio-ports"
+_PROCESSES = "/proc"
+
+
+class Port(NamedTuple):
+    """name: what the host calls it; "" where it does not. device: `/dev/vportNpM`."""
+
+    name: str
+    device: str
+
+
+class Ends(NamedTuple):
+    """Which ends of a port are open; None where only opening it would tell."""
+
+    guest: bool
+    host: Optional[bool]
+
+
+def list_ports() -> list[Port]:
+    """The virtio-serial ports of this guest."""
+    try:
+        entries = sorted(os.listdir(_PORTS))
+    except FileNotFoundError:  # no virtio-serial device
+        return []
+    return [Port(_name_of(entry), f"{_DEVICES}/{entry}") for entry in entries]
+
+
+def find(name: str) -> Port:
+    """The port of that name; `/dev/vportNpM` and udev's link to it will do, too.
+
+    Raises FileNotFoundError with the names of those there are.
+    """
+    known = list_ports()
+    wanted = name[len(_LINKS) :] if name.startswith(_LINKS) else name
+    for port in known:
+        if wanted and wanted in (port.name, port.device):
+            return port
+    names = ", ".join(port.name or port.device for port in known)
+    there = f"there are {names}" if names else "this guest has none"
+    raise FileNotFoundError(ENOENT, f"no port '{name}': {there}")
+
+
+def open_port(name: str) -> PortFile:
+    """Open a port, whether or not the host has connected to it.
+
+    Raises FileNotFoundError when there is no such port, OSError with EBUSY when it is open already.
+    """
+    port = find(name)
+    try:
+        fd = os.open(port.device, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        reason = error.strerror
+        if error.errno == EBUSY:
+            by = ", ".join(holders(port)) or "another program"
+            reason = f"{by} has it open"
+        raise OSError(error.errno, f"cannot open the port '{name}': {reason}") from None
+    return PortFile(port, fd)
+
+
+def ends(port: Port) -> Ends:
+    """Which ends are open, found without touching the port."""
+    try:
+        with open(f"{_DEBUG}/{os.path.basename(port.device)}", encoding="ascii") as file:
+            facts = dict(line.split(": ", 1) for line in file.read().splitlines())
+        taken = facts["guest_connected"] != "0" or facts["is_console"] != "no"
+        return Ends(taken, facts["host_connected"] != "0")
+    except (OSError, KeyError, ValueError):  # debugfs is not mounted, or not for us
+        return Ends(bool(holders(port)), None)
+
+
+def holders(port: Port) -> list[str]:
+    """Who has a port open, such as `qemu-ga (process 7)`; as far as one may look."""
+    return [
+        f"{_command_of(process)} (process {process})"
+        for process in filter(str.isdecimal, os.listdir(_PROCESSES))
+        if port.device in _open_files(process)
+    ]
+
+
+def host_connected(fd: int) -> bool:
+    """Whether the host's end of an open port is connected. Raises OSError when it was unplugged."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    events = sum(happened for _, happened in poll.poll(0))
+    if events & select.POLLHUP and not events & select.POLLIN:
+        raise OSError(ENODEV, os.strerror(ENODEV))
+    return not events & select.POLLHUP
+
+
+class PortFile(io.RawIOBase):
+    """An open port, as a file of bytes.
+
+    `read` waits for something to come and gives what there is; b"" says that the host is not
+    connected. `write` waits until everything is written. For lines and texts wrap it, as in
+    `io.BufferedReader(port)`.
+
+    port: which one it is.
+    """
+
+    def __init__(self, port: Port, fd: int) -> None:
+        super().__init__()
+        self.port = port
+        self._fd = fd
+
+    @property
+    def host_connected(self) -> bool:
+        """Whether the host is connected now. Raises OSError when the port was unplugged."""
+        return host_connected(self._fd)
+
+    def wait_for_host(self, timeout: float | None = None) -> bool:
+        """Wait until the host is connected, `timeout` seconds at most; whether it is."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with select.epoll() as edges:
+            edges.register(self._fd, select.EPOLLOUT | select.EPOLLET)
+            while not self.host_connected:
+                rest = None if deadline is None else deadline - time.monotonic()
+                if rest is not None and rest <= 0:
+                    return False
+                edges.poll(rest)
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        while True:
+            try:
+                return os.readv(self._fd, [buffer])
+            except BlockingIOError:
+                self._wait_for(select.POLLIN)
+
+    def write(self, data: Buffer) -> int:
+        """Write all. Raises BrokenPipeError when the host is not connected any longer."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                if self._wait_for(select.POLLOUT) & select.POLLHUP:
+                    reason = f"the host is not connected to the port '{self.port.name}'"
+                    raise BrokenPipeError(EPIPE, reason) from None
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.close(self._fd)
+
+    def _wait_for(self, events: int) -> int:
+        poll = select.poll()
+        poll.register(self._fd, events)
+        return sum(happened for _, happened in poll.poll())
+
+
+def _name_of(entry: str) -> str:
+    try:
+        with open(f"{_PORTS}/{entry}/name", encoding="ascii", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:  # it has none, or has just gone
+        return ""
+
+
+def _open_files(process: str) -> Iterator[str]:
+    folder = f"{_PROCESSES}/{process}/fd"
+    try:
+        descriptors = os.listdir(folder)
+    except OSError:  # it has ended, or we may not look
+        return
+    for descriptor in descriptors:
+        try:
+            yield os.readlink(f"{folder}/{descriptor}")
+        except OSError:  # closed since
+            continue
+
+
+def _command_of(process: str) -> str:
+    try:
+        with open(f"{_PROCESSES}/{process}/comm", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return "somebody"

@@ -1,0 +1,321 @@
+"""qga-exec and its kin: programs whose input and output the host has while they run."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.agent_process import AgentProcess, Client, listening, refused, wait_for
+from tests.integration.data_ports import NAME, HostEnd, with_port
+from tests.integration.guest_program import run
+
+KEPT = 256 * 1024
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentProcess, HostEnd]]:
+    with with_port(tmp_path_factory.mktemp("agent")) as (agent, host):
+        yield agent, host
+
+
+@pytest.fixture
+def agent(served: tuple[AgentProcess, HostEnd]) -> AgentProcess:
+    return served[0]
+
+
+@pytest.fixture
+def host(served: tuple[AgentProcess, HostEnd]) -> HostEnd:
+    served[1].forget()
+    return served[1]
+
+
+def start(client: Client, script: str, **how: Any) -> int:
+    """Run a shell script; its process id."""
+    return int(client.call("qga-exec", path="/bin/sh", arg=["-c", script], **how)["pid"])
+
+
+def seen(client: Client, pid: int, **offsets: int) -> dict[str, Any]:
+    """What qga-exec-read says, decoded."""
+    result = client.call("qga-exec-read", pid=pid, **offsets)
+    for stream in ("out", "err"):
+        result[stream] = base64.b64decode(result.pop(f"{stream}-data", ""))
+    return dict(result)
+
+
+def ended(client: Client, pid: int) -> dict[str, Any]:
+    return wait_for(lambda: (now := seen(client, pid))["exited"] and now, f"the end of {pid}")
+
+
+def bring(client: Client, pid: int, data: bytes, **how: Any) -> int:
+    text = base64.b64encode(data).decode()
+    return int(client.call("qga-exec-write", pid=pid, buf_b64=text, **how)["count"])
+
+
+def test_both_outputs_and_the_exit_code(client: Client) -> None:
+    over = ended(client, start(client, "echo out; echo err >&2; exit 3"))
+    assert over == {
+        "out": b"out\n", "out-offset": 0, "out-total": 4,
+        "err": b"err\n", "err-offset": 0, "err-total": 4,
+        "exited": True, "exitcode": 3,
+    }  # fmt: skip
+
+
+def test_output_comes_while_the_program_runs(client: Client) -> None:
+    pid = start(client, "echo one; read line; echo $line")
+    wait_for(lambda: seen(client, pid)["out"] == b"one\n", "the first line")
+    assert seen(client, pid, offset=4)["out"] == b""
+    assert bring(client, pid, b"two\n") == 4
+    over = ended(client, pid)
+    assert (over["out"], over["out-offset"], over["out-total"]) == (b"two\n", 4, 8)
+
+
+def test_a_reply_that_was_lost_can_be_asked_for_again(client: Client) -> None:
+    pid = start(client, "echo 0123456789")
+    ended(client, pid)
+    for _ in range(2):
+        again = seen(client, pid, offset=4)
+        assert (again["out"], again["out-offset"]) == (b"456789\n", 4)
+    late = seen(client, pid, offset=2)  # what is acknowledged is given up
+    assert (late["out"], late["out-offset"]) == (b"456789\n", 4)
+    with refused("Parameter 'offset' is 12, but only 11 bytes have come"):
+        client.call("qga-exec-read", pid=pid, offset=12)
+
+
+def test_nothing_is_lost_of_much_output_and_little_is_kept(client: Client) -> None:
+    pid = start(client, "seq 1 300000; echo done >&2")
+    full = wait_for(
+        lambda: (now := seen(client, pid))["out-total"] == KEPT and now, "a full buffer"
+    )
+    assert (full["exited"], full["err"]) == (False, b"")
+    data = b""
+    while not ((now := seen(client, pid, offset=len(data)))["exited"] and not now["out"]):
+        assert now["out-offset"] == len(data)
+        assert len(now["out"]) <= KEPT
+        data += now["out"]
+    assert data == b"".join(b"%d\n" % number for number in range(1, 300_001))
+    assert (now["err"], now["out-total"]) == (b"done\n", len(data))
+
+
+def test_no_more_input_is_taken_than_can_wait(client: Client) -> None:
+    pid = start(client, "exec sleep 1000")
+    sent = 0
+    while count := bring(client, pid, bytes(10**6), eof=True):
+        sent += count
+    assert KEPT <= sent < 10**6  # a pipe takes some, too
+    client.call("qga-exec-signal", pid=pid, signal="KILL")
+    assert ended(client, pid)["signal"] == 9
+
+
+def test_much_input_and_its_end(client: Client) -> None:
+    content = bytes(range(256)) * 8000
+    pid, rest = start(client, "sha256sum"), content
+    while rest:
+        rest = rest[bring(client, pid, rest[:KEPT], eof=len(rest) <= KEPT) :]
+    assert ended(client, pid)["out"].split()[0].decode() == sha256(content).hexdigest()
+    assert bring(client, pid, b"") == 0
+
+
+def test_a_program_that_reads_nothing_takes_all(client: Client) -> None:
+    pid = start(client, "exec <&-; sleep 1000")
+    wait_for(lambda: bring(client, pid, bytes(10**6)) == 10**6, "the closed pipe to be noticed")
+    client.call("qga-exec-signal", pid=pid, signal=9)
+    assert ended(client, pid)["signal"] == 9
+
+
+def test_input_behind_its_end_is_refused(client: Client) -> None:
+    pid = start(client, "cat; sleep 1000")
+    bring(client, pid, b"all", eof=True)
+    with refused(f"the input of PID {pid} has ended already"):
+        bring(client, pid, b"more")
+    wait_for(lambda: seen(client, pid)["out"] == b"all", "the output")
+    client.call("qga-exec-signal", pid=pid, signal="SIGKILL")
+    assert ended(client, pid)["signal"] == 9
+
+
+def test_a_background_process_does_not_hold_the_end_back(client: Client) -> None:
+    over = ended(client, start(client, "echo out; sleep 1000 & echo $! >&2"))
+    assert (over["out"], over["exitcode"]) == (b"out\n", 0)
+    os.kill(int(over["err"]), 9)
+
+
+def test_a_terminal(client: Client) -> None:
+    script = "tty; echo $TERM; stty size; trap 'stty size; exit 4' WINCH; echo ready; "
+    script += "while read line; do :; done"
+    pid = start(client, script, tty=True, rows=30, columns=100, term="vt100")
+    wait_for(lambda: seen(client, pid)["out"].endswith(b"ready\r\n"), "the first lines")
+    lines = seen(client, pid)["out"].decode().split()
+    assert re.fullmatch(r"/dev/pts/\d+", lines[0])
+    assert lines[1:] == ["vt100", "30", "100", "ready"]
+    client.call("qga-exec-resize", pid=pid, rows=31, columns=101)
+    bring(client, pid, b"\r")
+    over = ended(client, pid)
+    assert over["out"].endswith(b"31 101\r\n")
+    assert over["exitcode"] == 4
+
+
+def test_the_end_of_a_terminals_input(client: Client) -> None:
+    pid = start(client, "stty -echo; echo ready; cat", tty=True)
+    wait_for(lambda: seen(client, pid)["out"] == b"ready\r\n", "cat")
+    bring(client, pid, b"typed\n", eof=True)
+    over = ended(client, pid)
+    assert (over["out"], over["exitcode"]) == (b"ready\r\ntyped\r\n", 0)
+
+
+def test_a_terminal_is_the_programs_own(client: Client) -> None:
+    """It is in the foreground of a session of its own: ^C reaches it and nobody else."""
+    pid = start(client, "stty -echo; echo ready; sleep 1000", tty=True)
+    wait_for(lambda: seen(client, pid)["out"] == b"ready\r\n", "the program")
+    assert os.getsid(pid) == os.getpgid(pid) == pid
+    bring(client, pid, b"\x03")
+    assert ended(client, pid)["signal"] == 2
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_port_carries_input_and_output(client: Client, host: HostEnd, tty: bool) -> None:
+    script = "stty -echo 2>/dev/null; echo ready; read line; echo got $line; exit 5"
+    pid = start(client, script, port=NAME, tty=tty)
+    end = "\r\n" if tty else "\n"
+    ready = f"ready{end}".encode()
+    assert host.take(len(ready)) == ready
+    host.send(b"this\n")
+    answer = f"got this{end}".encode()
+    assert host.take(len(answer)) == answer
+    over = ended(client, pid)
+    assert (over["exitcode"], over["out-total"]) == (5, len(ready + answer))
+    assert over["out"] == over["err"] == b""
+
+
+def test_the_end_of_what_comes_from_a_port(client: Client, host: HostEnd) -> None:
+    pid = start(client, "wc -c", port=NAME)
+    client.call("qga-exec-write", pid=pid, eof=True, after=5)
+    host.send(b"12345")
+    assert host.take(2) == b"5\n"
+    assert ended(client, pid)["exitcode"] == 0
+
+
+def test_a_port_is_given_back(client: Client, host: HostEnd, agent: AgentProcess) -> None:
+    pid = start(client, "echo >&2 ready; sleep 1000", port=NAME)
+    wait_for(lambda: seen(client, pid)["err"], "the program")
+    assert len(agent.descriptors(host.path)) == 1
+    client.call("qga-exec-signal", pid=pid, signal="TERM")
+    assert ended(client, pid)["signal"] == 15
+    assert agent.descriptors(host.path) == []
+
+
+def test_a_host_that_leaves_takes_all_of_its_program_with_it(tmp_path: Path) -> None:
+    with with_port(tmp_path) as (agent, host), agent.connect() as client:
+        before = agent.descriptors("")
+        script = "trap '' HUP; sleep 1000 & echo $!; sleep 1000; sleep 1000"
+        pid = start(client, script, port=NAME)
+        child = int(wait_for(lambda: host.take(1), "the process") + host.take(3))
+        host.close()
+        assert ended(client, pid)["signal"] == 9
+        wait_for(lambda: not os.path.exists(f"/proc/{child}"), "the end of what it has started")
+        assert len(agent.descriptors("")) == len(before)
+
+
+def test_no_descriptor_stays(client: Client, agent: AgentProcess) -> None:
+    before = agent.descriptors("")
+    for tty in (False, True):
+        for script in ("exit 0", "cat", "exec <&- >&- 2>&-; exit 1"):
+            pid = start(client, script, tty=tty)
+            bring(client, pid, b"", eof=True)
+            ended(client, pid)
+    assert agent.descriptors("") == before
+
+
+def test_what_cannot_be_started_is_told(client: Client) -> None:
+    before = client.call("guest-ping")
+    assert client.refusal("qga-exec", path="no-such-program").startswith("failed to start")
+    with refused("failed to start '/none': No such file or directory"):
+        client.call("qga-exec", path="sh", directory="/none")
+    with refused("no port 'none': there are org.qga.data.0"):
+        client.call("qga-exec", path="sh", port="none")
+    with refused("a terminal cannot have 0 rows or columns"):
+        client.call("qga-exec", path="sh", tty=True, rows=0)
+    assert before == {}
+
+
+def test_where_and_in_which_environment(client: Client, tmp_path: Path) -> None:
+    how = {"directory": str(tmp_path), "env": ["PATH=/usr/bin:/bin", "A=b c"], "term": "vt100"}
+    over = ended(client, start(client, "pwd; echo $A$TERM", **how))
+    assert over["out"].decode() == f"{tmp_path}\nb c\n"
+
+
+def test_wrong_signals_and_sizes_and_programs(client: Client) -> None:
+    pid = client.call("qga-exec", path="cat")["pid"]
+    for wrong in ("FOO", 0, 1000, -1, ""):
+        with refused(f"'{wrong}' is no signal; use a name such as INT or a number"):
+            client.call("qga-exec-signal", pid=pid, signal=wrong)
+    with refused(f"PID {pid} has no terminal"):
+        client.call("qga-exec-resize", pid=pid, rows=1, columns=1)
+    with refused("Parameter 'after' is for the end of what comes from a port"):
+        client.call("qga-exec-write", pid=pid, eof=True, after=1)
+    client.call("qga-exec-signal", pid=pid, signal="INT")
+    assert ended(client, pid)["signal"] == 2
+    with refused(f"PID {pid} has ended already"):
+        client.call("qga-exec-signal", pid=pid, signal="INT")
+    for command in ("qga-exec-read", "qga-exec-write", "qga-exec-signal", "qga-exec-resize"):
+        more = {"signal": 1} if "signal" in command else {}
+        more = {"rows": 1, "columns": 1} if "resize" in command else more
+        with refused("PID 1 does not exist"):
+            client.call(command, pid=1, **more)
+
+
+def test_programs_of_guest_exec_are_not_ours(client: Client) -> None:
+    pid = client.call("guest-exec", path="true")["pid"]
+    with refused(f"PID {pid} does not exist"):
+        client.call("qga-exec-read", pid=pid)
+
+
+def test_only_so_many_ended_programs_are_known(client: Client) -> None:
+    first = start(client, "exit")
+    ended(client, first)
+    for _ in range(32):
+        ended(client, start(client, "exit"))
+    with refused(f"PID {first} does not exist"):
+        client.call("qga-exec-read", pid=first)
+
+
+def test_rules_for_programs_hold(tmp_path: Path) -> None:
+    config = "[exec]\nallow=/usr/bin/env\n[limits]\nchildren=1\n"
+    with listening(tmp_path, config=config) as agent, agent.connect() as client:
+        pid = client.call("qga-exec", path="env", env=["A=b"], term="x")["pid"]
+        names = {line.split(b"=")[0] for line in ended(client, pid)["out"].split()}
+        assert names == {b"HOME", b"USER", b"LOGNAME", b"PATH"}
+        refusal = f"Command qga-exec has been refused: the program '{os.path.realpath('/bin/sh')}'"
+        with refused(f"{refusal} is not in [exec] allow of {tmp_path}/qemu-ga.conf"):
+            client.call("qga-exec", path="sh")
+        assert "runs where the agent does" in client.refusal("qga-exec", path="env", directory="/")
+
+
+def test_so_many_programs_and_no_more(tmp_path: Path) -> None:
+    with listening(tmp_path, config="[limits]\nchildren=1\n") as agent, agent.connect() as client:
+        pid = start(client, "cat")
+        with refused("1 programs are running already; wait for one to end"):
+            client.call("qga-exec", path="true")
+        bring(client, pid, b"", eof=True)
+        ended(client, pid)
+        assert ended(client, start(client, "exit 6"))["exitcode"] == 6
+
+
+def test_guest_exec_blocked_blocks_ours(tmp_path: Path) -> None:
+    config = "[general]\nblock-rpcs=guest-exec\n"
+    with listening(tmp_path, config=config) as agent, agent.connect() as client:
+        reason = "Command qga-exec has been disabled: the command is not allowed"
+        with refused(reason):
+            client.call("qga-exec", path="true")
+
+
+def test_a_program_does_not_disturb_guest_exec(client: Client) -> None:
+    pid = start(client, "cat")
+    assert run(client, "true")["exitcode"] == 0
+    client.call("qga-exec-signal", pid=pid, signal="KILL")
+    ended(client, pid)

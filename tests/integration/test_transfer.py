@@ -1,0 +1,199 @@
+"""Files over a data port."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.agent_process import (
+    AgentProcess,
+    Client,
+    Refused,
+    refused,
+    request,
+    wait_for,
+)
+from tests.integration.data_ports import NAME, HostEnd, with_port
+
+CONTENT = bytes(range(256)) * 2000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentProcess, HostEnd]]:
+    with with_port(tmp_path_factory.mktemp("agent")) as (agent, host):
+        yield agent, host
+
+
+@pytest.fixture
+def port(served: tuple[AgentProcess, HostEnd]) -> Iterator[tuple[Client, HostEnd]]:
+    agent, host = served
+    host.forget()
+    with agent.connect() as client:
+        yield client, host
+
+
+def summary(data: bytes) -> dict[str, Any]:
+    return {"count": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_ports_are_listed(tmp_path: Path) -> None:
+    with with_port(tmp_path) as (agent, _), agent.connect() as client:
+        device = f"{tmp_path}/dev/vport0p1"
+        assert client.call("qga-get-ports") == [{"name": NAME, "device": device, "busy": False}]
+        (tmp_path / "debug").mkdir()
+        facts = "guest_connected: 0\nhost_connected: 1\nis_console: no\n"
+        (tmp_path / "debug/vport0p1").write_text(facts)
+        (listed,) = client.call("qga-get-ports")
+        assert listed["host-connected"] is True
+
+
+def test_a_file_is_sent(port: tuple[Client, HostEnd], tmp_path: Path) -> None:
+    client, host = port
+    (tmp_path / "file").write_bytes(CONTENT)
+    client.send(request("qga-file-send", path=f"{tmp_path}/file", port=NAME))
+    assert host.take(len(CONTENT)) == CONTENT
+    assert client.result() == summary(CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"offset": 7, "count": 3}, b"789"),
+        ({"offset": 8}, b"89"),
+        ({"count": 100}, b"0123456789"),
+        ({"offset": 100}, b""),
+        ({"count": 0}, b""),
+    ],
+)
+def test_a_part_of_a_file_is_sent_and_summed_up(
+    port: tuple[Client, HostEnd], tmp_path: Path, where: dict[str, int], expected: bytes
+) -> None:
+    client, host = port
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    assert client.call("qga-file-send", path=str(path), port=NAME, **where) == summary(expected)
+    assert host.take(len(expected)) == expected
+    assert client.call("qga-file-checksum", path=str(path), **where) == summary(expected)
+
+
+def test_a_file_is_received(port: tuple[Client, HostEnd], tmp_path: Path) -> None:
+    client, host = port
+    path = tmp_path / "file"
+    path.write_bytes(b"longer than what comes" * 100_000)
+    client.send(request("qga-file-receive", path=str(path), port=NAME, count=len(CONTENT)))
+    host.send(CONTENT)
+    assert client.result() == summary(CONTENT)
+    assert path.read_bytes() == CONTENT
+
+
+def test_the_rest_of_a_file_is_received(port: tuple[Client, HostEnd], tmp_path: Path) -> None:
+    client, host = port
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    host.send(b"ab")
+    client.call("qga-file-receive", path=str(path), port=NAME, count=2, offset=9)
+    assert path.read_bytes() == b"012345678ab"
+
+
+def test_no_more_is_taken_than_asked_for(port: tuple[Client, HostEnd], tmp_path: Path) -> None:
+    client, host = port
+    host.send(b"first")
+    client.call("qga-file-receive", path=f"{tmp_path}/one", port=NAME, count=3)
+    assert (tmp_path / "one").read_bytes() == b"fir"
+
+
+def test_what_a_file_cannot_take_is_told(port: tuple[Client, HostEnd]) -> None:
+    client, host = port
+    host.send(b"abc")
+    with refused("broken off after 0 bytes: No space left on device"):
+        client.call("qga-file-receive", path="/dev/full", port=NAME, count=3)
+
+
+INVALID = "value '-1' is invalid for argument"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "reason"),
+    [
+        ("send", {"path": "/none"}, "No such file or directory"),
+        ("send", {"path": "/"}, "failed to read file '/': Is a directory"),
+        ("send", {"path": "/", "offset": -1}, f"{INVALID} offset"),
+        ("receive", {"path": "/", "count": -1}, f"{INVALID} count"),
+        ("receive", {"path": "/none", "count": 1, "offset": 1}, "No such file or directory"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    port: tuple[Client, HostEnd], command: str, arguments: dict[str, Any], reason: str
+) -> None:
+    client, _ = port
+    assert reason in client.refusal(f"qga-file-{command}", port=NAME, **arguments)
+
+
+def test_rules_for_files_hold(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    for path in ("open/file", "closed"):
+        (tmp_path / path).write_text("content")
+    config = f"[files]\nread={tmp_path}/open/\nwrite={tmp_path}/open/\n"
+    with with_port(tmp_path, config) as (agent, host), agent.connect() as client:
+        path = f"{tmp_path}/open/file"
+        assert client.call("qga-file-send", path=path, port=NAME)["count"] == 7
+        assert client.call("qga-file-checksum", path=path)["count"] == 7
+        host.take(7)
+        for command, more in (
+            ("qga-file-send", {"port": NAME}),
+            ("qga-file-checksum", {}),
+            ("qga-file-receive", {"port": NAME, "count": 0}),
+        ):
+            reason = client.refusal(command, path=f"{tmp_path}/closed", **more)
+            assert reason.startswith(f"Command {command} has been refused: '{tmp_path}/closed' is")
+    assert (tmp_path / "closed").read_text() == "content"
+
+
+@pytest.mark.parametrize(
+    ("config", "usable"),
+    [
+        ("profile=audit", set()),
+        ("profile=file-read", {"send", "checksum"}),
+        ("profile=file-write", {"send", "checksum", "receive"}),
+        ("block-rpcs=guest-file-open", set()),
+        ("block-rpcs=guest-file-read", {"receive"}),
+        ("block-rpcs=guest-file-write", {"send", "checksum"}),
+    ],
+)
+def test_what_the_administrator_has_switched_off_is_off(
+    tmp_path: Path, config: str, usable: set[str]
+) -> None:
+    with with_port(tmp_path, f"[general]\n{config}\n") as (agent, _), agent.connect() as client:
+        commands = client.call("guest-info")["supported_commands"]
+        enabled = {each["name"] for each in commands if each["enabled"]}
+        named = {name for name in enabled if name.startswith("qga-file-")}
+        assert named == {f"qga-file-{name}" for name in usable}
+        with pytest.raises(Refused) as caught:
+            client.call("qga-exec" if "profile" in config else "qga-file-nothing", path="true")
+        assert caught.value.error_class == "CommandNotFound"
+
+
+def test_a_transfer_holds_up_no_other_connection(
+    port: tuple[Client, HostEnd], served: tuple[AgentProcess, HostEnd], tmp_path: Path
+) -> None:
+    client, host = port
+    client.send(request("qga-file-receive", path=f"{tmp_path}/file", port=NAME, count=2))
+    with served[0].connect() as other:
+        assert other.call("guest-ping") == {}
+    host.send(b"ok")
+    assert client.result()["count"] == 2
+
+
+def test_a_host_that_leaves_ends_a_transfer(tmp_path: Path) -> None:
+    with with_port(tmp_path) as (agent, host), agent.connect() as client:
+        path = tmp_path / "file"
+        client.send(request("qga-file-receive", path=str(path), port=NAME, count=10))
+        wait_for(path.exists, "the transfer's start")
+        host.close()
+        with refused("broken off after 0 bytes: the host has left the port 'org.qga.data.0'"):
+            client.result()
+        assert agent.descriptors("/dev/pts") == []
