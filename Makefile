@@ -47,8 +47,10 @@ rpm: ## build rpm packages likewise, for Fedora and its kin
 	@packaging/prepare rpm
 	packaging/build-rpm
 
-docs: $(READY) ## make docs/commands.md anew from the registry
+docs: $(READY) ## make docs/commands.md and qga/ctl/arguments.py anew from the registry
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs commands >docs/commands.md
+	PYTHONPATH=packaging $(BIN)/python -m qga_docs arguments >qga/ctl/arguments.py.new
+	mv qga/ctl/arguments.py.new qga/ctl/arguments.py
 
 clean: ## remove what was made here, the cached guest image included
 	rm -rf $(VENV) .cache build dist *.egg-info

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from . import completions, interface, pages, tables
 
+PRINTED = {"commands": tables.commands_page, "arguments": tables.arguments_module}
+
 
 def main() -> int:
     if len(sys.argv) != 2:
-        print("usage: python -m qga_docs FOLDER | commands", file=sys.stderr)
+        print("usage: python -m qga_docs FOLDER | commands | arguments", file=sys.stderr)
         return 2
-    if sys.argv[1] == "commands":
-        sys.stdout.write(tables.commands_page())
+    if sys.argv[1] in PRINTED:
+        sys.stdout.write(PRINTED[sys.argv[1]]())
         return 0
     write_files(Path(sys.argv[1]), date())
     return 0

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from qga.config import DEFAULT_PATHS
 
 from . import interface
-from .interface import Option, Program
+from .interface import Argument, Option, Program
 
 BASH_HELPERS = """\
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} value=
     # bash takes --option=value apart at the sign.
     if [[ $cur == = ]]; then
-        cur=
+        cur= value=yes
     elif [[ $prev == = ]]; then
-        prev=${COMP_WORDS[COMP_CWORD-2]}
+        prev=${COMP_WORDS[COMP_CWORD-2]} value=yes
     fi
     COMPREPLY=()"""
 
@@ -32,6 +32,8 @@ BASH_VALUES = {
     "address": "if [[ $cur == : || $prev == : ]]; then compopt -o filenames; "
     'mapfile -t COMPREPLY < <(compgen -f -- "${cur#:}"); '
     'else compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W "unix:" -- "$cur"); fi',
+    "arguments": "[[ $value ]] || { compopt -o nospace; "
+    'mapfile -t COMPREPLY < <(compgen -W "$(_qgactl_arguments)" -- "$cur"); }',
     "any": ":",
 }
 
@@ -47,6 +49,7 @@ def bash(program: Program) -> str:
             f"    local names='{_names()}' methods='{' '.join(DEFAULT_PATHS)}'",
             *_bash_commands(program),
             "}",
+            *_bash_arguments(program),
             f"complete -F {function} {program.name}",
         ]
     )
@@ -75,9 +78,23 @@ def _bash_commands(program: Program) -> Iterator[str]:
     yield "    esac"
 
 
+def _bash_arguments(program: Program) -> Iterator[str]:
+    """A function that prints the arguments of the agent's command that is being called."""
+    if not _takes_arguments(program):
+        return
+    yield "_qgactl_arguments() {"
+    yield "    local word"
+    yield '    for word in "${COMP_WORDS[@]:0:COMP_CWORD}"; do'
+    yield "        case $word in"
+    for name, keys in _keys().items():
+        yield f"        {name}) echo '{' '.join(keys)}';;"
+    yield "        esac"
+    yield "    done"
+    yield "}"
+
+
 def _bash_words(program: Program) -> Iterator[str]:
     flags = " ".join(flag for option in program.options for flag in option.flags)
-    first = program.arguments[0] if program.arguments else None
     yield "case $prev in"
     for option in program.options:
         if option.kind:
@@ -90,16 +107,37 @@ def _bash_words(program: Program) -> Iterator[str]:
         words = " ".join(command.name for command in program.commands)
         yield "    else"
         yield f'        mapfile -t COMPREPLY < <(compgen -W "{words}" -- "$cur")'
-    elif first is not None and first.kind == "command":
-        yield f"    elif [[ $prev == {program.name} ]]; then"
-        yield f"        {BASH_VALUES['command']}"
+    elif program.arguments:
+        yield "    else"
+        yield from _indent(_bash_positions(program), 2)
     yield "    fi;;"
     yield "esac"
+
+
+def _bash_positions(program: Program) -> Iterator[str]:
+    """By how many words that are no options stand before it."""
+    yield "local place=0"
+    yield "for ((at += 1; at < COMP_CWORD; at++)); do"
+    yield "    [[ ${COMP_WORDS[at]} == -* ]] || ((place += 1))"
+    yield "done"
+    yield "case $place in"
+    for place, argument in enumerate(program.arguments):
+        value = BASH_VALUES.get(argument.kind) or _bash_choice(argument)
+        yield f"{'*' if argument.many else place}) {value};;"
+    yield "esac"
+
+
+def _bash_choice(argument: Argument) -> str:
+    return f'mapfile -t COMPREPLY < <(compgen -W "{" ".join(argument.choices)}" -- "$cur")'
 
 
 def zsh(program: Program) -> str:
     """The file for zsh, to be named `_PROGRAM`."""
     lines = [f"#compdef {program.name}", ""]
+    if _takes_arguments(program):
+        lines += ["local -A keys=("]
+        lines += [f"    {name} {_quoted(' '.join(keys))}" for name, keys in _keys().items()]
+        lines += [")"]
     lines += [f"local -a names=({_names()})", "local curcontext=$curcontext state line", ""]
     lines += _zsh_arguments(program)
     if program.commands:
@@ -126,14 +164,14 @@ def _zsh_arguments(program: Program) -> list[str]:
     if program.commands:
         return [*lines, "    '1: :->commands' \\", "    '*:: :->arguments'"]
     for at, argument in enumerate(program.arguments):
-        last = at == len(program.arguments) - 1
-        place = "*" if last and argument.kind == "any" else f"{at + 1}"
-        lines.append(f"    {_quoted(f'{place}:{argument.name}:{_zsh_value(argument.kind)}')} \\")
+        place = "*" if argument.many else f"{at + 1}"
+        value = _zsh_value(argument.kind, argument.choices)
+        lines.append(f"    {_quoted(f'{place}:{_zsh_text(argument.name)}:{value}')} \\")
     return [*lines[:-1], lines[-1].removesuffix(" \\")]
 
 
 def _zsh_option(option: Option, flag: str) -> str:
-    text = option.help.replace("[", "(").replace("]", ")")
+    text = _zsh_text(option.help)
     if not option.kind:
         return f"{flag}[{text}]"
     joint = "=" if flag.startswith("--") else "+"
@@ -143,14 +181,20 @@ def _zsh_option(option: Option, flag: str) -> str:
     return f"{flag}{joint}[{text}]{colons}{option.metavar}:{_zsh_value(option.kind)}"
 
 
-def _zsh_value(kind: str) -> str:
+def _zsh_text(text: str) -> str:
+    return text.replace("[", "(").replace("]", ")").replace(":", "\\:")
+
+
+def _zsh_value(kind: str, choices: tuple[str, ...] = ()) -> str:
     return {
+        "choice": f"({' '.join(choices)})",
+        "arguments": "{compadd -S '' -- ${=keys[${words[(r)(guest|qga)-*]}]}}",
         "file": "_files",
         "method": f"({' '.join(DEFAULT_PATHS)})",
         "command": "{compadd -a names}",
         "commands": "{_values -s , command $names}",
         "address": '{compset -P "unix:" && _files || compadd -S "" unix:}',
-        "any": " ",
+        "any": "_message value",  # and, unlike nothing at all, options
     }[kind]
 
 
@@ -181,8 +225,20 @@ def _fish_words(name: str, program: Program, condition: str) -> Iterator[str]:
             for flag in option.flags
         )
         yield f"{start}{flags}{_fish_value(option)} -d {_quoted(option.help)}"
-    if program.arguments and program.arguments[0].kind == "command":
-        yield f'{start} -a "$names"'
+    for argument in program.arguments:
+        if argument.kind == "command":
+            yield f'{start[:-1]}; and not __fish_seen_subcommand_from {_names()}\' -a "$names"'
+        elif argument.kind == "arguments":
+            for called, keys in _keys().items():
+                if keys:
+                    seen = f"{start[:-1]}; and __fish_seen_subcommand_from {called}'"
+                    yield f"{seen} -a {_quoted(' '.join(keys))}"
+        elif argument.kind == "choice":
+            words = " ".join(argument.choices)
+            unseen = f"; and not __fish_seen_subcommand_from {words}'"
+            yield f"{start[:-1]}{unseen} -a {_quoted(words)}"
+        elif argument.kind == "file":
+            yield f"{start} -F"
 
 
 def _fish_value(option: Option) -> str:
@@ -200,6 +256,20 @@ def _fish_value(option: Option) -> str:
 
 def _names() -> str:
     return " ".join(command.name for command in interface.commands())
+
+
+def _keys() -> dict[str, list[str]]:
+    """What may stand behind each command of the agent: its arguments, each with its sign."""
+    return {
+        command.name: [f"{argument.strip('[]')}=" for argument in command.arguments]
+        for command in interface.commands()
+    }
+
+
+def _takes_arguments(program: Program) -> bool:
+    return any(
+        argument.kind == "arguments" for each in program.commands for argument in each.arguments
+    )
 
 
 def _quoted(text: str) -> str:

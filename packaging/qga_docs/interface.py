@@ -6,6 +6,8 @@ An option or argument that takes a value says by its `kind` what may stand there
     any         whatever                   method     a method of the channel
     command     a command's name           commands   names with commas between them
     address     where an agent is: unix:PATH
+    choice      one of a few words
+    arguments   NAME=, for each argument of the agent's command before it
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ KINDS_BY_METAVAR = {
     "LIST": "commands",
     "ADDRESS": "address",
 }
+
+# Of qgactl call, by the names of its parameters.
+ARGUMENT_KINDS = {"command": "command", "arguments": "arguments"}
 
 KEY_HELP = {
     "method": f"the channel: {', '.join(config.DEFAULT_PATHS)}",
@@ -122,9 +127,13 @@ class Option(NamedTuple):
 
 
 class Argument(NamedTuple):
+    """What may stand behind the options, `many`: any number of it; `choices` of that kind."""
+
     name: str
     kind: str
     help: str
+    many: bool = False
+    choices: tuple[str, ...] = ()
 
 
 class Program(NamedTuple):
@@ -222,19 +231,29 @@ def _first_paragraph(described: Any) -> str:
 def _program(name: str, command: Any) -> Program:
     found, arguments = [], []
     for parameter in command.params:
-        metavar = "" if getattr(parameter, "is_flag", False) else _metavar(parameter)
-        kind = KINDS_BY_METAVAR.get(metavar, "any") if metavar else ""
         if parameter.param_type_name == "option":
-            text = parameter.help or ""
-            found.append(Option(tuple(parameter.opts), metavar, kind, text))
+            found.append(_option(parameter))
         else:
-            kind = "command" if parameter.name == "command" else kind
-            arguments.append(Argument(metavar, kind, parameter.help or ""))
+            arguments.append(_argument(parameter))
     found.append(Option(("-h", "--help"), "", "", "Show help and exit."))
     text = inspect.cleandoc(command.help or "")
     inner = [_program(key, value) for key, value in getattr(command, "commands", {}).items()]
     summary = " ".join(text.partition("\n\n")[0].split())
     return Program(name, summary, text, found, arguments, inner)
+
+
+def _option(parameter: Any) -> Option:
+    metavar = "" if getattr(parameter, "is_flag", False) else _metavar(parameter)
+    kind = KINDS_BY_METAVAR.get(metavar, "any") if metavar else ""
+    return Option(tuple(parameter.opts), metavar, kind, parameter.help or "")
+
+
+def _argument(parameter: Any) -> Argument:
+    metavar, many = _metavar(parameter), parameter.nargs < 0
+    choices = tuple(metavar.split("|")) if "|" in metavar else ()
+    kind = "choice" if choices else KINDS_BY_METAVAR.get(metavar, "any")
+    kind = ARGUMENT_KINDS.get(parameter.name, kind)
+    return Argument(metavar, kind, parameter.help or "", many, choices)
 
 
 def _metavar(parameter: Any) -> str:

@@ -1,4 +1,4 @@
-"""docs/commands.md, the commented qemu-ga.conf, and the list of commands that only look."""
+"""docs/commands.md, qga/ctl/arguments.py, and the commented qemu-ga.conf."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ def commands_page() -> str:
                 f"| `{command.name}` | {arguments} | {command.access} | {waits} | {frozen} "
                 f"| {command.summary} |"
             )
+    return "\n".join(lines) + "\n"
+
+
+def arguments_module() -> str:
+    """qga/ctl/arguments.py: what qgactl knows about arguments, for it may be installed alone."""
+    lines = [
+        '"""The arguments of the agent\'s commands; those in brackets may be left out.',
+        "",
+        "Made from the code by `make docs`.",
+        '"""',
+        "",
+        "ARGUMENTS = {",
+        *(f'    "{each.name}": "{", ".join(each.arguments)}",' for each in interface.commands()),
+        "}",
+    ]
     return "\n".join(lines) + "\n"
 
 

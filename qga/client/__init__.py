@@ -4,22 +4,52 @@
 
     with GuestAgent("unix:/var/lib/libvirt/qemu/channel/target/guest.org.qemu.guest_agent.0") as agent:
         agent.ping()
+        agent.osinfo().pretty_name
         agent.exec(["uname", "-a"]).stdout
+        with agent.freeze():
+            take_a_snapshot()
         agent.call("guest-file-open", path="/etc/hosts", mode="r")
 
 Only the standard library is needed for this; `qgactl`, on top of it, needs typer and rich.
 """  # noqa: E501 - the path is one that libvirt makes
 
 from qga.client.agent import GuestAgent
+from qga.client.commands.freeze import Frozen
 from qga.client.errors import (
     AgentError,
     AgentTimeout,
     CommandError,
     CommandNotFound,
     ConnectError,
+    FreezeEnded,
     ProtocolError,
+    ThawFailed,
 )
-from qga.client.results import AgentInfo, CommandInfo, ExecResult, OSInfo, Timezone
+from qga.client.results import (
+    AgentInfo,
+    CommandInfo,
+    DiskAddress,
+    DiskCounters,
+    DiskInfo,
+    DiskStats,
+    ExecResult,
+    FileChunk,
+    FilePosition,
+    FilesystemInfo,
+    InterfaceStatistics,
+    IPAddress,
+    LoadAverage,
+    MemoryBlock,
+    MemoryBlockResponse,
+    NetworkInterface,
+    OSInfo,
+    Processor,
+    ProcessorTimes,
+    Route,
+    Timezone,
+    TrimResult,
+    User,
+)
 
 __all__ = [
     "AgentError",
@@ -29,9 +59,30 @@ __all__ = [
     "CommandInfo",
     "CommandNotFound",
     "ConnectError",
+    "DiskAddress",
+    "DiskCounters",
+    "DiskInfo",
+    "DiskStats",
     "ExecResult",
+    "FileChunk",
+    "FilePosition",
+    "FilesystemInfo",
+    "FreezeEnded",
+    "Frozen",
     "GuestAgent",
+    "IPAddress",
+    "InterfaceStatistics",
+    "LoadAverage",
+    "MemoryBlock",
+    "MemoryBlockResponse",
+    "NetworkInterface",
     "OSInfo",
+    "Processor",
+    "ProcessorTimes",
     "ProtocolError",
+    "Route",
+    "ThawFailed",
     "Timezone",
+    "TrimResult",
+    "User",
 ]

@@ -4,27 +4,41 @@
     ├── ConnectError        no way to the agent: no such socket, no permission, nobody there
     ├── AgentTimeout        the agent did not answer in time
     ├── ProtocolError       bytes came that are no answer
+    ├── FreezeEnded         the filesystems were thawed before we did it
+    ├── ThawFailed          they may still be frozen, after all tries
     └── CommandError        the agent answered: it refused the command, or the command failed
         └── CommandNotFound     it does not know the command, or its administrator disabled it
 
-Every message names the address or the command that it is about, so that `str(error)` alone
-tells a user what happened. Text in it may come from the guest: escape it before a terminal
-sees it.
+Every message names the guest, by its address, and the command that it is about, so that
+`str(error)` alone tells a user what happened. Text in it may come from the guest: escape it
+before a terminal sees it.
 """
 
 from __future__ import annotations
 
 
 class AgentError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    `address` and `command` may be left empty where they are not known: they are filled in as
+    the error passes through the guest's object.
+    """
+
+    def __init__(self, reason: str, *, address: str = "", command: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.address = address
+        self.command = command
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.address, self.command, self.reason)))
 
 
 class ConnectError(AgentError):
     """The agent's channel cannot be reached, or was closed at the other end."""
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"{address}: {reason}")
-        self.address = address
+    def __init__(self, address: str, reason: str, *, command: str = "") -> None:
+        super().__init__(reason, address=address, command=command)
 
 
 class AgentTimeout(AgentError):
@@ -34,9 +48,8 @@ class AgentTimeout(AgentError):
     """
 
     def __init__(self, address: str, command: str, seconds: float, reason: str) -> None:
-        super().__init__(f"{address}: {command}: timed out after {seconds:g} s: {reason}")
-        self.address = address
-        self.command = command
+        reason = f"timed out after {seconds:g} s: {reason}"
+        super().__init__(reason, address=address, command=command)
         self.seconds = seconds
 
 
@@ -44,14 +57,21 @@ class ProtocolError(AgentError):
     """A reply that is not JSON, is too large, or lacks what it must have."""
 
 
+class FreezeEnded(AgentError):
+    """Nothing was frozen any more when it was to be thawed: a snapshot made is not consistent."""
+
+
+class ThawFailed(AgentError):
+    """The guest's filesystems may still be frozen: what else there was to do is left to you."""
+
+
 class CommandError(AgentError):
     """The agent's own error reply, with QMP's two members `class` and `desc`."""
 
     def __init__(self, class_: str, desc: str, command: str) -> None:
-        super().__init__(f"{command}: {desc}")
+        super().__init__(desc, command=command)
         self.class_ = class_
         self.desc = desc
-        self.command = command
 
 
 class CommandNotFound(CommandError):

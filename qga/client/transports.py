@@ -22,7 +22,7 @@ from functools import partial
 from typing import Protocol
 
 from qga.client.errors import ConnectError
-from qga.client.wire import Reader, ReplyReader, SyncSearch
+from qga.client.wire import PING, Reader, ReplyReader, SyncSearch
 
 # As much as a unix socket holds by default (net.core.wmem_default), and then some.
 RECEIVE_SIZE = 256 * 1024
@@ -39,6 +39,13 @@ class Transport(Protocol):
 
     def exchange(self, request: bytes, deadline: float) -> bytes:
         """Send a request; return the reply's line without its newline."""
+
+    def order(self, request: bytes, deadline: float) -> bytes | None:
+        """Send a request of which success is not answered; the line of its reply, or None.
+
+        None when the agent has accepted it, as far as can be told by the deadline; a guest
+        that goes down does not tell. TimeoutError only when it was not even sent.
+        """
 
     def mistrust(self) -> None:
         """The last reply made no sense: synchronize before the next request."""
@@ -70,6 +77,16 @@ class SocketTransport:
         if not self._in_step:
             self.synchronize(deadline)
         return self._converse(request, ReplyReader(self._max_reply), deadline)
+
+    def order(self, request: bytes, deadline: float) -> bytes | None:
+        """With a guest-ping behind it: requests are carried out one after the other."""
+        self.synchronize(deadline)
+        try:
+            return self._converse(request + PING, ReplyReader(self._max_reply), deadline)
+        except TimeoutError:
+            return None
+        finally:
+            self._in_step = False
 
     def mistrust(self) -> None:
         self._in_step = False

@@ -43,10 +43,13 @@ def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
     line = json.dumps(request, allow_nan=False).encode() + b"\n"
     if len(line) > MAX_REQUEST:
         raise ProtocolError(
-            f"{command}: a request of {len(line)} bytes is too large, "
-            f"the agent takes at most {MAX_REQUEST}"
+            f"a request of {len(line)} bytes is too large, the agent takes at most {MAX_REQUEST}",
+            command=command,
         )
     return line
+
+
+PING = encode_request("guest-ping", {})
 
 
 def decode_reply(line: bytes, command: str) -> Any:

@@ -13,16 +13,19 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError, AgentTimeout, ConnectError
+from qga.client.shapes import plain
 from qga.ctl import display
 from qga.version import __version__
+
+T = TypeVar("T")
 
 FAILED, USAGE, UNREACHABLE, TIMED_OUT = 1, 2, 3, 4
 EXEC_FAILED = 125  # as docker and env(1) have it
@@ -117,6 +120,19 @@ def options(
       exec: that of the program (128 + signal if killed), 125 if the agent failed
     """
     context.obj = Settings(connect, timeout, as_json)
+
+
+def answer(
+    context: typer.Context, question: Callable[[GuestAgent], T], show: Callable[[T], None]
+) -> None:
+    """Ask the agent, and show what it says, or write that as JSON."""
+    settings: Settings = context.obj
+    with faults(), settings.agent() as agent:
+        value = question(agent)
+    if settings.json:
+        print(display.compact_json(plain(value)))
+    else:
+        show(value)
 
 
 @contextmanager

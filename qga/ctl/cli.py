@@ -1,6 +1,17 @@
 """qgactl whole: the app with all of its commands, in the order that its help lists them."""
 
-from qga.ctl import call, execute, look, port
-from qga.ctl.app import app, run
+from qga.ctl.app import app as app
+from qga.ctl.app import run as run
 
-__all__ = ["app", "call", "execute", "look", "port", "run"]
+# isort: off
+from qga.ctl import look as look
+from qga.ctl import system as system
+from qga.ctl import network as network
+from qga.ctl import storage as storage
+from qga.ctl import processors as processors
+from qga.ctl import execute as execute
+from qga.ctl import freeze as freeze
+from qga.ctl import power as power
+from qga.ctl import accounts as accounts
+from qga.ctl import call as call
+from qga.ctl import port as port

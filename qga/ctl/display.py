@@ -13,25 +13,13 @@ import json
 import sys
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from qga.client.results import AgentInfo, CommandInfo, ExecResult
+from qga.ctl.tables import Row, show_table, yes
+from qga.ctl.tables import printable as printable
 
 ASTRAL = 0x10000
-UNLIMITED = 10_000  # columns
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with escapes for what does not print."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def pretty_json(value: Any) -> str:
@@ -65,32 +53,18 @@ def say(text: str) -> None:
 def show_info(address: str, info: AgentInfo) -> None:
     """The agent's version, and its commands in a table."""
     disabled = sum(not command.enabled for command in info.commands)
-    console = Console(markup=False, highlight=False, emoji=False)
-    console.print(
-        Text(
-            f"{printable(address)}: agent {printable(info.version)}, "
-            f"{len(info.commands)} commands, {disabled} of them disabled"
-        ),
-        soft_wrap=True,
+    print(
+        f"{printable(address)}: agent {printable(info.version)}, "
+        f"{len(info.commands)} commands, {disabled} of them disabled"
     )
-    if not console.is_terminal:
-        console.width = UNLIMITED  # names are for programs then, and must be whole
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("Command", overflow="fold")
-    table.add_column("State", no_wrap=True)
-    table.add_column("Answers success", no_wrap=True)
-    for command in sorted(info.commands):
-        table.add_row(*command_row(command))
-    with console.capture() as lines:
-        console.print(table)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))
+    show_table(("Command", "State", "Answers success"), map(command_row, sorted(info.commands)))
 
 
-def command_row(command: CommandInfo) -> tuple[Text, Text, Text]:
+def command_row(command: CommandInfo) -> Row:
     return (
-        Text(printable(command.name)),
-        Text("enabled") if command.enabled else Text("DISABLED", "red"),
-        Text("yes" if command.success_response else "no"),
+        command.name,
+        "enabled" if command.enabled else Text("DISABLED", "red"),
+        yes(command.success_response),
     )
 
 

@@ -116,13 +116,14 @@ def test_call_with_arguments_of_all_kinds(run: Run, tmp_path: Path) -> None:
     assert (status, list(json.loads(out))) == (0, ["pid"])
 
 
-def test_a_string_of_digits_needs_quotes(run: Run) -> None:
+def test_a_string_of_digits_needs_quotes(run: Run, address: str) -> None:
     assert run("call", "guest-file-open", "path=123")[0::2] == (
         1,
-        "qgactl: guest-file-open: Invalid parameter type for 'path', expected: string\n",
+        f"qgactl: {address}: guest-file-open: "
+        "Invalid parameter type for 'path', expected: string\n",
     )
     assert run("call", "guest-file-open", 'path="123"')[2] == (
-        "qgactl: guest-file-open: failed to open file '123' (mode: 'r'): "
+        f"qgactl: {address}: guest-file-open: failed to open file '123' (mode: 'r'): "
         "No such file or directory\n"
     )
 
@@ -155,10 +156,10 @@ def test_exec_for_programs(run: Run) -> None:
     )
 
 
-def test_exec_of_what_is_not_there(run: Run) -> None:
+def test_exec_of_what_is_not_there(run: Run, address: str) -> None:
     status, out, err = run("exec", "--", "/nonexistent")
     assert (status, out) == (125, "")
-    assert err.startswith("qgactl: guest-exec: ")
+    assert err.startswith(f"qgactl: {address}: guest-exec: ")
     assert "No such file or directory" in err
 
 
@@ -171,11 +172,11 @@ def test_exec_that_takes_too_long(run: Run, address: str, tmp_path: Path) -> Non
     assert err.startswith(f"qgactl: {address}: guest-exec: timed out after 0.1 s: process ")
 
 
-def test_an_error_of_the_guest(run: Run) -> None:
+def test_an_error_of_the_guest(run: Run, address: str) -> None:
     assert run("call", "guest-nonsense") == (
         1,
         "",
-        "qgactl: guest-nonsense: The command guest-nonsense has not been found\n",
+        f"qgactl: {address}: guest-nonsense: The command guest-nonsense has not been found\n",
     )
     assert run("call", "guest-x\x1b[31m")[2].count("\\x1b[31m") == 2
 

@@ -36,6 +36,17 @@ LINES = [
     ("qgactl --js", "qgactl --json"),
     ("qgactl --json ping --co", "qgactl --json ping --count"),
     ("qgactl call guest-get-o", "qgactl call guest-get-osinfo"),
+    ("qgactl call guest-file-open pa", "qgactl call guest-file-open path="),
+    (
+        "qgactl call --json guest-exec path=x inp",
+        "qgactl call --json guest-exec path=x input-data=",
+    ),
+    ("qgactl suspend hy", "qgactl suspend hybrid"),
+    ("qgactl ssh-keys rem", "qgactl ssh-keys remove"),
+    ("qgactl ssh-keys add --res", "qgactl ssh-keys add --reset"),
+    ("qgactl ssh-keys add me {folder}/qemu-ga.co", "qgactl ssh-keys add me {folder}/qemu-ga.conf"),
+    ("qgactl passwd --std", "qgactl passwd --stdin"),
+    ("qgactl trim --mini", "qgactl trim --minimum"),
     ("qgactl exec --input {folder}/qemu-ga.co", "qgactl exec --input {folder}/qemu-ga.conf"),
 ]
 

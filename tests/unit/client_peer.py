@@ -11,6 +11,8 @@ from typing import Any
 
 Handler = Callable[[dict[str, Any]], Any]
 
+Start = Callable[[dict[str, Handler]], "Peer"]
+
 LATE = object()
 """Returned by a handler: the reply is held back until the next sync request."""
 
@@ -26,7 +28,7 @@ class Peer:
     """Serves one client after the other; `handlers` say what each command returns.
 
     A handler's value is the `return` member; an Exception's two arguments are an error's class
-    and desc. `requests` are those that came, syncs left out.
+    and desc. `requests` are those that came, syncs left out; `deaf`: none is answered.
     """
 
     def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
@@ -34,6 +36,7 @@ class Peer:
         self.handlers = handlers
         self.requests: list[dict[str, Any]] = []
         self.syncs = 0
+        self.deaf = False
         self._held = b""
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -58,6 +61,8 @@ class Peer:
     def _serve_client(self, connection: socket.socket, requests: Any) -> None:
         try:
             for line in requests:
+                if self.deaf:
+                    continue
                 reply = self._reply_to(json.loads(line.lstrip(b"\xff")))
                 if reply is None:
                     return

@@ -18,6 +18,11 @@ def test_the_table_of_commands_is_current() -> None:
     assert text == tables.commands_page(), "run `make docs`"
 
 
+def test_what_qgactl_knows_of_arguments_is_current() -> None:
+    text = (CHECKOUT / "qga/ctl/arguments.py").read_text()
+    assert text == tables.arguments_module(), "run `make docs`"
+
+
 def test_every_key_is_in_the_configuration_that_is_shipped() -> None:
     shown = re.findall(r"^#([a-z-]+)=", tables.configuration().partition("#[")[0], re.M)
     assert shown == list(config.GENERAL_KEYS)
@@ -64,7 +69,7 @@ def test_the_page_of_qgactl_has_every_command_and_option() -> None:
     for part in (program, *program.commands):
         for option in part.options:
             assert all(f"\\fB{roff_name(flag)}\\fR" in page for flag in option.flags)
-    assert all(f'.SS "qgactl {command.name}"' in page for command in program.commands)
+    assert all(f'.SS "qgactl {roff_name(command.name)}"' in page for command in program.commands)
 
 
 @pytest.mark.parametrize("command", interface.commands(), ids=lambda command: command.name)

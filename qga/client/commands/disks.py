@@ -1,0 +1,16 @@
+"""The guest's block devices."""
+
+from __future__ import annotations
+
+from qga.client.connection import Connection
+from qga.client.results import DiskInfo, DiskStats
+
+
+class Disks(Connection):
+    def disks(self) -> list[DiskInfo]:
+        """Each disk, partition and volume: what it is made of, where it sits, how it is."""
+        return self._ask("guest-get-disks", list[DiskInfo])
+
+    def disk_stats(self) -> list[DiskStats]:
+        """The counters of each block device."""
+        return self._ask("guest-get-diskstats", list[DiskStats])

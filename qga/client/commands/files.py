@@ -1,0 +1,83 @@
+"""Files of the guest: whole, or by handle as the commands have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal
+
+from qga.client.connection import Connection
+from qga.client.errors import AgentError, ProtocolError
+from qga.client.results import FileChunk, FilePosition
+from qga.client.shapes import encode_base64
+
+# Bytes of a file in one request: larger ones cost memory and gain nothing.
+CHUNK = 1024 * 1024
+
+
+class Files(Connection):
+    def read_file(self, path: str, *, chunk: int = CHUNK) -> bytes:
+        """The content of a file of the guest, fetched `chunk` bytes at a time."""
+        pieces: list[bytes] = []
+        with self._opened(path, "r") as handle:
+            while True:
+                piece = self.file_read(handle, chunk)
+                pieces.append(piece.data)
+                if piece.eof or not piece.data:
+                    return b"".join(pieces)
+
+    def write_file(self, path: str, data: bytes, *, chunk: int = CHUNK) -> None:
+        """Create or overwrite a file of the guest, sending `chunk` bytes at a time."""
+        data = memoryview(data).tobytes()  # what is no bytes must not cost the file its content
+        with self._opened(path, "w") as handle:
+            position = 0
+            while position < len(data):
+                piece = data[position : position + chunk]
+                count = self.file_write(handle, piece)
+                if not 0 < count <= len(piece):
+                    raise ProtocolError(
+                        f"took {count} of {len(piece)} bytes",
+                        address=self.address,
+                        command="guest-file-write",
+                    )
+                position += count
+            self.file_flush(handle)
+
+    def file_open(self, path: str, mode: str = "r") -> int:
+        """Open a file as fopen(3) does; its handle, which outlives the connection."""
+        return self._ask("guest-file-open", int, path=path, mode=mode)
+
+    def file_close(self, handle: int) -> None:
+        self.call("guest-file-close", handle=handle)
+
+    def file_read(self, handle: int, count: int = CHUNK) -> FileChunk:
+        """At most `count` bytes (48 MiB is the most) from the current position."""
+        return self._ask("guest-file-read", FileChunk, handle=handle, count=count)
+
+    def file_write(self, handle: int, data: bytes) -> int:
+        """Write at the current position; how many bytes were taken, maybe not all."""
+        buf_b64 = encode_base64(data)
+        return self._ask("guest-file-write", int, "count", handle=handle, buf_b64=buf_b64)
+
+    def file_seek(
+        self, handle: int, offset: int, whence: Literal["set", "cur", "end"] = "set"
+    ) -> FilePosition:
+        """Set the position as lseek(2) does."""
+        return self._ask(
+            "guest-file-seek", FilePosition, handle=handle, offset=offset, whence=whence
+        )
+
+    def file_flush(self, handle: int) -> None:
+        """Hand what was written to the guest's system."""
+        self.call("guest-file-flush", handle=handle)
+
+    @contextmanager
+    def _opened(self, path: str, mode: str) -> Iterator[int]:
+        handle = self.file_open(path, mode)
+        try:
+            yield handle
+        except BaseException:
+            with suppress(AgentError):
+                self.file_close(handle)
+            raise
+        self.file_close(handle)

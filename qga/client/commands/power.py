@@ -1,0 +1,20 @@
+"""Shutting the guest down and putting it to sleep.
+
+These return once the agent has accepted them: success is not answered, it is seen from outside.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from qga.client.connection import Connection
+
+
+class Power(Connection):
+    def shutdown(self, mode: Literal["powerdown", "halt", "reboot"] = "powerdown") -> None:
+        """Shut the guest down. A halted one stays on and does nothing."""
+        self.order("guest-shutdown", mode=mode)
+
+    def suspend(self, mode: Literal["ram", "disk", "hybrid"] = "ram") -> None:
+        """Put the guest to sleep: in its memory, on its disk, or in memory with a copy on disk."""
+        self.order(f"guest-suspend-{mode}")

@@ -1,0 +1,16 @@
+"""Which system the guest is."""
+
+from __future__ import annotations
+
+from qga.client.connection import Connection
+from qga.client.results import OSInfo
+
+
+class System(Connection):
+    def osinfo(self) -> OSInfo:
+        """Kernel and distribution of the guest."""
+        return self._ask("guest-get-osinfo", OSInfo)
+
+    def hostname(self) -> str:
+        """The guest's name for itself."""
+        return self._ask("guest-get-host-name", str, "host-name")

@@ -1,0 +1,169 @@
+"""Connection: requests to the agent of one guest, and the replies to them.
+
+It must stay true that a caller gets the reply to its own request or an error, never the reply
+to another one: neither after a timeout, nor when threads share the object, nor after an
+interrupt. The lock here and the transport's synchronizing see to it. Nothing is ever sent
+twice; a lost connection is reported, and the next call makes a new one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, TypeVar
+
+from qga.client.errors import AgentError, AgentTimeout, ConnectError, ProtocolError
+from qga.client.shapes import member, shaped
+from qga.client.transports import Transport, transport_opener
+from qga.client.wire import DEFAULT_MAX_REPLY, decode_reply, encode_request
+
+T = TypeVar("T")
+Self = TypeVar("Self", bound="Connection")
+
+
+class Connection:
+    """What the methods for the commands stand on: see qga.client.agent."""
+
+    def __init__(
+        self, address: str, timeout: float = 5.0, *, max_reply: int = DEFAULT_MAX_REPLY
+    ) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._open_transport = transport_opener(address, max_reply)
+        self._transport: Transport | None = None
+        self._lock = threading.RLock()
+
+    def __enter__(self: Self) -> Self:
+        self.sync()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, after the call of another thread that is using it."""
+        with self._lock:
+            if self._transport is not None:
+                self._transport.close()
+                self._transport = None
+
+    def call(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **keywords: Any,
+    ) -> Any:
+        """Have `command` run in the guest and return its `return` value, decoded from JSON.
+
+        Arguments are given by their names on the wire in a mapping, or as keywords with `_`
+        for `-`, or both: `call("guest-file-read", handle=1000, count=4096)`.
+        """
+        request = self._request(command, arguments, keywords)
+
+        def ask(link: Transport, deadline: float) -> Any:
+            try:
+                return decode_reply(link.exchange(request, deadline), command)
+            except ProtocolError:
+                link.mistrust()
+                raise
+
+        return self._perform(command, timeout, ask)
+
+    def order(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        **keywords: Any,
+    ) -> None:
+        """Have `command` run, one that answers nothing on success (guest-info tells which).
+
+        Returns once the agent has accepted it: it went on to the next request, went away, or
+        sent no error for `timeout` seconds.
+        """
+        request = self._request(command, arguments, keywords)
+
+        def ask(link: Transport, deadline: float) -> None:
+            reply = link.order(request, deadline)
+            if reply is not None:
+                decode_reply(reply, command)
+
+        with self._lock:
+            self.sync(timeout=timeout)
+            with suppress(ConnectError):  # it was there a moment ago: the guest has gone down
+                self._perform(command, timeout, ask)
+
+    def sync(self, *, timeout: float | None = None) -> None:
+        """Connect if need be, and make sure that the agent answers and is in step with us."""
+        self._perform(
+            "guest-sync-delimited", timeout, lambda link, deadline: link.synchronize(deadline)
+        )
+
+    def _request(
+        self, command: str, arguments: Mapping[str, Any] | None, keywords: Mapping[str, Any]
+    ) -> bytes:
+        named = {name.replace("_", "-"): value for name, value in keywords.items()}
+        with self._telling(command):
+            return encode_request(command, {**(arguments or {}), **named})
+
+    def _ask(
+        self,
+        command: str,
+        kind: type[T],
+        part: str = "",
+        /,
+        *,
+        timeout: float | None = None,
+        **args: Any,
+    ) -> T:
+        """As `call`, with the reply, or that member of it, as a `kind` of qga.client.shapes."""
+        reply = self.call(command, timeout=timeout, **args)
+        with self._telling(command):
+            return member(kind, part, reply) if part else shaped(kind, reply)
+
+    def _ask_patiently(
+        self, command: str, kind: type[T], part: str = "", /, *, timeout: float, **args: Any
+    ) -> T:
+        """The same for what may take its time: an agent that is not there is still told soon."""
+        with self._lock:
+            self.sync()
+            return self._ask(command, kind, part, timeout=max(timeout, self.timeout), **args)
+
+    def _perform(
+        self, command: str, timeout: float | None, step: Callable[[Transport, float], T]
+    ) -> T:
+        seconds = self.timeout if timeout is None else timeout
+        with self._lock, self._telling(command):
+            deadline = time.monotonic() + seconds
+            try:
+                if self._transport is None:
+                    self._transport = self._open_transport()
+                return step(self._transport, deadline)
+            except TimeoutError as error:
+                raise AgentTimeout(self.address, command, seconds, str(error)) from None
+            except OSError as error:
+                self.close()
+                raise ConnectError(self.address, str(error), command=command) from None
+
+    @contextmanager
+    def _telling(self, command: str) -> Iterator[None]:
+        """Errors that pass say which guest and which command they are about."""
+        try:
+            yield
+        except AgentError as error:
+            if not error.address:
+                error.address, error.command = self.address, command
+            raise

@@ -1,0 +1,93 @@
+"""The guest's network."""
+
+from collections.abc import Iterator
+
+import typer
+
+from qga.client.agent import GuestAgent
+from qga.client.results import InterfaceStatistics, NetworkInterface, Route
+from qga.ctl.app import JSON, answer, app
+from qga.ctl.tables import Row, show_table
+from qga.ctl.units import size
+
+IPV6_ANY = "::"
+IPV4_ANY = "0.0.0.0"  # noqa: S104 - not to bind to
+
+
+@app.command()
+def net(context: typer.Context, as_json: bool = JSON) -> None:
+    """Show the guest's network interfaces, their addresses and what went through them.
+
+    \b
+    Examples:
+      qgactl net
+      qgactl net --json
+    """
+    answer(context, GuestAgent.interfaces, show_interfaces)
+
+
+def show_interfaces(interfaces: list[NetworkInterface]) -> None:
+    numbers = ("Received", "Sent", "Errors", "Dropped")
+    heads = ("Interface", "Hardware address", "Addresses", *numbers)
+    rows = (row for interface in interfaces for row in interface_rows(interface))
+    show_table(heads, rows, right=numbers)
+
+
+def interface_rows(interface: NetworkInterface) -> Iterator[Row]:
+    """A line for each address, the first with all that is known besides."""
+    addresses = [f"{each.ip_address}/{each.prefix}" for each in interface.ip_addresses]
+    first = addresses[0] if addresses else None
+    yield (interface.name, interface.hardware_address, first, *traffic(interface.statistics))
+    for address in addresses[1:]:
+        yield ("", "", address, "", "", "", "")
+
+
+def traffic(sums: "InterfaceStatistics | None") -> Row:
+    if sums is None:
+        return (None,) * 4
+    return (
+        size(sums.rx_bytes),
+        size(sums.tx_bytes),
+        str(sums.rx_errs + sums.tx_errs),
+        str(sums.rx_dropped + sums.tx_dropped),
+    )
+
+
+@app.command()
+def routes(context: typer.Context, as_json: bool = JSON) -> None:
+    """Show the guest's routing tables.
+
+    \b
+    Examples:
+      qgactl routes
+    """
+    answer(context, GuestAgent.routes, show_routes)
+
+
+def show_routes(routes: list[Route]) -> None:
+    rows = (
+        (destination(route), gateway(route), route.iface, str(route.metric)) for route in routes
+    )
+    show_table(("Destination", "Gateway", "Interface", "Metric"), rows, right=("Metric",))
+
+
+def destination(route: Route) -> str:
+    prefix = route.desprefixlen if route.version == 6 else mask_length(route.mask)
+    if prefix == "0":
+        return "default" if route.version == 4 else "default (IPv6)"
+    return f"{route.destination}/{prefix}" if prefix else route.destination
+
+
+def mask_length(mask: "str | None") -> "str | None":
+    """255.255.255.0 is 24; the mask as it is if it is none."""
+    try:
+        number = int.from_bytes(bytes(map(int, (mask or "").split("."))), "big")
+    except ValueError:
+        return mask
+    return str(bin(number).count("1"))
+
+
+def gateway(route: Route) -> "str | None":
+    """None for what is reached directly."""
+    way = route.nexthop if route.version == 6 else route.gateway
+    return None if way in (IPV4_ANY, IPV6_ANY) else way

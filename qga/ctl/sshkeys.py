@@ -1,0 +1,59 @@
+"""Lines of authorized_keys files (sshd(8)), and files of public keys."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+LINE = re.compile(
+    r"(?:^|\s)(?P<type>(?:ssh|ecdsa|sk)-\S+)\s+(?P<body>AAAA[0-9A-Za-z+/]+=*)(?:\s+(?P<comment>.*))?$"
+)
+
+
+class Key(NamedTuple):
+    """A line; what it says is None where that is no key. The fingerprint is ssh-keygen(1)'s."""
+
+    line: str
+    type: Optional[str] = None
+    fingerprint: Optional[str] = None
+    comment: Optional[str] = None
+
+
+def parse_key(line: str) -> Key:
+    match = LINE.search(line)
+    if match is None:
+        return Key(line)
+    try:
+        digest = hashlib.sha256(binascii.a2b_base64(match["body"])).digest()
+    except ValueError:
+        return Key(line)
+    fingerprint = "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
+    return Key(line, match["type"], fingerprint, match["comment"])
+
+
+def read_keys(files: Iterable[str]) -> Iterator[Key]:
+    """The keys in files, `-` for standard input. ValueError, which names it, for anything else."""
+    for file in files:
+        try:
+            text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read {file}: {error}") from None
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            key = parse_key(line.strip())
+            if key.type is None:
+                raise ValueError(f"line {number} of {file} is no public key of ssh")
+            yield key
+
+
+def same_keys(present: Iterable[str], unwanted: Iterable[Key]) -> list[str]:
+    """The lines of `present` with keys of `unwanted`, whatever their options and comments."""
+    fingerprints = {key.fingerprint for key in unwanted}
+    return [line for line in present if parse_key(line).fingerprint in fingerprints]

@@ -1,0 +1,80 @@
+"""Tables and lists of what guests say: for people on a terminal, for programs in a pipe.
+
+In a pipe they are plain and as wide as they must be, so that names stay whole. Cells are text
+of the guest and nothing else: made printable here, and never read as rich's markup.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Union
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Cell = Union[str, Text, None]
+Row = Sequence[Cell]
+
+UNLIMITED = 10_000  # columns
+UNKNOWN = "-"
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with escapes for what does not print."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def show_table(heads: Sequence[str], rows: Iterable[Row], right: Sequence[str] = ()) -> None:
+    """Columns under `heads`, those named in `right` with numbers in them; None is unknown.
+
+    The first column is folded where the terminal is too narrow, and the others are not.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for head in heads:
+        table.add_column(
+            head,
+            justify="right" if head in right else "left",
+            overflow="fold",
+            no_wrap=head != heads[0],
+        )
+    for row in rows:
+        table.add_row(*map(as_text, row))
+    write(table)
+
+
+def show_facts(facts: Iterable[tuple[str, Cell]]) -> None:
+    """A line for each fact that is known, its name before it."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        if value:
+            table.add_row(name, as_text(value))
+    write(table)
+
+
+def as_text(cell: Cell) -> Text:
+    if isinstance(cell, Text):
+        return cell
+    return Text(UNKNOWN if cell is None else printable(cell))
+
+
+def write(table: Table) -> None:
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = UNLIMITED
+    with console.capture() as lines:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))

@@ -1,0 +1,39 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Optional
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+STEP = 1024
+
+
+def size(count: Optional[int]) -> Optional[str]:
+    """A number of bytes; None stays None."""
+    if count is None:
+        return None
+    value = float(count)
+    for unit in UNITS:
+        if abs(value) < STEP or unit == UNITS[-1]:
+            break
+        value /= STEP
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def percent(part: float, whole: float) -> Optional[str]:
+    return f"{100 * part / whole:.1f}%" if whole > 0 else None
+
+
+def moment(seconds: float) -> str:
+    """A time in seconds since 1970, as this host's zone has it; the number if it is no time."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g}"
+
+
+def distance(seconds: float) -> str:
+    """How far a zone is from UTC: +01:00."""
+    minutes = round(abs(seconds) / 60)
+    return f"{'-' if seconds < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}"

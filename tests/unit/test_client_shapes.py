@@ -1,0 +1,90 @@
+"""Replies become values of the types that the library has, or a ProtocolError."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple, Optional
+
+import pytest
+
+from qga.client import ProtocolError, results
+from qga.client.shapes import member, plain, shaped
+
+
+class Part(NamedTuple):
+    some_name: int
+
+
+class Whole(NamedTuple):
+    text: str
+    parts: tuple[Part, ...] = ()
+    part: Optional[Part] = None
+    ratio: float = 0.0
+    data: Annotated[bytes, "buf-b64"] = b""
+
+
+FULL = {
+    "text": "t",
+    "parts": [{"some-name": 1}, {"some-name": 2**64 - 1}],
+    "part": {"some-name": -(2**63)},
+    "ratio": 2,
+    "buf-b64": "/w==",
+}
+
+
+def test_a_reply_becomes_a_value_and_that_the_reply_again() -> None:
+    value = shaped(Whole, {**FULL, "of a newer agent": 1})
+    assert value == Whole("t", (Part(1), Part(2**64 - 1)), Part(-(2**63)), 2.0, b"\xff")
+    assert type(value.ratio) is float
+    assert plain(value) == FULL
+
+
+def test_what_is_missing_or_null_has_its_default() -> None:
+    assert shaped(Whole, {"text": "t", "part": None}) == Whole("t")
+    assert plain(Whole("t")) == {"text": "t", "parts": [], "ratio": 0.0, "buf-b64": ""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "complaint"),
+    [
+        (Whole, [], "the reply is not of type dict"),
+        (Whole, {}, "the reply lacks 'text'"),
+        (Whole, {"text": None}, "the reply lacks 'text'"),
+        (Whole, {"text": 1}, "'text' of the reply is not of type str"),
+        (Whole, {"text": "", "parts": {}}, "'parts' of the reply is not of type list"),
+        (Whole, {"text": "", "parts": [{}]}, "the reply lacks 'parts[0].some-name'"),
+        (Whole, {"text": "", "part": 1}, "'part' of the reply is not of type dict"),
+        (Whole, {"text": "", "ratio": True}, "'ratio' of the reply is not of type float"),
+        (Whole, {"text": "", "ratio": "1"}, "'ratio' of the reply is not of type float"),
+        (Whole, {"text": "", "buf-b64": "a"}, "the base64 in 'buf-b64' of the reply is damaged"),
+        (list[Part], [{"some-name": True}], "'[0].some-name' of the reply is not of type int"),
+        (int, 1.0, "the reply is not of type int"),
+        (int, 2**64, "the reply is a number of more than 64 bits"),
+        (float, float("inf"), "the reply is not a finite number"),
+        (float, 10**400, "the reply is a number of more than 64 bits"),
+    ],
+)
+def test_what_does_not_fit_is_named(kind: Any, reply: object, complaint: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        shaped(kind, reply)
+    assert str(caught.value).startswith(complaint)
+
+
+def test_one_member() -> None:
+    assert member(list[str], "keys", {"keys": ["a"], "other": 1}) == ["a"]
+    with pytest.raises(ProtocolError, match="the reply lacks 'keys'"):
+        member(list[str], "keys", {})
+    with pytest.raises(ProtocolError, match=r"'keys\[1\]' of the reply is not of type str"):
+        member(list[str], "keys", {"keys": ["", 1]})
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in vars(results).values() if hasattr(kind, "_fields")]
+)
+def test_the_types_of_results_can_be_read(kind: Any) -> None:
+    with pytest.raises(ProtocolError, match="is not of type dict"):
+        shaped(kind, 0)
+    if set(kind._fields) <= set(kind._field_defaults):
+        assert shaped(kind, {}) == kind()
+    else:
+        with pytest.raises(ProtocolError, match="lacks"):
+            shaped(kind, {})
