@@ -38,7 +38,7 @@ class GuestAgent(
     Memory,
     Power,
 ):
-    """The agent behind `address`, such as `unix:/var/lib/libvirt/qemu/channel/…`.
+    """The agent behind `address`: `unix:PATH`, or another form of qga.client.addresses.
 
     `timeout` is the number of seconds that a call waits for its answer unless it says
     otherwise (math.inf: for ever), counted from the moment when no other thread's call is in

@@ -15,9 +15,10 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
+from qga.client.addresses import transport_opener
 from qga.client.errors import AgentError, AgentTimeout, ConnectError, ProtocolError
 from qga.client.shapes import member, shaped
-from qga.client.transports import Transport, transport_opener
+from qga.client.transports import Transport
 from qga.client.wire import DEFAULT_MAX_REPLY, decode_reply, encode_request
 
 T = TypeVar("T")
@@ -37,7 +38,11 @@ class Connection:
         self._lock = threading.RLock()
 
     def __enter__(self: Self) -> Self:
-        self.sync()
+        try:
+            self.sync()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -150,7 +155,7 @@ class Connection:
             deadline = time.monotonic() + seconds
             try:
                 if self._transport is None:
-                    self._transport = self._open_transport()
+                    self._transport = self._open_transport(deadline)
                 return step(self._transport, deadline)
             except TimeoutError as error:
                 raise AgentTimeout(self.address, command, seconds, str(error)) from None

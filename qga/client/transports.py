@@ -1,4 +1,4 @@
-"""The ways to an agent, each under the name that an address begins with.
+"""How requests and replies travel, and the way that is a stream of bytes.
 
 A transport carries one request at a time and returns the line that answers *it*: getting back
 into step after a timeout is its business, because only it knows how. Over a stream of bytes
@@ -12,16 +12,12 @@ KeyboardInterrupt, it may be used again.
 
 from __future__ import annotations
 
-import errno
-import os
 import select
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
-from qga.client.errors import ConnectError
 from qga.client.wire import PING, Reader, ReplyReader, SyncSearch
 
 # As much as a unix socket holds by default (net.core.wmem_default), and then some.
@@ -29,6 +25,9 @@ RECEIVE_SIZE = 256 * 1024
 
 # poll(2) takes milliseconds as an int; longer waits come in pieces.
 LONGEST_POLL = 3600.0
+
+
+NO_AGENT = "is the agent running in the guest (systemctl start qemu-guest-agent)?"
 
 
 class Transport(Protocol):
@@ -54,12 +53,21 @@ class Transport(Protocol):
 
 
 class SocketTransport:
-    """A conversation over a connected stream socket."""
+    """A conversation over a connected stream socket.
 
-    def __init__(self, sock: socket.socket, max_reply: int) -> None:
+    `explain_silence` says what to try when nothing answers; asked at that very moment.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        max_reply: int,
+        explain_silence: Callable[[], str] = lambda: NO_AGENT,
+    ) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._max_reply = max_reply
+        self._explain_silence = explain_silence
         self._poll = select.poll()
         self._in_step = False
 
@@ -69,8 +77,7 @@ class SocketTransport:
             self._converse(search.request, search, deadline)
         except TimeoutError:
             raise TimeoutError(
-                "not even guest-sync-delimited was answered: is the agent running in the guest, "
-                "and is no other client connected to this socket?"
+                f"not even guest-sync-delimited was answered: {self._explain_silence()}"
             ) from None
 
     def exchange(self, request: bytes, deadline: float) -> bytes:
@@ -109,12 +116,7 @@ class SocketTransport:
     def _readable(self, sending: bool, deadline: float) -> bool:
         """Wait until something can be read, or sent if we are `sending`."""
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if sending else 0))
-        while True:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError("no answer")
-            for _, events in self._poll.poll(min(remaining, LONGEST_POLL) * 1000):
-                return bool(events & ~select.POLLOUT)
+        return bool(wait_for_events(self._poll, deadline, "no answer") & ~select.POLLOUT)
 
     def _send(self, data: memoryview) -> int:
         try:
@@ -129,44 +131,11 @@ class SocketTransport:
         return data
 
 
-def transport_opener(address: str, max_reply: int) -> Callable[[], Transport]:
-    """What opens the transport to `address`; ValueError if it is not an address."""
-    scheme, _, place = address.partition(":")
-    if scheme not in OPENERS or not place:
-        known = ", ".join(f"{name}:{form}" for name, (form, _) in OPENERS.items())
-        raise ValueError(f"'{address}' is not the address of an agent, expected: {known}")
-    return partial(OPENERS[scheme][1], place, max_reply)
-
-
-def open_unix(path: str, max_reply: int) -> Transport:
-    """Connect to a unix socket: QEMU's chardev of the channel, or an agent that listens."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    try:
-        sock.connect(path)
-    except OSError as error:
-        sock.close()
-        raise ConnectError(f"unix:{path}", connect_failure(error)) from None
-    return SocketTransport(sock, max_reply)
-
-
-def connect_failure(error: OSError) -> str:
-    """The system's words, and what to try."""
-    text = os.strerror(error.errno) if error.errno else str(error)
-    advice = CONNECT_ADVICE.get(error.errno or 0)
-    return f"{text}: {advice}" if advice else text
-
-
-CONNECT_ADVICE = {
-    errno.ENOENT: (
-        "is the guest running, and does it have a channel org.qemu.guest_agent.0 at this path?"
-    ),
-    errno.EACCES: "run this as root, or as the user who owns the socket and its folders",
-    errno.ECONNREFUSED: (
-        "nobody listens there: start the guest (or the agent, if it is the one to listen)"
-    ),
-    errno.EAGAIN: "too many clients wait there already: close the one that is being served",
-}
-
-# For each scheme, the form of what follows the colon, and what opens it.
-OPENERS: dict[str, tuple[str, Callable[[str, int], Transport]]] = {"unix": ("PATH", open_unix)}
+def wait_for_events(poll: select.poll, deadline: float, complaint: str) -> int:
+    """The events of the one descriptor that is in `poll`; TimeoutError when there are none."""
+    while True:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError(complaint)
+        for _, events in poll.poll(min(remaining, LONGEST_POLL) * 1000):
+            return events

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import typer
 
 from qga.client.agent import GuestAgent
-from qga.client.errors import AgentError, AgentTimeout, ConnectError
+from qga.client.errors import AgentError, AgentTimeout, CommandNotFound, ConnectError
 from qga.client.shapes import plain
 from qga.ctl import display
 from qga.version import __version__
@@ -52,7 +52,10 @@ class Settings(NamedTuple):
 
     def agent(self) -> GuestAgent:
         if not self.address:
-            raise typer.BadParameter("say where the agent is: --connect unix:PATH, or QGA_CONNECT")
+            raise typer.BadParameter(
+                "say which guest: --connect NAME or ADDRESS, or QGA_CONNECT; "
+                "qgactl list shows those of this host"
+            )
         try:
             return GuestAgent(self.address, self.timeout)
         except ValueError as error:
@@ -86,7 +89,11 @@ def show_version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     connect: str = typer.Option(
-        "", envvar="QGA_CONNECT", metavar="ADDRESS", help="The agent: unix:PATH."
+        "",
+        envvar="QGA_CONNECT",
+        metavar="ADDRESS",
+        help="The agent: NAME of a guest here, unix:PATH, vsock:CID:PORT, "
+        "libvirt:[URI/]DOMAIN, proxmox:VMID.",
     ),
     timeout: float = typer.Option(
         5.0,
@@ -103,9 +110,10 @@ def options(
 
     \b
     Examples:
-      export QGA_CONNECT=unix:/var/lib/libvirt/qemu/channel/vm.org.qemu.guest_agent.0
-      qgactl ping
-      qgactl info
+      qgactl list
+      qgactl --connect web ping
+      qgactl --connect libvirt:qemu+ssh://root@host/system/web info
+      export QGA_CONNECT=unix:/run/web.sock
       qgactl call guest-get-osinfo
       qgactl exec -- uname -a
 
@@ -141,8 +149,20 @@ def faults(status: int = 0) -> Iterator[None]:
     try:
         yield
     except AgentError as error:
-        display.say(str(error))
+        display.say(": ".join(filter(None, (str(error), advice(error)))))
         raise typer.Exit(status or status_of(error)) from None
+
+
+def advice(error: AgentError) -> str:
+    """What to try when the agent refuses a command as such."""
+    if not isinstance(error, CommandNotFound):
+        return ""
+    if "disabled" in error.desc:
+        return (
+            "switched off in the guest (allow-rpcs, block-rpcs or profile: qemu-ga --doctor there "
+            "tells which line), or not allowed while its filesystems are frozen"
+        )
+    return "this agent does not offer it; qgactl info lists what it offers"
 
 
 def status_of(error: AgentError) -> int:

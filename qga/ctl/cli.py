@@ -4,6 +4,7 @@ from qga.ctl.app import app as app
 from qga.ctl.app import run as run
 
 # isort: off
+from qga.ctl import find as find
 from qga.ctl import look as look
 from qga.ctl import system as system
 from qga.ctl import network as network
@@ -15,3 +16,5 @@ from qga.ctl import power as power
 from qga.ctl import accounts as accounts
 from qga.ctl import call as call
 from qga.ctl import port as port
+from qga.ctl import channel as channel
+from qga.ctl import doctor as doctor

@@ -16,8 +16,9 @@ from typing import Any
 from rich.text import Text
 
 from qga.client.results import AgentInfo, CommandInfo, ExecResult
-from qga.ctl.tables import Row, show_table, yes
+from qga.ctl.tables import Row, yes
 from qga.ctl.tables import printable as printable
+from qga.ctl.tables import show_table as show_table
 
 ASTRAL = 0x10000
 

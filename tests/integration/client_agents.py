@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +18,10 @@ PATIENCE = 20.0
 
 
 @contextmanager
-def running(name: str, folder: Path) -> Iterator[str]:
-    """Start an agent on a socket in `folder`; gives its address."""
+def running(name: str, folder: Path, extra: Sequence[str] = ()) -> Iterator[str]:
+    """Start an agent on a socket in `folder`, with `extra` options; gives its address."""
     address = f"unix:{folder / 'socket'}"
-    options = ["-m", "unix-listen", "-p", str(folder / "socket"), "-t", str(folder)]
+    options = ["-m", "unix-listen", "-p", str(folder / "socket"), "-t", str(folder), *extra]
     with (folder / "stderr").open("wb") as errors:
         process = subprocess.Popen([*AGENTS[name], *options], stdout=errors, stderr=errors)
     try:

@@ -18,6 +18,7 @@ import pytest
 from tests.integration.client_agents import AGENTS, running
 
 QGACTL = [sys.executable, "-c", "from qga.ctl.main import main; main()"]
+COMMANDS = ("list", "doctor", "channel", "ping", "info", "call", "exec")
 Result = tuple[int, str, str]
 Run = Callable[..., Result]
 
@@ -176,7 +177,8 @@ def test_an_error_of_the_guest(run: Run, address: str) -> None:
     assert run("call", "guest-nonsense") == (
         1,
         "",
-        f"qgactl: {address}: guest-nonsense: The command guest-nonsense has not been found\n",
+        f"qgactl: {address}: guest-nonsense: The command guest-nonsense has not been found: "
+        "this agent does not offer it; qgactl info lists what it offers\n",
     )
     assert run("call", "guest-x\x1b[31m")[2].count("\\x1b[31m") == 2
 
@@ -224,7 +226,8 @@ def test_nobody_there(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/socket"
     line = (
         f"qgactl: {address}: No such file or directory: is the guest running, and does it have "
-        "a channel org.qemu.guest_agent.0 at this path?\n"
+        "a channel org.qemu.guest_agent.0 at this path? "
+        "(qgactl list: the guests that run here; qgactl channel: how to add it)\n"
     )
     assert qgactl("ping", address=address) == (3, "", line)
     assert qgactl("exec", "--", "true", address=address) == (125, "", line)
@@ -244,8 +247,8 @@ def test_no_answer(mute: str) -> None:
         4,
         "",
         f"qgactl: {mute}: guest-sync-delimited: timed out after 0.05 s: not even "
-        "guest-sync-delimited was answered: is the agent running in the guest, and is no other "
-        "client connected to this socket?\n",
+        "guest-sync-delimited was answered: is the agent running in the guest "
+        "(systemctl start qemu-guest-agent)?\n",
     )
     assert qgactl("--timeout", "0.05", "exec", "--", "true", address=mute)[0] == 125
 
@@ -275,7 +278,7 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
     [
         ([], "Missing command (see qgactl --help)"),
         (["frob"], "No such command 'frob' (see qgactl --help)"),
-        (["ping"], "say where the agent is: --connect unix:PATH, or QGA_CONNECT (see qgactl ping"),
+        (["ping"], "say which guest: --connect NAME or ADDRESS, or QGA_CONNECT; qgactl list shows"),
         (["--connect", "/run/s", "ping"], "is not the address of an agent, expected: unix:PATH"),
         (["--timeout", "nan", "ping"], "nan is not a number of seconds above 0"),
         (["--timeout", "-1", "ping"], "-1 is not a number of seconds above 0"),
@@ -297,7 +300,7 @@ def test_wrong_usage_is_one_line_that_says_what_is_right(
     assert complaint in err
 
 
-@pytest.mark.parametrize("command", [[], ["ping"], ["info"], ["call"], ["exec"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_everywhere_with_examples(command: list[str]) -> None:
     status, out, err = qgactl(*command, "--help")
     assert (status, err) == (0, "")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from qga.client import ConnectError, ProtocolError
-from qga.client.transports import SocketTransport, connect_failure, open_unix, transport_opener
+from qga.client import ProtocolError
+from qga.client.transports import SocketTransport
 
 LIMIT = 1 << 20
 
@@ -143,40 +141,3 @@ def test_a_reply_too_many_is_not_the_answer_to_the_next_request(
     assert transport.exchange(b"first\n", soon()) == b"answer"
     assert transport.exchange(b"second\n", soon()) == b"right"
     thread.join()
-
-
-@pytest.mark.parametrize("address", ["", "unix", "unix:", "/run/x", "tcp:localhost:1"])
-def test_what_is_no_address_is_refused_with_the_right_form(address: str) -> None:
-    with pytest.raises(ValueError, match="expected: unix:PATH"):
-        transport_opener(address, LIMIT)
-
-
-def test_a_missing_socket_and_a_left_over_one(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with pytest.raises(ConnectError, match="No such file or directory: is the guest running"):
-        open_unix(str(path), LIMIT)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-    with pytest.raises(ConnectError, match="Connection refused: nobody listens"):
-        open_unix(str(path), LIMIT)
-
-
-def test_a_full_queue_of_waiting_clients(tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(0)
-        waiting = open_unix(path, LIMIT)
-        with pytest.raises(ConnectError, match="too many clients"):
-            open_unix(path, LIMIT)
-        waiting.close()
-
-
-def test_a_path_that_no_socket_can_have() -> None:
-    with pytest.raises(ConnectError, match="too long"):
-        open_unix("/" + "x" * 200, LIMIT)
-
-
-def test_missing_permission_is_explained() -> None:
-    text = connect_failure(PermissionError(errno.EACCES, "Permission denied"))
-    assert text.startswith("Permission denied: run this as root")

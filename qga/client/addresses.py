@@ -1,0 +1,140 @@
+"""Addresses of agents, and what opens the way to each.
+
+    unix:PATH             QEMU's socket of the channel, or an agent that listens
+    vsock:CID:PORT        an agent that listens on vsock in the guest with this CID
+    libvirt:[URI/]DOMAIN  by way of libvirt, which holds its guests' sockets itself; the domain
+                          is what follows the last slash, for its name has none:
+                          libvirt:web, libvirt:qemu+ssh://root@host/system/web
+    proxmox:VMID          the socket of Proxmox
+    NAME                  a guest that runs on this host, as discovery finds it
+
+A new form is a function here and a line in FORMS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from qga.client import discovery
+from qga.client.errors import ConnectError
+from qga.client.libvirt_transport import open_libvirt
+from qga.client.sockets import connect_unix, connect_vsock, connected_paths, connections_to
+from qga.client.transports import NO_AGENT, SocketTransport, Transport
+
+# Opens the way before the deadline (of time.monotonic()).
+Opener = Callable[[float], Transport]
+
+LARGEST_CID = LARGEST_PORT = 2**32 - 1
+
+# qemu+ssh://host in qemu+ssh://host/system, where the domain is missing.
+URI_WITHOUT_PATH = re.compile(r"[^/]+:/(/[^/]*)?")
+
+
+class Form(NamedTuple):
+    """What follows the colon of an address, and what makes an opener of it."""
+
+    place: str
+    opener: Callable[[str, int], Opener]
+
+
+def transport_opener(address: str, max_reply: int) -> Opener:
+    """What opens the transport to `address`; ValueError if it is not an address."""
+    scheme, colon, place = address.partition(":")
+    if not colon and is_name(scheme):
+        return lambda deadline: open_named(address, max_reply, deadline)
+    if scheme not in FORMS or not place:
+        known = ", ".join(f"{name}:{form.place}" for name, form in FORMS.items())
+        raise ValueError(
+            f"'{address}' is not the address of an agent, expected: {known}, "
+            "or the name of a guest on this host"
+        )
+    return FORMS[scheme].opener(place, max_reply)
+
+
+def is_name(word: str) -> bool:
+    """Whether this is to be looked up among the guests of this host."""
+    return bool(word) and word not in FORMS and not {":", "/"} & set(word)
+
+
+def resolve(name: str) -> discovery.FoundGuest:
+    """The guest of this host that is called so; ConnectError if there is none, or several."""
+    guests = discovery.find_guests()
+    fitting = [guest for guest in guests if guest.is_called(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        addresses = ", ".join(guest.address for guest in fitting)
+        raise ConnectError(name, f"several guests have this name, take an address: {addresses}")
+    names = ", ".join(guest.name for guest in guests) or "none at all"
+    raise ConnectError(name, f"no running guest of this name has an agent's port; found: {names}")
+
+
+def open_named(name: str, max_reply: int, deadline: float) -> Transport:
+    return transport_opener(resolve(name).address, max_reply)(deadline)
+
+
+def unix_opener(path: str, max_reply: int) -> Opener:
+    return socket_opener(f"unix:{path}", path, max_reply)
+
+
+def proxmox_opener(vmid: str, max_reply: int) -> Opener:
+    if not vmid.isdecimal():
+        raise ValueError(f"'proxmox:{vmid}' has no number of a guest, expected: proxmox:VMID")
+    return socket_opener(f"proxmox:{vmid}", discovery.proxmox_socket(vmid), max_reply)
+
+
+def socket_opener(address: str, path: str, max_reply: int) -> Opener:
+    """For QEMU's end of a channel, or an agent that listens."""
+
+    def opener(_deadline: float) -> Transport:
+        sock = connect_unix(address, path)
+        return SocketTransport(sock, max_reply, lambda: silence_of(path))
+
+    return opener
+
+
+def silence_of(path: str) -> str:
+    """Why nothing may come from this socket to which we are connected."""
+    if connections_to(path, connected_paths()) <= 1:  # ours
+        return NO_AGENT
+    reason = "another program is connected to this socket, and QEMU serves one at a time"
+    holder = discovery.libvirt_domain_of(path)
+    return f"{reason}; libvirt holds its guests': use {holder}" if holder else reason
+
+
+def vsock_opener(place: str, max_reply: int) -> Opener:
+    cid, _, port = place.partition(":")
+    if not (is_number(cid, LARGEST_CID) and is_number(port, LARGEST_PORT)):
+        raise ValueError(f"'vsock:{place}' lacks two numbers, expected: vsock:CID:PORT")
+    return lambda deadline: SocketTransport(connect_vsock(int(cid), int(port), deadline), max_reply)
+
+
+def is_number(text: str, largest: int) -> bool:
+    return text.isdecimal() and int(text) <= largest
+
+
+def libvirt_opener(place: str, _max_reply: int) -> Opener:
+    """libvirt has a limit of its own for a reply: 10 MiB."""
+    uri, domain = uri_and_domain(place)
+    return lambda deadline: open_libvirt(uri, domain, deadline)
+
+
+def uri_and_domain(place: str) -> tuple[str, str]:
+    """What stands behind `libvirt:`, taken apart; no URI is libvirt's default."""
+    uri, _, domain = place.rpartition("/")
+    if not domain or URI_WITHOUT_PATH.fullmatch(uri):
+        raise ValueError(
+            f"'libvirt:{place}' lacks the domain, expected: libvirt:DOMAIN or libvirt:URI/DOMAIN, "
+            "such as libvirt:qemu:///system/web"
+        )
+    return uri, domain
+
+
+FORMS = {
+    "unix": Form("PATH", unix_opener),
+    "vsock": Form("CID:PORT", vsock_opener),
+    "libvirt": Form("[URI/]DOMAIN", libvirt_opener),
+    "proxmox": Form("VMID", proxmox_opener),
+}

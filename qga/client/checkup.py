@@ -1,0 +1,238 @@
+"""Why the agent of a guest does not answer, or that all is well, as seen from the host.
+
+A checkup goes along the way to the agent: the guest, libvirt's definition of it, the socket, the
+agent, what it says of itself. It ends at the first thing that is broken, for nothing behind that
+can be seen.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from qga.client import addresses, discovery
+from qga.client.agent import GuestAgent
+from qga.client.errors import AgentError, CommandError, ProtocolError
+from qga.client.libvirt_transport import open_libvirt
+from qga.client.processes import AGENT_PORT
+from qga.client.sockets import PERMISSION, connected_paths, connections_to
+from qga.client.transports import NO_AGENT
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
+
+PINGS = 5
+# Seconds. What a busy host makes of a millisecond is still far below the first.
+SLOW_ANSWER, WRONG_CLOCK = 1.0, 2.0
+
+
+class Check(NamedTuple):
+    """One thing that was looked at. `advice` is what to try if it is not ok."""
+
+    subject: str
+    state: str
+    detail: str
+    advice: str = ""
+
+
+class Broken(Exception):
+    """This check failed, and there is no use in looking further."""
+
+    def __init__(self, subject: str, detail: str, advice: str = "") -> None:
+        super().__init__(detail)
+        self.check = Check(subject, FAILED, detail, advice)
+
+
+class Route(NamedTuple):
+    """The way to an agent: with a socket of this host, by way of libvirt, or both."""
+
+    address: str
+    socket: str = ""
+    domain: str = ""
+
+
+def checkup(address: str, timeout: float) -> Iterator[Check]:
+    """The checks, as they are made; ValueError for what is no address."""
+    addresses.transport_opener(address, 0)
+    return until_broken(checks(address, timeout))
+
+
+def until_broken(found: Iterator[Check]) -> Iterator[Check]:
+    try:
+        yield from found
+    except Broken as end:
+        yield end.check
+
+
+def checks(address: str, timeout: float) -> Iterator[Check]:
+    if addresses.is_name(address):
+        with needed("guest"):
+            guest = addresses.resolve(address)
+        yield Check("guest", OK, f"{guest.name} runs here, by {guest.manager}")
+        route = Route(guest.address, guest.socket, guest.domain)
+    else:
+        route = route_of(address)
+    by_libvirt = route.address.startswith("libvirt:")
+    if by_libvirt or (route.domain and discovery.libvirt_is_installed()):
+        yield from domain_checks(route.domain, timeout)
+    if route.socket:
+        yield from socket_checks(route.socket, by_libvirt)
+    yield from agent_checks(route.address, timeout)
+
+
+def route_of(address: str) -> Route:
+    scheme, _, place = address.partition(":")
+    if scheme == "libvirt":
+        return Route(address, domain=address)
+    if scheme == "proxmox":
+        return Route(address, discovery.proxmox_socket(place))
+    return Route(address, place if scheme == "unix" else "")
+
+
+def domain_checks(address: str, timeout: float) -> Iterator[Check]:
+    """What libvirt says of the domain."""
+    deadline = time.monotonic() + timeout
+    with needed("libvirt"):
+        uri, domain = addresses.uri_and_domain(address.partition(":")[2])
+        with closing(open_libvirt(uri, domain, deadline)) as link:
+            running, xml = link.describe(deadline)
+    yield Check("libvirt", OK, "it knows the domain")
+    if not running:
+        raise Broken("domain", "it is not running", "virsh start DOMAIN")
+    yield Check("domain", OK, "it is running")
+    state = channel_state(xml)
+    if state is None:
+        advice = "qgactl channel --format xml prints what to add by virsh edit DOMAIN"
+        raise Broken("channel", f"the domain has no channel {AGENT_PORT}", advice)
+    yield Check("channel", OK, f"the domain has the channel {AGENT_PORT}")
+    if state == "disconnected":
+        raise Broken("port", "no program in the guest has opened it", NO_AGENT)
+    yield Check("port", OK, "a program in the guest has opened it")
+
+
+def channel_state(xml: str) -> str | None:
+    """Of the agent's channel in a domain's definition: `connected`, `disconnected`, or "" if
+    libvirt does not tell; None if there is no such channel.
+    """
+    definition = ElementTree.fromstring(xml)  # noqa: S314 - libvirt has written it
+    for target in definition.iterfind("devices/channel/target"):
+        if target.get("name") == AGENT_PORT:
+            return target.get("state", "")
+    return None
+
+
+def socket_checks(path: str, by_libvirt: bool) -> Iterator[Check]:
+    """What can be seen of the socket without a connection to it."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        advice = "is the guest running? qgactl list shows those that run here"
+        raise Broken("socket", f"{path} is not there", advice) from None
+    except OSError as error:
+        raise Broken("socket", f"{path}: {error.strerror}", PERMISSION) from None
+    if not stat.S_ISSOCK(status.st_mode):
+        raise Broken("socket", f"{path} is not a socket", "qgactl list shows the guests' sockets")
+    yield Check("socket", OK, f"{path} is there")
+    clients = connections_to(path, connected_paths())
+    if by_libvirt:
+        yield Check("connection", OK, "libvirt holds the socket, and is asked")
+        return
+    if not os.access(path, os.W_OK):
+        detail = f"it is {user_name(status.st_uid)}'s, mode {stat.S_IMODE(status.st_mode):o}"
+        raise Broken("permission", detail, PERMISSION)
+    yield Check("permission", OK, "this user may connect to it")
+    if clients:
+        domain = discovery.libvirt_domain_of(path)
+        advice = f"use {domain}" if domain else "end it if it does not answer below"
+        yield Check("connection", WARNING, "another program is connected to the socket", advice)
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def agent_checks(address: str, timeout: float) -> Iterator[Check]:
+    """What the agent answers, and what of that is unusual."""
+    with closing(GuestAgent(address, timeout)) as agent:
+        with needed("answer"):
+            agent.sync()
+        yield Check("answer", OK, "the agent answers")
+        for subject, question in QUESTIONS.items():
+            with needed(subject):
+                yield answer_to(subject, question, agent)
+
+
+@contextmanager
+def needed(subject: str) -> Iterator[None]:
+    """Errors within are the end of the checkup."""
+    try:
+        yield
+    except (AgentError, TimeoutError) as error:
+        raise Broken(subject, str(error)) from None
+
+
+def answer_to(subject: str, question: Callable[[GuestAgent], Check], agent: GuestAgent) -> Check:
+    try:
+        return question(agent)
+    except (CommandError, ProtocolError) as error:
+        return Check(subject, WARNING, f"cannot be told: {error}")
+
+
+def round_trip(agent: GuestAgent) -> Check:
+    times = [agent.ping() for _ in range(PINGS)]
+    detail = (
+        f"{sum(times) / PINGS * 1000:.1f} ms, the longest of {PINGS} {max(times) * 1000:.1f} ms"
+    )
+    if max(times) < SLOW_ANSWER:
+        return Check("round trip", OK, detail)
+    return Check("round trip", WARNING, detail, "has the guest, or this host, too much to do?")
+
+
+def version(agent: GuestAgent) -> Check:
+    return Check("version", OK, agent.info().version)
+
+
+def commands(agent: GuestAgent) -> Check:
+    every = agent.info().commands
+    off = sorted(command.name for command in every if not command.enabled)
+    if not off:
+        return Check("commands", OK, f"all {len(every)} are enabled")
+    detail = f"{len(off)} of {len(every)} are off: {', '.join(off)}"
+    advice = "if that is not wanted: qemu-ga --doctor in the guest tells which line does it"
+    return Check("commands", WARNING, detail, advice)
+
+
+def filesystems(agent: GuestAgent) -> Check:
+    status = agent.freeze_status()
+    if status == "thawed":
+        return Check("filesystems", OK, "not frozen")
+    return Check(
+        "filesystems", WARNING, status, "after a snapshot that did not end: thaw the guest"
+    )
+
+
+def clock(agent: GuestAgent) -> Check:
+    before = time.time()
+    there = agent.time() / 1e9
+    ahead = there - (before + time.time()) / 2
+    detail = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours"
+    if abs(ahead) < WRONG_CLOCK:
+        return Check("clock", OK, detail)
+    return Check("clock", WARNING, detail, "guest-set-time sets it; NTP in the guest keeps it")
+
+
+QUESTIONS: dict[str, Callable[[GuestAgent], Check]] = {
+    "round trip": round_trip,
+    "version": version,
+    "commands": commands,
+    "filesystems": filesystems,
+    "clock": clock,
+}

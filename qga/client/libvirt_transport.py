@@ -1,0 +1,197 @@
+"""The way to an agent by libvirt, which holds its guests' sockets itself.
+
+libvirt pairs requests with replies, so there is nothing to get back into step with. Each call
+into it is made on a thread of its own: they can be neither interrupted nor limited to less than a
+second, and one to another machine may hang whatever was asked. One that takes too long is
+abandoned, and ends by itself. An agent's error comes as an exception in libvirt's words, from
+which the agent's reply is made again as well as can be: its class is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any, NamedTuple, TypeVar
+
+from qga.client.errors import ConnectError, ProtocolError
+from qga.client.threads import beside
+from qga.client.transports import NO_AGENT
+from qga.client.wire import SYNC_IDS, decode_reply, encode_request
+
+T = TypeVar("T")
+
+# libvirt's own limits come in whole seconds: it is given the time to speak first.
+GRACE = 1.0
+
+AGENT_ERROR = re.compile(r"unable to execute QEMU agent command '[^']*': (?P<desc>.*)", re.DOTALL)
+# The words of agents for what QMP calls CommandNotFound.
+NOT_FOUND = re.compile(r"command \S+ has (not been found|been disabled)", re.IGNORECASE)
+
+MISSING = (
+    "needs libvirt's Python module: apt install python3-libvirt (dnf: python3-libvirt), "
+    "or pip install libvirt-python"
+)
+
+# What to try, by the name of libvirt's error.
+ADVICE = {
+    "VIR_ERR_NO_DOMAIN": "virsh list --all shows the domains that libvirt has",
+    "VIR_ERR_OPERATION_INVALID": "start it: virsh start DOMAIN",
+    "VIR_ERR_ARGUMENT_UNSUPPORTED": "qgactl channel prints the channel that the domain needs",
+    "VIR_ERR_AGENT_UNRESPONSIVE": NO_AGENT,
+    "VIR_ERR_OPERATION_TIMEOUT": "another call to libvirt keeps this domain busy: try again",
+    "VIR_ERR_AUTH_FAILED": "run this as root, or as a member of the group libvirt",
+    "VIR_ERR_ACCESS_DENIED": "libvirt's access rules keep this user from the agent",
+    "VIR_ERR_OPERATION_DENIED": "libvirt keeps this user from the agent",
+    "VIR_ERR_SYSTEM_ERROR": "is libvirt there (systemctl start virtqemud.socket or libvirtd), "
+    "and does virsh connect to this URI?",
+    "VIR_ERR_NO_CONNECT": "virsh uri shows a URI that works",
+    "VIR_ERR_NO_SUPPORT": "only domains of QEMU have its agent",
+}
+
+
+class Modules(NamedTuple):
+    """libvirt's Python: the second has what only its QEMU driver offers."""
+
+    libvirt: Any
+    libvirt_qemu: Any
+
+
+class LibvirtTransport:
+    """A domain of one connection to libvirt."""
+
+    def __init__(self, address: str, modules: Modules, connection: Any, domain: Any) -> None:
+        self._address = address
+        self._domain = domain
+        self._libvirt, self._qemu = modules
+        self._connection = connection
+        self._for_ever: int = self._qemu.VIR_DOMAIN_QEMU_AGENT_COMMAND_BLOCK
+
+    def synchronize(self, deadline: float) -> None:
+        number = secrets.randbelow(SYNC_IDS)
+        reply = self.exchange(encode_request("guest-sync", {"id": number}), deadline)
+        if decode_reply(reply, "guest-sync") != number:
+            raise ProtocolError("guest-sync is answered with another number")
+
+    def exchange(self, request: bytes, deadline: float) -> bytes:
+        remaining = deadline - time.monotonic()
+        patience = max(remaining, 1) + GRACE
+        seconds = max(1, math.ceil(remaining)) if remaining < math.inf else self._for_ever
+        arguments = (self._domain, request.decode(), seconds, 0)
+        try:
+            reply: str = in_time(lambda: self._qemu.qemuAgentCommand(*arguments), patience)
+        except self._libvirt.libvirtError as error:
+            return reply_of(self._libvirt, error, deadline)
+        return reply.encode()
+
+    def order(self, request: bytes, deadline: float) -> bytes | None:
+        """libvirt waits for an answer all the same, and says when the guest has gone instead."""
+        self.synchronize(deadline)
+        try:
+            return self.exchange(request, deadline)
+        except (TimeoutError, ConnectionError):
+            return None
+
+    def describe(self, deadline: float) -> tuple[bool, str]:
+        """Whether the domain runs, and its definition in XML."""
+
+        def ask() -> tuple[bool, str]:
+            return bool(self._domain.isActive()), self._domain.XMLDesc()
+
+        try:
+            return in_time(ask, deadline - time.monotonic())
+        except self._libvirt.libvirtError as error:
+            raise ConnectError(self._address, explained(self._libvirt, error)) from None
+
+    def mistrust(self) -> None:
+        """The next reply is that to the next request all the same."""
+
+    def close(self) -> None:
+        try:
+            self._connection.close()
+        except self._libvirt.libvirtError:
+            pass  # it was lost before
+
+
+def open_libvirt(uri: str, domain: str, deadline: float) -> LibvirtTransport:
+    """Connect to libvirt (at its default without a URI) and find the domain."""
+    address = f"libvirt:{uri}/{domain}" if uri else f"libvirt:{domain}"
+    modules = import_libvirt(address)
+    libvirt = modules.libvirt
+
+    def connect() -> LibvirtTransport:
+        connection = libvirt.open(uri or None)
+        found = find_domain(libvirt, connection, domain)
+        return LibvirtTransport(address, modules, connection, found)
+
+    try:
+        return in_time(connect, deadline - time.monotonic())
+    except libvirt.libvirtError as error:
+        raise ConnectError(address, explained(libvirt, error)) from None
+
+
+def import_libvirt(address: str) -> Modules:
+    """ConnectError if libvirt's Python is not installed."""
+    first = "libvirt" not in sys.modules
+    try:
+        import libvirt
+        import libvirt_qemu
+    except ModuleNotFoundError:
+        raise ConnectError(address, MISSING) from None
+    if first:  # nobody else here has said where its errors go; by itself it writes them to stderr
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    return Modules(libvirt, libvirt_qemu)
+
+
+def find_domain(libvirt: Any, connection: Any, name: str) -> Any:
+    """By its name or UUID."""
+    try:
+        return connection.lookupByName(name)
+    except libvirt.libvirtError as error:
+        try:
+            return connection.lookupByUUIDString(name)
+        except libvirt.libvirtError:
+            raise error from None
+
+
+def in_time(call: Callable[[], T], seconds: float) -> T:
+    """What `call` returns or raises; TimeoutError when it takes longer, and is left alone."""
+    try:
+        return beside(call).result(None if seconds == math.inf else max(seconds, 0))
+    except futures.TimeoutError:
+        raise TimeoutError("libvirt has not come back from the call") from None
+
+
+def reply_of(libvirt: Any, error: Any, deadline: float) -> bytes:
+    """The agent's error reply, if this is one; else TimeoutError or ConnectionError."""
+    text = message_of(error)
+    code = code_of(error)
+    told = AGENT_ERROR.search(text)
+    if told or code == getattr(libvirt, "VIR_ERR_AGENT_COMMAND_FAILED", None):
+        desc = told["desc"] if told else text
+        class_ = "CommandNotFound" if NOT_FOUND.search(desc) else "GenericError"
+        return json.dumps({"error": {"class": class_, "desc": desc}}).encode()
+    if time.monotonic() >= deadline:
+        raise TimeoutError(explained(libvirt, error))
+    raise ConnectionError(explained(libvirt, error))
+
+
+def explained(libvirt: Any, error: Any) -> str:
+    """libvirt's words, and what to try."""
+    code = code_of(error)
+    tips = (tip for name, tip in ADVICE.items() if getattr(libvirt, name, None) == code)
+    return ": ".join([message_of(error), *tips])
+
+
+def message_of(error: Any) -> str:
+    return error.get_error_message() or str(error)
+
+
+def code_of(error: Any) -> int | None:
+    code: int | None = error.get_error_code()
+    return code

@@ -1,0 +1,91 @@
+"""What the guests of a host say of themselves: each asked on a thread of its own.
+
+One that is silent delays nobody else, and costs its own time limit only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from qga.client.agent import GuestAgent
+from qga.client.discovery import FoundGuest, libvirt_is_installed
+from qga.client.errors import AgentError, AgentTimeout, CommandError, ProtocolError
+from qga.client.results import NetworkInterface
+from qga.client.threads import beside
+
+T = TypeVar("T")
+
+ANSWERS, SILENT, HELD, UNREACHABLE = "answers", "silent", "held", "unreachable"
+
+
+class Answer(NamedTuple):
+    """How it went, and what the guest told; None for what it does not tell.
+
+    state: `answers`; `silent`, the agent does not; `held`, libvirt has the socket and there is
+    no way by libvirt; `unreachable`, for the reason in `error`.
+    """
+
+    guest: FoundGuest
+    state: str
+    error: str = ""
+    version: str | None = None
+    os: str | None = None
+    host_name: str | None = None
+    addresses: tuple[str, ...] = ()
+
+
+def survey(guests: Sequence[FoundGuest], timeout: float) -> list[Answer]:
+    """Ask all at once, each for at most about `timeout` seconds."""
+    asked = [beside(partial(ask, guest, timeout)) for guest in guests]
+    return [answer.result() for answer in asked]
+
+
+def ask(guest: FoundGuest, timeout: float) -> Answer:
+    if guest.domain and guest.busy and not libvirt_is_installed():
+        error = "libvirt holds its socket: install python3-libvirt to ask by libvirt"
+        return Answer(guest, HELD, error)
+    deadline = time.monotonic() + timeout
+    try:
+        with GuestAgent(guest.address, timeout) as agent:
+            return told(guest, agent, deadline)
+    except AgentTimeout as error:
+        return Answer(guest, SILENT, str(error))
+    except AgentError as error:
+        return Answer(guest, UNREACHABLE, str(error))
+
+
+def told(guest: FoundGuest, agent: GuestAgent, deadline: float) -> Answer:
+    def value(question: Callable[[], T]) -> T | None:
+        agent.timeout = deadline - time.monotonic()
+        try:
+            return question()
+        except (CommandError, ProtocolError):
+            return None
+
+    info, os = value(agent.info), value(agent.osinfo)
+    return Answer(
+        guest,
+        ANSWERS,
+        version=info and info.version,
+        os=os and (os.pretty_name or os.kernel_release),
+        host_name=value(agent.hostname),
+        addresses=addresses(value(agent.interfaces) or []),
+    )
+
+
+def addresses(interfaces: Sequence[NetworkInterface]) -> tuple[str, ...]:
+    """Those by which others reach the guest."""
+    found = (address.ip_address for link in interfaces for address in link.ip_addresses)
+    return tuple(address for address in found if is_of_use(address))
+
+
+def is_of_use(address: str) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not (parsed.is_loopback or parsed.is_link_local)

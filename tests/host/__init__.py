@@ -1,0 +1,1 @@
+"""The host's side against a real guest, that of tests/guest."""

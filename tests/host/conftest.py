@@ -1,0 +1,7 @@
+"""The guest of tests/guest, for what the host does with it."""
+
+from __future__ import annotations
+
+from tests.guest.conftest import guest
+
+__all__ = ["guest"]

@@ -1,0 +1,290 @@
+"""qgactl on a host: its list of guests, its look at what is wrong, and the channels it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.client_agents import AGENTS, running
+from tests.integration.test_qgactl import QGACTL, Result, environment
+from tests.unit.host_root import AGENT_PORT, HostRoot, qemu
+
+DOMAIN_SOCKET = f"/var/lib/libvirt/qemu/channel/target/domain-1-web/{AGENT_PORT}"
+
+
+def qgactl(root: HostRoot, *arguments: str, without: str = "") -> Result:
+    """Exit status, stdout and stderr, on a host with this root, `without` a module."""
+    argv = list(QGACTL)
+    if without:
+        argv[-1] = f"import sys; sys.modules['{without}'] = None; {argv[-1]}"
+    done = subprocess.run(
+        [*argv, *arguments],
+        capture_output=True,
+        text=True,
+        env={**environment(None), "QGA_HOST_ROOT": str(root.folder)},
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(params=list(AGENTS))
+def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The socket of an agent, original or ours."""
+    with running(request.param, tmp_path) as address:
+        yield address[len("unix:") :]
+
+
+@pytest.fixture
+def root() -> Iterator[HostRoot]:
+    """A host without guests; its path is short, for sockets in it. /tmp is there, too."""
+    with tempfile.TemporaryDirectory(prefix="qga-") as folder:
+        (Path(folder) / "tmp").symlink_to("/tmp")
+        yield HostRoot(Path(folder))
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[Path]:
+    """A socket on which nobody ever answers."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield path
+
+
+@contextmanager
+def held(path: Path) -> Iterator[Path]:
+    """A socket that another program is connected to."""
+    with listening(path), socket.socket(socket.AF_UNIX) as holder:
+        holder.connect(str(path))
+        yield path
+
+
+def test_list_of_no_guests(root: HostRoot) -> None:
+    assert qgactl(root, "list") == (
+        0,
+        "",
+        "qgactl: no running guest with an agent's port was found; "
+        "qgactl channel shows how to add one\n",
+    )
+    assert qgactl(root, "list", "--json") == (0, "[]\n", "")
+
+
+def test_list_of_guests_that_answer_are_silent_or_gone(
+    root: HostRoot, agent: str, tmp_path: Path
+) -> None:
+    root.process(11, qemu("guest=db", agent))
+    root.process(12, qemu("guest=web", str(tmp_path / "silent")))
+    root.process(13, qemu("guest=\x1b[2J", str(tmp_path / "gone")))
+    with listening(tmp_path / "silent"):
+        status, out, err = qgactl(root, "--timeout", "1", "list")
+        objects = json.loads(qgactl(root, "--timeout", "1", "list", "--json")[1])
+    head, _, *rows = out.splitlines()
+    assert status == 0
+    assert head.split("  ")[0] == "Guest"
+    assert [re.split(r" {3,}", row)[:2] for row in rows] == [
+        ["\\x1b[2J", "unreachable"],
+        ["db", "answers"],
+        ["web", "silent"],
+    ]
+    assert rows[1].endswith(f"unix:{root.folder}{agent}")
+    gone, silent = err.splitlines()
+    assert "No such file or directory: is the guest running" in gone
+    assert gone.startswith("qgactl: \\x1b[2J: unix:")
+    assert "is the agent running in the guest" in silent
+    answer = objects[1]
+    assert {key: answer[key] for key in ("name", "manager", "state", "error", "host-name")} == {
+        "name": "db",
+        "manager": "qemu",
+        "state": "answers",
+        "error": None,
+        "host-name": socket.gethostname(),
+    }
+    assert answer["version"].count(".") == 2
+    assert answer["os"]
+    assert "127.0.0.1" not in answer["addresses"]
+
+
+def test_list_says_that_libvirt_holds_a_socket_and_what_helps(root: HostRoot) -> None:
+    with held(root.folder / DOMAIN_SOCKET.lstrip("/")):
+        status, out, err = qgactl(root, "list", without="libvirt_qemu")
+    assert status == 0
+    assert re.search(r"^web +held ", out, re.MULTILINE)
+    assert err == (
+        "qgactl: web: libvirt holds its socket: install python3-libvirt to ask by libvirt\n"
+    )
+
+
+def test_a_guest_by_its_name(root: HostRoot, agent: str) -> None:
+    root.process(11, qemu("guest=db", agent))
+    status, out, err = qgactl(root, "--connect", "db", "ping")
+    assert (status, err) == (0, "")
+    assert out.startswith("db: answer 1 after ")
+    assert qgactl(root, "--connect", "web", "ping") == (
+        3,
+        "",
+        "qgactl: web: no running guest of this name has an agent's port; found: db\n",
+    )
+
+
+def states(out: str) -> dict[str, str]:
+    """The state of each check, of the text."""
+    lines = [line for line in out.splitlines() if not line.startswith(" ")]
+    return {line[8:].partition(": ")[0]: line[:8].strip() for line in lines}
+
+
+def test_doctor_where_all_is_well(root: HostRoot, agent: str) -> None:
+    root.process(11, qemu("guest=db", agent))
+    status, out, err = qgactl(root, "doctor", "db")
+    assert (status, err) == (0, "")
+    found = states(out)
+    assert found.pop("commands") in {"ok", "warning"}  # the original has none for Linux's devices
+    assert found == dict.fromkeys(
+        [
+            "guest",
+            "socket",
+            "permission",
+            "answer",
+            "round trip",
+            "version",
+            "filesystems",
+            "clock",
+        ],
+        "ok",
+    )
+    report = json.loads(qgactl(root, "--connect", f"unix:{agent}", "doctor", "--json")[1])
+    assert (report["address"], report["healthy"]) == (f"unix:{agent}", True)
+    assert report["checks"][0] == {
+        "subject": "socket",
+        "state": "ok",
+        "detail": f"{agent} is there",
+        "advice": "",
+    }
+
+
+def test_doctor_tells_which_commands_are_off(root: HostRoot, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    options = ["--block-rpcs=guest-get-time,guest-exec"]
+    with running("ours", blocked, options) as address:
+        status, out, _ = qgactl(root, "doctor", address)
+        refused = qgactl(root, "--connect", address, "call", "guest-get-time")
+    assert status == 0
+    assert "are off: guest-exec, guest-get-time" in out
+    assert "        try: if that is not wanted: qemu-ga --doctor in the guest" in out
+    assert states(out)["clock"] == "warning"
+    assert refused[0] == 1
+    assert (
+        "switched off in the guest (allow-rpcs, block-rpcs or profile: qemu-ga --doctor"
+        in (refused[2])
+    )
+
+
+def test_doctor_of_a_guest_that_is_not_there(root: HostRoot) -> None:
+    status, out, _ = qgactl(root, "doctor", "web")
+    assert (status, states(out)) == (1, {"guest": "failed"})
+
+
+def test_doctor_of_a_missing_socket_and_of_a_file(root: HostRoot, tmp_path: Path) -> None:
+    status, out, _ = qgactl(root, "doctor", f"unix:{tmp_path}/none")
+    assert (status, states(out)) == (1, {"socket": "failed"})
+    assert "        try: is the guest running? qgactl list shows" in out
+    (tmp_path / "file").touch()
+    assert f"{tmp_path}/file is not a socket" in qgactl(root, "doctor", f"unix:{tmp_path}/file")[1]
+
+
+def test_doctor_of_a_socket_that_another_holds(root: HostRoot) -> None:
+    with held(root.folder / DOMAIN_SOCKET.lstrip("/")) as path:
+        status, out, _ = qgactl(root, "--timeout", "0.1", "doctor", f"unix:{path}")
+    assert status == 1
+    assert states(out) == {
+        "socket": "ok",
+        "permission": "ok",
+        "connection": "warning",
+        "answer": "failed",
+    }
+    assert "        try: use libvirt:qemu:///system/web\n" in out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_doctor_without_permission(root: HostRoot) -> None:
+    """Root, too, needs the capability for what is another's."""
+    with listening(root.folder / "closed") as path:
+        os.chown(path, 65534, -1)
+        path.chmod(0o600)
+        done = subprocess.run(
+            [
+                *("setpriv", "--bounding-set=-dac_override,-dac_read_search"),
+                *(*QGACTL, "doctor", f"unix:{path}"),
+            ],
+            capture_output=True,
+            text=True,
+            env=environment(None),
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert states(done.stdout) == {"socket": "ok", "permission": "failed"}
+    assert "it is nobody's, mode 600" in done.stdout
+    assert "        try: run this as root" in done.stdout
+
+
+def test_channel_for_both(root: HostRoot) -> None:
+    status, out, err = qgactl(root, "channel", "--socket", "/run/a b.sock")
+    assert (status, err) == (0, "")
+    assert out == (
+        "# libvirt: add within <devices> (virsh edit DOMAIN), without the controller if there is "
+        "one\n"
+        '<controller type="virtio-serial" index="0"/>\n'
+        '<channel type="unix">\n'
+        '  <source mode="bind" path="/run/a b.sock"/>\n'
+        '  <target type="virtio" name="org.qemu.guest_agent.0"/>\n'
+        '  <address type="virtio-serial" controller="0" bus="0" port="1"/>\n'
+        "</channel>\n"
+        "\n"
+        "# QEMU: add to its command line, without the first line if that device is there\n"
+        "-device virtio-serial-pci,id=virtio-serial0 \\\n"
+        "-chardev 'socket,id=charchannel1,path=/run/a b.sock,server=on,wait=off' \\\n"
+        "-device virtserialport,bus=virtio-serial0.0,nr=1,chardev=charchannel1,id=channel1,"
+        "name=org.qemu.guest_agent.0\n"
+    )
+
+
+def test_channel_for_programs_and_for_one_of_the_two(root: HostRoot) -> None:
+    found = json.loads(qgactl(root, "channel", "--data", "--number", "7", "--json")[1])
+    assert {key: found[key] for key in ("name", "number", "socket")} == {
+        "name": "org.qga.data.0",
+        "number": 7,
+        "socket": None,
+    }
+    assert qgactl(root, "channel", "--data", "--number", "7", "--format", "xml")[1] == (
+        found["libvirt"] + "\n"
+    )
+    assert "nr=2," in qgactl(root, "channel", "org.qga.data.0", "--format", "qemu")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["channel", "a/b"], "'a/b' is not the name of a port"),
+        (["channel", "--number", "31"], "a port has a number from 1 to 30"),
+        (["channel", "--socket", "x"], "'x' is not a path from the root on"),
+        (["channel", "--format", "json"], "xml"),
+        (["doctor"], "say which guest: --connect NAME or ADDRESS"),
+        (["doctor", "tcp:x"], "is not the address of an agent"),
+        (["--connect", "vsock:3", "ping"], "lacks two numbers, expected: vsock:CID:PORT"),
+    ],
+)
+def test_wrong_usage(root: HostRoot, arguments: list[str], complaint: str) -> None:
+    status, out, err = qgactl(root, *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert complaint in err

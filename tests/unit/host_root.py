@@ -1,0 +1,38 @@
+"""A folder that stands in for the / of a host with guests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+AGENT_PORT = "org.qemu.guest_agent.0"
+
+
+class HostRoot:
+    """Files where libvirt, Proxmox and QEMU have theirs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def file(self, path: str) -> Path:
+        """An empty file, as good as a socket for who only looks."""
+        made = self.folder / path.lstrip("/")
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.touch()
+        return made
+
+    def process(self, pid: int, argv: Sequence[str], cwd: str = "/") -> None:
+        folder = self.folder / "proc" / str(pid)
+        folder.mkdir(parents=True)
+        (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in argv))
+        (folder / "cwd").symlink_to(cwd)
+
+
+def qemu(name: str, path: str, port: str = AGENT_PORT) -> list[str]:
+    """QEMU's arguments with one port."""
+    return [
+        "/usr/bin/qemu-system-x86_64",
+        *("-name", name),
+        *("-chardev", f"socket,id=c0,path={path},server=on,wait=off"),
+        *("-device", f"virtserialport,bus=virtio-serial0.0,nr=1,chardev=c0,id=p0,name={port}"),
+    ]

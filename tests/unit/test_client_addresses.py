@@ -1,0 +1,151 @@
+"""Addresses: what is one, what is refused and how, and what the ways say that lead nowhere."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from qga.client import AgentTimeout, ConnectError, GuestAgent
+from qga.client.addresses import resolve, transport_opener, uri_and_domain
+from qga.client.sockets import UNIX_ADVICE, VSOCK_ADVICE, connect_unix, connect_vsock, explained
+
+LIMIT = 1 << 20
+
+
+@pytest.mark.parametrize("address", ["", "unix", "unix:", "libvirt", "/run/x", "tcp:localhost:1"])
+def test_what_is_no_address_is_refused_with_the_right_forms(address: str) -> None:
+    with pytest.raises(ValueError, match="expected: unix:PATH, vsock:CID:PORT, libvirt:"):
+        transport_opener(address, LIMIT)
+
+
+@pytest.mark.parametrize("place", ["3", "3:", ":1", "x:1", "3:1:5", "-1:5", f"3:{2**32}", "3: 5"])
+def test_a_vsock_address_is_two_numbers(place: str) -> None:
+    with pytest.raises(ValueError, match="expected: vsock:CID:PORT"):
+        transport_opener(f"vsock:{place}", LIMIT)
+
+
+@pytest.mark.parametrize("vmid", ["web", "-1", "../1", "1.5"])
+def test_a_guest_of_proxmox_has_a_number(vmid: str) -> None:
+    with pytest.raises(ValueError, match="expected: proxmox:VMID"):
+        transport_opener(f"proxmox:{vmid}", LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("place", "uri", "domain"),
+    [
+        ("web", "", "web"),
+        ("a:b", "", "a:b"),
+        ("qemu:///system/web", "qemu:///system", "web"),
+        ("qemu:///session/web", "qemu:///session", "web"),
+        ("test:///default/test", "test:///default", "test"),
+        ("qemu+ssh://root@host:22/system/web", "qemu+ssh://root@host:22/system", "web"),
+        ("qemu+ssh://host/system?keyfile=/k/id/web", "qemu+ssh://host/system?keyfile=/k/id", "web"),
+        ("hail/web", "hail", "web"),
+    ],
+)
+def test_the_domain_is_what_follows_the_last_slash(place: str, uri: str, domain: str) -> None:
+    assert uri_and_domain(place) == (uri, domain)
+
+
+@pytest.mark.parametrize("place", ["qemu:///system", "qemu+ssh://host/system", "qemu:///system/"])
+def test_a_uri_alone_lacks_the_domain(place: str) -> None:
+    with pytest.raises(ValueError, match="lacks the domain, expected: libvirt:DOMAIN"):
+        transport_opener(f"libvirt:{place}", LIMIT)
+
+
+def test_a_missing_socket_and_a_left_over_one(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with pytest.raises(ConnectError, match="No such file or directory: is the guest running"):
+        connect_unix("unix:x", str(path))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    with pytest.raises(ConnectError, match="unix:x: Connection refused: nobody listens"):
+        connect_unix("unix:x", str(path))
+
+
+def test_a_full_queue_of_waiting_clients(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        with connect_unix("unix:x", path), pytest.raises(ConnectError, match="too many clients"):
+            connect_unix("unix:x", path)
+
+
+def test_a_path_that_no_socket_can_have() -> None:
+    with pytest.raises(ConnectError, match="too long"):
+        connect_unix("unix:x", "/" + "x" * 200)
+
+
+def test_missing_permission_is_explained() -> None:
+    text = explained(PermissionError(errno.EACCES, "Permission denied"), UNIX_ADVICE)
+    assert text.startswith("Permission denied: run this as root")
+
+
+def test_vsock_to_nobody_says_what_to_look_at() -> None:
+    with pytest.raises((ConnectError, TimeoutError)) as caught:
+        connect_vsock(4_000_000, 1234, time.monotonic() + 0.2)
+    if isinstance(caught.value, ConnectError):
+        assert any(advice in str(caught.value) for advice in VSOCK_ADVICE.values())
+
+
+def test_proxmoxs_socket_is_found_by_the_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    with pytest.raises(ConnectError, match="proxmox:101: No such file"):
+        transport_opener("proxmox:101", LIMIT)(time.monotonic() + 5)
+    folder = tmp_path / "var/run/qemu-server"
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "101.qga"))
+        listener.listen()
+        for address in ("proxmox:101", "101"):
+            transport_opener(address, LIMIT)(time.monotonic() + 5).close()
+            listener.accept()[0].close()
+
+
+def test_a_name_that_no_guest_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    with pytest.raises(ConnectError, match=r"web: no running guest .* found: none at all"):
+        resolve("web")
+
+
+def test_a_name_that_two_guests_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    for number in (1, 2):
+        folder = tmp_path / f"var/lib/libvirt/qemu/channel/target/domain-{number}-web"
+        folder.mkdir(parents=True)
+        (folder / "org.qemu.guest_agent.0").touch()
+    with pytest.raises(ConnectError, match=r"take an address: unix:.*domain-1-web.*domain-2-web"):
+        resolve("web")
+
+
+def test_who_waits_behind_another_client_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with connect_unix("unix:x", str(path)), pytest.raises(AgentTimeout) as caught:
+            GuestAgent(f"unix:{path}", 0.05).__enter__()
+    assert "another program is connected to this socket" in str(caught.value)
+
+
+def test_libvirts_socket_that_is_held_says_how_to_go_by_libvirt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    folder = tmp_path / "run/libvirt/qemu/channel/1-web"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)  # the whole path may be longer than a socket's may
+    name = "org.qemu.guest_agent.0"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(name)
+        listener.listen()
+        with connect_unix("unix:x", name), pytest.raises(AgentTimeout) as caught:
+            GuestAgent(f"unix:{name}", 0.05).__enter__()
+    assert str(caught.value).endswith("use libvirt:qemu:///system/web")
