@@ -47,8 +47,9 @@ rpm: ## build rpm packages likewise, for Fedora and its kin
 	@packaging/prepare rpm
 	packaging/build-rpm
 
-docs: $(READY) ## make docs/commands.md and qga/ctl/arguments.py anew from the registry
+docs: $(READY) ## make docs/commands.md, docs/top.svg and qga/ctl/arguments.py anew from the code
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs commands >docs/commands.md
+	PYTHONPATH=packaging $(BIN)/python -m qga_docs top >docs/top.svg
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs arguments >qga/ctl/arguments.py.new
 	mv qga/ctl/arguments.py.new qga/ctl/arguments.py
 

@@ -8,9 +8,14 @@ folder in its text runs it itself, as the one that distributions ship does.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from qga import QgaError, trust
 from qga.run import run
+
+if TYPE_CHECKING:
+    from qga.findings import Finding
 
 _LEFT_OVERS = ("~", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmorig", ".rpmnew")
 
@@ -90,6 +95,38 @@ class Hooks:
             raise QgaError(
                 f"fsfreeze hook has failed with status {ended.status}: {script} {action}{said}"
             )
+
+
+def diagnose_hooks(hook: str | None) -> Iterator[Finding]:
+    """Whether the scripts around a freeze are there, can be run, and are root's alone."""
+    from qga.findings import failed, ok
+
+    if hook is None:
+        yield ok("hooks", "none are configured (fsfreeze-hook)")
+        return
+    scripts = list(dict.fromkeys([hook, *_executables(f"{hook}.d")]))
+    if len(scripts) > 1 and not os.path.exists(hook):
+        scripts.remove(hook)  # the folder will do
+    for script in scripts:
+        if not os.path.exists(script):
+            advice = f"put a script there, or executables into {hook}.d, or unset fsfreeze-hook"
+            yield failed("hooks", f"{script} is missing: every freeze fails", advice)
+        elif not os.access(script, os.X_OK):
+            text = f"{script} is not executable: every freeze fails"
+            yield failed("hooks", text, f"chmod +x {script}")
+        else:
+            yield _diagnose_owner(script)
+
+
+def _diagnose_owner(script: str) -> Finding:
+    from qga.findings import failed, ok
+
+    try:
+        trust.require(script)
+    except (OSError, trust.Untrusted) as error:
+        advice = "chown root and chmod go-w what is named"
+        return failed("hooks", f"{script} is not run, so every freeze fails: {error}", advice)
+    return ok("hooks", f"{script} is run around each freeze")
 
 
 def _executables(folder: str) -> list[str]:

@@ -163,6 +163,15 @@ def ask_in_time(
     return answer
 
 
+def size_of(mount: Mount) -> os.statvfs_result | None:
+    """How large and how full a filesystem is; None where it does not tell, or not in time."""
+    path = mount.paths[0]
+    try:
+        return ask_in_time(path, os.statvfs) if mount.may_wait else os.statvfs(path)
+    except OSError:
+        return None
+
+
 def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 

@@ -9,7 +9,7 @@ from typing import TypedDict
 from qga import CommandGroup, NotRequired, UInt64, command
 
 from ._block import GuestDiskAddress, device_name, disk_address, disks_behind
-from ._mounts import Mount, any_may_wait, ask_in_time, block_mounts, open_mount
+from ._mounts import Mount, any_may_wait, block_mounts, open_mount, size_of
 
 GuestFilesystemInfo = TypedDict(
     "GuestFilesystemInfo",
@@ -72,21 +72,13 @@ class Filesystems(CommandGroup):
             "type": mount.type,
             "disk": [disk_address(disk) for disk in disks_behind(name)],
         }
-        size = _size(mount)
+        size = size_of(mount)
         if size is not None:
             used = size.f_blocks - size.f_bfree
             filesystem["used-bytes"] = used * size.f_frsize
             filesystem["total-bytes"] = (used + size.f_bavail) * size.f_frsize
             filesystem["total-bytes-privileged"] = size.f_blocks * size.f_frsize
         return filesystem
-
-
-def _size(mount: Mount) -> os.statvfs_result | None:
-    path = mount.paths[0]
-    try:
-        return ask_in_time(path, os.statvfs) if mount.may_wait else os.statvfs(path)
-    except OSError:
-        return None
 
 
 def _trim(mount: Mount, minimum: int) -> GuestFilesystemTrimResult:

@@ -20,17 +20,20 @@ from __future__ import annotations
 import errno
 import os
 from _thread import allocate_lock
+from collections.abc import Iterator
 from fcntl import ioctl
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from qga import CommandGroup, QgaError, command
 
-from ._hooks import Hooks
+from ._hooks import Hooks, diagnose_hooks
 from ._mounts import Mount, block_mounts, open_mount
 
 if TYPE_CHECKING:
     from qga.agent import Agent
+    from qga.config import Config
+    from qga.findings import Finding
     from qga.loop import Timer
 
 _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # <linux/fs.h>
@@ -111,6 +114,10 @@ class Freeze(CommandGroup):
         count = self._thaw()
         self._hooks.thaw()
         return count
+
+    @classmethod
+    def diagnose(cls, config: Config) -> Iterator[Finding]:
+        yield from diagnose_hooks(config.fsfreeze_hook)
 
     def _freeze(self, mounts: list[Mount]) -> int:
         with self._lock:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import struct
 import time
-from typing import Optional, TypedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Optional, TypedDict
 
 from qga import CommandGroup, NotRequired, QgaError, command
+
+if TYPE_CHECKING:
+    from qga.config import Config
+    from qga.findings import Finding
 
 _TZ = os.environ.get("TZ", "").lstrip(":")
 _SOME_TIME = (2000, 1, 1, 0, 0, 0, 0, 1, 0)
 _ZONES = "/usr/share/zoneinfo"
 
 GuestTimezone = TypedDict("GuestTimezone", {"zone": NotRequired[str], "offset": int})
+
+_CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+_SLOW_SOURCES = ("acpi_pm", "hpet", "jiffies", "pit", "refined-jiffies")  # asked by port or memory
 
 # ioctl_rtc(2), struct rtc_time: sec min hour mday mon year wday yday isdst
 _RTC = "/dev/rtc0"
@@ -51,6 +59,38 @@ class Time(CommandGroup):
         _set_clock(time)
         if os.path.exists(_RTC):
             _write_rtc(time // 10**9)
+
+    @classmethod
+    def diagnose(cls, config: Config) -> Iterator[Finding]:
+        from qga.findings import ok, warning
+
+        source = _clock_source()
+        if source in _SLOW_SOURCES:
+            yield warning(
+                "clock",
+                f"the clock source is {source}, which is slow to read",
+                "have the host offer kvm-clock or a stable TSC (libvirt: <timer name='kvmclock' "
+                "present='yes'/>, <cpu mode='host-passthrough'/>)",
+            )
+        elif source:
+            yield ok("clock", f"the clock source is {source}")
+        if os.path.exists(_RTC):
+            zone = "local time" if _rtc_is_local() else "UTC"
+            yield ok("clock", f"the hardware clock is {_RTC}, in {zone}")
+        else:
+            yield warning(
+                "clock",
+                f"there is no hardware clock {_RTC}: guest-set-time needs a time then",
+                "load the driver (modprobe rtc_cmos), or have the host give the machine one",
+            )
+
+
+def _clock_source() -> str:
+    try:
+        with open(_CLOCK_SOURCE, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _zone_is_known() -> bool:

@@ -35,6 +35,8 @@ def _run(argv: Sequence[str]) -> int:
         return _print(f"QEMU Guest Agent {INTERFACE_VERSION}\nqga {__version__}\n")
     if arguments.action == "help":
         return _print(options.format_help())
+    if arguments.action == "doctor":
+        return _diagnose(arguments)
     return _act(arguments, _load(arguments))
 
 
@@ -81,6 +83,14 @@ def _explain(settings: Config, question: options.Question) -> int:
     found = explain(settings, question.channel, question.command, question.words)
     _print(found.text)
     return 0 if found.allowed else 1
+
+
+def _diagnose(arguments: options.Arguments) -> int:
+    from qga.doctor import examine
+
+    report = examine(arguments)
+    _print(report.json() if arguments.json else report.text())
+    return 0 if report.well else 1
 
 
 def _serve(settings: Config) -> int:

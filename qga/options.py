@@ -98,6 +98,15 @@ OPTIONS = (
         "would, 1 if not; its arguments follow as KEY=VALUE or as a JSON object",
     ),
     Option("", "on-channel", "NAME", "", "the channel that --explain-policy is about (main)"),
+    Option(
+        "",
+        "doctor",
+        "",
+        "",
+        "look for what keeps the host from being served, tell what to try, and exit with 0 if all "
+        "is well, 1 if not",
+    ),
+    Option("", "json", "", "", "have --doctor write JSON"),
     Option("s", "", "COMMAND", "", ""),  # Windows services only; qemu-ga accepts it everywhere
     Option("h", "help", "", "", "print this help and exit"),
 )
@@ -118,9 +127,9 @@ class Question(NamedTuple):
 class Arguments(NamedTuple):
     """What a command line asks for.
 
-    `action` is "serve", "version", "help", "list-commands", "dump-conf" or "explain-policy";
-    `config_path` is None when no -c was given; `settings` are the keys of [general] that the
-    options set; `question` is what to explain.
+    `action` is "serve", "version", "help", "list-commands", "dump-conf", "explain-policy" or
+    "doctor"; `config_path` is None when no -c was given; `settings` are the keys of [general] that
+    the options set; `question` is what to explain; `json` is how the doctor is to write.
     """
 
     action: str
@@ -128,6 +137,7 @@ class Arguments(NamedTuple):
     settings: Layer
     warnings: tuple[str, ...]
     question: Optional[Question] = None
+    json: bool = False
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -140,15 +150,17 @@ def parse(argv: Sequence[str]) -> Arguments:
     config_path: str | None = None
     settings: Layer = {}
     warnings: list[str] = []
-    command, channel, words = "", "main", []
+    command, channel, words, json = "", "main", [], False
     for option, value in _read(argv):
         if option is None:
             words.append(value or "")
             continue
         if option.long in ("version", "help"):
             return Arguments(option.long, None, {}, ())
-        if option.long == "dump-conf":
-            action = "dump-conf"
+        if option.long in ("dump-conf", "doctor"):
+            action = option.long
+        elif option.long == "json":
+            json = True
         elif option.long == "config":
             config_path = value
         elif option.long == "explain-policy":
@@ -162,7 +174,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         if option.long == "blacklist":
             warnings.append("the option '--blacklist' is deprecated, use '--block-rpcs' instead")
     question = Question(command, tuple(words), channel) if action == "explain-policy" else None
-    return Arguments(action, config_path, settings, tuple(warnings), question)
+    return Arguments(action, config_path, settings, tuple(warnings), question, json)
 
 
 def scan(argv: Sequence[str]) -> Iterator[tuple[Option, str | None]]:

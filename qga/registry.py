@@ -27,6 +27,8 @@ from qga.errors import PluginError
 
 if TYPE_CHECKING:
     from qga.agent import Agent
+    from qga.config import Config
+    from qga.findings import Finding
     from qga.policy import Policy, Verdict
 
 Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
@@ -164,6 +166,11 @@ class CommandGroup:
 
     def on_thaw(self) -> None:
         """The filesystems were thawed."""
+
+    @classmethod
+    def diagnose(cls, config: Config) -> Iterator[Finding]:
+        """For --doctor: whether the guest has what the group needs. Changes nothing."""
+        return iter(())
 
 
 class Command:

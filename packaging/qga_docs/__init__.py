@@ -2,6 +2,7 @@
 
     python -m qga_docs FOLDER      everything that a package installs besides the code, into FOLDER
     python -m qga_docs commands    docs/commands.md, to standard output
+    python -m qga_docs top         docs/top.svg, likewise
 
 Nothing here knows an option, a key or a command by itself: `interface` reads them off the parsers
 and the registry, the other modules only lay them out.

@@ -14,8 +14,13 @@ PRINTED = {"commands": tables.commands_page, "arguments": tables.arguments_modul
 
 def main() -> int:
     if len(sys.argv) != 2:
-        print("usage: python -m qga_docs FOLDER | commands | arguments", file=sys.stderr)
+        print("usage: python -m qga_docs FOLDER | commands | arguments | top", file=sys.stderr)
         return 2
+    if sys.argv[1] == "top":
+        from . import top  # needs rich, as qgactl does
+
+        sys.stdout.write(top.svg())
+        return 0
     if sys.argv[1] in PRINTED:
         sys.stdout.write(PRINTED[sys.argv[1]]())
         return 0

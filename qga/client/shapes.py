@@ -32,10 +32,16 @@ def shaped(kind: type[T], reply: object) -> T:
 
 def member(kind: type[T], name: str, reply: object) -> T:
     """The member `name` of `reply`, likewise."""
-    value = _checked(dict, reply, "").get(name)
+    value = optional(kind, name, reply)
     if value is None:
         raise ProtocolError(f"the reply lacks '{name}'")
-    return cast(T, _shaped(kind, value, name))
+    return value
+
+
+def optional(kind: type[T], name: str, reply: object) -> T | None:
+    """The same; None where there is no such member."""
+    value = _checked(dict, reply, "").get(name)
+    return None if value is None else cast(T, _shaped(kind, value, name))
 
 
 def plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from qga.ctl import system as system
 from qga.ctl import network as network
 from qga.ctl import storage as storage
 from qga.ctl import processors as processors
+from qga.ctl import top as top
 from qga.ctl import execute as execute
 from qga.ctl import freeze as freeze
 from qga.ctl import power as power
@@ -18,3 +19,4 @@ from qga.ctl import call as call
 from qga.ctl import port as port
 from qga.ctl import channel as channel
 from qga.ctl import doctor as doctor
+from qga.ctl import exporter as exporter

@@ -138,7 +138,8 @@ def test_every_reply(guest: Guest, agent: AgentSocket) -> None:
 
 
 def test_info_lists_the_43_commands(agent: AgentSocket) -> None:
-    listed = agent.execute("guest-info")["supported_commands"]
+    commands = agent.execute("guest-info")["supported_commands"]
+    listed = [each for each in commands if not each["name"].startswith("qga-")]
     expected = {
         name: {"name": name, "enabled": True, "success-response": each["success-response"]}
         for name, each in INTERFACE["commands"].items()

@@ -1,0 +1,354 @@
+"""What monitoring wants to know of a guest, all in one reply.
+
+Counters go up from the boot on and are never reset, so that whoever asks twice has the rates:
+the difference of two replies by that of their `uptime-ms`. Each name ends with its unit.
+
+psutil reads most of it; it is imported at the first call, for it costs a tenth of the agent's
+memory. That is a read from the disk, so both commands may wait. What psutil would ask of each
+process, or of filesystems that may hang, is read here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, TypedDict, cast
+
+from qga import CommandGroup, NotRequired, UInt64, command
+
+from ._block import SYS_BLOCK, dev_path, device_name, is_partition, is_virtual
+from ._mounts import Mount, block_mounts, size_of
+from ._sysfs import read_bytes, read_kept
+from .network import GuestNetworkInterfaceStat
+from .processors import GuestLoadAverage
+
+QgaSwap = TypedDict(
+    "QgaSwap",
+    {
+        "total-bytes": UInt64,
+        "used-bytes": UInt64,
+        "free-bytes": UInt64,
+        "in-bytes": UInt64,
+        "out-bytes": UInt64,
+    },
+)
+
+QgaMemory = TypedDict(
+    "QgaMemory",
+    {
+        "total-bytes": UInt64,
+        "available-bytes": UInt64,
+        "used-bytes": UInt64,
+        "free-bytes": UInt64,
+        "buffers-bytes": UInt64,
+        "cached-bytes": UInt64,
+        "shared-bytes": UInt64,
+        "slab-bytes": UInt64,
+        "swap": QgaSwap,
+        "oom-kills": NotRequired[UInt64],
+    },
+)
+
+QgaCpuTimes = TypedDict(
+    "QgaCpuTimes",
+    {
+        "cpu": NotRequired[int],
+        "user-ms": UInt64,
+        "nice-ms": UInt64,
+        "system-ms": UInt64,
+        "idle-ms": UInt64,
+        "iowait-ms": UInt64,
+        "irq-ms": UInt64,
+        "softirq-ms": UInt64,
+        "steal-ms": UInt64,
+        "guest-ms": UInt64,
+        "guest-nice-ms": UInt64,
+    },
+)
+
+QgaStall = TypedDict(
+    "QgaStall",
+    {
+        "avg10-percent": float,
+        "avg60-percent": float,
+        "avg300-percent": float,
+        "total-us": UInt64,
+    },
+)
+
+
+class QgaStalls(TypedDict):
+    some: QgaStall
+    full: NotRequired[QgaStall]
+
+
+class QgaPressure(TypedDict):
+    cpu: NotRequired[QgaStalls]
+    memory: NotRequired[QgaStalls]
+    io: NotRequired[QgaStalls]
+
+
+QgaFilesystem = TypedDict(
+    "QgaFilesystem",
+    {
+        "device": str,
+        "mountpoint": str,
+        "type": str,
+        "read-only": NotRequired[bool],
+        "total-bytes": NotRequired[UInt64],
+        "used-bytes": NotRequired[UInt64],
+        "available-bytes": NotRequired[UInt64],
+        "inodes": NotRequired[UInt64],
+        "inodes-free": NotRequired[UInt64],
+    },
+)
+
+QgaDisk = TypedDict(
+    "QgaDisk",
+    {
+        "name": str,
+        "virtual": bool,
+        "read-ops": UInt64,
+        "read-bytes": UInt64,
+        "read-ms": UInt64,
+        "write-ops": UInt64,
+        "write-bytes": UInt64,
+        "write-ms": UInt64,
+        "busy-ms": UInt64,
+    },
+)
+
+
+class QgaInterface(GuestNetworkInterfaceStat):
+    name: str
+
+
+QgaProcesses = TypedDict(
+    "QgaProcesses",
+    {
+        "total": int,
+        "running": int,
+        "sleeping": int,
+        "disk-sleep": int,
+        "stopped": int,
+        "zombie": int,
+        "idle": int,
+        "threads": int,
+    },
+)
+
+QgaMetrics = TypedDict(
+    "QgaMetrics",
+    {
+        "boot-time": UInt64,
+        "uptime-ms": UInt64,
+        "cpu": QgaCpuTimes,
+        "cpus": list[QgaCpuTimes],
+        "load": GuestLoadAverage,
+        "memory": QgaMemory,
+        "pressure": QgaPressure,
+        "filesystems": list[QgaFilesystem],
+        "disks": list[QgaDisk],
+        "network": list[QgaInterface],
+        "processes": QgaProcesses,
+    },
+)
+
+_PRESSURE = "/proc/pressure"
+# The letters of proc_pid_stat(5), by psutil's words; a process that is none of these is dead, or
+# woken or parked this very moment.
+_STATES = {
+    b"R": "running",
+    b"S": "sleeping",
+    b"D": "disk-sleep",
+    b"T": "stopped",
+    b"t": "stopped",
+    b"Z": "zombie",
+    b"I": "idle",
+}
+_THREADS = 17  # the column of num_threads, counted from the state
+
+
+class Metrics(CommandGroup):
+    """Figures for monitoring."""
+
+    @command(access="audit", blocking=True)
+    def qga_get_memory(self) -> QgaMemory:
+        """The memory and the swap space, in bytes.
+
+        available-bytes is what programs can still have without swapping; used-bytes is what they
+        have, caches left out. in-bytes and out-bytes were swapped since the boot.
+        """
+        return _memory()
+
+    @command(access="audit", blocking=True)
+    def qga_get_metrics(self) -> QgaMetrics:
+        """Processors, memory, load, pressure, filesystems, disks, network and processes at once.
+
+        Counters are since the boot; boot-time is in seconds since 1970-01-01 UTC. Pressure
+        stands for the time in which some or all work waited for a processor, memory or a disk.
+        Of the disks, partitions and those never used are left out; virtual are those made of
+        others. A filesystem that does not answer is told without its figures.
+        """
+        import psutil
+
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        load1m, load5m, load15m = os.getloadavg()
+        return {
+            "boot-time": round(time.time() - uptime),
+            "uptime-ms": round(uptime * 1000),
+            "cpu": _cpu_times(psutil.cpu_times()),
+            "cpus": _cpus(),
+            "load": {"load1m": load1m, "load5m": load5m, "load15m": load15m},
+            "memory": _memory(),
+            "pressure": _pressure(),
+            "filesystems": [_filesystem(mount) for mount in block_mounts()],
+            "disks": list(_disks()),
+            "network": _network(),
+            "processes": _processes(),
+        }
+
+
+def _memory() -> QgaMemory:
+    import psutil
+
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    figures: QgaMemory = {
+        "total-bytes": memory.total,
+        "available-bytes": memory.available,
+        "used-bytes": memory.used,
+        "free-bytes": memory.free,
+        "buffers-bytes": memory.buffers,
+        "cached-bytes": memory.cached,
+        "shared-bytes": memory.shared,
+        "slab-bytes": memory.slab,
+        "swap": {
+            "total-bytes": swap.total,
+            "used-bytes": swap.used,
+            "free-bytes": swap.free,
+            "in-bytes": swap.sin,
+            "out-bytes": swap.sout,
+        },
+    }
+    _, found, rest = read_kept("/proc/vmstat").partition(b"\noom_kill ")
+    if found:
+        figures["oom-kills"] = int(rest.split(None, 1)[0])
+    return figures
+
+
+def _cpus() -> list[QgaCpuTimes]:
+    """By the numbers of /proc/stat, for psutil's list does not tell which are offline."""
+    import psutil
+
+    lines = read_kept("/proc/stat").split(b"\ncpu")[1:]
+    numbers = [int(line.split(b" ", 1)[0]) for line in lines]
+    return [
+        {"cpu": number, **_cpu_times(times)}
+        for number, times in zip(numbers, psutil.cpu_times(percpu=True))
+    ]
+
+
+def _cpu_times(times: Any) -> QgaCpuTimes:
+    named = {
+        f"{name.replace('_', '-')}-ms": round(seconds * 1000)
+        for name, seconds in times._asdict().items()
+    }
+    return cast(QgaCpuTimes, named)
+
+
+def _pressure() -> QgaPressure:
+    """Empty where the kernel does not account for it (the option psi=1)."""
+    found = {}
+    for resource in QgaPressure.__annotations__:
+        try:
+            lines = read_bytes(f"{_PRESSURE}/{resource}").decode().splitlines()
+        except OSError:
+            continue
+        found[resource] = dict(map(_stall, lines))
+    return cast(QgaPressure, found)
+
+
+def _stall(line: str) -> tuple[str, QgaStall]:
+    """A line such as `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`."""
+    kind, *pairs = line.split()
+    figures = dict(pair.split("=") for pair in pairs)
+    return kind, {
+        "avg10-percent": float(figures["avg10"]),
+        "avg60-percent": float(figures["avg60"]),
+        "avg300-percent": float(figures["avg300"]),
+        "total-us": int(figures["total"]),
+    }
+
+
+def _filesystem(mount: Mount) -> QgaFilesystem:
+    name = device_name(mount.device)
+    filesystem: QgaFilesystem = {
+        "device": mount.source if name is None else dev_path(name),
+        "mountpoint": mount.paths[0],
+        "type": mount.type,
+    }
+    size = size_of(mount)
+    if size is not None:
+        filesystem["read-only"] = bool(size.f_flag & os.ST_RDONLY)
+        filesystem["total-bytes"] = size.f_blocks * size.f_frsize
+        filesystem["used-bytes"] = (size.f_blocks - size.f_bfree) * size.f_frsize
+        filesystem["available-bytes"] = size.f_bavail * size.f_frsize
+        filesystem["inodes"] = size.f_files
+        filesystem["inodes-free"] = size.f_ffree
+    return filesystem
+
+
+def _disks() -> Iterator[QgaDisk]:
+    import psutil
+
+    for name, counters in psutil.disk_io_counters(perdisk=True, nowrap=False).items():
+        if not any(counters) or is_partition(name) or not os.access(f"{SYS_BLOCK}/{name}", os.F_OK):
+            continue
+        yield {
+            "name": name,
+            "virtual": is_virtual(name),
+            "read-ops": counters.read_count,
+            "read-bytes": counters.read_bytes,
+            "read-ms": counters.read_time,
+            "write-ops": counters.write_count,
+            "write-bytes": counters.write_bytes,
+            "write-ms": counters.write_time,
+            "busy-ms": counters.busy_time,
+        }
+
+
+def _network() -> list[QgaInterface]:
+    import psutil
+
+    return [
+        {
+            "name": name,
+            "rx-bytes": counters.bytes_recv,
+            "rx-packets": counters.packets_recv,
+            "rx-errs": counters.errin,
+            "rx-dropped": counters.dropin,
+            "tx-bytes": counters.bytes_sent,
+            "tx-packets": counters.packets_sent,
+            "tx-errs": counters.errout,
+            "tx-dropped": counters.dropout,
+        }
+        for name, counters in psutil.net_io_counters(pernic=True, nowrap=False).items()
+    ]
+
+
+def _processes() -> QgaProcesses:
+    counts = dict.fromkeys(QgaProcesses.__annotations__, 0)
+    for pid in os.listdir("/proc"):
+        if not pid.isdecimal():
+            continue
+        try:
+            line = read_bytes(f"/proc/{pid}/stat")
+        except OSError:  # it has ended since
+            continue
+        state, *figures = line.rpartition(b") ")[2].split()
+        counts["total"] += 1
+        counts["threads"] += int(figures[_THREADS - 1])
+        if state in _STATES:
+            counts[_STATES[state]] += 1
+    return cast(QgaProcesses, counts)

@@ -1,0 +1,125 @@
+"""Several guests watched at once: each is asked in a thread of its own.
+
+What must stay true: a guest that does not answer delays no other one, is asked no second time
+while the first question hangs, and keeps no process from ending.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from threading import Lock, Thread
+from typing import NamedTuple
+
+from qga.client.agent import GuestAgent
+from qga.client.errors import AgentError
+from qga.client.metrics import Readings, read_metrics
+
+MAX_REPLY = 4 * 1024 * 1024
+GRACE = 0.5  # seconds for a thread to tell of a timeout
+
+# The paths that libvirt and Proxmox VE give an agent's socket.
+_KNOWN_PATHS = (
+    re.compile(r"/domain-\d+-(?P<name>[^/]+)/"),
+    re.compile(r"/channel/\d+-(?P<name>[^/]+)/"),
+    re.compile(r"/qemu-server/(?P<name>\d+)\.qga$"),
+)
+
+
+class Target(NamedTuple):
+    """A guest to watch: what it is to be called, and where its agent is."""
+
+    name: str
+    address: str
+
+
+class Sighting(NamedTuple):
+    """What was seen of a guest: `readings`, or the error.
+
+    at: when, by time.monotonic(). seconds: how long it took.
+    """
+
+    target: Target
+    at: float
+    seconds: float
+    readings: Readings | None
+    error: str = ""
+
+
+class Watcher:
+    """Asks all guests that `find` names, which may be others each time.
+
+    timeout: seconds that a guest has for its answer.
+    """
+
+    def __init__(self, find: Callable[[], Sequence[Target]], timeout: float) -> None:
+        self._find = find
+        self._timeout = timeout
+        self._lock = Lock()
+        self._asked: dict[Target, Future[Sighting]] = {}
+
+    def look(self, patience: float | None = None) -> list[Sighting]:
+        """What each guest says, in the order of `find`; may be called by several threads.
+
+        patience: seconds after which not to wait for the rest: the next look may find its answer.
+        """
+        seconds = self._timeout + GRACE if patience is None else patience
+        targets = list(dict.fromkeys(self._find()))
+        with self._lock:
+            asked = {target: self._ask(target) for target in targets}
+        done, _ = wait(asked.values(), seconds)
+        with self._lock:
+            self._asked = {
+                target: future
+                for target, future in self._asked.items()
+                if future not in done and target in asked
+            }
+        now = time.monotonic()
+        return [
+            future.result()
+            if future in done
+            else Sighting(target, now, seconds, None, f"no answer within {seconds:g} s")
+            for target, future in asked.items()
+        ]
+
+    def _ask(self, target: Target) -> Future[Sighting]:
+        """The answer to come of a question that is under way, or of a new one."""
+        future = self._asked.get(target)
+        if future is None:
+            future = self._asked[target] = Future()
+            Thread(target=self._answer, args=(target, future), daemon=True).start()
+        return future
+
+    def _answer(self, target: Target, future: Future[Sighting]) -> None:
+        start = time.monotonic()
+        readings, error = None, ""
+        try:
+            with GuestAgent(target.address, self._timeout, max_reply=MAX_REPLY) as agent:
+                readings = read_metrics(agent, self._timeout)
+        except AgentError as failure:
+            error = str(failure)
+        except Exception as failure:  # a fault of one way to a guest is none of the others
+            error = f"{target.address}: {type(failure).__name__}: {failure}"
+        now = time.monotonic()
+        future.set_result(Sighting(target, now, now - start, readings, error))
+
+
+def target(text: str) -> Target:
+    """The guest at an ADDRESS, or NAME=ADDRESS. Raises ValueError for what is no address."""
+    name, equals, address = text.partition("=")
+    if not equals or ":" in name:
+        name, address = "", text
+    GuestAgent(address)
+    return Target(name or name_of(address), address)
+
+
+def name_of(address: str) -> str:
+    """What a guest may be called by its address: its name where that is part of it."""
+    _, _, place = address.partition(":")
+    for pattern in _KNOWN_PATHS:
+        found = pattern.search(place)
+        if found:
+            return found["name"]
+    return place if address.startswith("unix:") else place.rpartition("/")[2]

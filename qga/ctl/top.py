@@ -1,0 +1,150 @@
+"""What guests are doing, live."""
+
+import os
+import signal
+import sys
+import termios
+import threading
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Optional
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from qga.client.usage import Flow, Level, Monitor, Row
+from qga.client.watch import Watcher
+from qga.ctl import display, tables
+from qga.ctl.app import JSON, Settings, app, positive
+from qga.ctl.targets import HELP, targets
+from qga.ctl.top_view import Picture
+
+
+@app.command()
+def top(
+    context: typer.Context,
+    addresses: Optional[list[str]] = typer.Argument(None, metavar="ADDRESS", help=HELP),
+    interval: float = typer.Option(
+        1.0, metavar="SECONDS", callback=positive, help="How long from one picture to the next."
+    ),
+    count: int = typer.Option(0, metavar="N", min=0, help="End after so many (0: never)."),
+    as_json: bool = JSON,
+) -> None:
+    """Show what guests are doing: processors, memory, load, network and disks; q ends it.
+
+    Of a single guest it shows each processor, disk and interface, too. A guest that does not
+    answer is shown as silent. With --json each guest is an object on a line of its own, and
+    rates are bytes a second.
+
+    \b
+    Examples:
+      qgactl top unix:/run/web.sock
+      qgactl top web=unix:/run/web.sock db=unix:/run/db.sock --interval 5
+      qgactl --connect unix:/run/web.sock top --count 1 --json
+    """
+    settings: Settings = context.obj
+    found = targets(settings, addresses or [])
+    monitor = Monitor(Watcher(lambda: found, settings.timeout))
+    patience = min(interval, settings.timeout)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is put back
+    try:
+        if settings.json:
+            for rows in pictures(monitor, interval, patience, count):
+                for row in rows:
+                    print(display.compact_json(as_object(row)), flush=True)
+        elif sys.stdout.isatty():
+            show_live(monitor, interval, patience, count)
+        else:
+            for rows in pictures(monitor, interval, patience, count):
+                write(Picture(rows))
+    except KeyboardInterrupt:
+        return  # that is how it ends
+
+
+def pictures(monitor: Monitor, interval: float, patience: float, count: int) -> Iterator[list[Row]]:
+    """What is to be shown, one every `interval` seconds; the first is from a while ago to now."""
+    monitor.look(patience)
+    due, shown = time.monotonic(), 0
+    while not count or shown < count:
+        due = max(due + interval, time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
+        yield monitor.look(patience)
+        shown += 1
+
+
+def write(picture: Picture) -> None:
+    """For a program that reads it: nothing is cut."""
+    console = Console(width=tables.UNLIMITED, markup=False, highlight=False, emoji=False)
+    with console.capture() as lines:
+        console.print(picture)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))
+    sys.stdout.flush()
+
+
+def show_live(monitor: Monitor, interval: float, patience: float, count: int) -> None:
+    console = Console(markup=False, highlight=False, emoji=False)
+    with end_on_q(), Live(console=console, screen=True, auto_refresh=False) as live:
+        live.update(Picture(monitor.look(patience)), refresh=True)
+        for rows in pictures(monitor, interval, patience, count):
+            live.update(Picture(rows), refresh=True)
+
+
+@contextmanager
+def end_on_q() -> Iterator[None]:
+    """Take the key q for ^C, without an Enter behind it; the terminal is put back at the end."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setcbreak(fd)
+        threading.Thread(target=wait_for_q, args=(fd,), daemon=True).start()
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def wait_for_q(fd: int) -> None:
+    while (key := os.read(fd, 1)) not in (b"q", b"Q"):
+        if not key:
+            return
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def as_object(row: Row) -> dict[str, Any]:
+    """A guest for --json."""
+    if row.usage is None:
+        return {"guest": row.name, "error": row.error}
+    usage = row.usage
+    known = {
+        "cpu-percent": percent(usage.cpu),
+        "load1m": usage.load,
+        "memory": level(usage.memory),
+        "swap": level(usage.swap),
+        "processes": usage.processes,
+        "uptime-seconds": usage.uptime,
+    }
+    return {
+        "guest": row.name,
+        **{name: value for name, value in known.items() if value is not None},
+        "cpus-percent": {number: percent(share) for number, share in usage.cpus.items()},
+        "network": {name: flow("rx", "tx", each) for name, each in usage.network.items()},
+        "disks": {name: flow("read", "write", each) for name, each in usage.disks.items()},
+        "filesystems": {place: level(each) for place, each in usage.filesystems.items()},
+    }
+
+
+def percent(share: Optional[float]) -> Optional[float]:
+    return None if share is None else round(share * 100, 1)
+
+
+def level(of: Optional[Level]) -> Optional[dict[str, int]]:
+    return None if of is None else {"used-bytes": int(of.used), "total-bytes": int(of.total)}
+
+
+def flow(incoming: str, outgoing: str, of: Flow) -> dict[str, int]:
+    return {f"{incoming}-bytes": round(of.incoming), f"{outgoing}-bytes": round(of.outgoing)}

@@ -1,0 +1,266 @@
+"""--doctor: is the host served, and if it is not, what is in the way and what is to be tried?
+
+It only looks: it opens no channel, changes nothing, and works beside a running agent, without one
+and with a configuration that is broken. Without options of its own it is about the agent that
+runs, with the options that this one was started with. What a command needs is its group's to
+know: see CommandGroup.diagnose.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from qga import config as configuration
+from qga import configfile, discovery, log, options, processes, state
+from qga.config import ChannelConfig, Config
+from qga.doctor_channels import diagnose_channel, users_of
+from qga.doctor_unit import Unit, diagnose_unit, line_with, unit_of
+from qga.errors import ConfigError
+from qga.findings import Finding, failed, ok, warning
+from qga.policy import Policy
+from qga.processes import Process
+from qga.registry import CommandGroup, commands_of
+
+_SELINUX = "/sys/fs/selinux/enforce"
+_CONTEXT = "/proc/{}/attr/current"
+_CONFINED = "virt_qemu_ga_t"
+_COMMAND_LINE = "the command line: "
+
+
+class Report(NamedTuple):
+    """All that was found."""
+
+    findings: list[Finding]
+
+    @property
+    def well(self) -> bool:
+        return all(finding.status == "ok" for finding in self.findings)
+
+    def text(self) -> str:
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{finding.status:<8} {finding.check}: {log.escape(finding.text)}")
+            if finding.advice:
+                lines.append(f"{'':<8} try: {log.escape(finding.advice)}")
+        amiss = sum(finding.status != "ok" for finding in self.findings)
+        lines.append("All is well." if self.well else f"To be looked at: {amiss}.")
+        return "\n".join(lines) + "\n"
+
+    def json(self) -> str:
+        found = [
+            {key: value for key, value in finding._asdict().items() if value}
+            for finding in self.findings
+        ]
+        return json.dumps({"well": self.well, "findings": found}) + "\n"
+
+
+class _Known(NamedTuple):
+    """A command, as a policy wants to know it."""
+
+    name: str
+    access: str
+    like: tuple[str, ...]
+
+
+def examine(arguments: options.Arguments) -> Report:
+    """Look at everything."""
+    unit, running = unit_of(arguments), processes.agents()
+    asked_about = bool(arguments.settings or arguments.config_path)
+    agent = None if asked_about else _choose(running, unit)
+    variables: Mapping[str, str] = os.environ
+    if agent is not None:
+        arguments = options.parse(agent.options or [])
+        variables = processes.environment(agent.pid)
+    config, path, findings = _load(arguments, variables)
+    if agent is None:
+        users = users_of(config.channels[0])
+        agent = next((each for each in running if each in users), None)
+    findings += _carefully("configuration", _diagnose_age(path, agent))
+    findings += _carefully("agent", _diagnose_agent(agent, unit))
+    findings += _carefully("unit", diagnose_unit(unit, agent))
+    for channel in config.channels:
+        findings += _carefully("channel", diagnose_channel(channel, agent))
+    findings += _diagnose_groups(config, unit)
+    findings += _carefully("state", _diagnose_state(config))
+    findings += _carefully("selinux", _diagnose_selinux(agent))
+    return Report(findings)
+
+
+def _choose(running: list[Process], unit: Unit | None) -> Process | None:
+    """The agent of the unit, or else any."""
+    of_unit = (each for each in running if unit is not None and each.pid == unit.main_pid)
+    return next(of_unit, next(iter(running), None))
+
+
+def _carefully(check: str, found: Iterable[Finding]) -> list[Finding]:
+    """A fault of one look keeps nobody from the others."""
+    findings: list[Finding] = []
+    try:
+        findings.extend(found)
+    except Exception as error:
+        text = f"this could not be looked at: {type(error).__name__}: {error}"
+        findings.append(failed(check, text, "run this as root"))
+    return findings
+
+
+def _load(
+    arguments: options.Arguments, variables: Mapping[str, str]
+) -> tuple[Config, str, list[Finding]]:
+    """The configuration, or what is so without the file where that is broken; its path."""
+    path = arguments.config_path
+    if path is None:
+        path = variables.get("QGA_CONF", configuration.DEFAULT_CONFIG_PATH)
+    file, findings = configfile.NO_FILE, []
+    try:
+        file = configfile.read(path)
+        findings.append(ok("configuration", path))
+    except FileNotFoundError:
+        if arguments.config_path is None:
+            findings.append(ok("configuration", f"there is no {path}: the defaults hold"))
+        else:
+            findings.append(failed("configuration", f"{path} is missing", "create it"))
+    except ConfigError as error:
+        advice = "put that right; what follows is without the file"
+        findings.append(failed("configuration", str(error), advice))
+    for text in (*file.warnings, *arguments.warnings):
+        findings.append(warning("configuration", text, "remove or correct it"))
+    settings = configuration.overlay(file.general, arguments.settings)
+    try:
+        return configuration.build(settings, file.channels, file.origins), path, findings
+    except ConfigError as error:
+        advice = "put that right; what follows is about the defaults"
+        return Config(), path, [*findings, failed("configuration", str(error), advice)]
+
+
+def _diagnose_age(path: str, agent: Process | None) -> Iterator[Finding]:
+    """An agent reads its configuration at the start, and never again."""
+    if agent is None or not os.path.exists(path):
+        return
+    if os.stat(path).st_mtime > os.stat(f"/proc/{agent.pid}").st_mtime:
+        yield warning(
+            "configuration",
+            f"{path} was changed after the agent has read it",
+            "restart the agent: systemctl restart qemu-guest-agent",
+        )
+
+
+def _diagnose_agent(agent: Process | None, unit: Unit | None) -> Iterator[Finding]:
+    if os.geteuid():
+        text = "only root can see who has a port open, and what other processes were given"
+        yield warning("agent", text, "run this as root")
+    if agent is None:
+        advice = f"systemctl start {unit.name}" if unit else "start qemu-ga"
+        yield failed("agent", "no agent runs", advice)
+    else:
+        yield ok("agent", f"pid {agent.pid} runs: {agent.name}")
+
+
+def _diagnose_groups(config: Config, unit: Unit | None) -> list[Finding]:
+    """The commands there are, which are off, and what their groups have to say."""
+    complaints: list[str] = []
+    groups = discovery.discover(config.plugin_dir, complaints.append)
+    advice = "put right what it says, and restart the agent"
+    findings = [warning("plugins", complaint, advice) for complaint in complaints]
+    commands = [
+        _Known(name, traits.access, traits.like)
+        for group in groups
+        for name, _, traits in commands_of(group)
+    ]
+    for channel in config.channels:
+        findings += _carefully("commands", _diagnose_commands(channel, commands, unit))
+    findings += _carefully("commands", _diagnose_availability(groups))
+    for group in groups:
+        findings += _carefully(group.__name__.lower(), _diagnose_group(group, config))
+    return findings
+
+
+def _diagnose_commands(
+    channel: ChannelConfig, commands: list[_Known], unit: Unit | None
+) -> Iterator[Finding]:
+    """Which are off, and by which line; that is as the administrator wants it."""
+    policy = Policy(channel)
+    off: dict[str, list[str]] = {}
+    for command in commands:
+        verdict = policy.judge_command(command)
+        if not verdict.allowed:
+            off.setdefault(verdict.rule, []).append(command.name)
+    where = "" if channel.name == "main" else f" on the channel '{channel.name}'"
+    if not off:
+        yield ok("commands", f"all {len(commands)} are on{where}")
+    for rule, names in off.items():
+        count = f"{len(names)} of {len(commands)} are off{where}"
+        yield ok("commands", f"{count} by {_place(rule, unit)}: {', '.join(names)}")
+    known = {command.name for command in commands}
+    for name in sorted({*channel.allow_rpcs, *channel.block_rpcs} - known):
+        text = f"{name} is in a list of commands{where}, but there is no such command"
+        yield warning("commands", text, "qemu-ga --block-rpcs=help lists those there are")
+    for sentence in policy.loopholes(commands):
+        yield warning("commands", f"{sentence}{where}", "see docs/security.md")
+
+
+def _place(rule: str, unit: Unit | None) -> str:
+    """The line that a rule is from; that of a unit's file for a command line that it makes."""
+    if unit is None or not rule.startswith(_COMMAND_LINE):
+        return rule
+    value = rule.partition("=")[2]
+    return f"{line_with(unit.files, value) or 'an option'}: {rule[len(_COMMAND_LINE) :]}"
+
+
+def _diagnose_availability(groups: list[type[CommandGroup]]) -> Iterator[Finding]:
+    missing = [
+        name
+        for group in groups
+        for name, _, traits in commands_of(group)
+        if traits.available is not None and not traits.available()
+    ]
+    if missing:
+        yield ok("commands", f"this guest has nothing for: {', '.join(missing)}")
+
+
+def _diagnose_state(config: Config) -> Iterator[Finding]:
+    folder = config.statedir
+    if not os.path.isdir(folder):
+        advice = f"mkdir {folder}, or set another statedir"
+        yield failed("state", f"the state directory {folder} is missing", advice)
+        return
+    if not os.access(folder, os.W_OK):
+        advice = "run this as root, or set another statedir"
+        yield failed("state", f"the state directory {folder} cannot be written", advice)
+    if state.is_frozen(folder):
+        yield warning(
+            "state",
+            f"the filesystems are frozen ({state.state_path(folder)}.isfrozen)",
+            "have the host thaw them (guest-fsfreeze-thaw), unless a snapshot is being taken",
+        )
+    else:
+        yield ok("state", "the filesystems are not frozen")
+
+
+def _diagnose_selinux(agent: Process | None) -> Iterator[Finding]:
+    try:
+        with open(_SELINUX, encoding="ascii") as file:
+            enforcing = file.read().strip() == "1"
+    except OSError:
+        yield ok("selinux", "not in use")
+        return
+    if agent is None:
+        yield ok("selinux", "enforcing" if enforcing else "permissive")
+        return
+    with open(_CONTEXT.format(agent.pid), encoding="utf-8", errors="replace") as file:
+        context = file.read().rstrip("\0\n")
+    text = f"{'enforcing' if enforcing else 'permissive'}, the agent's context is {context}"
+    if enforcing and f":{_CONFINED}:" in context:
+        yield warning(
+            "selinux",
+            f"{text}: it may run few programs and open few files",
+            f"semanage permissive -a {_CONFINED}, and see packaging/selinux/README.md",
+        )
+    else:
+        yield ok("selinux", text)
+
+
+def _diagnose_group(group: type[CommandGroup], config: Config) -> Iterator[Finding]:
+    yield from group.diagnose(config)

@@ -1,0 +1,101 @@
+"""The doctor's look at a channel: is it there, who may use it, and who does?"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from qga import ports, processes
+from qga.channels.virtio_serial import find_port
+from qga.config import ChannelConfig
+from qga.findings import Finding, failed, ok, warning
+from qga.processes import Process
+
+_VSOCK = "/dev/vsock"
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+def users_of(channel: ChannelConfig) -> list[Process]:
+    """The processes that have the channel open; those of a vsock port cannot be found out."""
+    if channel.method == "vsock-listen":
+        return []
+    if channel.method == "unix-listen":
+        return processes.listeners(channel.path)
+    return processes.holders(_device_path(channel))
+
+
+def diagnose_channel(channel: ChannelConfig, agent: Process | None) -> Iterator[Finding]:
+    """agent: the one that should serve it."""
+    if channel.method == "vsock-listen":
+        yield _vsock(channel.path)
+        return
+    if channel.method != "unix-listen":
+        missing = list(_device(_device_path(channel), _advice(channel)))
+        yield from missing
+        if any(finding.status == "failed" for finding in missing):
+            return
+    yield from _users(channel.path, users_of(channel), agent)
+
+
+def _device_path(channel: ChannelConfig) -> str:
+    return find_port(channel.path) if channel.method == "virtio-serial" else channel.path
+
+
+def _advice(channel: ChannelConfig) -> str:
+    """What to try where there is no such device."""
+    if channel.method != "virtio-serial":
+        return "name the serial line that the host has (path)"
+    names = [port.name for port in ports.list_ports() if port.name]
+    if names:
+        advice = f"this machine has {', '.join(names)}: set path to one of them, or"
+    else:
+        advice = "this machine has no virtio port at all:"
+    name = os.path.basename(channel.path)
+    target = f"<channel type='unix'><target type='virtio' name='{name}'/></channel>"
+    return f"{advice} have the host add the channel (libvirt: {target})"
+
+
+def _device(path: str, advice: str) -> Iterator[Finding]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        yield failed("channel", f"{path}: {error.strerror}", advice)
+        return
+    if not stat.S_ISCHR(status.st_mode):
+        yield failed("channel", f"{path} is no device", advice)
+        return
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    if not os.access(path, os.R_OK | os.W_OK):
+        text = f"{path} may not be opened (mode {mode}, uid {status.st_uid})"
+        yield failed("channel", text, "run the agent, and this, as root")
+    elif status.st_mode & _OTHERS:
+        text = f"{path} is writable by others than its owner (mode {mode})"
+        advice = f"chmod go-w {path}, in a udev rule to last: they can answer the host"
+        yield warning("channel", text, advice)
+
+
+def _users(path: str, users: list[Process], agent: Process | None) -> Iterator[Finding]:
+    ours = [user for user in users if agent is not None and user.pid == agent.pid]
+    others = [user for user in users if user not in ours and user.pid != 1]  # systemd passes it on
+    if ours:
+        yield ok("channel", f"{path} is served by pid {ours[0].pid}")
+    elif not users and os.geteuid():
+        yield warning("channel", f"who has {path} open is not to be seen", "run this as root")
+    elif not others:
+        advice = "start the agent, or restart it: its log tells why it has not opened it"
+        yield failed("channel", f"{path} is open in no process", advice)
+    for user in others:
+        advice = f"end it: kill {user.pid}"
+        if user.is_original:
+            advice = "it is QEMU's own agent: have only one of the two installed"
+        elif user.options is not None:
+            advice = f"it is another agent of this kind: end one of them (kill {user.pid})"
+        yield failed("channel", f"{path} is held by pid {user.pid}: {user.name}", advice)
+
+
+def _vsock(path: str) -> Finding:
+    if os.path.exists(_VSOCK):
+        return ok("channel", f"vsock {path}: this machine has vsock")
+    advice = "modprobe vmw_vsock_virtio_transport, or have the host add <vsock/>"
+    return failed("channel", f"vsock {path}: there is no {_VSOCK}", advice)

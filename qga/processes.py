@@ -1,0 +1,126 @@
+"""Other processes, for --doctor: which of them are agents, and who has a file open.
+
+From /proc alone. A process that ends meanwhile is passed over. What others have open only root
+can see.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_LONGEST_NAME = 60
+_ORIGINAL = "qemu-ga"
+_LISTENING = 0x10000  # __SO_ACCEPTCON of <linux/net.h>
+
+
+class Process(NamedTuple):
+    """A process: `argv` is its command line, `program` the file that it executes."""
+
+    pid: int
+    argv: list[str]
+    program: str
+
+    @property
+    def name(self) -> str:
+        text = " ".join(self.argv) or os.path.basename(self.program) or _comm(self.pid)
+        return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+
+    @property
+    def options(self) -> list[str] | None:
+        """The options of this agent; None for what is none."""
+        if not os.path.basename(self.program).startswith("python"):
+            return None
+        for at, word in enumerate(self.argv[1:], 1):
+            runs_package = word == "qga" and self.argv[at - 1] == "-m"
+            if runs_package or os.path.basename(word) == "qemu-ga":
+                return self.argv[at + 1 :]
+        return None
+
+    @property
+    def is_original(self) -> bool:
+        """Whether it is QEMU's own agent."""
+        return os.path.basename(self.program) == _ORIGINAL
+
+
+def process(pid: int) -> Process | None:
+    """The process of that number; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            argv = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return None
+    try:
+        program = os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        program = ""
+    return Process(pid, argv, program)
+
+
+def agents() -> list[Process]:
+    """All agents of our kind that run, this process and other doctors left out."""
+    found = (process(pid) for pid in _pids() if pid != os.getpid())
+    return [
+        each
+        for each in found
+        if each is not None and each.options is not None and "--doctor" not in each.argv
+    ]
+
+
+def holders(path: str) -> list[Process]:
+    """The processes that have this file open, other than this one."""
+    return _with_open({os.path.realpath(path)})
+
+
+def listeners(path: str) -> list[Process]:
+    """The processes that have the listening unix socket at `path`."""
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.rstrip("\n").split(None, 7) for line in file][1:]
+    found = (line for line in lines if line[7:] == [path] and int(line[3], 16) & _LISTENING)
+    return _with_open({f"socket:[{line[6]}]" for line in found})
+
+
+def environment(pid: int) -> dict[str, str]:
+    """The variables that a process was started with; empty where we may not see them."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            pairs = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return {}
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def _with_open(names: set[str]) -> list[Process]:
+    found = []
+    for pid in _pids():
+        if pid != os.getpid() and any(link in names for link in _open_files(pid)):
+            holder = process(pid)
+            if holder is not None:
+                found.append(holder)
+    return found
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        try:
+            yield os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue
+
+
+def _pids() -> list[int]:
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _comm(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return "?"

@@ -1,0 +1,240 @@
+"""`qemu-ga --doctor` beside real agents, without one, and with what is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qga.state import State
+from tests.integration.agent_process import AgentProcess, listening, started, wait_for
+
+Found = list[dict[str, str]]
+
+
+class Doctor:
+    """Runs it about the agent with its socket and state in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "qemu-ga.conf"
+        self.config.write_text("")
+        self.config.chmod(0o644)
+
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "qga", "--doctor", "-c", str(self.config), *options]
+        argv += ["-t", str(self.folder)]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+    def findings(self, *options: str, path: Path | None = None) -> Found:
+        place = ["-m", "unix-listen", "-p", str(path or self.folder / "socket")]
+        done = self.run("--json", *place, *options)
+        assert done.stderr == ""
+        report: dict[str, Any] = json.loads(done.stdout)
+        statuses = {finding["status"] for finding in report["findings"]}
+        assert report["well"] == (statuses == {"ok"})
+        assert done.returncode == (0 if report["well"] else 1)
+        found: Found = report["findings"]
+        return found
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Doctor:
+    return Doctor(tmp_path)
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[AgentProcess]:
+    with listening(tmp_path) as agent:
+        yield agent
+
+
+def of(findings: Found, check: str) -> Found:
+    return [finding for finding in findings if finding["check"] == check]
+
+
+def test_an_agent_that_serves(doctor: Doctor, agent: AgentProcess) -> None:
+    findings = doctor.findings()
+    [channel] = of(findings, "channel")
+    assert channel["status"] == "ok"
+    assert channel["text"] == f"{agent.path} is served by pid {agent.pid}"
+    [process] = of(findings, "agent")
+    assert process["text"].startswith(f"pid {agent.pid} runs: ")
+    assert of(findings, "configuration")[0]["status"] == "ok"
+    assert {finding["check"] for finding in findings} >= {"unit", "state", "hooks", "selinux"}
+    assert all("advice" in finding for finding in findings if finding["status"] != "ok")
+
+
+def test_no_agent(doctor: Doctor) -> None:
+    findings = doctor.findings()
+    assert of(findings, "agent")[0]["text"] == "no agent runs"
+    [channel] = of(findings, "channel")
+    assert channel["status"] == "failed"
+    assert channel["text"] == f"{doctor.folder}/socket is open in no process"
+
+
+def test_for_people(doctor: Doctor) -> None:
+    done = doctor.run("-m", "unix-listen", "-p", f"{doctor.folder}/a\x1b[2Jb")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert f"ok       configuration: {doctor.config}" in lines
+    at = lines.index("failed   agent: no agent runs")
+    assert lines[at + 1].startswith("         try: ")
+    assert lines[-1].startswith("To be looked at: ")
+    assert "\\x1b[2Jb is open in no process" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_line_that_switches_a_command_off(doctor: Doctor, agent: AgentProcess) -> None:
+    doctor.config.write_text("[general]\nverbose=true\nblock-rpcs=guest-exec,guest-nonsense\n")
+    commands = of(doctor.findings(), "commands")
+    assert commands[0]["status"] == "ok"
+    place = f"{doctor.config}, line 3: block-rpcs=guest-exec"
+    assert commands[0]["text"].endswith(f" are off by {place}: guest-exec")
+    assert commands[1]["status"] == "warning"
+    assert commands[1]["text"].startswith("guest-nonsense is in a list of commands")
+    assert "was changed after" in of(doctor.findings(), "configuration")[1]["text"]
+
+
+def test_commands_of_another_channel(doctor: Doctor) -> None:
+    doctor.config.write_text(
+        "[channel watch]\nmethod=unix-listen\npath=/nonexistent/watch\nprofile=audit\n"
+    )
+    findings = doctor.findings()
+    on_main, on_watch, *_ = of(findings, "commands")
+    assert on_main["text"].startswith("all ")
+    place = f"on the channel 'watch' by {doctor.config}, line 4: profile=audit: "
+    assert place in on_watch["text"]
+    assert "guest-exec, " in on_watch["text"]
+    assert "guest-ping" not in on_watch["text"]
+    assert [finding["status"] for finding in of(findings, "channel")] == ["failed"] * 2
+
+
+def test_a_broken_configuration(doctor: Doctor) -> None:
+    doctor.config.write_text("[general]\nstatedir=/tmp\nprofile=emperor\n")
+    findings = doctor.findings()
+    [broken] = of(findings, "configuration")
+    assert broken["status"] == "failed"
+    assert f"{doctor.config}, line 3: profile: " in broken["text"]
+    assert of(findings, "commands")
+
+
+def test_a_configuration_that_anybody_may_write(doctor: Doctor) -> None:
+    doctor.config.chmod(0o666)
+    [broken] = of(doctor.findings(), "configuration")
+    assert "writable by others" in broken["text"]
+
+
+def test_odd_keys_and_a_missing_file(doctor: Doctor) -> None:
+    doctor.config.write_text("[general]\ndaemonize=1\n")
+    assert of(doctor.findings(), "configuration")[1]["status"] == "warning"
+    doctor.config.unlink()
+    [missing] = of(doctor.findings(), "configuration")
+    assert (missing["status"], missing["text"]) == ("failed", f"{doctor.config} is missing")
+
+
+def test_a_serial_line_and_who_holds_it(doctor: Doctor) -> None:
+    ours, theirs = pty.openpty()
+    line = os.ttyname(theirs)
+    os.close(theirs)
+    os.chmod(line, 0o600)
+    try:
+        [idle] = of(doctor.findings("-m", "isa-serial", path=Path(line)), "channel")
+        assert idle["text"] == f"{line} is open in no process"
+        with started(doctor.folder, method="isa-serial", path=line) as agent:
+            wait_for(lambda: agent.descriptors(line), "the agent has the line open")
+            [held] = of(doctor.findings("-m", "isa-serial", path=Path(line)), "channel")
+            assert (held["status"], held["text"]) == ("ok", f"{line} is served by pid {agent.pid}")
+        with subprocess.Popen(["sh", "-c", 'exec sleep 1000 <"$0"', line]) as other:
+            wait_for(lambda: "sleep" in Path(f"/proc/{other.pid}/comm").read_text(), "it sleeps")
+            findings = doctor.findings("-m", "isa-serial", path=Path(line))
+            other.kill()
+        [held] = of(findings, "channel")
+        assert held["status"] == "failed"
+        assert held["text"] == f"{line} is held by pid {other.pid}: sleep 1000"
+        assert held["advice"] == f"end it: kill {other.pid}"
+        os.chmod(line, 0o666)
+        [open_to_all, _] = of(doctor.findings("-m", "isa-serial", path=Path(line)), "channel")
+        assert open_to_all["status"] == "warning"
+        assert "mode 0666" in open_to_all["text"]
+    finally:
+        os.close(ours)
+
+
+def test_a_port_that_is_not_there(doctor: Doctor) -> None:
+    path = Path("/dev/virtio-ports/com.example.gone")
+    [missing] = of(doctor.findings("-m", "virtio-serial", path=path), "channel")
+    assert missing["status"] == "failed"
+    assert missing["text"] == f"{path}: No such file or directory"
+    assert "name='com.example.gone'" in missing["advice"]
+
+
+def test_hooks(doctor: Doctor) -> None:
+    hook = doctor.folder / "hook"
+    option = f"--fsfreeze-hook={hook}"
+
+    def told() -> dict[str, str]:
+        [finding] = of(doctor.findings(option), "hooks")
+        return finding
+
+    assert told()["text"] == f"{hook} is missing: every freeze fails"
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o644)
+    assert told()["advice"] == f"chmod +x {hook}"
+    hook.chmod(0o777)
+    assert "writable by others" in told()["text"]
+    hook.chmod(0o755)
+    assert told() == {
+        "check": "hooks",
+        "status": "ok",
+        "text": f"{hook} is run around each freeze",
+    }
+
+
+def test_frozen_filesystems(doctor: Doctor) -> None:
+    State(str(doctor.folder)).mark_frozen()
+    [frozen] = of(doctor.findings(), "state")
+    assert frozen["status"] == "warning"
+    assert frozen["text"].startswith("the filesystems are frozen")
+
+
+def test_a_plugin_that_is_left_out(doctor: Doctor) -> None:
+    folder = doctor.folder / "plugins"
+    folder.mkdir(0o755)
+    (folder / "broken.py").write_text("import nonsense\n")
+    doctor.config.write_text(f"[general]\nplugin-dir={folder}\n")
+    [left_out] = of(doctor.findings(), "plugins")
+    assert left_out["status"] == "warning"
+    assert "nonsense" in left_out["text"]
+
+
+PLUGIN = """
+from qga import CommandGroup
+from qga.findings import failed
+
+
+class Tape(CommandGroup):
+    @classmethod
+    def diagnose(cls, config):
+        yield failed("tape", "there is none", "insert one")
+        raise RuntimeError("nor a drive")
+"""
+
+
+def test_a_plugin_has_its_say_and_its_faults_are_its_own(doctor: Doctor) -> None:
+    folder = doctor.folder / "plugins"
+    folder.mkdir(0o755)
+    (folder / "tape.py").write_text(PLUGIN)
+    doctor.config.write_text(f"[general]\nplugin-dir={folder}\n")
+    findings = doctor.findings()
+    told, fault = of(findings, "tape")
+    assert told["advice"] == "insert one"
+    assert fault["text"] == "this could not be looked at: RuntimeError: nor a drive"
+    assert of(findings, "selinux")

@@ -1,0 +1,124 @@
+"""`qgactl exporter` as Prometheus meets it: real agents, and guests that do not answer."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.client_agents import running
+from tests.integration.test_qgactl import QGACTL, environment, qgactl
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The exporter's address; it has ours, the original, a silent one and one that is gone."""
+    folder = tmp_path_factory.mktemp("exporter")
+    (folder / "ours").mkdir()
+    (folder / "original").mkdir()
+    with (
+        running("ours", folder / "ours") as ours,
+        running("original", folder / "original") as original,
+        socket.socket(socket.AF_UNIX) as silent,
+    ):
+        silent.bind(str(folder / "silent"))
+        silent.listen()
+        guests = [f"ours={ours}", f"original={original}", f"silent=unix:{folder}/silent"]
+        guests.append(f"gone=unix:{folder}/gone")
+        arguments = ["--timeout", "3", "exporter", "--listen", "127.0.0.1:0", *guests]
+        with exporter(arguments, folder / "stderr") as address:
+            yield address
+
+
+@contextmanager
+def exporter(arguments: list[str], errors: Path) -> Iterator[str]:
+    """A running exporter; gives the address that it tells."""
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*QGACTL, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment(None),
+        )
+    try:
+        assert process.stdout
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def fetch(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=60) as response:
+        text: str = response.read().decode()
+        return text
+
+
+@pytest.fixture(scope="module")
+def scraped(place: str) -> dict[str, dict[str, Any]]:
+    """The samples by guest and name; one of each name."""
+    found: dict[str, dict[str, Any]] = {}
+    for family in text_string_to_metric_families(fetch(place)):
+        for sample in family.samples:
+            found.setdefault(sample.labels["guest"], {})[sample.name] = sample
+    return found
+
+
+def test_who_answers_and_who_does_not(scraped: dict[str, dict[str, Any]]) -> None:
+    up = {guest: samples["qga_up"].value for guest, samples in scraped.items()}
+    assert up == {"ours": 1, "original": 1, "silent": 0, "gone": 0}
+
+
+def test_the_silent_one_is_waited_for_no_longer_than_its_time(
+    scraped: dict[str, dict[str, Any]],
+) -> None:
+    assert scraped["silent"]["qga_scrape_duration_seconds"].value >= 3
+    assert set(scraped["silent"]) == {"qga_up", "qga_scrape_duration_seconds"}
+
+
+def test_what_each_agent_has(scraped: dict[str, dict[str, Any]]) -> None:
+    ours, original = set(scraped["ours"]), set(scraped["original"])
+    assert original < ours
+    assert {"qga_cpu_seconds_total", "qga_network_receive_bytes_total"} <= original
+    assert {"qga_memory_available_bytes", "qga_load1", "qga_uptime_seconds"} <= ours - original
+
+
+def test_pages(place: str) -> None:
+    front = place.removesuffix("metrics")
+    assert 'href="/metrics"' in fetch(front)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        fetch(f"{front}other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "say which guests: unix:PATH of each"),
+        (["nonsense"], "'nonsense' is not the address of an agent, expected: unix:PATH"),
+        (["unix:/a", "unix:/a"], "two guests are called '/a'; write NAME=ADDRESS"),
+        (["--listen", "1", "unix:/a"], "'1' is not ADDR:PORT, such as 127.0.0.1:9741"),
+        (["--listen", "[::1]:99999", "unix:/a"], "'[::1]:99999' is not ADDR:PORT"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], complaint: str) -> None:
+    status, out, err = qgactl("exporter", *arguments)
+    assert (status, out) == (2, "")
+    assert complaint in err
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        place = "{}:{}".format(*other.getsockname())
+        status, _, err = qgactl("exporter", "--listen", place, "unix:/a")
+    assert (status, err) == (1, f"qgactl: cannot listen on {place}: Address already in use\n")

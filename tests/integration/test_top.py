@@ -1,0 +1,146 @@
+"""`qgactl top` on a terminal, into a pipe and for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.client_agents import running
+from tests.integration.test_qgactl import QGACTL, environment, qgactl
+
+PATIENCE = 30.0
+ENTER, LEAVE, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running("ours", tmp_path_factory.mktemp("agent")) as address:
+        yield address
+
+
+class Terminal:
+    """A terminal in which top runs."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.ours, self.theirs = pty.openpty()
+        self.before = termios.tcgetattr(self.theirs)
+        self.shown = b""
+        self.process = subprocess.Popen(
+            [*QGACTL, "top", *arguments],
+            stdin=self.theirs,
+            stdout=self.theirs,
+            stderr=self.theirs,
+            env={**environment(None), "TERM": "xterm", "LINES": "24"},
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+        os.close(self.theirs)
+
+    def wait_for(self, pattern: bytes) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not re.search(pattern, self.shown):
+            assert self.take(deadline - time.monotonic()), f"in vain: {pattern!r} {self.shown!r}"
+
+    def take(self, timeout: float) -> bool:
+        if not select.select([self.ours], [], [], max(0.0, timeout))[0]:
+            return False
+        self.shown += os.read(self.ours, 65536)
+        return True
+
+    def status(self) -> int:
+        """How it ends; what it writes meanwhile is read."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            self.take(0.05)
+            assert time.monotonic() < deadline
+        while self.take(0):
+            pass
+        return self.process.returncode
+
+
+def end_by_key(terminal: Terminal) -> None:
+    os.write(terminal.ours, b"xq")
+
+
+def end_by_interrupt(terminal: Terminal) -> None:
+    os.kill(terminal.process.pid, signal.SIGINT)
+
+
+def end_by_termination(terminal: Terminal) -> None:
+    os.kill(terminal.process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [end_by_key, end_by_interrupt, end_by_termination])
+def test_a_live_view_ends_and_leaves_the_terminal_as_it_was(
+    address: str, end: Callable[[Terminal], None]
+) -> None:
+    with Terminal(f"web={address}", "gone=unix:/nonexistent", "--interval", "0.1") as terminal:
+        terminal.wait_for(rb"web .*\d %(.|\n)*web .*\d %")  # it is drawn again and again
+        assert terminal.shown.startswith(ENTER)
+        assert b"silent" in terminal.shown
+        end(terminal)
+        assert terminal.status() == 0
+        assert terminal.shown.rindex(LEAVE) > terminal.shown.rindex(b"web")
+        assert SHOW_CURSOR in terminal.shown
+        assert b"Traceback" not in terminal.shown
+        assert termios.tcgetattr(terminal.theirs) == terminal.before
+
+
+def test_a_silent_guest_does_not_keep_the_picture_from_the_others(
+    address: str, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        guests = (f"web={address}", f"old=unix:{tmp_path}/silent")
+        status, out, err = qgactl("top", *guests, "--count", "2")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == ["Guest", lines[1], "web", "old", "old:"] * 2
+    assert lines[3].split()[1] == "silent"
+    assert lines[4] == "old: no answer within 1 s"
+
+
+def test_objects_for_programs(address: str) -> None:
+    status, out, err = qgactl(
+        "top", "--json", f"web={address}", "unix:/gone", "--count", "2", "--interval", "1"
+    )
+    assert (status, err) == (0, "")
+    web, gone, *rest = map(json.loads, out.splitlines())
+    assert len(rest) == 2
+    assert gone["guest"] == "/gone"
+    assert "No such file" in gone["error"]
+    assert web["guest"] == "web"
+    assert 0 <= web["cpu-percent"] <= 100
+    assert 0 < web["memory"]["used-bytes"] < web["memory"]["total-bytes"]
+    assert web["uptime-seconds"] < rest[0]["uptime-seconds"]
+    assert set(web["network"]["lo"]) == {"rx-bytes", "tx-bytes"}
+
+
+def test_it_is_the_guest_of_the_option_where_none_is_named(address: str) -> None:
+    status, out, _ = qgactl("top", "--count", "1", address=address)
+    assert status == 0
+    assert "memory" in out
+    assert qgactl("top")[0::2] == (
+        2,
+        "qgactl: Invalid value: say which guests: unix:PATH of each (see qgactl top --help)\n",
+    )

@@ -1,0 +1,134 @@
+"""Parts of --doctor that want what this machine does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from qga import doctor, doctor_unit, options
+from qga.doctor import Report
+from qga.doctor_unit import Unit, diagnose_unit, line_with, unit_of
+from qga.findings import failed, ok, warning
+from qga.processes import Process
+
+AGENT = Process(7, ["/usr/bin/python3", "-I", "/usr/sbin/qemu-ga", "-v"], "/usr/bin/python3.11")
+
+
+@pytest.mark.parametrize(
+    ("process", "expected"),
+    [
+        (AGENT, ["-v"]),
+        (Process(1, ["python", "-m", "qga", "-b", "x"], "/usr/bin/python3"), ["-b", "x"]),
+        (Process(1, ["qemu-ga", "-m", "isa-serial"], "/usr/sbin/qemu-ga"), None),
+        (Process(1, ["vi", "/usr/sbin/qemu-ga"], "/usr/bin/vi"), None),
+        (Process(1, ["python3", "-c", "qga"], "/usr/bin/python3"), None),
+        (Process(2, [], ""), None),
+    ],
+)
+def test_which_processes_are_agents(process: Process, expected: list[str] | None) -> None:
+    assert process.options == expected
+
+
+SHOWN = """\
+LoadState=loaded
+ActiveState=active
+Result=success
+MainPID=7
+StatusText=Serving /dev/virtio-ports/org.qemu.guest_agent.0
+FragmentPath=/lib/systemd/system/qemu-guest-agent.service
+DropInPaths=/etc/a.conf /etc/b.conf
+EnvironmentFiles=/etc/default/qemu-guest-agent (ignore_errors=yes)
+"""
+
+
+@pytest.fixture
+def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unit:
+    monkeypatch.setattr(doctor_unit, "_BOOTED", str(tmp_path))
+    monkeypatch.setattr(doctor_unit, "run", lambda *_: SimpleNamespace(output=SHOWN))
+    found = unit_of(options.parse([]))
+    assert found is not None
+    return found
+
+
+def test_the_unit_and_the_files_that_make_it(unit: Unit) -> None:
+    assert (unit.name, unit.main_pid) == ("qemu-guest-agent.service", 7)
+    assert unit.files == [
+        "/etc/default/qemu-guest-agent",
+        "/etc/b.conf",
+        "/etc/a.conf",
+        "/lib/systemd/system/qemu-guest-agent.service",
+    ]
+    told = "qemu-guest-agent.service is active: Serving /dev/virtio-ports/org.qemu.guest_agent.0"
+    assert list(diagnose_unit(unit, AGENT)) == [ok("unit", told)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "agent", "status", "text"),
+    [
+        ({"ActiveState": "failed", "Result": "exit-code"}, None, "failed", "failed (exit-code)"),
+        ({"ActiveState": "inactive"}, None, "failed", "is inactive"),
+        ({"ActiveState": "inactive", "LoadState": "masked"}, None, "failed", "is masked"),
+        ({"ActiveState": "inactive", "LoadState": "not-found"}, AGENT, "warning", "pid 7 was"),
+    ],
+)
+def test_units_that_do_not_run(
+    unit: Unit, changes: dict[str, str], agent: Process | None, status: str, text: str
+) -> None:
+    [found] = diagnose_unit(unit._replace(properties={**unit.properties, **changes}), agent)
+    assert found.status == status
+    assert text in found.text
+
+
+def test_the_line_of_a_file_that_an_option_is_from(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("# guest-exec\nA=b\n")
+    second.write_text("A=\nDAEMON_ARGS=--block-rpcs=guest-exec\n")
+    paths = [str(tmp_path / "missing"), str(first), str(second)]
+    assert line_with(paths, "guest-exec") == f"{second}, line 2"
+    assert line_with(paths, "guest-ping") is None
+    unit = Unit("u", {}, paths)
+    rule = "the command line: block-rpcs=guest-exec"
+    assert doctor._place(rule, unit) == f"{second}, line 2: block-rpcs=guest-exec"
+    assert doctor._place(rule, None) == rule
+
+
+@pytest.mark.parametrize(
+    ("enforcing", "context", "status"),
+    [
+        ("1", "system_u:system_r:virt_qemu_ga_t:s0", "warning"),
+        ("0", "system_u:system_r:virt_qemu_ga_t:s0", "ok"),
+        ("1", "system_u:system_r:unconfined_service_t:s0", "ok"),
+    ],
+)
+def test_selinux(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enforcing: str, context: str, status: str
+) -> None:
+    (tmp_path / "enforce").write_text(enforcing)
+    (tmp_path / "context").write_text(f"{context}\0")
+    monkeypatch.setattr(doctor, "_SELINUX", str(tmp_path / "enforce"))
+    monkeypatch.setattr(doctor, "_CONTEXT", str(tmp_path / "context"))
+    [found] = doctor._diagnose_selinux(AGENT)
+    assert found.status == status
+    assert context in found.text
+
+
+def test_a_report() -> None:
+    well = Report([ok("a", "fine")])
+    assert well.well
+    assert well.text() == "ok       a: fine\nAll is well.\n"
+    amiss = Report([*well.findings, warning("b", "odd\n", "look"), failed("c", "gone", "find")])
+    assert not amiss.well
+    assert amiss.text() == (
+        "ok       a: fine\n"
+        "warning  b: odd\\n\n"
+        "         try: look\n"
+        "failed   c: gone\n"
+        "         try: find\n"
+        "To be looked at: 2.\n"
+    )
+    assert amiss.json().startswith(
+        '{"well": false, "findings": [{"check": "a", "status": "ok", "text": "fine"}, '
+        '{"check": "b", "status": "warning", "text": "odd\\n", "advice": "look"}'
+    )
