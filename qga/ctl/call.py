@@ -16,6 +16,9 @@ from qga.ctl.app import JSON, Settings, app, faults
 from qga.ctl.arguments import ARGUMENTS
 from qga.ctl.values import pairs
 
+# From 0 to 1; all names have their beginning in common.
+ALIKE = 0.8
+
 # What QAPI says of arguments that are missing, too many, or of a wrong type.
 ABOUT_ARGUMENTS = re.compile("Parameter '|Invalid parameter")
 
@@ -74,7 +77,7 @@ def known_commands(agent: GuestAgent) -> dict[str, CommandInfo]:
 
 
 def suggestion(command: str, known: Iterable[str]) -> str:
-    close = [] if command in known else get_close_matches(command, known)
+    close = [] if command in known else get_close_matches(command, known, cutoff=ALIKE)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -14,9 +14,10 @@ def main() -> None:
     try:
         from qga.ctl.cli import run
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in LIBRARIES:
+        library = (error.name or "").partition(".")[0]
+        if library not in LIBRARIES:
             raise
-        sys.exit(f"qgactl: needs the Python package '{error.name}': pip install 'qga[host]'")
+        sys.exit(f"qgactl: needs the Python package '{library}': pip install 'qga[host]'")
     sys.exit(run())
 
 

@@ -59,7 +59,7 @@ def reboot(context: typer.Context, as_json: bool = JSON) -> None:
 def suspend(
     context: typer.Context,
     mode: Sleep = typer.Argument(
-        Sleep.RAM, metavar="ram|disk|hybrid", help="Where it keeps its memory."
+        Sleep.RAM, metavar="ram|disk|hybrid", help="Where; ram if not said.", show_default=False
     ),
     as_json: bool = JSON,
 ) -> None:

@@ -86,6 +86,32 @@ class Peer:
         return encode_value(value)
 
 
+class Filesystems:
+    """What freezes and thaws two filesystems; `thaws` are answered before that works."""
+
+    def __init__(self, *thaws: Any) -> None:
+        self.frozen = 0
+        self.thaws = list(thaws)
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "guest-fsfreeze-freeze": self.freeze,
+            "guest-fsfreeze-thaw": self.thaw,
+            "guest-fsfreeze-status": lambda _: "frozen" if self.frozen else "thawed",
+        }
+
+    def freeze(self, _: dict[str, Any]) -> Any:
+        self.frozen = 2
+        return self.frozen
+
+    def thaw(self, _: dict[str, Any]) -> Any:
+        if self.thaws:
+            return self.thaws.pop(0)
+        thawed, self.frozen = self.frozen, 0
+        return thawed
+
+
 def encode_value(value: Any) -> bytes:
     if isinstance(value, Raw):
         return value

@@ -8,33 +8,7 @@ import pytest
 
 from qga.client import AgentTimeout, CommandError, ConnectError, FreezeEnded, GuestAgent, ThawFailed
 from qga.client.commands import freeze
-from tests.unit.client_peer import HANG_UP, LATE, Handler, Peer, Start
-
-
-class Filesystems:
-    """Handlers of an agent with two filesystems; `thaws` come before its own answers."""
-
-    def __init__(self, *thaws: Any) -> None:
-        self.frozen = 0
-        self.thaws = list(thaws)
-
-    @property
-    def handlers(self) -> dict[str, Handler]:
-        return {
-            "guest-fsfreeze-freeze": self.freeze,
-            "guest-fsfreeze-thaw": self.thaw,
-            "guest-fsfreeze-status": lambda _: "frozen" if self.frozen else "thawed",
-        }
-
-    def freeze(self, _: dict[str, Any]) -> Any:
-        self.frozen = 2
-        return self.frozen
-
-    def thaw(self, _: dict[str, Any]) -> Any:
-        if self.thaws:
-            return self.thaws.pop(0)
-        thawed, self.frozen = self.frozen, 0
-        return thawed
+from tests.unit.client_peer import HANG_UP, LATE, Filesystems, Peer, Start
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,33 @@
+"""qgactl as a process of its own, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+QGACTL = [sys.executable, "-c", "from qga.ctl.main import main; main()"]
+ON_A_TERMINAL = ["setsid", "--ctty"]
+"""Before its command line: the terminal that is its standard input is its own."""
+
+Result = tuple[int, str, str]
+
+
+def environment(address: str | None) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    fixed = {"COLUMNS": "80", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    return {**kept, **fixed, "QGA_CONNECT": address or ""}
+
+
+def qgactl(*arguments: str, address: str | None = None, stdin: str = "") -> Result:
+    """Exit status, stdout and stderr."""
+    done = subprocess.run(
+        [*QGACTL, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment(address),
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
