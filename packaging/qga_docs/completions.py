@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qga.client.addresses import FORMS
 from qga.config import DEFAULT_PATHS
 
 from . import interface
 from .interface import Argument, Option, Program
+
+# What an address begins with, where it is no name.
+SCHEMES = " ".join(f"{scheme}:" for scheme in FORMS)
 
 BASH_HELPERS = """\
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} value=
@@ -31,7 +35,7 @@ BASH_VALUES = {
     # The colon is one of bash's signs between words, too.
     "address": "if [[ $cur == : || $prev == : ]]; then compopt -o filenames; "
     'mapfile -t COMPREPLY < <(compgen -f -- "${cur#:}"); '
-    'else compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W "unix:" -- "$cur"); fi',
+    f'else compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W "{SCHEMES}" -- "$cur"); fi',
     "arguments": "[[ $value ]] || { compopt -o nospace; "
     'mapfile -t COMPREPLY < <(compgen -W "$(_qgactl_arguments)" -- "$cur"); }',
     "any": ":",
@@ -193,7 +197,10 @@ def _zsh_value(kind: str, choices: tuple[str, ...] = ()) -> str:
         "method": f"({' '.join(DEFAULT_PATHS)})",
         "command": "{compadd -a names}",
         "commands": "{_values -s , command $names}",
-        "address": '{compset -P "unix:" && _files || compadd -S "" unix:}',
+        # A colon by itself would be the end of it.
+        "address": f'{{compset -P "unix:" && _files || compadd -S "" {SCHEMES}}}'.replace(
+            ":", r"\:"
+        ),
         "any": "_message value",  # and, unlike nothing at all, options
     }[kind]
 
@@ -249,7 +256,7 @@ def _fish_value(option: Option) -> str:
         "method": f" -x -a '{' '.join(DEFAULT_PATHS)}'",
         "commands": ' -x -a "(__fish_append , $names)"',
         "command": ' -x -a "$names"',
-        "address": " -r -F -a unix:",
+        "address": f" -r -F -a '{SCHEMES}'",
         "any": " -x",
     }[option.kind]
 

@@ -5,7 +5,7 @@ An option or argument that takes a value says by its `kind` what may stand there
     ""          nothing: a flag            file       a path
     any         whatever                   method     a method of the channel
     command     a command's name           commands   names with commas between them
-    address     where an agent is: unix:PATH
+    address     where an agent is: unix:PATH, …
     choice      one of a few words
     arguments   NAME=, for each argument of the agent's command before it
 """

@@ -1,6 +1,6 @@
 """The host's side: talk to the agent of a guest.
 
-    from qga.client import GuestAgent
+    from qga.client import GuestAgent, find_guests
 
     with GuestAgent("unix:/var/lib/libvirt/qemu/channel/target/guest.org.qemu.guest_agent.0") as agent:
         agent.ping()
@@ -10,11 +10,15 @@
             take_a_snapshot()
         agent.call("guest-file-open", path="/etc/hosts", mode="r")
 
+    for guest in find_guests():      # those that run on this host
+        print(guest.name, guest.address)
+
 Only the standard library is needed for this; `qgactl`, on top of it, needs typer and rich.
 """  # noqa: E501 - the path is one that libvirt makes
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.freeze import Frozen
+from qga.client.discovery import FoundGuest, find_guests
 from qga.client.errors import (
     AgentError,
     AgentTimeout,
@@ -67,6 +71,7 @@ __all__ = [
     "FileChunk",
     "FilePosition",
     "FilesystemInfo",
+    "FoundGuest",
     "FreezeEnded",
     "Frozen",
     "GuestAgent",
@@ -85,4 +90,5 @@ __all__ = [
     "Timezone",
     "TrimResult",
     "User",
+    "find_guests",
 ]

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from qga.client import addresses, discovery
 from qga.client.agent import GuestAgent
-from qga.client.errors import AgentError, CommandError, ProtocolError
+from qga.client.errors import AgentError, CommandError, ConnectError, ProtocolError
 from qga.client.libvirt_transport import open_libvirt
 from qga.client.processes import AGENT_PORT
 from qga.client.sockets import PERMISSION, connected_paths, connections_to
@@ -62,19 +62,17 @@ def checkup(address: str, timeout: float) -> Iterator[Check]:
     return until_broken(checks(address, timeout))
 
 
-def until_broken(found: Iterator[Check]) -> Iterator[Check]:
+def until_broken(made: Iterator[Check]) -> Iterator[Check]:
     try:
-        yield from found
+        yield from made
     except Broken as end:
         yield end.check
 
 
 def checks(address: str, timeout: float) -> Iterator[Check]:
     if addresses.is_name(address):
-        with needed("guest"):
-            guest = addresses.resolve(address)
-        yield Check("guest", OK, f"{guest.name} runs here, by {guest.manager}")
-        route = Route(guest.address, guest.socket, guest.domain)
+        check, route = found(address)
+        yield check
     else:
         route = route_of(address)
     by_libvirt = route.address.startswith("libvirt:")
@@ -83,6 +81,22 @@ def checks(address: str, timeout: float) -> Iterator[Check]:
     if route.socket:
         yield from socket_checks(route.socket, by_libvirt)
     yield from agent_checks(route.address, timeout)
+
+
+def found(name: str) -> tuple[Check, Route]:
+    """The guest of this name; one that is nowhere here may be a domain without a channel."""
+    try:
+        guest = addresses.resolve(name)
+    except ConnectError as error:
+        if not discovery.libvirt_is_installed():
+            raise Broken("guest", str(error), "is it running?") from None
+        domain = f"libvirt:{name}"
+        check = Check(
+            "guest", WARNING, str(error), f"is it running? Perhaps libvirt tells: {domain}"
+        )
+        return check, Route(domain, domain=domain)
+    route = Route(guest.address, guest.socket, guest.domain)
+    return Check("guest", OK, f"{guest.name} runs here, by {guest.manager}"), route
 
 
 def route_of(address: str) -> Route:

@@ -61,12 +61,12 @@ def find_guests() -> list[FoundGuest]:
 
 
 def libvirt_guests(machines: list[Machine]) -> Iterator[FoundGuest]:
-    for folder, uri in libvirt_folders():
-        for path in sorted(folder.glob(f"*/{AGENT_PORT}")):
-            short = BEFORE_NAME.sub("", path.parent.name, count=1)
-            yield libvirt_guest(path, short, uri, machines)
-        for path in sorted(folder.glob(f"*.{AGENT_PORT}")):  # before libvirt 1.3
-            yield libvirt_guest(path, path.name[: -len(AGENT_PORT) - 1], uri, machines)
+    for folder, _ in libvirt_folders():
+        for pattern in (f"*/{AGENT_PORT}", f"*.{AGENT_PORT}"):
+            for path in sorted(folder.glob(pattern)):
+                guest = libvirt_guest(str(path), machines)
+                if guest:
+                    yield guest
 
 
 def libvirt_folders() -> Iterator[tuple[Path, str]]:
@@ -79,10 +79,21 @@ def libvirt_folders() -> Iterator[tuple[Path, str]]:
     yield host_path(f"{runtime}/libvirt/qemu/run/channel"), SESSION
 
 
-def libvirt_guest(path: Path, short: str, uri: str, machines: list[Machine]) -> FoundGuest:
-    names = [machine.name for machine in machines if shortened(machine.name) == short]
-    name = names[0] if names else short
-    return FoundGuest(name, f"unix:{path}", str(path), "libvirt", f"libvirt:{uri}/{name}")
+def libvirt_guest(path: str, machines: list[Machine]) -> FoundGuest | None:
+    """The domain whose agent's socket this is; None for a socket that is not libvirt's."""
+    inner = Path(os.path.realpath(path)).parent
+    for folder, uri in libvirt_folders():
+        real = Path(os.path.realpath(folder))
+        if real == inner.parent:
+            short = BEFORE_NAME.sub("", inner.name, count=1)
+        elif real == inner:  # before libvirt 1.3
+            short = os.path.basename(path)[: -len(AGENT_PORT) - 1]
+        else:
+            continue
+        names = [machine.name for machine in machines if shortened(machine.name) == short]
+        name = names[0] if names else short
+        return FoundGuest(name, f"unix:{path}", path, "libvirt", f"libvirt:{uri}/{name}")
+    return None
 
 
 def shortened(name: str) -> str:
@@ -99,9 +110,11 @@ def proxmox_guests(machines: list[Machine]) -> Iterator[FoundGuest]:
 
 
 def plain_guests(machines: list[Machine]) -> Iterator[FoundGuest]:
+    """By QEMU's arguments: also libvirt's guests, where its folders are closed to us."""
     for machine in machines:
         for path in map(str, map(host_path, machine.sockets)):
-            yield FoundGuest(machine.name, f"unix:{path}", path, "qemu")
+            plain = FoundGuest(machine.name, f"unix:{path}", path, "qemu")
+            yield libvirt_guest(path, machines) or plain
 
 
 def proxmox_socket(vmid: str) -> str:
@@ -110,9 +123,8 @@ def proxmox_socket(vmid: str) -> str:
 
 def libvirt_domain_of(path: str) -> str:
     """The address by way of libvirt of the guest whose socket this is; "" for another's."""
-    real = os.path.realpath(path)
-    guests = libvirt_guests(running_machines(host_root()))
-    return next((guest.domain for guest in guests if os.path.realpath(guest.socket) == real), "")
+    guest = libvirt_guest(path, running_machines(host_root()))
+    return guest.domain if guest else ""
 
 
 def libvirt_is_installed() -> bool:

@@ -18,7 +18,7 @@ QEMU_HEAD = "QEMU: add to its command line, without the first line if that devic
 
 
 class Form(str, Enum):
-    """What to write; a text, so that every release of typer shows it well."""
+    """What to write."""
 
     XML = "xml"
     QEMU = "qemu"
@@ -38,7 +38,12 @@ def channel(
     socket: str = typer.Option(
         "", metavar="PATH", help="The socket on the host; libvirt chooses one if there is none."
     ),
-    form: Form = typer.Option(Form.BOTH, "--format", help="For libvirt, for QEMU, or both."),
+    form: Form = typer.Option(
+        Form.BOTH,
+        "--format",
+        help="For libvirt, for QEMU, or both (the default).",
+        show_default=False,
+    ),
     as_json: bool = JSON,
 ) -> None:
     """Print what gives a guest a port: libvirt's XML, and QEMU's arguments.

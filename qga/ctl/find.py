@@ -1,5 +1,6 @@
 """The guests of this host."""
 
+import os
 from typing import Any
 
 import typer
@@ -11,6 +12,8 @@ from qga.ctl import display
 from qga.ctl.app import JSON, Settings, app
 
 COLUMNS = ("Guest", "State", "Agent", "OS", "Addresses", "Connect with")
+
+NONE = "no running guest with an agent's port was found; qgactl channel shows how to add one"
 
 
 @app.command(name="list")
@@ -41,9 +44,7 @@ def list_guests(context: typer.Context, as_json: bool = JSON) -> None:
     if answers:
         display.show_table(COLUMNS, map(row, answers))
     else:
-        display.say(
-            "no running guest with an agent's port was found; qgactl channel shows how to add one"
-        )
+        display.say(NONE if os.geteuid() == 0 else f"{NONE} (root may see more)")
     for answer in answers:
         if answer.error:
             display.say(f"{answer.guest.name}: {answer.error}")

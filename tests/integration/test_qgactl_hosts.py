@@ -71,11 +71,11 @@ def held(path: Path) -> Iterator[Path]:
 
 
 def test_list_of_no_guests(root: HostRoot) -> None:
-    assert qgactl(root, "list") == (
-        0,
-        "",
+    status, out, err = qgactl(root, "list")
+    assert (status, out) == (0, "")
+    assert err.startswith(
         "qgactl: no running guest with an agent's port was found; "
-        "qgactl channel shows how to add one\n",
+        "qgactl channel shows how to add one"
     )
     assert qgactl(root, "list", "--json") == (0, "[]\n", "")
 
@@ -191,7 +191,7 @@ def test_doctor_tells_which_commands_are_off(root: HostRoot, tmp_path: Path) -> 
 
 
 def test_doctor_of_a_guest_that_is_not_there(root: HostRoot) -> None:
-    status, out, _ = qgactl(root, "doctor", "web")
+    status, out, _ = qgactl(root, "doctor", "web", without="libvirt_qemu")
     assert (status, states(out)) == (1, {"guest": "failed"})
 
 

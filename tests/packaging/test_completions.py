@@ -47,6 +47,8 @@ LINES = [
     ("qgactl ssh-keys add me {folder}/qemu-ga.co", "qgactl ssh-keys add me {folder}/qemu-ga.conf"),
     ("qgactl passwd --std", "qgactl passwd --stdin"),
     ("qgactl trim --mini", "qgactl trim --minimum"),
+    ("qgactl --connect lib", "qgactl --connect libvirt:"),
+    ("qgactl --connect unix:{folder}/qemu-ga.co", "qgactl --connect unix:{folder}/qemu-ga.conf"),
     ("qgactl exec --input {folder}/qemu-ga.co", "qgactl exec --input {folder}/qemu-ga.conf"),
 ]
 

@@ -85,6 +85,11 @@ def test_any_other_qemu(host: HostRoot) -> None:
     assert only() == FoundGuest("db", f"unix:{path}", path, "qemu")
 
 
+def test_libvirts_qemu_whose_folder_nobody_may_look_into(host: HostRoot) -> None:
+    host.process(9, qemu("guest=web,debug-threads=on", f"{LIBVIRT}/domain-1-web/{AGENT_PORT}"))
+    assert (only().manager, only().domain) == ("libvirt", "libvirt:qemu:///system/web")
+
+
 def test_qemus_json_relative_paths_and_no_name(host: HostRoot) -> None:
     device = {"driver": "virtserialport", "nr": 1, "chardev": "c", "name": AGENT_PORT}
     arguments = ["-chardev", "socket,path=a.sock,id=c,server,nowait", "-device", json.dumps(device)]

@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,6 +189,19 @@ def test_doctor_of_a_domain_without_a_channel(
     last = list(checkup("libvirt:web", 5))[-1]
     assert last[:3] == ("channel", "failed", "the domain has no channel org.qemu.guest_agent.0")
     assert "qgactl channel" in last.advice
+
+
+def test_doctor_asks_libvirt_for_a_name_that_is_nowhere_here(
+    libvirt: Libvirt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    monkeypatch.setattr("qga.client.discovery.libvirt_is_installed", lambda: True)
+    libvirt.running = False
+    assert states(list(checkup("web", 5))) == [
+        ("guest", "warning"),
+        ("libvirt", "ok"),
+        ("domain", "failed"),
+    ]
 
 
 def test_doctor_of_a_guest_whose_agent_does_not_run(libvirt: Libvirt) -> None:
