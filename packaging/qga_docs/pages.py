@@ -66,7 +66,11 @@ def _qemu_ga(date: str) -> Iterator[str]:
     yield roff.item(roff.bold("SIGHUP"), "Open the log file anew.")
     yield roff.heading("Exit status")
     yield roff.item("0", "It was asked to end. With -d: the agent serves, in the background.")
-    yield roff.item("1", "It could not start; the reason is on standard error.")
+    yield roff.item(
+        "1",
+        "It could not start; the reason is on standard error. With --explain-policy: the command "
+        "would be refused. With --doctor: not all is well.",
+    )
     yield roff.heading("Environment")
     yield roff.item(roff.bold("QGA_CONF"), "The configuration file where -c is not given.")
     yield roff.heading("Files")

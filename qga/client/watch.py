@@ -117,9 +117,11 @@ def target(text: str) -> Target:
 
 def name_of(address: str) -> str:
     """What a guest may be called by its address: its name where that is part of it."""
-    _, _, place = address.partition(":")
+    scheme, _, place = address.partition(":")
     for pattern in _KNOWN_PATHS:
         found = pattern.search(place)
         if found:
             return found["name"]
-    return place if address.startswith("unix:") else place.rpartition("/")[2]
+    if scheme in ("libvirt", "proxmox"):
+        return place.rpartition("/")[2]
+    return place if scheme == "unix" else address

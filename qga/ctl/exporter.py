@@ -33,7 +33,7 @@ def exporter(
       curl http://127.0.0.1:9741/metrics
     """
     settings: Settings = context.obj
-    found = targets(settings, addresses or [])
+    find = targets(settings, addresses or [])
     host, port = place(listen)
     try:
         from qga.client.prometheus import GuestCollector, Server
@@ -43,7 +43,7 @@ def exporter(
             "or install python3-prometheus-client"
         )
         raise typer.Exit(FAILED) from None
-    collector = GuestCollector(Watcher(lambda: found, settings.timeout), Reporter())
+    collector = GuestCollector(Watcher(find, settings.timeout), Reporter())
     try:
         server = Server(host, port, collector)
     except OSError as error:

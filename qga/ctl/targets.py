@@ -1,5 +1,7 @@
 """Which guests a command that looks at several of them is about."""
 
+from collections.abc import Callable
+
 import typer
 
 from qga.client.watch import Target, target
@@ -9,8 +11,8 @@ from qga.ctl.app import Settings
 HELP = "The guests: ADDRESS, or NAME=ADDRESS to call one so; --connect if none."
 
 
-def targets(settings: Settings, words: list[str]) -> list[Target]:
-    """The guests named on the command line."""
+def targets(settings: Settings, words: list[str]) -> Callable[[], list[Target]]:
+    """What gives the guests to look at, those named on the command line."""
     try:
         found = [target(word) for word in words or [settings.address] if word]
     except ValueError as error:
@@ -22,4 +24,4 @@ def targets(settings: Settings, words: list[str]) -> list[Target]:
         if names.count(name) > 1:
             shown = display.printable(name)
             raise typer.BadParameter(f"two guests are called '{shown}'; write NAME=ADDRESS")
-    return found
+    return lambda: found

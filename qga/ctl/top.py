@@ -46,8 +46,8 @@ def top(
       qgactl --connect unix:/run/web.sock top --count 1 --json
     """
     settings: Settings = context.obj
-    found = targets(settings, addresses or [])
-    monitor = Monitor(Watcher(lambda: found, settings.timeout))
+    find = targets(settings, addresses or [])
+    monitor = Monitor(Watcher(find, settings.timeout))
     patience = min(interval, settings.timeout)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is put back
     try:

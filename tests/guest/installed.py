@@ -19,7 +19,7 @@ VSOCK = "qemu-guest-agent-vsock"
 INSTALL = r"""
 cd /etc/systemd/system
 rm qemu-guest-agent.service
-cp /opt/qga/systemd/*.service /opt/qga/systemd/*.socket .
+cp /opt/qga/systemd/qemu-guest-agent*.service /opt/qga/systemd/*.socket .
 cp /opt/qga/systemd/*.rules /etc/udev/rules.d
 for unit in qemu-guest-agent qemu-guest-agent-vsock; do
     mkdir $unit.service.d

@@ -32,11 +32,13 @@ AGENT_FILES = {
     "/usr/share/zsh/vendor-completions/_qemu-ga",
 }
 CLIENT_FILES = {
+    "/lib/systemd/system/qgactl-exporter.service",
     "/usr/bin/qgactl",
     "/usr/lib/python3/dist-packages/qga/ctl/cli.py",
     "/usr/share/bash-completion/completions/qgactl",
     "/usr/share/fish/vendor_completions.d/qgactl.fish",
     "/usr/share/man/man1/qgactl.1.gz",
+    "/usr/share/qgactl/grafana/qga.json",
     "/usr/share/zsh/vendor-completions/_qgactl",
 }
 

@@ -31,6 +31,12 @@ AGENT_FILES = {
     "/usr/share/qga/qga/commands/freeze.py": "-rw-r--r--",
     "/usr/share/zsh/site-functions/_qemu-ga": "-rw-r--r--",
 }
+CLIENT_FILES = {
+    "/usr/bin/qgactl",
+    "/usr/lib/systemd/system/qgactl-exporter.service",
+    "/usr/share/man/man1/qgactl.1.gz",
+    "/usr/share/qgactl/grafana/qga.json",
+}
 CONFIGURATION = {
     "/etc/qemu-ga/fsfreeze-hook",
     "/etc/qemu-ga/qemu-ga.conf",
@@ -68,7 +74,7 @@ def test_files() -> None:
     modes = {line.split()[1]: line.split()[0] for line in lines}
     assert {path: modes.get(path) for path in AGENT_FILES} == AGENT_FILES
     assert "/usr/bin/qgactl" not in modes
-    assert {"/usr/bin/qgactl", "/usr/share/man/man1/qgactl.1.gz"} <= set(query(rpms().client, "-l"))
+    assert set(query(rpms().client, "-l")) >= CLIENT_FILES
 
 
 def test_the_two_packages_share_no_file() -> None:
