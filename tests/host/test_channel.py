@@ -13,7 +13,7 @@ from qga.client.processes import parts
 from tests.guest.qmp import Qmp
 from tests.guest.service import wait_for
 from tests.guest.vm import SPARE_PORT, Guest
-from tests.integration.test_qgactl import qgactl
+from tests.integration.qgactl_process import qgactl
 
 DOMAIN = """\
 <domain type="qemu">

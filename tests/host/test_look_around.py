@@ -12,7 +12,7 @@ import pytest
 
 from tests.guest.service import stopped
 from tests.guest.vm import Guest
-from tests.integration.test_qgactl import QGACTL, Result, environment
+from tests.integration.qgactl_process import QGACTL, Result, environment
 from tests.integration.test_qgactl_hosts import states
 
 pytestmark = pytest.mark.timeout(900)

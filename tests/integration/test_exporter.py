@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.client_agents import running
-from tests.integration.test_qgactl import QGACTL, environment, qgactl
+from tests.integration.qgactl_process import QGACTL, environment, qgactl
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_qgactl import QGACTL, Result, environment
+from tests.integration.qgactl_process import QGACTL, Result, environment
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"

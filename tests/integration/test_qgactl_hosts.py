@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.client_agents import AGENTS, running
-from tests.integration.test_qgactl import QGACTL, Result, environment
+from tests.integration.qgactl_process import QGACTL, Result, environment
 from tests.unit.host_root import AGENT_PORT, HostRoot, qemu
 
 DOMAIN_SOCKET = f"/var/lib/libvirt/qemu/channel/target/domain-1-web/{AGENT_PORT}"

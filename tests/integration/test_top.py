@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.client_agents import running
-from tests.integration.test_qgactl import QGACTL, environment, qgactl
+from tests.integration.qgactl_process import QGACTL, environment, qgactl
 
 PATIENCE = 30.0
 ENTER, LEAVE, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
