@@ -17,8 +17,10 @@ from qga.client.commands.network import Network
 from qga.client.commands.power import Power
 from qga.client.commands.processors import Processors
 from qga.client.commands.ssh import Ssh
+from qga.client.commands.streams import Streams
 from qga.client.commands.system import System
 from qga.client.commands.time import Time
+from qga.client.commands.transfer import Transfer
 from qga.client.commands.users import Users
 
 
@@ -37,6 +39,8 @@ class GuestAgent(
     Processors,
     Memory,
     Power,
+    Streams,
+    Transfer,
 ):
     """The agent behind `address`: `unix:PATH`, or another form of qga.client.addresses.
 

@@ -4,6 +4,7 @@
     ├── ConnectError        no way to the agent: no such socket, no permission, nobody there
     ├── AgentTimeout        the agent did not answer in time
     ├── ProtocolError       bytes came that are no answer
+    ├── CopyError           a file is not copied as it is
     ├── FreezeEnded         the filesystems were thawed before we did it
     ├── ThawFailed          they may still be frozen, after all tries
     └── CommandError        the agent answered: it refused the command, or the command failed
@@ -55,6 +56,10 @@ class AgentTimeout(AgentError):
 
 class ProtocolError(AgentError):
     """A reply that is not JSON, is too large, or lacks what it must have."""
+
+
+class CopyError(AgentError):
+    """A file changed while it was copied, was damaged on the way, or cannot be where it should."""
 
 
 class FreezeEnded(AgentError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,16 @@ OPTION = re.compile(r"(?:[^,]|,,)+")
 
 
 class Machine(NamedTuple):
-    """A running QEMU; `sockets` are those on which it serves agents' ports."""
+    """A running QEMU.
+
+    sockets: those on which it serves agents' ports.
+    ports: the sockets of all its virtio-serial ports that have one, by the ports' names.
+    """
 
     pid: int
     name: str
     sockets: tuple[str, ...]
+    ports: Mapping[str, str] = {}
 
 
 def running_machines(root: Path) -> list[Machine]:
@@ -50,21 +55,22 @@ def machine(argv: list[str], pid: int, process: Path) -> Machine:
         for chardev in values(argv, "chardev", "backend")
         if chardev.get("server", "off") in {"on", "yes", "true"} and "path" in chardev
     }
-    sockets = [
-        paths[device["chardev"]]
+    ports = [
+        (device.get("name", ""), located(paths[device["chardev"]], process))
         for device in values(argv, "device", "driver")
-        if device.get("name") == AGENT_PORT and device.get("chardev") in paths
+        if device.get("chardev") in paths
     ]
     return Machine(
         pid,
         names[-1] if names else f"qemu-{pid}",
-        tuple(path if path.startswith("/") else beside(process, path) for path in sockets),
+        tuple(path for name, path in ports if name == AGENT_PORT),
+        dict(ports),
     )
 
 
-def beside(process: Path, path: str) -> str:
-    """A path that is relative to the process's working directory."""
-    return os.path.join(os.readlink(process / "cwd"), path)
+def located(path: str, process: Path) -> str:
+    """A path that may be relative to the process's working directory."""
+    return path if path.startswith("/") else os.path.join(os.readlink(process / "cwd"), path)
 
 
 def values(argv: list[str], option: str, implied: str) -> Iterator[dict[str, str]]:

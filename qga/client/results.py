@@ -79,6 +79,42 @@ class FileChunk(NamedTuple):
     eof: bool
 
 
+class ExecOutput(NamedTuple):
+    """What a program has written from an offset on, and how it has ended, if so.
+
+    `out_total` and `err_total` are the bytes so far, those that went to a data port included;
+    they are final when `exited` is true.
+    """
+
+    exited: bool
+    out_total: int
+    err_total: int
+    stdout: Annotated[bytes, "out-data"] = b""
+    stderr: Annotated[bytes, "err-data"] = b""
+    exitcode: Optional[int] = None
+    signal: Optional[int] = None
+
+
+class FileTransfer(NamedTuple):
+    """How many bytes of a file the guest has sent, received or read, and their checksum."""
+
+    size: Annotated[int, "count"]
+    sha256: str
+
+
+class PortInfo(NamedTuple):
+    """A virtio-serial port of the guest.
+
+    `busy`: a program of the guest has it open; `host_connected`: one of the host has, if the
+    guest can tell.
+    """
+
+    name: str
+    device: str
+    busy: bool
+    host_connected: Optional[bool] = None
+
+
 class FilePosition(NamedTuple):
     """Where a file is read or written next, in bytes from its start."""
 

@@ -15,14 +15,16 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Optional, TypeVar
 
 import typer
 
 from qga.client.agent import GuestAgent
+from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentError, AgentTimeout, CommandNotFound, ConnectError
 from qga.client.shapes import plain
 from qga.ctl import display
+from qga.ctl.values import pairs
 from qga.version import __version__
 
 T = TypeVar("T")
@@ -49,6 +51,7 @@ class Settings(NamedTuple):
     address: str
     timeout: float
     json: bool
+    data_ports: tuple[str, ...] = ()
 
     def agent(self) -> GuestAgent:
         if not self.address:
@@ -60,6 +63,10 @@ class Settings(NamedTuple):
             return GuestAgent(self.address, self.timeout)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
+
+    def ports(self) -> DataPorts:
+        """The data ports of the guest, as far as their sockets are known."""
+        return DataPorts(self.address, pairs(list(self.data_ports)))
 
 
 def positive(seconds: float) -> float:
@@ -101,6 +108,13 @@ def options(
         callback=positive,
         help="How long to wait for each answer of the agent (inf: for ever).",
     ),
+    data_ports: Optional[list[str]] = typer.Option(
+        None,
+        "--data-port",
+        envvar="QGA_DATA_PORT",
+        metavar="NAME=SOCKET",
+        help="The socket of a data port that is not where libvirt puts it; may be repeated.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Write JSON, for programs."),
     version: bool = typer.Option(
         False, "-V", "--version", callback=show_version, is_eager=True, help="Show it."
@@ -127,7 +141,7 @@ def options(
       130  interrupted
       exec: that of the program (128 + signal if killed), 125 if the agent failed
     """
-    context.obj = Settings(connect, timeout, as_json)
+    context.obj = Settings(connect, timeout, as_json, tuple(data_ports or ()))
 
 
 def answer(

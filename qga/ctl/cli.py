@@ -12,6 +12,7 @@ from qga.ctl import storage as storage
 from qga.ctl import processors as processors
 from qga.ctl import top as top
 from qga.ctl import execute as execute
+from qga.ctl import copy as copy
 from qga.ctl import freeze as freeze
 from qga.ctl import power as power
 from qga.ctl import accounts as accounts

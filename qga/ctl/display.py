@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 from typing import Any
 
@@ -51,6 +52,13 @@ def say(text: str) -> None:
     sys.stderr.write(f"qgactl: {printable(text)}\n")
 
 
+def reason_of(error: OSError) -> str:
+    """What the system says, and of which file."""
+    if error.filename and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
+
+
 def show_info(address: str, info: AgentInfo) -> None:
     """The agent's version, and its commands in a table."""
     disabled = sum(not command.enabled for command in info.commands)
@@ -69,14 +77,12 @@ def command_row(command: CommandInfo) -> Row:
     )
 
 
-def show_exec(result: ExecResult) -> None:
-    """The program's output as our own, byte for byte."""
-    for stream, data, truncated, name in (
-        (sys.stdout, result.stdout, result.stdout_truncated, "stdout"),
-        (sys.stderr, result.stderr, result.stderr_truncated, "stderr"),
+def tell_truncated(result: ExecResult) -> None:
+    """Say which of a program's streams the agent has cut."""
+    for data, truncated, name in (
+        (result.stdout, result.stdout_truncated, "stdout"),
+        (result.stderr, result.stderr_truncated, "stderr"),
     ):
-        stream.buffer.write(data)
-        stream.flush()
         if truncated:
             say(f"the agent kept only the first {len(data)} bytes of the program's {name}")
 

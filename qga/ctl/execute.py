@@ -1,15 +1,85 @@
-"""Programs of the guest, run as if they were here."""
+"""Programs of the guest, run as if they were here; and a shell there."""
 
 import math
+import os
+import signal
 import sys
-from pathlib import Path
-from typing import Optional
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple, Optional
 
 import typer
 
-from qga.ctl import display
-from qga.ctl.app import EXEC_FAILED, JSON, Settings, app, faults, positive
+from qga.client.agent import GuestAgent
+from qga.client.data_ports import DataPorts
+from qga.client.errors import CommandNotFound
+from qga.client.programs import PlainProgram, Program, environment, start_streamed
+from qga.client.results import SIGNAL_STATUS, ExecResult
+from qga.ctl import display, terminal
+from qga.ctl.app import EXEC_FAILED, JSON, Settings, app, discard_output, faults, positive
+from qga.ctl.relay import FORWARDED, Left, Relay, Signals, read_all
 from qga.ctl.values import pairs
+
+NO_TERMINAL = (
+    "this guest's agent has no qga-exec, which a terminal needs, or it is disabled; "
+    "'qgactl exec' without -t does without"
+)
+
+# The shell of whoever the agent runs as, as login(1) would start it.
+LOGIN = """
+cd 2>/dev/null
+shell=$(getent passwd "$(id -u)" | cut -d : -f 7)
+for each in "$shell" /bin/bash /bin/sh; do
+    if [ -x "$each" ]; then
+        export SHELL="$each"
+        exec "$each" -l
+    fi
+done
+"""
+
+
+class Wanted(NamedTuple):
+    """A program to be run, and how."""
+
+    argv: list[str]
+    env: dict[str, str]
+    clean_env: bool = False
+    input: Optional[int] = None
+    tty: bool = False
+    timeout: float = math.inf
+
+
+class Streams:
+    """Our standard output and error: what the program writes, at once, byte for byte."""
+
+    def out(self, data: bytes) -> None:
+        write_all(sys.stdout.fileno(), data)
+
+    def err(self, data: bytes) -> None:
+        write_all(sys.stderr.fileno(), data)
+
+    def finish(self, result: Optional[ExecResult]) -> None:
+        """Say what is missing."""
+        if result:
+            display.tell_truncated(result)
+
+
+class Collected(Streams):
+    """What the program writes, kept to be shown as JSON."""
+
+    def __init__(self) -> None:
+        self._out, self._err = bytearray(), bytearray()
+
+    def out(self, data: bytes) -> None:
+        self._out += data
+
+    def err(self, data: bytes) -> None:
+        self._err += data
+
+    def finish(self, result: Optional[ExecResult]) -> None:
+        if result:
+            whole = result._replace(stdout=bytes(self._out), stderr=bytes(self._err))
+            print(display.compact_json(display.exec_json(whole)))
 
 
 @app.command(
@@ -21,42 +91,145 @@ def execute(
     context: typer.Context,
     argv: list[str] = typer.Argument(..., help="Program and arguments."),
     env: Optional[list[str]] = typer.Option(
-        None, metavar="KEY=VALUE", help="Replace its environment; may be repeated."
+        None, metavar="KEY=VALUE", help="Add to its environment; may be repeated."
+    ),
+    clean_env: bool = typer.Option(
+        False, "--clean-env", help="Give it no environment but that of --env."
     ),
     input_file: str = typer.Option(
-        "", "--input", metavar="FILE", help="The program's standard input; - is ours."
+        "-", "--input", metavar="FILE", help="Its standard input, instead of ours."
     ),
     timeout: float = typer.Option(
-        math.inf, metavar="SECONDS", callback=positive, help="How long the program may take."
+        math.inf, metavar="SECONDS", callback=positive, help="End it when it takes longer."
     ),
+    tty: bool = typer.Option(False, "-t", "--tty", help="Give it a terminal."),
     as_json: bool = JSON,
 ) -> None:
-    """Run a program in the guest, wait for it, and end as it ended.
+    """Run a program in the guest as if it were here.
 
-    Its output and its exit status become those of qgactl. There is no shell in between, and no
-    terminal. Put -- before the program, so that its options are not taken for qgactl's.
+    Its output appears as it is written, and its exit status becomes that of qgactl (124 when
+    it took too long). Its input is ours, unless that is a terminal. ^C is sent to the program;
+    a second one kills it. There is no shell in between. Put -- before the program, so that its
+    options are not taken for qgactl's.
+
+    An agent without qga-exec (QEMU's own) is given all of the input at once, and gives the
+    output when the program has ended: 16 MiB of each stream at most.
 
     \b
     Examples:
       qgactl exec -- ls -l /
+      qgactl exec --timeout 600 -- apt-get --yes upgrade
+      qgactl exec -- tar -C /etc -c . >etc.tar
       qgactl exec --input setup.sh -- /bin/sh
-      qgactl exec --env PATH=/usr/bin --env LANG=C -- sh -c 'echo $LANG'
-      qgactl exec --timeout 60 -- apt-get update
+      qgactl exec --env LANG=C -- sh -c 'echo $LANG'
+      qgactl exec -t -- top
     """
     settings: Settings = context.obj
-    variables = pairs(env) if env else None
-    data = read_input(input_file) if input_file else None
-    with faults(EXEC_FAILED), settings.agent() as agent:
-        result = agent.exec(argv, input=data, env=variables, timeout=timeout)
+    variables = pairs(env or [])
+    with ExitStack() as stack:
+        source = opened_input(stack, input_file, tty)
+        wanted = Wanted(argv, variables, clean_env, source, tty, timeout)
+        status = run(settings, wanted)
+    raise typer.Exit(status)
+
+
+@app.command(
+    context_settings={"allow_interspersed_args": False},
+    options_metavar="[OPTIONS] [--]",
+)
+def shell(
+    context: typer.Context,
+    argv: Optional[list[str]] = typer.Argument(
+        None, help="Program and arguments, instead of a login shell."
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Open a terminal in the guest.
+
+    It needs an agent with qga-exec. As with ssh, ~. at the beginning of a line leaves at once
+    (~~ sends one ~); what runs there is ended then. The exit status is that of the shell.
+
+    \b
+    Examples:
+      qgactl shell
+      qgactl shell -- python3
+    """
+    settings: Settings = context.obj
     if settings.json:
-        print(display.compact_json(display.exec_json(result)))
-    else:
-        display.show_exec(result)
-    raise typer.Exit(result.status)
+        raise typer.BadParameter("a terminal cannot be shown as JSON")
+    program = argv or ["/bin/sh", "-c", LOGIN]
+    wanted = Wanted(program, {}, input=sys.stdin.fileno(), tty=True)
+    raise typer.Exit(run(settings, wanted))
 
 
-def read_input(name: str) -> bytes:
+def opened_input(stack: ExitStack, name: str, tty: bool) -> Optional[int]:
+    """The descriptor that the program's input comes from; None for no input."""
+    if name == "-":
+        return sys.stdin.fileno() if tty or not sys.stdin.isatty() else None
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return stack.enter_context(open(name, "rb", buffering=0)).fileno()
     except OSError as error:
         raise typer.BadParameter(f"cannot read {name}: {error.strerror}") from None
+
+
+def run(settings: Settings, wanted: Wanted) -> int:
+    """Run a program to its end, or to ours; the status to end with."""
+    streams = Collected() if settings.json else Streams()
+    try:
+        with (
+            Signals(*FORWARDED) as signals,
+            faults(EXEC_FAILED),
+            settings.agent() as agent,
+            started(agent, settings.ports(), wanted, signals) as program,
+        ):
+            status = relayed(program, wanted, signals, streams)
+    except Left as left:
+        return left.status
+    except BrokenPipeError:
+        discard_output()
+        return SIGNAL_STATUS + signal.SIGPIPE
+    streams.finish(program.result)
+    return status
+
+
+@contextmanager
+def started(
+    agent: GuestAgent, ports: DataPorts, wanted: Wanted, signals: Signals
+) -> Iterator[Program]:
+    """The program, run in the best way that this agent has."""
+    term = os.environ.get("TERM", "") if wanted.tty else ""
+    env = wanted.env if wanted.clean_env else None
+    if wanted.env and not wanted.clean_env:
+        env = {**environment(agent), **({"TERM": term} if term else {}), **wanted.env}
+    program: Program
+    try:
+        size = terminal.size() if wanted.tty else None
+        program = start_streamed(agent, wanted.argv, ports, env=env, terminal=size, term=term)
+    except CommandNotFound as error:
+        if wanted.tty:
+            error.reason = NO_TERMINAL
+            raise
+        data = None if wanted.input is None else read_all(wanted.input, signals)
+        program = PlainProgram(agent, wanted.argv, env=env, input=data)
+    with program:
+        yield program
+
+
+def relayed(program: Program, wanted: Wanted, signals: Signals, streams: Streams) -> int:
+    """Connect the program with us until it ends; its status."""
+    source = None if isinstance(program, PlainProgram) else wanted.input
+    relay = Relay(program, signals, source, streams.out, streams.err, timeout=wanted.timeout)
+    if not wanted.tty:
+        return relay.run()
+    relay.size = terminal.size
+    if source is None or not os.isatty(source):
+        return relay.run()
+    relay.escapes = terminal.Escapes()
+    with terminal.raw(source):
+        return relay.run()
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

@@ -111,50 +111,6 @@ def test_a_string_of_digits_needs_quotes(run: Run, address: str) -> None:
     )
 
 
-def test_exec_is_the_program(run: Run) -> None:
-    assert run("exec", "--", "sh", "-c", "echo out; echo err >&2; exit 7") == (7, "out\n", "err\n")
-    assert run("exec", "ls", "-d", "--", "/") == (0, "/\n", "")
-    assert run("exec", "--", "sh", "-c", "kill -9 $$") == (137, "", "")
-
-
-def test_exec_with_input(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "input"
-    path.write_text("of a file")
-    assert run("exec", "--input", "-", "--", "tr", "a-z", "A-Z", stdin="ours") == (0, "OURS", "")
-    assert run("exec", "--input", str(path), "--", "cat") == (0, "of a file", "")
-    assert run("exec", "--", "cat", stdin="ours") == (0, "", "")
-
-
-def test_exec_with_environment(run: Run) -> None:
-    status, out, _ = run("exec", "--env", "A=b=c", "--env", "D=", "--", "/usr/bin/env")
-    assert (status, sorted(out.split())) == (0, ["A=b=c", "D="])
-
-
-def test_exec_for_programs(run: Run) -> None:
-    status, out, err = run("--json", "exec", "--", "sh", "-c", "echo hi; exit 3")
-    assert (status, err) == (3, "")
-    assert out == (
-        '{"exitcode":3,"out-data":"aGkK","out-truncated":false,'
-        '"err-data":"","err-truncated":false}\n'
-    )
-
-
-def test_exec_of_what_is_not_there(run: Run, address: str) -> None:
-    status, out, err = run("exec", "--", "/nonexistent")
-    assert (status, out) == (125, "")
-    assert err.startswith(f"qgactl: {address}: guest-exec: ")
-    assert "No such file or directory" in err
-
-
-def test_exec_that_takes_too_long(run: Run, address: str, tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    status, _, err = run("exec", "--timeout", "0.1", "--", "cat", str(fifo))
-    with fifo.open("wb"):
-        assert status == 125
-    assert err.startswith(f"qgactl: {address}: guest-exec: timed out after 0.1 s: process ")
-
-
 def test_an_error_of_the_guest(run: Run, address: str) -> None:
     assert run("call", "guest-nonsense") == (
         1,
@@ -291,6 +247,11 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
         (["exec", "-l"], "No such option: -l (see qgactl exec --help)"),
         (["exec", "--env", "A", "--", "x"], "'A' is not KEY=VALUE"),
         (["exec", "--input", "/nonexistent", "--", "x"], "cannot read /nonexistent: No such file"),
+        (["--json", "shell"], "a terminal cannot be shown as JSON"),
+        (["cp", "guest:/x"], "say what to copy, and where to"),
+        (["cp", "x", "y"], "either all sources or the destination must be in the guest"),
+        (["cp", ":/x", "y", ":/z"], "either all sources or the destination must be in the guest"),
+        (["--data-port", "x", "--connect", "unix:/x", "cp", "x", ":/"], "'x' is not KEY=VALUE"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_is_right(

@@ -13,8 +13,8 @@ from qga.ctl.display import (
     exec_json,
     pretty_json,
     printable,
-    show_exec,
     show_info,
+    tell_truncated,
 )
 
 HOSTILE = "[red]x[/red]\x1b[2J\x7f\x9b\n\u202e:smile:"
@@ -73,15 +73,11 @@ def test_a_program_that_reads_the_table_gets_names_whole(
     assert capsys.readouterr().out.splitlines()[-1] == "x" * 100 + "   enabled   yes"
 
 
-def test_output_of_a_program_passes_as_bytes_and_truncation_is_told(
-    capfdbinary: pytest.CaptureFixture[bytes],
-) -> None:
-    show_exec(ExecResult(0, None, b"\xff\0\x1b[m", b"err\n", False, True))
-    shown = capfdbinary.readouterr()
-    assert shown.out == b"\xff\0\x1b[m"
-    assert shown.err == (
-        b"err\nqgactl: the agent kept only the first 4 bytes of the program's stderr\n"
-    )
+def test_what_the_agent_has_cut_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_truncated(ExecResult(0, None, b"out", b"err\n", False, True))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "qgactl: the agent kept only the first 4 bytes of the program's stderr\n"
 
 
 def test_the_result_of_exec_as_json() -> None:

@@ -56,7 +56,7 @@ class Exec(Connection):
         if input is not None:
             arguments["input-data"] = encode_base64(input)
         if env is not None:
-            arguments["env"] = [f"{name}={value}" for name, value in env.items()]
+            arguments["env"] = environment_of(env)
         return self._ask("guest-exec", int, "pid", **arguments)
 
     def exec_status(self, pid: int) -> ExecResult | None:
@@ -80,3 +80,8 @@ class Exec(Connection):
                 raise AgentTimeout(self.address, "guest-exec", timeout, reason)
             time.sleep(min(delay, remaining))
             delay = min(delay * DELAY_GROWTH, LONGEST_DELAY)
+
+
+def environment_of(variables: Mapping[str, str]) -> list[str]:
+    """Variables as commands have them."""
+    return [f"{name}={value}" for name, value in variables.items()]

@@ -19,7 +19,7 @@ class Files(Connection):
     def read_file(self, path: str, *, chunk: int = CHUNK) -> bytes:
         """The content of a file of the guest, fetched `chunk` bytes at a time."""
         pieces: list[bytes] = []
-        with self._opened(path, "r") as handle:
+        with self.opened(path, "r") as handle:
             while True:
                 piece = self.file_read(handle, chunk)
                 pieces.append(piece.data)
@@ -29,19 +29,23 @@ class Files(Connection):
     def write_file(self, path: str, data: bytes, *, chunk: int = CHUNK) -> None:
         """Create or overwrite a file of the guest, sending `chunk` bytes at a time."""
         data = memoryview(data).tobytes()  # what is no bytes must not cost the file its content
-        with self._opened(path, "w") as handle:
-            position = 0
-            while position < len(data):
-                piece = data[position : position + chunk]
-                count = self.file_write(handle, piece)
-                if not 0 < count <= len(piece):
-                    raise ProtocolError(
-                        f"took {count} of {len(piece)} bytes",
-                        address=self.address,
-                        command="guest-file-write",
-                    )
-                position += count
+        with self.opened(path, "w") as handle:
+            self.file_write_all(handle, data, chunk)
             self.file_flush(handle)
+
+    def file_write_all(self, handle: int, data: bytes, chunk: int = CHUNK) -> None:
+        """Write all of `data` at the current position."""
+        position = 0
+        while position < len(data):
+            piece = data[position : position + chunk]
+            count = self.file_write(handle, piece)
+            if not 0 < count <= len(piece):
+                raise ProtocolError(
+                    f"took {count} of {len(piece)} bytes",
+                    address=self.address,
+                    command="guest-file-write",
+                )
+            position += count
 
     def file_open(self, path: str, mode: str = "r") -> int:
         """Open a file as fopen(3) does; its handle, which outlives the connection."""
@@ -72,7 +76,8 @@ class Files(Connection):
         self.call("guest-file-flush", handle=handle)
 
     @contextmanager
-    def _opened(self, path: str, mode: str) -> Iterator[int]:
+    def opened(self, path: str, mode: str = "r") -> Iterator[int]:
+        """The handle of a file, which is closed when the context ends."""
         handle = self.file_open(path, mode)
         try:
             yield handle

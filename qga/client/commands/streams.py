@@ -1,0 +1,66 @@
+"""Programs of the guest whose input and output pass while they run; see qga.client.programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qga.client.commands.exec import environment_of
+from qga.client.connection import Connection
+from qga.client.results import ExecOutput
+from qga.client.shapes import encode_base64
+
+PORT_PATIENCE = 15.0
+"""Seconds: the agent itself waits for some until the host has connected to a port."""
+
+
+class Streams(Connection):
+    def stream_start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        port: str | None = None,
+        terminal: tuple[int, int] | None = None,
+        term: str = "",
+    ) -> int:
+        """Start a program; its pid in the guest.
+
+        `env` *replaces* its environment. `port` is a data port, connected already, that its
+        input and output pass through; without it `stream_write` and `stream_read` carry them.
+        `terminal` gives it a terminal of so many rows and columns, `term` that one's type.
+        """
+        if isinstance(argv, str) or not argv:
+            raise ValueError(f"argv must be a list of at least one string, not {argv!r}")
+        arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:])}
+        if env is not None:
+            arguments["env"] = environment_of(env)
+        if port is not None:
+            arguments["port"] = port
+        if terminal is not None:
+            rows, columns = terminal
+            arguments.update(tty=True, rows=rows, columns=columns, term=term)
+        timeout = max(self.timeout, PORT_PATIENCE)
+        return self._ask("qga-exec", int, "pid", timeout=timeout, **arguments)
+
+    def stream_read(self, pid: int, offset: int = 0, err_offset: int = 0) -> ExecOutput:
+        """What a program has written from the offsets on; what comes before them is given up."""
+        return self._ask("qga-exec-read", ExecOutput, pid=pid, offset=offset, err_offset=err_offset)
+
+    def stream_write(self, pid: int, data: bytes) -> int:
+        """Bring it input; how many of the bytes were taken, maybe not all."""
+        buf_b64 = encode_base64(data)
+        return self._ask("qga-exec-write", int, "count", pid=pid, buf_b64=buf_b64)
+
+    def stream_end(self, pid: int, after: int | None = None) -> None:
+        """There is no more input; with a data port after so many bytes of it."""
+        end = {} if after is None else {"after": after}
+        self.call("qga-exec-write", pid=pid, eof=True, **end)
+
+    def stream_signal(self, pid: int, signal: int | str) -> None:
+        """Send a signal, such as 2 or "INT", to it and what it has started."""
+        self.call("qga-exec-signal", pid=pid, signal=signal)
+
+    def stream_resize(self, pid: int, rows: int, columns: int) -> None:
+        """Its terminal is of another size now."""
+        self.call("qga-exec-resize", pid=pid, rows=rows, columns=columns)

@@ -1,0 +1,58 @@
+"""Data ports, and files over them; see qga.client.copying for whole copies."""
+
+from __future__ import annotations
+
+import math
+
+from qga.client.connection import Connection
+from qga.client.results import FileTransfer, PortInfo
+
+CHECKSUM_PATIENCE = 600.0
+"""Seconds: a large file takes its time."""
+
+
+class Transfer(Connection):
+    def ports(self) -> list[PortInfo]:
+        """The guest's virtio-serial ports, the agent's own included."""
+        return self._ask("qga-get-ports", list[PortInfo])
+
+    def file_send(
+        self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf
+    ) -> FileTransfer:
+        """Have the guest send bytes of a file, raw, to a data port; returns when it has."""
+        return self._ask(
+            "qga-file-send",
+            FileTransfer,
+            timeout=timeout,
+            path=path,
+            port=port,
+            offset=offset,
+            count=count,
+        )
+
+    def file_receive(
+        self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf
+    ) -> FileTransfer:
+        """Have the guest write just so many bytes of a data port into a file, likewise."""
+        return self._ask(
+            "qga-file-receive",
+            FileTransfer,
+            timeout=timeout,
+            path=path,
+            port=port,
+            offset=offset,
+            count=count,
+        )
+
+    def file_checksum(
+        self, path: str, offset: int, count: int, *, timeout: float = CHECKSUM_PATIENCE
+    ) -> FileTransfer:
+        """The SHA-256 of a part of a file, of fewer bytes if it ends before."""
+        return self._ask_patiently(
+            "qga-file-checksum",
+            FileTransfer,
+            timeout=timeout,
+            path=path,
+            offset=offset,
+            count=count,
+        )

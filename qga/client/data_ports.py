@@ -1,0 +1,163 @@
+"""Data ports: raw virtio-serial ports beside the agent's, seen from the host.
+
+In the guest a port has a name, such as `org.qga.data.0`; on the host it is a socket that QEMU
+listens on. Which socket belongs to which name is told, or found: libvirt puts it into the folder
+of the agent's own socket, with the one name in the place of the other
+(`…/domain-1-web/org.qga.data.0`, or `…/web.org.qga.data.0`); other QEMUs have it in their command
+lines.
+
+QEMU serves one client of such a socket at a time, and the guest sees whether one is there: a
+port is taken only while it is free at both ends, and used only once the guest has seen us come.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from types import TracebackType
+
+from qga.client import discovery
+from qga.client.agent import GuestAgent
+from qga.client.errors import CommandError, ConnectError
+from qga.client.ports import CHUNK, connect_port
+from qga.client.processes import AGENT_PORT, running_machines
+from qga.client.results import PortInfo
+
+PREFIX = "org.qga.data."
+
+# Seconds until the guest must have seen that its port was connected.
+PATIENCE = 2.0
+PAUSE = 0.005
+
+
+class DataPort:
+    """A port whose host's end is ours. Reading and writing never wait."""
+
+    def __init__(self, name: str, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.name = name
+        self._socket = connection
+
+    def __enter__(self) -> DataPort:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        return self.fileno() < 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, data: bytes | memoryview) -> int:
+        """How many of the bytes were taken; 0 when QEMU takes none just now."""
+        try:
+            return self._socket.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+
+    def receive(self) -> bytes:
+        """What has come; ConnectError when QEMU has closed its end."""
+        try:
+            data = self._socket.recv(CHUNK)
+        except BlockingIOError:
+            return b""
+        if not data:
+            raise ConnectError(self.name, "QEMU has closed this data port")
+        return data
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class DataPorts:
+    """The data ports of the guest whose agent is at `address`.
+
+    `given` has the sockets of some by their names; the others are looked for beside the
+    agent's.
+    """
+
+    def __init__(self, address: str, given: Mapping[str, str] | None = None) -> None:
+        self.address = address
+        self.given = dict(given or {})
+
+    def socket_path(self, name: str) -> str | None:
+        """Where the socket of the port `name` is, if that is known."""
+        if name in self.given:
+            return self.given[name]
+        if not name.startswith(PREFIX) or "/" in name:
+            return None
+        if self._agent_socket.endswith(AGENT_PORT):
+            path = self._agent_socket[: -len(AGENT_PORT)] + name
+            if os.path.exists(path):
+                return path
+        return self._of_machine.get(name)
+
+    @cached_property
+    def _agent_socket(self) -> str:
+        """The path of the agent's own socket, "" if it has none on this host."""
+        scheme, _, path = self.address.partition(":")
+        if scheme == "unix":
+            return path
+        for guest in discovery.find_guests():
+            if self.address in (guest.address, guest.domain) or guest.is_called(self.address):
+                return guest.socket
+        return ""
+
+    @cached_property
+    def _of_machine(self) -> Mapping[str, str]:
+        """The sockets of the QEMU that serves the agent's."""
+        for machine in running_machines(discovery.host_root()):
+            if self._agent_socket in machine.sockets:
+                return machine.ports
+        return {}
+
+    def open_free(self, agent: GuestAgent) -> DataPort | None:
+        """The first port that is free at both ends, connected; None if there is none."""
+        for name in free_ports(agent):
+            path = self.socket_path(name)
+            if path is None:
+                continue
+            try:
+                port = DataPort(name, connect_port(path))
+            except ConnectError:
+                continue
+            if was_seen(agent, name):
+                return port
+            port.close()
+        return None
+
+
+def free_ports(agent: GuestAgent) -> list[str]:
+    """The names of the ports that neither the guest nor another program of a host is using."""
+    return [
+        port.name for port in guest_ports(agent) if not port.busy and port.host_connected is False
+    ]
+
+
+def was_seen(agent: GuestAgent, name: str) -> bool:
+    """Wait until the guest knows that its port is connected: the socket may be another's."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if any(port.name == name and port.host_connected for port in guest_ports(agent)):
+            return True
+        time.sleep(PAUSE)
+    return False
+
+
+def guest_ports(agent: GuestAgent) -> list[PortInfo]:
+    """The guest's ports; none where the agent has no command to list them."""
+    try:
+        return agent.ports()
+    except CommandError:
+        return []

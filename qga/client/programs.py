@@ -1,0 +1,234 @@
+"""Programs of the guest while they run: their output as it comes, their input, their end.
+
+    StreamedProgram   by qga-exec: input and output at any time, a terminal if wanted; through a
+                      data port where there is a free one, else in requests to the agent
+    PlainProgram      by guest-exec, which every agent has: the input is given at the start, the
+                      output comes when the program has ended
+
+Both are asked, nothing here waits: whoever uses them decides how often to look (`poll`), and
+when to stop. It must stay true that a program never outlives its context: one that still runs
+at the end is killed, with all that it has started, and the agent has forgotten it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple
+
+from qga.client.agent import GuestAgent
+from qga.client.data_ports import DataPort, DataPorts
+from qga.client.errors import AgentError
+from qga.client.results import ExecResult
+
+# Seconds that a killed program may take to be gone, and between two looks at it.
+GRACE = 5.0
+PAUSE = 0.02
+
+# Bytes of input in one request: the agent keeps little more for a program that does not read.
+INPUT_SIZE = 64 * 1024
+
+# The signal $1 for the other processes and all that have come from them, children last; which
+# those are.
+SIGNAL_TREES = """
+tree() {
+    [ -d "/proc/$1" ] && echo "$1"
+    for child in $(cat "/proc/$1/task"/*/children 2>/dev/null); do tree "$child"; done
+}
+signal=$1
+shift
+all=$(for process; do tree "$process"; done | sort -u)
+kill -s "$signal" $all 2>/dev/null
+echo $all
+"""
+
+
+class Output(NamedTuple):
+    """What a program has written since it was last asked."""
+
+    stdout: bytes
+    stderr: bytes
+
+
+class TerminalSize(NamedTuple):
+    rows: int
+    columns: int
+
+
+class Program:
+    """A program of the guest; use it as a context manager."""
+
+    port: DataPort | None = None
+    """Where its input and output pass, if not through the agent."""
+
+    def __init__(self, agent: GuestAgent, pid: int) -> None:
+        self.agent = agent
+        self.pid = pid
+        self.exited = False
+        self.result: ExecResult | None = None
+        """How it has ended, once that and all of its output are here."""
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def poll(self) -> Output:
+        """Ask the agent for output, and whether the program has ended."""
+        raise NotImplementedError
+
+    def signal(self, name: str) -> None:
+        """Send a signal, such as "INT", to the program and what it has started."""
+        raise NotImplementedError
+
+    def receive(self) -> bytes:
+        """Standard output that has come through the data port."""
+        return b""
+
+    def write(self, data: bytes) -> int:
+        """Give it input; how many of the bytes were taken."""
+        return 0
+
+    def end_input(self) -> None:
+        """There is no more input."""
+
+    def resize(self, size: TerminalSize) -> None:
+        """Its terminal is of another size now."""
+
+    def close(self) -> None:
+        """Kill it if it runs; nothing of it is left in the guest."""
+        with suppress(AgentError):
+            if not self.exited:
+                self.signal("KILL")
+        if self.port:
+            self.port.close()
+        with suppress(AgentError):
+            self._wait_for_its_end()
+
+    def _wait_for_its_end(self) -> None:
+        deadline = time.monotonic() + GRACE
+        while not self.exited and time.monotonic() < deadline:
+            self.poll()
+            time.sleep(PAUSE)
+
+
+class StreamedProgram(Program):
+    """A program by qga-exec. Give it a data port that is connected, or none."""
+
+    def __init__(
+        self,
+        agent: GuestAgent,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        terminal: TerminalSize | None = None,
+        term: str = "",
+        port: DataPort | None = None,
+    ) -> None:
+        name = port.name if port else None
+        pid = agent.stream_start(argv, env=env, port=name, terminal=terminal, term=term)
+        super().__init__(agent, pid)
+        self.port = port
+        self._received = self._received_errors = 0
+        self._sent = 0
+
+    def poll(self) -> Output:
+        offset = 0 if self.port else self._received
+        read = self.agent.stream_read(self.pid, offset, self._received_errors)
+        self._received += len(read.stdout)
+        self._received_errors += len(read.stderr)
+        has_all = self._received >= read.out_total and self._received_errors >= read.err_total
+        self.exited = read.exited
+        if read.exited and has_all:
+            self.result = ExecResult(read.exitcode, read.signal)
+        return Output(read.stdout, read.stderr)
+
+    def receive(self) -> bytes:
+        data = self.port.receive() if self.port else b""
+        self._received += len(data)
+        return data
+
+    def write(self, data: bytes) -> int:
+        if self.port:
+            count = self.port.send(data)
+        else:
+            count = self.agent.stream_write(self.pid, data[:INPUT_SIZE])
+        self._sent += count
+        return count
+
+    def end_input(self) -> None:
+        self.agent.stream_end(self.pid, self._sent if self.port else None)
+
+    def signal(self, name: str) -> None:
+        self.agent.stream_signal(self.pid, name)
+
+    def resize(self, size: TerminalSize) -> None:
+        self.agent.stream_resize(self.pid, *size)
+
+
+class PlainProgram(Program):
+    """A program by guest-exec."""
+
+    def __init__(
+        self,
+        agent: GuestAgent,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        input: bytes | None = None,
+    ) -> None:
+        super().__init__(agent, agent.exec_start(argv, env=env, input=input))
+        self._family = {self.pid}
+
+    def poll(self) -> Output:
+        self.result = self.agent.exec_status(self.pid)
+        if self.result is None:
+            return Output(b"", b"")
+        self.exited = True
+        return Output(self.result.stdout, self.result.stderr)
+
+    def signal(self, name: str) -> None:
+        argv = ["/bin/sh", "-c", SIGNAL_TREES, "sh", name, *map(str, self._family)]
+        signalled = self.agent.exec(argv, timeout=GRACE).stdout.split()
+        # Those whose parent has ended now are found by nobody later, unless remembered.
+        self._family.update(int(pid) for pid in signalled if pid.isdigit())
+
+
+def start_streamed(
+    agent: GuestAgent,
+    argv: Sequence[str],
+    ports: DataPorts | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    terminal: TerminalSize | None = None,
+    term: str = "",
+) -> StreamedProgram:
+    """Start a program, through a data port if one of `ports` is free.
+
+    CommandNotFound where the agent has no qga-exec.
+    """
+    port = ports.open_free(agent) if ports else None
+    try:
+        return StreamedProgram(agent, argv, env=env, terminal=terminal, term=term, port=port)
+    except BaseException:
+        if port:
+            port.close()
+        raise
+
+
+def environment(agent: GuestAgent) -> dict[str, str]:
+    """What programs have in their environment by default, as far as it is UTF-8."""
+    result = agent.exec(["env", "-0"])
+    if result.status:
+        reason = result.stderr.decode(errors="replace").strip()
+        raise AgentError(f"env: {reason}", address=agent.address, command="guest-exec")
+    texts = result.stdout.decode(errors="ignore").split("\0")
+    return dict(text.split("=", 1) for text in texts if "=" in text)

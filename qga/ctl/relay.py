@@ -1,0 +1,231 @@
+"""A program of the guest, connected with our own input, output and signals.
+
+One loop in one thread: it wakes up for input, for output at the data port and for signals, and
+asks the agent now and then. How often, what the program does decides: soon after something
+moved, ever less often while nothing does.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+from qga.client.errors import AgentError, CommandError
+from qga.client.programs import Program, TerminalSize
+from qga.client.results import SIGNAL_STATUS
+from qga.client.wire import MAX_REQUEST
+from qga.ctl.terminal import Escapes
+
+# Seconds between two questions to the agent: at first, at most, and how they grow.
+FIRST_DELAY, LONGEST_DELAY, DELAY_GROWTH = 0.001, 0.2, 1.4
+
+# As much as a pipe holds.
+READ_SIZE = 64 * 1024
+
+# Seconds that a program may take to end after SIGTERM, before it is killed.
+GRACE = 3.0
+
+TIMED_OUT = 124  # as timeout(1) has it
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+FORWARDED = (signal.SIGINT, *ENDING, signal.SIGWINCH, signal.SIGPIPE)
+
+# Bytes of input in the one request that guest-exec takes: as base64, with room for the rest.
+MAX_INPUT = (MAX_REQUEST - 1024 * 1024) // 4 * 3
+
+Sink = Callable[[bytes], None]
+
+
+class Signals:
+    """Signals as bytes to be read: they wake select(2) up, and break nothing off."""
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._numbers = numbers
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Signals:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)
+        self._before = {each: signal.signal(each, ignore) for each in self._numbers}
+        self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def take(self) -> bytes:
+        """The numbers of those that have come."""
+        try:
+            return os.read(self._reading, READ_SIZE)
+        except BlockingIOError:
+            return b""
+
+
+def ignore(number: int, frame: FrameType | None) -> None:
+    """Its number goes to the pipe; there is nothing else to do."""
+
+
+def read_all(descriptor: int, signals: Signals) -> bytes:
+    """All input up to its end; AgentError if there is more than one request can carry."""
+    data = bytearray()
+    while len(data) <= MAX_INPUT:
+        ready, _, _ = select.select([descriptor, signals.fileno()], [], [])
+        for number in signals.take():
+            if number != signal.SIGWINCH:
+                raise Left(SIGNAL_STATUS + number)
+        if descriptor in ready:
+            piece = os.read(descriptor, READ_SIZE)
+            if not piece:
+                return bytes(data)
+            data += piece
+    raise AgentError(f"guest-exec takes at most {MAX_INPUT} bytes of input")
+
+
+class Left(Exception):
+    """The user has left; `status` is what we end with."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Relay:
+    """Passes bytes and signals between us and a program until it ends.
+
+    input: a descriptor, or None where there is no input.
+    size: of our terminal, if the program has one.
+    escapes: what to look for in the input, if it comes from a keyboard.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        signals: Signals,
+        input: int | None,
+        out: Sink,
+        err: Sink,
+        *,
+        timeout: float,
+        size: Callable[[], TerminalSize] | None = None,
+        escapes: Escapes | None = None,
+    ) -> None:
+        self.program = program
+        self.signals = signals
+        self.input = input
+        self.out = out
+        self.err = err
+        self.size = size
+        self.escapes = escapes
+        self._deadline = time.monotonic() + timeout
+        self._timed_out = self._interrupted = False
+        self._pending = b""
+        self._delay = FIRST_DELAY
+        self._next_poll = 0.0
+
+    def run(self) -> int:
+        """The program's status, as a shell has it; `TIMED_OUT` if it took too long."""
+        if self.input is None:
+            self.program.end_input()
+        while self.program.result is None:
+            self._wait()
+            self._pass_signals()
+            self._pass_output()
+            self._pass_input()
+            self._watch_time()
+        return TIMED_OUT if self._timed_out else self.program.result.status
+
+    def _wait(self) -> None:
+        """Until something has come, or it is time to ask the agent."""
+        reading = [self.signals.fileno()]
+        writing = []
+        if self.input is not None and not self._pending:
+            reading.append(self.input)
+        if self.program.port:
+            reading.append(self.program.port.fileno())
+            if self._pending:
+                writing.append(self.program.port.fileno())
+        pause = max(0.0, min(self._next_poll, self._deadline) - time.monotonic())
+        ready, _, _ = select.select(reading, writing, [], pause)
+        self._typed = self.input in ready
+
+    def _pass_signals(self) -> None:
+        for number in self.signals.take():
+            if number == signal.SIGWINCH:
+                if self.size:
+                    with suppress(CommandError):
+                        self.program.resize(self.size())
+            elif number in ENDING or self._interrupted:
+                raise Left(SIGNAL_STATUS + number)
+            else:
+                self._interrupted = True
+                self._signal("INT")
+
+    def _pass_output(self) -> None:
+        data = self.program.receive()
+        self.out(data)
+        if data:
+            self._hurry()
+        if time.monotonic() < self._next_poll:
+            return
+        stdout, stderr = self.program.poll()
+        self.out(stdout)
+        self.err(stderr)
+        if stdout or stderr:
+            self._hurry()
+        self._next_poll = time.monotonic() + self._delay
+        self._delay = min(self._delay * DELAY_GROWTH, LONGEST_DELAY)
+
+    def _pass_input(self) -> None:
+        if self._typed and self.input is not None:
+            self._read_input(self.input)
+        if self._pending:
+            count = self.program.write(self._pending)
+            self._pending = self._pending[count:]
+            if count:
+                self._hurry()
+
+    def _read_input(self, descriptor: int) -> None:
+        data = os.read(descriptor, READ_SIZE)
+        if not data:
+            self.input = None
+            self.program.end_input()
+            return
+        self._pending = self.escapes.passed(data) if self.escapes else data
+        if self.escapes and self.escapes.leaving:
+            raise Left(SIGNAL_STATUS + signal.SIGHUP)
+
+    def _watch_time(self) -> None:
+        """Too late, the program is asked to end, and then made to."""
+        if time.monotonic() < self._deadline:
+            return
+        self._signal("KILL" if self._timed_out else "TERM")
+        self._timed_out = True
+        self._deadline = time.monotonic() + GRACE
+
+    def _signal(self, name: str) -> None:
+        with suppress(CommandError):  # it has ended already
+            self.program.signal(name)
+        self._hurry()
+
+    def _hurry(self) -> None:
+        self._delay = FIRST_DELAY
+        self._next_poll = min(self._next_poll, time.monotonic() + FIRST_DELAY)

@@ -1,0 +1,68 @@
+"""Our own terminal while a terminal of the guest is shown in it.
+
+It must stay true that the terminal is given back as it was, whatever ends the program here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from qga.client.programs import TerminalSize
+
+ESCAPE, LEAVE = ord("~"), ord(".")
+LINE_ENDS = b"\r\n"
+
+
+@contextmanager
+def raw(descriptor: int) -> Iterator[None]:
+    """Each key goes to the guest as it is, ^C too."""
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed ahead is kept
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def size() -> TerminalSize:
+    """The size of the terminal that we are shown in, or the usual one."""
+    for stream in (sys.stdout, sys.stdin, sys.stderr):
+        try:
+            columns, rows = os.get_terminal_size(stream.fileno())
+        except OSError:
+            continue
+        if rows and columns:
+            return TerminalSize(rows, columns)
+    return TerminalSize(24, 80)
+
+
+class Escapes:
+    """Looks for `~.` at the beginning of a line, which leaves; `~~` there sends one `~`."""
+
+    def __init__(self) -> None:
+        self.leaving = False
+        self._at_line_start = True
+        self._escaped = False
+
+    def passed(self, data: bytes) -> bytes:
+        """What of the typed bytes is for the guest."""
+        kept = bytearray()
+        for byte in data:
+            if self._escaped:
+                self._escaped = False
+                if byte == LEAVE:
+                    self.leaving = True
+                    break
+                if byte != ESCAPE:
+                    kept.append(ESCAPE)
+            elif byte == ESCAPE and self._at_line_start:
+                self._escaped = True
+                continue
+            kept.append(byte)
+            self._at_line_start = byte in LINE_ENDS
+        return bytes(kept)

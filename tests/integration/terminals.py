@@ -1,0 +1,89 @@
+"""A program in a terminal of its own, as a person has it before them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import TracebackType
+
+PATIENCE = 30.0
+
+
+class Terminal:
+    """What is shown is kept in `shown`; everything that is waited for must come in time."""
+
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], rows: int = 24, columns: int = 80
+    ) -> None:
+        self.shown = ""
+        self.screen, end = pty.openpty()
+        set_size(end, rows, columns)
+        self.settings = termios.tcgetattr(end)
+        self.process = subprocess.Popen(
+            argv,
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            env=dict(env),
+            start_new_session=True,
+            preexec_fn=partial(fcntl.ioctl, end, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+        )
+        self._end = end
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._end)
+        os.close(self.screen)
+
+    def type(self, text: str) -> None:
+        os.write(self.screen, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        set_size(self._end, rows, columns)
+
+    def expect(self, text: str) -> None:
+        """Wait until `text` is shown after what was waited for before, and forget all of it."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.shown:
+            assert time.monotonic() < deadline, f"{text!r} is not shown, but {self.shown!r}"
+            self._look()
+        self.shown = self.shown.partition(text)[2]
+
+    def wait(self) -> int:
+        """Wait until the program has ended; its exit status."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"it goes on; shown is {self.shown!r}"
+            self._look()
+        self._look()
+        return self.process.returncode
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether the terminal's settings are those that the program found."""
+        return termios.tcgetattr(self._end) == self.settings
+
+    def _look(self) -> None:
+        if select.select([self.screen], [], [], 0.05)[0]:
+            self.shown += os.read(self.screen, 65536).decode(errors="replace")
+
+
+def set_size(descriptor: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
