@@ -13,8 +13,8 @@ import pytest
 
 from tests.integration.agent_process import wait_for
 from tests.integration.client_agents import AGENTS, running
+from tests.integration.qgactl_process import QGACTL, Result, environment, qgactl
 from tests.integration.terminals import Terminal
-from tests.integration.test_qgactl import QGACTL, Result, environment, qgactl
 
 
 @pytest.fixture(scope="module", params=list(AGENTS))
