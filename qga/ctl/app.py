@@ -13,8 +13,9 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple, Optional, TypeVar
 
 import typer
@@ -51,7 +52,7 @@ class Settings(NamedTuple):
     address: str
     timeout: float
     json: bool
-    data_ports: tuple[str, ...] = ()
+    data_ports: Mapping[str, str] = MappingProxyType({})
 
     def agent(self) -> GuestAgent:
         if not self.address:
@@ -66,7 +67,7 @@ class Settings(NamedTuple):
 
     def ports(self) -> DataPorts:
         """The data ports of the guest, as far as their sockets are known."""
-        return DataPorts(self.address, pairs(list(self.data_ports)))
+        return DataPorts(self.address, self.data_ports)
 
 
 def positive(seconds: float) -> float:
@@ -141,7 +142,7 @@ def options(
       130  interrupted
       exec: that of the program (128 + signal if killed), 125 if the agent failed
     """
-    context.obj = Settings(connect, timeout, as_json, tuple(data_ports or ()))
+    context.obj = Settings(connect, timeout, as_json, pairs(data_ports or []))
 
 
 def answer(
@@ -169,8 +170,8 @@ def faults(status: int = 0) -> Iterator[None]:
 
 def advice(error: AgentError) -> str:
     """What to try when the agent refuses a command as such."""
-    if not isinstance(error, CommandNotFound):
-        return ""
+    if not isinstance(error, CommandNotFound) or error.reason != error.desc:
+        return ""  # or there is better advice
     if "disabled" in error.desc:
         return (
             "switched off in the guest (allow-rpcs, block-rpcs or profile: qemu-ga --doctor there "
