@@ -267,7 +267,7 @@ def _start(
         if file is not None:
             file.close()
         if isinstance(error, OSError):
-            what = f"'{error.filename or argv[0]}'"
+            what = f"'{os.fsdecode(error.filename or argv[0])}'"
             raise QgaError(f"failed to start {what}: {error.strerror}") from error
         raise
 

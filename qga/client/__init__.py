@@ -18,6 +18,8 @@ Only the standard library is needed for this; `qgactl`, on top of it, needs type
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.freeze import Frozen
+from qga.client.copying import Observer, Summary, copy_from, copy_to
+from qga.client.data_ports import DataPorts
 from qga.client.discovery import FoundGuest, find_guests
 from qga.client.errors import (
     AgentError,
@@ -25,10 +27,12 @@ from qga.client.errors import (
     CommandError,
     CommandNotFound,
     ConnectError,
+    CopyError,
     FreezeEnded,
     ProtocolError,
     ThawFailed,
 )
+from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
 from qga.client.results import (
     AgentInfo,
     CommandInfo,
@@ -63,6 +67,8 @@ __all__ = [
     "CommandInfo",
     "CommandNotFound",
     "ConnectError",
+    "CopyError",
+    "DataPorts",
     "DiskAddress",
     "DiskCounters",
     "DiskInfo",
@@ -82,13 +88,21 @@ __all__ = [
     "MemoryBlockResponse",
     "NetworkInterface",
     "OSInfo",
+    "Observer",
+    "PlainProgram",
     "Processor",
     "ProcessorTimes",
     "ProtocolError",
     "Route",
+    "StreamedProgram",
+    "Summary",
+    "TerminalSize",
     "ThawFailed",
     "Timezone",
     "TrimResult",
     "User",
+    "copy_from",
+    "copy_to",
     "find_guests",
+    "start_streamed",
 ]

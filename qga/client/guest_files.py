@@ -31,6 +31,8 @@ T = TypeVar("T")
 # Bytes of a file from which on a data port is worth its opening.
 WORTH_A_PORT = 512 * 1024
 
+PORT_COMMANDS = {"qga-get-ports", "qga-file-send", "qga-file-receive"}
+
 # Seconds between two looks at a script, at most.
 LONGEST_DELAY = 0.1
 
@@ -213,14 +215,20 @@ class GuestFiles:
         """The data port, for so many bytes; none if they are few, or there is none."""
         if size < WORTH_A_PORT:
             return None
-        if self._port and self._port.closed:
-            self._port = None
-        if self._port is None and self._ports:
-            self._port = self._ports.open_free(self.agent)
-            if self._port is None:
-                self._ports = None  # it is asked for once
-        self.port_used = self._port.name if self._port else self.port_used
+        if self._port is None or self._port.closed:
+            self._port = self._open_port()
+        if self._port is not None:
+            self.port_used = self._port.name
         return self._port
+
+    def _open_port(self) -> DataPort | None:
+        if self._ports is None:
+            return None
+        enabled = {command.name for command in self.agent.info().commands if command.enabled}
+        port = self._ports.open_free(self.agent) if enabled >= PORT_COMMANDS else None
+        if port is None:
+            self._ports = None  # it is asked for once
+        return port
 
     @contextmanager
     def _opened(self, path: str, mode: str, offset: int) -> Iterator[int]:
@@ -274,6 +282,8 @@ def listed(output: bytes) -> Iterator[Entry]:
         count = int(number)
         *lines, output = output.split(b"\n", count)
         *names, output = output.split(b"\0", count)
+        if len(names) != count:
+            raise ValueError("it ends too early")
         for name, line in zip(names, lines):
             yield entry(decoded(name)[len("./") :], line.decode())
 

@@ -18,6 +18,8 @@ from qga.ctl.progress import Progress
 
 GUEST = ("guest:", ":")
 
+KEPT = "what is copied stays, for --resume"
+
 
 @app.command(options_metavar="[OPTIONS]")
 def cp(
@@ -54,7 +56,7 @@ def cp(
         raise typer.BadParameter("say what to copy, and where to: SOURCE... DESTINATION")
     copy = direction(sources, destination)
     with (
-        interruptible() as interrupts,
+        interruptible(KEPT if resume else "") as interrupts,
         faults(),
         settings.agent() as agent,
         Progress(interrupts.check, quiet=settings.json) as progress,
@@ -102,7 +104,7 @@ def cat(
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupts]:
+def interruptible(last_words: str = "") -> Iterator[Interrupts]:
     """Signals end the command where it leaves nothing behind; so does output nobody reads."""
     with Interrupts() as interrupts:
         try:
@@ -111,6 +113,8 @@ def interruptible() -> Iterator[Interrupts]:
             discard_output()
             raise typer.Exit(interrupts.status) from None
         except KeyboardInterrupt:
+            if last_words:
+                display.say(last_words)
             raise typer.Exit(interrupts.status) from None
         except OSError as error:
             display.say(display.reason_of(error))

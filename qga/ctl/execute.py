@@ -108,9 +108,9 @@ def execute(
     """Run a program in the guest as if it were here.
 
     Its output appears as it is written, and its exit status becomes that of qgactl (124 when
-    it took too long). Its input is ours, unless that is a terminal. ^C is sent to the program;
-    a second one kills it. There is no shell in between. Put -- before the program, so that its
-    options are not taken for qgactl's.
+    it took too long). Its input is ours, unless that is a terminal (--input /dev/null: none).
+    ^C is sent to the program; a second one kills it. There is no shell in between. Put --
+    before the program, so that its options are not taken for qgactl's.
 
     An agent without qga-exec (QEMU's own) is given all of the input at once, and gives the
     output when the program has ended: 16 MiB of each stream at most.

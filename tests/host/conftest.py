@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.guest.conftest import guest
+from tests.guest.conftest import agent, guest
 
-__all__ = ["guest"]
+__all__ = ["agent", "guest"]

@@ -58,13 +58,14 @@ class Terminal:
     def resize(self, rows: int, columns: int) -> None:
         set_size(self._end, rows, columns)
 
-    def expect(self, text: str) -> None:
-        """Wait until `text` is shown after what was waited for before, and forget all of it."""
+    def expect(self, text: str) -> str:
+        """Wait until `text` is shown after what was waited for before; what was before it."""
         deadline = time.monotonic() + PATIENCE
         while text not in self.shown:
             assert time.monotonic() < deadline, f"{text!r} is not shown, but {self.shown!r}"
             self._look()
-        self.shown = self.shown.partition(text)[2]
+        before, _, self.shown = self.shown.partition(text)
+        return before
 
     def wait(self) -> int:
         """Wait until the program has ended; its exit status."""

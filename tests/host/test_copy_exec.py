@@ -1,0 +1,235 @@
+"""qgactl cp, cat, exec and shell with a real guest: over a data port, and over the agent alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guest.agent_socket import AgentSocket
+from tests.guest.data_port import state_of_port, wait_until_free
+from tests.guest.service import main_pid, open_files, wait_for
+from tests.guest.vm import DATA_PORTS, Guest
+from tests.integration.qgactl_process import QGACTL, environment
+from tests.integration.terminals import Terminal
+
+pytestmark = pytest.mark.timeout(900)
+
+# Of a large file. Without a data port an emulated guest takes its time.
+SIZES = {"port": 64 * 1024 * 1024, "agent": 20 * 1024 * 1024}
+FOLDER = "/var/tmp/copies"
+
+# For the two ways: data ports are found, or their sockets are said to be where nobody is.
+WAYS = {"port": "", "agent": " ".join(f"{port.name}=/nonexistent" for port in DATA_PORTS)}
+
+
+class Host:
+    """qgactl, for one guest and one way to it."""
+
+    def __init__(self, guest: Guest, way: str) -> None:
+        self.guest = guest
+        self.way = way
+        self.port = DATA_PORTS[0].name if way == "port" else None
+        self.env = {
+            **environment(f"unix:{guest.channel_path()}"),
+            "QGA_DATA_PORT": WAYS[way],
+            "TERM": "xterm",
+        }
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        done = subprocess.run(
+            [*QGACTL, "--timeout", "60", *arguments],
+            input=stdin,
+            capture_output=True,
+            env=self.env,
+            timeout=300,
+            check=False,
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*QGACTL, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            env=self.env,
+        )
+
+    def terminal(self, *arguments: str) -> Terminal:
+        return Terminal([*QGACTL, *arguments], self.env, rows=30, columns=90)
+
+
+@pytest.fixture(params=list(WAYS))
+def host(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Host]:
+    guest.run(["mkdir", "-p", FOLDER])
+    yield Host(guest, request.param)
+    guest.run(["rm", "-rf", FOLDER])
+
+
+@pytest.fixture
+def large(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("large") / "large"
+    path.write_bytes(random.Random(1).randbytes(SIZES[host.way]))
+    return path
+
+
+def checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def in_guest(guest: Guest, script: str) -> str:
+    return guest.run(["/bin/sh", "-c", script], timeout=120).stdout
+
+
+def test_a_large_file_both_ways(host: Host, large: Path, tmp_path: Path) -> None:
+    status, out, err = host.run("--json", "cp", str(large), f"guest:{FOLDER}/")
+    assert (status, err) == (0, "")
+    summary = json.loads(out)
+    assert (summary["files"], summary["bytes"], summary["port"]) == (
+        1,
+        SIZES[host.way],
+        host.port,
+    )
+    sums = in_guest(host.guest, f"sha256sum <{FOLDER}/large")
+    assert sums.split()[0] == checksum(large)
+    status, out, err = host.run("--json", "cp", f"guest:{FOLDER}/large", str(tmp_path))
+    assert (status, err, json.loads(out)["port"]) == (0, "", host.port)
+    assert checksum(tmp_path / "large") == checksum(large)
+
+
+def test_a_folder_both_ways(host: Host, tmp_path: Path) -> None:
+    source = tmp_path / "web site"
+    (source / "images/-old").mkdir(parents=True)
+    (source / "index.html").write_text("index")
+    (source / "images/a\n'b' \"ü\" $c").write_text("odd")
+    (source / "images/-old/large").write_bytes(bytes(1024 * 1024))
+    (source / "latest").symlink_to("images/-old")
+    (source / "index.html").chmod(0o640)
+    (source / "images").chmod(0o750)
+    assert host.run("cp", "-r", str(source), f":{FOLDER}") == (0, "", "")
+    told = in_guest(host.guest, f"cd '{FOLDER}/web site'; stat -c '%a' index.html images")
+    assert told.split() == ["640", "750"]
+    assert host.run("cp", "-r", f":{FOLDER}/web site", str(tmp_path / "back")) == (0, "", "")
+    subprocess.run(["diff", "-r", "--no-dereference", source, tmp_path / "back"], check=True)
+    assert (tmp_path / "back/index.html").stat().st_mode & 0o777 == 0o640
+
+
+def test_cat(host: Host) -> None:
+    assert host.run("cat", "/etc/hostname", "/etc/hosts") == (
+        0,
+        in_guest(host.guest, "cat /etc/hostname /etc/hosts"),
+        "",
+    )
+
+
+@pytest.mark.parametrize("arguments", [("large", f":{FOLDER}/"), (f":{FOLDER}/source", "copy")])
+def test_an_interrupted_copy_leaves_nothing(
+    host: Host, agent: AgentSocket, large: Path, tmp_path: Path, arguments: tuple[str, str]
+) -> None:
+    host.guest.run(["fallocate", "--length", "256M", f"{FOLDER}/source"])
+    before = open_files(host.guest, main_pid(host.guest))
+    names = {"large": str(large), "copy": str(tmp_path / "copy")}
+    agent.close()
+    process = host.start("cp", *(names.get(name, name) for name in arguments))
+
+    def half_done() -> bool:
+        in_folder = in_guest(host.guest, f"ls -A {FOLDER}") + "".join(os.listdir(tmp_path))
+        return "qga-part" in in_folder
+
+    wait_for(half_done, "the copy to begin")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"", b"")
+    assert in_guest(host.guest, f"ls -A {FOLDER}").split() == ["source"]
+    assert os.listdir(tmp_path) == []
+    with host.guest.connect() as other:
+        wait_until_free(other)
+    assert open_files(host.guest, main_pid(host.guest)) == before
+
+
+def test_an_interrupted_copy_is_resumed(host: Host, large: Path) -> None:
+    process = host.start("cp", "--resume", str(large), f":{FOLDER}/")
+    size = f"stat -c %s {FOLDER}/.large.qga-part 2>/dev/null || echo 0"
+    wait_for(lambda: int(in_guest(host.guest, size)) > 17_000_000, "a part of the copy")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b"qgactl: what is copied stays, for --resume\n"
+    assert in_guest(host.guest, f"ls -A {FOLDER}").split() == [".large.qga-part"]
+    assert host.run("cp", "--resume", str(large), f":{FOLDER}/") == (0, "", "")
+    assert in_guest(host.guest, f"ls -A {FOLDER}").split() == ["large"]
+    assert in_guest(host.guest, f"sha256sum <{FOLDER}/large").split()[0] == checksum(large)
+
+
+def test_exec_with_much_input_and_output(host: Host, large: Path) -> None:
+    data = large.read_bytes()[: 4 * 1024 * 1024]
+    done = subprocess.run(
+        [*QGACTL, "--timeout", "60", "exec", "--", "sh", "-c", "cat; echo end >&2; exit 3"],
+        input=data,
+        capture_output=True,
+        env=host.env,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (3, b"end\n")
+    assert done.stdout == data
+
+
+def test_output_appears_while_the_program_runs(host: Host) -> None:
+    gate = f"{FOLDER}/gate"
+    host.guest.run(["mkfifo", gate])
+    process = host.start("exec", "--", "sh", "-c", f"echo first; cat {gate}")
+    assert process.stdout
+    assert process.stdout.readline() == b"first\n"
+    assert process.poll() is None
+    in_guest(host.guest, f"echo second >{gate}")
+    assert process.communicate(timeout=60) == (b"second\n", b"")
+    assert process.returncode == 0
+
+
+def test_an_interrupted_program_is_gone(host: Host) -> None:
+    process = host.start("exec", "--", "sh", "-c", "echo $$; exec sleep 1000")
+    assert process.stdout
+    pid = int(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 130
+    assert in_guest(host.guest, f"[ -d /proc/{pid} ] || echo gone") == "gone\n"
+    with host.guest.connect() as other:
+        assert not state_of_port(other)["busy"]
+
+
+def test_a_shell(host: Host) -> None:
+    with host.terminal("shell") as screen:
+        screen.type("PS1='ready'':'; stty -echo\r")
+        screen.expect("ready:")
+        screen.type("stty size; echo $HOME $TERM\r")
+        screen.expect("30 90\r\n/root xterm\r\n")
+        screen.type("trap 'stty size' WINCH; echo trapped; while :; do sleep 0.1; done\r")
+        screen.expect("trapped\r\n")
+        screen.resize(40, 120)
+        screen.expect("40 120\r\n")
+        screen.type("\x03")
+        screen.expect("ready:")
+        screen.type("exit 5\r")
+        assert screen.wait() == 5
+        assert screen.is_as_before
+
+
+def test_a_shell_is_left(host: Host) -> None:
+    with host.terminal("shell", "--", "sh", "-c", "echo pid: $$; exec sleep 1000") as screen:
+        screen.expect("pid: ")
+        pid = int(screen.expect("\r\n"))
+        screen.type("\r~.")
+        assert screen.wait() == 129
+        assert screen.is_as_before
+    wait_for(lambda: in_guest(host.guest, f"[ -d /proc/{pid} ] || echo gone"), "its end")

@@ -1,0 +1,25 @@
+"""docs/qgactl.md tells the truth: its commands write what it says, but for the numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.guest.vm import Guest
+
+from .day import PAGE, Day, run_again
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def shape(text: str) -> list[str]:
+    """Lines without what differs from run to run: numbers, and the width of columns."""
+    text = re.sub(r"\b[0-9a-f]{4,}\b|\d+(\.\d+)?", "0", text)
+    return [re.sub(r"[ ─]+", " ", line).strip() for line in text.splitlines()]
+
+
+def test_the_page(guest: Guest, tmp_path: Path) -> None:
+    for step, now in run_again(PAGE.read_text(), Day(guest, tmp_path)):
+        assert shape(now) == shape(step.output), step.command

@@ -1,0 +1,93 @@
+"""Which socket belongs to which data port."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qga.client import GuestAgent
+from qga.client.data_ports import DataPorts
+from tests.unit.client_peer import Peer
+
+AGENT = "org.qemu.guest_agent.0"
+DATA = "org.qga.data.0"
+
+
+@pytest.mark.parametrize("prefix", ["domain-1-web/", "web."])
+def test_beside_the_agents_socket_as_libvirt_puts_it(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / f"{prefix}{DATA}"
+    path.parent.mkdir(exist_ok=True)
+    ports = DataPorts(f"unix:{tmp_path}/{prefix}{AGENT}")
+    assert ports.socket_path(DATA) is None
+    path.touch()
+    assert ports.socket_path(DATA) == str(path)
+    assert ports.socket_path("com.redhat.spice.0") is None
+    assert ports.socket_path("org.qga.data./../../x") is None
+
+
+def test_what_is_given_comes_first(tmp_path: Path) -> None:
+    (tmp_path / DATA).touch()
+    ports = DataPorts(f"unix:{tmp_path}/{AGENT}", {DATA: "/other", "my.port": "/mine"})
+    assert (ports.socket_path(DATA), ports.socket_path("my.port")) == ("/other", "/mine")
+
+
+def test_in_the_command_line_of_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = tmp_path / "proc/5"
+    process.mkdir(parents=True)
+    argv = ["qemu-system-x86_64"]
+    for number, name in enumerate((AGENT, DATA)):
+        argv += ["-chardev", f"socket,id=c{number},path=/run/{number},server=on"]
+        argv += ["-device", f"virtserialport,chardev=c{number},name={name}"]
+    (process / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in argv))
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    assert DataPorts("unix:/run/0").socket_path(DATA) == "/run/1"
+    assert DataPorts("unix:/run/other").socket_path(DATA) is None
+
+
+@contextmanager
+def peer_with(folder: Path, ports: Callable[[dict[str, Any]], Any]) -> Iterator[GuestAgent]:
+    peer = Peer(folder / AGENT, {"qga-get-ports": ports})
+    try:
+        with GuestAgent(peer.address) as agent:
+            yield agent
+    finally:
+        peer.close()
+
+
+def described(connected: bool | None, busy: bool = False) -> list[dict[str, Any]]:
+    seen = {} if connected is None else {"host-connected": connected}
+    return [{"name": DATA, "device": "/dev/vport1p1", "busy": busy, **seen}]
+
+
+@pytest.mark.parametrize(
+    "ports",
+    [
+        [],
+        described(True),
+        described(False, busy=True),
+        described(None),
+        Exception("CommandNotFound", "not found"),
+    ],
+)
+def test_a_port_that_is_not_free(tmp_path: Path, ports: Any) -> None:
+    with peer_with(tmp_path, lambda _: ports) as agent:
+        assert DataPorts(agent.address).open_free(agent) is None
+
+
+def test_a_free_port_is_used_once_the_guest_has_seen_us(tmp_path: Path) -> None:
+    answers = iter([described(False), described(False), described(True)])
+    other = Peer(tmp_path / DATA, {})
+    try:
+        with peer_with(tmp_path, lambda _: next(answers)) as agent:
+            port = DataPorts(agent.address).open_free(agent)
+            assert port is not None
+            assert port.name == DATA
+            port.close()
+    finally:
+        other.close()
+    assert next(answers, None) is None

@@ -1,0 +1,108 @@
+"""Lists of a hostile guest, and what they would have us do on the host."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from qga.client import ProtocolError
+from qga.client.guest_files import listed
+from qga.client.local_files import LocalFiles
+from qga.client.trees import Entry, Piece, checked, pieces_of, temporary_name
+
+FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
+
+
+def test_folders_come_before_what_is_in_them() -> None:
+    entries = [
+        Entry("b/c/file", FILE, 1),
+        Entry("a", FILE, 1),
+        Entry("b/c", FOLDER, 0),
+        Entry("b", FOLDER, 0),
+    ]
+    assert [entry.name for entry in checked(entries)] == ["b", "b/c", "a", "b/c/file"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["../evil"],
+        ["/etc/passwd"],
+        [""],
+        ["."],
+        [".."],
+        ["a/"],
+        ["a\0b"],
+        ["unlisted/file"],
+        ["twice", "twice"],
+    ],
+)
+def test_a_list_that_leads_out_of_the_tree(names: list[str]) -> None:
+    with pytest.raises(ProtocolError, match="the guest lists a file as"):
+        checked([Entry(name, FILE, 1) for name in names])
+
+
+def test_nothing_lies_below_a_link() -> None:
+    with pytest.raises(ProtocolError, match="'link/file'"):
+        checked([Entry("link", LINK, 0, "/etc"), Entry("link/file", FILE, 1)])
+
+
+def test_the_output_of_the_listing() -> None:
+    output = b"2\n81a4 5\n41ed 0\n./a\nb\0./c\0" + b"1\na1ff 3\n./\xff\0"
+    assert list(listed(output)) == [
+        Entry("a\nb", 0o100644, 5),
+        Entry("c", 0o40755, 0),
+        Entry("\udcff", 0o120777, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "output", [b"x", b"1\nzz 5\n./a\0", b"2\n81a4 5\n./a\0", b"1\n81a4\n./a\0"]
+)
+def test_a_listing_that_makes_no_sense(output: bytes) -> None:
+    with pytest.raises(ValueError):
+        list(listed(output))
+
+
+def test_pieces_cover_a_file() -> None:
+    size = 40 * 1024 * 1024
+    pieces = pieces_of("f", size)
+    assert [piece.offset for piece in pieces] == [0, 16 * 1024 * 1024, 32 * 1024 * 1024]
+    assert sum(piece.size for piece in pieces) == size
+    assert pieces_of("f", 0) == []
+
+
+def test_temporary_names_are_as_long_as_names_may_be() -> None:
+    assert temporary_name("/a/file") == "/a/.file.qga-part"
+    assert temporary_name("file", ".1") == ".file.1.qga-part"
+    name = temporary_name("/a/" + "ä" * 127, ".12345678")
+    assert len(os.path.basename(name).encode()) <= 255
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "part").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic links"):
+        LocalFiles().write(str(tmp_path / "part"), 0, 1, iter([b"x"]))
+    assert precious.read_text() == "precious"
+
+
+def test_no_folder_is_made_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(NotADirectoryError, match="in the way of a folder"):
+        LocalFiles().make_folders([str(tmp_path / "link")])
+    LocalFiles().make_folder(str(tmp_path / "link"))  # the one that was asked for may be
+
+
+def test_a_piece_that_cannot_be_read_has_no_checksum(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    pieces = [Piece(str(tmp_path / "none"), 0, 1), Piece(str(tmp_path / "file"), 1, 1)]
+    # sha256sum(1) of "b"
+    assert LocalFiles().checksums(pieces) == [
+        "",
+        "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d",
+    ]
