@@ -24,6 +24,9 @@ from qga.client.wire import DEFAULT_MAX_REPLY, decode_reply, encode_request
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Connection")
 
+# Seconds: an agent that cannot carry an order out says so sooner, on most machines.
+ORDER_PATIENCE = 5.0
+
 
 class Connection:
     """What the methods for the commands stand on: see qga.client.agent."""
@@ -97,8 +100,10 @@ class Connection:
         """Have `command` run, one that answers nothing on success (guest-info tells which).
 
         Returns once the agent has accepted it: it went on to the next request, went away, or
-        sent no error for `timeout` seconds.
+        sent no error for `timeout` seconds; some ORDER_PATIENCE if that is not given, for a
+        guest that goes down seldom says so.
         """
+        patience = min(self.timeout, ORDER_PATIENCE) if timeout is None else timeout
         request = self._request(command, arguments, keywords)
 
         def ask(link: Transport, deadline: float) -> None:
@@ -109,7 +114,7 @@ class Connection:
         with self._lock:
             self.sync(timeout=timeout)
             with suppress(ConnectError):  # it was there a moment ago: the guest has gone down
-                self._perform(command, timeout, ask)
+                self._perform(command, patience, ask)
 
     def sync(self, *, timeout: float | None = None) -> None:
         """Connect if need be, and make sure that the agent answers and is in step with us."""
