@@ -11,14 +11,12 @@ from typing import NamedTuple
 from xml.etree import ElementTree as Xml
 
 from qga.client.processes import AGENT_PORT
+from qga.client.sockets import LONGEST_PATH
 
 DATA_PORT = "org.qga.data.0"
 
 # A controller has 31 ports, and leaves the first to a console.
 FIRST_NUMBER, LAST_NUMBER = 1, 30
-
-# sun_path of unix(7), less the zero at its end.
-LONGEST_PATH = 107
 
 CONTROLLER = "virtio-serial0"
 

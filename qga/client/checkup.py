@@ -30,6 +30,14 @@ PINGS = 5
 # Seconds. What a busy host makes of a millisecond is still far below the first.
 SLOW_ANSWER, WRONG_CLOCK = 1.0, 2.0
 
+# Those of virDomainState in which no agent answers, and what ends them.
+DOMAIN_STATES = {
+    3: ("it is paused", "virsh resume DOMAIN"),
+    5: ("it is not running", "virsh start DOMAIN"),
+    6: ("it has crashed", "virsh start DOMAIN"),
+    7: ("it sleeps", "virsh dompmwakeup DOMAIN"),
+}
+
 
 class Check(NamedTuple):
     """One thing that was looked at. `advice` is what to try if it is not ok."""
@@ -114,10 +122,10 @@ def domain_checks(address: str, timeout: float) -> Iterator[Check]:
     with needed("libvirt"):
         uri, domain = addresses.uri_and_domain(address.partition(":")[2])
         with closing(open_libvirt(uri, domain, deadline)) as link:
-            running, xml = link.describe(deadline)
+            number, xml = link.describe(deadline)
     yield Check("libvirt", OK, "it knows the domain")
-    if not running:
-        raise Broken("domain", "it is not running", "virsh start DOMAIN")
+    if number in DOMAIN_STATES:
+        raise Broken("domain", *DOMAIN_STATES[number])
     yield Check("domain", OK, "it is running")
     state = channel_state(xml)
     if state is None:

@@ -41,7 +41,7 @@ MISSING = (
 # What to try, by the name of libvirt's error.
 ADVICE = {
     "VIR_ERR_NO_DOMAIN": "virsh list --all shows the domains that libvirt has",
-    "VIR_ERR_OPERATION_INVALID": "start it: virsh start DOMAIN",
+    "VIR_ERR_OPERATION_INVALID": "virsh start DOMAIN, or virsh resume DOMAIN if it is paused",
     "VIR_ERR_ARGUMENT_UNSUPPORTED": "qgactl channel prints the channel that the domain needs",
     "VIR_ERR_AGENT_UNRESPONSIVE": NO_AGENT,
     "VIR_ERR_OPERATION_TIMEOUT": "another call to libvirt keeps this domain busy: try again",
@@ -97,11 +97,11 @@ class LibvirtTransport:
         except (TimeoutError, ConnectionError):
             return None
 
-    def describe(self, deadline: float) -> tuple[bool, str]:
-        """Whether the domain runs, and its definition in XML."""
+    def describe(self, deadline: float) -> tuple[int, str]:
+        """The domain's state, a number of virDomainState, and its definition in XML."""
 
-        def ask() -> tuple[bool, str]:
-            return bool(self._domain.isActive()), self._domain.XMLDesc()
+        def ask() -> tuple[int, str]:
+            return self._domain.state()[0], self._domain.XMLDesc()
 
         try:
             return in_time(ask, deadline - time.monotonic())

@@ -6,10 +6,15 @@ import errno
 import os
 import select
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from qga.client.errors import ConnectError
 from qga.client.transports import wait_for_events
+
+# sun_path of unix(7), less the zero at its end.
+LONGEST_PATH = 107
 
 # The column St of /proc/net/unix (SS_… of linux/net.h) for the listener's end of a connection:
 # one that waits to be accepted, one that was.
@@ -46,11 +51,25 @@ def connect_unix(address: str, path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
-        sock.connect(path)
+        with short_enough(path) as place:
+            sock.connect(place)
     except OSError as error:
         sock.close()
         raise ConnectError(address, explained(error, UNIX_ADVICE)) from None
     return sock
+
+
+@contextmanager
+def short_enough(path: str) -> Iterator[str]:
+    """A path that a socket's address has room for: by way of the open folder, if need be."""
+    if len(os.fsencode(path)) <= LONGEST_PATH:
+        yield path
+        return
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
 
 
 def connect_vsock(cid: int, port: int, deadline: float) -> socket.socket:

@@ -12,6 +12,7 @@ from qga.ctl import display
 from qga.ctl.app import JSON, Settings, app
 
 COLUMNS = ("Guest", "State", "Agent", "OS", "Addresses", "Connect with")
+LONG = ("Guest", "OS", "Addresses", "Connect with")
 
 NONE = "no running guest with an agent's port was found; qgactl channel shows how to add one"
 
@@ -42,7 +43,7 @@ def list_guests(context: typer.Context, as_json: bool = JSON) -> None:
         print(display.compact_json([as_object(answer) for answer in answers]))
         return
     if answers:
-        display.show_table(COLUMNS, map(row, answers))
+        display.show_table(COLUMNS, map(row, answers), folding=LONG)
     else:
         display.say(NONE if os.geteuid() == 0 else f"{NONE} (root may see more)")
     for answer in answers:

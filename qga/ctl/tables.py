@@ -36,10 +36,15 @@ def yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def show_table(heads: Sequence[str], rows: Iterable[Row], right: Sequence[str] = ()) -> None:
+def show_table(
+    heads: Sequence[str],
+    rows: Iterable[Row],
+    right: Sequence[str] = (),
+    folding: Sequence[str] = (),
+) -> None:
     """Columns under `heads`, those named in `right` with numbers in them; None is unknown.
 
-    The first column is folded where the terminal is too narrow, and the others are not.
+    Where the terminal is too narrow the first column is folded, or those named in `folding`.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for head in heads:
@@ -47,7 +52,7 @@ def show_table(heads: Sequence[str], rows: Iterable[Row], right: Sequence[str] =
             head,
             justify="right" if head in right else "left",
             overflow="fold",
-            no_wrap=head != heads[0],
+            no_wrap=head not in (folding or heads[:1]),
         )
     for row in rows:
         table.add_row(*map(as_text, row))

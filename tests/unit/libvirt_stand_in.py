@@ -50,8 +50,8 @@ class Libvirt:
         self.agent: Callable[[dict[str, Any]], Any] = lambda request: {}
         self.uris: list[str | None] = []
         self.timeouts: list[int] = []
-        self.running = True
-        self.state = "state='connected'"
+        self.domain_state = 1
+        self.port_state = "state='connected'"
         self.closed = 0
         self.released = threading.Event()
 
@@ -79,11 +79,12 @@ class Libvirt:
             raise LibvirtError("VIR_ERR_NO_DOMAIN", f"Domain not found: '{key}'")
         return self
 
-    def isActive(self) -> int:  # noqa: N802 - libvirt's name
-        return int(self.running)
+    def state(self) -> list[int]:
+        """And the reason for it."""
+        return [self.domain_state, 0]
 
     def XMLDesc(self) -> str:  # noqa: N802 - libvirt's name
-        return XML.format(state=self.state)
+        return XML.format(state=self.port_state)
 
     # libvirt_qemu.
 

@@ -81,6 +81,18 @@ def test_a_path_that_no_socket_can_have() -> None:
         connect_unix("unix:x", "/" + "x" * 200)
 
 
+def test_a_path_longer_than_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        listener.listen()
+        connect_unix("unix:x", str(folder / "socket")).close()
+        with pytest.raises(ConnectError, match="No such file or directory: is the guest"):
+            connect_unix("unix:x", str(folder / "none" / "socket"))
+
+
 def test_missing_permission_is_explained() -> None:
     text = explained(PermissionError(errno.EACCES, "Permission denied"), UNIX_ADVICE)
     assert text.startswith("Permission denied: run this as root")

@@ -14,6 +14,7 @@ from qga.ctl.display import (
     pretty_json,
     printable,
     show_info,
+    show_table,
     tell_truncated,
 )
 
@@ -78,6 +79,18 @@ def test_what_the_agent_has_cut_is_told(capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == "qgactl: the agent kept only the first 4 bytes of the program's stderr\n"
+
+
+def test_on_a_narrow_terminal_long_columns_fold_and_lose_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    show_table(["A", "B", "C"], [["web", "silent", "x" * 30]], folding=("A", "C"))
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert all(len(line) <= 20 for line in lines)
+    assert "".join(lines).count("x") == 30
+    assert "silent" in lines[0]
 
 
 def test_the_result_of_exec_as_json() -> None:

@@ -177,9 +177,12 @@ def test_doctor_on_the_way_by_libvirt(libvirt: Libvirt) -> None:
     ]
 
 
-def test_doctor_of_a_domain_that_does_not_run(libvirt: Libvirt) -> None:
-    libvirt.running = False
-    assert states(list(checkup("libvirt:web", 5))) == [("libvirt", "ok"), ("domain", "failed")]
+@pytest.mark.parametrize(("number", "command"), [(3, "resume"), (5, "start"), (7, "dompmwakeup")])
+def test_doctor_of_a_domain_that_does_not_run(libvirt: Libvirt, number: int, command: str) -> None:
+    libvirt.domain_state = number
+    checks = list(checkup("libvirt:web", 5))
+    assert states(checks) == [("libvirt", "ok"), ("domain", "failed")]
+    assert checks[-1].advice == f"virsh {command} DOMAIN"
 
 
 def test_doctor_of_a_domain_without_a_channel(
@@ -196,7 +199,7 @@ def test_doctor_asks_libvirt_for_a_name_that_is_nowhere_here(
 ) -> None:
     monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
     monkeypatch.setattr("qga.client.discovery.libvirt_is_installed", lambda: True)
-    libvirt.running = False
+    libvirt.domain_state = 5
     assert states(list(checkup("web", 5))) == [
         ("guest", "warning"),
         ("libvirt", "ok"),
@@ -205,7 +208,7 @@ def test_doctor_asks_libvirt_for_a_name_that_is_nowhere_here(
 
 
 def test_doctor_of_a_guest_whose_agent_does_not_run(libvirt: Libvirt) -> None:
-    libvirt.state = "state='disconnected'"
+    libvirt.port_state = "state='disconnected'"
     last = list(checkup("libvirt:web", 5))[-1]
     assert last[:3] == ("port", "failed", "no program in the guest has opened it")
 
