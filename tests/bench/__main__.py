@@ -87,7 +87,9 @@ def describe(outcome: Outcome, size: measures.Size) -> str:
         f"number is the median of the rounds ({size.rounds}); a ratio is ours divided by the "
         f"original's. The long request has {size.long_request / 1e6:g} MB; there were "
         f"{size.mixed_requests:,} mixed requests (measured once), {size.crowd_of_children} "
-        f"children at once and {size.crowd_of_clients} clients at once. MB are 10\u2076 bytes.",
+        f"children at once and {size.crowd_of_clients} clients at once. A copy over a data port is "
+        "compared with the original's file read and write, the only ways it has. MB are 10\u2076 "
+        "bytes.",
         width=100,
     )
     return f"""\

@@ -73,6 +73,8 @@ FIGURES = (
     Figure("guest ping p99", "in a guest: guest-ping round trip, p99", "µs"),
     Figure("guest read", "in a guest: file read, 1 MiB a request", "MB/s", _ratio("≥", 3)),
     Figure("guest write", "in a guest: file write, 1 MiB a request", "MB/s", _ratio("≥", 3)),
+    Figure("guest copy out", "in a guest: copy from it, ours over a data port", "MB/s"),
+    Figure("guest copy in", "in a guest: copy into it, ours over a data port", "MB/s"),
     Figure(
         "guest idle connected", "in a guest: context switches, host connected", "/s", _ours("≤", 0)
     ),

@@ -6,11 +6,14 @@ wake it.
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from tests.bench.client import Client, request
+from tests.bench.client import PATIENCE, Client, request
 from tests.bench.measures import (
     MIB,
     PING,
@@ -26,7 +29,7 @@ from tests.bench.measures import (
 from tests.bench.table import Samples
 from tests.guest import service
 from tests.guest.agent_socket import AgentSocket
-from tests.guest.vm import AGENT_PORT, ORIGINAL_PORT, Guest, GuestError, Port
+from tests.guest.vm import AGENT_PORT, DATA_PORTS, ORIGINAL_PORT, Guest, GuestError, Port
 
 SCRATCH = "/dev/shm/transfer"
 
@@ -73,11 +76,56 @@ def speed(guest: Guest, place: Place, size: Size) -> Figures:
         client.time_exchanges(PING, WARM_UP)
         times = ping_figures(client.time_exchanges(PING, size.pings // 4))
         repeat = max(1, size.transferred // MIB // 8)
-        return {
+        figures = {
             **{f"guest {key}": value for key, value in times.items()},
             "guest write": write_throughput(client, SCRATCH, MIB, repeat),
             "guest read": read_throughput(client, SCRATCH, MIB, repeat),
         }
+        return {**figures, **copies(guest, place, client, figures, size.transferred // 2)}
+
+
+def copies(guest: Guest, place: Place, client: Client, figures: Figures, count: int) -> Figures:
+    """Megabytes a second over a data port; of the original, which cannot, over its commands."""
+    if place.port is ORIGINAL_PORT:
+        return {"guest copy in": figures["guest write"], "guest copy out": figures["guest read"]}
+    data, on_port = os.urandom(count), {"path": SCRATCH, "port": DATA_PORTS[0].name}
+    with data_port(guest) as link:
+        begin = time.perf_counter()
+        client.send(request("qga-file-receive", **on_port, count=count))
+        link.sendall(data)
+        client.receive()
+        seconds_in = time.perf_counter() - begin
+    with data_port(guest) as link:
+        begin = time.perf_counter()
+        client.send(request("qga-file-send", **on_port))
+        received = b"".join(iter_received(link, count))
+        client.receive()
+        seconds_out = time.perf_counter() - begin
+    if received != data:
+        raise GuestError("what was copied into the guest did not come back from there")
+    return {
+        "guest copy in": count / seconds_in / 1e6,
+        "guest copy out": count / seconds_out / 1e6,
+    }
+
+
+@contextmanager
+def data_port(guest: Guest) -> Iterator[socket.socket]:
+    """The host's end of a data port."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(PATIENCE)
+        link.connect(guest.channel_path(DATA_PORTS[0]))
+        yield link
+
+
+def iter_received(link: socket.socket, count: int) -> Iterator[bytes]:
+    """Just so many bytes."""
+    while count:
+        piece = link.recv(min(MIB, count))
+        if not piece:
+            raise GuestError("the data port was closed")
+        count -= len(piece)
+        yield piece
 
 
 def common_commands(guest: Guest) -> tuple[str, ...]:

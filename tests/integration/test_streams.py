@@ -17,6 +17,7 @@ from tests.integration.data_ports import NAME, HostEnd, with_port
 from tests.integration.guest_program import run
 
 KEPT = 256 * 1024
+OF_PROGRAMS = ("/dev/", "pipe:", "anon_inode:")  # descriptors, those of connections left out
 
 
 @pytest.fixture(scope="module")
@@ -211,24 +212,24 @@ def test_a_port_is_given_back(client: Client, host: HostEnd, agent: AgentProcess
 
 def test_a_host_that_leaves_takes_all_of_its_program_with_it(tmp_path: Path) -> None:
     with with_port(tmp_path) as (agent, host), agent.connect() as client:
-        before = agent.descriptors("")
+        before = agent.descriptors(*OF_PROGRAMS)
         script = "trap '' HUP; sleep 1000 & echo $!; sleep 1000; sleep 1000"
         pid = start(client, script, port=NAME)
         child = int(wait_for(lambda: host.take(1), "the process") + host.take(3))
         host.close()
         assert ended(client, pid)["signal"] == 9
         wait_for(lambda: not os.path.exists(f"/proc/{child}"), "the end of what it has started")
-        assert len(agent.descriptors("")) == len(before)
+        assert agent.descriptors(*OF_PROGRAMS) == before
 
 
 def test_no_descriptor_stays(client: Client, agent: AgentProcess) -> None:
-    before = agent.descriptors("")
+    before = agent.descriptors(*OF_PROGRAMS)
     for tty in (False, True):
         for script in ("exit 0", "cat", "exec <&- >&- 2>&-; exit 1"):
             pid = start(client, script, tty=tty)
             bring(client, pid, b"", eof=True)
             ended(client, pid)
-    assert agent.descriptors("") == before
+    assert agent.descriptors(*OF_PROGRAMS) == before
 
 
 def test_what_cannot_be_started_is_told(client: Client) -> None:
@@ -294,6 +295,12 @@ def test_rules_for_programs_hold(tmp_path: Path) -> None:
         with refused(f"{refusal} is not in [exec] allow of {tmp_path}/qemu-ga.conf"):
             client.call("qga-exec", path="sh")
         assert "runs where the agent does" in client.refusal("qga-exec", path="env", directory="/")
+
+
+def test_a_terminal_belongs_to_the_user_of_the_program(tmp_path: Path) -> None:
+    with listening(tmp_path, config="[exec]\nuser=nobody\n") as agent, agent.connect() as client:
+        pid = start(client, "id -un; stat -c %U $(tty); echo again >$(tty)", tty=True)
+        assert ended(client, pid)["out"] == b"nobody\r\nnobody\r\nagain\r\n"
 
 
 def test_so_many_programs_and_no_more(tmp_path: Path) -> None:
