@@ -86,6 +86,7 @@ def _explain(settings: Config, question: options.Question) -> int:
 
 
 def _diagnose(arguments: options.Arguments) -> int:
+    sys.dont_write_bytecode = True  # the filesystems may be frozen
     from qga.doctor import examine
 
     report = examine(arguments)

@@ -139,7 +139,7 @@ def _diagnose_age(path: str, agent: Process | None) -> Iterator[Finding]:
     """An agent reads its configuration at the start, and never again."""
     if agent is None or not os.path.exists(path):
         return
-    if os.stat(path).st_mtime > os.stat(f"/proc/{agent.pid}").st_mtime:
+    if os.stat(path).st_mtime > processes.started(agent.pid):
         yield warning(
             "configuration",
             f"{path} was changed after the agent has read it",

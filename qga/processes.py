@@ -7,10 +7,12 @@ can see.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 _LONGEST_NAME = 60
+_START_TIME = 19  # the column of proc_pid_stat(5), counted from the state
 _ORIGINAL = "qemu-ga"
 _LISTENING = 0x10000  # __SO_ACCEPTCON of <linux/net.h>
 
@@ -79,6 +81,14 @@ def listeners(path: str) -> list[Process]:
         lines = [line.rstrip("\n").split(None, 7) for line in file][1:]
     found = (line for line in lines if line[7:] == [path] and int(line[3], 16) & _LISTENING)
     return _with_open({f"socket:[{line[6]}]" for line in found})
+
+
+def started(pid: int) -> float:
+    """When a process was started, in seconds since 1970-01-01 UTC, to a hundredth."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b") ")[2].split()[_START_TIME])
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def environment(pid: int) -> dict[str, str]:

@@ -32,6 +32,7 @@ from qga.client.errors import (
     ProtocolError,
     ThawFailed,
 )
+from qga.client.figures import MemoryUse, Metrics
 from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
 from qga.client.results import (
     AgentInfo,
@@ -86,6 +87,8 @@ __all__ = [
     "LoadAverage",
     "MemoryBlock",
     "MemoryBlockResponse",
+    "MemoryUse",
+    "Metrics",
     "NetworkInterface",
     "OSInfo",
     "Observer",

@@ -13,6 +13,7 @@ from qga.client.commands.filesystems import Filesystems
 from qga.client.commands.freeze import Freezing
 from qga.client.commands.info import Info
 from qga.client.commands.memory import Memory
+from qga.client.commands.metrics import Monitoring
 from qga.client.commands.network import Network
 from qga.client.commands.power import Power
 from qga.client.commands.processors import Processors
@@ -38,6 +39,7 @@ class GuestAgent(
     Network,
     Processors,
     Memory,
+    Monitoring,
     Power,
     Streams,
     Transfer,

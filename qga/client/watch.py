@@ -10,12 +10,14 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from threading import Lock, Thread
+from functools import partial
+from threading import Lock
 from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError
 from qga.client.metrics import Readings, read_metrics
+from qga.client.threads import beside
 
 MAX_REPLY = 4 * 1024 * 1024
 GRACE = 0.5  # seconds for a thread to tell of a timeout
@@ -88,11 +90,10 @@ class Watcher:
         """The answer to come of a question that is under way, or of a new one."""
         future = self._asked.get(target)
         if future is None:
-            future = self._asked[target] = Future()
-            Thread(target=self._answer, args=(target, future), daemon=True).start()
+            future = self._asked[target] = beside(partial(self._answer, target))
         return future
 
-    def _answer(self, target: Target, future: Future[Sighting]) -> None:
+    def _answer(self, target: Target) -> Sighting:
         start = time.monotonic()
         readings, error = None, ""
         try:
@@ -103,7 +104,7 @@ class Watcher:
         except Exception as failure:  # a fault of one way to a guest is none of the others
             error = f"{target.address}: {type(failure).__name__}: {failure}"
         now = time.monotonic()
-        future.set_result(Sighting(target, now, now - start, readings, error))
+        return Sighting(target, now, now - start, readings, error)
 
 
 def target(text: str) -> Target:

@@ -10,6 +10,7 @@ typer 0.7, which has them as defaults only.
 """
 
 import io
+import math
 import os
 import signal
 import sys
@@ -73,6 +74,12 @@ class Settings(NamedTuple):
 def positive(seconds: float) -> float:
     if not seconds > 0:
         raise typer.BadParameter(f"{seconds:g} is not a number of seconds above 0")
+    return seconds
+
+
+def finite(seconds: float) -> float:
+    if not 0 < seconds < math.inf:
+        raise typer.BadParameter(f"{seconds:g} is not a number of seconds above 0, with an end")
     return seconds
 
 

@@ -7,7 +7,7 @@ import typer
 
 from qga.client.watch import Sighting, Watcher
 from qga.ctl import display
-from qga.ctl.app import FAILED, Settings, app
+from qga.ctl.app import FAILED, Settings, app, finite
 from qga.ctl.targets import HELP, targets
 
 LISTEN = "127.0.0.1:9741"
@@ -23,18 +23,21 @@ def exporter(
 ) -> None:
     """Serve the metrics of guests to Prometheus, until it is interrupted.
 
-    The guests are asked when Prometheus asks, all at once; each has --timeout seconds. Who may
-    reach the port may see the metrics. Guests with the original agent show what that has.
+    The guests are asked when Prometheus asks, all at once; each has --timeout seconds. Those of
+    this host are found anew each time. Who may reach the port may see the metrics. Guests with
+    the original agent show what that has.
 
     \b
     Examples:
-      qgactl exporter web=unix:/run/web.sock db=unix:/run/db.sock
-      qgactl --timeout 3 exporter --listen 0.0.0.0:9741 unix:/run/web.sock
+      qgactl exporter
+      qgactl --timeout 3 exporter --listen [::]:9741
+      qgactl exporter web db=unix:/run/db.sock
       curl http://127.0.0.1:9741/metrics
     """
     settings: Settings = context.obj
     find = targets(settings, addresses or [])
     host, port = place(listen)
+    finite(settings.timeout)  # Prometheus does not wait for ever
     try:
         from qga.client.prometheus import GuestCollector, Server
     except ModuleNotFoundError:

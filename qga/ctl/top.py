@@ -18,7 +18,7 @@ from rich.live import Live
 from qga.client.usage import Flow, Level, Monitor, Row
 from qga.client.watch import Watcher
 from qga.ctl import display, tables
-from qga.ctl.app import JSON, Settings, app, positive
+from qga.ctl.app import FAILED, JSON, Settings, app, finite
 from qga.ctl.targets import HELP, targets
 from qga.ctl.top_view import Picture
 
@@ -28,7 +28,7 @@ def top(
     context: typer.Context,
     addresses: Optional[list[str]] = typer.Argument(None, metavar="ADDRESS", help=HELP),
     interval: float = typer.Option(
-        1.0, metavar="SECONDS", callback=positive, help="How long from one picture to the next."
+        1.0, metavar="SECONDS", callback=finite, help="How long from one picture to the next."
     ),
     count: int = typer.Option(0, metavar="N", min=0, help="End after so many (0: never)."),
     as_json: bool = JSON,
@@ -41,12 +41,15 @@ def top(
 
     \b
     Examples:
-      qgactl top unix:/run/web.sock
-      qgactl top web=unix:/run/web.sock db=unix:/run/db.sock --interval 5
-      qgactl --connect unix:/run/web.sock top --count 1 --json
+      qgactl top
+      qgactl top web db=unix:/run/db.sock --interval 5
+      qgactl --connect web top --count 1 --json
     """
     settings: Settings = context.obj
     find = targets(settings, addresses or [])
+    if not find():
+        display.say("no running guest with an agent's port was found; name one")
+        raise typer.Exit(FAILED)
     monitor = Monitor(Watcher(find, settings.timeout))
     patience = min(interval, settings.timeout)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is put back

@@ -18,7 +18,7 @@ WARM, HOT = 0.7, 0.9
 LONGEST_NAME = 24
 LONGEST_BAR = 50
 GAP = 2  # between two columns
-PADDING = (0, GAP - 1, 0, 0)  # the table itself adds one
+WIDENED = GAP - 1  # a column that is filled from the right; the table adds one between two
 BARS, ASCII_BARS = "█░", "#."
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -57,10 +57,10 @@ def overview(rows: list[Row], width: int) -> Table:
     longest = max((len(printable(row.name)) for row in rows), default=0)
     name_width = min(max(longest, len("Guest")), LONGEST_NAME, max(1, width))
     columns = fitting(width - name_width)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=PADDING)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     table.add_column("Guest", width=name_width, no_wrap=True, overflow="ellipsis")
     for column in columns:
-        table.add_column(column.title, width=column.width, justify="right", no_wrap=True)
+        table.add_column(column.title, width=column.width + WIDENED, justify="right", no_wrap=True)
     for row in rows:
         cells = [
             column.cell(row.usage) if row.usage else Text(UNKNOWN, "dim") for column in columns
@@ -119,10 +119,10 @@ def bar_table(bars: list[tuple[str, float, str]], width: int, signs: str) -> Tab
 
 
 def flow_table(title: str, incoming: str, outgoing: str, flows: dict[str, Flow]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=PADDING)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     table.add_column(title, max_width=LONGEST_NAME, no_wrap=True, overflow="ellipsis")
     for way in (incoming, outgoing):
-        table.add_column(way, width=len("1023 KiB/s"), justify="right", no_wrap=True)
+        table.add_column(way, width=len("1023 KiB/s") + WIDENED, justify="right", no_wrap=True)
     for name, flow in flows.items():
         table.add_row(Text(printable(name)), rate(flow.incoming), rate(flow.outgoing))
     return table

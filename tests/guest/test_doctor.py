@@ -56,11 +56,13 @@ def test_all_is_well(guest: Guest) -> None:
 
 
 def test_a_command_that_a_file_of_the_unit_switches_off(guest: Guest) -> None:
-    blocked = "[Service]\n# none of them\nEnvironment=RPC_ARGS=--block-rpcs=guest-exec,guest-nix\n"
+    blocked = (
+        "[Service]\n# none of them\nEnvironment=RPC_ARGS=--block-rpcs=guest-get-users,guest-nix\n"
+    )
     with drop_in(guest, blocked):
         off, unknown, *_ = of(doctor(guest), "commands")
     place = f"/etc/systemd/system/{UNIT}.d/50-test.conf, line 3"
-    assert off["text"].endswith(f" are off by {place}: block-rpcs=guest-exec: guest-exec")
+    assert off["text"].endswith(f" are off by {place}: block-rpcs=guest-get-users: guest-get-users")
     assert unknown["status"] == "warning"
     assert unknown["text"].startswith("guest-nix is in a list")
 
@@ -116,14 +118,16 @@ def test_a_port_that_anybody_may_open(guest: Guest) -> None:
 
 
 def test_while_filesystems_are_frozen(guest: Guest) -> None:
-    """The doctor reads only: on a frozen root it can be run as long as nothing is written."""
-    guest.run(["/bin/sh", "-c", "touch /run/qga.state.isfrozen"])
-    try:
-        [frozen] = of(doctor(guest), "state")
-    finally:
-        guest.run(["rm", "/run/qga.state.isfrozen"])
+    with guest.connect() as agent:
+        agent.execute("guest-fsfreeze-freeze")
+        try:
+            found = doctor(guest)
+        finally:
+            agent.execute("guest-fsfreeze-thaw")
+    [frozen] = of(found, "state")
     assert frozen["status"] == "warning"
     assert frozen["advice"].startswith("have the host thaw them")
+    assert "filesystems are frozen; serving" in of(found, "unit")[0]["text"].lower()
 
 
 def test_a_masked_unit(guest: Guest) -> None:

@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
 
 COMMANDS = json.loads((CHECKOUT / "tests/interface.json").read_text())["commands"]
 READING = sorted(name for name in COMMANDS if name.startswith(("guest-get-", "guest-network-")))
+READING += ["qga-get-memory", "qga-get-metrics"]
 
 # A FUSE server that says how to talk to it and that it has a folder, and then stops, by a signal
 # to itself. Its mounts are of two kinds: without a block device, and on a block device, as those
@@ -112,6 +113,13 @@ def test_filesystems_are_told_without_their_size(agent: AgentSocket) -> None:
         assert told[place]["name"].startswith("loop")
         assert "used-bytes" not in told[place]
     assert told["/mnt/usb"]["used-bytes"] > 0
+
+
+def test_metrics_are_told_without_their_figures(agent: AgentSocket) -> None:
+    told = {each["mountpoint"]: each for each in agent.execute("qga-get-metrics")["filesystems"]}
+    for place in ("/mnt/hanging-disk", *OUT_OF_REACH):
+        assert told[place].keys() == {"device", "mountpoint", "type"}
+    assert told["/mnt/usb"]["inodes"] > 0
 
 
 def test_others_are_trimmed(agent: AgentSocket) -> None:

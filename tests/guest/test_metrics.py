@@ -25,6 +25,7 @@ pytestmark = pytest.mark.timeout(900)
 
 QGACTL = [sys.executable, "-c", "from qga.ctl.main import main; main()"]
 MEBIBYTE = 1024 * 1024
+SLEEPER = "sleeper.service"
 
 
 def numbers(guest: Guest, path: str, pattern: str) -> list[int]:
@@ -131,11 +132,12 @@ def test_the_network_counts(guest: Guest, agent: AgentSocket) -> None:
 
 def test_processes(guest: Guest, agent: AgentSocket) -> None:
     before = agent.execute("qga-get-metrics")["processes"]
-    script = "sleep 1000 & kill -STOP $!; echo $!"
-    pid = guest.run(["/bin/sh", "-c", f"({script}) 2>/dev/null </dev/null"]).stdout.strip()
-    service.wait_for(lambda: service.state_of(guest, int(pid)) == "T", "it to be stopped")
+    guest.run(["systemd-run", f"--unit={SLEEPER}", "--service-type=exec", "sleep", "1000"])
+    pid = service.main_pid(guest, SLEEPER)
+    guest.run(["systemctl", "kill", "--signal=STOP", SLEEPER])
+    service.wait_for(lambda: service.state_of(guest, pid) == "T", "it to be stopped")
     after = agent.execute("qga-get-metrics")["processes"]
-    guest.run(["kill", "-KILL", pid])
+    guest.run(["systemctl", "kill", "--signal=KILL", SLEEPER])
     assert after["stopped"] == before["stopped"] + 1
     [threads] = numbers(guest, "/proc/loadavg", r"/(\d+)")
     assert after["threads"] == pytest.approx(threads, abs=10)

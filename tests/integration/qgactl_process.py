@@ -19,14 +19,16 @@ def environment(address: str | None) -> dict[str, str]:
     return {**kept, **fixed, "QGA_CONNECT": address or ""}
 
 
-def qgactl(*arguments: str, address: str | None = None, stdin: str = "") -> Result:
-    """Exit status, stdout and stderr."""
+def qgactl(
+    *arguments: str, address: str | None = None, stdin: str = "", **variables: str
+) -> Result:
+    """Exit status, stdout and stderr. `variables` are more of the environment."""
     done = subprocess.run(
         [*QGACTL, *arguments],
         input=stdin,
         capture_output=True,
         text=True,
-        env=environment(address),
+        env={**environment(address), **variables},
         timeout=60,
         check=False,
     )

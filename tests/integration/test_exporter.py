@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def exporter(arguments: list[str], errors: Path) -> Iterator[str]:
+def exporter(arguments: list[str], errors: Path, **variables: str) -> Iterator[str]:
     """A running exporter; gives the address that it tells."""
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
@@ -47,7 +47,7 @@ def exporter(arguments: list[str], errors: Path) -> Iterator[str]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=environment(None),
+            env={**environment(None), **variables},
         )
     try:
         assert process.stdout
@@ -99,12 +99,27 @@ def test_pages(place: str) -> None:
         fetch(f"{front}other")
 
 
+def test_guests_of_this_host_come_and_go(tmp_path: Path) -> None:
+    sockets = tmp_path / "host/var/run/qemu-server"
+    sockets.mkdir(parents=True)
+    host = {"QGA_HOST_ROOT": str(tmp_path / "host")}
+    arguments = ["exporter", "--listen", "127.0.0.1:0"]
+    with (
+        running("ours", tmp_path) as agent,
+        exporter(arguments, tmp_path / "errors", **host) as address,
+    ):
+        assert "qga_up{" not in fetch(address)
+        (sockets / "100.qga").symlink_to(agent.partition(":")[2])
+        assert 'qga_up{guest="100"} 1.0' in fetch(address)
+        (sockets / "100.qga").unlink()
+        assert "qga_up{" not in fetch(address)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "say which guests: unix:PATH of each"),
-        (["nonsense"], "'nonsense' is not the address of an agent, expected: unix:PATH"),
-        (["unix:/a", "unix:/a"], "two guests are called '/a'; write NAME=ADDRESS"),
+        (["x:y"], "'x:y' is not the address of an agent, expected: unix:PATH"),
+        (["unix:/a", "unix:/a"], "two guests are called '/a'; write LABEL=ADDRESS"),
         (["--listen", "1", "unix:/a"], "'1' is not ADDR:PORT, such as 127.0.0.1:9741"),
         (["--listen", "[::1]:99999", "unix:/a"], "'[::1]:99999' is not ADDR:PORT"),
     ],

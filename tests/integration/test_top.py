@@ -140,7 +140,21 @@ def test_it_is_the_guest_of_the_option_where_none_is_named(address: str) -> None
     status, out, _ = qgactl("top", "--count", "1", address=address)
     assert status == 0
     assert "memory" in out
-    assert qgactl("top")[0::2] == (
-        2,
-        "qgactl: Invalid value: say which guests: unix:PATH of each (see qgactl top --help)\n",
+
+
+def test_it_is_those_of_this_host_where_none_is_named_at_all(address: str, tmp_path: Path) -> None:
+    sockets = tmp_path / "var/run/qemu-server"
+    sockets.mkdir(parents=True)
+    host = {"QGA_HOST_ROOT": str(tmp_path)}
+    assert qgactl("top", **host)[0::2] == (
+        1,
+        "qgactl: no running guest with an agent's port was found; name one\n",
     )
+    (sockets / "100.qga").symlink_to(address.partition(":")[2])
+    status, out, _ = qgactl("top", "--count", "1", "--json", **host)
+    assert status == 0
+    assert json.loads(out)["guest"] == "100"
+
+
+def test_an_interval_without_an_end_is_refused() -> None:
+    assert qgactl("top", "--interval", "inf", "unix:/a")[0] == 2

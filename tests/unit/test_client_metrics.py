@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qga.client import ProtocolError
+from qga.client import GuestAgent, ProtocolError
 from qga.client.metrics import (
     LONGEST_LABEL,
     METRICS,
@@ -19,9 +19,10 @@ from qga.client.metrics import (
     from_metrics,
     from_standard,
 )
+from qga.client.shapes import plain
 from qga.client.usage import Flow, Level, Monitor, is_disk, total, usage
 from qga.client.watch import Target, Watcher, name_of, target
-from tests.unit.client_peer import Peer
+from tests.unit.client_peer import Handler, Peer
 
 module: Any = import_module("qga.commands.metrics")
 
@@ -42,6 +43,20 @@ def test_every_metric_comes_with_its_labels(reply: Any) -> None:
     places_of_disks = {"filesystem", "disk"}  # there may be none here
     missing = labels.keys() - {key[0] for key in found}
     assert {name.partition("_")[0] for name in missing} <= places_of_disks
+
+
+def test_the_library_has_every_member_of_the_replies(reply: Any, tmp_path: Path) -> None:
+    handlers: dict[str, Handler] = {
+        "qga-get-metrics": lambda _: reply,
+        "qga-get-memory": lambda _: reply["memory"],
+    }
+    peer = Peer(tmp_path / "s", handlers)
+    try:
+        with GuestAgent(peer.address, 30) as agent:
+            assert plain(agent.metrics()) == reply
+            assert plain(agent.memory()) == reply["memory"]
+    finally:
+        peer.close()
 
 
 def test_units_are_base_units(reply: Any) -> None:
@@ -199,8 +214,8 @@ def test_guests_named_by_a_user(text: str, expected: Target) -> None:
 
 
 def test_what_is_no_address_is_refused() -> None:
-    with pytest.raises(ValueError, match="'non:sense' is not the address"):
-        target("web=non:sense")
+    with pytest.raises(ValueError, match="'x:y' is not the address"):
+        target("web=x:y")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from qga import doctor, doctor_unit, options
+from qga import doctor, doctor_unit, options, processes
 from qga.doctor import Report
 from qga.doctor_unit import Unit, diagnose_unit, line_with, unit_of
 from qga.findings import failed, ok, warning
@@ -132,3 +134,12 @@ def test_a_report() -> None:
         '{"well": false, "findings": [{"check": "a", "status": "ok", "text": "fine"}, '
         '{"check": "b", "status": "warning", "text": "odd\\n", "advice": "look"}'
     )
+
+
+def test_when_a_process_was_started() -> None:
+    before = time.time()
+    with subprocess.Popen(["sleep", "100"]) as child:
+        after = time.time()
+        found = processes.started(child.pid)
+        child.kill()
+    assert before - 0.02 <= found <= after + 0.02
