@@ -15,7 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from qga.client import AgentTimeout, CommandError, CommandNotFound, ConnectError, GuestAgent
+from qga.client import (
+    AgentTimeout,
+    CommandError,
+    CommandNotFound,
+    ConnectError,
+    FileChunk,
+    GuestAgent,
+)
 from tests.integration.client_agents import AGENTS, running
 
 
@@ -46,6 +53,41 @@ def test_facts_about_this_machine(agent: GuestAgent) -> None:
     assert agent.osinfo().kernel_release == platform.release()
     assert agent.timezone().offset == time.localtime().tm_gmtoff
     assert abs(agent.time() - time.time_ns()) < 60 * 10**9
+
+
+def test_information_of_this_machine(agent: GuestAgent) -> None:
+    """What both agents have; the values are the guest tests' matter."""
+    assert "lo" in {interface.name for interface in agent.interfaces()}
+    assert all(disk.name.startswith("/dev/") for disk in agent.disks())
+    names = {stats.name for stats in agent.disk_stats()}
+    assert names == {line.split()[2] for line in Path("/proc/diskstats").read_text().splitlines()}
+    for filesystem in agent.filesystems():
+        assert os.path.ismount(filesystem.mountpoint) or os.path.isfile(filesystem.mountpoint)
+    online = [each.logical_id for each in agent.processors() if each.online]
+    assert sorted(online) == sorted(times.cpu for times in agent.processor_times())
+    assert len(online) == os.sysconf("SC_NPROCESSORS_ONLN")
+    assert agent.freeze_status() == "thawed"
+    assert agent.echo(7) == 7
+    assert isinstance(agent.users(), list)
+
+
+def test_a_file_by_its_handle(agent: GuestAgent, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    handle = agent.file_open(str(path), "w+")
+    assert agent.file_write(handle, b"0123456789") == 10
+    agent.file_flush(handle)
+    assert path.read_bytes() == b"0123456789"
+    assert agent.file_seek(handle, -3, "end").position == 7
+    assert agent.file_read(handle, 100) == FileChunk(b"789", True)
+    agent.file_close(handle)
+    with pytest.raises(CommandError, match="has not been found"):
+        agent.file_close(handle)
+
+
+def test_an_order_that_the_agent_refuses(agent: GuestAgent) -> None:
+    with pytest.raises(CommandError, match="guest-shutdown: mode is invalid"):
+        agent.order("guest-shutdown", mode="nonsense")
+    agent.ping()
 
 
 def test_errors(agent: GuestAgent) -> None:
