@@ -214,8 +214,8 @@ def test_guests_named_by_a_user(text: str, expected: Target) -> None:
 
 
 def test_what_is_no_address_is_refused() -> None:
-    with pytest.raises(ValueError, match="'x:y' is not the address"):
-        target("web=x:y")
+    with pytest.raises(ValueError, match="'non:sense' is not the address"):
+        target("web=non:sense")
 
 
 @pytest.mark.parametrize(
