@@ -27,6 +27,9 @@ Self = TypeVar("Self", bound="Connection")
 # Seconds: an agent that cannot carry an order out says so sooner, on most machines.
 ORDER_PATIENCE = 5.0
 
+# Bytes that a request may have beside its data.
+REQUEST_FRAME = 1024
+
 
 class Connection:
     """What the methods for the commands stand on: see qga.client.agent."""
@@ -121,6 +124,11 @@ class Connection:
         self._perform(
             "guest-sync-delimited", timeout, lambda link, deadline: link.synchronize(deadline)
         )
+
+    def max_data(self) -> int:
+        """Bytes, sent as base64, that one request carries to this guest."""
+        request = self._perform("connect", None, lambda link, _deadline: link.max_request)
+        return (request - REQUEST_FRAME) // 4 * 3
 
     def _request(
         self, command: str, arguments: Mapping[str, Any] | None, keywords: Mapping[str, Any]

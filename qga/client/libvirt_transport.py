@@ -29,6 +29,10 @@ T = TypeVar("T")
 # libvirt's own limits come in whole seconds: it is given the time to speak first.
 GRACE = 1.0
 
+# libvirt 9.0 stops in the middle of a request for which the agent's socket has no room at once
+# (some 200 KB), and the agent then waits for the rest, be it this one or QEMU's own.
+MAX_REQUEST = 128 * 1024
+
 AGENT_ERROR = re.compile(r"unable to execute QEMU agent command '[^']*': (?P<desc>.*)", re.DOTALL)
 # The words of agents for what QMP calls CommandNotFound.
 NOT_FOUND = re.compile(r"command \S+ has (not been found|been disabled)", re.IGNORECASE)
@@ -65,6 +69,8 @@ class Modules(NamedTuple):
 class LibvirtTransport:
     """A domain of one connection to libvirt."""
 
+    max_request = MAX_REQUEST
+
     def __init__(self, address: str, modules: Modules, connection: Any, domain: Any) -> None:
         self._address = address
         self._domain = domain
@@ -79,6 +85,11 @@ class LibvirtTransport:
             raise ProtocolError("guest-sync is answered with another number")
 
     def exchange(self, request: bytes, deadline: float) -> bytes:
+        if len(request) > MAX_REQUEST:
+            raise ProtocolError(
+                f"a request of {len(request)} bytes is too large, "
+                f"by way of libvirt at most {MAX_REQUEST} reach the agent"
+            )
         remaining = deadline - time.monotonic()
         patience = max(remaining, 1) + GRACE
         seconds = max(1, math.ceil(remaining)) if remaining < math.inf else self._for_ever

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from qga.client.wire import PING, Reader, ReplyReader, SyncSearch
+from qga.client.wire import MAX_REQUEST, PING, Reader, ReplyReader, SyncSearch
 
 # As much as a unix socket holds by default (net.core.wmem_default), and then some.
 RECEIVE_SIZE = 256 * 1024
@@ -31,7 +31,9 @@ NO_AGENT = "is the agent running in the guest (systemctl start qemu-guest-agent)
 
 
 class Transport(Protocol):
-    """One way to one agent."""
+    """One way to one agent. `max_request`: bytes of a request that it carries."""
+
+    max_request: int
 
     def synchronize(self, deadline: float) -> None:
         """Make sure that the agent answers, and that the next reply is to the next request."""
@@ -57,6 +59,8 @@ class SocketTransport:
 
     `explain_silence` says what to try when nothing answers; asked at that very moment.
     """
+
+    max_request = MAX_REQUEST
 
     def __init__(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from qga.client import (
     CommandNotFound,
     ConnectError,
     GuestAgent,
+    ProtocolError,
 )
 from qga.client.checkup import Check, checkup
 from tests.unit.libvirt_stand_in import UUID, Libvirt, LibvirtError, installed
@@ -146,6 +149,24 @@ def test_a_call_that_libvirt_never_returns_from_is_given_up(
 def test_a_connection_that_is_never_made_is_given_up(libvirt: Libvirt) -> None:
     with pytest.raises(AgentTimeout, match="libvirt has not come back"):
         GuestAgent("libvirt:test:///hangs/web", 0.05).ping()
+
+
+def test_files_are_written_in_pieces_that_libvirt_carries(libvirt: Libvirt) -> None:
+    pieces: list[bytes] = []
+
+    def agent(request: dict[str, Any]) -> Any:
+        if request["execute"] != "guest-file-write":
+            return 1000
+        pieces.append(base64.b64decode(request["arguments"]["buf-b64"]))
+        return {"count": len(pieces[-1]), "eof": False}
+
+    libvirt.agent = agent
+    content = bytes(range(256)) * 2000
+    with closing(GuestAgent("libvirt:web")) as guest:
+        guest.file_write_all(1000, content)
+        assert b"".join(pieces) == content
+        with pytest.raises(ProtocolError, match="by way of libvirt at most 131072"):
+            guest.file_write(1000, content)
 
 
 def test_an_unknown_domain_and_a_libvirt_that_is_not_there(libvirt: Libvirt) -> None:

@@ -35,6 +35,7 @@ class Files(Connection):
 
     def file_write_all(self, handle: int, data: bytes, chunk: int = CHUNK) -> None:
         """Write all of `data` at the current position."""
+        chunk = min(chunk, self.max_data())
         position = 0
         while position < len(data):
             piece = data[position : position + chunk]

@@ -49,7 +49,7 @@ class Streams(Connection):
 
     def stream_write(self, pid: int, data: bytes) -> int:
         """Bring it input; how many of the bytes were taken, maybe not all."""
-        buf_b64 = encode_base64(data)
+        buf_b64 = encode_base64(data[: self.max_data()])
         return self._ask("qga-exec-write", int, "count", pid=pid, buf_b64=buf_b64)
 
     def stream_end(self, pid: int, after: int | None = None) -> None:
