@@ -21,6 +21,7 @@ from qga.registry import commands_of
 KINDS_BY_METAVAR = {
     "PATH": "file",
     "FILE": "file",
+    "SOURCE... DESTINATION": "file",
     "METHOD": "method",
     "LIST": "commands",
     "ADDRESS": "address",

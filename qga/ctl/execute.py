@@ -12,7 +12,7 @@ import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
-from qga.client.errors import CommandNotFound
+from qga.client.errors import AgentError, CommandNotFound
 from qga.client.programs import PlainProgram, Program, environment, start_streamed
 from qga.client.results import SIGNAL_STATUS, ExecResult
 from qga.ctl import display, terminal
@@ -205,10 +205,9 @@ def started(
     try:
         size = terminal.size() if wanted.tty else None
         program = start_streamed(agent, wanted.argv, ports, env=env, terminal=size, term=term)
-    except CommandNotFound as error:
+    except CommandNotFound:
         if wanted.tty:
-            error.reason = NO_TERMINAL
-            raise
+            raise AgentError(NO_TERMINAL, address=agent.address) from None
         data = None if wanted.input is None else read_all(wanted.input, signals)
         program = PlainProgram(agent, wanted.argv, env=env, input=data)
     with program:

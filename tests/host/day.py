@@ -26,7 +26,7 @@ PAGE = CHECKOUT / "docs/qgactl.md"
 BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 BY_HAND = " # by hand"
 
-# Where the page says that the guest's sockets are.
+# Where this host has the guest's sockets.
 SOCKETS = "/run/vm/web"
 
 
@@ -46,9 +46,9 @@ class Day:
 
     def __init__(self, guest: Guest, folder: Path) -> None:
         self.work = folder / "work"
-        self.sockets = folder / "web"
+        self.root = folder / "root"
         self._make_files()
-        self._make_host(guest, folder / "root")
+        self._make_host(guest)
         qgactl = Path(sys.executable).parent
         self.env = {
             "PATH": f"{qgactl}:{os.environ['PATH']}",
@@ -56,7 +56,7 @@ class Day:
             "LC_ALL": "C.UTF-8",
             "COLUMNS": "100",
             "QGA_CONNECT": "web",
-            "QGA_HOST_ROOT": str(folder / "root"),
+            "QGA_HOST_ROOT": str(self.root),
         }
 
     def run(self, command: str) -> str:
@@ -72,7 +72,7 @@ class Day:
             timeout=300,
             check=False,
         )
-        lines = done.stdout.replace(str(self.sockets), SOCKETS).splitlines()
+        lines = done.stdout.replace(str(self.root), "").splitlines()
         return "".join(f"{line.rstrip()}\n" for line in lines)
 
     def _make_files(self) -> None:
@@ -82,17 +82,18 @@ class Day:
         (self.work / "motd").write_text("Maintenance at noon.\n")
         (self.work / "image.raw").write_bytes(os.urandom(8 * 1024 * 1024))
 
-    def _make_host(self, guest: Guest, root: Path) -> None:
-        """A /proc with one QEMU in it, whose sockets are those of the guest."""
-        self.sockets.mkdir()
+    def _make_host(self, guest: Guest) -> None:
+        """A /proc with one QEMU in it, and its sockets, which are those of the guest."""
+        sockets, process = self.root / SOCKETS[1:], self.root / "proc/1"
+        sockets.mkdir(parents=True)
+        process.mkdir(parents=True)
         argv = ["qemu-system-x86_64", "-name", "guest=web"]
         for port in (AGENT_PORT, *DATA_PORTS):
-            path = self.sockets / port.name
-            path.symlink_to(guest.channel_path(port))
+            (sockets / port.name).symlink_to(guest.channel_path(port))
+            path = f"{SOCKETS}/{port.name}"
             argv += ["-chardev", f"socket,id={port.chardev},path={path},server=on,wait=off"]
             argv += ["-device", f"virtserialport,chardev={port.chardev},name={port.name}"]
-        (root / "proc/1").mkdir(parents=True)
-        (root / "proc/1/cmdline").write_bytes(b"".join(os.fsencode(arg) + b"\0" for arg in argv))
+        (process / "cmdline").write_bytes(b"".join(os.fsencode(arg) + b"\0" for arg in argv))
 
 
 def run_again(page: str, day: Day) -> Iterator[tuple[Step, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from qga.client.trees import PIECE
 from tests.guest.agent_socket import AgentSocket
 from tests.guest.data_port import state_of_port, wait_until_free
 from tests.guest.service import main_pid, open_files, wait_for
@@ -28,6 +29,10 @@ FOLDER = "/var/tmp/copies"
 
 # For the two ways: data ports are found, or their sockets are said to be where nobody is.
 WAYS = {"port": "", "agent": " ".join(f"{port.name}=/nonexistent" for port in DATA_PORTS)}
+
+
+# Shows the size of its terminal whenever that changes.
+WATCH = """sh -c "trap 'stty size' WINCH; echo watching; while :; do sleep 0.1; done\""""
 
 
 class Host:
@@ -159,7 +164,12 @@ def test_an_interrupted_copy_leaves_nothing(
 def test_an_interrupted_copy_is_resumed(host: Host, large: Path) -> None:
     process = host.start("cp", "--resume", str(large), f":{FOLDER}/")
     size = f"stat -c %s {FOLDER}/.large.qga-part 2>/dev/null || echo 0"
-    wait_for(lambda: int(in_guest(host.guest, size)) > 17_000_000, "a part of the copy")
+
+    def has_begun() -> bool:
+        assert process.poll() is None, "the copy has ended already"
+        return int(in_guest(host.guest, size)) > PIECE
+
+    wait_for(has_begun, "a part of the copy")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -214,8 +224,8 @@ def test_a_shell(host: Host) -> None:
         screen.expect("ready:")
         screen.type("stty size; echo $HOME $TERM\r")
         screen.expect("30 90\r\n/root xterm\r\n")
-        screen.type("trap 'stty size' WINCH; echo trapped; while :; do sleep 0.1; done\r")
-        screen.expect("trapped\r\n")
+        screen.type(f"{WATCH}\r")
+        screen.expect("watching\r\n")
         screen.resize(40, 120)
         screen.expect("40 120\r\n")
         screen.type("\x03")

@@ -294,7 +294,7 @@ def test_the_original_has_no_terminal(original: str) -> None:
     status, out, err = qgactl("shell", address=original)
     assert (status, out) == (125, "")
     assert err == (
-        f"qgactl: {original}: qga-exec: this guest's agent has no qga-exec, which a terminal "
+        f"qgactl: {original}: this guest's agent has no qga-exec, which a terminal "
         "needs, or it is disabled; 'qgactl exec' without -t does without\n"
     )
 
