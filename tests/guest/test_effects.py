@@ -148,17 +148,6 @@ def test_memory_block_that_is_in_use_cannot_go_off(guest: Guest, agent: AgentSoc
     assert [result] == set_block(guest.original, 0, is_online=False)
 
 
-def shadow(guest: Guest, user: str) -> str:
-    """The user's password as it is stored."""
-    return guest.run(["getent", "shadow", user]).stdout.split(":")[1]
-
-
-def crypt(guest: Guest, password: str, stored: str) -> str:
-    script = "import crypt, sys; print(crypt.crypt(*sys.argv[1:]))"
-    argv = ["/usr/bin/python3", "-W", "ignore", "-c", script, password, stored]
-    return guest.run(argv).stdout.strip()
-
-
 def set_password(agent: AgentSocket, password: str, *, crypted: bool) -> None:
     encoded = base64.b64encode(password.encode()).decode()
     agent.execute("guest-set-user-password", username="person", password=encoded, crypted=crypted)
@@ -167,16 +156,20 @@ def set_password(agent: AgentSocket, password: str, *, crypted: bool) -> None:
 @pytest.mark.usefixtures("person")
 def test_password(guest: Guest, agent: AgentSocket) -> None:
     set_password(agent, "sécret: word", crypted=False)
-    stored = shadow(guest, "person")
+    stored = users.stored_password(guest, "person")
     assert stored.startswith("$")
-    assert crypt(guest, "sécret: word", stored) == stored != crypt(guest, "another", stored)
+    assert (
+        users.crypt(guest, "sécret: word", stored)
+        == stored
+        != users.crypt(guest, "another", stored)
+    )
 
 
 @pytest.mark.usefixtures("person")
 def test_password_that_is_crypted_already(guest: Guest, agent: AgentSocket) -> None:
-    crypted = crypt(guest, "another", "$6$salt$")
+    crypted = users.crypt(guest, "another", "$6$salt$")
     set_password(agent, crypted, crypted=True)
-    assert shadow(guest, "person") == crypted
+    assert users.stored_password(guest, "person") == crypted
 
 
 def test_password_of_nobody(agent: AgentSocket) -> None:

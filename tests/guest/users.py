@@ -1,4 +1,4 @@
-"""People who log in to the guest, on a terminal of their own."""
+"""People of the guest: logged in on a terminal of their own, and their passwords."""
 
 from __future__ import annotations
 
@@ -75,3 +75,15 @@ def greeter(guest: Guest) -> Iterator[None]:
         yield
     finally:
         guest.run(["rm", path])
+
+
+def stored_password(guest: Guest, user: str) -> str:
+    """The user's password as /etc/shadow has it."""
+    return guest.run(["getent", "shadow", user]).stdout.split(":")[1]
+
+
+def crypt(guest: Guest, password: str, salt: str) -> str:
+    """The password as it is stored with this salt; a stored one is its own salt."""
+    script = "import crypt, sys; print(crypt.crypt(*sys.argv[1:]))"
+    argv = ["/usr/bin/python3", "-W", "ignore", "-c", script, password, salt]
+    return guest.run(argv).stdout.strip()

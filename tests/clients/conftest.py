@@ -1,0 +1,33 @@
+"""One domain for all the tests of this folder, whatever they do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.guest.conftest import pytest_runtest_makereport as pytest_runtest_makereport
+
+from .domain import Domain
+
+
+@pytest.fixture(scope="package")
+def machine() -> Iterator[Domain]:
+    machine = Domain()
+    with machine:
+        yield machine
+
+
+@pytest.fixture
+def domain(machine: Domain) -> Domain:
+    """The domain, running: a test that ends it need not start it again."""
+    if machine.state() != "running":
+        machine.start()
+    return machine
+
+
+@pytest.fixture(scope="package")
+def person(machine: Domain) -> str:
+    """The name of an account with a home."""
+    machine.run(["useradd", "--create-home", "--shell=/bin/sh", "person"])
+    return "person"

@@ -1,0 +1,103 @@
+"""The test guest as a domain of libvirt: the same image, the same hand inside, virsh outside."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from string import Template
+
+from tests.guest.agent_socket import AgentSocket
+from tests.guest.image import RootImage, code_image, progress, root_image, run
+from tests.guest.service import wait_for
+from tests.guest.vm import BOOT_TIMEOUT, KERNEL_OPTIONS, ORIGINAL_PORT, Guest
+
+from .daemon import Libvirt
+
+DATA_SIZE = 64 << 20
+# Lays out the disk that is trimmed and looked into; it is mounted again at every boot.
+MAKE_DATA = """
+until disk=$(readlink -e /dev/disk/by-id/*DATA); do sleep 0.1; done
+mkfs.ext4 -q "$disk"
+mkdir /mnt/data
+echo "$disk /mnt/data ext4 defaults 0 0" >>/etc/fstab
+mount /mnt/data
+"""
+
+
+class Domain(Guest):
+    """A guest that libvirt runs; use it as a context manager."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "guest"
+        self.libvirt = Libvirt(self.folder)
+
+    def boot(self) -> None:
+        """Start libvirt, define the domain and start it."""
+        image = root_image()
+        self.libvirt.start()
+        code_image(self.folder / "qga.ext4")
+        base = ["-F", "raw", "-b", str(image.disk)]
+        run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(self.folder / "root.qcow2")])
+        data = self.folder / "data.raw"
+        data.touch()
+        os.truncate(data, DATA_SIZE)
+        definition = self.folder / "domain.xml"
+        definition.write_text(self.definition(image))
+        self.libvirt.virsh("define", str(definition))
+        self.start()
+        self.run(["/bin/sh", "-ec", MAKE_DATA])
+
+    def definition(self, image: RootImage) -> str:
+        """What libvirt is told about the domain."""
+        template = Template((Path(__file__).parent / "domain.xml").read_text())
+        return template.substitute(
+            name=self.name,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            options=KERNEL_OPTIONS,
+            folder=self.folder,
+            original=self.channel_path(ORIGINAL_PORT),
+            console=self.console_log,
+        )
+
+    def start(self) -> None:
+        """Switch the machine on and wait until it has booted."""
+        progress("booting a domain of libvirt")
+        self.virsh("start")
+        self.wait_until_booted()
+
+    def wait_until_booted(self) -> None:
+        """Wait until both agents have opened their ports, and the original one answers."""
+        if self.original is not None:
+            self.original.close()
+        wait_for(self.is_connected, "both agents to be there", BOOT_TIMEOUT)
+        self.original = AgentSocket(self.channel_path(ORIGINAL_PORT), timeout=60)
+        self.original.sync()
+
+    def is_connected(self) -> bool:
+        """Whether both agents have their ports open, as libvirt knows from QEMU."""
+        root = ET.fromstring(self.virsh("dumpxml"))
+        targets = root.findall("devices/channel/target")
+        return all(target.get("state") == "connected" for target in targets)
+
+    def disk(self, target: str) -> Path:
+        """The file on the host that is the disk of this name."""
+        root = ET.fromstring(self.virsh("dumpxml"))
+        source = root.find(f"devices/disk/target[@dev='{target}']/../source")
+        assert source is not None
+        return Path(source.attrib["file"])
+
+    def state(self) -> str:
+        """What libvirt says about the machine: running, shut off, pmsuspended."""
+        return self.virsh("domstate").strip()
+
+    def virsh(self, command: str, *argv: str) -> str:
+        """Run a command of virsh on this domain; what it prints."""
+        return self.libvirt.virsh(command, self.name, *argv)
+
+    def end(self) -> None:
+        """Kill the machine with its libvirt and remove what they left; may be called twice."""
+        self.libvirt.end()
+        super().end()
