@@ -112,12 +112,22 @@ _RANGES = {int: range(-(2**63), 2**63), UInt64: range(-(2**63), 2**64)}
 
 
 def same(bound: Any, given: Any, annotation: Any) -> None:
-    """What the handler gets is what came; a negative uint64 modulo 2^64, as QAPI has it."""
+    """What the handler gets is what came, but for negative numbers where none can be."""
+    expected = unsigned(given, annotation)
+    assert type(bound) is type(expected)
+    assert bound == expected
+
+
+def unsigned(given: Any, annotation: Any) -> Any:
+    """A negative uint64 modulo 2^64, as QAPI has it, wherever in the value it is."""
     if annotation == UInt64:
-        given %= 2**64
-    if "uint64" not in str(annotation) or annotation == UInt64:
-        assert type(bound) is type(given)
-        assert bound == given
+        return given % 2**64
+    if get_origin(annotation) is list:
+        return [unsigned(item, get_args(annotation)[0]) for item in given]
+    if schema.is_struct(annotation):
+        types = members(annotation)
+        return {name: unsigned(value, types[name][0]) for name, value in given.items()}
+    return given
 
 
 def check_result(command: Command, result: Any, id: Any) -> None:
