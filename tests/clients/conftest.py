@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guest.conftest import pytest_runtest_makereport as pytest_runtest_makereport
-
 from .domain import Domain
 
 

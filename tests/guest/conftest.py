@@ -1,22 +1,14 @@
-"""One guest for all the tests of this folder; what it has to say when one of them fails."""
+"""What the tests of this folder need in the guest that all tests share."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from . import hardware, service, users
+from . import hardware, users
 from .agent_socket import AgentSocket
-from .vm import Guest, GuestError
-
-
-@pytest.fixture(scope="session")
-def guest() -> Iterator[Guest]:
-    """A booted guest, shared: a test leaves it as it found it."""
-    with Guest(hardware.disks) as running:
-        yield running
+from .vm import Guest
 
 
 @pytest.fixture(scope="session")
@@ -32,33 +24,8 @@ def agent(guest: Guest) -> Iterator[AgentSocket]:
         yield connected
 
 
-@pytest.fixture(scope="session")
-def person(guest: Guest) -> str:
-    """The name of an account with a home."""
-    guest.run(["useradd", "--create-home", "--shell=/bin/sh", "person"])
-    return "person"
-
-
 @pytest.fixture
 def logged_in(guest: Guest) -> Iterator[None]:
     """Root logged in on a terminal of the guest."""
     with users.logged_in(guest):
         yield
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport() -> Generator[None, Any, None]:
-    outcome = yield
-    report = outcome.get_result()
-    for guest in Guest.running if report.failed else ():
-        report.sections.append(("the guest's journal", journal(guest)))
-        report.sections.append(("the guest's console", guest.console_tail()))
-
-
-def journal(guest: Guest) -> str:
-    """The last that the agent under test and systemd said about it."""
-    command = ["journalctl", "--no-pager", "--quiet", "--lines=40", "--output=short-precise"]
-    try:
-        return guest.run([*command, f"--unit={service.UNIT}", "--unit=by-hand-*"]).stdout
-    except (GuestError, OSError) as error:
-        return f"cannot be read: {error}"

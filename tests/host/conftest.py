@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.guest.conftest import agent, guest, person, pytest_runtest_makereport
+from tests.guest.conftest import agent
 
-__all__ = ["agent", "guest", "person", "pytest_runtest_makereport"]
+__all__ = ["agent"]

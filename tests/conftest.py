@@ -1,0 +1,43 @@
+"""One guest for all tests that need one; what it has to say when one of them fails."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.guest import hardware, service
+from tests.guest.vm import Guest, GuestError
+
+
+@pytest.fixture(scope="session")
+def guest() -> Iterator[Guest]:
+    """A booted guest, shared: a test leaves it as it found it."""
+    with Guest(hardware.disks) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def person(guest: Guest) -> str:
+    """The name of an account with a home."""
+    guest.run(["useradd", "--create-home", "--shell=/bin/sh", "person"])
+    return "person"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, None]:
+    outcome = yield
+    report = outcome.get_result()
+    for guest in Guest.running if report.failed else ():
+        report.sections.append(("the guest's journal", journal(guest)))
+        report.sections.append(("the guest's console", guest.console_tail()))
+
+
+def journal(guest: Guest) -> str:
+    """The last that the agent under test and systemd said about it."""
+    command = ["journalctl", "--no-pager", "--quiet", "--lines=40", "--output=short-precise"]
+    try:
+        return guest.run([*command, f"--unit={service.UNIT}", "--unit=by-hand-*"]).stdout
+    except (GuestError, OSError) as error:
+        return f"cannot be read: {error}"
