@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 from rich.text import Text
 
-from qga.client.usage import Flow, Level, Row, Usage
+from qga.client.monitoring.usage import Flow, Level, Row, Usage
 from qga.ctl.top_view import Picture
 
 WIDTH = 104

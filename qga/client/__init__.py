@@ -18,9 +18,8 @@ Only the standard library is needed for this; `qgactl`, on top of it, needs type
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.freeze import Frozen
-from qga.client.copying import Observer, Summary, copy_from, copy_to
+from qga.client.copies.copying import Observer, Summary, copy_from, copy_to
 from qga.client.data_ports import DataPorts
-from qga.client.discovery import FoundGuest, find_guests
 from qga.client.errors import (
     AgentError,
     AgentTimeout,
@@ -33,6 +32,7 @@ from qga.client.errors import (
     ThawFailed,
 )
 from qga.client.figures import MemoryUse, Metrics
+from qga.client.hosts.discovery import FoundGuest, find_guests
 from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
 from qga.client.results import (
     AgentInfo,

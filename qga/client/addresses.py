@@ -17,8 +17,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from qga.client import discovery
 from qga.client.errors import ConnectError
+from qga.client.hosts import discovery
 from qga.client.libvirt_transport import open_libvirt
 from qga.client.sockets import connect_unix, connect_vsock, connected_paths, connections_to
 from qga.client.transports import NO_AGENT, SocketTransport, Transport

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from types import TracebackType
 
-from qga.client import discovery
 from qga.client.agent import GuestAgent
 from qga.client.errors import CommandError, ConnectError
+from qga.client.hosts import discovery
+from qga.client.hosts.processes import AGENT_PORT, running_machines
 from qga.client.ports import CHUNK, connect_port
-from qga.client.processes import AGENT_PORT, running_machines
 from qga.client.results import PortInfo
 
 PREFIX = "org.qga.data."

@@ -1,7 +1,7 @@
 """The figures of qga-get-metrics and qga-get-memory as values with names and types.
 
 Members are as on the wire, their units at the end of their names; counters are since the boot.
-`qga.client.metrics` has the same as a flat table, also of other agents.
+`qga.client.monitoring.metrics` has the same as a flat table, also of other agents.
 """
 
 from __future__ import annotations

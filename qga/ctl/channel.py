@@ -6,8 +6,8 @@ from enum import Enum
 
 import typer
 
-from qga.client.channel import DATA_PORT, Channel, number_of
-from qga.client.processes import AGENT_PORT
+from qga.client.hosts.channel import DATA_PORT, Channel, number_of
+from qga.client.hosts.processes import AGENT_PORT
 from qga.ctl import display
 from qga.ctl.app import JSON, Settings, app
 

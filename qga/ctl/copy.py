@@ -8,8 +8,8 @@ from typing import Any, Callable
 
 import typer
 
-from qga.client.copying import Summary, copy_from, copy_to
-from qga.client.guest_files import GuestFiles
+from qga.client.copies.copying import Summary, copy_from, copy_to
+from qga.client.copies.guest_files import GuestFiles
 from qga.client.shapes import encode_base64
 from qga.ctl import display
 from qga.ctl.app import FAILED, JSON, Settings, app, discard_output, faults

@@ -4,7 +4,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from qga.client.checkup import FAILED, OK, WARNING, Check, checkup
+from qga.client.hosts.checkup import FAILED, OK, WARNING, Check, checkup
 from qga.ctl import display
 from qga.ctl.app import FAILED as FAILURE
 from qga.ctl.app import JSON, Settings, app

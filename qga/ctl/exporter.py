@@ -5,7 +5,7 @@ from typing import Optional
 
 import typer
 
-from qga.client.watch import Sighting, Watcher
+from qga.client.monitoring.watch import Sighting, Watcher
 from qga.ctl import display
 from qga.ctl.app import FAILED, Settings, app, finite
 from qga.ctl.targets import HELP, targets
@@ -39,7 +39,7 @@ def exporter(
     host, port = place(listen)
     finite(settings.timeout)  # Prometheus does not wait for ever
     try:
-        from qga.client.prometheus import GuestCollector, Server
+        from qga.client.monitoring.prometheus import GuestCollector, Server
     except ModuleNotFoundError:
         display.say(
             "exporter needs the Python package 'prometheus-client': pip install 'qga[host]', "

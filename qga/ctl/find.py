@@ -6,8 +6,8 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from qga.client.discovery import find_guests
-from qga.client.survey import ANSWERS, Answer, survey
+from qga.client.hosts.discovery import find_guests
+from qga.client.hosts.survey import ANSWERS, Answer, survey
 from qga.ctl import display
 from qga.ctl.app import JSON, Settings, app
 

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from qga.client.copying import Observer
+from qga.client.copies.copying import Observer
 from qga.ctl import display
 
 COLUMNS = (

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import typer
 
-from qga.client.discovery import find_guests
-from qga.client.watch import Target, target
+from qga.client.hosts.discovery import find_guests
+from qga.client.monitoring.watch import Target, target
 from qga.ctl import display
 from qga.ctl.app import Settings
 

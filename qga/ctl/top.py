@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from qga.client.usage import Flow, Level, Monitor, Row
-from qga.client.watch import Watcher
+from qga.client.monitoring.usage import Flow, Level, Monitor, Row
+from qga.client.monitoring.watch import Watcher
 from qga.ctl import display, tables
 from qga.ctl.app import FAILED, JSON, Settings, app, finite
 from qga.ctl.targets import HELP, targets

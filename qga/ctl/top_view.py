@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from qga.client.usage import Flow, Level, Row, Usage, is_disk, is_link, total
+from qga.client.monitoring.usage import Flow, Level, Row, Usage, is_disk, is_link, total
 from qga.ctl.display import printable
 
 UNKNOWN = "-"

@@ -219,7 +219,7 @@ def test_top_of_a_guest(guest: Guest) -> None:
 
 def test_no_metrics_of_the_original_are_missed(guest: Guest) -> None:
     from qga.client import GuestAgent
-    from qga.client.metrics import read_metrics
+    from qga.client.monitoring.metrics import read_metrics
 
     original = guest.original
     assert original

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qga.client.channel import Channel
-from qga.client.processes import parts
+from qga.client.hosts.channel import Channel
+from qga.client.hosts.processes import parts
 from tests.guest.qmp import Qmp
 from tests.guest.service import wait_for
 from tests.guest.vm import SPARE_PORT, Guest

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qga.client.trees import PIECE
+from qga.client.copies.trees import PIECE
 from tests.guest.agent_socket import AgentSocket
 from tests.guest.data_port import state_of_port, wait_until_free
 from tests.guest.service import main_pid, open_files, wait_for

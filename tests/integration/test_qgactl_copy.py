@@ -14,8 +14,8 @@ from typing import Callable
 import pytest
 
 from qga.client import GuestAgent
-from qga.client.copying import Observer, copy_to
-from qga.client.trees import PIECE
+from qga.client.copies.copying import Observer, copy_to
+from qga.client.copies.trees import PIECE
 from tests.integration.agent_process import wait_for
 from tests.integration.client_agents import AGENTS, running
 from tests.integration.qgactl_process import QGACTL, Result, environment, qgactl

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from qga.client.channel import Channel, number_of
+from qga.client.hosts.channel import Channel, number_of
 
 SOCKET = "/run/web.sock"
 

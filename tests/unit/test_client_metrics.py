@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from qga.client import GuestAgent, ProtocolError
-from qga.client.metrics import (
+from qga.client.monitoring.metrics import (
     LONGEST_LABEL,
     METRICS,
     MOST_ENTRIES,
     from_metrics,
     from_standard,
 )
+from qga.client.monitoring.usage import Flow, Level, Monitor, is_disk, total, usage
+from qga.client.monitoring.watch import Target, Watcher, name_of, target
 from qga.client.shapes import plain
-from qga.client.usage import Flow, Level, Monitor, is_disk, total, usage
-from qga.client.watch import Target, Watcher, name_of, target
 from tests.unit.client_peer import Handler, Peer
 
 module: Any = import_module("qga.commands.metrics")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from qga.client import ProtocolError
-from qga.client.guest_files import listed
-from qga.client.local_files import LocalFiles
-from qga.client.trees import Entry, Piece, checked, pieces_of, temporary_name
+from qga.client.copies.guest_files import listed
+from qga.client.copies.local_files import LocalFiles
+from qga.client.copies.trees import Entry, Piece, checked, pieces_of, temporary_name
 
 FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
 

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from qga import doctor, doctor_unit, options, processes
-from qga.doctor import Report
-from qga.doctor_unit import Unit, diagnose_unit, line_with, unit_of
+from qga import doctor, options
+from qga.doctor import Report, processes
+from qga.doctor import unit as doctor_unit
+from qga.doctor.processes import Process
+from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.findings import failed, ok, warning
-from qga.processes import Process
 
 AGENT = Process(7, ["/usr/bin/python3", "-I", "/usr/sbin/qemu-ga", "-v"], "/usr/bin/python3.11")
 

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from qga.client.metrics import METRICS
-from qga.client.prometheus import DURATION, PREFIX, UP
+from qga.client.monitoring.metrics import METRICS
+from qga.client.monitoring.prometheus import DURATION, PREFIX, UP
 from tests.guest.image import CHECKOUT
 
 DASHBOARD = json.loads((CHECKOUT / "packaging/grafana/qga.json").read_text())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qga.client.discovery import FoundGuest, find_guests
-from qga.client.processes import parts, running_machines
+from qga.client.hosts.discovery import FoundGuest, find_guests
+from qga.client.hosts.processes import parts, running_machines
 from tests.unit.host_root import AGENT_PORT, HostRoot, qemu
 
 LIBVIRT = "/var/lib/libvirt/qemu/channel/target"

@@ -22,7 +22,7 @@ from qga.client import (
     GuestAgent,
     ProtocolError,
 )
-from qga.client.checkup import Check, checkup
+from qga.client.hosts.checkup import Check, checkup
 from tests.unit.libvirt_stand_in import UUID, Libvirt, LibvirtError, installed
 
 REFUSAL = "internal error: unable to execute QEMU agent command '{}': {}"
@@ -219,7 +219,7 @@ def test_doctor_asks_libvirt_for_a_name_that_is_nowhere_here(
     libvirt: Libvirt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
-    monkeypatch.setattr("qga.client.discovery.libvirt_is_installed", lambda: True)
+    monkeypatch.setattr("qga.client.hosts.discovery.libvirt_is_installed", lambda: True)
     libvirt.domain_state = 5
     assert states(list(checkup("web", 5))) == [
         ("guest", "warning"),

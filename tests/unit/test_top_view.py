@@ -11,7 +11,7 @@ import pytest
 from qga_docs import top as sample
 from rich.console import Console
 
-from qga.client.usage import Row
+from qga.client.monitoring.usage import Row
 from qga.ctl.top_view import Picture, amount, duration
 from tests.guest.image import CHECKOUT
 

@@ -1,4 +1,4 @@
-"""Data ports, and files over them; see qga.client.copying for whole copies."""
+"""Data ports, and files over them; see qga.client.copies.copying for whole copies."""
 
 from __future__ import annotations
 

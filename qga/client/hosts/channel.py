@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 from xml.etree import ElementTree as Xml
 
-from qga.client.processes import AGENT_PORT
+from qga.client.hosts.processes import AGENT_PORT
 from qga.client.sockets import LONGEST_PATH
 
 DATA_PORT = "org.qga.data.0"

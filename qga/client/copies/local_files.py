@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from errno import EISDIR, ENOTDIR
 
-from qga.client.trees import Chunks, Entry, Finished, Piece, join
+from qga.client.copies.trees import Chunks, Entry, Finished, Piece, join
 
 CHUNK = 1024 * 1024
 

@@ -22,11 +22,9 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
-from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, CommandError, CopyError
-from qga.client.guest_files import GuestFiles
-from qga.client.local_files import LocalFiles
-from qga.client.trees import (
+from qga.client.copies.guest_files import GuestFiles
+from qga.client.copies.local_files import LocalFiles
+from qga.client.copies.trees import (
     Entry,
     Finished,
     Side,
@@ -35,6 +33,8 @@ from qga.client.trees import (
     pieces_of,
     temporary_name,
 )
+from qga.client.data_ports import DataPorts
+from qga.client.errors import AgentError, CommandError, CopyError
 
 # Files, and bytes, that are compared and renamed together.
 LOT, LOT_SIZE = 64, 64 * 1024 * 1024

@@ -16,11 +16,12 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from qga.client import addresses, discovery
+from qga.client import addresses
 from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError, CommandError, ConnectError, ProtocolError
+from qga.client.hosts import discovery
+from qga.client.hosts.processes import AGENT_PORT
 from qga.client.libvirt_transport import open_libvirt
-from qga.client.processes import AGENT_PORT
 from qga.client.sockets import PERMISSION, connected_paths, connections_to
 from qga.client.transports import NO_AGENT
 

@@ -14,14 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from qga import config as configuration
-from qga import configfile, discovery, log, options, processes, state
+from qga import configfile, discovery, log, options, state
 from qga.config import ChannelConfig, Config
-from qga.doctor_channels import diagnose_channel, users_of
-from qga.doctor_unit import Unit, diagnose_unit, line_with, unit_of
+from qga.doctor import processes
+from qga.doctor.channels import diagnose_channel, users_of
+from qga.doctor.processes import Process
+from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.errors import ConfigError
 from qga.findings import Finding, failed, ok, warning
 from qga.policy import Policy
-from qga.processes import Process
 from qga.registry import CommandGroup, commands_of
 
 _SELINUX = "/sys/fs/selinux/enforce"

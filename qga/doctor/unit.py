@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from qga.doctor.processes import Process
 from qga.findings import Finding, failed, ok, warning
 from qga.options import Arguments
-from qga.processes import Process
 from qga.run import run
 
 _BOOTED = "/run/systemd/system"  # sd_booted(3)

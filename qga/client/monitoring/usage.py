@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from qga.client.metrics import Readings
-from qga.client.watch import Sighting, Target, Watcher
+from qga.client.monitoring.metrics import Readings
+from qga.client.monitoring.watch import Sighting, Target, Watcher
 
 MADE_OF_OTHERS = re.compile(r"(dm-|md)\d+")  # what they do is counted by their disks, too
 

@@ -12,8 +12,8 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from qga.client.agent import GuestAgent
-from qga.client.discovery import FoundGuest, libvirt_is_installed
 from qga.client.errors import AgentError, AgentTimeout, CommandError, ProtocolError
+from qga.client.hosts.discovery import FoundGuest, libvirt_is_installed
 from qga.client.results import NetworkInterface
 from qga.client.threads import beside
 

@@ -19,12 +19,12 @@ from typing import TypeVar
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.exec import DELAY_GROWTH, FIRST_DELAY
+from qga.client.copies.port_files import receive_file, send_file
+from qga.client.copies.trees import Chunks, Entry, Finished, Piece, checked
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import CommandError, CommandNotFound, CopyError, ProtocolError
-from qga.client.port_files import receive_file, send_file
 from qga.client.programs import PlainProgram
 from qga.client.results import ExecResult
-from qga.client.trees import Chunks, Entry, Finished, Piece, checked
 
 T = TypeVar("T")
 

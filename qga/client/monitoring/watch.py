@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError
-from qga.client.metrics import Readings, read_metrics
+from qga.client.monitoring.metrics import Readings, read_metrics
 from qga.client.threads import beside
 
 MAX_REPLY = 4 * 1024 * 1024

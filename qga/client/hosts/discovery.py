@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from qga.client.processes import AGENT_PORT, Machine, running_machines
+from qga.client.hosts.processes import AGENT_PORT, Machine, running_machines
 from qga.client.sockets import connected_paths, connections_to
 
 SYSTEM, SESSION = "qemu:///system", "qemu:///session"

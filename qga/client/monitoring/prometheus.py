@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from qga.client.metrics import METRICS, Metric
-from qga.client.watch import Sighting, Watcher
+from qga.client.monitoring.metrics import METRICS, Metric
+from qga.client.monitoring.watch import Sighting, Watcher
 
 PREFIX = "qga_"
 UP = Metric("up", "Whether the guest's agent has answered.")

@@ -1,0 +1,1 @@
+"""Copying files and folders to a guest and from it."""

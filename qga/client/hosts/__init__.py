@@ -1,0 +1,1 @@
+"""What there is on a host: its guests, the ports that it gives them, what ails them."""

@@ -1,0 +1,1 @@
+"""What guests are doing: figures, rates, and Prometheus."""
