@@ -49,6 +49,7 @@ class Day:
         self.root = folder / "root"
         self._make_files()
         self._make_host(guest)
+        guest.connect().close()  # the agent answers
         qgactl = Path(sys.executable).parent
         self.env = {
             "PATH": f"{qgactl}:{os.environ['PATH']}",
