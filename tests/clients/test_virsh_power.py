@@ -25,6 +25,15 @@ def answers(domain: Domain) -> bool:
         return False
 
 
+def test_reboot(domain: Domain) -> None:
+    before = boot_id(domain)
+    domain.virsh("reboot", "--mode", "agent")
+    wait_for(lambda: not domain.is_connected(), "the agents to end")
+    domain.wait_until_booted()
+    assert boot_id(domain) != before
+    assert answers(domain)
+
+
 def test_sleep_and_wake_up(domain: Domain) -> None:
     before = boot_id(domain)
     domain.virsh("dompmsuspend", "mem")
@@ -33,15 +42,6 @@ def test_sleep_and_wake_up(domain: Domain) -> None:
     wait_for(lambda: answers(domain), "the agent to answer")
     assert domain.state() == "running"
     assert boot_id(domain) == before
-
-
-def test_reboot(domain: Domain) -> None:
-    before = boot_id(domain)
-    domain.virsh("reboot", "--mode", "agent")
-    wait_for(lambda: not domain.is_connected(), "the agents to end")
-    domain.wait_until_booted()
-    assert boot_id(domain) != before
-    assert answers(domain)
 
 
 def test_shutdown(domain: Domain) -> None:
