@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -9,6 +10,12 @@ import pytest
 
 from tests.guest import hardware, service
 from tests.guest.vm import Guest, GuestError
+
+
+def pytest_configure() -> None:
+    """Have ^C work in what the tests start: a shell's background jobs ignore it, and pass it on."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
