@@ -11,7 +11,7 @@ import os
 from errno import EPIPE
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
-from qga import Caller, CommandGroup, NotRequired, QgaError, command, ports
+from qga import Caller, CommandGroup, NotRequired, QgaError, command
 
 from .files import open_file, open_flags
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qga.policy import Policy, Verdict
-    from qga.ports import PortFile
+    from qga.ports import Port, PortFile
 
 _CHUNK = 256 * 1024  # bytes
 
@@ -55,7 +55,9 @@ class Transfer(CommandGroup):
         `busy` says that a program of the guest has it open, `host-connected` (where that can be
         told) that one of the host has.
         """
-        return [_describe(port) for port in ports.list_ports()]
+        from qga.ports import list_ports
+
+        return [_describe(port) for port in list_ports()]
 
     @command(
         access="file-read",
@@ -233,9 +235,11 @@ def _write_flags(offset: int) -> int:
     return _TO_WRITE if offset == 0 else _TO_WRITE & ~os.O_TRUNC
 
 
-def _describe(port: ports.Port) -> QgaPort:
-    ends = ports.ends(port)
-    described: QgaPort = {"name": port.name, "device": port.device, "busy": ends.guest}
-    if ends.host is not None:
-        described["host-connected"] = ends.host
+def _describe(port: Port) -> QgaPort:
+    from qga.ports import ends
+
+    open_ends = ends(port)
+    described: QgaPort = {"name": port.name, "device": port.device, "busy": open_ends.guest}
+    if open_ends.host is not None:
+        described["host-connected"] = open_ends.host
     return described

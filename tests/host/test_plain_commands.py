@@ -48,7 +48,7 @@ default  #  eth#  #
 Device  Kind  Bus  Address  Serial  Made of  Read  Written
 ─
 /dev/nvme#n#  disk  nvme  #:#:#  QEMU_NVMe_Ctrl_NVME-#_#  -  # B  # B
-/dev/sdb  disk  scsi  #:#:# #:#:#  #QEMU_QEMU_HARDDISK_MIRROR-#  -  # B  # B
+/dev/sd_  disk  scsi  #:#:# #:#:#  #QEMU_QEMU_HARDDISK_MIRROR-#  -  # B  # B
 /dev/vda  disk  virtio  #:#:#  -  -  # B  # B
 /dev/vdc  disk  virtio  #:#:#  VIRTIO-#  -  # B  # B
 """,
@@ -92,7 +92,8 @@ Time zone  UTC+#:# (UTC)
 thawed
 """,
 }
-"""With # for each number, B for each unit of bytes, two blanks for more, and one ─ for a line.
+"""With # for each number, B for each unit of bytes, _ for the letter of a SCSI disk, two blanks for
+more, and one ─ for a line.
 
 The guest may have more filesystems, disks and routes than these, but its own processes and
 people are only these.
@@ -111,7 +112,13 @@ def told(address: str, *arguments: str, stdin: str = "") -> str:
 
 
 def pattern(text: str) -> list[str]:
-    for what, sign in ((r"\d+(\.\d+)*", "#"), ("[KMG]iB", "B"), (" {2,}", "  "), ("─+", "─")):
+    for what, sign in (
+        ("/dev/sd[a-z]", "/dev/sd_"),
+        (r"\d+(\.\d+)*", "#"),
+        ("[KMG]iB", "B"),
+        (" {2,}", "  "),
+        ("─+", "─"),
+    ):
         text = re.sub(what, sign, text)
     return text.splitlines()
 
