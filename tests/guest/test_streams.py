@@ -163,6 +163,11 @@ def test_a_port_that_is_unplugged(guest: Guest, agent: AgentSocket) -> None:
             assert ended(agent, pid)["signal"] == 1
         finally:
             guest.plug_port(PORT)
+            wait_for(lambda: is_there(agent), "the guest to find its port again")
+
+
+def is_there(agent: AgentSocket) -> bool:
+    return PORT.name in {port["name"] for port in agent.execute("qga-get-ports")}
 
 
 def test_one_program_after_the_other(guest: Guest, agent: AgentSocket) -> None:
