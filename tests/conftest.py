@@ -13,9 +13,13 @@ from tests.guest.vm import Guest, GuestError
 
 
 def pytest_configure() -> None:
-    """Have ^C work in what the tests start: a shell's background jobs ignore it, and pass it on."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Have ^C and ^\\ work in what the tests start: a shell's background jobs ignore both."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
