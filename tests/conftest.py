@@ -13,8 +13,9 @@ from tests.guest.vm import Guest, GuestError
 
 
 def pytest_configure() -> None:
-    """Have ^C and ^\\ work in what the tests start: a shell's background jobs ignore both."""
+    """Have what the tests start heed signals that nohup(1) and a shell's background jobs ignore."""
     for number, handler in (
+        (signal.SIGHUP, signal.SIG_DFL),
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGQUIT, signal.SIG_DFL),
     ):
