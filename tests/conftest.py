@@ -13,14 +13,13 @@ from tests.guest.vm import Guest, GuestError
 
 
 def pytest_configure() -> None:
-    """Have what the tests start heed signals that nohup(1) and a shell's background jobs ignore."""
-    for number, handler in (
-        (signal.SIGHUP, signal.SIG_DFL),
-        (signal.SIGINT, signal.default_int_handler),
-        (signal.SIGQUIT, signal.SIG_DFL),
-    ):
+    """Have what the tests start heed signals that nohup(1) and a shell's background jobs ignore.
+
+    What is handled here is back at its default after execve(2); what is ignored stays ignored.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, handler)
+            signal.signal(number, lambda _number, _frame: None)
 
 
 @pytest.fixture(scope="session")
