@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from qga.policy import Policy, Verdict
     from qga.spawn import Launch
 
-    from ._streams import Output, Program, Size
+    from ._flows import Output
+    from ._streams import Program, Size
 
 MAX_ENDED = 32
 """Programs that have ended and are still known; beyond, the oldest is forgotten."""
