@@ -147,7 +147,7 @@ def test_a_background_process_does_not_hold_the_end_back(client: Client) -> None
 
 
 def test_a_terminal(client: Client) -> None:
-    script = "tty; echo $TERM; stty size; trap 'stty size; exit 4' WINCH; echo ready; "
+    script = "stty -echo; tty; echo $TERM; stty size; trap 'stty size; exit 4' WINCH; echo ready; "
     script += "while read line; do :; done"
     pid = start(client, script, tty=True, rows=30, columns=100, term="vt100")
     wait_for(lambda: seen(client, pid)["out"].endswith(b"ready\r\n"), "the first lines")
