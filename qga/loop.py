@@ -19,6 +19,8 @@ EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLHUP |
 """Every change, once: how connections are watched, so that a virtio port whose host side is
 closed, which reports a hang-up for ever, wakes nobody."""
 
+_CLOSED = -1  # no descriptor: a write to it is an error
+
 Callback = Callable[[int], None]
 """Takes the epoll events of its descriptor."""
 
@@ -82,11 +84,11 @@ class Loop:
         return timer
 
     def post(self, callback: Callable[[], None]) -> None:
-        """Have the loop call `callback` soon; any thread may."""
+        """Have the loop call `callback` soon; any thread may, also when the loop is closed."""
         self._posts.append(callback)
         try:
             os.write(self._wake_write, b"\0")
-        except BlockingIOError:  # the pipe is full of wake-ups already
+        except OSError:  # the pipe is full of wake-ups already, or nobody reads it any more
             pass
 
     def call(self, callback: Callable[[], None]) -> None:
@@ -127,8 +129,9 @@ class Loop:
 
     def close(self) -> None:
         self._epoll.close()
+        wake, self._wake_write = self._wake_write, _CLOSED
+        os.close(wake)
         os.close(self._wake_read)
-        os.close(self._wake_write)
 
     def _time_to_next_timer(self) -> float | None:
         """Seconds to sleep at most; None without timers."""

@@ -1,15 +1,20 @@
-"""One guest for all tests that need one; what it has to say when one of them fails."""
+"""One guest for all tests that need one; which tests run side by side; what failures show."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.guest import hardware, service
 from tests.guest.vm import Guest, GuestError
+
+HERE = Path(__file__).parent
+# What shares a domain of libvirt, and what builds packages; other files are rows of their own.
+ROWS = {"clients": "domain", "packaging": "packages", "guest/test_package.py": "packages"}
 
 
 def pytest_configure() -> None:
@@ -20,6 +25,21 @@ def pytest_configure() -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that share what takes long to make into one process, the longest row first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(row_of(item)))
+    items.sort(key=lambda item: row_of(item) != "guest")
+
+
+def row_of(item: pytest.Item) -> str:
+    """The name of the row in which a test runs: tests of one row run one after the other."""
+    if "guest" in getattr(item, "fixturenames", ()):
+        return "guest"
+    file = item.path.relative_to(HERE)
+    return ROWS.get(file.as_posix(), ROWS.get(file.parts[0], str(file)))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ with every run and has a small disk of its own, made anew in a second.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -157,7 +158,11 @@ def root_image() -> RootImage:
     """The root image of the present recipe, built if it is not in the cache."""
     folder = CACHE / recipe_key()
     if not folder.exists():
-        build_root_image(folder)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with (CACHE / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be building it
+            if not folder.exists():
+                build_root_image(folder)
     return RootImage(folder / "root.ext4", folder / "vmlinuz", folder / "initrd")
 
 
@@ -177,7 +182,6 @@ def build_root_image(folder: Path) -> None:
     require_tools("mmdebstrap", "mke2fs")
     if os.geteuid() != 0:
         raise CannotBuildError("building the guest's image needs root (mmdebstrap, mke2fs -d)")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as name:
         work = Path(name)
         root = work / "root"
@@ -191,7 +195,7 @@ def build_root_image(folder: Path) -> None:
         shutil.copyfile(next((root / "boot").glob("vmlinuz-*")), result / "vmlinuz")
         shutil.rmtree(root / "boot")
         make_ext4(root, result / "root.ext4", label="guest-root", size=ROOT_SIZE)
-        publish(result, folder)
+        result.rename(folder)
     remove_others(folder)
     progress(f"the guest's image is ready: {folder}")
 
@@ -298,15 +302,6 @@ def make_ext4(tree: Path, disk: Path, *, label: str, size: str) -> None:
     run(["mke2fs", *options, str(disk), size])
 
 
-def publish(result: Path, folder: Path) -> None:
-    """Give the finished image its name; where somebody else was quicker, keep theirs."""
-    try:
-        result.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-
-
 def remove_others(folder: Path) -> None:
     """Remove the images of earlier recipes; a guest that runs on one keeps its open file."""
     for other in folder.parent.glob(f"{SUITE}-*"):
@@ -340,3 +335,7 @@ def run(argv: list[str]) -> str:
 
 def progress(text: str) -> None:
     print(f"guest: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    print(root_image().disk)
