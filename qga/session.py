@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Sequence
 from errno import ECONNABORTED
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -27,12 +25,12 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from qga.audit import Entry
 from qga.errors import CommandNotFound, QgaError, Refused
 from qga.output import Output
+from qga.pending import Pending
 from qga.protocol import (
     DELIMITER,
     Decoder,
     Event,
     Fault,
-    Request,
     encode_error,
     encode_return,
 )
@@ -48,12 +46,6 @@ which malloc(3) gets each buffer from the kernel."""
 
 MAX_OUTPUT = 1024 * 1024
 """Bytes of replies that may wait before reading stops; one reply may exceed it."""
-
-MAX_REQUESTS = 1024
-"""Requests that may wait before reading stops."""
-
-MAX_INPUT = 64 * 1024 * 1024
-"""Bytes that may be read behind a running command before reading stops."""
 
 PATIENCE = 1.0
 """Seconds that a sync waits for a command that is running."""
@@ -114,9 +106,7 @@ class Session:
         self._short_read_empties = short_read_empties
         self._outlives_peer = outlives_peer
         self._decoder = Decoder(caller.policy.limits.limits_message)
-        self._requests: deque[Event] = deque()
-        self._overtaking = 0  # requests in the queue that overtake
-        self._unanswered = 0  # bytes read since the queue was empty
+        self._pending = Pending(agent.registry)
         self._running: Running | None = None
         self._time_limit: Timer | None = None  # of what runs, or has run when it was set
         self._output = Output()
@@ -154,7 +144,7 @@ class Session:
     def _proceed(self) -> None:
         """Carry out, answer and read as far as it goes."""
         try:
-            busy = self._unanswered or self._output.size
+            busy = self._pending.size or self._output.size
             if busy:
                 self._serve()
             if self._readable and not self._closed and not (busy and self._is_full()):
@@ -176,11 +166,7 @@ class Session:
             self._read()
 
     def _is_full(self) -> bool:
-        return (
-            self._output.size > MAX_OUTPUT
-            or len(self._requests) > MAX_REQUESTS
-            or (self._unanswered > MAX_INPUT and self._running is not None)
-        )
+        return self._output.size > MAX_OUTPUT or self._pending.is_full(self._running is not None)
 
     def _read(self) -> None:
         """Read once, and carry out and answer what came."""
@@ -199,20 +185,15 @@ class Session:
             self._readable = False
         self._peer_takes_replies = False
         events = self._decoder.receive(data)
-        if len(events) == 1 and self._running is None and not self._requests:
+        if len(events) == 1 and self._running is None and not self._pending:
             self._carry_out(events[0])  # without the queue, as nearly always
             if self._output.size:
                 self._flush()
         elif events or self._running is not None:
-            self._unanswered += len(data)
-            self._enqueue(events)
+            self._pending.add(events, len(data))
+            if self._pending.overtakes and self._running is not None:
+                self._limit_patience(self._running)
             self._serve()
-
-    def _enqueue(self, events: Sequence[Event]) -> None:
-        self._requests += events
-        self._overtaking += sum(map(self._overtakes, events))
-        if self._overtaking and self._running is not None:
-            self._limit_patience(self._running)
 
     def _hang_up(self) -> None:
         """The other side is gone, or, on a virtio port, not there yet.
@@ -231,7 +212,7 @@ class Session:
 
         What was read is carried out all the same; a command that hangs holds no place.
         """
-        unanswered = self._requests or self._running or self._output.size
+        unanswered = self._pending or self._running or self._output.size
         all_read = not self._readable or self._is_full()
         if all_read and (self._unheard or not unanswered):
             self._end(None)
@@ -247,17 +228,14 @@ class Session:
             self._flush()
         while self._may_carry_out():
             while self._may_carry_out():
-                event = self._requests.popleft()
-                if self._overtaking:
-                    self._overtaking -= self._overtakes(event)
-                self._carry_out(event)
+                self._carry_out(self._pending.take())
             if self._output.size:
                 self._flush()
-        if not self._requests and self._running is None:
-            self._unanswered = 0
+        if not self._pending and self._running is None:
+            self._pending.size = 0
 
     def _may_carry_out(self) -> bool:
-        return bool(self._requests) and self._running is None and self._output.size <= MAX_OUTPUT
+        return bool(self._pending) and self._running is None and self._output.size <= MAX_OUTPUT
 
     def _carry_out(self, event: Event) -> None:
         if isinstance(event, Fault):
@@ -330,7 +308,7 @@ class Session:
         self._running = running
         if self._agent.config.command_timeout and self._time_limit is None:
             self._limit_time(self._agent.config.command_timeout)
-        if self._overtaking:
+        if self._pending.overtakes:
             self._limit_patience(running)
 
     def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
@@ -369,12 +347,6 @@ class Session:
             self._refuse(name, QgaError(text), running.id)
             self._proceed()
 
-    def _overtakes(self, event: Event) -> bool:
-        if not isinstance(event, Request):
-            return False
-        command = self._agent.registry.get(event.execute)
-        return command is not None and command.overtakes
-
     def _limit_patience(self, running: Running) -> None:
         wait = max(0.0, PATIENCE - running.age)
         self._agent.loop.call_later(wait, lambda: self._abandon(running))
@@ -384,10 +356,7 @@ class Session:
         if self._running is not running or self._closed:
             return
         self._running = None
-        dropped = 0
-        while not self._overtakes(self._requests[0]):
-            self._requests.popleft()
-            dropped += 1
+        dropped = self._pending.drop_overtaken()
         self._tell_of(
             running,
             f"is given up after {running.age:.1f} s, with {dropped} more requests behind it: "
