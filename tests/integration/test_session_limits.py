@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import random
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from qga.loop import Loop
+from qga.pending import MAX_INPUT
 from qga.values import MAX_THREADS
 from tests.integration.agent_process import AgentProcess, Client, listening, request, wait_for
 from tests.integration.gates import Gate, with_gates
@@ -90,6 +92,34 @@ def test_a_client_that_only_sends_is_not_read_for_ever(agent: AgentProcess, gate
                 other.call("guest-ping")
         assert agent.memory("VmRSS") - at_first < 20 * 1024 * 1024
         gate.open("")
+
+
+def test_a_client_that_only_sends_large_requests_is_not_read_for_ever(
+    client: Client, gate: Gate
+) -> None:
+    """What counts is what came behind the command that runs, not what the connection has seen."""
+    large = request("guest-ping").replace(b"{", b"{" + b" " * 1_000_000)
+    for _ in range(2):
+        client.send(gate.request)
+        gate.wait_until_reached()
+        client.socket.setblocking(False)
+        sent = 0
+        with pytest.raises(BlockingIOError):
+            while sent < MAX_INPUT * 2:
+                wait_for_room(client)
+                sent += client.socket.send(large[sent % len(large) :])
+        assert sent > MAX_INPUT
+        client.socket.setblocking(True)
+        client.socket.settimeout(60)
+        gate.open("open")
+        client.send(large[sent % len(large) :])
+        assert client.result() == "open"
+        assert client.replies(sent // len(large) + 1) == [{"return": {}}] * (sent // len(large) + 1)
+
+
+def wait_for_room(client: Client) -> None:
+    """Wait until the agent has read some, if it still reads."""
+    select.select([], [client.socket], [], 2)
 
 
 def test_more_commands_than_threads_are_refused(tmp_path: Path, gate: Gate) -> None:

@@ -6,6 +6,8 @@ import os
 from importlib import import_module
 from typing import Any
 
+import pytest
+
 mounts: Any = import_module("qga.commands._mounts")
 
 TABLE = rb"""22 28 0:21 / /sys rw,relatime shared:7 - sysfs sysfs rw
@@ -22,6 +24,10 @@ TABLE = rb"""22 28 0:21 / /sys rw,relatime shared:7 - sysfs sysfs rw
 47 28 0:52 / /run rw - tmpfs tmpfs rw
 48 47 7:5 / /run/below rw - ext4 /dev/loop5 rw
 """
+
+PLAIN_TABLE = b"".join(
+    line for line in TABLE.splitlines(True) if b"/h" not in line and b"/n" not in line
+)
 
 ODD_TABLE = (
     rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -53,6 +59,13 @@ def test_what_has_no_block_device_is_left_out() -> None:
 def test_ways_through_what_others_serve() -> None:
     may_wait = {mount.paths[0] for mount in mounts.parse(TABLE) if mount.may_wait}
     assert may_wait == {"/hanging/below", "/ntfs", "/ntfs/below", "/hidden/below"}
+
+
+def test_the_table_of_now_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table, some_may_wait in ((TABLE, True), (PLAIN_TABLE, False), (TABLE, True)):
+        monkeypatch.setattr(mounts, "read_kept", lambda _path, table=table: table)
+        assert mounts.block_mounts() == mounts.parse(table)
+        assert mounts.any_may_wait() == some_may_wait
 
 
 def test_odd_paths_and_btrfs() -> None:
