@@ -77,11 +77,6 @@ def block_mounts() -> list[Mount]:
     return parse(table) if b" - btrfs " in table else _parse_once(table)
 
 
-def any_may_wait() -> bool:
-    """Whether somebody else serves a filesystem, or what leads to one."""
-    return any(mount.may_wait for mount in block_mounts())
-
-
 def parse(table: bytes) -> list[Mount]:
     """The mounts of a table such as /proc/self/mountinfo."""
     served = [_decode(path) for path in _SERVED.findall(table)]

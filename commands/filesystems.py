@@ -9,7 +9,7 @@ from typing import TypedDict
 from qga import CommandGroup, NotRequired, UInt64, command
 
 from ._block import GuestDiskAddress, device_name, disk_address, disks_behind
-from ._mounts import Mount, any_may_wait, block_mounts, open_mount, size_of
+from ._mounts import Mount, block_mounts, open_mount, size_of
 
 GuestFilesystemInfo = TypedDict(
     "GuestFilesystemInfo",
@@ -44,13 +44,16 @@ _WHOLE = 2**64 - 1
 class Filesystems(CommandGroup):
     """Filesystems on block devices."""
 
-    @command(access="audit", blocking=any_may_wait)
-    def guest_get_fsinfo(self) -> list[GuestFilesystemInfo]:
+    @command(access="audit", blocking=True)
+    def guest_get_fsinfo(self, *, may_wait: bool) -> list[GuestFilesystemInfo]:
         """Each filesystem, the last mounted first: its size in bytes and the disks it is on.
 
         total-bytes is what an ordinary user can fill, total-bytes-privileged what root can.
         """
-        found = (self._filesystem(mount) for mount in reversed(block_mounts()))
+        mounts = block_mounts()
+        if not may_wait and any(mount.may_wait for mount in mounts):
+            raise BlockingIOError
+        found = (self._filesystem(mount) for mount in reversed(mounts))
         return [filesystem for filesystem in found if filesystem is not None]
 
     @command(access="filesystem", blocking=True)

@@ -71,7 +71,8 @@ class Output:
         if not isinstance(part, Payload):
             self._parts.popleft()
             return part
-        piece = b2a_base64(part.data[self._encoded : self._encoded + _SLICE], newline=False)
+        rest = memoryview(part.data)[self._encoded : self._encoded + _SLICE]
+        piece = b2a_base64(rest, newline=False)
         self._encoded += _SLICE
         if self._encoded >= len(part.data):
             self._parts.popleft()

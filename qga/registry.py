@@ -18,7 +18,6 @@ from typing import (
     NamedTuple,
     Optional,
     TypeVar,
-    Union,
     get_args,
 )
 
@@ -37,10 +36,7 @@ Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted
 Judge = Callable[["Policy", dict[str, Any]], "Verdict"]
 """What a policy says to the arguments of a command, which have the names of the handler's."""
 
-Blocking = Union[bool, Callable[[], bool]]
-"""Whether a command may wait, or what tells on the loop whether a call made now may."""
-
-INJECTED = frozenset({"caller"})
+INJECTED = frozenset({"caller", "may_wait"})
 """Parameters of handlers that are no arguments of requests."""
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
@@ -50,7 +46,7 @@ class Traits(NamedTuple):
     """What `@command` says of a command."""
 
     access: Access
-    blocking: Blocking
+    blocking: bool
     frozen: bool
     success_response: bool
     delimited: bool
@@ -77,7 +73,7 @@ class Caller(NamedTuple):
 def command(
     *,
     access: Access = "unrestricted",
-    blocking: Blocking = False,
+    blocking: bool = False,
     frozen: bool = False,
     success_response: bool = True,
     delimited: bool = False,
@@ -92,8 +88,9 @@ def command(
     """Make a method of a CommandGroup a command.
 
     access: the least privilege that a host needs for it.
-    blocking: it may wait on a disk, a child or the network, or what tells whether it may now;
-        then it runs on a worker thread.
+    blocking: it may wait on a disk, a child or the network, and runs on a worker thread. With a
+        keyword-only parameter `may_wait` it is tried on the loop before, where that is False and
+        BlockingIOError says that it would have to wait; it then has done nothing.
     frozen: it is allowed while filesystems are frozen.
     success_response: without it success is not answered, only an error is.
     delimited: the byte 0xFF goes before its successful reply.
@@ -178,7 +175,6 @@ class Command:
 
     def __init__(self, name: str, handler: Callable[..., Any], traits: Traits) -> None:
         self.name = name
-        self.handler = handler
         self.access = traits.access
         self.blocking = traits.blocking
         self.frozen = traits.frozen
@@ -189,30 +185,27 @@ class Command:
         self.changes = traits.changes
         self.secret = traits.secret
         self.like = traits.like
-        code = function_of(handler).__code__
-        self.wants_caller = (
-            "caller" in code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
-        )
+        self._function = function_of(handler)
+        code = self._function.__code__
+        injected = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
+        self.wants_caller = "caller" in injected
+        self.handler, self.at_once = _ways_to_call(handler, traits.blocking, "may_wait" in injected)
         self.simple = code.co_argcount + code.co_kwonlyargcount == 1
 
     @cached_property
     def signature(self) -> schema.Signature:
         """Arguments and result, read off the handler at first use."""
-        return schema.signature(function_of(self.handler), INJECTED)
+        return schema.signature(self._function, INJECTED)
 
     @cached_property
     def carries_number(self) -> bool:
         """Whether its result may hold floats, which have a notation of their own on the wire."""
         return schema.carries_number(self.signature.returns)
 
-    def may_wait(self) -> bool:
-        """Whether a call made now belongs on a worker."""
-        return self.blocking if isinstance(self.blocking, bool) else self.blocking()
-
     @property
     def place(self) -> str:
         """File and line of the handler."""
-        code = function_of(self.handler).__code__
+        code = self._function.__code__
         return f"{code.co_filename}:{code.co_firstlineno}"
 
     def bind(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
@@ -223,6 +216,17 @@ class Command:
         if self.wants_caller:
             bound["caller"] = caller
         return bound
+
+
+def _ways_to_call(
+    handler: Callable[..., Any], blocking: bool, tried: bool
+) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
+    """How a handler is called on a worker, and on the loop, if it may be called there at all."""
+    if not tried:
+        return handler, None if blocking else handler
+    from functools import partial
+
+    return partial(handler, may_wait=True), partial(handler, may_wait=False)
 
 
 def function_of(handler: Callable[..., Any]) -> FunctionType:

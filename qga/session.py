@@ -258,10 +258,17 @@ class Session:
         if self._audit.changes if command.changes else self._audit.reads:
             entry = Entry(self.caller, command, given)
         try:
-            if command.blocking and command.may_wait():
+            if command.at_once is None:
                 self._run(command, arguments, request_id, entry)
                 return
-            self._reply(command, command.handler(**arguments), request_id)
+            try:
+                result = command.at_once(**arguments)
+            except BlockingIOError:
+                if not command.blocking:
+                    raise
+                self._run(command, arguments, request_id, entry)
+                return
+            self._reply(command, result, request_id)
         except BaseException as error:  # also what a plugin should not raise
             self._tell_end(command, entry, error, self._refuse(name, error, request_id))
         else:

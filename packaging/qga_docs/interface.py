@@ -16,7 +16,7 @@ import inspect
 from typing import Any, NamedTuple
 
 from qga import config, discovery, options, schema
-from qga.registry import commands_of
+from qga.registry import INJECTED, commands_of
 
 KINDS_BY_METAVAR = {
     "PATH": "file",
@@ -216,7 +216,7 @@ def qgactl() -> Program:
 
 def _command(group: type, name: str, attribute: str, traits: Any) -> CommandInfo:
     handler = inspect.getattr_static(group, attribute)
-    described = schema.signature(handler, frozenset({"caller"})).describe()["arguments"]
+    described = schema.signature(handler, INJECTED).describe()["arguments"]
     arguments = tuple(f"[{key[1:]}]" if key.startswith("*") else key for key in described)
     summary = _first_paragraph(handler)
     return CommandInfo(

@@ -93,6 +93,12 @@ def waiting_disk(guest: Guest) -> Iterator[None]:
         guest.run(["dmsetup", "resume", "crypt"])
 
 
+def has_waiting_thread(guest: Guest, pid: int) -> bool:
+    """Whether a thread of a process waits for a disk."""
+    script = f"grep -l '^State:.D' /proc/{pid}/task/*/status"
+    return bool(guest.run(["sh", "-c", script], check=False).stdout)
+
+
 class Writer:
     """A program in the guest that writes to a file, safely to the disk."""
 

@@ -12,6 +12,7 @@ from .freezing import (
     can_write,
     failing_filesystem,
     frozen_places,
+    has_waiting_thread,
     thawed_after,
     waiting_disk,
 )
@@ -216,11 +217,6 @@ def waiting_freeze(
         agent.send(encode("guest-fsfreeze-freeze-list", {"mountpoints": WAITING}))
         wait_for(lambda: has_waiting_thread(guest, agent_with_hooks), "the freeze to wait")
         yield agent
-
-
-def has_waiting_thread(guest: Guest, pid: int) -> bool:
-    script = f"grep -l '^State:.D' /proc/{pid}/task/*/status"
-    return bool(guest.run(["sh", "-c", script], check=False).stdout)
 
 
 def end_wait(guest: Guest) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from .agent_socket import AgentError, AgentSocket
-from .freezing import frozen_places, thawed_after
+from .agent_socket import AgentError, AgentSocket, encode
+from .freezing import frozen_places, has_waiting_thread, thawed_after, waiting_disk
 from .image import CHECKOUT
-from .service import state_of, wait_for
+from .service import main_pid, state_of, wait_for
 from .vm import Guest
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
@@ -145,3 +147,24 @@ def test_others_are_frozen_and_thawed(guest: Guest, agent: AgentSocket) -> None:
         assert frozen_places(guest) == {"/mnt/usb"}
         assert agent.execute("guest-fsfreeze-thaw") == 1
         assert frozen_places(guest) == set()
+
+
+def test_a_read_that_waits_for_its_disk_holds_nobody_up(guest: Guest, agent: AgentSocket) -> None:
+    """Of its first 64 KiB the kernel has a copy, of the rest it has none."""
+    path, cached, size = "/mnt/crypt/read", 64 * 1024, 1024 * 1024
+    make = f"head -c {size} /dev/urandom >{path}; sync; echo 3 >/proc/sys/vm/drop_caches"
+    read_some = f"dd if={path} of=/dev/null bs={cached} count=1 iflag=nonblock"
+    guest.run(["/bin/sh", "-ec", f"{make}; blockdev --setra 0 /dev/mapper/crypt; {read_some}"])
+    handle = agent.execute("guest-file-open", path=path)
+    with waiting_disk(guest):
+        agent.send(encode("guest-file-read", {"handle": handle, "count": size}))
+        pid = main_pid(guest)
+        wait_for(lambda: has_waiting_thread(guest, pid), "the read to wait")
+        agent.sync()
+        assert agent.execute("guest-ping") == {}
+    agent.execute("guest-file-seek", handle=handle, offset=0, whence="set")
+    reply = agent.execute("guest-file-read", handle=handle, count=size)
+    assert reply["count"] == size
+    expected = guest.run(["sha256sum", path]).stdout.split()[0]
+    assert hashlib.sha256(base64.b64decode(reply["buf-b64"])).hexdigest() == expected
+    agent.execute("guest-file-close", handle=handle)

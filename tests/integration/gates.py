@@ -32,9 +32,11 @@ class Gates(CommandGroup):
         """`text`, by way of a thread."""
         return text
 
-    @command(blocking=lambda: os.path.exists("{busy}"))
-    def qga_thread(self) -> str:
-        """Where it runs: on a thread only while something may be waited for."""
+    @command(blocking=True)
+    def qga_thread(self, *, may_wait: bool) -> str:
+        """Where it runs: on a thread only while something is to be waited for."""
+        if os.path.exists("{busy}") and not may_wait:
+            raise BlockingIOError
         return current_thread().name
 
     @command(blocking=True)

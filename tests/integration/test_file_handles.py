@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -240,9 +241,13 @@ def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command:
     file.lock = SlowLock(close)
     with path.with_name("other").open("w+b") as another:
         other = another.fileno()
-        arguments = {"read": (4,), "write": ("eHh4",), "close": ()}[command]
+        arguments: dict[str, dict[str, Any]] = {
+            "read": {"count": 4, "may_wait": True},
+            "write": {"buf_b64": "eHh4"},
+            "close": {},
+        }
         with pytest.raises(QgaError, match=f"^handle '{handle}' has not been found$"):
-            getattr(group, f"guest_file_{command}")(handle, *arguments, caller=caller)
+            getattr(group, f"guest_file_{command}")(handle, **arguments[command], caller=caller)
         os.close(file.fd)
         assert another.read() == b""
 

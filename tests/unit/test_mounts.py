@@ -62,10 +62,9 @@ def test_ways_through_what_others_serve() -> None:
 
 
 def test_the_table_of_now_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for table, some_may_wait in ((TABLE, True), (PLAIN_TABLE, False), (TABLE, True)):
+    for table in (TABLE, PLAIN_TABLE, TABLE):
         monkeypatch.setattr(mounts, "read_kept", lambda _path, table=table: table)
         assert mounts.block_mounts() == mounts.parse(table)
-        assert mounts.any_may_wait() == some_may_wait
 
 
 def test_odd_paths_and_btrfs() -> None:

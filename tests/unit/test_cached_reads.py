@@ -1,0 +1,90 @@
+"""What is read on the loop: only what the kernel has in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from errno import EAGAIN
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pytest
+
+files: Any = import_module("qga.commands.files")
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Any]:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    fd = os.open(path, os.O_RDONLY)
+    yield files.OpenFile(fd, Lock(), "main")
+    os.close(fd)
+
+
+def position(file: Any) -> int:
+    return os.lseek(file.fd, 0, os.SEEK_CUR)
+
+
+def test_piece_by_piece_to_the_end(file: Any) -> None:
+    assert files.read_cached(file, 0) == (b"", False)
+    assert files.read_cached(file, 10_000) == (CONTENT[:10_000], False)
+    assert files.read_cached(file, 240) == (CONTENT[10_000:], False)
+    assert files.read_cached(file, 1) == (b"", True)
+    os.lseek(file.fd, -3, os.SEEK_END)
+    assert files.read_cached(file, 4) == (CONTENT[-3:], True)
+
+
+def test_what_is_partly_in_memory_is_left_as_it_is(
+    file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_some(fd: int, buffers: list[memoryview], at: int, _flags: int) -> int:
+        if position(file) > 100:
+            raise BlockingIOError(EAGAIN, "the rest is on the disk")
+        buffers[0][:100] = os.read(fd, 100)
+        return 100
+
+    os.lseek(file.fd, 7, os.SEEK_SET)
+    monkeypatch.setattr(files.os, "preadv", read_some)
+    with pytest.raises(BlockingIOError):
+        files.read_cached(file, 500)
+    assert position(file) == 7
+    assert file.cached
+    assert file.lock.acquire(blocking=False)
+
+
+def test_a_file_in_use_is_waited_for(file: Any) -> None:
+    with file.lock, pytest.raises(BlockingIOError):
+        files.read_cached(file, 1)
+    assert position(file) == 0
+
+
+def test_very_much_is_not_copied_on_the_loop(file: Any) -> None:
+    with pytest.raises(BlockingIOError):
+        files.read_cached(file, files.MAX_AT_ONCE + 1)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/proc/self/status"])
+def test_what_has_no_pages_in_memory(path: str) -> None:
+    """Nor can the kernel tell of /proc, which takes some time to make up its files."""
+    fd = os.open(path, os.O_RDONLY)
+    file = files.OpenFile(fd, Lock(), "main")
+    with pytest.raises(BlockingIOError):
+        files.read_cached(file, 1)
+    assert not file.cached
+    assert position(file) == 0
+    os.close(fd)
+
+
+def test_what_a_pipe_holds_stays_there() -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"x")
+    with pytest.raises(BlockingIOError):
+        files.read_cached(files.OpenFile(read_end, Lock(), "main"), 2)
+    assert os.read(read_end, 2) == b"x"
+    os.close(read_end)
+    os.close(write_end)
