@@ -196,6 +196,12 @@ def _read_whole_requests(data: bytes, events: list[Event]) -> int:
     """Read requests off the front of `data` with Python's reader; returns where they end."""
     if not jsontext.is_plain(data) or jsontext.may_be_too_deep(data):
         return 0
+    if len(data) >= bulk.LONG:
+        try:
+            events.append(_request(bulk.read_message(data)))
+            return len(data)
+        except (ValueError, RecursionError):
+            pass
     text = data.decode("ascii")
     position, end = 0, len(text)
     while position < end:

@@ -46,6 +46,12 @@ def test_reads_as_the_ordinary_reader_does(raw: bytes) -> None:
     assert bulk.read(bytearray(raw)) == jsontext.read(raw)
 
 
+@pytest.mark.parametrize("text", [b"QU\x00D", b"QU\nD", b"QU\x7fD", b"QU\xffD", b"QU'D", b"{[QUJD"])
+def test_one_read_or_many_make_no_difference(text: bytes) -> None:
+    raw = WRITE % (b"QUJD" * 5000 + text)
+    assert receive_all(Decoder(), [raw]) == receive_all(Decoder(), in_pieces(raw, 1000))
+
+
 @st.composite
 def writes(draw: st.DrawFn) -> bytes:
     """Requests that write, with some bytes put in or replaced."""
@@ -54,12 +60,12 @@ def writes(draw: st.DrawFn) -> bytes:
         start = draw(st.integers(0, len(data)))
         end = start + draw(st.integers(0, 2))
         data = data[:start] + draw(st.sampled_from(TELLING)) + data[end:]
-    return data + WRITE % b"QUJD"
+    return data + draw(st.sampled_from([b"", b"\n \n", b"}", WRITE % b"QUJD"]))
 
 
 @given(writes(), st.lists(st.integers(0, 300), max_size=4))
 @settings(max_examples=300, deadline=None)
 def test_short_cuts_change_no_event(data: bytes, places: list[int]) -> None:
     expected = receive_all(Decoder(), [data])
-    with mock.patch.object(bulk, "_LONG", 1), mock.patch.object(lexer, "_LONG", 1):
+    with mock.patch.object(bulk, "LONG", 1), mock.patch.object(lexer, "_LONG", 1):
         assert receive_all(Decoder(), cut(data, places)) == expected
