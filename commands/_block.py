@@ -1,10 +1,8 @@
 """Block devices and where they sit in the machine, from sysfs; no device is opened here."""
 
-from __future__ import annotations
-
 import os
 import re
-from typing import Literal, TypedDict
+from typing import Literal, Optional, TypedDict
 
 from qga import NotRequired
 
@@ -86,7 +84,7 @@ _UDEV_SERIAL = "E:ID_SERIAL="
 _NO_PCI: GuestPCIAddress = {"domain": -1, "bus": -1, "slot": -1, "function": -1}
 
 
-def device_name(device: tuple[int, int]) -> str | None:
+def device_name(device: tuple[int, int]) -> Optional[str]:
     """The kernel's name for a block device, such as vda1; None when there is none of the number."""
     try:
         return os.path.basename(os.readlink(f"/sys/dev/block/{device[0]}:{device[1]}"))
@@ -207,7 +205,7 @@ def _pci_controller(path: str) -> GuestPCIAddress:
     return {"domain": domain, "bus": bus, "slot": slot, "function": function}
 
 
-def _serial(path: str) -> str | None:
+def _serial(path: str) -> Optional[str]:
     """ID_SERIAL, as udev has found it out and noted it down."""
     try:
         number = read_word(f"{path}/dev")

@@ -5,8 +5,6 @@ settings, which makes the command slower than QEMU's. The names and counters are
 /proc/net/dev, the addresses from rtnetlink(7), the rest from netdevice(7).
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import sys
@@ -75,7 +73,7 @@ def links_and_addresses() -> tuple[list[Link], list[Address]]:
         return sorted(_links(kernel)), list(_addresses(kernel))
 
 
-def _links(kernel: socket) -> Iterator[Link]:
+def _links(kernel: "socket") -> Iterator[Link]:
     from fcntl import ioctl
 
     for line in read_kept("/proc/net/dev").split(b"\n")[2:-1]:
@@ -92,7 +90,7 @@ def _links(kernel: socket) -> Iterator[Link]:
         yield Link(index, text, hardware_address, [int(number) for number in counters.split()])
 
 
-def _other_address(name: str) -> str | None:
+def _other_address(name: str) -> Optional[str]:
     """The hardware address of a link that is no Ethernet: of any length, shown with at least six.
 
     None where it has none, as a tunnel, and in a container that sees no sysfs of its network.
@@ -104,7 +102,7 @@ def _other_address(name: str) -> str | None:
     return address + ":00" * (5 - address.count(":")) if address else None
 
 
-def _addresses(kernel: socket) -> Iterator[Address]:
+def _addresses(kernel: "socket") -> Iterator[Address]:
     kernel.send(_ASK_ADDRESSES)
     done = False
     while not done:
@@ -137,7 +135,7 @@ def _understand(answer: bytes) -> tuple[list[Address], bool]:
     return addresses, False
 
 
-def _parse(answer: bytes, at: int, end: int) -> tuple[int, str | None, int, bytes, int]:
+def _parse(answer: bytes, at: int, end: int) -> tuple[int, Optional[str], int, bytes, int]:
     """Link, label, family, bytes of the address, and prefix."""
     family, prefix, _flags, _scope, number = _IFADDRMSG.unpack_from(answer, at)
     at += _IFADDRMSG.size

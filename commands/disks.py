@@ -3,10 +3,8 @@
 The counters are read here, for psutil has only 9 of the 17.
 """
 
-from __future__ import annotations
-
 import os
-from typing import TypedDict
+from typing import Optional, TypedDict
 
 from qga import CommandGroup, NotRequired, UInt64, command
 
@@ -123,12 +121,12 @@ def _size(name: str) -> int:
     return int(_read(f"{SYS_BLOCK}/{name}/size") or 0)
 
 
-def _mapper_name(name: str) -> str | None:
+def _mapper_name(name: str) -> Optional[str]:
     """The name that the device mapper has for its device."""
     return _read(f"{SYS_BLOCK}/{name}/dm/name")
 
 
-def _read(path: str) -> str | None:
+def _read(path: str) -> Optional[str]:
     try:
         return read_word(path)
     except OSError:

@@ -8,8 +8,6 @@ memory. That is a read from the disk, so both commands may wait. What psutil wou
 process, or of filesystems that may hang, is read here.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

@@ -1,15 +1,15 @@
 """The guest's network interfaces and routes."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
-from typing import Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 from qga import CommandGroup, NotRequired, UInt64, command
 
-from ._links import Address, Link, links_and_addresses
 from ._sysfs import read_bytes
+
+if TYPE_CHECKING:
+    from ._links import Address, Link
 
 GuestIpAddressType = Literal["ipv4", "ipv6"]
 
@@ -83,6 +83,8 @@ class Network(CommandGroup):
 
         An IPv4 address with a label of its own, such as eth0:1, makes an entry of its own.
         """
+        from ._links import links_and_addresses
+
         links, addresses = links_and_addresses()
         entries = {link.name: _interface(link) for link in links}
         names = {link.number: link.name for link in links}
@@ -103,7 +105,7 @@ class Network(CommandGroup):
         return [*_ipv4_routes(), *_ipv6_routes()]
 
 
-def _interface(link: Link) -> GuestNetworkInterface:
+def _interface(link: "Link") -> GuestNetworkInterface:
     interface: GuestNetworkInterface = {"name": link.name}
     if link.hardware_address is not None:
         interface["hardware-address"] = link.hardware_address
@@ -120,7 +122,7 @@ def _alias(name: str, base: GuestNetworkInterface) -> GuestNetworkInterface:
     return alias
 
 
-def _ip_address(address: Address) -> GuestIpAddress:
+def _ip_address(address: "Address") -> GuestIpAddress:
     return {
         "ip-address": address.address,
         "ip-address-type": "ipv4" if address.version == 4 else "ipv6",

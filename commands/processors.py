@@ -3,8 +3,6 @@
 The times are read here, for psutil does not tell whose they are while a processor is offline.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Literal, TypedDict, cast
 

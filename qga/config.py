@@ -10,11 +10,9 @@ The sections of rules are in the same way `[files]` for all and `[files NAME]` f
 layer their keys are written `files.read`, in a configuration `files_read`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from qga import keyfile
 from qga.errors import ConfigError
@@ -96,15 +94,15 @@ class ChannelConfig(NamedTuple):
     allow_cids: tuple[int, ...] = (HOST_CID,)
     max_clients: int = 16
     baud: int = 38400
-    exec_allow: tuple[str, ...] | None = None
-    exec_user: str | None = None
-    exec_environment: str | None = None
-    files_read: tuple[str, ...] | None = None
-    files_write: tuple[str, ...] | None = None
+    exec_allow: Optional[tuple[str, ...]] = None
+    exec_user: Optional[str] = None
+    exec_environment: Optional[str] = None
+    files_read: Optional[tuple[str, ...]] = None
+    files_write: Optional[tuple[str, ...]] = None
     files_follow_symlinks: bool = False
-    accounts_allow: tuple[str, ...] | None = None
-    limits_handles: int | None = None
-    limits_children: int | None = None
+    accounts_allow: Optional[tuple[str, ...]] = None
+    limits_handles: Optional[int] = None
+    limits_children: Optional[int] = None
     limits_captured: int = 256 * MIB
     limits_stdin: int = 256 * MIB
     limits_message: int = MAX_MESSAGE
@@ -120,9 +118,9 @@ class Config(NamedTuple):
 
     channels: tuple[ChannelConfig, ...] = (ChannelConfig(),)
     daemonize: bool = False
-    logfile: str | None = None
-    pidfile: str | None = None
-    fsfreeze_hook: str | None = None
+    logfile: Optional[str] = None
+    pidfile: Optional[str] = None
+    fsfreeze_hook: Optional[str] = None
     fsfreeze_hook_timeout: int = 120
     fsfreeze_exclude: tuple[str, ...] = ()
     freeze_timeout: int = 600
@@ -130,7 +128,7 @@ class Config(NamedTuple):
     statedir: str = DEFAULT_STATEDIR
     verbose: bool = False
     retry_path: bool = False
-    plugin_dir: str | None = None
+    plugin_dir: Optional[str] = None
     limits_threads: int = MAX_THREADS
 
     @property

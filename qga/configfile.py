@@ -5,8 +5,6 @@ could let in what was meant to be blocked. Other sections and keys that the agen
 ignored as qemu-ga ignores them, so that one file can serve several versions, but never silently.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Callable, Mapping

@@ -6,8 +6,6 @@ administrator's command lines and scripts were written against it: abbreviated l
 joined short ones, an optional argument only where it is attached, operands anywhere, `--`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
@@ -41,7 +39,7 @@ class Option(NamedTuple):
     metavar: str
     key: str
     help: str
-    default: str | None = None
+    default: Optional[str] = None
 
 
 _METHODS = ", ".join(DEFAULT_PATHS)
@@ -133,7 +131,7 @@ class Arguments(NamedTuple):
     """
 
     action: str
-    config_path: str | None
+    config_path: Optional[str]
     settings: Layer
     warnings: tuple[str, ...]
     question: Optional[Question] = None
@@ -147,7 +145,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     line that getopt refuses and ConfigError for a value that an option cannot have.
     """
     action = "serve"
-    config_path: str | None = None
+    config_path: Optional[str] = None
     settings: Layer = {}
     warnings: list[str] = []
     command, channel, words, json = "", "main", [], False
@@ -177,7 +175,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     return Arguments(action, config_path, settings, tuple(warnings), question, json)
 
 
-def scan(argv: Sequence[str]) -> Iterator[tuple[Option, str | None]]:
+def scan(argv: Sequence[str]) -> Iterator[tuple[Option, Optional[str]]]:
     """The options of a command line in order, each with its argument, as getopt_long reads it.
 
     The argument is None for an option that takes none. Operands are left out. Raises OptionError.
@@ -187,7 +185,7 @@ def scan(argv: Sequence[str]) -> Iterator[tuple[Option, str | None]]:
             yield option, value
 
 
-def _read(argv: Sequence[str]) -> Iterator[tuple[Option | None, str | None]]:
+def _read(argv: Sequence[str]) -> Iterator[tuple[Optional[Option], Optional[str]]]:
     """As `scan`, with the operands, for which the option is None."""
     words = iter(argv)
     for word in words:
@@ -215,7 +213,7 @@ def format_help() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _setting(option: Option, value: str | None) -> Layer:
+def _setting(option: Option, value: Optional[str]) -> Layer:
     if value is None:
         return {option.key: True}
     try:
@@ -224,7 +222,7 @@ def _setting(option: Option, value: str | None) -> Layer:
         raise ConfigError(str(error)) from None
 
 
-def _scan_long(word: str, words: Iterator[str]) -> tuple[Option, str | None]:
+def _scan_long(word: str, words: Iterator[str]) -> tuple[Option, Optional[str]]:
     name, equals, attached = word.partition("=")
     option = _find_long(name, word)
     if not option.metavar:
@@ -254,7 +252,7 @@ def _find_long(name: str, word: str) -> Option:
     return candidates[0]
 
 
-def _scan_short(letters: str, words: Iterator[str]) -> Iterator[tuple[Option, str | None]]:
+def _scan_short(letters: str, words: Iterator[str]) -> Iterator[tuple[Option, Optional[str]]]:
     while letters:
         letter, letters = letters[0], letters[1:]
         option = next((option for option in OPTIONS if option.short == letter), None)
