@@ -16,7 +16,7 @@ run: $(READY) ## start an agent here and hold a short conversation with it
 
 test: $(READY) ## install what the tests need and run them all, a real guest included
 	@packaging/prepare test deb rpm
-	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(READY) ## lint, types, oldest Python, unit tests: under a minute
 	$(BIN)/ruff check .

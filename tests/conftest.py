@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,7 @@ import pytest
 from tests.guest import hardware, service
 from tests.guest.vm import Guest, GuestError
 
-HERE = Path(__file__).parent
-# What shares a domain of libvirt, and what builds packages; other files are rows of their own.
+# What shares a domain of libvirt, and what builds packages.
 ROWS = {"clients": "domain", "packaging": "packages", "guest/test_package.py": "packages"}
 
 
@@ -27,19 +25,17 @@ def pytest_configure() -> None:
             signal.signal(number, lambda _number, _frame: None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that share what takes long to make into one process, the longest row first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(row_of(item)))
-    items.sort(key=lambda item: row_of(item) != "guest")
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of one file run in one process, and so do files that share what takes long to make."""
+    from xdist.scheduler import LoadFileScheduling
 
+    class Rows(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].removeprefix("tests/")
+            return ROWS.get(file, ROWS.get(file.partition("/")[0], file))
 
-def row_of(item: pytest.Item) -> str:
-    """The name of the row in which a test runs: tests of one row run one after the other."""
-    if "guest" in getattr(item, "fixturenames", ()):
-        return "guest"
-    file = item.path.relative_to(HERE)
-    return ROWS.get(file.as_posix(), ROWS.get(file.parts[0], str(file)))
+    return Rows(config, log)
 
 
 @pytest.fixture(scope="session")
