@@ -44,6 +44,9 @@ READ_SIZE = 96 * 1024
 """Bytes of one read: room for a request that writes 64 KiB of a file, and below the size from
 which malloc(3) gets each buffer from the kernel."""
 
+_PORT_BUFFER = os.sysconf("SC_PAGE_SIZE")
+"""Bytes that a virtio port gives at most in one read (drivers/char/virtio_console.c)."""
+
 MAX_OUTPUT = 1024 * 1024
 """Bytes of replies that may wait before reading stops; one reply may exceed it."""
 
@@ -183,6 +186,8 @@ class Session:
             return
         if self._short_read_empties and len(data) < READ_SIZE and not self._peer_gone:
             self._readable = False
+        if len(data) == _PORT_BUFFER and not self._short_read_empties:
+            data = self._read_on(data)
         self._peer_takes_replies = False
         events = self._decoder.receive(data)
         if len(events) == 1 and self._running is None and not self._pending:
@@ -194,6 +199,17 @@ class Session:
             if self._pending.overtakes and self._running is not None:
                 self._limit_patience(self._running)
             self._serve()
+
+    def _read_on(self, data: bytes) -> bytes:
+        """`data` with what follows it: a long request comes in a few hundred full buffers."""
+        pieces, size = [data], len(data)
+        try:
+            while len(pieces[-1]) == _PORT_BUFFER and size < READ_SIZE:
+                pieces.append(os.read(self.fd, READ_SIZE - size))
+                size += len(pieces[-1])
+        except OSError:  # the next read is told again, whatever it is
+            pass
+        return b"".join(pieces)
 
     def _hang_up(self) -> None:
         """The other side is gone, or, on a virtio port, not there yet.

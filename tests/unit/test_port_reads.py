@@ -1,0 +1,71 @@
+"""What a virtio port gives buffer by buffer is put together before it is looked at."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from qga.session import READ_SIZE, Session
+
+BUFFER = os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A socket whose reads give one packet each, as those of a port give a buffer."""
+    host, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    guest.setblocking(False)
+    host.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * READ_SIZE)
+    with host, guest:
+        yield host, guest
+
+
+def read_on(guest: socket.socket) -> bytes:
+    session = Session.__new__(Session)
+    session.fd = guest.fileno()
+    return session._read_on(guest.recv(READ_SIZE))
+
+
+def buffers(number: int) -> list[bytes]:
+    return [bytes([at]) * BUFFER for at in range(number)]
+
+
+@pytest.mark.parametrize("end", [[], [b"the end"]])
+def test_up_to_what_is_no_full_buffer(
+    ends: tuple[socket.socket, socket.socket], end: list[bytes]
+) -> None:
+    host, guest = ends
+    pieces = buffers(5) + end
+    for piece in pieces:
+        host.send(piece)
+    assert read_on(guest) == b"".join(pieces)
+
+
+def test_what_comes_behind_a_short_buffer_stays(ends: tuple[socket.socket, socket.socket]) -> None:
+    host, guest = ends
+    for piece in [*buffers(1), b"the end", b"another"]:
+        host.send(piece)
+    assert read_on(guest) == buffers(1)[0] + b"the end"
+    assert guest.recv(100) == b"another"
+
+
+def test_not_without_end(ends: tuple[socket.socket, socket.socket]) -> None:
+    host, guest = ends
+    number = READ_SIZE // BUFFER
+    for piece in buffers(number + 1):
+        host.send(piece)
+    assert read_on(guest) == b"".join(buffers(number))
+    assert len(guest.recv(READ_SIZE)) == BUFFER
+
+
+def test_a_host_that_leaves_is_seen_by_the_next_read(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    host, guest = ends
+    host.send(buffers(1)[0])
+    host.close()
+    assert read_on(guest) == buffers(1)[0]
+    assert guest.recv(1) == b""
