@@ -4,6 +4,7 @@ The times are read here, for psutil does not tell whose they are while a process
 """
 
 import os
+from functools import lru_cache
 from typing import Literal, TypedDict, cast
 
 from qga import CommandGroup, NotRequired, QgaError, UInt64, command
@@ -53,10 +54,11 @@ class Processors(CommandGroup):
     def guest_get_vcpus(self) -> list[GuestLogicalProcessor]:
         """Each processor that the guest knows: is it online, and may it be taken offline?"""
         online = _numbers(read_kept_word(f"{_CPUS}/online"))
-        folder = keep_open(_CPUS)
-        names = [name[len("cpu") :] for name in os.listdir(folder) if name.startswith("cpu")]
-        numbers = sorted(int(digits) for digits in names if digits.isdecimal())
-        return [_processor(folder, number, number in online) for number in numbers]
+        present = read_kept_word(f"{_CPUS}/present")
+        known = _known(present)
+        if len(known) < len(_numbers(present)):  # one is being plugged in: there is more to come
+            _known.cache_clear()
+        return [_processor(number, fixed, number in online) for number, fixed in known]
 
     @command(access="unrestricted", blocking=True)
     def guest_set_vcpus(self, vcpus: list[GuestLogicalProcessor]) -> int:
@@ -94,11 +96,21 @@ def _numbers(text: str) -> set[int]:
     return {number for a, _, b in ranges for number in range(int(a), int(b or a) + 1)}
 
 
-def _processor(folder: int, number: int, online: bool) -> GuestLogicalProcessor:
-    """A processor without the file `online` cannot be taken offline."""
-    if os.access(f"cpu{number}/online", os.F_OK, dir_fd=folder):
-        return {"logical-id": number, "online": online, "can-offline": True}
-    return {"logical-id": number, "online": True, "can-offline": False}
+@lru_cache(maxsize=1)
+def _known(_present: str) -> list[tuple[int, bool]]:
+    """The processors, and whether each is fixed, that is, has no file `online` to put it offline.
+
+    Kept as long as the same ones are present.
+    """
+    folder = keep_open(_CPUS)
+    names = [name[len("cpu") :] for name in os.listdir(folder) if name.startswith("cpu")]
+    numbers = sorted(int(digits) for digits in names if digits.isdecimal())
+    files = ((number, f"cpu{number}/online") for number in numbers)
+    return [(number, not os.access(file, os.F_OK, dir_fd=folder)) for number, file in files]
+
+
+def _processor(number: int, fixed: bool, online: bool) -> GuestLogicalProcessor:
+    return {"logical-id": number, "online": fixed or online, "can-offline": not fixed}
 
 
 def _cpu_stats(line: bytes) -> GuestCpuStats:

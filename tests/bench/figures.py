@@ -75,7 +75,6 @@ FIGURES = (
     Figure("guest write", "in a guest: file write, 1 MiB a request", "MB/s", _ratio("≥", 3)),
     Figure("guest copy out", "in a guest: copy from it, ours over a data port", "MB/s"),
     Figure("guest copy in", "in a guest: copy into it, ours over a data port", "MB/s"),
-    Figure("guest idle memory", "in a guest: idle memory (RSS)", "MB", _ours("≤", 14)),
     Figure(
         "guest idle connected", "in a guest: context switches, host connected", "/s", _ours("≤", 0)
     ),

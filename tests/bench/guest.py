@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from tests.bench.client import PATIENCE, Client, request
 from tests.bench.measures import (
-    KIB,
     MIB,
     PING,
     WARM_UP,
@@ -58,8 +57,6 @@ def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> tu
         if guest.original is not None:  # each connection is made here, and one at a time
             guest.original.close()
             guest.original = None
-        for place in PLACES:
-            samples.add(place.name, fresh_memory(guest, place))
         commands = common_commands(guest)
         for number in range(size.rounds):
             progress(f"in the guest, round {number + 1} of {size.rounds}")
@@ -71,18 +68,6 @@ def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> tu
             for place in PLACES:
                 samples.add(place.name, idling(guest, place, size))
         return commands
-
-
-def fresh_memory(guest: Guest, place: Place) -> Figures:
-    """Resident memory after a restart and a ping, where Python is the distribution's alone."""
-    other = PLACES[1 - PLACES.index(place)]
-    with through(guest, other):
-        guest.run(["systemctl", "restart", place.unit])
-        with connect(guest, place) as connection:
-            connection.execute("guest-ping")
-        status = guest.run(["cat", f"/proc/{service.main_pid(guest, place.unit)}/status"]).stdout
-    resident = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return {"guest idle memory": int(resident.split()[1]) * KIB / 1e6}
 
 
 def speed(guest: Guest, place: Place, size: Size) -> Figures:

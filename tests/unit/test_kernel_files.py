@@ -22,6 +22,35 @@ def test_a_list_of_processors(text: str, numbers: set[int]) -> None:
     assert processors._numbers(text) == numbers
 
 
+def test_processors_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> list[tuple[int, bool, bool]]:
+        return [tuple(each.values()) for each in processors.Processors(None).guest_get_vcpus()]
+
+    def plug_in(number: int) -> None:
+        (tmp_path / f"cpu{number}").mkdir()
+        (tmp_path / f"cpu{number}/online").touch()
+
+    monkeypatch.setattr(processors, "_CPUS", str(tmp_path))
+    processors._known.cache_clear()
+    (tmp_path / "cpu0").mkdir()
+    (tmp_path / "cpufreq").mkdir()
+    plug_in(1)
+    (tmp_path / "present").write_text("0-1\n")
+    (tmp_path / "online").write_text("0-1\n")
+    assert told() == [(0, True, False), (1, True, True)]
+    (tmp_path / "online").write_text("0\n")
+    assert told() == [(0, True, False), (1, False, True)]
+    (tmp_path / "present").write_text("0-2\n")
+    assert len(told()) == 2  # its folder comes later
+    plug_in(2)
+    assert told()[2] == (2, False, True)
+    (tmp_path / "present").write_text("0\n")
+    (tmp_path / "cpu1/online").unlink()
+    (tmp_path / "cpu1").rmdir()
+    assert [number for number, *_ in told()] == [0, 2]
+    processors._known.cache_clear()
+
+
 def test_a_file_that_stays_open_says_what_is_so_now(tmp_path: Path) -> None:
     file = tmp_path / "file"
     for content in (b"", b"1\n", b"x" * 50_000, b"2\n"):
