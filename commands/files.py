@@ -104,14 +104,15 @@ class Files(CommandGroup):
         try:
             fd = open_file(caller.policy, path, mode, flags)
             try:
+                file = OpenFile(fd, Lock(), caller.channel)
                 handle = self.agent.state.next_handle()
-            except QgaError:
+            except BaseException:
                 os.close(fd)
                 raise
         except BaseException:
             self._quota.give(caller.channel, 1)
             raise
-        self._files[handle] = OpenFile(fd, Lock(), caller.channel)
+        self._files[handle] = file
         return handle
 
     @command(access="file-read", blocking=True)

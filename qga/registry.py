@@ -220,13 +220,17 @@ class Command:
 
 def _ways_to_call(
     handler: Callable[..., Any], blocking: bool, tried: bool
-) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
-    """How a handler is called on a worker, and on the loop, if it may be called there at all."""
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """How a handler is called on a worker, and on the loop."""
     if not tried:
-        return handler, None if blocking else handler
+        return handler, _belongs_on_a_worker if blocking else handler
     from functools import partial
 
     return partial(handler, may_wait=True), partial(handler, may_wait=False)
+
+
+def _belongs_on_a_worker(**_arguments: Any) -> Any:
+    raise BlockingIOError
 
 
 def function_of(handler: Callable[..., Any]) -> FunctionType:

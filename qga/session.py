@@ -274,9 +274,6 @@ class Session:
         if self._audit.changes if command.changes else self._audit.reads:
             entry = Entry(self.caller, command, given)
         try:
-            if command.at_once is None:
-                self._run(command, arguments, request_id, entry)
-                return
             try:
                 result = command.at_once(**arguments)
             except BlockingIOError:
