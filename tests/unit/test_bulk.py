@@ -13,7 +13,7 @@ from qga.protocol import Decoder, Request
 from tests.unit.decoding import cut, in_pieces, receive_all
 from tests.unit.test_protocol_properties import TELLING
 
-TEXT = b"QUJD" * 16
+TEXT = b"QUJD" * 64  # more than the rest of what is made of it
 WRITE = b'{"execute":"guest-file-write","arguments":{"handle":1,"buf-b64":"%s"},"id":["a"]}\n'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -242,11 +243,11 @@ def test_a_wake_up_that_somebody_else_has_read_is_one_all_the_same() -> None:
 def test_what_is_posted_to_a_closed_loop_reaches_no_descriptor() -> None:
     loop = Loop()
     loop.close()
-    ends = [os.pipe(), os.pipe()]  # with the numbers that the loop had
+    ends = [*socket.socketpair(), *socket.socketpair()]  # with the numbers that the loop had
     loop.post(lambda: None)
-    for read_end, write_end in ends:
-        os.set_blocking(read_end, False)
+    for end in ends:
+        end.setblocking(False)
         with pytest.raises(BlockingIOError):
-            os.read(read_end, 1)
-        os.close(read_end)
-        os.close(write_end)
+            end.recv(1)
+    for end in ends:
+        end.close()
