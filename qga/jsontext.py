@@ -1,20 +1,15 @@
-"""JSON as QEMU reads and writes it, where Python's own reader and writer differ.
+"""JSON as QEMU reads it, where Python's own reader differs.
 
-Reading: `read_plainly` is Python's C reader, fast, for the texts that both read alike; it
+`read_plainly` is Python's C reader, fast, for the texts that both read alike; it
 raises ValueError for all others, which are `parse`'s, with QEMU's errors, first in reading
-order. `read` tries the one, then the other.
-
-Writing: ASCII only, upper-case hexadecimal escapes, DEL escaped, doubles as C's `%.17g`.
-Neither uses recursion: a value may be 1024 levels deep.
+order. `read` tries the one, then the other. No recursion: a value may be 1024 levels deep.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from json import JSONDecoder
-from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
-from math import isfinite, isinf
+from math import isinf
 from typing import Any
 
 from qga import lexer
@@ -310,94 +305,3 @@ _CODE_UNIT = re.compile(rb"\\u([0-9a-fA-F]{4})")
 def _code_unit(token: bytes, start: int) -> int | None:
     match = _CODE_UNIT.match(token, start)
     return int(match[1], 16) if match else None
-
-
-# Writing.
-
-
-def _refuse(value: Any) -> None:
-    raise TypeError(f"a result may not hold {type(value).__name__} objects")
-
-
-# What JSONEncoder.encode makes anew for each value.
-_make_chunks = c_make_encoder(
-    None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, False
-)
-
-
-_ESCAPED = re.compile(
-    r"(?P<same>(?:\\u[0-9]{4}|\\[^u]){1,1000})"
-    r"|\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\u(?P<unit>[0-9a-f]{4})|\x7f"
-)
-
-# Half a pair, which stands for a byte of a file's name that is no UTF-8, and noncharacters.
-_NO_CHARACTER = re.compile("d[89a-f]|fd[de]|fff[ef]")
-
-
-def write(value: Any) -> str:
-    """JSON text of a value without floats."""
-    if type(value) is int:
-        return str(value)
-    text = "".join(_make_chunks(value, 0))
-    if "\\u" in text or "\x7f" in text:
-        return _ESCAPED.sub(_as_qemu_escapes, text)
-    return text
-
-
-def _as_qemu_escapes(match: re.Match[str]) -> str:
-    if match["same"]:
-        return match[0]
-    if match["pair"]:
-        return match[0].upper().replace("U", "u")
-    if match["unit"]:
-        return r"\uFFFD" if _NO_CHARACTER.match(match["unit"]) else r"\u" + match["unit"].upper()
-    return r"\u007F"
-
-
-def write_exactly(value: Any) -> str:
-    """JSON text of any value: floats as `%.17g`, any depth; slower than `write`."""
-    text: list[str] = []
-    stack: list[Any] = [value]
-    while stack:
-        item = stack.pop()
-        if type(item) is _Punctuation:
-            text.append(item)
-        elif type(item) is list:
-            stack += _reversed_list(item)
-        elif type(item) is dict:
-            stack += _reversed_dict(item)
-        elif type(item) is float or (type(item) is int and not -(2**63) <= item < 2**64):
-            text.append(_write_double(item))
-        else:
-            text.append(write(item))
-    return "".join(text)
-
-
-def _write_double(number: float) -> str:
-    if not isfinite(number):
-        raise ValueError(f"{number} cannot be said in JSON")
-    return f"{number:.17g}"
-
-
-class _Punctuation(str):
-    """Text that stands for itself among values."""
-
-    __slots__ = ()
-
-
-def _reversed_list(items: list[Any]) -> Iterator[Any]:
-    yield _Punctuation("]")
-    for at in range(len(items) - 1, -1, -1):
-        yield items[at]
-        yield _Punctuation(", " if at else "[")
-    if not items:
-        yield _Punctuation("[")
-
-
-def _reversed_dict(items: dict[str, Any]) -> Iterator[Any]:
-    yield _Punctuation("}")
-    for at, key in reversed(list(enumerate(items))):
-        yield items[key]
-        yield _Punctuation((", " if at else "{") + write(key) + ": ")
-    if not items:
-        yield _Punctuation("{")

@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Union
 
-from qga import bulk, jsontext, lexer
+from qga import bulk, jsontext, jsonwriter, lexer
 from qga.errors import QgaError
 from qga.jsontext import MAX_DEPTH
 from qga.output import Part
@@ -258,7 +258,7 @@ def _envelope_error(value: dict[str, Any], arguments: Any) -> QgaError:
 
 def encode_error(error: QgaError, id: Any = ABSENT) -> bytes:
     """The reply line of a request that failed."""
-    body = jsontext.write({"class": error.error_class, "desc": error.desc})
+    body = jsonwriter.write({"class": error.error_class, "desc": error.desc})
     return f'{{"error": {body}{_encode_id(id)}}}\n'.encode("ascii")
 
 
@@ -273,7 +273,7 @@ def encode_return(result: Any, id: Any = ABSENT, with_numbers: bool = False) -> 
         result = {}
     if type(result) is dict and Payload in map(type, result.values()):
         return _encode_with_payload(result, id)
-    text = jsontext.write_exactly(result) if with_numbers else jsontext.write(result)
+    text = jsonwriter.write_exactly(result) if with_numbers else jsonwriter.write(result)
     return [f'{{"return": {text}{"" if id is ABSENT else _encode_id(id)}}}\n'.encode("ascii")]
 
 
@@ -285,12 +285,12 @@ def _encode_with_payload(result: dict[str, Any], id: Any) -> list[Part]:
     text = '{"return": '
     separator = "{"
     for member, value in result.items():
-        text += separator + jsontext.write(member) + ": "
+        text += separator + jsonwriter.write(member) + ": "
         if type(value) is Payload:
             parts += [f'{text}"'.encode("ascii"), value]
             text = '"'
         else:
-            text += jsontext.write(value)
+            text += jsonwriter.write(value)
         separator = ", "
     parts.append(f"{text}}}{_encode_id(id)}}}\n".encode("ascii"))
     return parts
@@ -305,9 +305,9 @@ def _encode_id(id: Any) -> str:
 def _write_id(id: Any) -> str:
     """Any JSON value, quickly where it holds no floats: those have a point or an exponent."""
     try:
-        text = jsontext.write(id)
+        text = jsonwriter.write(id)
         if type(id) in (str, int) or ("." not in text and "e" not in text):
             return text
     except (ValueError, RecursionError):  # a double for JSON's inf, or very deep
         pass
-    return jsontext.write_exactly(id)
+    return jsonwriter.write_exactly(id)

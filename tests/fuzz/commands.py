@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from qga import schema
 from qga.errors import QgaError
-from qga.jsontext import write_exactly
+from qga.jsonwriter import write_exactly
 from qga.output import Output
 from qga.payload import Payload
 from qga.policy import Policy

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qga import jsontext
+from qga import jsontext, jsonwriter
 from qga.errors import QgaError
 
 
@@ -263,8 +263,8 @@ def test_what_is_plain() -> None:
     ],
 )
 def test_writing(value: Any, text: str) -> None:
-    assert jsontext.write(value) == text
-    assert jsontext.write_exactly(value) == text
+    assert jsonwriter.write(value) == text
+    assert jsonwriter.write_exactly(value) == text
 
 
 @pytest.mark.parametrize(
@@ -284,11 +284,11 @@ def test_writing(value: Any, text: str) -> None:
     ],
 )
 def test_writing_floats(value: Any, text: str) -> None:
-    assert jsontext.write_exactly(value) == text
+    assert jsonwriter.write_exactly(value) == text
 
 
 def test_writing_a_thousand_levels() -> None:
     value: Any = {}
     for _ in range(jsontext.MAX_DEPTH):
         value = [value]
-    assert jsontext.write_exactly(value) == "[" * 1024 + "{}" + "]" * 1024
+    assert jsonwriter.write_exactly(value) == "[" * 1024 + "{}" + "]" * 1024

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qga import jsontext, lexer, protocol
+from qga import jsontext, jsonwriter, lexer, protocol
 from qga.errors import QgaError
 from qga.protocol import Decoder
 from tests.unit.decoding import PING, cut, descs_of, in_pieces, receive_all, shown
@@ -106,12 +106,12 @@ values = st.recursive(
 @given(values)
 @settings(EXAMPLES)
 def test_what_is_written_reads_back(value: Any) -> None:
-    written = jsontext.write_exactly(value)
+    written = jsonwriter.write_exactly(value)
     assert written.isascii()
     assert jsontext.read(written.encode("ascii")) == value
     read = jsontext.parse(written.encode("ascii"))
     assert read == value
-    assert jsontext.read(jsontext.write_exactly(read).encode("ascii")) == read
+    assert jsontext.read(jsonwriter.write_exactly(read).encode("ascii")) == read
 
 
 def balanced(data: bytes) -> bytes:
