@@ -10,11 +10,21 @@ from string import Template
 from tests.guest.agent_socket import AgentSocket
 from tests.guest.image import RootImage, code_image, progress, root_image, run
 from tests.guest.service import wait_for
-from tests.guest.vm import BOOT_TIMEOUT, KERNEL_OPTIONS, ORIGINAL_PORT, Guest
+from tests.guest.vm import BOOT_TIMEOUT, KERNEL_OPTIONS, ORIGINAL_PORT, TCG, Guest
 
 from .daemon import Libvirt
 
 DATA_SIZE = 64 << 20
+# QEMU for libvirt, which has no word for what one says to TCG.
+EMULATOR = f"""\
+#!/bin/sh
+for argument; do
+    shift
+    [ "$argument" = tcg ] && argument={TCG}
+    set -- "$@" "$argument"
+done
+exec qemu-system-x86_64 "$@"
+"""
 # Lays out the disk that is trimmed and looked into; it is mounted again at every boot.
 MAKE_DATA = """
 until disk=$(readlink -e /dev/disk/by-id/*DATA); do sleep 0.1; done
@@ -43,6 +53,9 @@ class Domain(Guest):
         data = self.folder / "data.raw"
         data.touch()
         os.truncate(data, DATA_SIZE)
+        emulator = self.folder / "qemu"
+        emulator.write_text(EMULATOR)
+        emulator.chmod(0o755)
         definition = self.folder / "domain.xml"
         definition.write_text(self.definition(image))
         self.libvirt.virsh("define", str(definition))
