@@ -7,7 +7,6 @@ that is isolated from its user's environment.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -18,7 +17,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from tests.bench.client import Client
-from tests.guest.image import CHECKOUT, LAUNCHER
+from tests.guest.image import install
 
 ORIGINAL = "/usr/sbin/qemu-ga"
 
@@ -52,13 +51,8 @@ def original() -> Contestant:
 
 def ours(folder: Path, python: str) -> Contestant:
     """Our agent, installed into `folder` and run by this interpreter."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(CHECKOUT / "qga", folder / "qga", ignore=ignore)
-    shutil.copytree(CHECKOUT / "commands", folder / "qga/commands", ignore=ignore)
-    launcher = folder / "qemu-ga"
-    launcher.write_text(LAUNCHER)
-    _output(python, "-m", "compileall", "-q", str(folder / "qga"))
-    argv = (python, "-I", str(launcher))
+    install(folder, str(folder), python)
+    argv = (python, "-IS", str(folder / "qemu-ga"))
     versions = _output(*argv, "--version").splitlines()
     return Contestant("ours", argv, f"{versions[-1]}, {_output(python, '--version').strip()}")
 

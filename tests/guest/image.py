@@ -129,17 +129,8 @@ ENABLED_UNITS = ("guest-network.service", "qga-test.service")
 ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 ROOT_SIZE = "1G"
 
-LAUNCHER = """\
-#!/usr/bin/python3 -I
-import os.path
-import sys
-
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-
-from qga.cli import main
-
-sys.exit(main())
-"""
+PACKAGED = "/usr/share/qga"
+"""Where a package has our code, and so its launcher."""
 
 
 class RootImage(NamedTuple):
@@ -284,17 +275,23 @@ def module_files(root: Path, version: str) -> list[str]:
 def code_image(disk: Path) -> None:
     """Make the disk of the code under test: the package, a launcher, and what systemd reads."""
     require_tools("mke2fs")
-    ignore = shutil.ignore_patterns("__pycache__")
     with tempfile.TemporaryDirectory(prefix="qga-code-") as name:
         tree = Path(name)
-        shutil.copytree(CHECKOUT / "qga", tree / "qga", ignore=ignore)
-        shutil.copytree(CHECKOUT / "commands", tree / "qga/commands", ignore=ignore)
+        install(tree, "/opt/qga")
         shutil.copytree(CHECKOUT / "systemd", tree / "systemd")
-        launcher = tree / "qemu-ga"
-        launcher.write_text(LAUNCHER)
-        launcher.chmod(0o755)
         tree.chmod(0o755)
         make_ext4(tree, disk, label="qga", size="16M")
+
+
+def install(tree: Path, place: str, python: str = "/usr/bin/python3") -> None:
+    """Put the agent into `tree` as a package does, compiled, to be run from the folder `place`."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(CHECKOUT / "qga", tree / "qga", ignore=ignore)
+    shutil.copytree(CHECKOUT / "commands", tree / "qga/commands", ignore=ignore)
+    run([python, "-m", "compileall", "-q", "-s", str(tree), "-p", place, str(tree / "qga")])
+    launcher = tree / "qemu-ga"
+    launcher.write_text((CHECKOUT / "packaging/qemu-ga").read_text().replace(PACKAGED, place))
+    launcher.chmod(0o755)
 
 
 def make_ext4(tree: Path, disk: Path, *, label: str, size: str) -> None:

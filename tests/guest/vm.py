@@ -24,8 +24,9 @@ from .image import RootImage, code_image, initrd_with, progress, require_tools, 
 from .qmp import Qmp
 
 # One thread for all of a guest's processors: with one for each, QEMU 7.2 may go on executing what
-# the guest's kernel has patched, in one boot of some fifty, which then hangs.
-TCG = "tcg,thread=single"
+# the guest's kernel has patched since, and the guest hangs.  128 MiB of translated code: all that
+# there is slows down every write to the page it came from, for minutes after a reset.
+TCG = "tcg,thread=single,tb-size=128"
 # Where KVM works, QGA_TEST_ACCEL=kvm makes everything here some ten times quicker.
 ACCELERATOR = os.environ.get("QGA_TEST_ACCEL", TCG)
 KERNEL_OPTIONS = (

@@ -97,7 +97,7 @@ def test_the_configuration_is_a_conffile() -> None:
 
 def test_the_interpreter_is_the_distributions_own_and_isolated(agent_root: Root) -> None:
     launcher = agent_root.folder / "tree/usr/sbin/qemu-ga"
-    assert launcher.read_text().startswith("#!/usr/bin/python3 -I\n")
+    assert launcher.read_text().startswith("#!/usr/bin/python3 -IS\n")
 
 
 def test_a_users_packages_change_nothing(agent_root: Root) -> None:
@@ -107,10 +107,22 @@ def test_a_users_packages_change_nothing(agent_root: Root) -> None:
     assert told.startswith("QEMU Guest Agent ")
 
 
+def test_hooks_of_other_packages_do_not_run(agent_root: Root) -> None:
+    hook = agent_root.folder / "tree/usr/lib/python3/dist-packages/hook.pth"
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_text("import sys; sys.stdout.write('hooked ')\n")
+    try:
+        assert agent_root.run("/usr/bin/python3", "-I", "-c", "").startswith("hooked")
+        assert agent_root.run("/usr/sbin/qemu-ga", "--version").startswith("QEMU Guest Agent ")
+    finally:
+        hook.unlink()
+
+
 def test_the_agent_runs_from_the_package_alone(agent_root: Root) -> None:
     with agent_root.agent("/usr/sbin/qemu-ga") as agent:
         commands = {entry["name"] for entry in agent.execute("guest-info")["supported_commands"]}
         assert commands >= {"guest-exec", "guest-file-open", "guest-fsfreeze-freeze"}
+        assert agent.execute("qga-get-memory")["total"] > 0, "psutil is found"
 
 
 def test_qgactl_runs_with_debians_typer(tmp_path: Path, agent_root: Root) -> None:

@@ -16,7 +16,7 @@ from qga.doctor.processes import Process
 from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.findings import failed, ok, warning
 
-AGENT = Process(7, ["/usr/bin/python3", "-I", "/usr/sbin/qemu-ga", "-v"], "/usr/bin/python3.11")
+AGENT = Process(7, ["/usr/bin/python3", "-IS", "/usr/sbin/qemu-ga", "-v"], "/usr/bin/python3.11")
 
 
 @pytest.mark.parametrize(
