@@ -122,7 +122,6 @@ def test_the_agent_runs_from_the_package_alone(agent_root: Root) -> None:
     with agent_root.agent("/usr/sbin/qemu-ga") as agent:
         commands = {entry["name"] for entry in agent.execute("guest-info")["supported_commands"]}
         assert commands >= {"guest-exec", "guest-file-open", "guest-fsfreeze-freeze"}
-        assert agent.execute("qga-get-memory")["total"] > 0, "psutil is found"
 
 
 def test_qgactl_runs_with_debians_typer(tmp_path: Path, agent_root: Root) -> None:
