@@ -130,7 +130,7 @@ ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 ROOT_SIZE = "1G"
 
 PACKAGED = "/usr/share/qga"
-"""Where a package has our code, and so its launcher."""
+"""Where a package has our code, and its launcher looks for it."""
 
 
 class RootImage(NamedTuple):
