@@ -117,11 +117,14 @@ def parent(partition: str) -> str:
 
 
 def made_of(name: str) -> list[str]:
-    """The devices right below: a partition's disk, a volume's or an array's members."""
+    """The devices right below: a partition's disk, a volume's or an array's members.
+
+    The last that sysfs lists comes first, as the original has it.
+    """
     if is_partition(name):
         return [parent(name)]
     try:
-        return sorted(os.listdir(f"{SYS_BLOCK}/{name}/slaves"))
+        return os.listdir(f"{SYS_BLOCK}/{name}/slaves")[::-1]
     except OSError:
         return []
 

@@ -28,12 +28,14 @@ def make_channels(agent: Agent, config: Config) -> list[Channel]:
     """The channels of the configuration, not yet open.
 
     A socket that the service manager hands over stands for the main channel, whatever its
-    method is; ChannelError when what was handed over cannot be served.
+    method and path are; ChannelError when what was handed over cannot be served.
     """
     inherited = activation.inherited_socket()
     main, *others = config.channels
     if inherited is not None:
-        main = main._replace(method=activation.method_of(inherited))
+        main = main._replace(
+            method=activation.method_of(inherited), path=activation.address_of(inherited)
+        )
     channels = [_make_channel(agent, channel) for channel in (main, *others)]
     if inherited is not None:
         channels[0].adopt(inherited)

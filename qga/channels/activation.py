@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from socket import socket
 
 _FIRST_FD = 3
+_ANY_CID = 2**32 - 1  # vsock(7)
 
 
 def inherited_socket() -> socket | None:
@@ -49,3 +50,14 @@ def method_of(listener: socket) -> str:
         f"socket activation passed a socket of {listener.family.name}; "
         "unix and vsock sockets can be served"
     )
+
+
+def address_of(listener: socket) -> str:
+    """Where an inherited socket listens, as `path` has it; an abstract name begins with `@`."""
+    from socket import AF_UNIX
+
+    name = listener.getsockname()
+    if listener.family == AF_UNIX:
+        return os.fsdecode(name).replace("\0", "@", 1)
+    cid, port = name
+    return f"{-1 if cid == _ANY_CID else cid}:{port}"

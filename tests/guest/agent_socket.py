@@ -80,10 +80,9 @@ class AgentSocket:
 
     def read_delimited(self, number: int, deadline: float) -> None:
         """Drop everything up to 0xFF and the reply that carries `number`."""
-        reply = {"return": number}
         while True:
             _, delimiter, line = self.lines.next(deadline).rpartition(b"\xff")
-            if delimiter and json.loads(line) == reply:
+            if delimiter and is_reply(line, number):
                 return
 
     def execute(self, command: str, /, **arguments: Any) -> Any:
@@ -99,6 +98,17 @@ class AgentSocket:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def is_reply(line: bytes, number: int) -> bool:
+    """Whether a line is the answer to the sync of this number, and not noise.
+
+    A serial line echoes what arrives before the agent has made it raw.
+    """
+    try:
+        return bool(json.loads(line) == {"return": number})
+    except ValueError:
+        return False
 
 
 def encode(command: str, arguments: dict[str, Any] | None = None) -> bytes:

@@ -42,6 +42,19 @@ READ_ONLY = (
 )
 # The member that tells an element of a list from the others.
 NAMES = ("mountpoint", "name", "logical-id", "phys-index", "cpu", "user", "ip-address")
+# A volume over six disks of eight: the order of what it depends on is none that sorting gives.
+STRIPES = """
+modprobe loop max_loop=8
+truncate -s 8M /run/stripe
+start=0
+for disk in 5 0 3 6 1 7; do
+    losetup /dev/loop$disk /run/stripe
+    echo "$start 8192 linear /dev/loop$disk 0"
+    start=$((start + 8192))
+done >/run/stripes
+dmsetup create stripes </run/stripes
+udevadm settle
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,9 +62,11 @@ def more_to_tell(guest: Guest, disks: None) -> Iterator[None]:
     """What the replies should have in them besides what the guest has anyway."""
     guest.run(["/bin/sh", "-ec", "mkdir -p /run/twice; mount --bind /mnt/usb /run/twice"])
     guest.run(["/bin/sh", "-ec", "ip address add 192.0.2.7/29 dev eth0 label eth0:1"])
-    guest.run(["/bin/sh", "-ec", "ip link add dummy type dummy; modprobe loop"])
+    guest.run(["/bin/sh", "-ec", "ip link add dummy type dummy"])
+    guest.run(["/bin/sh", "-ec", STRIPES])
     yield
-    guest.run(["/bin/sh", "-ec", "ip link delete dummy; modprobe --remove loop"])
+    guest.run(["/bin/sh", "-ec", "dmsetup remove stripes; losetup -D; modprobe --remove loop"])
+    guest.run(["/bin/sh", "-ec", "ip link delete dummy; rm /run/stripe*"])
     guest.run(["/bin/sh", "-ec", "ip address delete 192.0.2.7/29 dev eth0; umount /run/twice"])
 
 

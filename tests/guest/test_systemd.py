@@ -270,7 +270,10 @@ def test_the_socket_starts_an_agent_on_vsock(guest: Guest) -> None:
         answer = guest.run(["/usr/bin/python3", "-Ic", VSOCK_CLIENT]).stdout
         assert json.loads(answer) == {"return": {}}
         assert show(guest, "ActiveState", f"{VSOCK}.service") == "active"
-        assert show(guest, "StatusText", f"{VSOCK}.service").startswith("Serving")
+        assert show(guest, "StatusText", f"{VSOCK}.service") == "Serving -1:1234"
+        guest.run(["systemctl", "start", UNIT])
+        for unit in (f"{VSOCK}.socket", f"{VSOCK}.service"):
+            assert show(guest, "ActiveState", unit) == "inactive"
     finally:
         guest.run(["systemctl", "stop", f"{VSOCK}.socket", f"{VSOCK}.service"])
         guest.run(["systemctl", "start", UNIT])

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.integration.agent_process import Client, refused_start, started, wait_for
+from tests.integration.agent_process import PATIENCE, Client, refused_start, started, wait_for
 
 # Puts descriptor argv[1] in place, says whose it is, and becomes the rest of argv.
 HAND_OVER = """
@@ -23,7 +24,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
-def handing_over(fd: int, count: str = "1", pid_offset: int = 0) -> dict[str, object]:
+def handing_over(fd: int, count: str = "1", pid_offset: int = 0) -> dict[str, Any]:
     """How to start an agent with `fd` handed over."""
     return {
         "launcher": [sys.executable, "-c", HAND_OVER, str(fd), str(pid_offset)],
@@ -108,3 +109,22 @@ def test_a_socket_of_another_family_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         complaint = refused_start(tmp_path, **handing_over(listener.fileno()))
     assert "AF_INET; unix and vsock sockets can be served" in complaint
+
+
+@pytest.mark.parametrize("mark", ["", "@"], ids=["file", "abstract"])
+def test_what_is_served_is_told_by_where_the_socket_listens(tmp_path: Path, mark: str) -> None:
+    path = f"{mark}{tmp_path}/here"
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        listener.bind(path.replace("@", "\0"))
+        listener.listen()
+        how = handing_over(listener.fileno())
+        how["env"]["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        with started(tmp_path, **how) as agent:
+            heard = [manager.recv(4096).decode() for _ in range(2)]
+            assert heard == ["READY=1", f"STATUS=Serving {path}"]
+            assert agent.stop() == 0
