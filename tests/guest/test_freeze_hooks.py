@@ -16,7 +16,7 @@ from .freezing import (
     thawed_after,
     waiting_disk,
 )
-from .service import by_hand, main_pid, stopped, wait_for
+from .service import by_hand, main_pid, open_files, stopped, wait_for
 from .vm import SPARE_PORT, Guest
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
@@ -215,8 +215,13 @@ def waiting_freeze(
     """A freeze that has frozen /mnt/usb and waits for the disk of /mnt/crypt."""
     with waiting_disk(guest):
         agent.send(encode("guest-fsfreeze-freeze-list", {"mountpoints": WAITING}))
-        wait_for(lambda: has_waiting_thread(guest, agent_with_hooks), "the freeze to wait")
+        wait_for(lambda: waits_for(guest, agent_with_hooks, "/mnt/crypt"), "the freeze to wait")
         yield agent
+
+
+def waits_for(guest: Guest, pid: int, place: str) -> bool:
+    """Whether a freeze waits for this filesystem's disk, and not, for a moment, for another's."""
+    return place in open_files(guest, pid) and has_waiting_thread(guest, pid)
 
 
 def end_wait(guest: Guest) -> None:
