@@ -12,7 +12,7 @@ from tests.guest.image import RootImage, code_image, progress, root_image, run
 from tests.guest.service import wait_for
 from tests.guest.vm import BOOT_TIMEOUT, KERNEL_OPTIONS, ORIGINAL_PORT, TCG, Guest
 
-from .daemon import Libvirt
+from .daemon import Libvirt, LibvirtError
 
 DATA_SIZE = 64 << 20
 # QEMU for libvirt, which has no word for what one says to TCG.
@@ -82,18 +82,26 @@ class Domain(Guest):
         self.wait_until_booted()
 
     def wait_until_booted(self) -> None:
-        """Wait until both agents have opened their ports, and the original one answers."""
+        """Wait until both agents answer, the one under test by way of libvirt."""
         if self.original is not None:
             self.original.close()
         wait_for(self.is_connected, "both agents to be there", BOOT_TIMEOUT)
         self.original = AgentSocket(self.channel_path(ORIGINAL_PORT), timeout=60)
         self.original.sync()
+        wait_for(self.answers, "the agent to answer")
 
     def is_connected(self) -> bool:
         """Whether both agents have their ports open, as libvirt knows from QEMU."""
         root = ET.fromstring(self.virsh("dumpxml"))
         targets = root.findall("devices/channel/target")
         return all(target.get("state") == "connected" for target in targets)
+
+    def answers(self) -> bool:
+        """Whether libvirt gets an answer from the agent."""
+        try:
+            return self.virsh("domhostname", "--source", "agent").strip() == "guest"
+        except LibvirtError:
+            return False
 
     def disk(self, target: str) -> Path:
         """The file on the host that is the disk of this name."""

@@ -23,7 +23,7 @@ from qga.client import CommandNotFound, ConnectError, GuestAgent
 
 address = sys.argv[1]
 content = os.urandom(100_000)
-with GuestAgent(address) as guest:
+with GuestAgent(address, 60) as guest:
     kernel = guest.osinfo().kernel_release
     ran = guest.exec(["/bin/sh", "-c", "cat; echo said >&2; exit 3"], input=b"heard")
     guest.write_file("/root/written", content)
@@ -49,7 +49,7 @@ def test_conversation(domain: Domain) -> None:
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

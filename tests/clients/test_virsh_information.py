@@ -21,7 +21,8 @@ pytestmark = pytest.mark.timeout(900)
 def ask(domain: Domain, command: str, **arguments: Any) -> Any:
     """A command's result, by way of virsh qemu-agent-command."""
     request = {"execute": command, "arguments": arguments}
-    return json.loads(domain.virsh("qemu-agent-command", json.dumps(request)))["return"]
+    told = domain.virsh("qemu-agent-command", "--timeout", "60", json.dumps(request))
+    return json.loads(told)["return"]
 
 
 def rows(table: str) -> list[list[str]]:
@@ -73,7 +74,7 @@ def test_agent_that_was_restarted_is_found_again(domain: Domain) -> None:
     with pytest.raises(LibvirtError, match="agent is not connected"):
         ask(domain, "guest-ping")
     domain.run(["systemctl", "start", UNIT])
-    wait_for(domain.is_connected, "libvirt to notice that the agent is back")
+    wait_for(domain.answers, "libvirt to notice that the agent is back")
     assert ask(domain, "guest-ping") == {}
 
 

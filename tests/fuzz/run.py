@@ -51,6 +51,7 @@ def fuzz(target: Target, runs: int, seed: int, scratch: Path) -> Figures:
         f"-max_len={target.max_length}",
         f"-dict={words}",
         f"-timeout={_INPUT_TIMEOUT}",
+        f"-report_slow_units={_INPUT_TIMEOUT}",
         f"-artifact_prefix={findings}/{target.name}-",
         "-reload=0",
     ]

@@ -44,21 +44,31 @@ DEVICES = (
     "qemu-xhci,id=usb0,addr=0x14",
     "usb-storage,bus=usb0.0,drive=usb,serial=USB-1",
 )
-# Lays the disks out and mounts them below /mnt, in this order.
-SETUP = r"""
+DISK = r"""
 disk() {
     lsblk --nodeps --noheadings --paths --output=NAME,SERIAL |
         awk -v serial="$1" '$2 == serial { print $1 }'
 }
+"""
+# The guest answers before it has found all of its disks and has an address.
+AWAIT = (
+    DISK
+    + r"""
+for serial in VIRTIO-1 MIRROR-0 MIRROR-1 TRIMMED VOLUME-0 VOLUME-1 IDE-1 NVME-1 USB-1; do
+    until [ "$(disk $serial)" ]; do sleep 0.1; done
+done
+until ip -4 -oneline address show dev eth0 | grep -q inet; do sleep 0.1; done
+"""
+)
+# Lays the disks out and mounts them below /mnt, in this order.
+SETUP = (
+    DISK
+    + r"""
 use() {
     mkdir -p "/mnt/$2"
     mkfs -t "$1" -q "$3" >/dev/null
     mount "$3" "/mnt/$2"
 }
-# The guest answers before it has found all of its disks.
-for serial in VIRTIO-1 MIRROR-0 MIRROR-1 TRIMMED VOLUME-0 VOLUME-1 IDE-1 NVME-1 USB-1; do
-    until [ "$(disk $serial)" ]; do sleep 0.1; done
-done
 virtio=$(disk VIRTIO-1)
 printf 'label: gpt\nsize=32M\nsize=16M\n' | sfdisk --quiet "$virtio"
 dmsetup create crypt --table "0 131072 crypt aes-xts-plain64 $(printf %064d 1) 0 $(disk IDE-1) 0"
@@ -76,6 +86,7 @@ use ext4 crypt /dev/mapper/crypt
 use ext4 usb "$(disk USB-1)"
 udevadm settle
 """
+)
 
 
 def disks(folder: Path) -> list[str]:

@@ -55,6 +55,14 @@ done >/run/stripes
 dmsetup create stripes </run/stripes
 udevadm settle
 """
+# udev looks at each device that changes, and has it open for so long.
+NO_STRIPES = """
+dmsetup remove --retry stripes
+udevadm settle
+losetup --detach-all
+udevadm settle
+modprobe --remove loop
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +73,7 @@ def more_to_tell(guest: Guest, disks: None) -> Iterator[None]:
     guest.run(["/bin/sh", "-ec", "ip link add dummy type dummy"])
     guest.run(["/bin/sh", "-ec", STRIPES])
     yield
-    guest.run(["/bin/sh", "-ec", "dmsetup remove stripes; losetup -D; modprobe --remove loop"])
+    guest.run(["/bin/sh", "-ec", NO_STRIPES])
     guest.run(["/bin/sh", "-ec", "ip link delete dummy; rm /run/stripe*"])
     guest.run(["/bin/sh", "-ec", "ip address delete 192.0.2.7/29 dev eth0; umount /run/twice"])
 

@@ -26,6 +26,8 @@ from tests.guest.vm import AGENT_PORT, DATA_PORTS, Guest
 PAGE = CHECKOUT / "docs/qgactl.md"
 BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 BY_HAND = " # by hand"
+# The guest's processor is emulated.
+PATIENT = 'qgactl() { command qgactl --timeout 60 "$@"; }\n'
 
 # Where this host has the guest's sockets.
 SOCKETS = "/run/vm/web"
@@ -65,7 +67,7 @@ class Day:
     def run(self, command: str) -> str:
         """What a command writes, on either stream."""
         done = subprocess.run(
-            ["/bin/bash", "-c", command],
+            ["/bin/bash", "-c", PATIENT + command],
             cwd=self.work,
             env=self.env,
             stdin=subprocess.DEVNULL,
@@ -110,6 +112,7 @@ def run_again(page: str, day: Day) -> Iterator[tuple[Step, str]]:
 def main() -> None:
     page = PAGE.read_text()
     with Guest(hardware.disks) as guest, tempfile.TemporaryDirectory() as folder:
+        guest.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=120)
         day = Day(guest, Path(folder))
         again = [f"$ {step.command}\n{now}" for step, now in run_again(page, day)]
     outputs = iter(again)

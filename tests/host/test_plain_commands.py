@@ -13,13 +13,12 @@ import pytest
 
 from tests.guest.freezing import LOOK
 from tests.guest.vm import Guest
-from tests.integration.qgactl_process import ON_A_TERMINAL, QGACTL, environment, qgactl
+from tests.integration.qgactl_process import ON_A_TERMINAL, QGACTL, SLOW, environment, qgactl
 from tests.integration.test_qgactl_freeze import read_until
 from tests.unit.test_ctl_tables import KEY
 
 pytestmark = pytest.mark.timeout(900)
 
-SLOW = ("--timeout", "60")  # seconds: the guest's processor is emulated
 
 PINNED = {
     "os": """

@@ -73,6 +73,13 @@ class HostEnd:
             data += os.read(self.fd, count - len(data))
         return data
 
+    def take_line(self) -> bytes:
+        """What comes up to a newline, and that."""
+        line = self.take(1)
+        while not line.endswith(b"\n"):
+            line += self.take(1)
+        return line
+
 
 @contextmanager
 def with_port(folder: Path, config: str = "") -> Iterator[tuple[AgentProcess, HostEnd]]:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 QGACTL = [sys.executable, "-c", "from qga.ctl.main import main; main()"]
+SLOW = ("--timeout", "60")
+"""For a guest whose processor is emulated."""
 ON_A_TERMINAL = ["setsid", "--ctty"]
 """Before its command line: the terminal that is its standard input is its own."""
 
@@ -29,7 +31,7 @@ def qgactl(
         capture_output=True,
         text=True,
         env={**environment(address), **variables},
-        timeout=60,
+        timeout=300,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr

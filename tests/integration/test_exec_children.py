@@ -77,6 +77,7 @@ def test_a_child_has_default_signal_dispositions(client: Client) -> None:
 
 
 def test_two_hundred_children_at_once(agent: AgentProcess, client: Client) -> None:
+    run(client, "true")
     threads = agent.threads
     pids = [
         start_program(client, "sh", "-c", f"echo {number}; exit {number % 7}", capture_output=True)

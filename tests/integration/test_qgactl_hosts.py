@@ -87,8 +87,8 @@ def test_list_of_guests_that_answer_are_silent_or_gone(
     root.process(12, qemu("guest=web", str(tmp_path / "silent")))
     root.process(13, qemu("guest=\x1b[2J", str(tmp_path / "gone")))
     with listening(tmp_path / "silent"):
-        status, out, err = qgactl(root, "--timeout", "1", "list")
-        objects = json.loads(qgactl(root, "--timeout", "1", "list", "--json")[1])
+        status, out, err = qgactl(root, "--timeout", "4", "list")
+        objects = json.loads(qgactl(root, "--timeout", "4", "list", "--json")[1])
     head, _, *rows = out.splitlines()
     assert status == 0
     assert head.split("  ")[0] == "Guest"

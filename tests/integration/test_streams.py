@@ -215,7 +215,7 @@ def test_a_host_that_leaves_takes_all_of_its_program_with_it(tmp_path: Path) -> 
         before = agent.descriptors(*OF_PROGRAMS)
         script = "trap '' HUP; sleep 1000 & echo $!; sleep 1000; sleep 1000"
         pid = start(client, script, port=NAME)
-        child = int(wait_for(lambda: host.take(1), "the process") + host.take(3))
+        child = int(host.take_line())
         host.close()
         assert ended(client, pid)["signal"] == 9
         wait_for(lambda: not os.path.exists(f"/proc/{child}"), "the end of what it has started")

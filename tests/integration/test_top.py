@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.client_agents import running
-from tests.integration.qgactl_process import QGACTL, environment, qgactl
+from tests.integration.qgactl_process import QGACTL, SLOW, environment, qgactl
 
 PATIENCE = 30.0
 ENTER, LEAVE, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
@@ -112,17 +112,17 @@ def test_a_silent_guest_does_not_keep_the_picture_from_the_others(
         silent.bind(str(tmp_path / "silent"))
         silent.listen()
         guests = (f"web={address}", f"old=unix:{tmp_path}/silent")
-        status, out, err = qgactl("top", *guests, "--count", "2")
+        status, out, err = qgactl(*SLOW, "top", *guests, "--count", "2", "--interval", "3")
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["Guest", lines[1], "web", "old", "old:"] * 2
     assert lines[3].split()[1] == "silent"
-    assert lines[4] == "old: no answer within 1 s"
+    assert lines[4] == "old: no answer within 3 s"
 
 
 def test_objects_for_programs(address: str) -> None:
     status, out, err = qgactl(
-        "top", "--json", f"web={address}", "unix:/gone", "--count", "2", "--interval", "1"
+        "top", "--json", f"web={address}", "unix:/gone", "--count", "2", "--interval", "3"
     )
     assert (status, err) == (0, "")
     web, gone, *rest = map(json.loads, out.splitlines())

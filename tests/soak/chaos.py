@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Callable, NamedTuple
 
-from tests.integration.agent_process import PATIENCE, AgentProcess
+from tests.integration.agent_process import PATIENCE, AgentProcess, wait_for
 from tests.integration.gates import with_gates
 from tests.soak import bad, good
 from tests.soak.scene import BIG_SIZE, Scene
@@ -80,6 +80,7 @@ class Soak:
         self._chance = Random(seed)
         self._over = threading.Event()
         (folder / "big").write_bytes(Random(1).randbytes(3 * BIG_SIZE))
+        wait_for(lambda: len(agent.descriptors("socket:")) == 1, "only the listener to be open")
         self.at_first = look(agent)
 
     def round(self, seconds: float) -> Figures:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.agent_process import request
+from tests.integration.agent_process import request, wait_for
 from tests.integration.gates import Gate
 from tests.soak import chaos
 from tests.soak.__main__ import main
@@ -82,7 +82,7 @@ def test_a_child_that_stays_is_a_fault(tmp_path: Path, monkeypatch: pytest.Monke
     with soaking(tmp_path, seed=1) as soak:
         with soak.agent.connect() as client:
             pid = client.call("guest-exec", path="sleep", arg=["60"])["pid"]
-        assert [child for child, _ in children_of(soak.agent.pid)] == [pid]
+        wait_for(lambda: list(children_of(soak.agent.pid)) == [(pid, "S")], "the child to sleep")
         assert f"children {pid} (S)" in faults_of_an_empty_round(soak, monkeypatch)
         os.kill(pid, signal.SIGKILL)
 
