@@ -52,14 +52,20 @@ class Memory(CommandGroup):
         names = [name[len("memory") :] for name in entries if name.startswith("memory")]
         numbers = sorted(int(digits) for digits in names if digits.isdecimal())
         removable = _removable_blocks(folder, numbers)
-        return [
-            {
-                "phys-index": number,
-                "online": read_word(f"memory{number}/state", folder) == "online",
-                "can-offline": number in removable,
-            }
-            for number in numbers
-        ]
+        blocks: list[GuestMemoryBlock] = []
+        for number in numbers:
+            try:
+                state = read_word(f"memory{number}/state", folder)
+            except FileNotFoundError:  # the kernel is about to add it, or to remove it
+                continue
+            blocks.append(
+                {
+                    "phys-index": number,
+                    "online": state == "online",
+                    "can-offline": number in removable,
+                }
+            )
+        return blocks
 
     @command(access="unrestricted", blocking=True, available=_has_memory_blocks)
     def guest_set_memory_blocks(

@@ -42,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def guest() -> Iterator[Guest]:
     """A booted guest, shared: a test leaves it as it found it."""
     with Guest(hardware.disks) as running:
-        running.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=120)
+        running.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=300)
         yield running
 
 

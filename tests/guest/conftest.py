@@ -14,7 +14,7 @@ from .vm import Guest
 @pytest.fixture(scope="session")
 def disks(guest: Guest) -> None:
     """The guest's disks, laid out and mounted as `hardware` tells."""
-    guest.run(["/bin/sh", "-ec", hardware.SETUP], timeout=120)
+    guest.run(["/bin/sh", "-ec", hardware.SETUP], timeout=300)
 
 
 @pytest.fixture

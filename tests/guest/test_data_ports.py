@@ -181,8 +181,8 @@ def test_parts_of_a_file(guest: Guest, agent: AgentSocket) -> None:
 
 def test_a_host_that_leaves_breaks_off_what_it_sends(guest: Guest, agent: AgentSocket) -> None:
     path, before = "/run/cut", received(guest)
-    agent.send(encode("qga-file-receive", {**on(PORT, path), "count": 100_000}))
     with Link(guest) as link:
+        agent.send(encode("qga-file-receive", {**on(PORT, path), "count": 100_000}))
         link.send(bytes(30_000))
         wait_for(lambda: received(guest) == before + 30_000, "the guest to have read")
     with pytest.raises(AgentError, match="broken off after 30000 bytes: the host has left"):

@@ -41,7 +41,8 @@ class Device:
 @pytest.fixture(scope="module")
 def devices(guest: Guest, disks: None) -> dict[str, Device]:
     # lsblk tells what udev knows, which may have looked before the filesystem was made.
-    guest.run(["udevadm", "trigger", "--settle", "--action=change", "--subsystem-match=block"])
+    again = ["udevadm", "trigger", "--settle", "--action=change", "--subsystem-match=block"]
+    guest.run(again, timeout=300)
     shown = guest.run(["lsblk", "--json", "--paths", f"--output={COLUMNS}"]).stdout
     found: dict[str, Device] = {}
     for described in json.loads(shown)["blockdevices"]:

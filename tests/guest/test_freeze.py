@@ -117,8 +117,10 @@ def test_filesystem_in_a_file_of_another_is_frozen_first(guest: Guest, agent: Ag
         places = ["/mnt/usb", "/mnt/inner"]
         assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=places) == 2
         assert frozen_places(guest) == {"/mnt/usb"}
-        Writer(guest, "/mnt/inner/file").wait_until_blocked()
+        writer = Writer(guest, "/mnt/inner/file")
+        writer.wait_until_blocked()
         assert agent.execute("guest-fsfreeze-thaw") == 2
+        assert writer.wait().status == 0
 
 
 def test_what_cannot_be_frozen_is_passed_over(guest: Guest, agent: AgentSocket) -> None:

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
 FOLDER = "/run/limits"
 HOOK = f"{FOLDER}/hook"
 NOTED, LOG = f"{FOLDER}/noted", f"{FOLDER}/log"
-SECONDS = 8
+SECONDS = 10
+LONG = 600
 TWO = ["/mnt/part", "/mnt/volume"]
 
 
@@ -42,6 +43,12 @@ def agent(guest: Guest) -> Iterator[AgentSocket]:
         yield agent
 
 
+@pytest.fixture
+def patient(guest: Guest) -> Iterator[AgentSocket]:
+    with service.stopped(guest), agent_with(guest, LONG) as (agent, _), thawed_after(agent):
+        yield agent
+
+
 def wait_until_thawed(agent: AgentSocket) -> None:
     service.wait_for(
         lambda: agent.execute("guest-fsfreeze-status") == "thawed", "the agent to thaw by itself"
@@ -59,8 +66,8 @@ def test_what_nobody_thaws_thaws_by_itself(guest: Guest, agent: AgentSocket) -> 
     assert frozen_places(guest) == set()
     assert can_write(guest, "/mnt/part/written")
     assert agent.execute("guest-fsfreeze-thaw") == 0
-    log = guest.run(["cat", LOG]).stdout
-    assert "nobody has thawed the filesystems in time (freeze-timeout): 2 are thawed now" in log
+    told = "nobody has thawed the filesystems in time (freeze-timeout): 2 are thawed now"
+    service.wait_for(lambda: told in guest.run(["cat", LOG]).stdout, "the line in the log")
     assert guest.run(["head", "-n", "2", NOTED]).stdout.split() == ["freeze", "thaw"]
 
 
@@ -85,21 +92,21 @@ def test_the_time_outlives_the_agent(guest: Guest) -> None:
             assert frozen_places(guest) == set()
 
 
-def test_what_is_excluded_is_left_alone(guest: Guest, agent: AgentSocket) -> None:
-    agent.execute("guest-fsfreeze-freeze")
+def test_what_is_excluded_is_left_alone(guest: Guest, patient: AgentSocket) -> None:
+    patient.execute("guest-fsfreeze-freeze")
     assert frozen_places(guest) == set(PLACES) - {"/mnt/usb"}
-    agent.execute("guest-fsfreeze-thaw")
+    patient.execute("guest-fsfreeze-thaw")
     places = ["/mnt/usb", "/mnt/part"]
-    assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=places) == 1
-    agent.execute("guest-fsfreeze-thaw")
+    assert patient.execute("guest-fsfreeze-freeze-list", mountpoints=places) == 1
+    patient.execute("guest-fsfreeze-thaw")
 
 
-def test_what_is_mounted_elsewhere_too_is_not_excluded(guest: Guest, agent: AgentSocket) -> None:
+def test_what_is_mounted_elsewhere_too_is_not_excluded(guest: Guest, patient: AgentSocket) -> None:
     """As a container's mounts, which show a folder of the root filesystem."""
     guest.run(["/bin/sh", "-ec", "mkdir -p /srv/root; mount --bind /etc /srv/root"])
     try:
-        agent.execute("guest-fsfreeze-freeze")
+        patient.execute("guest-fsfreeze-freeze")
         assert "/" in frozen_places(guest)
-        agent.execute("guest-fsfreeze-thaw")
+        patient.execute("guest-fsfreeze-thaw")
     finally:
         guest.run(["umount", "/srv/root"])

@@ -94,6 +94,8 @@ def loop_device(guest: Guest, path: str) -> str:
 def somebody_waits(guest: Guest, hanging: None) -> None:
     """The mounts do hang."""
     assert guest.original is not None
+    server = main_pid(guest, "server")
+    wait_for(lambda: state_of(guest, server) == "T", "the server to stop")
     for place in (*HANGING, *OUT_OF_REACH):
         pid = guest.original.execute("guest-exec", path="ls", arg=[place])["pid"]
         wait_for(partial(waits, guest, pid), "ls to wait")

@@ -208,7 +208,7 @@ def test_the_exporter_and_a_guest_that_does_not_answer(guest: Guest, tmp_path: P
 
 def test_top_of_a_guest(guest: Guest) -> None:
     web = f"web=unix:{guest.channel_path()}"
-    with run("top", "--json", "--count", "1", "--interval", "3", web) as process:
+    with run("top", "--json", "--count", "1", "--interval", "8", web) as process:
         assert process.stdout
         [line] = process.stdout.read().splitlines()
     shown = json.loads(line)

@@ -15,6 +15,13 @@ from .vm import AGENT_PORT, Guest
 
 pytestmark = pytest.mark.timeout(900)
 
+SWAP_ON = """
+disk=/dev/disk/by-id/virtio-SWAP
+until [ -e $disk ]; do sleep 0.1; done
+mkswap $disk
+swapon $disk
+"""
+
 
 def swap_disk(folder: Path) -> list[str]:
     path = folder / "swap.img"
@@ -61,7 +68,7 @@ def test_sleep_on_disk_needs_swap_space(mortal: Guest) -> None:
 
 
 def test_sleep_on_disk(mortal: Guest) -> None:
-    mortal.run(["/bin/sh", "-ec", "mkswap /dev/disk/by-id/virtio-SWAP; swapon /dev/disk/by-id/*"])
+    mortal.run(["/bin/sh", "-ec", SWAP_ON])
     agent = ask_for(mortal, "guest-suspend-disk")
     mortal.wait_event("SUSPEND_DISK", timeout=120)
     assert_unanswered(agent)

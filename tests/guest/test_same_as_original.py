@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -109,6 +110,15 @@ def is_between(before: Any, value: Any, after: Any) -> bool:
 
 @pytest.mark.parametrize("command", READ_ONLY)
 def test_same_reply(guest: Guest, agent: AgentSocket, command: str) -> None:
+    """A figure that goes up and down may be another at our look alone; not three times in turn."""
+    for _ in range(2):
+        with suppress(AssertionError):
+            compare_replies(guest, agent, command)
+            return
+    compare_replies(guest, agent, command)
+
+
+def compare_replies(guest: Guest, agent: AgentSocket, command: str) -> None:
     assert guest.original is not None
     before = flat(guest.original.execute(command))
     ours = flat(agent.execute(command))

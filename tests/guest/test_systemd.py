@@ -53,6 +53,7 @@ def main_pid(guest: Guest) -> int:
 
 def journal(guest: Guest, *matches: str) -> list[dict[str, Any]]:
     """What the journal has of the unit with these fields, oldest first."""
+    guest.run(["journalctl", "--sync"])
     argv = ["journalctl", "--quiet", "--output=json", f"--unit={UNIT}", *matches]
     return [json.loads(line) for line in guest.run(argv).stdout.splitlines()]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+memory: Any = import_module("qga.commands.memory")
 processors: Any = import_module("qga.commands.processors")
 sysfs: Any = import_module("qga.commands._sysfs")
 users: Any = import_module("qga.commands.users")
@@ -92,3 +93,16 @@ def log_in(sessions: Path, number: str, user: str, microseconds: int) -> None:
     new = sessions / f".#{number}.ref"
     new.write_text(f"USER={user}\nCLASS=user\nREALTIME={microseconds}\n")
     new.replace(sessions / number)
+
+
+def test_a_memory_block_that_the_kernel_is_about_to_add(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is there before its files."""
+    monkeypatch.setattr(memory, "_MEMORY", str(tmp_path))
+    for number in (0, 1):
+        (tmp_path / f"memory{number}").mkdir()
+    for name, text in (("state", "online"), ("removable", "1")):
+        (tmp_path / "memory0" / name).write_text(f"{text}\n")
+    (found,) = memory.Memory(None).guest_get_memory_blocks()
+    assert found == {"phys-index": 0, "online": True, "can-offline": True}
