@@ -248,6 +248,7 @@ def steady(answer: Any) -> Any:
     return answer
 
 
+SLOW_END = "[Service]\nExecStopPost=/bin/sleep 3\n"
 VSOCK_CLIENT = """
 import socket
 with socket.socket(socket.AF_VSOCK) as host:
@@ -265,9 +266,11 @@ def test_the_socket_starts_an_agent_on_vsock(guest: Guest) -> None:
     guest.run(
         ["/bin/sh", "-ec", f"cat >/etc/systemd/system/{VSOCK}.service.d/50.conf"], stdin=local
     )
-    guest.run(["/bin/sh", "-ec", f"systemctl daemon-reload; systemctl start {VSOCK}.socket"])
     try:
-        assert show(guest, "ActiveState") == "inactive"  # one agent at a time
+        with drop_in(guest, SLOW_END):
+            guest.run(["systemctl", "start", f"{VSOCK}.socket"])
+            assert show(guest, "ActiveState") == "inactive"  # one agent at a time
+        guest.run(["systemctl", "start", f"{VSOCK}.socket"])
         answer = guest.run(["/usr/bin/python3", "-Ic", VSOCK_CLIENT]).stdout
         assert json.loads(answer) == {"return": {}}
         assert show(guest, "ActiveState", f"{VSOCK}.service") == "active"
