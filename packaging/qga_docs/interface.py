@@ -238,7 +238,8 @@ def _program(name: str, command: Any) -> Program:
             arguments.append(_argument(parameter))
     found.append(Option(("-h", "--help"), "", "", "Show help and exit."))
     text = inspect.cleandoc(command.help or "")
-    inner = [_program(key, value) for key, value in getattr(command, "commands", {}).items()]
+    commands = getattr(command, "commands", {}).items()
+    inner = [_program(key, value) for key, value in commands if not value.hidden]
     summary = " ".join(text.partition("\n\n")[0].split())
     return Program(name, summary, text, found, arguments, inner)
 

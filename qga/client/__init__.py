@@ -28,6 +28,7 @@ from qga.client.errors import (
     ConnectError,
     CopyError,
     FreezeEnded,
+    NothingFrozen,
     ProtocolError,
     ThawFailed,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "MemoryUse",
     "Metrics",
     "NetworkInterface",
+    "NothingFrozen",
     "OSInfo",
     "Observer",
     "PlainProgram",

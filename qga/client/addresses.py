@@ -107,7 +107,7 @@ def silence_of(path: str) -> str:
 def vsock_opener(place: str, max_reply: int) -> Opener:
     cid, _, port = place.partition(":")
     if not (is_number(cid, LARGEST_CID) and is_number(port, LARGEST_PORT)):
-        raise ValueError(f"'vsock:{place}' lacks two numbers, expected: vsock:CID:PORT")
+        raise ValueError(f"'vsock:{place}': expected vsock:CID:PORT, two numbers")
     return lambda deadline: SocketTransport(connect_vsock(int(cid), int(port), deadline), max_reply)
 
 

@@ -5,6 +5,7 @@
     ├── AgentTimeout        the agent did not answer in time
     ├── ProtocolError       bytes came that are no answer
     ├── CopyError           a file is not copied as it is
+    ├── NothingFrozen       a freeze did not freeze what it was to freeze
     ├── FreezeEnded         the filesystems were thawed before we did it
     ├── ThawFailed          they may still be frozen, after all tries
     └── CommandError        the agent answered: it refused the command, or the command failed
@@ -60,6 +61,10 @@ class ProtocolError(AgentError):
 
 class CopyError(AgentError):
     """A file changed while it was copied, was damaged on the way, or cannot be where it should."""
+
+
+class NothingFrozen(AgentError):
+    """Nothing is frozen, or not all that was asked for: a snapshot now would not be consistent."""
 
 
 class FreezeEnded(AgentError):

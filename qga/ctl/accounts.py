@@ -27,7 +27,7 @@ class Action(str, Enum):
 @app.command()
 def passwd(
     context: typer.Context,
-    user: str = typer.Argument(..., help="The account's name.", show_default=False),
+    user: str = typer.Argument(..., metavar="USER", help="The account's name.", show_default=False),
     stdin: bool = typer.Option(False, "--stdin", help="Read the password from standard input."),
     crypted: bool = typer.Option(
         False, "--crypted", help="It is a hash already, as `openssl passwd -6` makes it."
@@ -72,7 +72,7 @@ def ask_password(crypted: bool) -> bytes:
 def ssh_keys(
     context: typer.Context,
     action: Action = typer.Argument(..., metavar="list|add|remove", help="What to do."),
-    user: str = typer.Argument(..., help="The account's name.", show_default=False),
+    user: str = typer.Argument(..., metavar="USER", help="The account's name.", show_default=False),
     files: Optional[list[str]] = typer.Argument(
         None, metavar="FILE", help="Public keys; - is standard input."
     ),

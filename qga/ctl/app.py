@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, NamedTuple, Optional, TypeVar
+from typing import NamedTuple, Optional, TypeVar
 
 import typer
 
@@ -26,6 +26,7 @@ from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentError, AgentTimeout, CommandNotFound, ConnectError
 from qga.client.shapes import plain
 from qga.ctl import display
+from qga.ctl.usage import Expected, UsageError, command_of, sentence
 from qga.ctl.values import pairs
 from qga.version import __version__
 
@@ -34,9 +35,6 @@ T = TypeVar("T")
 FAILED, USAGE, UNREACHABLE, TIMED_OUT = 1, 2, 3, 4
 EXEC_FAILED = 125  # as docker and env(1) have it
 INTERRUPTED = 128 + signal.SIGINT
-
-# typer has a copy of click in it, or uses the one that is installed: this is the class of either.
-UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="qgactl",
@@ -58,8 +56,7 @@ class Settings(NamedTuple):
     def agent(self) -> GuestAgent:
         if not self.address:
             raise typer.BadParameter(
-                "say which guest: --connect NAME or ADDRESS, or QGA_CONNECT; "
-                "qgactl list shows those of this host"
+                "no guest given: use --connect NAME (see `qgactl list`) or set QGA_CONNECT"
             )
         try:
             return GuestAgent(self.address, self.timeout)
@@ -73,13 +70,13 @@ class Settings(NamedTuple):
 
 def positive(seconds: float) -> float:
     if not seconds > 0:
-        raise typer.BadParameter(f"{seconds:g} is not a number of seconds above 0")
+        raise Expected("use a number of seconds greater than 0")
     return seconds
 
 
 def finite(seconds: float) -> float:
     if not 0 < seconds < math.inf:
-        raise typer.BadParameter(f"{seconds:g} is not a number of seconds above 0, with an end")
+        raise Expected("use a finite number of seconds greater than 0")
     return seconds
 
 
@@ -199,14 +196,17 @@ def run() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = app(prog_name="qgactl", standalone_mode=False)
+        status = command_of(app)(prog_name="qgactl", standalone_mode=False)
         sys.stdout.flush()
     except UsageError as error:
-        command = error.ctx.command_path if error.ctx else "qgactl"
-        display.say(f"{error.format_message().rstrip('.')} (see {command} --help)")
+        display.say(sentence(error))
         return USAGE
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except OSError as error:
+        discard_output()
+        display.say(display.reason_of(error))
+        return FAILED
     except Exception as error:  # whatever it is, the user gets a line, not a traceback
         discard_output()
         display.say(f"{type(error).__name__}: {error}")

@@ -21,3 +21,4 @@ from qga.ctl import port as port
 from qga.ctl import channel as channel
 from qga.ctl import doctor as doctor
 from qga.ctl import exporter as exporter
+from qga.ctl import helping as helping

@@ -20,6 +20,7 @@ from qga.client.results import AgentInfo, CommandInfo, ExecResult
 from qga.ctl.tables import Row, yes
 from qga.ctl.tables import printable as printable
 from qga.ctl.tables import show_table as show_table
+from qga.ctl.units import counted
 
 ASTRAL = 0x10000
 
@@ -56,7 +57,7 @@ def reason_of(error: OSError) -> str:
     """What the system says, and of which file."""
     if error.filename and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return str(error)
+    return error.strerror or str(error)
 
 
 def show_info(address: str, info: AgentInfo) -> None:
@@ -64,7 +65,7 @@ def show_info(address: str, info: AgentInfo) -> None:
     disabled = sum(not command.enabled for command in info.commands)
     print(
         f"{printable(address)}: agent {printable(info.version)}, "
-        f"{len(info.commands)} commands, {disabled} of them disabled"
+        f"{counted(len(info.commands), 'command')}, {disabled} of them disabled"
     )
     show_table(("Command", "State", "Answers success"), map(command_row, sorted(info.commands)))
 

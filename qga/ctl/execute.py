@@ -89,7 +89,9 @@ class Collected(Streams):
 )
 def execute(
     context: typer.Context,
-    argv: list[str] = typer.Argument(..., help="Program and arguments."),
+    argv: list[str] = typer.Argument(
+        ..., metavar="PROGRAM [ARG]...", help="Program and arguments.", show_default=False
+    ),
     env: Optional[list[str]] = typer.Option(
         None, metavar="KEY=VALUE", help="Add to its environment; may be repeated."
     ),
@@ -140,7 +142,9 @@ def execute(
 def shell(
     context: typer.Context,
     argv: Optional[list[str]] = typer.Argument(
-        None, help="Program and arguments, instead of a login shell."
+        None,
+        metavar="[PROGRAM [ARG]...]",
+        help="Program and arguments, instead of a login shell.",
     ),
     as_json: bool = JSON,
 ) -> None:

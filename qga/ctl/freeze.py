@@ -8,9 +8,10 @@ import typer
 from qga.client.shapes import plain
 from qga.ctl import display
 from qga.ctl.app import EXEC_FAILED, JSON, Settings, answer, app, faults
-from qga.ctl.frozen import Interrupted, Outcome, freeze_and_run
+from qga.ctl.frozen import CannotRun, Interrupted, Outcome, freeze_and_run
+from qga.ctl.units import counted
 
-NOT_FOUND = 127  # as shells have it
+NOT_RUNNABLE, NOT_FOUND = 126, 127  # as shells have it
 
 
 class Thawed(NamedTuple):
@@ -25,7 +26,7 @@ class State(NamedTuple):
 def freeze(
     context: typer.Context,
     argv: Optional[list[str]] = typer.Argument(
-        None, metavar="COMMAND", help="A program of this host, and its arguments."
+        None, metavar="[COMMAND [ARG]...]", help="A program of this host, and its arguments."
     ),
     mount: Optional[list[str]] = typer.Option(
         None, metavar="PATH", help="Only the filesystem mounted there; may be repeated."
@@ -36,7 +37,8 @@ def freeze(
 
     With a COMMAND, which runs on this host, they are thawed when it ends, however it ends, and
     also when qgactl is interrupted or terminated. The exit status is the command's; 125 if the
-    freeze failed, if it did not last, or if the thaw failed.
+    freeze failed or froze nothing (COMMAND does not run then), if it did not last, or if the thaw
+    failed; 126 if COMMAND cannot be run, 127 if it is not found.
 
     Without one they stay frozen until `qgactl thaw`, or until the agent's freeze-timeout. A
     frozen guest takes no other commands, and its programs wait when they write.
@@ -56,6 +58,9 @@ def freeze(
             outcome = freeze_and_run(agent, mount or None, argv or [])
     except Interrupted as interruption:
         raise typer.Exit(interruption.status) from None
+    except CannotRun as failure:
+        display.say(f"{failure}; the guest is thawed")
+        raise typer.Exit(NOT_RUNNABLE) from None
     if settings.json:
         print(display.compact_json(plain(outcome)))
     else:
@@ -65,12 +70,11 @@ def freeze(
 
 def show_outcome(address: str, outcome: Outcome) -> None:
     """On stderr where a program has used stdout."""
+    text = f"{address}: {counted(outcome.frozen, 'filesystem')} frozen"
     if outcome.status is None:
-        print(display.printable(f"{address}: {outcome.frozen} filesystems are frozen"))
+        print(display.printable(text))
     else:
-        display.say(
-            f"{address}: {outcome.frozen} filesystems were frozen, {outcome.thawed} are thawed"
-        )
+        display.say(f"{text}, {outcome.thawed} thawed")
 
 
 @app.command()
@@ -86,7 +90,10 @@ def thaw(context: typer.Context, as_json: bool = JSON) -> None:
     settings: Settings = context.obj
 
     def show(done: Thawed) -> None:
-        print(display.printable(f"{settings.address}: {done.thawed} filesystems are thawed"))
+        text = "no filesystem was frozen"
+        if done.thawed:
+            text = f"{counted(done.thawed, 'filesystem')} thawed"
+        print(display.printable(f"{settings.address}: {text}"))
 
     answer(context, lambda agent: Thawed(agent.thaw()), show)
 

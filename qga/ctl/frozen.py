@@ -29,6 +29,10 @@ class Interrupted(BaseException):
         self.status = KILLED + number
 
 
+class CannotRun(Exception):
+    """The system does not start the program; the message names it."""
+
+
 class Outcome(NamedTuple):
     """How many filesystems were frozen and thawed, and how the program ended."""
 
@@ -90,7 +94,10 @@ def run(argv: Sequence[str], mask: set[signal.Signals]) -> int:
     """Run a program with signals held; how it ended, as a shell has it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # stopped, it would keep the guest frozen
-    pid = os.posix_spawnp(argv[0], list(argv), os.environ, setsigmask=mask)
+    try:
+        pid = os.posix_spawnp(argv[0], list(argv), os.environ, setsigmask=mask)
+    except OSError as error:
+        raise CannotRun(f"cannot run {argv[0]}: {error.strerror}") from None
     while True:
         arrived = signal.sigwaitinfo({*ENDING, signal.SIGCHLD})
         if arrived.si_signo != signal.SIGCHLD:

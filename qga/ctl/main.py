@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 LIBRARIES = {"typer", "click", "rich"}
@@ -10,6 +11,10 @@ LIBRARIES = {"typer", "click", "rich"}
 
 def main() -> None:
     """Run qgactl with the arguments of this process, and exit with its status."""
+    interrupted = signal.getsignal(signal.SIGINT)
+    if interrupted is signal.default_int_handler:
+        # ^C while the libraries load, or while the interpreter exits, prints no traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     open_closed_streams()
     try:
         from qga.ctl.cli import run
@@ -18,7 +23,10 @@ def main() -> None:
         if library not in LIBRARIES:
             raise
         sys.exit(f"qgactl: needs the Python package '{library}': pip install 'qga[host]'")
-    sys.exit(run())
+    loading = signal.signal(signal.SIGINT, interrupted)
+    status = run()
+    signal.signal(signal.SIGINT, loading)
+    sys.exit(status)
 
 
 def open_closed_streams() -> None:

@@ -42,8 +42,10 @@ def read_keys(files: Iterable[str]) -> Iterator[Key]:
     for file in files:
         try:
             text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read {file}: {error}") from None
+        except OSError as error:
+            raise ValueError(f"cannot read {file}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"cannot read {file}: it is not a text file in UTF-8") from None
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue

@@ -151,7 +151,7 @@ def test_output_that_cannot_be_written(address: str) -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == b"qgactl: OSError: [Errno 28] No space left on device\n"
+    assert done.stderr == b"qgactl: No space left on device\n"
 
 
 def test_output_in_ascii(address: str, tmp_path: Path) -> None:
@@ -222,11 +222,17 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
     [
         ([], "Missing command (see qgactl --help)"),
         (["frob"], "No such command 'frob' (see qgactl --help)"),
-        (["ping"], "say which guest: --connect NAME or ADDRESS, or QGA_CONNECT; qgactl list shows"),
+        (["ping"], "no guest given: use --connect NAME (see `qgactl list`) or set QGA_CONNECT"),
         (["--connect", "/run/s", "ping"], "is not the address of an agent, expected: unix:PATH"),
-        (["--timeout", "nan", "ping"], "nan is not a number of seconds above 0"),
-        (["--timeout", "-1", "ping"], "-1 is not a number of seconds above 0"),
-        (["call"], "Missing argument"),
+        (
+            ["--timeout", "nan", "ping"],
+            "invalid value 'nan' for --timeout: use a number of seconds greater",
+        ),
+        (
+            ["--timeout", "-1", "ping"],
+            "invalid value '-1' for --timeout: use a number of seconds greater",
+        ),
+        (["call"], "missing argument"),
         (["call", "guest-x", "path"], "'path' is not KEY=VALUE (see qgactl call --help)"),
         (["call", "guest-x", "a=1", "a=2"], "'a' is given twice"),
         (["time", "3"], "a TIME is only for --set"),
@@ -235,15 +241,21 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
         (["trim", "--minimum", "4X"], "'4X' is no number of bytes, which may have K, M or G"),
         (["vcpus", "--online", "x"], "'x' is no number of a processor, nor a range as 3-5"),
         (["vcpus", "--online", "1", "--offline", "0-2"], "cannot be taken online and offline at"),
-        (["suspend", "nowhere"], "'nowhere' is not one of 'ram', 'disk', 'hybrid'"),
+        (
+            ["suspend", "nowhere"],
+            "invalid value 'nowhere' for ram|disk|hybrid: use one of ram, disk",
+        ),
         (["passwd", "root"], "without a terminal to ask on, give the password with --stdin"),
         (["passwd", "--stdin", "root"], "there is no password on standard input"),
         (["ssh-keys", "add", "root"], "add takes a FILE with public keys"),
         (["ssh-keys", "list", "root", "f"], "list takes no files"),
         (["ssh-keys", "add", "root", "/etc/hosts"], "line 1 of /etc/hosts is no public key of"),
-        (["ssh-keys", "add", "root", "/nonexistent"], "cannot read /nonexistent: "),
+        (
+            ["ssh-keys", "add", "root", "/nonexistent"],
+            "cannot read /nonexistent: No such file or directory (see",
+        ),
         (["ssh-keys", "remove", "--reset", "root", "-"], "--reset is only for add"),
-        (["exec"], "Missing argument"),
+        (["exec"], "missing argument PROGRAM"),
         (["exec", "-l"], "No such option: -l (see qgactl exec --help)"),
         (["exec", "--env", "A", "--", "x"], "'A' is not KEY=VALUE"),
         (["exec", "--input", "/nonexistent", "--", "x"], "cannot read /nonexistent: No such file"),

@@ -279,9 +279,9 @@ def test_channel_for_programs_and_for_one_of_the_two(root: HostRoot) -> None:
         (["channel", "--number", "31"], "a port has a number from 1 to 30"),
         (["channel", "--socket", "x"], "'x' is not a path from the root on"),
         (["channel", "--format", "json"], "xml"),
-        (["doctor"], "say which guest: --connect NAME or ADDRESS"),
+        (["doctor"], "no guest given: use --connect NAME"),
         (["doctor", "tcp:x"], "is not the address of an agent"),
-        (["--connect", "vsock:3", "ping"], "lacks two numbers, expected: vsock:CID:PORT"),
+        (["--connect", "vsock:3", "ping"], "expected vsock:CID:PORT"),
     ],
 )
 def test_wrong_usage(root: HostRoot, arguments: list[str], complaint: str) -> None:

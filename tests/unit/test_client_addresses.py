@@ -24,7 +24,7 @@ def test_what_is_no_address_is_refused_with_the_right_forms(address: str) -> Non
 
 @pytest.mark.parametrize("place", ["3", "3:", ":1", "x:1", "3:1:5", "-1:5", f"3:{2**32}", "3: 5"])
 def test_a_vsock_address_is_two_numbers(place: str) -> None:
-    with pytest.raises(ValueError, match="expected: vsock:CID:PORT"):
+    with pytest.raises(ValueError, match="expected vsock:CID:PORT"):
         transport_opener(f"vsock:{place}", LIMIT)
 
 

@@ -254,14 +254,17 @@ CASES = [
     Case(lambda a: a.suspend("hybrid"), "guest-suspend-hybrid", {}, NOTHING, None),
 ]
 
+ROOT = [{"name": "vda1", "mountpoint": "/", "type": "ext4", "disk": []}]
+
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.command)
 def test_a_method(start: Start, case: Case) -> None:
-    peer = start({case.command: lambda _: case.reply, "guest-ping": lambda _: {}})
+    handlers = {"guest-get-fsinfo": lambda _: ROOT, "guest-ping": lambda _: {}}
+    peer = start({**handlers, case.command: lambda _: case.reply})
     with GuestAgent(peer.address) as agent:
         assert case.use(agent) == case.result
-    request = peer.requests[0]
-    assert (request["execute"], request.get("arguments", {})) == (case.command, case.arguments)
+    requests = [request for request in peer.requests if request["execute"] == case.command]
+    assert requests[0].get("arguments", {}) == case.arguments
 
 
 def test_every_command_of_the_interface_has_a_method() -> None:
@@ -312,3 +315,34 @@ def test_what_takes_its_time_has_more_of_it(start: Start) -> None:
 
     with GuestAgent(start({"guest-fstrim": trim}).address, 0.5) as agent:
         assert agent.trim() == []
+
+
+@pytest.mark.parametrize(
+    "desc",
+    [
+        # QEMU's agent and ours
+        "failed to read '/root/.ssh/authorized_keys': Failed to open file "
+        "“/root/.ssh/authorized_keys”: No such file or directory",
+        "failed to read '/home/o'n/.ssh/k': Failed to open file “k”: No such file or directory",
+    ],
+)
+def test_an_account_without_a_file_of_keys_has_none(start: Start, desc: str) -> None:
+    missing = OSError("GenericError", desc)
+    peer = start({"guest-ssh-get-authorized-keys": lambda _: missing})
+    with GuestAgent(peer.address) as agent:
+        assert agent.ssh_keys("root") == []
+
+
+@pytest.mark.parametrize(
+    "desc",
+    [
+        "failed to read 'k': Failed to open file “k”: Permission denied",
+        "failed to read 'k': Error reading file “k”: Is a directory",
+        "failed to lookup user 'x': Success",
+    ],
+)
+def test_a_file_of_keys_that_cannot_be_read_is_an_error(start: Start, desc: str) -> None:
+    failure = OSError("GenericError", desc)
+    peer = start({"guest-ssh-get-authorized-keys": lambda _: failure})
+    with GuestAgent(peer.address) as agent, pytest.raises(CommandError, match="failed to"):
+        agent.ssh_keys("root")

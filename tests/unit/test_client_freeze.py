@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from qga.client import AgentTimeout, CommandError, ConnectError, FreezeEnded, GuestAgent, ThawFailed
+from qga.client import (
+    AgentTimeout,
+    CommandError,
+    ConnectError,
+    FreezeEnded,
+    GuestAgent,
+    NothingFrozen,
+    ThawFailed,
+)
 from qga.client.commands import freeze
 from tests.unit.client_peer import HANG_UP, LATE, Filesystems, Peer, Start
 
@@ -88,7 +96,7 @@ def test_a_freeze_that_ended_before_the_thaw_is_told(start: Start) -> None:
     peer = start(guest.handlers)
     with (
         GuestAgent(peer.address) as agent,
-        pytest.raises(FreezeEnded, match="may not be consistent"),
+        pytest.raises(FreezeEnded, match="the freeze did not last: 2 of 2"),
         agent.freeze(),
     ):
         guest.frozen = 0
@@ -122,3 +130,89 @@ def test_without_an_agent_there_is_nothing_to_thaw(
     agent = GuestAgent(peer.address.replace("socket0", "socket1"))
     with pytest.raises(ConnectError):
         agent.freeze()
+
+
+MOUNTED = [
+    {"name": "vda1", "mountpoint": "/", "type": "ext4", "disk": []},
+    {"name": "vda1", "mountpoint": "/var/lib/machines", "type": "ext4", "disk": []},
+    {"name": "vdb", "mountpoint": "/srv", "type": "xfs", "disk": []},
+    {"name": "vda15", "mountpoint": "/boot/efi", "type": "vfat", "disk": []},
+]
+
+
+def with_mounts(guest: Filesystems, frozen: int) -> dict[str, Any]:
+    def freeze_list(_: dict[str, Any]) -> int:
+        guest.frozen = max(0, frozen)
+        return frozen
+
+    return {
+        **guest.handlers,
+        "guest-get-fsinfo": lambda _: MOUNTED,
+        "guest-fsfreeze-freeze": freeze_list,
+        "guest-fsfreeze-freeze-list": freeze_list,
+    }
+
+
+@pytest.mark.parametrize("count", [0, -1, -(2**40)])
+@pytest.mark.parametrize("mountpoints", [None, [], ["/srv"]])
+def test_a_freeze_of_nothing_is_an_error(
+    start: Start, count: int, mountpoints: list[str] | None
+) -> None:
+    """Its hooks have run all the same, so it is followed by a thaw."""
+    guest = Filesystems()
+    peer = start(with_mounts(guest, count))
+    with GuestAgent(peer.address) as agent, pytest.raises(NothingFrozen, match="nothing was fr"):
+        agent.freeze(mountpoints)
+    assert commands(peer)[-1] == "thaw"
+
+
+@pytest.mark.parametrize("wrong", ["/nope", "srv", "/srv/data", "/proc"])
+def test_what_is_no_mount_point_is_named_and_nothing_is_frozen(start: Start, wrong: str) -> None:
+    peer = start(with_mounts(Filesystems(), 1))
+    with GuestAgent(peer.address) as agent, pytest.raises(NothingFrozen) as caught:
+        agent.freeze(["/srv", wrong])
+    assert str(caught.value) == (
+        f"{peer.address}: guest-fsfreeze-freeze-list: nothing was frozen: "
+        f"no disk of the guest is mounted at {wrong}"
+    )
+    assert commands(peer) == ["fsinfo"]
+
+
+def test_a_filesystem_that_takes_no_part_is_missed(start: Start) -> None:
+    guest = Filesystems()
+    peer = start(with_mounts(guest, 1))
+    with (
+        GuestAgent(peer.address) as agent,
+        pytest.raises(NothingFrozen, match="only 1 of 2 filesystems could be frozen"),
+    ):
+        agent.freeze(["/srv", "/boot/efi"])
+    assert guest.frozen == 0
+
+
+def test_one_filesystem_at_two_mount_points_is_frozen_once(start: Start) -> None:
+    guest = Filesystems()
+    peer = start(with_mounts(guest, 1))
+    with GuestAgent(peer.address) as agent, agent.freeze(["/", "/var/lib/machines/"]) as frozen:
+        assert frozen.count == 1
+
+
+def test_mount_points_are_taken_as_they_are_where_the_guest_does_not_list_them(
+    start: Start,
+) -> None:
+    refused = OSError("CommandNotFound", "Command guest-get-fsinfo has been disabled")
+    peer = start({**with_mounts(Filesystems(), 1), "guest-get-fsinfo": lambda _: refused})
+    with GuestAgent(peer.address) as agent, agent.freeze(["/srv", "/nope"]) as frozen:
+        assert frozen.count == 1
+
+
+@pytest.mark.parametrize("still_frozen", [0, 1])
+def test_a_freeze_that_ended_in_part(start: Start, still_frozen: int) -> None:
+    guest = Filesystems()
+    peer = start(guest.handlers)
+    lost = 2 - still_frozen
+    with (
+        GuestAgent(peer.address) as agent,
+        pytest.raises(FreezeEnded, match=f"{lost} of 2 filesystems had been thawed"),
+        agent.freeze(),
+    ):
+        guest.frozen = still_frozen

@@ -1,18 +1,20 @@
 """Freezing the guest's filesystems, so that a consistent snapshot can be taken.
 
 What must stay true: whoever has frozen thaws, whatever happens in between, unless the way to
-the guest is gone for longer than RETRIES_END; and a freeze that did not hold to its thaw is
-told, so that no inconsistent snapshot passes for a good one.
+the guest is gone for longer than RETRIES_END. No inconsistent snapshot passes for a good one: a
+freeze that froze nothing, or only a part of what it was given, is an error, and so is one that
+did not last until its thaw.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import NoReturn
 
-from qga.client.connection import Connection
-from qga.client.errors import AgentError, CommandError, FreezeEnded, ThawFailed
+from qga.client.commands.filesystems import Filesystems
+from qga.client.errors import AgentError, CommandError, FreezeEnded, NothingFrozen, ThawFailed
 
 # Seconds: hooks and full disks make a freeze wait; a thaw of ours waits for little.
 FREEZE_PATIENCE, THAW_PATIENCE = 600.0, 180.0
@@ -21,21 +23,25 @@ FREEZE_PATIENCE, THAW_PATIENCE = 600.0, 180.0
 RETRIES_END, RETRY_DELAY = 60.0, 1.0
 
 
-class Freezing(Connection):
+class Freezing(Filesystems):
     def freeze(
         self, mountpoints: Iterable[str] | None = None, *, timeout: float = FREEZE_PATIENCE
     ) -> Frozen:
         """Freeze filesystems: all, or those mounted at `mountpoints`.
+
+        NothingFrozen if one of these is not the mount point of a filesystem that can be frozen,
+        or if the agent froze nothing, or fewer than these; all is thawed again then.
 
         As a context it thaws them at the end, whatever happens before:
 
             with agent.freeze() as frozen:
                 print(f"{frozen.count} filesystems are frozen")
         """
-        command, arguments = "guest-fsfreeze-freeze", {}
+        command, arguments, expected = "guest-fsfreeze-freeze", {}, 1
         if mountpoints is not None:
             command += "-list"
             arguments["mountpoints"] = list(mountpoints)
+            expected = self._count_filesystems(arguments["mountpoints"], command)
         self.sync()
         frozen = Frozen(self)
         try:
@@ -45,7 +51,22 @@ class Freezing(Connection):
         except BaseException:
             frozen.thaw()
             raise
+        if frozen.count < expected:
+            frozen.give_up(command, expected)
         return frozen
+
+    def _count_filesystems(self, mountpoints: Sequence[str], command: str) -> int:
+        """How many filesystems these are, at least: agents pass over what is no mount point."""
+        try:
+            devices = {each.mountpoint: each.name for each in self.filesystems()}
+        except CommandError:  # not allowed, or the command fails in this guest
+            return 1
+        paths = [path.rstrip("/") or "/" for path in mountpoints]
+        unknown = [path for path in paths if path not in devices]
+        if unknown:
+            reason = f"nothing was frozen: no disk of the guest is mounted at {', '.join(unknown)}"
+            raise NothingFrozen(reason, address=self.address, command=command)
+        return max(1, len({devices[path] for path in paths}))
 
     def thaw(self, *, timeout: float = THAW_PATIENCE) -> int:
         """Thaw whatever is frozen, by whomever; how many filesystems were thawed."""
@@ -87,12 +108,23 @@ class Frozen:
         """
         if self.thawed is None:
             self.thawed = self._thaw_until_done()
-            if self.count and not self.thawed:
+            if self.thawed < self.count:
                 raise self._failure(
                     FreezeEnded,
-                    "the freeze had ended before: what was done meanwhile may not be consistent",
+                    f"the freeze did not last: {self.count - max(0, self.thawed)} of {self.count} "
+                    "filesystems had been thawed already, and a snapshot taken meanwhile may not "
+                    "be consistent",
                 )
         return self.thawed
+
+    def give_up(self, command: str, expected: int) -> NoReturn:
+        """Thaw what was frozen of fewer filesystems than expected, and raise NothingFrozen."""
+        count, self.count = self.count, 0
+        self.thaw()  # QEMU's agent has run its freeze hook all the same
+        reason = "nothing was frozen"
+        if count > 0:
+            reason = f"only {count} of {expected} filesystems could be frozen; thawed again"
+        raise NothingFrozen(reason, address=self._agent.address, command=command)
 
     def _thaw_until_done(self) -> int:
         deadline = time.monotonic() + RETRIES_END

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from qga.client.connection import Connection
+from qga.client.errors import CommandError
+
+# Words of QEMU's agent, and of ours.
+NO_FILE = re.compile(r"failed to read '.*': .*: No such file or directory", re.DOTALL)
 
 
 class Ssh(Connection):
     """Each key is a line of the user's ~/.ssh/authorized_keys."""
 
     def ssh_keys(self, username: str) -> list[str]:
-        return self._ask("guest-ssh-get-authorized-keys", list[str], "keys", username=username)
+        """The keys; none where the user has no such file, which agents report as an error."""
+        command = "guest-ssh-get-authorized-keys"
+        try:
+            return self._ask(command, list[str], "keys", username=username)
+        except CommandError as error:
+            if NO_FILE.fullmatch(error.desc):
+                return []
+            raise
 
     def add_ssh_keys(self, username: str, keys: Iterable[str], *, reset: bool = False) -> None:
         """Add keys, those that are there not again; `reset`: take all others away first."""

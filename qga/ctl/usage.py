@@ -1,0 +1,97 @@
+"""Wrong usage, reported in our own words.
+
+What must stay true: no text of the libraries that parse and convert arguments reaches a user.
+typer takes them from click, from its own copy of click or from pydantic, depending on its
+version, and each words them differently. So a value that cannot be converted is reported here,
+from what the parameter's declaration says.
+"""
+
+import inspect
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, get_args
+
+import typer
+
+from qga.ctl.tables import printable
+
+# typer has a copy of click in it, or uses the one that is installed: these are of either.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class Expected(typer.BadParameter):
+    """For callbacks of parameters: what a value should be, as in `use a number above 0`."""
+
+
+def command_of(app: typer.Typer) -> Any:
+    """The command that typer makes of the app, with its messages and metavars made ours."""
+    group: Any = typer.main.get_command(app)
+    for command in (group, *group.commands.values()):
+        for parameter in command.params:
+            _report_in_our_words(command, parameter)
+            _show_metavar_alone(parameter)
+    return group
+
+
+def sentence(error: Any) -> str:
+    """What was wrong, in one line, and where to read on."""
+    command = error.ctx.command_path if error.ctx else "qgactl"
+    ours = isinstance(error, typer.BadParameter)
+    message = " ".join((error.message if ours else error.format_message()).rstrip(".").split())
+    return f"{printable(message)} (see {command} --help)"
+
+
+def _report_in_our_words(command: Any, parameter: Any) -> None:
+    convert = parameter.process_value
+
+    def process(context: Any, value: Any) -> Any:
+        try:
+            return convert(context, value)
+        except Expected as expected:
+            wanted = expected.message
+        except typer.BadParameter:
+            wanted = "".join(_expectation(command, parameter.name))
+        raise typer.BadParameter(_complaint(parameter, value, wanted), ctx=context)
+
+    parameter.process_value = process
+
+
+def _complaint(parameter: Any, value: Any, wanted: str) -> str:
+    is_argument = parameter.param_type_name == "argument"
+    name = parameter.metavar or parameter.name.upper()
+    name = name.strip("[]") if is_argument else max(parameter.opts, key=len)
+    reason = f": {wanted}" if wanted else ""
+    if value is None or value == ():
+        return f"missing {'argument' if is_argument else 'option'} {name}{reason}"
+    shown = value if isinstance(value, str) else " ".join(map(str, value))
+    return f"invalid value '{shown}' for {name}{reason}"
+
+
+def _expectation(command: Any, name: str) -> Iterator[str]:
+    """What the parameter's declaration asks for; nothing where any text will do."""
+    declared = inspect.signature(inspect.unwrap(command.callback)).parameters[name]
+    kinds = [kind for kind in get_args(declared.annotation) if kind is not type(None)]
+    kind = kinds[0] if kinds else declared.annotation
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        words = [str(member.value) for member in kind]
+        yield f"use {words[0]}" if len(words) == 1 else f"use one of {', '.join(words)}"
+    elif kind in (int, float):
+        yield "use a whole number" if kind is int else "use a number"
+        least, most = declared.default.min, declared.default.max
+        if least is not None and most is not None:
+            yield f" from {least} to {most}"
+        elif least is not None:
+            yield f" of at least {least}"
+
+
+def _show_metavar_alone(parameter: Any) -> None:
+    """typer 0.29 puts brackets around an argument's metavar, and the Python type behind it."""
+    if parameter.param_type_name != "argument" or not hasattr(parameter, "display_type_rich"):
+        return
+    metavar = parameter.metavar or parameter.name.upper()
+    if not parameter.required and not metavar.startswith("["):
+        metavar = f"[{metavar}]"
+    if parameter.nargs != 1 and "..." not in metavar:
+        metavar += "..."
+    parameter.display_type_rich = lambda ctx: None
+    parameter._usage_display_name = lambda: metavar

@@ -1,0 +1,54 @@
+"""^C before qgactl has begun: no traceback, and the status that a shell expects."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MAIN = [sys.executable, "-c", "from qga.ctl.main import main; main()", "list"]
+
+LOAD_SLOWLY = "import os, time; os.write(1, b'loading\\n'); time.sleep(30)\n"
+
+
+@pytest.fixture(params=["typer", "rich"])
+def slow_library(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The environment of a qgactl that is still loading this library."""
+    (tmp_path / f"{request.param}.py").write_text(LOAD_SLOWLY)
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_libraries_load(
+    slow_library: dict[str, str], number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        MAIN,
+        env=slow_library,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"loading\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (-number, b"")
+
+
+def test_a_background_job_of_a_shell_keeps_ignoring_it(slow_library: dict[str, str]) -> None:
+    """A shell without job control starts `qgactl … &` with SIGINT ignored."""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *MAIN],
+        env=slow_library,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"loading\n"
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.kill()
