@@ -10,6 +10,7 @@
     ├── ThawFailed          they may still be frozen, after all tries
     └── CommandError        the agent answered: it refused the command, or the command failed
         └── CommandNotFound     it does not know the command, or its administrator disabled it
+            └── GuestFrozen         it carries out nothing else until it is thawed
 
 Every message names the guest, by its address, and the command that it is about, so that
 `str(error)` alone tells a user what happened. Text in it may come from the guest: escape it
@@ -86,3 +87,13 @@ class CommandError(AgentError):
 
 class CommandNotFound(CommandError):
     """The guest does not offer this command."""
+
+
+class GuestFrozen(CommandNotFound):
+    """The guest's filesystems are frozen; `seconds` ago, where its agent says so."""
+
+    def __init__(self, refusal: CommandNotFound, seconds: float | None) -> None:
+        super().__init__(refusal.class_, refusal.desc, refusal.command)
+        self.address = refusal.address
+        self.reason = "the guest's filesystems are frozen"
+        self.seconds = seconds

@@ -291,6 +291,14 @@ class FilesystemInfo(NamedTuple):
     total_bytes_privileged: Optional[int] = None
 
 
+class FreezeState(NamedTuple):
+    """frozen or thawed; for how many seconds, and in how many the agent thaws by itself."""
+
+    status: str
+    seconds: Optional[float] = None
+    thaw_in: Optional[float] = None
+
+
 class TrimResult(NamedTuple):
     """How many bytes of the filesystem at `path` went back to the host, or why none."""
 

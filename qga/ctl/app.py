@@ -14,6 +14,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -23,9 +24,16 @@ import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, AgentTimeout, CommandNotFound, ConnectError
+from qga.client.errors import (
+    AgentError,
+    AgentTimeout,
+    CommandNotFound,
+    ConnectError,
+    GuestFrozen,
+)
 from qga.client.shapes import plain
 from qga.ctl import display
+from qga.ctl.units import duration, moment
 from qga.ctl.usage import Expected, UsageError, command_of, sentence
 from qga.ctl.values import pairs
 from qga.version import __version__
@@ -167,9 +175,18 @@ def faults(status: int = 0) -> Iterator[None]:
     """Errors of the agent as a line on stderr and an exit status: `status`, or by their kind."""
     try:
         yield
+    except GuestFrozen as error:
+        display.say(f"{error.address} is frozen{since(error.seconds)}: qgactl thaw")
+        raise typer.Exit(status or FAILED) from None
     except AgentError as error:
         display.say(": ".join(filter(None, (str(error), advice(error)))))
         raise typer.Exit(status or status_of(error)) from None
+
+
+def since(seconds: Optional[float]) -> str:
+    if seconds is None:
+        return ""
+    return f" since {moment(time.time() - seconds)} ({duration(seconds)} ago)"
 
 
 def advice(error: AgentError) -> str:
@@ -178,8 +195,8 @@ def advice(error: AgentError) -> str:
         return ""  # or there is better advice
     if "disabled" in error.desc:
         return (
-            "switched off in the guest (allow-rpcs, block-rpcs or profile: qemu-ga --doctor there "
-            "tells which line), or not allowed while its filesystems are frozen"
+            "it is disabled in the guest (allow-rpcs, block-rpcs or profile); "
+            "qemu-ga --doctor there shows by which line"
         )
     return "this agent does not offer it; qgactl info lists what it offers"
 

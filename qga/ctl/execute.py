@@ -12,7 +12,7 @@ import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, CommandNotFound
+from qga.client.errors import AgentError, CommandNotFound, GuestFrozen
 from qga.client.programs import PlainProgram, Program, environment, start_streamed
 from qga.client.results import SIGNAL_STATUS, ExecResult
 from qga.ctl import display, terminal
@@ -209,6 +209,8 @@ def started(
     try:
         size = terminal.size() if wanted.tty else None
         program = start_streamed(agent, wanted.argv, ports, env=env, terminal=size, term=term)
+    except GuestFrozen:
+        raise
     except CommandNotFound:
         if wanted.tty:
             raise AgentError(NO_TERMINAL, address=agent.address) from None

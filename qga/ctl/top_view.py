@@ -12,6 +12,7 @@ from rich.text import Text
 
 from qga.client.monitoring.usage import Flow, Level, Row, Usage, is_disk, is_link, total
 from qga.ctl.display import printable
+from qga.ctl.units import duration
 
 UNKNOWN = "-"
 WARM, HOT = 0.7, 0.9
@@ -159,13 +160,6 @@ def rate(count: float) -> Text:
 
 def of(level: Level) -> str:
     return f"{amount(level.used)} of {amount(level.total)}"
-
-
-def duration(seconds: float) -> str:
-    minutes, hours = int(seconds) // 60, int(seconds) // 3600
-    if hours >= 48:
-        return f"{hours // 24} d"
-    return f"{hours} h {minutes % 60:02d} min" if hours else f"{minutes} min"
 
 
 def _incoming(flow: Flow | None) -> Text:

@@ -38,6 +38,16 @@ def moment(seconds: float) -> str:
         return f"{seconds:g}"
 
 
+def duration(seconds: float) -> str:
+    """As people say it: 59 s, 2 min, 3 h 07 min, 4 d."""
+    minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    if hours >= 48:
+        return f"{hours // 24} d"
+    if hours:
+        return f"{hours} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes else f"{int(seconds)} s"
+
+
 def distance(seconds: float) -> str:
     """How far a zone is from UTC: +01:00."""
     minutes = round(abs(seconds) / 60)

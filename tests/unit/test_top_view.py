@@ -12,7 +12,8 @@ from qga_docs import top as sample
 from rich.console import Console
 
 from qga.client.monitoring.usage import Row
-from qga.ctl.top_view import Picture, amount, duration
+from qga.ctl.top_view import Picture, amount
+from qga.ctl.units import duration
 from tests.guest.image import CHECKOUT
 
 HOSTILE = "[red]\x1b[2J\u202e"
@@ -93,7 +94,7 @@ def test_amounts(count: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(59, "0 min"), (3599, "59 min"), (3660, "1 h 01 min"), (172_800, "2 d")],
+    [(59, "59 s"), (3599, "59 min"), (3660, "1 h 01 min"), (172_800, "2 d")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -9,15 +9,30 @@ did not last until its thaw.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from qga.client.commands.filesystems import Filesystems
-from qga.client.errors import AgentError, CommandError, FreezeEnded, NothingFrozen, ThawFailed
+from qga.client.errors import (
+    AgentError,
+    CommandError,
+    CommandNotFound,
+    FreezeEnded,
+    GuestFrozen,
+    NothingFrozen,
+    ThawFailed,
+)
+from qga.client.results import FreezeState
+from qga.client.transports import Transport
+
+T = TypeVar("T")
 
 # Seconds: hooks and full disks make a freeze wait; a thaw of ours waits for little.
 FREEZE_PATIENCE, THAW_PATIENCE = 600.0, 180.0
+
+# Refused for some other reason, for they are carried out while filesystems are frozen.
+ALWAYS_ANSWERED = ("guest-fsfreeze-status", "qga-get-freeze")
 
 # Seconds: for so long a thaw that fails is tried again, with so much between two tries.
 RETRIES_END, RETRY_DELAY = 60.0, 1.0
@@ -75,6 +90,32 @@ class Freezing(Filesystems):
     def freeze_status(self) -> str:
         """frozen or thawed."""
         return self._ask("guest-fsfreeze-status", str)
+
+    def freeze_state(self) -> FreezeState:
+        """The status, and where the guest has our agent, since when and until when."""
+        try:
+            return self._ask("qga-get-freeze", FreezeState)
+        except CommandError:
+            return FreezeState(self.freeze_status())
+
+    def _perform(
+        self, command: str, timeout: float | None, step: Callable[[Transport, float], T]
+    ) -> T:
+        """GuestFrozen where that is why a command is refused."""
+        try:
+            return super()._perform(command, timeout, step)
+        except CommandNotFound as refusal:
+            if "disabled" in refusal.desc and command not in ALWAYS_ANSWERED:
+                state = self._state_behind(refusal)
+                if state.status == "frozen":
+                    raise GuestFrozen(refusal, state.seconds) from None
+            raise
+
+    def _state_behind(self, refusal: CommandNotFound) -> FreezeState:
+        try:
+            return self.freeze_state()
+        except AgentError:
+            raise refusal from None
 
 
 class Frozen:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from qga.client.agent import GuestAgent
-from qga.client.errors import CommandError, ProtocolError
+from qga.client.errors import CommandError, GuestFrozen, ProtocolError
 from qga.client.shapes import member, optional, shaped
 
 Readings = dict[tuple[str, ...], float]
@@ -149,6 +149,8 @@ def read_metrics(agent: GuestAgent, timeout: float) -> Readings:
         """The reply; None from an agent that lacks the command or may not answer it."""
         try:
             return agent.call(command, timeout=max(0.0, deadline - time.monotonic()))
+        except GuestFrozen:
+            raise
         except CommandError:
             return None
 
