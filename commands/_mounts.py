@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from _thread import allocate_lock, start_new_thread
-from errno import EOPNOTSUPP, ETIMEDOUT
+from errno import EAGAIN, EOPNOTSUPP, ETIMEDOUT
 from functools import lru_cache
 from typing import Any, Callable, NamedTuple, TypeVar
 
@@ -146,7 +146,10 @@ def ask_in_time(
             if not isinstance(answer, OSError):
                 forget(answer)
 
-    start_new_thread(wait, ())
+    try:
+        start_new_thread(wait, ())
+    except RuntimeError:
+        raise OSError(EAGAIN, "no thread can be started to look at it") from None
     if not answered.acquire(timeout=_PATIENCE):
         _stuck.add(path)
         outcomes.append(too_late)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, Union
 
 from qga import bulk, halves, jsontext, jsonwriter, lexer
 from qga.errors import QgaError
@@ -63,11 +63,7 @@ class Fault(NamedTuple):
     id: Any = ABSENT
 
 
-class Dropped(NamedTuple):
-    """Half a request was dropped, for another one has begun. It is not answered."""
-
-
-Event = Union[Request, Fault, Dropped]
+Event = Union[Request, Fault]
 
 _spaces = re.compile(r"[ \t\r\n]*").match
 
@@ -76,12 +72,14 @@ class Decoder:
     """Turns a connection's bytes into events.
 
     max_message: bytes of all tokens of one message.
-    shared: whether one client's bytes may follow another's, as on a port: a request then ends
-        what an earlier client has left unfinished (see `halves`).
+    on_drop: where one client's bytes may follow another's, as on a port: a request then ends
+        what an earlier client has left unfinished (see `halves`), and this is called.
     """
 
-    def __init__(self, max_message: int | None = None, *, shared: bool = False) -> None:
-        self._shared = shared
+    def __init__(
+        self, max_message: int | None = None, on_drop: Callable[[], None] | None = None
+    ) -> None:
+        self._on_drop = on_drop
         self._max_message = MAX_MESSAGE if max_message is None else max_message
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._between = True  # the next byte begins a message or is white space
@@ -134,8 +132,8 @@ class Decoder:
         for kind, start, end in self._lexer.scan(data, origin):
             if not self._tokens:
                 inside = start + 1
-            elif self._shared and (head := self._beginning_in_token(data, kind, begin, end)):
-                events.append(Dropped())
+            elif self._on_drop and (head := self._beginning_in_token(data, kind, begin, end)):
+                self._on_drop()
                 self.reset()
                 self._read_tokens(head, 0, events)
                 return end
@@ -146,7 +144,8 @@ class Decoder:
             else:
                 begin = self._skip_gap(data, origin, begin, last, start)
                 error = self._count(kind, end - start)
-                if self._misplaced and (head := self._misplaced_beginning(data, begin, end)):
+                if self._on_drop and (head := self._misplaced_beginning(data, begin, end)):
+                    self._on_drop()
                     self._begin_at_misplaced(head, data[inside : end - len(head)], events)
                     begin = inside = end
             last = end
@@ -159,7 +158,11 @@ class Decoder:
                 continue
             self._start_message()
             begin = end
-        if not (self._shared and self._tokens and self._is_ended_by_line(data, inside, events)):
+        if self._on_drop and self._tokens and (request := self._request_at_end(data, inside)):
+            self._on_drop()
+            events.append(request)
+            self._start_message()
+        else:
             self._keep_rest(data, origin, begin, last)
         return len(data)
 
@@ -171,27 +174,21 @@ class Decoder:
 
     def _misplaced_beginning(self, data: bytes, begin: int, end: int) -> bytes:
         """What a request begins with that stands where no object may."""
-        if self._tokens != self._misplaced + 2:
+        if not self._misplaced or self._tokens != self._misplaced + 2:
             return b""
         return halves.beginning_at_end(self._tail(data, begin, end))
 
-    def _is_ended_by_line(self, data: bytes, inside: int, events: list[Event]) -> bool:
-        """Whether the last line of a piece is a request, for which the message is dropped."""
+    def _request_at_end(self, data: bytes, inside: int) -> Request | None:
+        """The request that the last lines of a piece are, within an unfinished message."""
         if self._lexer.unfinished or not halves.may_end_request(data):
-            return False
-        request = _request_in(halves.last_line(data, inside))
-        if request is None:
-            return False
-        events += (Dropped(), request)
-        self._start_message()
-        return True
+            return None
+        return _request_in(halves.last_line(data, inside))
 
     def _begin_at_misplaced(self, head: bytes, before: bytes, events: list[Event]) -> None:
         """Begin a message with `head`, an object where none may stand.
 
         before: what came before it, of this piece; its last line may be a request, too.
         """
-        events.append(Dropped())
         request = _request_in(halves.last_line(before, 0))
         if request is not None:
             events.append(request)
@@ -216,7 +213,7 @@ class Decoder:
         """Take in a token; the error when it is one too many."""
         self._tokens += 1
         if kind == _OPEN_BRACE:
-            if self._shared and not self._takes_object():
+            if self._on_drop and not self._takes_object():
                 self._misplaced = self._tokens
             self._braces += 1
             self._nesting.append(kind)
@@ -285,8 +282,10 @@ _MAX_KNOWN = 128  # bytes of one
 
 def _request_in(text: bytes) -> Request | None:
     """The request that a text is as a whole; None for any other text."""
-    events = Decoder().receive(text) if text else ()
-    return events[0] if len(events) == 1 and isinstance(events[0], Request) else None
+    decoder = Decoder()
+    events = decoder.receive(text) if text else ()
+    is_whole = len(events) == 1 and not decoder.unfinished
+    return events[0] if is_whole and isinstance(events[0], Request) else None
 
 
 def _remember(data: bytes, events: list[Event]) -> None:
