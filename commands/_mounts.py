@@ -121,11 +121,15 @@ def open_mount(mount: Mount) -> int | None:
 
 
 def ask_in_time(
-    path: str, ask: Callable[[str], T], forget: Callable[[T], object] = lambda answer: None
+    path: str,
+    ask: Callable[[str], T],
+    forget: Callable[[T], object] = lambda answer: None,
+    patience: float = _PATIENCE,
 ) -> T:
     """What `ask` has to say of a path; TimeoutError when that takes too long.
 
     forget: told of an answer that comes too late.
+    patience: seconds to wait.
     """
     too_late = TimeoutError(ETIMEDOUT, "it does not answer")
     if path in _stuck:
@@ -150,7 +154,7 @@ def ask_in_time(
         start_new_thread(wait, ())
     except RuntimeError:
         raise OSError(EAGAIN, "no thread can be started to look at it") from None
-    if not answered.acquire(timeout=_PATIENCE):
+    if not answered.acquire(timeout=patience):
         _stuck.add(path)
         outcomes.append(too_late)
         if outcomes[0] is not too_late:

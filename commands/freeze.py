@@ -38,7 +38,7 @@ from qga import CommandGroup, QgaError, command
 from qga.errors import NotYet
 
 from ._hooks import Hooks, diagnose_hooks
-from ._mounts import Mount, block_mounts, open_mount
+from ._mounts import Mount, ask_in_time, block_mounts, open_mount
 
 if TYPE_CHECKING:
     from qga.agent import Agent
@@ -58,6 +58,8 @@ _BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _ENDED = "the freeze was ended by guest-fsfreeze-thaw"
 _RETRY = 1.0  # seconds
 _LOOK_AGAIN = 0.05  # seconds
+_NO_NAME = "-" * 256
+_BUSY = 10.0  # seconds that a disk may take
 _SPARE = 8  # descriptors: a mount point's, and those of a hook's pipes
 
 GuestFsfreezeStatus = Literal["thawed", "frozen"]
@@ -334,7 +336,6 @@ class Freeze(CommandGroup):
     def _look_into_marker(self) -> None:
         """Return to normal where a marker that says nothing is all that speaks of a freeze."""
         try:
-            # What is mounted first comes first: a file on a frozen filesystem may hold another.
             if not any(map(_is_frozen, block_mounts())):
                 self.agent.log.warning(
                     f"{self.agent.state.marker} does not say who has frozen filesystems, and none "
@@ -365,18 +366,22 @@ class _Gone(QgaError):
 
 
 def _is_frozen(mount: Mount) -> bool:
-    """Whether anybody has frozen it: then it cannot be frozen once more, even for a moment."""
+    """Whether anybody has frozen it, found out without a change: a removal waits for the thaw.
+
+    What is removed has a name too long for any filesystem, which is found out after the wait.
+    """
     try:
         fd = open_mount(mount)
-        if fd is None:
-            return False
     except OSError:
         return False
+    if fd is None:
+        return False
     try:
-        ioctl(fd, _FIFREEZE)
-        _thaw_once(fd)
+        ask_in_time(
+            f"removal at {mount.paths[0]}", lambda _: os.unlink(_NO_NAME, dir_fd=fd), patience=_BUSY
+        )
     except OSError as error:
-        return error.errno == errno.EBUSY
+        return isinstance(error, TimeoutError)
     finally:
         os.close(fd)
     return False

@@ -9,12 +9,12 @@ What must stay true is that nothing which is JSON is taken for such a beginning:
 
 - `{`, the name of a member of requests and `:`, where the grammar has no place for an object.
 - `{"` and such a name, where `"` ends a string: what follows a string is no bare word.
-- `{` and a member of requests, where it ends a number such as `-` or `1e`, which needs a digit.
+- `{` and a member of requests within a number such as `-` or `1e`, which needs a digit.
 - Where an object may stand (after `:`, `[`, or a comma in a list) an argument or an id may have
-  a member `execute`, too. There it is a request only if it is one as a whole, on a line, or at
-  the beginning of a piece, and either all that was read or followed by another by the first
-  rule. A value that arrives in one piece is thus never cut; one of several lines that arrives
-  line by line is where such an object makes up a line without a comma behind it.
+  a member `execute`, too. There it is a request only as a piece of its own: one that ends with
+  its line, or is followed by another request by the first rule. So a value of several lines that
+  comes in one piece is never cut, whatever it holds. Sent line by line it is where such an object
+  makes up a whole line, without a comma; no command of ours takes one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ import re
 MAX_BEGINNING = 64
 """Bytes that are looked at for the beginning of a request, with the white space in it."""
 
+_MAX_END = 8  # bytes of a brace and the white space behind it
+
 _MEMBER = rb"""(?:"(?:arguments|execute|id)"|'(?:arguments|execute|id)')"""
 _at_end = re.compile(rb"\{[ \t\r\n]*" + _MEMBER + rb"[ \t\r\n]*:\Z").search
 _at = re.compile(rb"\{[ \t\r\n]*" + _MEMBER + rb"[ \t\r\n]*:").match
 _in_string = re.compile(rb"\{[ \t]*\" ?(arguments|execute|id)\Z").search
-_lines = re.compile(rb"^[ \t\r]*(\{[ \t\r\n]*" + _MEMBER + rb")", re.MULTILINE).finditer
+_at_start = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\"(?:arguments|execute|id)\"[ \t\r\n]*:").match
 
 
 def beginning_at_end(text: bytes) -> bytes:
@@ -48,14 +50,11 @@ def beginning_at(data: bytes, place: int) -> bytes:
     return data[place : place + 1] if _at(data, place) else b""
 
 
-def may_end_request(piece: bytes) -> bool:
-    """Whether a request may end where a piece does."""
-    return piece[-8:].rstrip().endswith(b"}")
+def begins_with_request(piece: bytes) -> bool:
+    """Whether a piece begins as a request does."""
+    return _at_start(piece) is not None
 
 
-def last_line(text: bytes, place: int) -> bytes:
-    """The last line from `place` on that begins as a request does, with what follows it."""
-    start = -1
-    for found in _lines(text, place):
-        start = found.start(1)
-    return text[start:] if start >= 0 else b""
+def is_line_of_request(piece: bytes) -> bool:
+    """Whether a piece ends where the line of a request would."""
+    return piece.endswith(b"\n") and piece[-_MAX_END:].rstrip().endswith(b"}")

@@ -135,6 +135,11 @@ class Lexer:
         """Whether the next byte begins a token or is white space."""
         return self._state == _BETWEEN
 
+    @property
+    def breaks_at_object(self) -> bool:
+        """Whether no `{"` may come next: within a number or word, or a string that `"` ends."""
+        return self._state not in (_BETWEEN, _SKIP, _SINGLE, _SINGLE_ESCAPE)
+
     def scan(self, data: bytes, position: int = 0) -> Iterator[tuple[int, int, int]]:
         """Yield (kind, start, end) of each token that ends in `data`; to be run to its end.
 

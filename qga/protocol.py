@@ -99,6 +99,9 @@ class Decoder:
     def receive(self, data: bytes) -> Sequence[Event]:
         """The events that `data` completes, in order."""
         events: list[Event] = []
+        if self._on_drop and not self._between and self._is_ended_by(data):
+            self._on_drop()
+            self.reset()
         if self._between:
             if len(data) <= _MAX_KNOWN and data in _known:
                 return _known[data]
@@ -128,11 +131,13 @@ class Decoder:
         """
         begin = origin  # of the part of `data` that belongs to the message and is not in _kept
         last = origin  # end of the last token
-        inside = origin  # behind the message's own beginning
+        goes_on = self._tokens > 0 and origin == 0  # the piece, with a message from before
         for kind, start, end in self._lexer.scan(data, origin):
-            if not self._tokens:
-                inside = start + 1
-            elif self._on_drop and (head := self._beginning_in_token(data, kind, begin, end)):
+            if (
+                self._on_drop
+                and self._tokens
+                and (head := self._beginning_in_token(data, kind, begin, end))
+            ):
                 self._on_drop()
                 self.reset()
                 self._read_tokens(head, 0, events)
@@ -146,8 +151,11 @@ class Decoder:
                 error = self._count(kind, end - start)
                 if self._on_drop and (head := self._misplaced_beginning(data, begin, end)):
                     self._on_drop()
-                    self._begin_at_misplaced(head, data[inside : end - len(head)], events)
-                    begin = inside = end
+                    if goes_on and (request := _request_in(data[: end - len(head)])):
+                        events.append(request)
+                    self._begin_with(head)
+                    begin = end
+                    goes_on = False
             last = end
             if error is not None:
                 events.append(Fault(error))
@@ -158,7 +166,8 @@ class Decoder:
                 continue
             self._start_message()
             begin = end
-        if self._on_drop and self._tokens and (request := self._request_at_end(data, inside)):
+            goes_on = False
+        if self._on_drop and goes_on and (request := self._request_on_line(data)):
             self._on_drop()
             events.append(request)
             self._start_message()
@@ -178,20 +187,20 @@ class Decoder:
             return b""
         return halves.beginning_at_end(self._tail(data, begin, end))
 
-    def _request_at_end(self, data: bytes, inside: int) -> Request | None:
-        """The request that the last lines of a piece are, within an unfinished message."""
-        if self._lexer.unfinished or not halves.may_end_request(data):
+    def _is_ended_by(self, data: bytes) -> bool:
+        """Whether a piece begins with a request that can be no part of what is unfinished."""
+        if not halves.begins_with_request(data):
+            return False
+        return self._lexer.breaks_at_object or (self._lexer.at_rest and not self._takes_object())
+
+    def _request_on_line(self, data: bytes) -> Request | None:
+        """The request that a piece is as a whole, which is a line."""
+        if self._lexer.unfinished or not halves.is_line_of_request(data):
             return None
-        return _request_in(halves.last_line(data, inside))
+        return _request_in(data)
 
-    def _begin_at_misplaced(self, head: bytes, before: bytes, events: list[Event]) -> None:
-        """Begin a message with `head`, an object where none may stand.
-
-        before: what came before it, of this piece; its last line may be a request, too.
-        """
-        request = _request_in(halves.last_line(before, 0))
-        if request is not None:
-            events.append(request)
+    def _begin_with(self, head: bytes) -> None:
+        """Begin a message with `{`, the name of a member and `:`."""
         self._start_message()
         for kind in (_OPEN_BRACE, lexer.STRING, _COLON):
             self._count(kind, 0)
@@ -282,8 +291,10 @@ _MAX_KNOWN = 128  # bytes of one
 
 def _request_in(text: bytes) -> Request | None:
     """The request that a text is as a whole; None for any other text."""
+    if not halves.begins_with_request(text):
+        return None
     decoder = Decoder()
-    events = decoder.receive(text) if text else ()
+    events = decoder.receive(text)
     is_whole = len(events) == 1 and not decoder.unfinished
     return events[0] if is_whole and isinstance(events[0], Request) else None
 

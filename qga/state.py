@@ -20,6 +20,7 @@ from qga import keyfile
 from qga.errors import QgaError
 
 FIRST_HANDLE = 1000
+_MAX_FILE = 64 * 1024  # characters; ours have a hundred
 _MOST_DIGITS = 18  # of a handle, which must be an int64 on the wire
 
 
@@ -83,7 +84,8 @@ class State:
     def seconds_to_thaw(self) -> float | None:
         """How long the filesystems may stay frozen yet; None where the marker does not tell."""
         thaw_at = _read_marker(self.marker).get("thaw_at", "")
-        return max(0.0, int(thaw_at) - _uptime()) if thaw_at.isdecimal() else None
+        is_number = thaw_at.isascii() and thaw_at.isdecimal() and len(thaw_at) <= _MOST_DIGITS
+        return max(0.0, int(thaw_at) - _uptime()) if is_number else None
 
     def clear_frozen(self) -> None:
         """Take the marker away and do what waited for the thaw. Raises OSError after that."""
@@ -106,10 +108,7 @@ class State:
 
     def _load(self) -> int:
         try:
-            # Non-blocking, for it may be a FIFO.
-            fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
-            with open(fd, encoding="utf-8", errors="replace", newline="") as file:
-                return _parse_counter(file.read())
+            return _parse_counter(_read(self._path))
         except FileNotFoundError:
             return self._create()
         except (OSError, keyfile.KeyFileError) as error:
@@ -129,6 +128,13 @@ class State:
 
     def _save(self, counter: int) -> None:
         _replace(self._path, f"[global]\nfd_counter={counter}\n")
+
+
+def _read(path: str) -> str:
+    """The text of a file, which may be anything: without waiting for a FIFO, and not for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(fd, encoding="utf-8", errors="replace", newline="") as file:
+        return file.read(_MAX_FILE)
 
 
 def _replace(path: str, text: str, *, sync: bool = False) -> None:
@@ -157,8 +163,7 @@ def _marker_path(statedir: str) -> str:
 def _read_marker(path: str) -> dict[str, str]:
     """What the marker tells; nothing where it is qemu-ga's, which is empty."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            group = keyfile.parse(file.read()).get("frozen")
+        group = keyfile.parse(_read(path)).get("frozen")
     except (OSError, keyfile.KeyFileError):
         return {}
     return {key: entry.raw for key, entry in group.entries.items()} if group else {}
