@@ -323,8 +323,7 @@ class Freeze(CommandGroup):
             self.agent.thaw()
         if blind is not None:
             raise QgaError(
-                f"{len(thawed)} filesystems were thawed, but it is not known whether others are "
-                f"frozen: {blind.strerror}"
+                f"thawed {len(thawed)} filesystem(s), but cannot look for others: {blind.strerror}"
             )
         return len(thawed)
 

@@ -303,7 +303,7 @@ def test_a_freeze_keeps_descriptors_for_its_thaw(guest: Guest) -> None:
 def open_all(agent: AgentSocket) -> list[int]:
     """Handles until no file can be opened any more."""
     handles: list[int] = []
-    with pytest.raises(AgentError, match="Too many open files|failed to commit"):
+    with pytest.raises(AgentError, match=r"Too many open files|failed to commit"):
         while True:
             handles.append(agent.execute("guest-file-open", path="/etc/hostname"))
     return handles
