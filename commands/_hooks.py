@@ -53,9 +53,10 @@ class Hooks:
     def undo(self) -> QgaError | None:
         """Call with `thaw` what was called with `freeze`; the first failure."""
         failure = None
-        while self._ran:
+        ran, self._ran = self._ran, []  # two thaws at once call each of them once
+        for script in reversed(ran):
             try:
-                self._call(self._ran.pop(), "thaw")
+                self._call(script, "thaw")
             except QgaError as error:
                 failure = failure or error
         return failure

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from _thread import allocate_lock, start_new_thread
-from errno import EOPNOTSUPP, ETIMEDOUT
+from errno import EAGAIN, EOPNOTSUPP, ETIMEDOUT
 from functools import lru_cache
 from typing import Any, Callable, NamedTuple, TypeVar
 
@@ -121,11 +121,15 @@ def open_mount(mount: Mount) -> int | None:
 
 
 def ask_in_time(
-    path: str, ask: Callable[[str], T], forget: Callable[[T], object] = lambda answer: None
+    path: str,
+    ask: Callable[[str], T],
+    forget: Callable[[T], object] = lambda answer: None,
+    patience: float = _PATIENCE,
 ) -> T:
     """What `ask` has to say of a path; TimeoutError when that takes too long.
 
     forget: told of an answer that comes too late.
+    patience: seconds to wait.
     """
     too_late = TimeoutError(ETIMEDOUT, "it does not answer")
     if path in _stuck:
@@ -146,8 +150,11 @@ def ask_in_time(
             if not isinstance(answer, OSError):
                 forget(answer)
 
-    start_new_thread(wait, ())
-    if not answered.acquire(timeout=_PATIENCE):
+    try:
+        start_new_thread(wait, ())
+    except RuntimeError:
+        raise OSError(EAGAIN, "no thread can be started to look at it") from None
+    if not answered.acquire(timeout=patience):
         _stuck.add(path)
         outcomes.append(too_late)
         if outcomes[0] is not too_late:

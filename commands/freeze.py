@@ -10,25 +10,35 @@ What must stay true:
 - A thaw works whatever happened in between: through the descriptors that were frozen, the last
   frozen first, then through the mount table until nothing more thaws; also while a freeze
   hangs, also when another agent, or this one before a restart, has frozen.
+- A thaw that could not look at everything is an error: its count would pass for the truth. For
+  that some descriptors are taken before a freeze, and given back for the thaw.
+- A filesystem whose disk is gone takes no part, and the log says so.
 - Whatever freeze hook has run, its thaw hook runs.
+- guest-fsfreeze-status waits for a freeze or thaw that is under way, on whatever channel: Proxmox
+  VE takes its answer for the outcome of a freeze that it no longer waits for.
 - A host that never thaws leaves no guest frozen: after `freeze-timeout` the agent thaws by
-  itself, and a later thaw returns 0, so that the snapshot cannot pass for a consistent one.
+  itself, and a later thaw returns 0, so that the snapshot cannot pass for a consistent one. It
+  does so after `fsfreeze-orphan-timeout` where nobody waits for the reply to the freeze (libvirt
+  gives up, and never thaws) and nobody asks for the status, as Proxmox VE does.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from _thread import allocate_lock
 from collections.abc import Iterator
+from contextlib import suppress
 from fcntl import ioctl
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from qga import CommandGroup, QgaError, command
+from qga.errors import NotYet
 
 from ._hooks import Hooks, diagnose_hooks
-from ._mounts import Mount, block_mounts, open_mount
+from ._mounts import Mount, ask_in_time, block_mounts, open_mount
 
 if TYPE_CHECKING:
     from qga.agent import Agent
@@ -40,9 +50,17 @@ _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # <linux/fs.h>
 
 # A kind of filesystem that cannot be frozen; one that somebody else has frozen.
 _PASSED_OVER = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EBUSY)
+# The disk is gone, or what is left of it takes no more writes.
+_GONE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.ESTALE, errno.EROFS)
+# What a thaw fails with that does not come to know what is frozen.
+_BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 _ENDED = "the freeze was ended by guest-fsfreeze-thaw"
 _RETRY = 1.0  # seconds
+_LOOK_AGAIN = 0.05  # seconds
+_NO_NAME = "-" * 256
+_BUSY = 10.0  # seconds that a disk may take
+_SPARE = 8  # descriptors: a mount point's, and those of a hook's pipes
 
 GuestFsfreezeStatus = Literal["thawed", "frozen"]
 
@@ -54,16 +72,24 @@ class Freeze(CommandGroup):
         super().__init__(agent)
         self._complete = agent.frozen  # by an agent before this one
         self._busy = False
+        self._thaws = 0  # under way
         self._given_up = False
         self._lock = allocate_lock()  # of these; not held while anything may wait
         self._frozen: dict[tuple[int, int], int] = {}  # descriptors by device
         self._freezing: tuple[int, int] | None = None  # a thaw of this one would wait with it
+        self._spare: list[int] = []
         self._hooks = Hooks(agent.config.fsfreeze_hook, agent.config.fsfreeze_hook_timeout)
         self._time_limit: Timer | None = None
+        self._orphan_limit: Timer | None = None
+        self._status_known = False  # somebody was told since the last freeze began
 
     def start(self) -> None:
-        if self.agent.frozen:
-            self.on_freeze()
+        if not self.agent.frozen:
+            return
+        self.on_freeze()
+        if self.agent.state.doubtful:
+            self._thaws += 1
+            self.agent.worker.submit(self._look_into_marker, lambda *_: None, urgent=True)
 
     def on_freeze(self) -> None:
         seconds = self.agent.state.seconds_to_thaw()
@@ -73,12 +99,27 @@ class Freeze(CommandGroup):
             self._time_limit = self.agent.loop.call_later(seconds, self._thaw_overdue)
 
     def on_thaw(self) -> None:
-        if self._time_limit is not None:
-            self._time_limit.cancel()
+        for timer in (self._time_limit, self._orphan_limit):
+            if timer is not None:
+                timer.cancel()
+        self._time_limit = self._orphan_limit = None
+
+    def on_unheard(self, command: str) -> None:
+        if command in ("guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list"):
+            self._expect_question()
 
     @command(access="filesystem", frozen=True, changes=False)
     def guest_fsfreeze_status(self) -> GuestFsfreezeStatus:
-        """Whether the filesystems are frozen: all that were to be, or not."""
+        """Whether the filesystems are frozen: all that were to be, or not.
+
+        Answered when no freeze or thaw is under way.
+        """
+        if self._busy or self._thaws:
+            raise NotYet
+        self._status_known = True
+        if self._orphan_limit is not None:
+            self._orphan_limit.cancel()
+            self._orphan_limit = None
         return "frozen" if self._complete else "thawed"
 
     @command(access="filesystem", blocking=True, timed=False)
@@ -111,35 +152,59 @@ class Freeze(CommandGroup):
         """
         with self._lock:
             self._given_up = True  # tells a freeze that still goes on
-        count = self._thaw()
-        self._hooks.thaw()
-        return count
+            self._thaws += 1
+        try:
+            return self._thaw_with_hooks()
+        finally:
+            self._end_thaw()
 
     @classmethod
     def diagnose(cls, config: Config) -> Iterator[Finding]:
         yield from diagnose_hooks(config.fsfreeze_hook)
 
     def _freeze(self, mounts: list[Mount]) -> int:
+        start = time.monotonic()
         with self._lock:
             if self._busy:
                 raise QgaError("a freeze is going on already")
-            self._busy, self._given_up = True, False
+            self._busy, self._given_up, self._status_known = True, False, False
         try:
-            return self._freeze_or_undo([m for m in mounts if not self._is_excluded(m)])
+            while self._thaws and not self._given_up:  # it would thaw what is frozen now
+                time.sleep(_LOOK_AGAIN)
+            if self._given_up:
+                raise QgaError(_ENDED)
+            count = self._freeze_or_undo([m for m in mounts if not self._is_excluded(m)])
         finally:
             self._busy = False
+            self.agent.try_again()
+        patience = self.agent.config.fsfreeze_reply_timeout
+        if patience and time.monotonic() - start > patience:
+            self.agent.loop.post(self._expect_question)
+        return count
 
     def _freeze_or_undo(self, mounts: list[Mount]) -> int:
+        self._take_spare_descriptors()
         self._hooks.freeze()
-        count = 0
+        count, failure = 0, None
+        marked = False
         try:
             self.agent.freeze(self.agent.config.freeze_timeout)
+            marked = True
             for mount in reversed(mounts):
-                count += self._freeze_one(mount)
+                try:
+                    count += self._freeze_one(mount)
+                except _Gone as gone:
+                    failure = failure or gone
+                    self.agent.log.warning(f"{gone}; it takes no part")
+            if failure is not None and not count:
+                raise failure
             self._complete = count > 0
         finally:
             if not self._complete:
-                self._thaw()
+                if marked:
+                    with suppress(QgaError):
+                        self._thaw()
+                self._give_spare_descriptors()
                 self._hooks.undo()
         return count
 
@@ -160,7 +225,8 @@ class Freeze(CommandGroup):
         except OSError as error:
             if error.errno in _PASSED_OVER:
                 return False
-            raise QgaError(f"failed to freeze {mount.paths[0]}: {error.strerror}") from error
+            kind = _Gone if error.errno in _GONE else QgaError
+            raise kind(f"failed to freeze {mount.paths[0]}: {error.strerror}") from error
         with self._lock:
             if not self._given_up:
                 self._frozen[mount.device] = fd
@@ -180,43 +246,153 @@ class Freeze(CommandGroup):
         patterns = self.agent.config.fsfreeze_exclude
         return all(any(fnmatchcase(path, pattern) for pattern in patterns) for path in mount.paths)
 
-    def _thaw_overdue(self) -> None:
-        try:
-            self.agent.worker.submit(self.guest_fsfreeze_thaw, self._tell_overdue, urgent=True)
-        except QgaError:  # so many thaws hang
-            self._time_limit = self.agent.loop.call_later(_RETRY, self._thaw_overdue)
+    def _expect_question(self) -> None:
+        """Thaw soon unless somebody asks for the status: nobody may know of the freeze."""
+        seconds = self.agent.config.fsfreeze_orphan_timeout
+        if seconds and self._complete and not (self._status_known or self._orphan_limit):
+            self._orphan_limit = self.agent.loop.call_later(seconds, self._thaw_orphan)
 
-    def _tell_overdue(self, count: Any, error: BaseException | None) -> None:
-        log = self.agent.log
-        log.error(
-            f"nobody has thawed the filesystems in time (freeze-timeout): {count or 0} are thawed "
-            "now, and a snapshot that is not complete by now is not consistent"
+    def _thaw_orphan(self) -> None:
+        self._orphan_limit = None
+        self._thaw_by_itself(
+            "nobody waits for the reply to the freeze, and nobody has asked for its status "
+            f"within {self.agent.config.fsfreeze_orphan_timeout} s (fsfreeze-orphan-timeout)"
         )
-        if error is not None:
-            log.error(f"guest-fsfreeze-thaw: {error}")
+
+    def _thaw_overdue(self) -> None:
+        self._time_limit = None
+        self._thaw_by_itself("nobody has thawed the filesystems in time (freeze-timeout)")
+
+    def _thaw_by_itself(self, why: str) -> None:
+        def tell(count: Any, error: BaseException | None) -> None:
+            log = self.agent.log
+            log.error(
+                f"{why}: {count or 0} are thawed now, and a snapshot that is not complete by now "
+                "is not consistent"
+            )
+            if error is not None:
+                log.error(f"guest-fsfreeze-thaw: {error}")
+
+        try:
+            self.agent.worker.submit(self.guest_fsfreeze_thaw, tell, urgent=True)
+        except QgaError:  # so many thaws hang
+            self._time_limit = self.agent.loop.call_later(_RETRY, lambda: self._thaw_by_itself(why))
+
+    def _thaw_with_hooks(self) -> int:
+        count, failure = 0, None
+        try:
+            count = self._thaw()
+        except QgaError as error:
+            if self._complete:  # all is as it was
+                raise
+            failure = error
+        try:
+            self._hooks.thaw()
+        except QgaError as error:
+            failure = failure or error
+        if failure is not None:
+            raise failure
+        return count
 
     def _thaw(self) -> int:
-        """Thaw, and return to normal; how many filesystems were thawed."""
+        """Thaw, and return to normal; how many filesystems were thawed.
+
+        QgaError when some could not be looked at. It then stays frozen where another agent has
+        frozen, for nothing else tells what that was.
+        """
         with self._lock:
             frozen, self._frozen = self._frozen, {}
+        self._give_spare_descriptors()
         thawed = set()
         for device, fd in reversed(frozen.items()):  # a thaw writes to what is beneath
             if _thaw_once(fd):
                 thawed.add(device)
             os.close(fd)
-        for mount in block_mounts():
-            if mount.device != self._freezing and _thaw_fully(mount):
-                thawed.add(mount.device)
-        self._complete = False
-        self.agent.thaw()
+        blind: OSError | None = None
+        try:
+            for mount in block_mounts():
+                try:
+                    if mount.device != self._freezing and _thaw_fully(mount):
+                        thawed.add(mount.device)
+                except OSError as error:
+                    blind = error
+        except OSError as error:
+            blind = error
+        if blind is None or frozen or not self._complete:
+            self._complete = False
+            self.agent.thaw()
+        if blind is not None:
+            raise QgaError(
+                f"thawed {len(thawed)} filesystem(s), but cannot look for others: {blind.strerror}"
+            )
         return len(thawed)
 
+    def _end_thaw(self) -> None:
+        with self._lock:
+            self._thaws -= 1
+        self.agent.try_again()
 
-def _thaw_fully(mount: Mount) -> bool:
-    """Thaw a filesystem as often as it was frozen; whether it was."""
+    def _look_into_marker(self) -> None:
+        """Return to normal where a marker that says nothing is all that speaks of a freeze."""
+        try:
+            if not any(map(_is_frozen, block_mounts())):
+                self.agent.log.warning(
+                    f"{self.agent.state.marker} does not say who has frozen filesystems, and none "
+                    "is frozen: it is a left-over"
+                )
+                self._complete = False
+                self.agent.thaw()
+        finally:
+            self._end_thaw()
+
+    def _take_spare_descriptors(self) -> None:
+        try:
+            while len(self._spare) < _SPARE:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            self._give_spare_descriptors()
+            raise QgaError(f"a thaw would fail: {error.strerror}") from error
+
+    def _give_spare_descriptors(self) -> None:
+        with self._lock:
+            spare, self._spare = self._spare, []
+        for fd in spare:
+            os.close(fd)
+
+
+class _Gone(QgaError):
+    """The disk of a filesystem is not there any more."""
+
+
+def _is_frozen(mount: Mount) -> bool:
+    """Whether anybody has frozen it, found out without a change: a removal waits for the thaw.
+
+    What is removed has a name too long for any filesystem, which is found out after the wait.
+    """
     try:
         fd = open_mount(mount)
     except OSError:
+        return False
+    if fd is None:
+        return False
+    try:
+        ask_in_time(
+            f"removal at {mount.paths[0]}", lambda _: os.unlink(_NO_NAME, dir_fd=fd), patience=_BUSY
+        )
+    except OSError as error:
+        return isinstance(error, TimeoutError)
+    finally:
+        os.close(fd)
+    return False
+
+
+def _thaw_fully(mount: Mount) -> bool:
+    """Thaw a filesystem as often as it was frozen; whether it was. OSError if that is unknown."""
+    try:
+        fd = open_mount(mount)
+    except OSError as error:
+        if error.errno in _BLIND:
+            raise
         return False
     if fd is None:
         return False

@@ -2,12 +2,18 @@
 
 Each goes through the service manager where there is one, so that services end in order, and
 down to what the kernel alone can do where there is none.
+
+What must stay true: what systemd refuses is refused. An upgrade that is under way holds a lock
+against it (systemd.inhibitor, which binds root, too, since systemd 257), and what goes past
+systemd, a signal to PID 1 or a write to /sys/power, is for guests where nobody answers. Who
+insists says so, and systemd is told.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from typing import Literal
 
 from qga import CommandGroup, QgaError, command
 from qga.run import run
@@ -43,6 +49,11 @@ _SUSPEND = {
 }
 
 _SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
+# What `systemctl is-system-running` says when systemd answers.
+_STATES = ("initializing", "starting", "running", "degraded", "maintenance", "stopping")
+_ANSWER = 30.0  # seconds
+
+ShutdownMode = Literal["powerdown", "halt", "reboot"]
 
 
 class Power(CommandGroup):
@@ -56,8 +67,16 @@ class Power(CommandGroup):
         """
         if mode not in _SHUTDOWN:
             raise QgaError("mode is invalid (valid values are: halt|powerdown|reboot")
-        if _run_first_of(_SHUTDOWN[mode]) is not None and not _tell_init(mode):
-            _tell_kernel(mode)
+        _shut_down(mode, force=False)
+
+    @command(access="unrestricted", blocking=True, success_response=False, like=("guest-shutdown",))
+    def qga_shutdown(self, mode: ShutdownMode = "powerdown", force: bool = False) -> None:
+        """Shut the guest down, as guest-shutdown does. Success is not answered.
+
+        force: whether to go past locks that programs hold against it, and past a systemd that
+            refuses.
+        """
+        _shut_down(mode, force=force)
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_suspend_disk(self) -> None:
@@ -76,23 +95,42 @@ class Power(CommandGroup):
         _suspend("hybrid")
 
 
-def _run_first_of(programs: list[list[str]]) -> str | None:
-    """Run the first of these that is there and succeeds; else why none did."""
-    reason = "no program for it is installed"
-    for argv in programs:
-        if argv[0] == "systemctl" and not os.path.isdir(_SYSTEMD_RUNS):
+def _shut_down(mode: str, *, force: bool) -> None:
+    if not _run_first_of(_SHUTDOWN[mode], force=force) and not _tell_init(mode):
+        _tell_kernel(mode)
+
+
+def _run_first_of(programs: list[list[str]], *, force: bool = False) -> bool:
+    """Run the first of these that is there and succeeds; whether one did.
+
+    QgaError where systemd refuses, unless forced.
+    """
+    for program, *words in programs:
+        if program == "systemctl" and not os.path.isdir(_SYSTEMD_RUNS):
             continue
+        past_locks = ["-i"] if force and program == "systemctl" else []
+        argv = [program, *words, *past_locks]
         try:
             ended = run(argv, _TIMEOUT)
-        except FileNotFoundError:
-            continue
-        except (OSError, TimeoutError) as error:
-            reason = f"{argv[0]}: {error}"
+        except OSError:  # it is not there, or hangs
             continue
         if ended.status == 0:
-            return None
-        reason = f"{argv[0]} has failed with status {ended.status}: {ended.output.strip()}"
-    return reason
+            return True
+        if not force and _systemd_answers():
+            reason = " ".join(ended.output.split())
+            raise QgaError(f"{' '.join(argv)} has failed with status {ended.status}: {reason}")
+    return False
+
+
+def _systemd_answers() -> bool:
+    """Whether systemd runs and is there to say no."""
+    if not os.path.isdir(_SYSTEMD_RUNS):
+        return False
+    try:
+        said = run(["systemctl", "is-system-running"], _ANSWER).output.split()
+    except OSError:
+        return False
+    return bool(said) and said[-1] in _STATES
 
 
 def _tell_init(mode: str) -> bool:
@@ -131,11 +169,11 @@ def _suspend(mode: str) -> None:
         mode == "hybrid" and "suspend" not in _words("/sys/power/disk")
     ):
         raise QgaError("the requested suspend mode is not supported by the guest")
-    if mode == "disk" and not _has_swap():
+    if mode in ("disk", "hybrid") and not _has_swap():
         raise QgaError(
             "the requested suspend mode is not supported by the guest: there is no swap space"
         )
-    if _run_first_of(programs) is None:
+    if _run_first_of(programs):
         return
     try:
         if mode == "hybrid":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qga.channels.base import Channel
     from qga.config import Config
     from qga.log import Log
+    from qga.session import Session
 
 
 class Agent:
@@ -34,6 +35,7 @@ class Agent:
     loop, worker: where handlers have things done.
     config, log, state: what the administrator set, where to complain, what outlives a restart.
     audit: who had what done.
+    postponed: connections whose request waits for `try_again`.
     frozen: whether the guest's filesystems are frozen.
     on_status: told in a line what the agent serves, whenever that changes.
     """
@@ -50,6 +52,7 @@ class Agent:
         self._warn_of_unknown_names()
         self._channels = make_channels(self, config)
         self._warn_of_loopholes()
+        self.postponed: set[Session] = set()
         self._stopped = False
         self.on_status: Callable[[str], None] | None = None
 
@@ -117,6 +120,15 @@ class Agent:
         except OSError as error:
             self.log.error(f"the marker of the frozen state stays behind: {error.strerror}")
         self.loop.call(lambda: self._notify_groups(lambda group: group.on_thaw()))
+
+    def try_again(self) -> None:
+        """Have the loop carry out the requests that were NotYet to be; any thread may."""
+        self.loop.post(self._try_again)
+
+    def _try_again(self) -> None:
+        postponed, self.postponed = self.postponed, set()
+        for session in postponed:
+            session.try_again()
 
     def _set_frozen(self, frozen: bool) -> None:
         self.frozen = self.log.frozen = frozen

@@ -124,6 +124,8 @@ class Config(NamedTuple):
     fsfreeze_hook_timeout: int = 120
     fsfreeze_exclude: tuple[str, ...] = ()
     freeze_timeout: int = 600
+    fsfreeze_orphan_timeout: int = 30
+    fsfreeze_reply_timeout: int = 0
     command_timeout: int = 0
     statedir: str = DEFAULT_STATEDIR
     verbose: bool = False
@@ -176,6 +178,8 @@ GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
     "fsfreeze-hook-timeout": parse_positive,
     "fsfreeze-exclude": parse_names,
     "freeze-timeout": parse_seconds,
+    "fsfreeze-orphan-timeout": parse_seconds,
+    "fsfreeze-reply-timeout": parse_seconds,
     "command-timeout": parse_seconds,
     "plugin-dir": str,
 }

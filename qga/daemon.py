@@ -116,6 +116,9 @@ class PidFile:
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())
         except OSError as error:
+            if self._is_at_path(fd):
+                os.unlink(self._path)
+            os.close(fd)
             raise PidFileError(f"Could not write '{self._path}': {error.strerror}") from None
         self._fd = fd
 

@@ -6,6 +6,7 @@ Exception
 │   │   └── CommandDisabled  the policy refuses the whole command
 │   └── Refused          the policy refuses what the arguments ask for
 ├── ConfigError          the command line or the configuration file is wrong
+├── NotYet               another command must end before this one can be carried out
 ├── PluginError          a command group cannot be taken in
 └── ChannelError         a channel cannot be opened
 """
@@ -50,6 +51,10 @@ class Refused(QgaError):
     def __init__(self, desc: str, rule: str = "") -> None:
         super().__init__(desc)
         self.rule = rule
+
+
+class NotYet(Exception):
+    """Raised by a handler on the loop, to be called again after `Agent.try_again`."""
 
 
 class ConfigError(Exception):

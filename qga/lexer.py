@@ -121,21 +121,32 @@ class Lexer:
 
     def __init__(self, max_token: int | None = None) -> None:
         self._max_token = MAX_TOKEN if max_token is None else max_token
-        self._state = _BETWEEN
         self.unfinished = 0
         """Bytes of the token that the last piece broke off in."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the token that the last piece broke off in."""
+        self._state = _BETWEEN
+        self.unfinished = 0
 
     @property
     def at_rest(self) -> bool:
         """Whether the next byte begins a token or is white space."""
         return self._state == _BETWEEN
 
-    def scan(self, data: bytes) -> Iterator[tuple[int, int, int]]:
+    @property
+    def breaks_at_object(self) -> bool:
+        """Whether no `{"` may come next: within a number or word, or a string that `"` ends."""
+        return self._state not in (_BETWEEN, _SKIP, _SINGLE, _SINGLE_ESCAPE)
+
+    def scan(self, data: bytes, position: int = 0) -> Iterator[tuple[int, int, int]]:
         """Yield (kind, start, end) of each token that ends in `data`; to be run to its end.
 
-        start is negative when earlier pieces hold the token's beginning.
+        position: where in `data` to begin. start is less than that when earlier pieces hold the
+            token's beginning.
         """
-        state, position, start = self._state, 0, -self.unfinished
+        state, start = self._state, position - self.unfinished
         limit = min(len(data), start + self._max_token + 1) if self.unfinished else len(data)
         while True:
             if state == _DOUBLE and limit - position >= _LONG:

@@ -19,6 +19,8 @@ EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLHUP |
 """Every change, once: how connections are watched, so that a virtio port whose host side is
 closed, which reports a hang-up for ever, wakes nobody."""
 
+_LONGEST_SLEEP = 86400.0  # seconds; epoll_wait(2) takes an int of milliseconds
+
 _CLOSED = -1  # no descriptor: a write to it is an error
 
 Callback = Callable[[int], None]
@@ -139,7 +141,7 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        return max(0.0, self._timers[0].when - time.monotonic())
+        return min(max(0.0, self._timers[0].when - time.monotonic()), _LONGEST_SLEEP)
 
     def _run_timers(self) -> None:
         now = time.monotonic()

@@ -10,6 +10,9 @@ true, whatever arrives and however it is cut:
 - Memory is bounded by QEMU's limits: 64 MiB of tokens in a message, 2 Mi tokens, 1024 levels.
 - Work grows with the number of bytes, not with the number of pieces.
 
+Where one client's bytes may follow another's, a request that begins inside an unfinished value
+ends that value (see `halves`); nothing that is JSON is read otherwise for it.
+
 Whole requests in one piece, which is nearly all there ever is, take a fast path through
 Python's JSON reader. What that reader cannot take goes through QEMU's lexer and grammar.
 """
@@ -18,9 +21,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, Union
 
-from qga import bulk, jsontext, jsonwriter, lexer
+from qga import bulk, halves, jsontext, jsonwriter, lexer
 from qga.errors import QgaError
 from qga.jsontext import MAX_DEPTH
 from qga.output import Part
@@ -69,17 +72,36 @@ class Decoder:
     """Turns a connection's bytes into events.
 
     max_message: bytes of all tokens of one message.
+    on_drop: where one client's bytes may follow another's, as on a port: a request then ends
+        what an earlier client has left unfinished (see `halves`), and this is called.
     """
 
-    def __init__(self, max_message: int | None = None) -> None:
+    def __init__(
+        self, max_message: int | None = None, on_drop: Callable[[], None] | None = None
+    ) -> None:
+        self._on_drop = on_drop
         self._max_message = MAX_MESSAGE if max_message is None else max_message
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._between = True  # the next byte begins a message or is white space
         self._start_message()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is half a request."""
+        return not self._between
+
+    def reset(self) -> None:
+        """Forget half a request."""
+        self._lexer.reset()
+        self._between = True
+        self._start_message()
+
     def receive(self, data: bytes) -> Sequence[Event]:
         """The events that `data` completes, in order."""
         events: list[Event] = []
+        if self._on_drop and not self._between and self._is_ended_by(data):
+            self._on_drop()
+            self.reset()
         if self._between:
             if len(data) <= _MAX_KNOWN and data in _known:
                 return _known[data]
@@ -89,25 +111,51 @@ class Decoder:
                     _remember(data, events)
                     return events
                 data = data[end:]
-        self._read_tokens(data, events)
+        position = 0
+        while position < len(data):
+            position = self._read_tokens(data, position, events)
         self._between = self._lexer.at_rest and not self._kept
         return events
 
     def _start_message(self) -> None:
         self._kept = bytearray()  # what earlier pieces held of the message
         self._braces = self._brackets = self._tokens = self._size = 0
+        self._nesting = bytearray()  # what is open
+        self._previous = 0  # kind of the last token
+        self._misplaced = 0  # number of the last `{` where no object may stand
 
-    def _read_tokens(self, data: bytes, events: list[Event]) -> None:
-        begin = 0  # of the part of `data` that belongs to the message and is not in _kept
-        last = 0  # end of the last token
-        for kind, start, end in self._lexer.scan(data):
+    def _read_tokens(self, data: bytes, origin: int, events: list[Event]) -> int:
+        """Read from `origin` to the end, or to where to go on after a request began in a token.
+
+        Returns how far it came.
+        """
+        begin = origin  # of the part of `data` that belongs to the message and is not in _kept
+        last = origin  # end of the last token
+        goes_on = self._tokens > 0 and origin == 0  # the piece, with a message from before
+        for kind, start, end in self._lexer.scan(data, origin):
+            if (
+                self._on_drop
+                and self._tokens
+                and (head := self._beginning_in_token(data, kind, begin, end))
+            ):
+                self._on_drop()
+                self.reset()
+                self._read_tokens(head, 0, events)
+                return end
             if kind == lexer.STRAY:
-                error: QgaError | None = jsontext.stray(self._token(data, start, end))
+                error: QgaError | None = jsontext.stray(self._token(data, origin, start, end))
             elif kind == lexer.OVERSIZE:
                 error = _limit_exceeded("token size")
             else:
-                begin = self._skip_gap(data, begin, last, start)
+                begin = self._skip_gap(data, origin, begin, last, start)
                 error = self._count(kind, end - start)
+                if self._on_drop and (head := self._misplaced_beginning(data, begin, end)):
+                    self._on_drop()
+                    if goes_on and (request := _request_in(data[: end - len(head)])):
+                        events.append(request)
+                    self._begin_with(head)
+                    begin = end
+                    goes_on = False
             last = end
             if error is not None:
                 events.append(Fault(error))
@@ -118,23 +166,76 @@ class Decoder:
                 continue
             self._start_message()
             begin = end
-        self._keep_rest(data, begin, last)
+            goes_on = False
+        if self._on_drop and goes_on and (request := self._request_on_line(data)):
+            self._on_drop()
+            events.append(request)
+            self._start_message()
+        else:
+            self._keep_rest(data, origin, begin, last)
+        return len(data)
 
-    def _token(self, data: bytes, start: int, end: int) -> bytes:
+    def _beginning_in_token(self, data: bytes, kind: int, begin: int, end: int) -> bytes:
+        """What a request begins with that the lexer took for a part of a string or number."""
+        if kind == lexer.KEYWORD and self._previous == lexer.STRING:
+            return halves.beginning_in_string(self._tail(data, begin, end))
+        return halves.beginning_at(data, end - 1) if kind == lexer.STRAY else b""
+
+    def _misplaced_beginning(self, data: bytes, begin: int, end: int) -> bytes:
+        """What a request begins with that stands where no object may."""
+        if not self._misplaced or self._tokens != self._misplaced + 2:
+            return b""
+        return halves.beginning_at_end(self._tail(data, begin, end))
+
+    def _is_ended_by(self, data: bytes) -> bool:
+        """Whether a piece begins with a request that can be no part of what is unfinished."""
+        if not halves.begins_with_request(data):
+            return False
+        return self._lexer.breaks_at_object or (self._lexer.at_rest and not self._takes_object())
+
+    def _request_on_line(self, data: bytes) -> Request | None:
+        """The request that a piece is as a whole, which is a line."""
+        if self._lexer.unfinished or not halves.is_line_of_request(data):
+            return None
+        return _request_in(data)
+
+    def _begin_with(self, head: bytes) -> None:
+        """Begin a message with `{`, the name of a member and `:`."""
+        self._start_message()
+        for kind in (_OPEN_BRACE, lexer.STRING, _COLON):
+            self._count(kind, 0)
+        self._kept += head
+        self._size = len(head)
+
+    def _tail(self, data: bytes, begin: int, end: int) -> bytes:
+        """The end of the message up to `end`, as much as a beginning of a request may have."""
+        most = halves.MAX_BEGINNING
+        return bytes(self._kept[-most:]) + data[max(begin, end - most) : end]
+
+    def _token(self, data: bytes, origin: int, start: int, end: int) -> bytes:
         """The bytes of a token that may have begun in an earlier piece."""
-        return data[start:end] if start >= 0 else bytes(self._kept[start:]) + data[:end]
+        if start >= origin:
+            return data[start:end]
+        return bytes(self._kept[start - origin :]) + data[origin:end]
 
     def _count(self, kind: int, length: int) -> QgaError | None:
         """Take in a token; the error when it is one too many."""
+        self._tokens += 1
         if kind == _OPEN_BRACE:
+            if self._on_drop and not self._takes_object():
+                self._misplaced = self._tokens
             self._braces += 1
+            self._nesting.append(kind)
         elif kind == _CLOSE_BRACE:
             self._braces -= 1
+            self._nesting[-1:] = b""
         elif kind == _OPEN_BRACKET:
             self._brackets += 1
+            self._nesting.append(kind)
         elif kind == _CLOSE_BRACKET:
             self._brackets -= 1
-        self._tokens += 1
+            self._nesting[-1:] = b""
+        self._previous = kind
         self._size += length
         if self._size > self._max_message:
             return _limit_exceeded("token size")
@@ -144,12 +245,18 @@ class Decoder:
             return _limit_exceeded("nesting depth")
         return None
 
-    def _skip_gap(self, data: bytes, begin: int, last: int, start: int) -> int:
+    def _takes_object(self) -> bool:
+        """Whether an object may stand here."""
+        if self._previous == _COMMA:
+            return self._nesting[-1:] == b"["
+        return self._previous in (0, _COLON, _OPEN_BRACKET)
+
+    def _skip_gap(self, data: bytes, origin: int, begin: int, last: int, start: int) -> int:
         """Leave white space out of the message where there is much of it.
 
         Returns the new beginning of what is not kept yet.
         """
-        if start < 0:
+        if start < origin:
             return begin
         if self._tokens == 0:
             return start
@@ -158,9 +265,10 @@ class Decoder:
             return start
         return begin
 
-    def _keep_rest(self, data: bytes, begin: int, last: int) -> None:
+    def _keep_rest(self, data: bytes, origin: int, begin: int, last: int) -> None:
         if self._lexer.unfinished:
-            begin = self._skip_gap(data, begin, last, len(data) - self._lexer.unfinished)
+            start = len(data) - self._lexer.unfinished
+            begin = self._skip_gap(data, origin, begin, last, start)
             self._kept += data[begin:]
         elif self._tokens:
             self._kept += data[begin:last]
@@ -168,7 +276,7 @@ class Decoder:
                 self._kept += b" "
 
 
-_OPEN_BRACE, _CLOSE_BRACE, _OPEN_BRACKET, _CLOSE_BRACKET = b"{}[]"
+_OPEN_BRACE, _CLOSE_BRACE, _OPEN_BRACKET, _CLOSE_BRACKET, _COMMA, _COLON = b"{}[],:"
 
 
 def _limit_exceeded(what: str) -> QgaError:
@@ -179,6 +287,16 @@ def _limit_exceeded(what: str) -> QgaError:
 _known: dict[bytes, tuple[Request]] = {}
 _MOST_KNOWN = 64
 _MAX_KNOWN = 128  # bytes of one
+
+
+def _request_in(text: bytes) -> Request | None:
+    """The request that a text is as a whole; None for any other text."""
+    if not halves.begins_with_request(text):
+        return None
+    decoder = Decoder()
+    events = decoder.receive(text)
+    is_whole = len(events) == 1 and not decoder.unfinished
+    return events[0] if is_whole and isinstance(events[0], Request) else None
 
 
 def _remember(data: bytes, events: list[Event]) -> None:

@@ -164,6 +164,9 @@ class CommandGroup:
     def on_thaw(self) -> None:
         """The filesystems were thawed."""
 
+    def on_unheard(self, command: str) -> None:
+        """A blocking command of the group has succeeded, and nobody knows its reply."""
+
     @classmethod
     def diagnose(cls, config: Config) -> Iterator[Finding]:
         """For --doctor: whether the guest has what the group needs. Changes nothing."""
@@ -186,6 +189,7 @@ class Command:
         self.secret = traits.secret
         self.like = traits.like
         self._function = function_of(handler)
+        self.group: CommandGroup = handler.__self__  # type: ignore[attr-defined]
         code = self._function.__code__
         injected = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         self.wants_caller = "caller" in injected

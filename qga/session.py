@@ -8,6 +8,11 @@ What must stay true:
   came before. It waits no longer than PATIENCE, so that a client that merely sent several
   requests at once loses no reply; then the running command is abandoned: its reply is dropped
   when it comes, and the requests between the two are not carried out.
+- A request that is NotYet to be carried out waits without a thread, and is forgotten when the
+  client gives up on it.
+- A command whose reply nobody waits for any more is told so (`on_unheard`) when it succeeds: the
+  client has left, has synchronised anew, or does so before anything else.
+- Half a request goes with the client that has sent it, where it is seen to leave.
 - A command that has not ended within `command-timeout` is answered with an error; what becomes
   of it is only logged.
 - Replies that the other side does not collect wait in a bounded queue; while it is full
@@ -19,11 +24,20 @@ from __future__ import annotations
 import os
 import time
 from errno import ECONNABORTED
-from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from select import (
+    EPOLLERR,
+    EPOLLET,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDHUP,
+    POLLHUP,
+    poll,
+)
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from qga.audit import Entry
-from qga.errors import CommandNotFound, QgaError, Refused
+from qga.errors import CommandNotFound, NotYet, QgaError, Refused
 from qga.output import Output
 from qga.pending import Pending
 from qga.protocol import (
@@ -31,6 +45,7 @@ from qga.protocol import (
     Decoder,
     Event,
     Fault,
+    Request,
     encode_error,
     encode_return,
 )
@@ -53,6 +68,8 @@ MAX_OUTPUT = 1024 * 1024
 PATIENCE = 1.0
 """Seconds that a sync waits for a command that is running."""
 
+_SILENCE = 60.0  # seconds between two warnings of halves of requests
+
 _TURN = 0.01  # seconds of reading in a row before other connections have theirs
 
 # Edge-triggered: a virtio port whose host side is closed reports a hang-up for ever. Waiting
@@ -65,14 +82,22 @@ OnEnd = Callable[["Session", Optional[OSError]], None]
 
 
 class Running:
-    """A command on the worker."""
+    """A command on the worker, or one that is NotYet to be carried out.
 
-    __slots__ = ("command", "entry", "id", "since")
+    request: what to carry out once it can be.
+    unheard: whether nobody is left to read the reply.
+    """
 
-    def __init__(self, command: Command, id: Any, entry: Entry | None) -> None:
+    __slots__ = ("command", "entry", "id", "request", "since", "unheard")
+
+    def __init__(
+        self, command: Command, id: Any, entry: Entry | None, request: Request | None = None
+    ) -> None:
         self.command = command
         self.id = id
         self.entry = entry
+        self.request = request
+        self.unheard = False
         self.since = time.monotonic()
 
     @property
@@ -108,14 +133,20 @@ class Session:
         self._on_end = on_end
         self._short_read_empties = short_read_empties
         self._outlives_peer = outlives_peer
-        self._decoder = Decoder(caller.policy.limits.limits_message)
+        self._decoder = Decoder(
+            caller.policy.limits.limits_message,
+            None if short_read_empties else self._tell_of_half,
+        )
         self._pending = Pending(agent.registry)
         self._running: Running | None = None
+        self._last_answered: Running | None = None  # by the worker, and nothing has come since
         self._time_limit: Timer | None = None  # of what runs, or has run when it was set
         self._output = Output()
         self._peer_takes_replies = True
+        self._peer_was_there = False  # and had sent nothing more, at the last look
         self._waits_for_room = False
         self._readable = True
+        self._silent_until = 0.0
         self._peer_gone = False
         self._unheard = False  # nobody is left to read replies
         self._closed = False
@@ -127,6 +158,7 @@ class Session:
         """Forget the connection; a command that still runs loses its reply."""
         if not self._closed:
             self._closed = True
+            self._agent.postponed.discard(self)
             self._agent.loop.unwatch(self.fd)
 
     def _on_events(self, events: int) -> None:
@@ -177,6 +209,7 @@ class Session:
             data = os.read(self.fd, READ_SIZE)
         except BlockingIOError:
             self._readable = False
+            self._peer_was_there = True
             return
         except OSError as error:
             self._end(error)
@@ -188,7 +221,7 @@ class Session:
             self._readable = False
         if len(data) == _PORT_BUFFER and not self._short_read_empties:
             data = self._read_on(data)
-        self._peer_takes_replies = False
+        self._peer_takes_replies = self._peer_was_there = False
         events = self._decoder.receive(data)
         if len(events) == 1 and self._running is None and not self._pending:
             self._carry_out(events[0])  # without the queue, as nearly always
@@ -222,6 +255,19 @@ class Session:
         self._peer_gone = not self._outlives_peer
         if self._outlives_peer and self._peer_takes_replies:
             self._output.clear()
+        if self._outlives_peer and self._peer_was_there:
+            self._peer_was_there = False
+            self._forget_peer()
+
+    def _forget_peer(self) -> None:
+        """The other side was there and is not any more."""
+        self._decoder.reset()
+        self._last_answered = None
+        if self._running is not None:
+            self._running.unheard = True
+            if self._running.request is not None:
+                self._running = None
+                self._agent.loop.post(self._proceed)
 
     def _end_when_done(self) -> None:
         """End once all is answered, or read where nobody waits for answers.
@@ -261,6 +307,8 @@ class Session:
         if self._verbose:
             self._agent.log.debug(f"channel {self.caller.channel}: {name}")
         command = self._agent.registry.get(name)
+        if self._last_answered is not None:
+            self._heed_next(command)
         try:
             if command is None:
                 raise CommandNotFound(f"The command {name} has not been found")
@@ -282,10 +330,35 @@ class Session:
                 self._run(command, arguments, request_id, entry)
                 return
             self._reply(command, result, request_id)
+        except NotYet:
+            self._postpone(event, command)
         except BaseException as error:  # also what a plugin should not raise
             self._tell_end(command, entry, error, self._refuse(name, error, request_id))
         else:
             self._tell_end(command, entry)
+
+    def _postpone(self, request: Request, command: Command) -> None:
+        self._running = Running(command, request.id, None, request)
+        self._agent.postponed.add(self)
+        if self._pending.overtakes:
+            self._limit_patience(self._running)
+
+    def try_again(self) -> None:
+        """Carry out the request that was NotYet to be, if the client still waits for it."""
+        running = self._running
+        if running is not None and running.request is not None:
+            self._running = None
+            self._carry_out(running.request)
+            self._proceed()
+
+    def _heed_next(self, command: Command | None) -> None:
+        """A sync right behind a reply says that the client has not waited for it.
+
+        Not a delimited one: that is how clients begin which connect anew for each command.
+        """
+        answered, self._last_answered = self._last_answered, None
+        if answered and command and command.overtakes and not command.delimited:
+            answered.command.group.on_unheard(answered.command.name)
 
     def _tell_end(
         self,
@@ -333,13 +406,17 @@ class Session:
 
     def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
         if running is not self._running:
-            self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
-            self._tell_end(running.command, running.entry, error)
+            self._end_unheard(running, error)
             return
         self._running = None
+        if running.unheard or self._closed or self._is_alone(running):
+            self._end_unheard(running, error)
+            self._proceed()
+            return
         try:
             if error is None:
                 self._reply(running.command, result, running.id)
+                self._last_answered = running
         except Exception as unwritable:
             error = unwritable
         answer = None
@@ -347,6 +424,23 @@ class Session:
             answer = self._refuse(running.command.name, error, running.id)
         self._tell_end(running.command, running.entry, error, answer)
         self._proceed()
+
+    def _end_unheard(self, running: Running, error: BaseException | None) -> None:
+        self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
+        self._tell_end(running.command, running.entry, error)
+        if error is None:
+            running.command.group.on_unheard(running.command.name)
+
+    def _is_alone(self, running: Running) -> bool:
+        """Whether the other side of a port has left before that could be seen.
+
+        A host that has just come is not seen either (see `_hang_up`), but for no long time.
+        """
+        if not self._outlives_peer or running.age < PATIENCE:
+            return False
+        look = poll()
+        look.register(self.fd, 0)
+        return any(events & POLLHUP for _, events in look.poll(0))
 
     def _limit_time(self, seconds: float) -> None:
         """One timer a session, not one a command: commands may come by the thousand."""
@@ -390,6 +484,15 @@ class Session:
         self._agent.log.warning(
             f"{name} {fate}", "given-up", command=name, channel=self.caller.channel
         )
+
+    def _tell_of_half(self) -> None:
+        """Not at each of them: a host that cuts its requests may do so for ever."""
+        now = time.monotonic()
+        if now > self._silent_until:
+            self._silent_until = now + _SILENCE
+            self._agent.log.warning(
+                f"channel {self.caller.channel}: half a request was dropped, for another has begun"
+            )
 
     def _flush(self) -> None:
         if self._closed:

@@ -5,6 +5,8 @@ can take over from the other. A handle number is on disk before anyone sees it: 
 client's old handle is unknown, never somebody else's file. While the marker exists nothing is
 written here, for the directory may lie on a frozen filesystem. The marker tells of which boot it
 is, for a reboot thaws everything, and when the filesystems are to be thawed if nobody asks for it.
+Each file is whole or not there: when there is no room, what was there stays, and nothing else does.
+A marker without a boot, as qemu-ga's is, or one that cannot be read, is doubtful.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from qga import keyfile
 from qga.errors import QgaError
 
 FIRST_HANDLE = 1000
+_MAX_FILE = 64 * 1024  # characters; ours have a hundred
 _MOST_DIGITS = 18  # of a handle, which must be an int64 on the wire
 
 
@@ -40,7 +43,7 @@ class State:
 
     def __init__(self, statedir: str) -> None:
         self._path = state_path(statedir)
-        self._marker = _marker_path(statedir)
+        self.marker = _marker_path(statedir)
         self._lock = allocate_lock()
         self._frozen = is_frozen(statedir)
         self._at_thaw: list[Callable[[], None]] = []
@@ -52,6 +55,11 @@ class State:
     def frozen(self) -> bool:
         """Whether the filesystems are frozen, as far as the marker tells."""
         return self._frozen
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there is a marker that does not tell of which boot it is."""
+        return self._frozen and "boot" not in _read_marker(self.marker)
 
     def next_handle(self) -> int:
         """A number that no handle has had before. Raises QgaError when it cannot be recorded."""
@@ -70,26 +78,26 @@ class State:
         seconds: after which to thaw without being asked to; 0 for never.
         """
         thaw_at = f"thaw_at={_uptime() + seconds:.0f}\n" if seconds else ""
-        fd = os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(fd, "w", encoding="ascii") as file:
-            file.write(f"[frozen]\nboot={_boot()}\n{thaw_at}")
+        _replace(self.marker, f"[frozen]\nboot={_boot()}\n{thaw_at}", sync=True)
         self._frozen = True
 
     def seconds_to_thaw(self) -> float | None:
         """How long the filesystems may stay frozen yet; None where the marker does not tell."""
-        thaw_at = _read_marker(self._marker).get("thaw_at", "")
-        return max(0.0, int(thaw_at) - _uptime()) if thaw_at.isdecimal() else None
+        thaw_at = _read_marker(self.marker).get("thaw_at", "")
+        is_number = thaw_at.isascii() and thaw_at.isdecimal() and len(thaw_at) <= _MOST_DIGITS
+        return max(0.0, int(thaw_at) - _uptime()) if is_number else None
 
     def clear_frozen(self) -> None:
-        """Take the marker away and do what waited for the thaw. Raises OSError."""
+        """Take the marker away and do what waited for the thaw. Raises OSError after that."""
+        self._frozen = False
         try:
-            os.unlink(self._marker)
+            os.unlink(self.marker)
         except FileNotFoundError:
             pass  # an administrator who thawed by hand has removed it
-        self._frozen = False
-        waiting, self._at_thaw = self._at_thaw, []
-        for callback in waiting:
-            callback()
+        finally:
+            waiting, self._at_thaw = self._at_thaw, []
+            for callback in waiting:
+                callback()
 
     def when_thawed(self, callback: Callable[[], None]) -> None:
         """Call `callback` now, or after the thaw when the filesystems are frozen."""
@@ -100,10 +108,7 @@ class State:
 
     def _load(self) -> int:
         try:
-            # Non-blocking, for it may be a FIFO.
-            fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
-            with open(fd, encoding="utf-8", errors="replace", newline="") as file:
-                return _parse_counter(file.read())
+            return _parse_counter(_read(self._path))
         except FileNotFoundError:
             return self._create()
         except (OSError, keyfile.KeyFileError) as error:
@@ -122,11 +127,33 @@ class State:
         return FIRST_HANDLE
 
     def _save(self, counter: int) -> None:
-        """Replace the file as a whole, so that a reader or a crash never finds half of it."""
-        unfinished = f"{self._path}.new"
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(f"[global]\nfd_counter={counter}\n")
-        os.replace(unfinished, self._path)
+        _replace(self._path, f"[global]\nfd_counter={counter}\n")
+
+
+def _read(path: str) -> str:
+    """The text of a file, which may be anything: without waiting for a FIFO, and not for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(fd, encoding="utf-8", errors="replace", newline="") as file:
+        return file.read(_MAX_FILE)
+
+
+def _replace(path: str, text: str, *, sync: bool = False) -> None:
+    """Replace a file as a whole, so that nobody ever finds half of it; OSError without a trace.
+
+    sync: whether to find out now, too, what the disk says to it.
+    """
+    unfinished = f"{path}.new"
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(fd)
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
 
 
 def _marker_path(statedir: str) -> str:
@@ -136,8 +163,7 @@ def _marker_path(statedir: str) -> str:
 def _read_marker(path: str) -> dict[str, str]:
     """What the marker tells; nothing where it is qemu-ga's, which is empty."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            group = keyfile.parse(file.read()).get("frozen")
+        group = keyfile.parse(_read(path)).get("frozen")
     except (OSError, keyfile.KeyFileError):
         return {}
     return {key: entry.raw for key, entry in group.entries.items()} if group else {}

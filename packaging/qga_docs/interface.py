@@ -41,6 +41,11 @@ KEY_HELP = {
     "fsfreeze-exclude": "mount points never to freeze, as patterns with commas between them; what "
     "is mounted elsewhere, too, is frozen unless that matches as well",
     "freeze-timeout": "seconds after which the agent thaws what nobody has thawed; 0 for never",
+    "fsfreeze-orphan-timeout": "seconds after which the agent thaws what was frozen for a client "
+    "that no longer waits for the reply, unless somebody asks for guest-fsfreeze-status; 0 for "
+    "never",
+    "fsfreeze-reply-timeout": "seconds after which clients give up waiting for a freeze, as "
+    "libvirt with guest-agent-timeout does without a word; 0 where they wait",
     "command-timeout": "seconds after which a command that still runs is answered with an error; 0 "
     "for never; those that freeze and thaw take the time they need",
     "statedir": "folder for what outlives a restart",

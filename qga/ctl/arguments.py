@@ -58,4 +58,5 @@ ARGUMENTS = {
     "qga-get-memory": "",
     "qga-get-metrics": "",
     "qga-get-ports": "",
+    "qga-shutdown": "[mode], [force]",
 }

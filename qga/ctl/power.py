@@ -25,10 +25,16 @@ class Sleep(str, Enum):
     HYBRID = "hybrid"
 
 
+FORCE = typer.Option(
+    False, "--force", help="Even if a program in the guest, such as an upgrade, has locked it."
+)
+
+
 @app.command()
 def shutdown(
     context: typer.Context,
     halt: bool = typer.Option(False, "--halt", help="Stop it, but leave the machine switched on."),
+    force: bool = FORCE,
     as_json: bool = JSON,
 ) -> None:
     """Shut the guest down, as its own administrator would.
@@ -41,18 +47,18 @@ def shutdown(
       qgactl shutdown --halt
     """
     mode: Literal["halt", "powerdown"] = "halt" if halt else "powerdown"
-    order(context, mode, lambda agent: agent.shutdown(mode))
+    order(context, mode, lambda agent: agent.shutdown(mode, force=force))
 
 
 @app.command()
-def reboot(context: typer.Context, as_json: bool = JSON) -> None:
+def reboot(context: typer.Context, force: bool = FORCE, as_json: bool = JSON) -> None:
     """Restart the guest; returns once it has accepted that.
 
     \b
     Examples:
       qgactl reboot
     """
-    order(context, "reboot", lambda agent: agent.shutdown("reboot"))
+    order(context, "reboot", lambda agent: agent.shutdown("reboot", force=force))
 
 
 @app.command()

@@ -58,6 +58,14 @@ class AgentSocket:
         """The next line, without its newline; TimeoutError or ConnectionError if none comes."""
         return self.lines.next(time.monotonic() + (self.timeout if timeout is None else timeout))
 
+    def is_silent(self, seconds: float) -> bool:
+        """Whether no line comes for so long."""
+        try:
+            self.read_line(seconds)
+        except TimeoutError:
+            return True
+        return False
+
     def sync(self, timeout: float | None = None) -> None:
         """Bring both ends into step, whatever was left behind: guest-sync-delimited after 0xFF.
 

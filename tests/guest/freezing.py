@@ -41,6 +41,17 @@ dmsetup load failing --table "0 $size error"
 dmsetup suspend --noflush --nolockfs failing
 dmsetup resume failing
 """
+UNPLUG = """
+modprobe scsi_debug dev_size_mb=64 add_host=1
+udevadm settle
+disk=$(lsblk --nodeps --noheadings --paths --output=NAME,MODEL | awk '/scsi_debug/ { print $1 }')
+mkfs.ext4 -q "$disk"
+mkdir -p /mnt/unplugged
+mount "$disk" /mnt/unplugged
+echo something >/mnt/unplugged/file
+echo 1 >"/sys/block/${disk##*/}/device/delete"
+until [ ! -e "/sys/block/${disk##*/}" ]; do sleep 0.1; done
+"""
 PLACES = ("/", "/mnt/part", "/mnt/mirror", "/mnt/volume", "/mnt/crypt", "/mnt/nvme", "/mnt/usb")
 
 
@@ -68,6 +79,16 @@ def failing_filesystem(guest: Guest) -> Iterator[None]:
         yield
     finally:
         guest.run(["/bin/sh", "-ec", "umount /mnt/failing; dmsetup remove --retry failing"])
+
+
+@contextmanager
+def unplugged_filesystem(guest: Guest) -> Iterator[None]:
+    """A filesystem on /mnt/unplugged whose disk was taken away as it was mounted."""
+    guest.run(["/bin/sh", "-ec", UNPLUG], timeout=120)
+    try:
+        yield
+    finally:
+        guest.run(["/bin/sh", "-ec", "umount --lazy /mnt/unplugged; modprobe -r scsi_debug || :"])
 
 
 @contextmanager

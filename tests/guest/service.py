@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -37,10 +37,15 @@ def stopped(guest: Guest) -> Iterator[None]:
 
 
 @contextmanager
-def by_hand(guest: Guest, *options: str) -> Iterator[str]:
-    """The agent started with these options; the name of its unit. It is not restarted."""
+def by_hand(guest: Guest, *options: str, limits: Sequence[str] = ()) -> Iterator[str]:
+    """The agent started with these options; the name of its unit. It is not restarted.
+
+    limits: settings of systemd.exec(5).
+    """
     unit = next(HAND_UNITS)
-    guest.run(["systemd-run", f"--unit={unit}", "--service-type=exec", PROGRAM, *options])
+    properties = [f"--property={limit}" for limit in limits]
+    start = ["systemd-run", f"--unit={unit}", "--service-type=exec", *properties]
+    guest.run([*start, PROGRAM, *options])
     try:
         yield unit
     finally:

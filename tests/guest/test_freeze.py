@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,6 +18,7 @@ from .freezing import (
     frozen_places,
     mounted,
     thawed_after,
+    unplugged_filesystem,
 )
 from .image import CHECKOUT
 from .vm import AGENT_PORT, Guest
@@ -158,11 +160,28 @@ def test_what_others_have_frozen_is_passed_over(guest: Guest, agent: AgentSocket
     assert agent.execute("guest-fsfreeze-thaw") == 2
 
 
-def test_after_a_failure_all_is_thawed_again(guest: Guest, agent: AgentSocket) -> None:
-    """A disk fails under a filesystem; the one that was mounted after it is frozen by then."""
+def test_what_has_lost_its_disk_takes_no_part(guest: Guest, agent: AgentSocket) -> None:
+    """A disk fails under a filesystem; the one that was mounted after it is frozen all the same."""
+    with failing_filesystem(guest):
+        agent.execute("guest-fsfreeze-freeze")
+        assert frozen_places(guest) == set(PLACES)
+        agent.execute("guest-fsfreeze-thaw")
+        assert frozen_places(guest) == set()
+        said = guest.run(["journalctl", "--unit", service.UNIT, "--output=cat"]).stdout
+        assert "failed to freeze /mnt/failing: Input/output error; it takes no part" in said
+
+
+def test_a_disk_that_is_unplugged_takes_no_part(guest: Guest, agent: AgentSocket) -> None:
+    with unplugged_filesystem(guest):
+        agent.execute("guest-fsfreeze-freeze")
+        assert frozen_places(guest) == set(PLACES)
+        agent.execute("guest-fsfreeze-thaw")
+
+
+def test_nothing_but_what_has_lost_its_disk_is_an_error(guest: Guest, agent: AgentSocket) -> None:
     with failing_filesystem(guest):
         with pytest.raises(AgentError, match="failed to freeze /mnt/failing: Input/output error"):
-            agent.execute("guest-fsfreeze-freeze")
+            agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/mnt/failing"])
         assert status(agent) == "thawed"
         assert frozen_places(guest) == set()
         assert can_write(guest, "/mnt/usb/written")
@@ -186,3 +205,105 @@ def test_frozen_outlives_the_agent(guest: Guest, way: str) -> None:
         assert status(agent) == "thawed"
         assert frozen_places(guest) == set()
         assert agent.execute("guest-get-osinfo")
+
+
+@contextmanager
+def agent_without(guest: Guest, *limits: str) -> Iterator[AgentSocket]:
+    """An agent whose state directory is /run/state, with what is set for it."""
+    guest.run(["mkdir", "-p", STATE])
+    options = ["-t", STATE]
+    by_hand = service.by_hand(guest, *options, limits=limits)
+    with service.stopped(guest), by_hand, guest.connect() as agent, thawed_after(agent):
+        yield agent
+
+
+STATE = "/run/state"
+MARKER = f"{STATE}/qga.state.isfrozen"
+
+
+@contextmanager
+def full_state(guest: Guest) -> Iterator[None]:
+    """No room in the state directory."""
+    guest.run(
+        ["/bin/sh", "-ec", f"mkdir -p {STATE}; mount -t tmpfs -o size=16k,nr_inodes=9 t {STATE}"]
+    )
+    try:
+        yield
+    finally:
+        guest.run(["umount", "--lazy", STATE])
+
+
+def test_a_freeze_that_cannot_be_remembered_leaves_no_trace(guest: Guest) -> None:
+    with full_state(guest), agent_without(guest) as agent:
+        guest.run(["/bin/sh", "-c", f"cat /dev/zero >{STATE}/filler"], check=False)
+        before = guest.run(["ls", "-A", STATE]).stdout
+        with pytest.raises(AgentError, match="mark the agent as frozen: No space left on device"):
+            agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/mnt/usb"])
+        assert guest.run(["ls", "-A", STATE]).stdout == before
+        assert status(agent) == "thawed"
+        assert agent.execute("guest-get-host-name")
+        guest.run(["rm", f"{STATE}/filler"])
+        assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/mnt/usb"]) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        f"true >{MARKER}",
+        f"printf '[fro' >{MARKER}",
+        f"head -c 100 /dev/urandom >{MARKER}",
+        f"mkdir {MARKER}",
+        f"mkfifo {MARKER}",
+    ],
+)
+def test_a_marker_that_says_nothing_is_not_believed(guest: Guest, make: str) -> None:
+    guest.run(["/bin/sh", "-ec", f"rm -rf {STATE}; mkdir -p {STATE}; {make}"])
+    with agent_without(guest) as agent:
+        assert status(agent) == "thawed"
+        assert agent.execute("guest-get-host-name")
+        assert frozen_places(guest) == set()
+
+
+def test_a_marker_that_says_nothing_of_what_is_frozen(guest: Guest) -> None:
+    guest.run(["/bin/sh", "-ec", f"rm -rf {STATE}; mkdir -p {STATE}; true >{MARKER}"])
+    guest.run(["fsfreeze", "--freeze", "/mnt/usb"])
+    with agent_without(guest) as agent:
+        assert status(agent) == "frozen"
+        assert frozen_places(guest) == {"/mnt/usb"}
+        assert agent.execute("guest-fsfreeze-thaw") == 1
+        assert frozen_places(guest) == set()
+
+
+def test_a_thaw_that_cannot_look_is_an_error(guest: Guest) -> None:
+    """Files are opened until there is no descriptor left, by a host that may read files."""
+    guest.run(["rm", "-rf", STATE])
+    with agent_without(guest, "LimitNOFILE=64") as agent:
+        handles = open_all(agent)
+        guest.run(["fsfreeze", "--freeze", "/mnt/usb"])
+        with pytest.raises(AgentError, match="Too many open files"):
+            agent.execute("guest-fsfreeze-thaw")
+        for handle in handles:
+            agent.execute("guest-file-close", handle=handle)
+        assert agent.execute("guest-fsfreeze-thaw") == 1
+
+
+def test_a_freeze_keeps_descriptors_for_its_thaw(guest: Guest) -> None:
+    guest.run(["rm", "-rf", STATE])
+    with agent_without(guest, "LimitNOFILE=64") as agent:
+        handles = open_all(agent)
+        with pytest.raises(AgentError, match="Too many open files"):
+            agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/mnt/usb"])
+        assert frozen_places(guest) == set()
+        for handle in handles[:12]:
+            agent.execute("guest-file-close", handle=handle)
+        assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=["/mnt/usb"]) == 1
+        assert agent.execute("guest-fsfreeze-thaw") == 1
+
+
+def open_all(agent: AgentSocket) -> list[int]:
+    """Handles until no file can be opened any more."""
+    handles: list[int] = []
+    with pytest.raises(AgentError, match=r"Too many open files|failed to commit"):
+        while True:
+            handles.append(agent.execute("guest-file-open", path="/etc/hostname"))
+    return handles

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -17,20 +19,24 @@ from .freezing import (
     waiting_disk,
 )
 from .service import by_hand, main_pid, open_files, stopped, wait_for
-from .vm import SPARE_PORT, Guest
+from .vm import AGENT_PORT, SPARE_PORT, Guest
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
 
 FOLDER = "/run/hooks"
 HOOK = f"{FOLDER}/hook"
 LOG = f"{FOLDER}/log"
+JOURNAL = f"{FOLDER}/journal"
 FIRST, SECOND = f"{HOOK}.d/10-first", f"{HOOK}.d/20-second"
 NOTE = f'#!/bin/sh\necho "$0 $1" >>{LOG}\n'
 SECONDS = 12  # for each script
+ORPHAN = 6  # seconds that a freeze lasts of which nobody knows
 CONFIGURATION = f"""
 [general]
 fsfreeze-hook = {HOOK}
 fsfreeze-hook-timeout = {SECONDS}
+fsfreeze-orphan-timeout = {ORPHAN}
+logfile = {FOLDER}/journal
 
 [channel other]
 path = /dev/virtio-ports/{SPARE_PORT.name}
@@ -56,12 +62,15 @@ def agent_with_hooks(guest: Guest) -> Iterator[int]:
 def agent(guest: Guest, agent_with_hooks: int) -> Iterator[AgentSocket]:
     """A hook that two more follow; none has been called yet."""
     guest.run(["rm", "-rf", HOOK, f"{HOOK}.d", LOG])
+    guest.run(["truncate", "--size=0", JOURNAL])
     for script in (HOOK, FIRST, SECOND):
         write_script(guest, script, NOTE)
     guest.write_file(f"{HOOK}.d/30-not-executable", NOTE)
     write_script(guest, f"{SECOND}.dpkg-old", NOTE)
-    with guest.connect() as agent, thawed_after(agent):
+    with guest.connect() as agent:
         yield agent
+    with guest.connect() as agent, thawed_after(agent):  # the test may have closed its own
+        pass
 
 
 def write_script(guest: Guest, path: str, text: str) -> None:
@@ -75,9 +84,9 @@ def calls(guest: Guest) -> list[str]:
     return lines
 
 
-def refused(agent: AgentSocket, command: str) -> str:
+def refused(agent: AgentSocket, command: str, **arguments: Any) -> str:
     with pytest.raises(AgentError) as caught:
-        agent.execute(command)
+        agent.execute(command, **arguments)
     return str(caught.value)
 
 
@@ -148,7 +157,8 @@ def any_runs(guest: Guest, names: str) -> bool:
 
 def test_hooks_are_undone_when_the_freeze_fails(guest: Guest, agent: AgentSocket) -> None:
     with failing_filesystem(guest):
-        assert "failed to freeze /mnt/failing" in refused(agent, "guest-fsfreeze-freeze")
+        error = refused(agent, "guest-fsfreeze-freeze-list", mountpoints=["/mnt/failing"])
+    assert "failed to freeze /mnt/failing" in error
     assert calls(guest) == [*BEFORE, *AFTER]
 
 
@@ -188,7 +198,6 @@ def go(guest: Guest) -> None:
 def test_others_are_answered_during_a_slow_freeze(guest: Guest, slow_freeze: AgentSocket) -> None:
     with guest.connect(SPARE_PORT) as other:
         assert other.execute("guest-ping") == {}
-        assert other.execute("guest-fsfreeze-status") == "thawed"
         with pytest.raises(AgentError, match="a freeze is going on already"):
             other.execute("guest-fsfreeze-freeze")
         go(guest)
@@ -196,12 +205,156 @@ def test_others_are_answered_during_a_slow_freeze(guest: Guest, slow_freeze: Age
         assert other.execute("guest-fsfreeze-status") == "frozen"
 
 
+def ask_status(agent: AgentSocket) -> None:
+    agent.send(encode("guest-fsfreeze-status"))
+
+
+def told_status(agent: AgentSocket) -> str:
+    status: str = json.loads(agent.read_line())["return"]
+    return status
+
+
+def test_status_waits_for_a_freeze_on_any_channel(guest: Guest, slow_freeze: AgentSocket) -> None:
+    with guest.connect(SPARE_PORT) as other:
+        for _ in range(2):  # whoever asks once more has given up on the first answer
+            other.sync()
+            ask_status(other)
+            assert other.is_silent(2)
+        go(guest)
+        assert json.loads(slow_freeze.read_line()) == {"return": 2}
+        assert told_status(other) == "frozen"
+        assert other.is_silent(1)
+
+
 def test_the_same_is_answered_after_a_sync(guest: Guest, slow_freeze: AgentSocket) -> None:
     slow_freeze.sync()
     assert slow_freeze.execute("guest-ping") == {}
-    assert slow_freeze.execute("guest-fsfreeze-status") == "thawed"
+    ask_status(slow_freeze)
+    assert slow_freeze.is_silent(2)
     go(guest)
-    wait_for(lambda: slow_freeze.execute("guest-fsfreeze-status") == "frozen", "the freeze")
+    assert told_status(slow_freeze) == "frozen"
+
+
+def test_a_freeze_lasts_when_its_status_was_asked_for(
+    guest: Guest, slow_freeze: AgentSocket
+) -> None:
+    """As Proxmox VE does it: connected anew, sync and question in one write."""
+    slow_freeze.close()
+    with AgentSocket(guest.channel_path(AGENT_PORT)) as again:
+        number = 4711
+        sync = encode("guest-sync-delimited", {"id": number})
+        again.send(sync + encode("guest-fsfreeze-status"))
+        again.read_delimited(number, time.monotonic() + 10)
+        assert again.is_silent(2)
+        go(guest)
+        assert told_status(again) == "frozen"
+    time.sleep(ORPHAN + 2)
+    assert frozen_places(guest) == set(PLACES["mountpoints"])
+    with guest.connect() as agent:
+        assert agent.execute("guest-fsfreeze-thaw") == 2
+
+
+def is_thawed(guest: Guest) -> bool:
+    return not frozen_places(guest)
+
+
+def assert_ends_by_itself(guest: Guest) -> None:
+    wait_for(lambda: not is_thawed(guest), "the freeze")
+    wait_for(lambda: is_thawed(guest), "the thaw")
+    wait_for(lambda: calls_so_far(guest) == [*BEFORE, *AFTER], "the thaw's hooks")
+    why = f"nobody has asked for its status within {ORPHAN} s (fsfreeze-orphan-timeout)"
+    wait_for(lambda: why in guest.run(["cat", JOURNAL]).stdout, "the line in the log")
+
+
+def calls_so_far(guest: Guest) -> list[str]:
+    return guest.run(["cat", LOG]).stdout.splitlines()
+
+
+def test_a_freeze_ends_whose_client_has_left(guest: Guest, slow_freeze: AgentSocket) -> None:
+    slow_freeze.close()
+    time.sleep(1)
+    go(guest)
+    assert_ends_by_itself(guest)
+    with guest.connect() as agent:
+        assert agent.execute("guest-fsfreeze-thaw") == 0
+
+
+def test_a_freeze_ends_whose_client_has_synchronised_anew(
+    guest: Guest, slow_freeze: AgentSocket
+) -> None:
+    slow_freeze.sync()
+    go(guest)
+    assert_ends_by_itself(guest)
+    assert slow_freeze.execute("guest-fsfreeze-status") == "thawed"
+
+
+def test_a_freeze_ends_whose_late_reply_was_not_awaited(
+    guest: Guest, slow_freeze: AgentSocket
+) -> None:
+    """As with libvirt, which stays connected, and says with its next guest-sync that it gave up."""
+    go(guest)
+    assert json.loads(slow_freeze.read_line()) == {"return": 2}
+    assert slow_freeze.execute("guest-sync", id=1) == 1
+    assert_ends_by_itself(guest)
+
+
+def test_a_question_that_was_given_up_does_not_count(
+    guest: Guest, slow_freeze: AgentSocket
+) -> None:
+    slow_freeze.sync()
+    ask_status(slow_freeze)
+    slow_freeze.sync()
+    go(guest)
+    assert_ends_by_itself(guest)
+
+
+def test_a_freeze_that_fails_after_it_was_given_up(guest: Guest, slow_freeze: AgentSocket) -> None:
+    write_script(guest, SECOND, NOTE + "[ $1 = thaw ] || exit 1\n")
+    slow_freeze.sync()
+    go(guest)
+    assert slow_freeze.execute("guest-fsfreeze-status") == "thawed"
+    assert calls(guest) == [*BEFORE, *AFTER]
+    assert is_thawed(guest)
+
+
+def test_a_later_freeze_has_its_own_time(guest: Guest, slow_freeze: AgentSocket) -> None:
+    slow_freeze.sync()
+    go(guest)
+    wait_for(lambda: not is_thawed(guest), "the freeze")
+    assert slow_freeze.execute("guest-fsfreeze-thaw") == 2
+    write_script(guest, FIRST, NOTE)
+    assert slow_freeze.execute("guest-fsfreeze-freeze-list", **PLACES) == 2
+    time.sleep(ORPHAN + 2)
+    assert frozen_places(guest) == set(PLACES["mountpoints"])
+
+
+def test_status_waits_for_a_thaw_and_its_hooks(guest: Guest, agent: AgentSocket) -> None:
+    write_script(guest, FIRST, f"{NOTE}[ $1 = freeze ] || sleep 5\n")
+    agent.execute("guest-fsfreeze-freeze-list", **PLACES)
+    calls(guest)
+    agent.send(encode("guest-fsfreeze-thaw"))
+    wait_for(lambda: AFTER[1] in calls_so_far(guest), "the hook")
+    with guest.connect(SPARE_PORT) as other:
+        assert other.execute("guest-ping") == {}
+        ask_status(other)
+        assert other.is_silent(1)
+        assert told_status(other) == "thawed"
+        assert calls_so_far(guest) == AFTER
+    assert json.loads(agent.read_line()) == {"return": 2}
+
+
+def test_a_freeze_waits_for_a_thaw(guest: Guest, agent: AgentSocket) -> None:
+    """What it freezes is not thawed by the one before."""
+    write_script(guest, FIRST, f"{NOTE}[ $1 = freeze ] || sleep 4\n")
+    agent.execute("guest-fsfreeze-freeze-list", **PLACES)
+    calls(guest)
+    agent.send(encode("guest-fsfreeze-thaw"))
+    wait_for(lambda: AFTER[1] in calls_so_far(guest), "the hook")
+    with guest.connect(SPARE_PORT) as other:
+        assert other.execute("guest-fsfreeze-freeze-list", **PLACES) == 2
+        assert calls_so_far(guest) == [*AFTER, *BEFORE]
+        assert other.execute("guest-fsfreeze-status") == "frozen"
+        assert frozen_places(guest) == set(PLACES["mountpoints"])
 
 
 def test_thaw_ends_a_slow_freeze(guest: Guest, slow_freeze: AgentSocket) -> None:
@@ -239,10 +392,11 @@ def test_others_are_answered_while_a_freeze_waits(
 ) -> None:
     with guest.connect(SPARE_PORT) as other:
         assert other.execute("guest-ping") == {}
-        assert other.execute("guest-fsfreeze-status") == "thawed"
+        ask_status(other)
+        assert other.is_silent(1)
         end_wait(guest)
+        assert told_status(other) == "frozen"
         assert json.loads(waiting_freeze.read_line()) == {"return": 2}
-        assert other.execute("guest-fsfreeze-status") == "frozen"
         assert frozen_places(guest) == set(WAITING)
         assert other.execute("guest-fsfreeze-thaw") == 2
 

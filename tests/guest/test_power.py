@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,11 +46,10 @@ def mortal(machine: Guest) -> Guest:
     return machine
 
 
-@pytest.mark.parametrize("mode", ["ram", "hybrid"])
-def test_sleep_and_wake_up(mortal: Guest, mode: str) -> None:
+def assert_sleeps_and_wakes_up(mortal: Guest, mode: str) -> None:
     before = boot_id(mortal)
     agent = ask_for(mortal, f"guest-suspend-{mode}")
-    mortal.wait_event("SUSPEND")
+    mortal.wait_event("SUSPEND", timeout=120)
     assert_unanswered(agent)
     mortal.qmp("system_wakeup")
     mortal.wait_event("WAKEUP")
@@ -59,19 +59,80 @@ def test_sleep_and_wake_up(mortal: Guest, mode: str) -> None:
     assert boot_id(mortal) == before
 
 
-def test_sleep_on_disk_needs_swap_space(mortal: Guest) -> None:
+def test_sleep_and_wake_up(mortal: Guest) -> None:
+    assert_sleeps_and_wakes_up(mortal, "ram")
+
+
+@pytest.mark.parametrize("mode", ["disk", "hybrid"])
+def test_an_image_on_disk_needs_swap_space(mortal: Guest, mode: str) -> None:
     with mortal.connect() as agent, pytest.raises(AgentError) as caught:
-        agent.execute("guest-suspend-disk")
+        agent.execute(f"guest-suspend-{mode}")
     assert str(caught.value) == (
         "the requested suspend mode is not supported by the guest: there is no swap space"
     )
 
 
-def test_sleep_on_disk(mortal: Guest) -> None:
+def test_sleep_with_an_image_on_disk(mortal: Guest) -> None:
     mortal.run(["/bin/sh", "-ec", SWAP_ON])
+    assert_sleeps_and_wakes_up(mortal, "hybrid")
+
+
+def test_sleep_on_disk(mortal: Guest) -> None:
     agent = ask_for(mortal, "guest-suspend-disk")
     mortal.wait_event("SUSPEND_DISK", timeout=120)
     assert_unanswered(agent)
+
+
+# Refuses as systemd 257 does when a program holds a lock: of Debian 12's, root is free.
+REFUSE = r"""
+cat >/run/systemctl <<'end'
+#!/bin/sh
+case "$* " in
+*-i\ *) exec /run/systemctl.real "$@" ;;
+is-system-running*) exec /run/systemctl.real "$@" ;;
+esac
+echo 'Call to PowerOff failed: Operation inhibited by "apt", reason is "an upgrade".' >&2
+exit 1
+end
+chmod +x /run/systemctl
+cp /bin/systemctl /run/systemctl.real
+mount --bind /run/systemctl /bin/systemctl
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("guest-shutdown", {}),
+        ("guest-shutdown", {"mode": "reboot"}),
+        ("guest-shutdown", {"mode": "halt"}),
+        ("guest-suspend-ram", {}),
+        ("qga-shutdown", {"mode": "reboot"}),
+    ],
+)
+def test_what_systemd_refuses_is_refused(
+    mortal: Guest, command: str, arguments: dict[str, str]
+) -> None:
+    before = boot_id(mortal)
+    mortal.run(["/bin/sh", "-ec", REFUSE])
+    try:
+        with mortal.connect() as agent, pytest.raises(AgentError, match='inhibited by "apt"'):
+            agent.execute(command, **arguments)
+    finally:
+        mortal.run(["umount", "/bin/systemctl"])
+    time.sleep(5)
+    assert boot_id(mortal) == before
+    assert mortal.qmp("query-status")["status"] == "running"
+
+
+def test_who_insists_is_obeyed(mortal: Guest) -> None:
+    before = boot_id(mortal)
+    mortal.run(["/bin/sh", "-ec", REFUSE])
+    agent = ask_for(mortal, "qga-shutdown", mode="reboot", force=True)
+    mortal.wait_event("RESET", guest=True, reason="guest-reset")
+    assert_unanswered(agent)
+    mortal.wait_until_booted()
+    assert boot_id(mortal) != before
 
 
 def test_unknown_mode_of_shutdown(mortal: Guest) -> None:

@@ -34,17 +34,18 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def ping(path: Path) -> object:
+def asked(path: Path, command: str) -> object:
+    """What the reply to a command returns; None where it is an error."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(DEADLINE)
         connection.connect(str(path))
-        connection.sendall(b'{"execute":"guest-ping"}\n')
-        return json.loads(connection.makefile().readline())
+        connection.sendall(b'{"execute":"%s"}\n' % command.encode())
+        return json.loads(connection.makefile().readline()).get("return")
 
 
 def answers(path: Path) -> bool:
     with suppress(OSError):
-        return ping(path) == {"return": {}}
+        return asked(path, "guest-ping") == {}
     return False
 
 
@@ -237,7 +238,9 @@ def test_a_daemon(place: Place) -> None:
     starter = place.start("-d", "-f", str(place.pidfile))
     out, err = starter.communicate(timeout=DEADLINE)
     assert (starter.returncode, out, err) == (0, "", "")
-    assert ping(place.socket) == {"return": {}}  # no waiting: it serves once the starter has ended
+    assert (
+        asked(place.socket, "guest-ping") == {}
+    )  # no waiting: it serves once the starter has ended
     pid = place.daemon_pid()
     assert pid != starter.pid
     assert os.getsid(pid) == pid
@@ -285,7 +288,7 @@ def test_a_daemon_takes_over_a_socket_from_the_service_manager(place: Place) -> 
             timeout=DEADLINE,
         )  # fmt: skip
     assert starter.returncode == 0
-    assert ping(place.folder / "activated") == {"return": {}}
+    assert asked(place.folder / "activated", "guest-ping") == {}
     os.kill(place.daemon_pid(), signal.SIGTERM)
 
 
@@ -340,7 +343,8 @@ def test_hangup_reopens_the_log(place: Place) -> None:
 
 
 def test_while_frozen_no_signal_ends_it_and_nothing_is_written(place: Place) -> None:
-    (place.folder / "qga.state.isfrozen").touch()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    (place.folder / "qga.state.isfrozen").write_text(f"[frozen]\nboot={boot}")
     log = place.folder / "log"
     process = place.serve("-f", str(place.pidfile), "-l", str(log), "-v")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -348,6 +352,23 @@ def test_while_frozen_no_signal_ends_it_and_nothing_is_written(place: Place) -> 
         assert answers(place.socket)
     assert process.poll() is None
     assert sorted(os.listdir(place.folder)) == ["qga.state.isfrozen", "socket"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[fro", "[frozen]\n", "\xff\0", "[frozen]\nthaw_at=9999999\n"]
+)
+def test_a_marker_that_says_nothing_is_not_believed(place: Place, text: str) -> None:
+    marker = place.folder / "qga.state.isfrozen"
+    marker.write_text(text)
+    log = place.folder / "log"
+    process = place.serve("-f", str(place.pidfile), "-l", str(log))
+    eventually(lambda: not marker.exists())
+    eventually(place.pidfile.exists)
+    assert asked(place.socket, "guest-fsfreeze-status") == "thawed"
+    assert asked(place.socket, "guest-get-host-name")
+    assert f"{marker} does not say who has frozen filesystems" in log.read_text()
+    process.terminate()
+    assert process.wait(DEADLINE) == 0
 
 
 def test_a_daemon_without_standard_descriptors(tmp_path: Path) -> None:

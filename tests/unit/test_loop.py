@@ -133,6 +133,12 @@ def test_a_timer_may_cancel_one_that_is_due(loop: Loop) -> None:
     assert seen == []
 
 
+def test_a_timer_may_be_years_away(loop: Loop) -> None:
+    loop.call_later(1e9, lambda: pytest.fail("so soon"))
+    threading.Timer(0.05, loop.post, [loop.stop]).start()
+    loop.run()
+
+
 def test_without_timers_it_sleeps_without_an_end(loop: Loop) -> None:
     assert loop._time_to_next_timer() is None
     timer = loop.call_later(1000, loop.stop)

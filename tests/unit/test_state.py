@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -140,3 +143,65 @@ def test_what_waits_for_the_thaw_is_done_once(tmp_path: Path) -> None:
     state.clear_frozen()
     state.clear_frozen()
     assert done == ["at once", "later"]
+
+
+@contextmanager
+def no_room_for_files() -> Iterator[None]:
+    """Any file may be made, and nothing be written to it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # Python ignores SIGXFSZ
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_marker_for_which_there_is_no_room_leaves_no_trace(tmp_path: Path) -> None:
+    state = State(str(tmp_path))
+    with no_room_for_files(), pytest.raises(OSError, match="File too large"):
+        state.mark_frozen(seconds=600)
+    assert not state.frozen
+    assert os.listdir(tmp_path) == ["qga.state"]
+    assert not State(str(tmp_path)).frozen
+
+
+def test_a_number_for_which_there_is_no_room_leaves_the_file(tmp_path: Path) -> None:
+    state = State(str(tmp_path))
+    with no_room_for_files(), pytest.raises(QgaError):
+        state.next_handle()
+    assert os.listdir(tmp_path) == ["qga.state"]
+    assert content(tmp_path) == "[global]\nfd_counter=1000\n"
+
+
+@pytest.mark.parametrize("text", [b"", b"[fro", b"[frozen]\n", b"\xff\0\n", b"[frozen]\nboot"])
+def test_a_marker_that_does_not_say_of_which_boot_it_is(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "qga.state.isfrozen").write_bytes(text)
+    state = State(str(tmp_path))
+    assert (state.frozen, state.doubtful) == (True, True)
+    state.clear_frozen()
+    state.mark_frozen()
+    assert (state.frozen, state.doubtful) == (True, False)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_marker_that_is_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "qga.state.isfrozen")
+    assert State(str(tmp_path)).doubtful
+
+
+def test_a_marker_that_stays_is_told_and_does_not_keep_the_agent_frozen(tmp_path: Path) -> None:
+    done = []
+    (tmp_path / "qga.state.isfrozen").mkdir()
+    state = State(str(tmp_path))
+    state.when_thawed(lambda: done.append("later"))
+    with pytest.raises(OSError, match=r"qga\.state\.isfrozen"):
+        state.clear_frozen()
+    assert not state.frozen
+    assert done == ["later"]
+
+
+def test_files_without_end_are_not_read_to_it(tmp_path: Path) -> None:
+    for name in ("qga.state", "qga.state.isfrozen"):
+        (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(StateError, match="NUL byte"):
+        State(str(tmp_path))
