@@ -19,6 +19,9 @@ EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLHUP |
 """Every change, once: how connections are watched, so that a virtio port whose host side is
 closed, which reports a hang-up for ever, wakes nobody."""
 
+SLOW = 0.2
+"""Seconds from which what was called is logged: nobody else was served meanwhile."""
+
 _CLOSED = -1  # no descriptor: a write to it is an error
 
 Callback = Callable[[int], None]

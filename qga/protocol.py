@@ -9,6 +9,8 @@ true, whatever arrives and however it is cut:
   send to get rid of whatever was pending.
 - Memory is bounded by QEMU's limits: 64 MiB of tokens in a message, 2 Mi tokens, 1024 levels.
 - Work grows with the number of bytes, not with the number of pieces.
+- No more events are made at once than asked for, however small they are: the bytes of the others
+  are kept as they came.
 
 Whole requests in one piece, which is nearly all there ever is, take a fast path through
 Python's JSON reader. What that reader cannot take goes through QEMU's lexer and grammar.
@@ -17,6 +19,7 @@ Python's JSON reader. What that reader cannot take goes through QEMU's lexer and
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Union
 
@@ -75,21 +78,31 @@ class Decoder:
         self._max_message = MAX_MESSAGE if max_message is None else max_message
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._between = True  # the next byte begins a message or is white space
+        self.rest = b""
+        """What was received and not looked at yet."""
         self._start_message()
 
-    def receive(self, data: bytes) -> Sequence[Event]:
-        """The events that `data` completes, in order."""
+    def receive(self, data: bytes, most: int = sys.maxsize) -> Sequence[Event]:
+        """The events that `rest` and `data` complete, in order.
+
+        most: how many at most; then the bytes behind them are the new `rest`.
+        """
+        if self.rest:
+            data, self.rest = self.rest + data, b""
         events: list[Event] = []
         if self._between:
             if len(data) <= _MAX_KNOWN and data in _known:
                 return _known[data]
             if data.endswith((b"}", b"\n")) and len(data) <= self._max_message:
-                end = _read_whole_requests(data, events)
+                end = _read_whole_requests(data, events, most)
                 if end == len(data):
                     _remember(data, events)
                     return events
                 data = data[end:]
-        self._read_tokens(data, events)
+                if len(events) >= most:
+                    self.rest = data
+                    return events
+        self._read_tokens(data, events, most)
         self._between = self._lexer.at_rest and not self._kept
         return events
 
@@ -97,7 +110,7 @@ class Decoder:
         self._kept = bytearray()  # what earlier pieces held of the message
         self._braces = self._brackets = self._tokens = self._size = 0
 
-    def _read_tokens(self, data: bytes, events: list[Event]) -> None:
+    def _read_tokens(self, data: bytes, events: list[Event], most: int) -> None:
         begin = 0  # of the part of `data` that belongs to the message and is not in _kept
         last = 0  # end of the last token
         for kind, start, end in self._lexer.scan(data):
@@ -118,6 +131,10 @@ class Decoder:
                 continue
             self._start_message()
             begin = end
+            if len(events) >= most and end < len(data):
+                self._lexer.stop_after(kind)
+                self.rest = data[end:]
+                return
         self._keep_rest(data, begin, last)
 
     def _token(self, data: bytes, start: int, end: int) -> bytes:
@@ -192,7 +209,7 @@ def _remember(data: bytes, events: list[Event]) -> None:
         _known[data] = (request,)
 
 
-def _read_whole_requests(data: bytes, events: list[Event]) -> int:
+def _read_whole_requests(data: bytes, events: list[Event], most: int) -> int:
     """Read requests off the front of `data` with Python's reader; returns where they end."""
     if not jsontext.is_plain(data) or jsontext.may_be_too_deep(data):
         return 0
@@ -204,7 +221,7 @@ def _read_whole_requests(data: bytes, events: list[Event]) -> int:
             pass
     text = data.decode("ascii")
     position, end = 0, len(text)
-    while position < end:
+    while position < end and len(events) < most:
         if text[position] != "{":
             spaces = _end_of_space(text, position)
             if spaces == position:

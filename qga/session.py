@@ -10,8 +10,11 @@ What must stay true:
   when it comes, and the requests between the two are not carried out.
 - A command that has not ended within `command-timeout` is answered with an error; what becomes
   of it is only logged.
+- A command whose reply nobody waits for any longer learns of it, so that it can stop (qga.task).
 - Replies that the other side does not collect wait in a bounded queue; while it is full
-  nothing is read and nothing carried out.
+  nothing is read and nothing carried out. No more is decoded than the queue of requests takes.
+- However much one connection sends, others have their turn: reading, carrying out and answering
+  pause after _TURN.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from qga.audit import Entry
 from qga.errors import CommandNotFound, QgaError, Refused
-from qga.output import Output
-from qga.pending import Pending
+from qga.loop import SLOW
+from qga.output import Output, Part
+from qga.pending import MAX_REQUESTS, Pending
 from qga.protocol import (
     DELIMITER,
     Decoder,
@@ -37,8 +41,11 @@ from qga.protocol import (
 from qga.registry import Caller, Command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qga.agent import Agent
     from qga.loop import Timer
+    from qga.task import Task
 
 READ_SIZE = 96 * 1024
 """Bytes of one read: room for a request that writes 64 KiB of a file, and below the size from
@@ -53,7 +60,7 @@ MAX_OUTPUT = 1024 * 1024
 PATIENCE = 1.0
 """Seconds that a sync waits for a command that is running."""
 
-_TURN = 0.01  # seconds of reading in a row before other connections have theirs
+_TURN = 0.002  # seconds in a row before other connections have theirs; a request takes some 10 µs
 
 # Edge-triggered: a virtio port whose host side is closed reports a hang-up for ever. Waiting
 # for room to write only when there was none: else each reply collected would wake the loop.
@@ -67,13 +74,15 @@ OnEnd = Callable[["Session", Optional[OSError]], None]
 class Running:
     """A command on the worker."""
 
-    __slots__ = ("command", "entry", "id", "since")
+    __slots__ = ("command", "entry", "id", "since", "task", "waits_no_longer")
 
     def __init__(self, command: Command, id: Any, entry: Entry | None) -> None:
         self.command = command
         self.id = id
         self.entry = entry
         self.since = time.monotonic()
+        self.task: Task
+        self.waits_no_longer = False  # than PATIENCE
 
     @property
     def age(self) -> float:
@@ -118,6 +127,7 @@ class Session:
         self._readable = True
         self._peer_gone = False
         self._unheard = False  # nobody is left to read replies
+        self._resumes = False  # the loop has been asked to go on with it
         self._closed = False
 
     def start(self) -> None:
@@ -128,6 +138,8 @@ class Session:
         if not self._closed:
             self._closed = True
             self._agent.loop.unwatch(self.fd)
+            if self._running is not None:
+                self._running.task.given_up = True
 
     def _on_events(self, events: int) -> None:
         if events == EPOLLIN:  # as nearly always
@@ -164,12 +176,28 @@ class Session:
         end = time.monotonic() + _TURN
         while self._readable and not self._closed and not self._is_full():
             if time.monotonic() > end:
-                self._agent.loop.post(self._proceed)
+                self._proceed_later()
                 return
             self._read()
 
+    def _proceed_later(self) -> None:
+        """Go on after others have had their turn."""
+        if not self._resumes:
+            self._resumes = True
+            self._agent.loop.post(self._resume)
+
+    def _resume(self) -> None:
+        self._resumes = False
+        self._proceed()
+
     def _is_full(self) -> bool:
-        return self._output.size > MAX_OUTPUT or self._pending.is_full(self._running is not None)
+        """Whether nothing more should be read for now."""
+        return (
+            self._resumes
+            or self._output.size > MAX_OUTPUT
+            or bool(self._decoder.rest)
+            or self._pending.is_full(self._running is not None)
+        )
 
     def _read(self) -> None:
         """Read once, and carry out and answer what came."""
@@ -189,16 +217,19 @@ class Session:
         if len(data) == _PORT_BUFFER and not self._short_read_empties:
             data = self._read_on(data)
         self._peer_takes_replies = False
-        events = self._decoder.receive(data)
+        events = self._decoder.receive(data, MAX_REQUESTS)
         if len(events) == 1 and self._running is None and not self._pending:
             self._carry_out(events[0])  # without the queue, as nearly always
             if self._output.size:
                 self._flush()
         elif events or self._running is not None:
-            self._pending.add(events, len(data))
-            if self._pending.overtakes and self._running is not None:
-                self._limit_patience(self._running)
+            self._queue(events, len(data))
             self._serve()
+
+    def _queue(self, events: Sequence[Event], size: int) -> None:
+        self._pending.add(events, size)
+        if self._pending.overtakes and self._running is not None:
+            self._limit_patience(self._running)
 
     def _read_on(self, data: bytes) -> bytes:
         """`data` with what follows it: a long request comes in a few hundred full buffers."""
@@ -228,7 +259,7 @@ class Session:
 
         What was read is carried out all the same; a command that hangs holds no place.
         """
-        unanswered = self._pending or self._running or self._output.size
+        unanswered = self._pending or self._decoder.rest or self._running or self._output.size
         all_read = not self._readable or self._is_full()
         if all_read and (self._unheard or not unanswered):
             self._end(None)
@@ -242,16 +273,27 @@ class Session:
         """Carry out the requests at hand and send their replies in as few writes as can be."""
         if self._output.size:
             self._flush()
+        end = time.monotonic() + _TURN
         while self._may_carry_out():
             while self._may_carry_out():
                 self._carry_out(self._pending.take())
+                if time.monotonic() > end:
+                    self._proceed_later()
+                    break
             if self._output.size:
                 self._flush()
+            if not self._pending and self._decoder.rest:
+                self._queue(self._decoder.receive(b"", MAX_REQUESTS), 0)
         if not self._pending and self._running is None:
             self._pending.size = 0
 
     def _may_carry_out(self) -> bool:
-        return bool(self._pending) and self._running is None and self._output.size <= MAX_OUTPUT
+        return (
+            bool(self._pending)
+            and self._running is None
+            and self._output.size <= MAX_OUTPUT
+            and not self._resumes
+        )
 
     def _carry_out(self, event: Event) -> None:
         if isinstance(event, Fault):
@@ -273,6 +315,7 @@ class Session:
         entry = None
         if self._audit.changes if command.changes else self._audit.reads:
             entry = Entry(self.caller, command, given)
+        since = time.monotonic()
         try:
             try:
                 result = command.at_once(**arguments)
@@ -281,11 +324,14 @@ class Session:
                     raise
                 self._run(command, arguments, request_id, entry)
                 return
-            self._reply(command, result, request_id)
+            self._output.append(_encode(command, result, request_id))
         except BaseException as error:  # also what a plugin should not raise
             self._tell_end(command, entry, error, self._refuse(name, error, request_id))
         else:
             self._tell_end(command, entry)
+        seconds = time.monotonic() - since
+        if seconds > SLOW:
+            self._agent.tell_of_slow(f"{name} ({command.place})", seconds)
 
     def _tell_end(
         self,
@@ -299,11 +345,6 @@ class Session:
             self._audit.refused(self.caller, command.name, command, error)
         elif entry is not None:
             self._audit.ended(entry, answer or error)
-
-    def _reply(self, command: Command, result: Any, id: Any) -> None:
-        if command.success_response:
-            parts = encode_return(result, id, command.carries_number)
-            self._output.append([DELIMITER, *parts] if command.delimited else parts)
 
     def _refuse(self, name: str, error: BaseException, id: Any) -> QgaError:
         """Answer with an error, and return what it is to the client."""
@@ -320,30 +361,29 @@ class Session:
         """Have the worker carry out a blocking command."""
         running = Running(command, id, entry)
         handler = command.handler
-        self._agent.worker.submit(
-            lambda: handler(**arguments),
-            lambda result, error: self._finish(running, result, error),
+        running.task = self._agent.worker.submit(
+            lambda: _encode(command, handler(**arguments), id),
+            lambda parts, error: self._finish(running, parts, error),
             urgent=command.frozen,
+            channel=self.caller.channel,
         )
+        running.task.given_up = self._closed
         self._running = running
         if self._agent.config.command_timeout and self._time_limit is None:
             self._limit_time(self._agent.config.command_timeout)
         if self._pending.overtakes:
             self._limit_patience(running)
 
-    def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
+    def _finish(self, running: Running, parts: list[Part], error: BaseException | None) -> None:
         if running is not self._running:
             self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
             self._tell_end(running.command, running.entry, error)
             return
         self._running = None
-        try:
-            if error is None:
-                self._reply(running.command, result, running.id)
-        except Exception as unwritable:
-            error = unwritable
         answer = None
-        if error is not None:
+        if error is None:
+            self._output.append(parts)
+        else:
             answer = self._refuse(running.command.name, error, running.id)
         self._tell_end(running.command, running.entry, error, answer)
         self._proceed()
@@ -361,6 +401,7 @@ class Session:
             self._limit_time(limit - running.age)
         elif running.command.timed:
             self._running = None
+            running.task.given_up = True
             name = running.command.name
             self._tell_of(running, f"is given up after {running.age:.1f} s")
             text = f"{name} has not ended within {limit} s (command-timeout); it may still go on"
@@ -368,14 +409,17 @@ class Session:
             self._proceed()
 
     def _limit_patience(self, running: Running) -> None:
-        wait = max(0.0, PATIENCE - running.age)
-        self._agent.loop.call_later(wait, lambda: self._abandon(running))
+        if not running.waits_no_longer:
+            running.waits_no_longer = True
+            wait = max(0.0, PATIENCE - running.age)
+            self._agent.loop.call_later(wait, lambda: self._abandon(running))
 
     def _abandon(self, running: Running) -> None:
         """Give up on a command that still runs, and on what waits between it and a sync."""
         if self._running is not running or self._closed:
             return
         self._running = None
+        running.task.given_up = True
         dropped = self._pending.drop_overtaken()
         self._tell_of(
             running,
@@ -397,7 +441,8 @@ class Session:
             return
         waiting = self._output.size
         try:
-            self._output.write_to(self.fd)
+            if not self._output.write_to(self.fd):
+                self._proceed_later()
         except BlockingIOError:
             if not self._waits_for_room:
                 self._wait_for_room(True)
@@ -413,3 +458,11 @@ class Session:
     def _wait_for_room(self, wait: bool) -> None:
         self._waits_for_room = wait
         self._agent.loop.rewatch(self.fd, _FULL if wait else _QUIET)
+
+
+def _encode(command: Command, result: Any, id: Any) -> list[Part]:
+    """The reply to a command that has succeeded."""
+    if not command.success_response:
+        return []
+    parts = encode_return(result, id, command.carries_number)
+    return [DELIMITER, *parts] if command.delimited else parts

@@ -34,6 +34,10 @@ class ListeningChannel(Channel):
     def serves(self) -> bool:
         return self._listener is not None
 
+    @property
+    def has_client(self) -> bool:
+        return bool(self._clients)
+
     def bind(self) -> socket.socket:
         """A bound socket that does not listen yet, or ChannelError."""
         raise NotImplementedError

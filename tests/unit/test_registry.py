@@ -163,7 +163,7 @@ def test_a_secret_that_is_no_argument_is_refused_for_it_would_be_logged() -> Non
         def qga_log_in(self, password: str) -> None: ...
 
     with pytest.raises(PluginError, match=r"secret='pasword' is none of its arguments \(password"):
-        Registry().add(Misspelt(AGENT), check=True)
+        Registry().add(Misspelt(AGENT), plugin=True)
 
 
 def test_what_changes_something_follows_from_the_access_unless_it_is_said() -> None:
