@@ -17,7 +17,7 @@ from qga import discovery
 from qga.audit import Audit
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
-from qga.descriptors import Descriptors
+from qga.descriptors import Descriptors, raise_limit
 from qga.errors import ChannelError, PluginError, QgaError
 from qga.loop import SLOW, Loop
 from qga.registry import Caller, CommandGroup, Registry
@@ -48,7 +48,7 @@ class Agent:
         self.frozen = self.state.frozen
         self.loop = Loop(lambda error: self.log_fault("the loop", error))
         self.audit = Audit(log, self.loop)
-        self.descriptors = Descriptors(config.channels)
+        self.descriptors = Descriptors(raise_limit(), config.channels)
         self.worker = Worker(self.loop, config.limits_threads, len(config.channels))
         self.registry = self._load_commands()
         self._warn_of_unknown_names()

@@ -33,10 +33,9 @@ _starting = allocate_lock()
 
 
 class Descriptors:
-    """What each channel may have open for longer than a command."""
+    """What each channel may have open for longer than a command, of `most` in all."""
 
-    def __init__(self, channels: Sequence[ChannelConfig]) -> None:
-        most = raise_limit()
+    def __init__(self, most: int, channels: Sequence[ChannelConfig]) -> None:
         kept_back = _KEPT_BACK + sum(channel.max_clients for channel in channels)
         self.share = max(most - kept_back, most // 2) // len(channels)
         self._quota = Quota()

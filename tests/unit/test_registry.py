@@ -69,6 +69,23 @@ def test_names_on_the_wire_in_the_order_of_definition() -> None:
     assert registry.get("not-a-command") is None
 
 
+def test_a_plugin_runs_on_a_worker_unless_it_says_that_it_never_waits() -> None:
+    class Plugin(CommandGroup):
+        @command()
+        def qga_unsaid(self) -> None: ...
+
+        @command(blocking=False)
+        def qga_quick(self) -> None: ...
+
+        @command(blocking=True)
+        def qga_slow(self) -> None: ...
+
+    for plugin, expected in ((True, [True, False, True]), (False, [False, False, True])):
+        registry = Registry()
+        registry.add(Plugin(AGENT), plugin=plugin)
+        assert [entry.blocking for entry in registry] == expected
+
+
 def test_traits() -> None:
     registry = registry_of(Greetings)
     greet, leave = find(registry, "qga-greet"), find(registry, "qga-leave")
