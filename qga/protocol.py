@@ -83,12 +83,11 @@ class Decoder:
         self._start_message()
 
     def receive(self, data: bytes, most: int = sys.maxsize) -> Sequence[Event]:
-        """The events that `rest` and `data` complete, in order.
+        """The events that `data` completes, in order.
 
-        most: how many at most; then the bytes behind them are the new `rest`.
+        most: how many at most; then the bytes behind them are the `rest`, and come before any
+            other: with `go_on`.
         """
-        if self.rest:
-            data, self.rest = self.rest + data, b""
         events: list[Event] = []
         if self._between:
             if len(data) <= _MAX_KNOWN and data in _known:
@@ -105,6 +104,11 @@ class Decoder:
         self._read_tokens(data, events, most)
         self._between = self._lexer.at_rest and not self._kept
         return events
+
+    def go_on(self, most: int) -> Sequence[Event]:
+        """As `receive`, of the rest."""
+        data, self.rest = self.rest, b""
+        return self.receive(data, most)
 
     def _start_message(self) -> None:
         self._kept = bytearray()  # what earlier pieces held of the message

@@ -7,6 +7,7 @@ use. Two commands of one name are an error that names both places.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from types import FunctionType
@@ -23,6 +24,7 @@ from typing import (
 
 from qga import schema
 from qga.errors import PluginError
+from qga.loop import SLOW
 
 if TYPE_CHECKING:
     from qga.agent import Agent
@@ -182,12 +184,11 @@ class Command:
     """A command of one agent, ready to be called."""
 
     def __init__(
-        self, name: str, handler: Callable[..., Any], traits: Traits, blocking: bool = False
+        self, name: str, handler: Callable[..., Any], traits: Traits, plugin: bool = False
     ) -> None:
-        """blocking: what holds where the traits do not say."""
         self.name = name
         self.access = traits.access
-        self.blocking = blocking if traits.blocking is None else traits.blocking
+        self.blocking = plugin if traits.blocking is None else traits.blocking
         self.frozen = traits.frozen
         self.success_response = traits.success_response
         self.delimited = traits.delimited
@@ -202,6 +203,8 @@ class Command:
         injected = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         self.wants_caller = "caller" in injected
         self.handler, self.at_once = _ways_to_call(handler, self.blocking, "may_wait" in injected)
+        if plugin and self.at_once is not _belongs_on_a_worker:
+            self.at_once = _watched(self.at_once, f"{name} ({self.place})", handler)
         self.simple = code.co_argcount + code.co_kwonlyargcount == 1
 
     @cached_property
@@ -239,6 +242,23 @@ def _ways_to_call(
     from functools import partial
 
     return partial(handler, may_wait=True), partial(handler, may_wait=False)
+
+
+def _watched(
+    call: Callable[..., Any], name: str, handler: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The same, and what takes too long is logged. Ours are tested instead."""
+
+    def watched(**arguments: Any) -> Any:
+        since = time.monotonic()
+        try:
+            return call(**arguments)
+        finally:
+            seconds = time.monotonic() - since
+            if seconds > SLOW:
+                handler.__self__.agent.tell_of_slow(name, seconds)  # type: ignore[attr-defined]
+
+    return watched
 
 
 def _belongs_on_a_worker(**_arguments: Any) -> Any:
@@ -284,7 +304,7 @@ class Registry:
         for name, attribute, traits in commands_of(type(group)):
             if traits.available is not None and not traits.available():
                 continue
-            entry = Command(name, getattr(group, attribute), traits, blocking=plugin)
+            entry = Command(name, getattr(group, attribute), traits, plugin)
             other = self._commands.get(name)
             if other is not None:
                 raise PluginError(

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from qga.audit import Entry
 from qga.errors import CommandNotFound, QgaError, Refused
-from qga.loop import SLOW
 from qga.output import Output, Part
 from qga.pending import MAX_REQUESTS, Pending
 from qga.protocol import (
@@ -61,6 +60,8 @@ PATIENCE = 1.0
 """Seconds that a sync waits for a command that is running."""
 
 _TURN = 0.002  # seconds in a row before other connections have theirs; a request takes some 10 µs
+
+_AT_ONCE = 8  # requests between two looks at the clock
 
 # Edge-triggered: a virtio port whose host side is closed reports a hang-up for ever. Waiting
 # for room to write only when there was none: else each reply collected would wake the loop.
@@ -274,26 +275,22 @@ class Session:
         if self._output.size:
             self._flush()
         end = time.monotonic() + _TURN
-        while self._may_carry_out():
-            while self._may_carry_out():
+        while self._may_carry_out() and not self._resumes:
+            for _ in range(_AT_ONCE):
                 self._carry_out(self._pending.take())
-                if time.monotonic() > end:
-                    self._proceed_later()
+                if not self._may_carry_out():
                     break
-            if self._output.size:
+            if time.monotonic() > end:
+                self._proceed_later()
+            if self._output.size and (self._resumes or not self._may_carry_out()):
                 self._flush()
             if not self._pending and self._decoder.rest:
-                self._queue(self._decoder.receive(b"", MAX_REQUESTS), 0)
+                self._queue(self._decoder.go_on(MAX_REQUESTS), 0)
         if not self._pending and self._running is None:
             self._pending.size = 0
 
     def _may_carry_out(self) -> bool:
-        return (
-            bool(self._pending)
-            and self._running is None
-            and self._output.size <= MAX_OUTPUT
-            and not self._resumes
-        )
+        return bool(self._pending) and self._running is None and self._output.size <= MAX_OUTPUT
 
     def _carry_out(self, event: Event) -> None:
         if isinstance(event, Fault):
@@ -315,7 +312,6 @@ class Session:
         entry = None
         if self._audit.changes if command.changes else self._audit.reads:
             entry = Entry(self.caller, command, given)
-        since = time.monotonic()
         try:
             try:
                 result = command.at_once(**arguments)
@@ -329,9 +325,6 @@ class Session:
             self._tell_end(command, entry, error, self._refuse(name, error, request_id))
         else:
             self._tell_end(command, entry)
-        seconds = time.monotonic() - since
-        if seconds > SLOW:
-            self._agent.tell_of_slow(f"{name} ({command.place})", seconds)
 
     def _tell_end(
         self,
