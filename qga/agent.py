@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Callable
 
 from qga import discovery
-from qga.audit import Audit
+from qga.audit import Audit, Limit
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
 from qga.descriptors import Descriptors, raise_limit
@@ -48,6 +48,7 @@ class Agent:
         self.frozen = self.state.frozen
         self.loop = Loop(lambda error: self.log_fault("the loop", error))
         self.audit = Audit(log, self.loop)
+        self._faults = Limit(log, self.loop)
         self.descriptors = Descriptors(raise_limit(), config.channels)
         self.worker = Worker(self.loop, config.limits_threads, len(config.channels))
         self.registry = self._load_commands()
@@ -157,6 +158,8 @@ class Agent:
 
     def log_fault(self, name: str, error: BaseException) -> None:
         """Log what should not have happened; never fails itself."""
+        if not self._faults.admits("any", f"faults of {name}"):
+            return
         try:
             from traceback import format_exception
 

@@ -61,7 +61,7 @@ class Audit:
 
     def __init__(self, log: Log, loop: Loop) -> None:
         self._log = log
-        self._limit = _Limit(log, loop)
+        self._limit = Limit(log, loop)
         self.reads = log.keeps(DEBUG)
         self.changes = log.keeps(INFO)
 
@@ -122,7 +122,7 @@ class _Window:
         self.count = 0
 
 
-class _Limit:
+class Limit:
     """At most BURST entries of a kind and a channel in WINDOW seconds; then how many more."""
 
     def __init__(self, log: Log, loop: Loop) -> None:

@@ -274,33 +274,20 @@ class TestPrograms:
 
 
 class TestTime:
-    @pytest.mark.parametrize(
-        "flood",
-        [
-            b"\xff" * (96 * 1024 - 1),
-            b"{}" * (48 * 1024),
-            b"x]" * (48 * 1024),
-            request("guest-ping") * 2000,
-            request("guest-nothing", tag=1) * 2000,
-        ],
-        ids=["0xff", "nothing", "garbage", "pings", "unknown"],
-    )
-    def test_a_flood_holds_no_other_client_up(self, tmp_path: Path, flood: bytes) -> None:
+    @pytest.mark.parametrize("piece", [b"\xff", b"{}", b"x]"], ids=["0xff", "nothing", "garbage"])
+    def test_a_flood_holds_no_other_client_up(self, tmp_path: Path, piece: bytes) -> None:
+        flood = piece * ((96 * 1024 - 1) // len(piece)) + b"\xff"
+        waits = []
         with listening(tmp_path) as agent, agent.connect() as bad, agent.connect() as good:
-            good.call("guest-ping")
-            bad.socket.setblocking(False)
-            waits = []
-            for _ in range(200):
-                try:
-                    bad.socket.send(flood)
-                    while bad.socket.recv(MIB):
-                        pass
-                except BlockingIOError:
-                    pass
+            for at in range(7):
+                bad.send(flood)
                 since = time.monotonic()
                 good.call("guest-ping")
                 waits.append(time.monotonic() - since)
-            assert sorted(waits)[-10] < 0.2  # others use this machine, too
+                bad.send(request("guest-sync", id=at))
+                while bad.line() != b'{"return": %d}\n' % at:
+                    pass
+        assert sorted(waits)[3] < 0.1, waits  # others use this machine, too
 
     def test_what_was_sent_in_a_flood_is_answered_in_order(self, tmp_path: Path) -> None:
         """However it is cut by the limits of the queue and of a turn."""
