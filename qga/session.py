@@ -163,7 +163,7 @@ class Session:
             busy = self._pending.size or self._output.size
             if busy:
                 self._serve()
-            if self._readable and not self._closed and not (busy and self._is_full()):
+            if self._readable and not self._closed and (not busy or self._may_read()):
                 self._read()
                 if self._readable:  # there is more than one read takes, which is rare
                     self._read_for_a_turn()
@@ -175,7 +175,7 @@ class Session:
 
     def _read_for_a_turn(self) -> None:
         end = time.monotonic() + _TURN
-        while self._readable and not self._closed and not self._is_full():
+        while self._readable and not self._closed and self._may_read():
             if time.monotonic() > end:
                 self._proceed_later()
                 return
@@ -191,13 +191,17 @@ class Session:
         self._resumes = False
         self._proceed()
 
+    def _may_read(self) -> bool:
+        """Whether more should be read now, and not after others have had their turn."""
+        return not (self._resumes or self._decoder.rest or self._is_full())
+
     def _is_full(self) -> bool:
-        """Whether nothing more should be read for now."""
+        """Whether nothing more should be read until a reply is collected or a command ends."""
+        running = self._running is not None
         return (
-            self._resumes
-            or self._output.size > MAX_OUTPUT
-            or bool(self._decoder.rest)
-            or self._pending.is_full(self._running is not None)
+            self._output.size > MAX_OUTPUT
+            or self._pending.is_full(running)
+            or (running and bool(self._decoder.rest))
         )
 
     def _read(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -314,6 +315,23 @@ class TestTime:
             assert lines[1::3] == [b'{"return": %d}' % at for at in range(number)]
             assert all(b"lacks member" in line for line in lines[::3])
             assert all(b"stray" in line or b"parse" in line for line in lines[2::3])
+
+
+    @pytest.mark.parametrize("number", [3, 7000, 40_000])
+    def test_all_is_answered_to_one_that_will_send_nothing_more(
+        self, agent: AgentProcess, number: int
+    ) -> None:
+        with agent.connect() as client:
+            sender = threading.Thread(target=send_and_half_close, args=(client, number))
+            sender.start()
+            replies = client.rest()
+            sender.join()
+        assert replies == b'{"return": {}}\n' * number
+
+
+def send_and_half_close(client: Client, number: int) -> None:
+    client.send(request("guest-ping") * number)
+    client.half_close()
 
 
 class TestMemory:
