@@ -84,10 +84,15 @@ class Program:
     def has_port(self) -> bool:
         return self._relay is not None
 
-    def watch(self, loop: Loop, on_end: Callable[[], None]) -> None:
-        """Follow the program on the loop; `on_end` is called when it is over."""
+    def watch(self, loop: Loop, on_end: Callable[[], None], on_closed: Callable[[], None]) -> None:
+        """Follow the program on the loop.
+
+        on_end: called when it is over. on_closed: called when all is given back, which something
+            that it has left behind may delay.
+        """
         self._loop = loop
         self._on_end = on_end
+        self._on_closed: Callable[[], None] | None = on_closed
         relay = self._relay
         self.input.watch(loop, relay.receive if relay else lambda: None)
         for output in self._outputs:
@@ -180,6 +185,8 @@ class Program:
     def _end_if_all_out(self) -> None:
         """Something that still has a pipe open is waited for no longer than GRACE, but the host
         as long as it takes."""
+        if self.ended:
+            self._tell_if_closed()
         if self.code is None or self.ended or self._host_is_awaited:
             return
         if all(output.closed for output in self._outputs):
@@ -201,6 +208,12 @@ class Program:
         self.ended = True
         self.close()
         self._on_end()
+        self._tell_if_closed()
+
+    def _tell_if_closed(self) -> None:
+        if self._on_closed is not None and all(output.closed for output in self._outputs):
+            on_closed, self._on_closed = self._on_closed, None
+            on_closed()
 
     def _abandon(self) -> None:
         """The host has left the port: end the program."""

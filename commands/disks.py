@@ -6,7 +6,7 @@ The counters are read here, for psutil has only 9 of the 17.
 import os
 from typing import Optional, TypedDict
 
-from qga import CommandGroup, NotRequired, UInt64, command
+from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
 
 from ._block import (
     SYS_BLOCK,
@@ -75,7 +75,8 @@ class Disks(CommandGroup):
 
         Devices without a medium are left out.
         """
-        return [_disk(name) for name in sorted(os.listdir(SYS_BLOCK)) if _size(name)]
+        names = until_given_up(sorted(os.listdir(SYS_BLOCK)))
+        return [_disk(name) for name in names if _size(name)]
 
     @command(access="audit")
     def guest_get_diskstats(self) -> list[GuestDiskStatsInfo]:

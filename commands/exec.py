@@ -7,6 +7,7 @@ are not too many.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
 
 from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from qga.policy import Policy, Verdict
 
 MAX_FINISHED = 1024
-"""Children whose final status nobody has fetched; beyond, the oldest is forgotten."""
+"""Children of a channel whose final status nobody has fetched; beyond, the oldest is forgotten."""
 
 GuestExecCaptureOutputMode = Literal["none", "stdout", "stderr", "separated", "merged"]
 GuestExecCaptureOutput = Union[bool, GuestExecCaptureOutputMode]
@@ -70,8 +71,9 @@ class Exec(CommandGroup):
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
-        self._jobs: dict[int, Job] = {}
-        self._finished: dict[int, None] = {}  # pids of those that have ended, oldest first
+        self._jobs: dict[tuple[str, int], Job] = {}  # by channel and pid
+        # By channel, pids of those that have ended, oldest first.
+        self._finished: defaultdict[str, dict[int, None]] = defaultdict(dict)
         self._running, self._input, self._output = Quota(), Quota(), Quota()
 
     @command(
@@ -101,12 +103,20 @@ class Exec(CommandGroup):
         Returns the process id, for guest-exec-status.
         """
         stdin = None if input_data is None else decode_base64(input_data)
-        self._reserve(caller, stdin)
+        streams = _STREAMS[capture_output]
+        descriptors = 1 + len(streams) + (stdin is not None)
+        self.agent.descriptors.take(caller.channel, descriptors)
         try:
-            job = self._start([path, *(arg or [])], env, stdin, _STREAMS[capture_output], caller)
+            self._reserve(caller, stdin)
+        except BaseException:
+            self.agent.descriptors.give(caller.channel, descriptors)
+            raise
+        try:
+            job = self._start([path, *(arg or [])], env, stdin, streams, caller, descriptors)
         except BaseException as error:
             self._running.give(caller.channel, 1)
             self._input.give(caller.channel, len(stdin or b""))
+            self.agent.descriptors.give(caller.channel, descriptors)
             if isinstance(error, OSError):
                 raise QgaError(
                     "Guest agent command failed, error was 'Failed to execute child process "
@@ -122,8 +132,8 @@ class Exec(CommandGroup):
 
         pid: as returned by guest-exec.
         """
-        job = self._jobs.get(pid)
-        if job is None or job.channel != caller.channel:
+        job = self._jobs.get((caller.channel, pid))
+        if job is None:
             raise QgaError(f"PID {pid} does not exist")
         status = job.child.status
         if status is None:
@@ -133,7 +143,7 @@ class Exec(CommandGroup):
             result["signal"] = -status
         else:
             result["exitcode"] = status
-        self._forget(pid)
+        self._forget(caller.channel, pid)
         for stream, capture in job.child.captures.items():
             if capture.data:
                 result[f"{stream}-data"] = Payload(capture.take())  # type: ignore[literal-required]
@@ -161,6 +171,7 @@ class Exec(CommandGroup):
         stdin: bytes | None,
         streams: dict[str, tuple[int, ...]],
         caller: Caller,
+        descriptors: int,
     ) -> Job:
         channel, limit = caller.channel, caller.policy.limits.limits_captured
         job = Job(channel)
@@ -172,45 +183,50 @@ class Exec(CommandGroup):
             launch=caller.policy.program(argv[0], argv[1:], env),
             claim=lambda wanted: self._claim(job, wanted, limit),
             on_fed=lambda: self._input.give(channel, len(stdin or b"")),
+            on_closed=lambda: self.agent.descriptors.give(channel, descriptors),
         )
         return job
 
     def _claim(self, job: Job, wanted: int, limit: int) -> int:
         """Keep so many bytes of output; for their sake older output that nobody fetched goes."""
-        if self._jobs.get(job.child.pid) is not job:  # nobody can ask for it any longer
+        channel = job.channel
+        if self._jobs.get((channel, job.child.pid)) is not job:  # nobody can ask for it any longer
             return 0
-        while not self._output.take(job.channel, wanted, limit):
-            oldest = next((pid for pid in self._finished if self._has_output(pid, job)), None)
+        while not self._output.take(channel, wanted, limit):
+            finished = self._finished[channel]
+            oldest = next((pid for pid in finished if self._has_output(pid, job)), None)
             if oldest is None:
-                wanted = limit - self._output.taken(job.channel)
-                self._output.take(job.channel, wanted, None)
+                wanted = limit - self._output.taken(channel)
+                self._output.take(channel, wanted, None)
                 break
-            self._forget(oldest)
+            self._forget(channel, oldest)
         job.kept += wanted
         return wanted
 
     def _has_output(self, pid: int, other: Job) -> bool:
-        job = self._jobs[pid]
-        return job is not other and job.channel == other.channel and job.kept > 0
+        job = self._jobs[other.channel, pid]
+        return job is not other and job.kept > 0
 
     def _watch(self, job: Job) -> None:
-        pid = job.child.pid
-        if pid in self._jobs:  # of an earlier child whose pid was free again
-            self._forget(pid)
-        self._jobs[pid] = job
+        place = job.channel, job.child.pid
+        if place in self._jobs:  # of an earlier child whose pid was free again
+            self._forget(*place)
+        self._jobs[place] = job
         job.child.watch(self.agent.loop, lambda _child: self._on_end(job))
 
     def _on_end(self, job: Job) -> None:
         """Keep the status for whoever asks, but not those of all children for ever."""
-        self._running.give(job.channel, 1)
-        if self._jobs.get(job.child.pid) is not job:  # its pid is another one's by now
+        channel, pid = job.channel, job.child.pid
+        self._running.give(channel, 1)
+        if self._jobs.get((channel, pid)) is not job:  # its pid is another one's by now
             return
-        self._finished[job.child.pid] = None
-        while len(self._finished) > MAX_FINISHED:
-            self._forget(next(iter(self._finished)))
+        finished = self._finished[channel]
+        finished[pid] = None
+        while len(finished) > MAX_FINISHED:
+            self._forget(channel, next(iter(finished)))
 
-    def _forget(self, pid: int) -> None:
-        job = self._jobs.pop(pid)
-        self._finished.pop(pid, None)
-        self._output.give(job.channel, job.kept)
+    def _forget(self, channel: str, pid: int) -> None:
+        job = self._jobs.pop((channel, pid))
+        self._finished[channel].pop(pid, None)
+        self._output.give(channel, job.kept)
         job.kept = 0

@@ -1,29 +1,49 @@
 """Open files of the guest, by handle.
 
 Handles outlive the connection that opened them, and a restarted agent never gives one out
-again. They are good only on the channel that opened them, for another one may not have been
-allowed to. There is no buffer between a handle and its file: what guest-file-write reports as
-written is written.
+again; those left behind are closed after UNUSED seconds, and no earlier. They are good only on the
+channel that opened them, for another one may not have been allowed to. There is no buffer between a
+handle and its file: what guest-file-write reports as written is written.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from errno import EOPNOTSUPP
 from stat import S_ISREG
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
 
-from qga import Caller, CommandGroup, Payload, QgaError, command, decode_base64
+from qga import (
+    Caller,
+    CommandGroup,
+    Payload,
+    QgaError,
+    command,
+    decode_base64,
+    stop_if_given_up,
+)
 from qga.quota import Quota
+from qga.task import Lock
 
 if TYPE_CHECKING:
-    from threading import Lock
+    from collections.abc import Collection
 
     from qga.agent import Agent
     from qga.policy import Policy, Verdict
 
 MAX_READ = 48 * 1024 * 1024
 """Bytes of one guest-file-read (QEMU's limit, since CVE-2018-12617)."""
+
+MAX_HANDLES = 1024
+"""Files that a channel may have open, unless its configuration says otherwise (as many as QEMU's
+agent can, which stops at the usual RLIMIT_NOFILE)."""
+
+UNUSED = 3600.0
+"""Seconds after which a handle that nobody has used is closed, when it is in the way of a new one
+or its channel has no client. Proxmox VE leaves files open when a read fails; libvirt uses handles
+that were opened by an earlier connection."""
 
 MAX_AT_ONCE = 1024 * 1024
 """Bytes that are read on the loop where they are in memory: copying them takes some 0.1 ms."""
@@ -62,14 +82,16 @@ class OpenFile:
     """A descriptor, and a lock so that it is not closed under a read or a write.
 
     cached: whether it is a regular file, of which the kernel may have pages at hand.
+    used: when it was last asked for.
     """
 
-    __slots__ = ("cached", "channel", "fd", "lock")
+    __slots__ = ("cached", "channel", "fd", "lock", "used")
 
     def __init__(self, fd: int, lock: Lock, channel: str) -> None:
         self.fd = fd
         self.lock = lock
         self.channel = channel
+        self.used = monotonic()
         self.cached = bool(_NO_WAIT) and S_ISREG(os.fstat(fd).st_mode)
 
 
@@ -84,6 +106,7 @@ class Files(CommandGroup):
         super().__init__(agent)
         self._files: dict[int, OpenFile] = {}
         self._quota = Quota()
+        self._sweeps = False  # whether there is a timer for it
 
     @command(access="file-read", blocking=True, changes=True, verdict=_may_open)
     def guest_file_open(self, path: str, mode: str = "r", *, caller: Caller) -> int:
@@ -95,12 +118,8 @@ class Files(CommandGroup):
         once. To open for writing takes the profile file-write, and follows no symbolic link
         unless the configuration says so.
         """
-        from threading import Lock
-
         flags = open_flags(mode)
-        limit = caller.policy.limits.limits_handles
-        if not self._quota.take(caller.channel, 1, limit):
-            raise QgaError(f"{limit} files are open already; close one of them first")
+        self._reserve(caller)
         try:
             fd = open_file(caller.policy, path, mode, flags)
             try:
@@ -110,9 +129,11 @@ class Files(CommandGroup):
                 os.close(fd)
                 raise
         except BaseException:
-            self._quota.give(caller.channel, 1)
+            self._release(caller.channel)
             raise
         self._files[handle] = file
+        if not self._sweeps:
+            self.agent.loop.post(self._sweep_later)
         return handle
 
     @command(access="file-read", blocking=True)
@@ -124,11 +145,8 @@ class Files(CommandGroup):
         file = self._file(handle, caller)
         with file.lock:
             self._file(handle, caller)  # nobody closed it while we waited
-            del self._files[handle]
-            self._quota.give(file.channel, 1)
-            fd, file.fd = file.fd, _CLOSED
             try:
-                os.close(fd)
+                self._close(handle, file)
             except OSError as error:
                 raise QgaError(f"failed to close handle: {error.strerror}") from error
 
@@ -157,7 +175,7 @@ class Files(CommandGroup):
                 raise QgaError(f"failed to read file: {error.strerror}") from error
         return {"count": len(data), "buf-b64": Payload(data), "eof": eof}
 
-    @command(access="file-write", blocking=True, secret=("buf-b64",))
+    @command(access="file-write", blocking=True, secret=("buf-b64",), continues="handle")
     def guest_file_write(
         self, handle: int, buf_b64: str, count: Optional[int] = None, *, caller: Caller
     ) -> GuestFileWrite:
@@ -216,7 +234,63 @@ class Files(CommandGroup):
         file = self._files.get(handle)
         if file is None or file.channel != caller.channel:
             raise QgaError(f"handle '{handle}' has not been found")
+        file.used = monotonic()
         return file
+
+    def _reserve(self, caller: Caller) -> None:
+        """Count one file more. Raises QgaError when that is too much."""
+        channel, limit = caller.channel, caller.policy.limits.limits_handles or MAX_HANDLES
+        if not self._quota.take(channel, 1, limit):
+            self._close_unused({channel})
+            if not self._quota.take(channel, 1, limit):
+                raise QgaError(f"{limit} files are open already; close one of them first")
+        try:
+            self.agent.descriptors.take(channel, 1)
+        except BaseException:
+            self._quota.give(channel, 1)
+            raise
+
+    def _release(self, channel: str) -> None:
+        self._quota.give(channel, 1)
+        self.agent.descriptors.give(channel, 1)
+
+    def _close(self, handle: int, file: OpenFile) -> None:
+        """Close it; its lock is held. Raises OSError."""
+        del self._files[handle]
+        self._release(file.channel)
+        fd, file.fd = file.fd, _CLOSED
+        os.close(fd)
+
+    def _close_unused(self, channels: Collection[str]) -> None:
+        """Close what nobody has used for UNUSED seconds. It may wait."""
+        for handle, file in list(self._files.items()):
+            if file.channel not in channels or monotonic() - file.used < UNUSED:
+                continue
+            if file.lock.acquire(blocking=False):
+                try:
+                    if self._files.get(handle) is file:
+                        self._close(handle, file)
+                except OSError:  # nobody is there to hear of it
+                    pass
+                finally:
+                    file.lock.release()
+
+    def _sweep_later(self) -> None:
+        if not self._sweeps:
+            self._sweeps = True
+            self.agent.loop.call_later(UNUSED, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close files that their channels have left behind. Only while files are open."""
+        self._sweeps = False
+        if not self._files:
+            return
+        self._sweep_later()
+        if self.agent.frozen:  # to close a file that was removed would write
+            return
+        with suppress(QgaError):  # all threads are busy: the next time
+            left = self.agent.channels_without_client()
+            self.agent.worker.submit(lambda: self._close_unused(left), lambda *_: None)
 
 
 def open_flags(mode: str) -> int:
@@ -272,6 +346,7 @@ def read_up_to(fd: int, count: int) -> tuple[bytes, bool]:
     """Up to `count` bytes, and whether the end of the file came before."""
     pieces: list[bytes] = []
     while count:
+        stop_if_given_up()
         try:
             piece = os.read(fd, count)
         except BlockingIOError:  # a FIFO or terminal that has no more just now

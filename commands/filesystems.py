@@ -6,7 +6,7 @@ import os
 import struct
 from typing import TypedDict
 
-from qga import CommandGroup, NotRequired, UInt64, command
+from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
 
 from ._block import GuestDiskAddress, device_name, disk_address, disks_behind
 from ._mounts import Mount, block_mounts, open_mount, size_of
@@ -53,7 +53,7 @@ class Filesystems(CommandGroup):
         mounts = block_mounts()
         if not may_wait and any(mount.may_wait for mount in mounts):
             raise BlockingIOError
-        found = (self._filesystem(mount) for mount in reversed(mounts))
+        found = (self._filesystem(mount) for mount in until_given_up(reversed(mounts)))
         return [filesystem for filesystem in found if filesystem is not None]
 
     @command(access="filesystem", blocking=True)
@@ -63,7 +63,8 @@ class Filesystems(CommandGroup):
         minimum: bytes; a shorter run of free blocks is left alone.
         Returns for each filesystem how many bytes were trimmed, or why they could not be.
         """
-        return {"paths": [_trim(mount, minimum) for mount in reversed(block_mounts())]}
+        mounts = reversed(block_mounts())
+        return {"paths": [_trim(mount, minimum) for mount in until_given_up(mounts)]}
 
     def _filesystem(self, mount: Mount) -> GuestFilesystemInfo | None:
         name = device_name(mount.device)

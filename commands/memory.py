@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import Literal, TypedDict
 
-from qga import CommandGroup, NotRequired, UInt64, command
+from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
 
 from ._sysfs import keep_open, read_kept_word, read_word
 
@@ -76,7 +76,9 @@ class Memory(CommandGroup):
         mem-blks: the blocks by `phys-index`, with the wished `online`.
         Returns how it went for each, in their order.
         """
-        return [_set_online(wish["phys-index"], wish["online"]) for wish in mem_blks]
+        return [
+            _set_online(wish["phys-index"], wish["online"]) for wish in until_given_up(mem_blks)
+        ]
 
     @command(access="audit", available=_has_memory_blocks)
     def guest_get_memory_block_info(self) -> GuestMemoryBlockInfo:

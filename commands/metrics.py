@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, TypedDict, cast
 
-from qga import CommandGroup, NotRequired, UInt64, command
+from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
 
 from ._block import SYS_BLOCK, dev_path, device_name, is_partition, is_virtual
 from ._mounts import Mount, block_mounts, size_of
@@ -201,7 +201,7 @@ class Metrics(CommandGroup):
             "load": {"load1m": load1m, "load5m": load5m, "load15m": load15m},
             "memory": _memory(),
             "pressure": _pressure(),
-            "filesystems": [_filesystem(mount) for mount in block_mounts()],
+            "filesystems": [_filesystem(mount) for mount in until_given_up(block_mounts())],
             "disks": list(_disks()),
             "network": _network(),
             "processes": _processes(),

@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from typing import Literal, TypedDict, cast
 
-from qga import CommandGroup, NotRequired, QgaError, UInt64, command
+from qga import CommandGroup, NotRequired, QgaError, UInt64, command, until_given_up
 
 from ._sysfs import keep_open, read_kept, read_kept_word
 
@@ -68,7 +68,7 @@ class Processors(CommandGroup):
         Returns how many were done, in their order, before the first that failed; an error when
         that is the first one.
         """
-        for done, wish in enumerate(vcpus):
+        for done, wish in enumerate(until_given_up(vcpus)):
             try:
                 _set_online(wish["logical-id"], wish["online"])
             except QgaError:

@@ -78,7 +78,7 @@ def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> st
     lines = "".join(f"{key}\n" for key in keys or ())
     argv = [sys.executable, "-IS", _HELPER, action, account.pw_name, account.pw_dir]
     try:
-        ended = run(argv, _TIMEOUT, lines.encode(), _MAX_FILE)
+        ended = run(argv, _TIMEOUT, lines.encode(), _MAX_FILE, only_looks=action == "get")
     except TimeoutError:
         raise QgaError(f"'{account.pw_dir}/.ssh' did not answer for {_TIMEOUT:.0f} s") from None
     if ended.status:

@@ -8,6 +8,7 @@ them and are known only to the channel that did. What moves the bytes is loaded 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from ._streams import Program, Size
 
 MAX_ENDED = 32
-"""Programs that have ended and are still known; beyond, the oldest is forgotten."""
+"""Programs of a channel that have ended and are still known; beyond, the oldest is forgotten."""
+
+_DESCRIPTORS = 5  # of a program: its process, three pipes or a terminal twice, the port
 
 DEFAULT_ROWS, DEFAULT_COLUMNS = 24, 80
 
@@ -71,8 +74,8 @@ class Streams(CommandGroup):
 
     def __init__(self, agent: Agent) -> None:
         super().__init__(agent)
-        self._programs: dict[int, tuple[str, Program]] = {}  # with the channel, by pid
-        self._ended: dict[int, None] = {}  # pids, oldest first
+        self._programs: dict[tuple[str, int], Program] = {}  # by channel and pid
+        self._ended: defaultdict[str, dict[int, None]] = defaultdict(dict)  # pids, oldest first
         self._running = Quota()
 
     @command(
@@ -114,9 +117,7 @@ class Streams(CommandGroup):
         launch = caller.policy.program(path, arg or [], env)
         if directory is not None and launch.executable is not None:
             raise Refused(_NO_DIRECTORY)
-        limit = caller.policy.limits.limits_children
-        if not self._running.take(caller.channel, 1, limit):
-            raise QgaError(f"{limit} programs are running already; wait for one to end")
+        self._reserve(caller)
         try:
             program = _start(
                 [path, *(arg or [])],
@@ -127,6 +128,7 @@ class Streams(CommandGroup):
             )
         except BaseException:
             self._running.give(caller.channel, 1)
+            self._give_descriptors(caller.channel)
             raise
         self.agent.loop.post(lambda: self._watch(program, caller.channel))
         return {"pid": program.pid}
@@ -229,28 +231,44 @@ class Streams(CommandGroup):
             raise QgaError(f"PID {pid} has no terminal")
 
     def _program(self, pid: int, caller: Caller) -> Program:
-        channel, program = self._programs.get(pid, ("", None))
-        if program is None or channel != caller.channel:
+        program = self._programs.get((caller.channel, pid))
+        if program is None:
             raise QgaError(f"PID {pid} does not exist")
         return program
 
+    def _reserve(self, caller: Caller) -> None:
+        """Count one program more. Raises QgaError when that is too much."""
+        channel, limit = caller.channel, caller.policy.limits.limits_children
+        self.agent.descriptors.take(channel, _DESCRIPTORS)
+        if not self._running.take(channel, 1, limit):
+            self._give_descriptors(channel)
+            raise QgaError(f"{limit} programs are running already; wait for one to end")
+
+    def _give_descriptors(self, channel: str) -> None:
+        self.agent.descriptors.give(channel, _DESCRIPTORS)
+
     def _watch(self, program: Program, channel: str) -> None:
-        if program.pid in self._programs:  # of an earlier one whose pid was free again
-            self._forget(program.pid)
-        self._programs[program.pid] = channel, program
-        program.watch(self.agent.loop, lambda: self._on_end(program, channel))
+        if (channel, program.pid) in self._programs:  # of an earlier one whose pid was free again
+            self._forget(channel, program.pid)
+        self._programs[channel, program.pid] = program
+        program.watch(
+            self.agent.loop,
+            on_end=lambda: self._on_end(program, channel),
+            on_closed=lambda: self._give_descriptors(channel),
+        )
 
     def _on_end(self, program: Program, channel: str) -> None:
         self._running.give(channel, 1)
-        if self._programs.get(program.pid) != (channel, program):
+        if self._programs.get((channel, program.pid)) is not program:
             return
-        self._ended[program.pid] = None
-        while len(self._ended) > MAX_ENDED:
-            self._forget(next(iter(self._ended)))
+        ended = self._ended[channel]
+        ended[program.pid] = None
+        while len(ended) > MAX_ENDED:
+            self._forget(channel, next(iter(ended)))
 
-    def _forget(self, pid: int) -> None:
-        del self._programs[pid]
-        self._ended.pop(pid, None)
+    def _forget(self, channel: str, pid: int) -> None:
+        del self._programs[channel, pid]
+        self._ended[channel].pop(pid, None)
 
 
 def _start(

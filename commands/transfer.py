@@ -8,10 +8,19 @@ ends the transfer. The port is given back in any case.
 from __future__ import annotations
 
 import os
-from errno import EPIPE
+from errno import EFBIG, EINVAL, EISDIR, EPIPE
+from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
-from qga import Caller, CommandGroup, NotRequired, QgaError, command
+from qga import (
+    Caller,
+    CommandGroup,
+    NotRequired,
+    QgaError,
+    command,
+    stop_if_given_up,
+    until_given_up,
+)
 
 from .files import open_file, open_flags
 
@@ -20,6 +29,9 @@ if TYPE_CHECKING:
 
     from qga.policy import Policy, Verdict
     from qga.ports import Port, PortFile
+
+MAX_WITHOUT_SIZE = 48 * 1024 * 1024
+"""Bytes that are read of a file of the kernel, which does not say how many it has."""
 
 _CHUNK = 256 * 1024  # bytes
 
@@ -72,7 +84,7 @@ class Transfer(CommandGroup):
     ) -> QgaTransfer:
         """Send a file's bytes, raw, to the host over a data port.
 
-        path: full path of the file.
+        path: full path of the file, which must be a regular one.
         port: a data port, by its name, that the host is connected to.
         offset: where in the file to begin.
         count: how many bytes to send at most; by default all up to its end.
@@ -119,7 +131,7 @@ class Transfer(CommandGroup):
             try:
                 if offset:
                     os.lseek(fd, offset, os.SEEK_SET)
-                for chunk in receive(file, count):
+                for chunk in until_given_up(receive(file, count)):
                     _write(fd, chunk)
                     digest.add(chunk)
             except OSError as error:
@@ -141,7 +153,7 @@ class Transfer(CommandGroup):
     ) -> QgaTransfer:
         """The checksum (SHA-256) of a file, or of a part of it.
 
-        path: full path of the file.
+        path: full path of the file, which must be a regular one.
         offset: where in the file to begin.
         count: how many bytes at most; by default all up to its end.
         Returns how many bytes there were, and their checksum.
@@ -178,22 +190,37 @@ def check_range(offset: int, count: int | None) -> None:
 
 
 def read_range(caller: Caller, path: str, offset: int, count: int | None) -> Iterator[bytes]:
-    """The bytes of a part of a file. Raises QgaError."""
+    """The bytes of a part of a regular file, as far as it goes now. Raises QgaError."""
     fd = open_file(caller.policy, path, "r", _TO_READ)
     try:
+        size = _size_of(fd)
+        end = MAX_WITHOUT_SIZE + 1 if size == 0 else size
+        rest = end - offset if count is None else min(end - offset, count)
         if offset:
             os.lseek(fd, offset, os.SEEK_SET)
-        rest = count
-        while rest is None or rest > 0:
-            chunk = os.read(fd, _CHUNK if rest is None else min(_CHUNK, rest))
+        while rest > 0:
+            stop_if_given_up()
+            chunk = os.read(fd, min(_CHUNK, rest))
             if not chunk:
                 return
-            rest = None if rest is None else rest - len(chunk)
+            rest -= len(chunk)
             yield chunk
+        if size == 0 and os.lseek(fd, 0, os.SEEK_CUR) > MAX_WITHOUT_SIZE:
+            raise OSError(EFBIG, os.strerror(EFBIG))
     except OSError as error:
         raise QgaError(f"failed to read file '{path}': {error.strerror}") from error
     finally:
         os.close(fd)
+
+
+def _size_of(fd: int) -> int:
+    """In bytes. Raises OSError for what has none, such as a device, which may be endless."""
+    status = os.fstat(fd)
+    if S_ISDIR(status.st_mode):
+        raise OSError(EISDIR, os.strerror(EISDIR))
+    if not S_ISREG(status.st_mode):
+        raise OSError(EINVAL, "it is not a regular file")
+    return status.st_size
 
 
 def receive(port: PortFile, count: int) -> Iterator[memoryview]:

@@ -13,6 +13,7 @@ from qga.errors import CommandNotFound, QgaError
 from qga.payload import Payload, c_string, decode_base64
 from qga.registry import Caller, CommandGroup, command
 from qga.schema import NotRequired, UInt64
+from qga.task import stop_if_given_up, until_given_up
 from qga.version import INTERFACE_VERSION, __version__
 
 __all__ = [
@@ -29,4 +30,6 @@ __all__ = [
     "c_string",
     "command",
     "decode_base64",
+    "stop_if_given_up",
+    "until_given_up",
 ]

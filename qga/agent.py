@@ -10,14 +10,16 @@ It reads top to bottom: `open` acquires the channels and may fail; `run` serves 
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Callable
 
 from qga import discovery
-from qga.audit import Audit
+from qga.audit import Audit, Limit
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
+from qga.descriptors import Descriptors, raise_limit
 from qga.errors import ChannelError, PluginError, QgaError
-from qga.loop import Loop
+from qga.loop import SLOW, Loop
 from qga.registry import Caller, CommandGroup, Registry
 from qga.state import State
 from qga.worker import Worker
@@ -36,6 +38,7 @@ class Agent:
     config, log, state: what the administrator set, where to complain, what outlives a restart.
     audit: who had what done.
     postponed: connections whose request waits for `try_again`.
+    descriptors: how many each channel may have.
     frozen: whether the guest's filesystems are frozen.
     on_status: told in a line what the agent serves, whenever that changes.
     """
@@ -47,7 +50,9 @@ class Agent:
         self.frozen = self.state.frozen
         self.loop = Loop(lambda error: self.log_fault("the loop", error))
         self.audit = Audit(log, self.loop)
-        self.worker = Worker(self.loop, config.limits_threads)
+        self._faults = Limit(log, self.loop)
+        self.descriptors = Descriptors(raise_limit(), config.channels)
+        self.worker = Worker(self.loop, config.limits_threads, len(config.channels))
         self.registry = self._load_commands()
         self._warn_of_unknown_names()
         self._channels = make_channels(self, config)
@@ -95,6 +100,10 @@ class Agent:
         """A channel has lost a connection."""
         self._notify_groups(lambda group: group.on_disconnect(caller))
         self.report_status()
+
+    def channels_without_client(self) -> set[str]:
+        """The names of the channels that nobody is connected to."""
+        return {channel.config.name for channel in self._channels if not channel.has_client}
 
     def freeze(self, seconds: int) -> None:
         """Be frozen from now on: write nothing, and carry out only what is marked `frozen`.
@@ -161,6 +170,8 @@ class Agent:
 
     def log_fault(self, name: str, error: BaseException) -> None:
         """Log what should not have happened; never fails itself."""
+        if not self._faults.admits("any", f"faults of {name}"):
+            return
         try:
             from traceback import format_exception
 
@@ -170,6 +181,15 @@ class Agent:
         self.log.error(f"{name} failed by a fault of its own:")
         for line in trace.splitlines():
             self.log.error(line)
+
+    def tell_of_slow(self, name: str, seconds: float) -> None:
+        """Log what has kept the loop from everybody else."""
+        self.log.warning(
+            f"{name} took {seconds:.1f} s on the loop, which served nobody else meanwhile; it must "
+            "not wait there",
+            "slow",
+            name=name,
+        )
 
     def _load_commands(self) -> Registry:
         registry = Registry()
@@ -197,7 +217,7 @@ class Agent:
     def _add_group(self, registry: Registry, group: type[CommandGroup]) -> None:
         try:
             is_plugin = not group.__module__.startswith("qga.commands.")
-            registry.add(group(self), check=is_plugin)
+            registry.add(group(self), plugin=is_plugin)
         except PluginError as error:
             self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
         except Exception as error:
@@ -205,11 +225,15 @@ class Agent:
 
     def _notify_groups(self, notify: Callable[[CommandGroup], None]) -> None:
         """Call a life-cycle method of each group; one that fails harms no other."""
+        since = time.monotonic()
         for group in self.registry.groups:
             try:
                 notify(group)
             except Exception as error:
                 self.log_fault(type(group).__name__, error)
+            before, since = since, time.monotonic()
+            if since - before > SLOW:
+                self.tell_of_slow(type(group).__name__, since - before)
 
     def _open_channel(self, channel: Channel) -> None:
         complained = False

@@ -8,8 +8,10 @@ What must stay true:
 - No secret is told: an argument that `@command(secret=...)` names is hidden, also where an error
   quotes it, and of a request that was refused no argument at all, for nobody has checked what is in
   it.
-- A flood costs little: of each command BURST entries in WINDOW seconds are told, and then how many
-  were left out.
+- What changes something is told each time, whatever else there is to tell.
+- A flood of anything else costs little, and no channel hides another's: of each command of a
+  channel BURST entries in WINDOW seconds are told, and then how many were left out. So it is with
+  changes that go on with what was opened before (`Command.continues`), of each thing opened.
 - What is not told costs nothing: the session asks before it makes an Entry.
 """
 
@@ -31,6 +33,8 @@ WINDOW = 10.0
 
 MAX_ARGUMENTS = 1024
 """Characters told of a request's arguments, or of why it was refused."""
+
+_MOST_WINDOWS = 1000  # then those that have ended are forgotten
 
 _MAX_DEPTH = 8  # levels told of an argument
 _MAX_TEXT = 200  # characters told of a name that is no command's, and of what is said of it
@@ -57,14 +61,14 @@ class Audit:
 
     def __init__(self, log: Log, loop: Loop) -> None:
         self._log = log
-        self._limit = _Limit(log, loop)
+        self._limit = Limit(log, loop)
         self.reads = log.keeps(DEBUG)
         self.changes = log.keeps(INFO)
 
     def ended(self, entry: Entry, error: BaseException | None) -> None:
         """Tell of a command that has ended."""
         command = entry.command
-        if not self._limit.admits(command.name):
+        if not self._is_told(entry, error):
             return
         seconds = time.monotonic() - entry.since
         arguments, secrets = _without_secrets(entry.given, command.secret)
@@ -86,7 +90,9 @@ class Audit:
         self, caller: Caller, name: str, command: Command | None, error: BaseException
     ) -> None:
         """Tell of a request that has no command, does not fit it, or is against the policy."""
-        if not self._limit.admits("refused: " + (command.name if command else "no command")):
+        if not self._limit.admits(
+            caller.channel, f"refused: {command.name if command else 'no command'}"
+        ):
             return
         facts = {**_origin(name[:_MAX_TEXT], caller), "result": _class_of(error)}
         reason = "its arguments do not fit"
@@ -99,6 +105,14 @@ class Audit:
         text = f"{_who(caller)}: {name[:_MAX_TEXT]} was refused: {reason}"
         self._log.warning(text, "refused", **facts)
 
+    def _is_told(self, entry: Entry, error: BaseException | None) -> bool:
+        command, what = entry.command, entry.command.name
+        if command.changes and not command.continues:
+            return True
+        if command.continues and error is None:
+            what += f" {entry.given.get(command.continues)}"
+        return self._limit.admits(entry.caller.channel, what)
+
 
 class _Window:
     __slots__ = ("count", "end")
@@ -108,27 +122,36 @@ class _Window:
         self.count = 0
 
 
-class _Limit:
-    """At most BURST entries of a key in WINDOW seconds; afterwards how many there were more."""
+class Limit:
+    """At most BURST entries of a kind and a channel in WINDOW seconds; then how many more."""
 
     def __init__(self, log: Log, loop: Loop) -> None:
         self._log = log
         self._loop = loop
-        self._windows: dict[str, _Window] = {}
+        self._windows: dict[tuple[str, str], _Window] = {}
 
-    def admits(self, key: str) -> bool:
+    def admits(self, channel: str, what: str) -> bool:
         now = time.monotonic()
-        window = self._windows.get(key)
+        window = self._windows.get((channel, what))
         if window is None or now >= window.end:
-            window = self._windows[key] = _Window(now + WINDOW)
+            if len(self._windows) >= _MOST_WINDOWS:
+                self._windows = {at: each for at, each in self._windows.items() if now < each.end}
+            window = self._windows[channel, what] = _Window(now + WINDOW)
         window.count += 1
         if window.count == BURST + 1:
             ended = window
-            self._loop.call_later(ended.end - now, lambda: self._tell(key, ended.count - BURST))
+            self._loop.call_later(
+                ended.end - now, lambda: self._tell(channel, what, ended.count - BURST)
+            )
         return window.count <= BURST
 
-    def _tell(self, key: str, count: int) -> None:
-        self._log.warning(f"{key}: {count} more within {WINDOW:.0f} s", "left-out", left_out=count)
+    def _tell(self, channel: str, what: str, count: int) -> None:
+        self._log.warning(
+            f"channel {channel}: {what}: {count} more within {WINDOW:.0f} s",
+            "left-out",
+            channel=channel,
+            left_out=count,
+        )
 
 
 def _origin(name: str, caller: Caller) -> dict[str, str]:

@@ -123,6 +123,8 @@ class Child:
     launch: who it runs as, and what else `caller.policy.program` has found.
     claim: asked, on the loop, before output is kept.
     on_fed: called, on the loop, when nothing of `stdin` is kept any longer.
+    on_closed: called, on the loop, when no descriptor is open any longer, which something that
+        the child has left behind may delay.
 
     pid: its process id.
     status: None until it counts as ended; then its exit code, or minus the signal's number.
@@ -141,8 +143,12 @@ class Child:
         launch: Launch = PLAIN,
         claim: Claim = lambda wanted: wanted,
         on_fed: Callable[[], None] = lambda: None,
+        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self.status: int | None = None
+        self._code: int | None = None
+        self._on_fed = on_fed
+        self._on_closed: Callable[[], None] | None = on_closed
         self.captures: dict[str, Capture] = {}
         self._feed: Feed | None = None
         theirs: dict[int, int] = {}
@@ -150,7 +156,7 @@ class Child:
         try:
             if stdin is not None:
                 theirs[0], ours = _pipe(pipes)
-                self._feed = Feed(ours, stdin, on_fed)
+                self._feed = Feed(ours, stdin, self._on_feed_end)
             for name, descriptors in streams.items():
                 ours, end = _pipe(pipes)
                 theirs.update(dict.fromkeys(descriptors, end))
@@ -173,7 +179,6 @@ class Child:
         """Follow the child on the loop; `on_end` is called when it counts as ended."""
         self._loop = loop
         self._on_end = on_end
-        self._code: int | None = None
         if self._feed is not None:
             self._feed.watch(loop)
         for capture in self.captures.values():
@@ -190,9 +195,18 @@ class Child:
         if self.status is None:
             self._loop.call_later(GRACE, self._end)
 
+    def _on_feed_end(self) -> None:
+        self._feed = None
+        self._on_fed()
+        self._end_if_all_closed()
+
     def _end_if_all_closed(self) -> None:
-        if self._code is not None and not any(capture.open for capture in self.captures.values()):
-            self._end()
+        if self._code is None or any(capture.open for capture in self.captures.values()):
+            return
+        self._end()
+        if self._feed is None and self._on_closed is not None:
+            on_closed, self._on_closed = self._on_closed, None
+            on_closed()
 
     def _end(self) -> None:
         if self.status is None:

@@ -141,7 +141,8 @@ class Lexer:
         return self._state not in (_BETWEEN, _SKIP, _SINGLE, _SINGLE_ESCAPE)
 
     def scan(self, data: bytes, position: int = 0) -> Iterator[tuple[int, int, int]]:
-        """Yield (kind, start, end) of each token that ends in `data`; to be run to its end.
+        """Yield (kind, start, end) of each token that ends in `data`; to be run to its end, or left
+        with `stop_after`.
 
         position: where in `data` to begin. start is less than that when earlier pieces hold the
             token's beginning.
@@ -181,6 +182,11 @@ class Lexer:
             limit = len(data)
         self._state = state
         self.unfinished = 0 if state <= _SKIP else position - start
+
+    def stop_after(self, kind: int) -> None:
+        """Scan nothing behind the token, of this kind, that was yielded last."""
+        self._state = _SKIP if kind == STRAY else _BETWEEN
+        self.unfinished = 0
 
 
 def _end_of_text(data: bytes, start: int, limit: int) -> int:

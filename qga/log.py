@@ -3,9 +3,9 @@
 Three things must stay true. Logging never raises and never stops the agent, be the disk full or
 the journal gone: what a sink does not take goes to standard error, or nowhere. One message is one
 line whatever it holds, so that nobody forges a line through a path or a command. And while the
-filesystems are frozen nothing is written at all; the first MAX_KEPT messages are told after the
-thaw, and how many more there were. Python's logging is not used: its import costs more than this
-agent's loop.
+filesystems are frozen nothing is written at all; the first MAX_KEPT messages of each channel are
+told after the thaw, and how many more there were. Python's logging is not used: its import costs
+more than this agent's loop.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ MESSAGE_IDS = {
     "refused": "cdac59d5d95f410a96a2c44f9453753e",  # a request never reached its command
     "left-out": "1e68de6c1e6b4aa6b4353d68e173a4b4",  # so many entries like the last ones
     "given-up": "0b11fda3fa9446e9b8a5ec83d49d992b",  # a command that hangs, or returns too late
+    "slow": "213bf34e633648778f8ffb9ca7986c68",  # a handler kept the loop from everybody else
     "dropped": "bee54d0633a74d64b793aef17954ea3c",  # so many messages, while frozen
     "channel-gone": "90f9b56cb9ba4f17a450db20fa3f8b1f",  # a device was unplugged
     "channel-open": "6e406c6540e048489673f9543e206a1a",  # it is back
@@ -41,7 +42,7 @@ MESSAGE_IDS = {
 """What the journal finds a kind of message by: MESSAGE_ID of systemd.journal-fields(7)."""
 
 MAX_KEPT = 100
-"""Messages of the time of a freeze that are told after the thaw."""
+"""Messages of the time of a freeze that are told after the thaw, of each channel."""
 
 _JOURNAL = "/run/systemd/journal/socket"  # of systemd-journald.service(8)
 _SYSLOG = "/dev/log"
@@ -164,6 +165,7 @@ class Log:
         self._least = DEBUG if verbose else INFO if keeps_info else WARNING
         self._frozen = frozen
         self._kept: list[tuple[float, int, str, dict[str, str]]] = []
+        self._kept_of: dict[object, int] = {}  # how many of each channel
         self._dropped = 0
         self._reopen_at_thaw = False
         self.on_stderr = isinstance(self._sink, StderrSink)
@@ -197,7 +199,7 @@ class Log:
         if self._reopen_at_thaw:
             self._reopen_at_thaw = False
             self.reopen()
-        kept, self._kept = self._kept, []
+        kept, self._kept, self._kept_of = self._kept, [], {}
         dropped, self._dropped = self._dropped, 0
         for since, priority, text, fields in kept:
             age = time.monotonic() - since
@@ -224,9 +226,11 @@ class Log:
         safe_fields = {name: escape(str(value)) for name, value in fields.items()}
         if kind:
             safe_fields["MESSAGE_ID"] = MESSAGE_IDS[kind]
+        channel = fields.get("channel")
         if not self._frozen:
             self._send(priority, safe_text, safe_fields)
-        elif len(self._kept) < MAX_KEPT:
+        elif self._kept_of.get(channel, 0) < MAX_KEPT:
+            self._kept_of[channel] = self._kept_of.get(channel, 0) + 1
             self._kept.append((time.monotonic(), priority, safe_text, safe_fields))
         else:
             self._dropped += 1

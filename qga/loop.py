@@ -21,6 +21,9 @@ closed, which reports a hang-up for ever, wakes nobody."""
 
 _LONGEST_SLEEP = 86400.0  # seconds; epoll_wait(2) takes an int of milliseconds
 
+SLOW = 0.2
+"""Seconds from which what was called is logged: nobody else was served meanwhile."""
+
 _CLOSED = -1  # no descriptor: a write to it is an error
 
 Callback = Callable[[int], None]

@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from errno import EBUSY, ENODEV, ENOENT, EPIPE
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
+from qga import task
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
@@ -190,7 +192,10 @@ class PortFile(io.RawIOBase):
     def _wait_for(self, events: int) -> int:
         poll = select.poll()
         poll.register(self._fd, events)
-        return sum(happened for _, happened in poll.poll())
+        interval = None if task.current() is None else task.INTERVAL * 1000
+        while not (happened := poll.poll(interval)):
+            task.stop_if_given_up()
+        return sum(event for _, event in happened)
 
 
 def _name_of(entry: str) -> str:

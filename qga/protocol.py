@@ -9,6 +9,8 @@ true, whatever arrives and however it is cut:
   send to get rid of whatever was pending.
 - Memory is bounded by QEMU's limits: 64 MiB of tokens in a message, 2 Mi tokens, 1024 levels.
 - Work grows with the number of bytes, not with the number of pieces.
+- No more events are made at once than asked for, however small they are: the bytes of the others
+  are kept as they came.
 
 Where one client's bytes may follow another's, a request that begins inside an unfinished value
 ends that value (see `halves`); nothing that is JSON is read otherwise for it.
@@ -20,6 +22,7 @@ Python's JSON reader. What that reader cannot take goes through QEMU's lexer and
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Union
 
@@ -83,6 +86,8 @@ class Decoder:
         self._max_message = MAX_MESSAGE if max_message is None else max_message
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._between = True  # the next byte begins a message or is white space
+        self.rest = b""
+        """What was received and not looked at yet."""
         self._start_message()
 
     @property
@@ -91,31 +96,43 @@ class Decoder:
         return not self._between
 
     def reset(self) -> None:
-        """Forget half a request."""
-        self._lexer.reset()
-        self._between = True
-        self._start_message()
+        """Forget half a request, and what was not looked at yet."""
+        self.rest = b""
+        self._forget_message()
 
-    def receive(self, data: bytes) -> Sequence[Event]:
-        """The events that `data` completes, in order."""
+    def receive(self, data: bytes, most: int = sys.maxsize) -> Sequence[Event]:
+        """The events that `data` completes, in order.
+
+        most: how many at most; then the bytes behind them are the `rest`, and come before any
+            other: with `go_on`.
+        """
         events: list[Event] = []
         if self._on_drop and not self._between and self._is_ended_by(data):
             self._on_drop()
-            self.reset()
+            self._forget_message()
         if self._between:
             if len(data) <= _MAX_KNOWN and data in _known:
                 return _known[data]
             if data.endswith((b"}", b"\n")) and len(data) <= self._max_message:
-                end = _read_whole_requests(data, events)
+                end = _read_whole_requests(data, events, most)
                 if end == len(data):
                     _remember(data, events)
                     return events
                 data = data[end:]
+                if len(events) >= most:
+                    self.rest = data
+                    return events
         position = 0
-        while position < len(data):
-            position = self._read_tokens(data, position, events)
+        while position < len(data) and len(events) < most:
+            position = self._read_tokens(data, position, events, most)
+        self.rest = data[position:]
         self._between = self._lexer.at_rest and not self._kept
         return events
+
+    def go_on(self, most: int) -> Sequence[Event]:
+        """As `receive`, of the rest."""
+        data, self.rest = self.rest, b""
+        return self.receive(data, most)
 
     def _start_message(self) -> None:
         self._kept = bytearray()  # what earlier pieces held of the message
@@ -124,8 +141,14 @@ class Decoder:
         self._previous = 0  # kind of the last token
         self._misplaced = 0  # number of the last `{` where no object may stand
 
-    def _read_tokens(self, data: bytes, origin: int, events: list[Event]) -> int:
-        """Read from `origin` to the end, or to where to go on after a request began in a token.
+    def _forget_message(self) -> None:
+        self._lexer.reset()
+        self._between = True
+        self._start_message()
+
+    def _read_tokens(self, data: bytes, origin: int, events: list[Event], most: int) -> int:
+        """Read from `origin` to the end, or to where to go on: behind the last event that is
+        wanted, or behind a request that began in a token.
 
         Returns how far it came.
         """
@@ -139,8 +162,8 @@ class Decoder:
                 and (head := self._beginning_in_token(data, kind, begin, end))
             ):
                 self._on_drop()
-                self.reset()
-                self._read_tokens(head, 0, events)
+                self._forget_message()
+                self._read_tokens(head, 0, events, most)
                 return end
             if kind == lexer.STRAY:
                 error: QgaError | None = jsontext.stray(self._token(data, origin, start, end))
@@ -151,9 +174,7 @@ class Decoder:
                 error = self._count(kind, end - start)
                 if self._on_drop and (head := self._misplaced_beginning(data, begin, end)):
                     self._on_drop()
-                    if goes_on and (request := _request_in(data[: end - len(head)])):
-                        events.append(request)
-                    self._begin_with(head)
+                    self._begin_with(head, data[: end - len(head)] if goes_on else b"", events)
                     begin = end
                     goes_on = False
             last = end
@@ -167,6 +188,9 @@ class Decoder:
             self._start_message()
             begin = end
             goes_on = False
+            if len(events) >= most and end < len(data):
+                self._lexer.stop_after(kind)
+                return end
         if self._on_drop and goes_on and (request := self._request_on_line(data)):
             self._on_drop()
             events.append(request)
@@ -199,8 +223,11 @@ class Decoder:
             return None
         return _request_in(data)
 
-    def _begin_with(self, head: bytes) -> None:
-        """Begin a message with `{`, the name of a member and `:`."""
+    def _begin_with(self, head: bytes, before: bytes, events: list[Event]) -> None:
+        """Begin a message with `{`, the name of a member and `:`; `before` may be a request, too."""
+        request = _request_in(before)
+        if request is not None:
+            events.append(request)
         self._start_message()
         for kind in (_OPEN_BRACE, lexer.STRING, _COLON):
             self._count(kind, 0)
@@ -310,7 +337,7 @@ def _remember(data: bytes, events: list[Event]) -> None:
         _known[data] = (request,)
 
 
-def _read_whole_requests(data: bytes, events: list[Event]) -> int:
+def _read_whole_requests(data: bytes, events: list[Event], most: int) -> int:
     """Read requests off the front of `data` with Python's reader; returns where they end."""
     if not jsontext.is_plain(data) or jsontext.may_be_too_deep(data):
         return 0
@@ -322,7 +349,7 @@ def _read_whole_requests(data: bytes, events: list[Event]) -> int:
             pass
     text = data.decode("ascii")
     position, end = 0, len(text)
-    while position < end:
+    while position < end and len(events) < most:
         if text[position] != "{":
             spaces = _end_of_space(text, position)
             if spaces == position:

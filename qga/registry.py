@@ -7,6 +7,7 @@ use. Two commands of one name are an error that names both places.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from types import FunctionType
@@ -23,6 +24,7 @@ from typing import (
 
 from qga import schema
 from qga.errors import PluginError
+from qga.loop import SLOW
 
 if TYPE_CHECKING:
     from qga.agent import Agent
@@ -46,7 +48,7 @@ class Traits(NamedTuple):
     """What `@command` says of a command."""
 
     access: Access
-    blocking: bool
+    blocking: Optional[bool]
     frozen: bool
     success_response: bool
     delimited: bool
@@ -54,6 +56,7 @@ class Traits(NamedTuple):
     timed: bool
     available: Optional[Callable[[], bool]]
     changes: bool
+    continues: str
     secret: tuple[str, ...]
     verdict: Optional[Judge]
     like: tuple[str, ...]
@@ -73,7 +76,7 @@ class Caller(NamedTuple):
 def command(
     *,
     access: Access = "unrestricted",
-    blocking: bool = False,
+    blocking: bool | None = None,
     frozen: bool = False,
     success_response: bool = True,
     delimited: bool = False,
@@ -81,6 +84,7 @@ def command(
     timed: bool = True,
     available: Callable[[], bool] | None = None,
     changes: bool | None = None,
+    continues: str = "",
     secret: tuple[str, ...] = (),
     verdict: Judge | None = None,
     like: tuple[str, ...] = (),
@@ -88,9 +92,12 @@ def command(
     """Make a method of a CommandGroup a command.
 
     access: the least privilege that a host needs for it.
-    blocking: it may wait on a disk, a child or the network, and runs on a worker thread. With a
-        keyword-only parameter `may_wait` it is tried on the loop before, where that is False and
-        BlockingIOError says that it would have to wait; it then has done nothing.
+    blocking: it may wait on a disk, a child or the network, and runs on a worker thread, as a
+        plugin's does unless it says False: that it never waits, not even for a file, and may run
+        on the loop, which serves nobody else meanwhile. With a keyword-only parameter `may_wait`
+        it is tried on the loop before, where that is False and BlockingIOError says that it would
+        have to wait; it then has done nothing. One that loops or waits for long asks
+        `qga.stop_if_given_up()` or goes through `qga.until_given_up(items)`.
     frozen: it is allowed while filesystems are frozen.
     success_response: without it success is not answered, only an error is.
     delimited: the byte 0xFF goes before its successful reply.
@@ -102,6 +109,8 @@ def command(
         command is not registered.
     changes: it changes something in the guest, so that each call is logged; by default so
         unless `access` is audit or file-read.
+    continues: the argument that names what an earlier command, which was logged, has opened. Of
+        many such calls in a row the first ones are logged and the others counted.
     secret: names of arguments that are never logged; with a `=` behind the name it is a list of
         `NAME=value`, whose names are.
     verdict: what the policy will say to given arguments, for --explain-policy; of a command
@@ -124,6 +133,7 @@ def command(
         timed,
         available,
         changes,
+        continues,
         secret,
         verdict,
         like,
@@ -176,16 +186,19 @@ class CommandGroup:
 class Command:
     """A command of one agent, ready to be called."""
 
-    def __init__(self, name: str, handler: Callable[..., Any], traits: Traits) -> None:
+    def __init__(
+        self, name: str, handler: Callable[..., Any], traits: Traits, plugin: bool = False
+    ) -> None:
         self.name = name
         self.access = traits.access
-        self.blocking = traits.blocking
+        self.blocking = plugin if traits.blocking is None else traits.blocking
         self.frozen = traits.frozen
         self.success_response = traits.success_response
         self.delimited = traits.delimited
         self.overtakes = traits.overtakes
         self.timed = traits.timed
         self.changes = traits.changes
+        self.continues = traits.continues
         self.secret = traits.secret
         self.like = traits.like
         self._function = function_of(handler)
@@ -193,7 +206,9 @@ class Command:
         code = self._function.__code__
         injected = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         self.wants_caller = "caller" in injected
-        self.handler, self.at_once = _ways_to_call(handler, traits.blocking, "may_wait" in injected)
+        self.handler, self.at_once = _ways_to_call(handler, self.blocking, "may_wait" in injected)
+        if plugin and self.at_once is not _belongs_on_a_worker:
+            self.at_once = _watched(self.at_once, f"{name} ({self.place})", handler)
         self.simple = code.co_argcount + code.co_kwonlyargcount == 1
 
     @cached_property
@@ -233,6 +248,23 @@ def _ways_to_call(
     return partial(handler, may_wait=True), partial(handler, may_wait=False)
 
 
+def _watched(
+    call: Callable[..., Any], name: str, handler: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The same, and what takes too long is logged. Ours are tested instead."""
+
+    def watched(**arguments: Any) -> Any:
+        since = time.monotonic()
+        try:
+            return call(**arguments)
+        finally:
+            seconds = time.monotonic() - since
+            if seconds > SLOW:
+                handler.__self__.agent.tell_of_slow(name, seconds)  # type: ignore[attr-defined]
+
+    return watched
+
+
 def _belongs_on_a_worker(**_arguments: Any) -> Any:
     raise BlockingIOError
 
@@ -266,22 +298,23 @@ class Registry:
     def __len__(self) -> int:
         return len(self._commands)
 
-    def add(self, group: CommandGroup, check: bool = False) -> None:
+    def add(self, group: CommandGroup, plugin: bool = False) -> None:
         """Take in a group whole, or raise PluginError and take nothing of it.
 
-        check: whether to read the signatures now, so that a fault in one is told at once.
+        plugin: whether it is not one of ours. Its signatures are read now, so that a fault in one
+            is told at once, and nobody has seen to it that its handlers never wait.
         """
         found = {}
         for name, attribute, traits in commands_of(type(group)):
             if traits.available is not None and not traits.available():
                 continue
-            entry = Command(name, getattr(group, attribute), traits)
+            entry = Command(name, getattr(group, attribute), traits, plugin)
             other = self._commands.get(name)
             if other is not None:
                 raise PluginError(
                     f"command {name} is defined twice: in {other.place} and in {entry.place}"
                 )
-            if check:
+            if plugin:
                 _check_signature(entry)
             found[name] = entry
         self._commands.update(found)

@@ -12,6 +12,7 @@ import signal
 import time
 from typing import NamedTuple
 
+from qga import task
 from qga.spawn import spawn
 
 _READ_SIZE = 64 * 1024
@@ -29,13 +30,19 @@ class Finished(NamedTuple):
 
 
 def run(
-    argv: list[str], timeout: float, stdin: bytes = b"", max_output: int = 64 * 1024
+    argv: list[str],
+    timeout: float,
+    stdin: bytes = b"",
+    max_output: int = 64 * 1024,
+    *,
+    only_looks: bool = False,
 ) -> Finished:
     """Run a program and wait for its end.
 
     argv: its path or name, and its arguments.
     timeout: seconds after which it is killed.
     max_output: bytes kept of what it writes; the rest is read and dropped.
+    only_looks: whether it changes nothing, so that it is killed when nobody waits any longer.
     Raises OSError when it cannot be started, TimeoutError when it was killed.
     """
     given = os.memfd_create("stdin")
@@ -50,10 +57,10 @@ def run(
     finally:
         os.close(given)
         os.close(write_end)
-    return _wait(pid, read_end, time.monotonic() + timeout, max_output)
+    return _wait(pid, read_end, time.monotonic() + timeout, max_output, only_looks)
 
 
-def _wait(pid: int, output_fd: int, deadline: float, max_output: int) -> Finished:
+def _wait(pid: int, output_fd: int, deadline: float, max_output: int, only_looks: bool) -> Finished:
     pidfd = os.pidfd_open(pid)
     os.set_blocking(output_fd, False)
     output = bytearray()
@@ -62,7 +69,8 @@ def _wait(pid: int, output_fd: int, deadline: float, max_output: int) -> Finishe
         poll.register(fd, select.POLLIN)
     try:
         while True:
-            ready = dict(poll.poll(max(0, deadline - time.monotonic()) * 1000))
+            rest = max(0, deadline - time.monotonic())
+            ready = dict(poll.poll((min(rest, task.INTERVAL) if only_looks else rest) * 1000))
             if output_fd in ready and not _take(output_fd, output, max_output):
                 poll.unregister(output_fd)
             if pidfd in ready:
@@ -70,14 +78,24 @@ def _wait(pid: int, output_fd: int, deadline: float, max_output: int) -> Finishe
                     pass
                 break
             if time.monotonic() >= deadline:
-                os.killpg(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                _kill(pid)
                 raise TimeoutError
+            if only_looks:
+                try:
+                    task.stop_if_given_up()
+                except task.GivenUp:
+                    _kill(pid)
+                    raise
     finally:
         os.close(pidfd)
         os.close(output_fd)
     _, status = os.waitpid(pid, 0)
     return Finished(os.waitstatus_to_exitcode(status), output.decode("utf-8", "replace"))
+
+
+def _kill(pid: int) -> None:
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _take(fd: int, output: bytearray, limit: int) -> bool:

@@ -15,8 +15,11 @@ What must stay true:
 - Half a request goes with the client that has sent it, where it is seen to leave.
 - A command that has not ended within `command-timeout` is answered with an error; what becomes
   of it is only logged.
+- A command whose reply nobody waits for any longer learns of it, so that it can stop (qga.task).
 - Replies that the other side does not collect wait in a bounded queue; while it is full
-  nothing is read and nothing carried out.
+  nothing is read and nothing carried out. No more is decoded than the queue of requests takes.
+- However much one connection sends, others have their turn: reading, carrying out and answering
+  pause after _TURN.
 """
 
 from __future__ import annotations
@@ -38,8 +41,8 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from qga.audit import Entry
 from qga.errors import CommandNotFound, NotYet, QgaError, Refused
-from qga.output import Output
-from qga.pending import Pending
+from qga.output import Output, Part
+from qga.pending import MAX_REQUESTS, Pending
 from qga.protocol import (
     DELIMITER,
     Decoder,
@@ -52,8 +55,11 @@ from qga.protocol import (
 from qga.registry import Caller, Command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qga.agent import Agent
     from qga.loop import Timer
+    from qga.task import Task
 
 READ_SIZE = 96 * 1024
 """Bytes of one read: room for a request that writes 64 KiB of a file, and below the size from
@@ -70,7 +76,9 @@ PATIENCE = 1.0
 
 _SILENCE = 60.0  # seconds between two warnings of halves of requests
 
-_TURN = 0.01  # seconds of reading in a row before other connections have theirs
+_TURN = 0.002  # seconds in a row before other connections have theirs; a request takes some 10 µs
+
+_AT_ONCE = 8  # requests between two looks at the clock
 
 # Edge-triggered: a virtio port whose host side is closed reports a hang-up for ever. Waiting
 # for room to write only when there was none: else each reply collected would wake the loop.
@@ -85,10 +93,11 @@ class Running:
     """A command on the worker, or one that is NotYet to be carried out.
 
     request: what to carry out once it can be.
+    task: the worker's, of a command that is there.
     unheard: whether nobody is left to read the reply.
     """
 
-    __slots__ = ("command", "entry", "id", "request", "since", "unheard")
+    __slots__ = ("command", "entry", "id", "request", "since", "task", "unheard", "waits_no_longer")
 
     def __init__(
         self, command: Command, id: Any, entry: Entry | None, request: Request | None = None
@@ -99,6 +108,13 @@ class Running:
         self.request = request
         self.unheard = False
         self.since = time.monotonic()
+        self.task: Task | None = None
+        self.waits_no_longer = False  # than PATIENCE
+
+    def give_up(self) -> None:
+        """Let the command know that nobody waits for its reply any longer."""
+        if self.task is not None:
+            self.task.given_up = True
 
     @property
     def age(self) -> float:
@@ -149,6 +165,7 @@ class Session:
         self._silent_until = 0.0
         self._peer_gone = False
         self._unheard = False  # nobody is left to read replies
+        self._resumes = False  # the loop has been asked to go on with it
         self._closed = False
 
     def start(self) -> None:
@@ -160,6 +177,8 @@ class Session:
             self._closed = True
             self._agent.postponed.discard(self)
             self._agent.loop.unwatch(self.fd)
+            if self._running is not None:
+                self._running.give_up()
 
     def _on_events(self, events: int) -> None:
         if events == EPOLLIN:  # as nearly always
@@ -182,7 +201,7 @@ class Session:
             busy = self._pending.size or self._output.size
             if busy:
                 self._serve()
-            if self._readable and not self._closed and not (busy and self._is_full()):
+            if self._readable and not self._closed and (not busy or self._may_read()):
                 self._read()
                 if self._readable:  # there is more than one read takes, which is rare
                     self._read_for_a_turn()
@@ -194,14 +213,34 @@ class Session:
 
     def _read_for_a_turn(self) -> None:
         end = time.monotonic() + _TURN
-        while self._readable and not self._closed and not self._is_full():
+        while self._readable and not self._closed and self._may_read():
             if time.monotonic() > end:
-                self._agent.loop.post(self._proceed)
+                self._proceed_later()
                 return
             self._read()
 
+    def _proceed_later(self) -> None:
+        """Go on after others have had their turn."""
+        if not self._resumes:
+            self._resumes = True
+            self._agent.loop.post(self._resume)
+
+    def _resume(self) -> None:
+        self._resumes = False
+        self._proceed()
+
+    def _may_read(self) -> bool:
+        """Whether more should be read now, and not after others have had their turn."""
+        return not (self._resumes or self._decoder.rest or self._is_full())
+
     def _is_full(self) -> bool:
-        return self._output.size > MAX_OUTPUT or self._pending.is_full(self._running is not None)
+        """Whether nothing more should be read until a reply is collected or a command ends."""
+        running = self._running is not None
+        return (
+            self._output.size > MAX_OUTPUT
+            or self._pending.is_full(running)
+            or (running and bool(self._decoder.rest))
+        )
 
     def _read(self) -> None:
         """Read once, and carry out and answer what came."""
@@ -222,16 +261,19 @@ class Session:
         if len(data) == _PORT_BUFFER and not self._short_read_empties:
             data = self._read_on(data)
         self._peer_takes_replies = self._peer_was_there = False
-        events = self._decoder.receive(data)
+        events = self._decoder.receive(data, MAX_REQUESTS)
         if len(events) == 1 and self._running is None and not self._pending:
             self._carry_out(events[0])  # without the queue, as nearly always
             if self._output.size:
                 self._flush()
         elif events or self._running is not None:
-            self._pending.add(events, len(data))
-            if self._pending.overtakes and self._running is not None:
-                self._limit_patience(self._running)
+            self._queue(events, len(data))
             self._serve()
+
+    def _queue(self, events: Sequence[Event], size: int) -> None:
+        self._pending.add(events, size)
+        if self._pending.overtakes and self._running is not None:
+            self._limit_patience(self._running)
 
     def _read_on(self, data: bytes) -> bytes:
         """`data` with what follows it: a long request comes in a few hundred full buffers."""
@@ -265,6 +307,7 @@ class Session:
         self._last_answered = None
         if self._running is not None:
             self._running.unheard = True
+            self._running.give_up()
             if self._running.request is not None:
                 self._running = None
                 self._agent.loop.post(self._proceed)
@@ -274,7 +317,7 @@ class Session:
 
         What was read is carried out all the same; a command that hangs holds no place.
         """
-        unanswered = self._pending or self._running or self._output.size
+        unanswered = self._pending or self._decoder.rest or self._running or self._output.size
         all_read = not self._readable or self._is_full()
         if all_read and (self._unheard or not unanswered):
             self._end(None)
@@ -288,11 +331,18 @@ class Session:
         """Carry out the requests at hand and send their replies in as few writes as can be."""
         if self._output.size:
             self._flush()
-        while self._may_carry_out():
-            while self._may_carry_out():
+        end = time.monotonic() + _TURN
+        while self._may_carry_out() and not self._resumes:
+            for _ in range(_AT_ONCE):
                 self._carry_out(self._pending.take())
-            if self._output.size:
+                if not self._may_carry_out():
+                    break
+            if time.monotonic() > end:
+                self._proceed_later()
+            if self._output.size and (self._resumes or not self._may_carry_out()):
                 self._flush()
+            if not self._pending and self._decoder.rest:
+                self._queue(self._decoder.go_on(MAX_REQUESTS), 0)
         if not self._pending and self._running is None:
             self._pending.size = 0
 
@@ -329,7 +379,7 @@ class Session:
                     raise
                 self._run(command, arguments, request_id, entry)
                 return
-            self._reply(command, result, request_id)
+            self._output.append(_encode(command, result, request_id))
         except NotYet:
             self._postpone(event, command)
         except BaseException as error:  # also what a plugin should not raise
@@ -373,11 +423,6 @@ class Session:
         elif entry is not None:
             self._audit.ended(entry, answer or error)
 
-    def _reply(self, command: Command, result: Any, id: Any) -> None:
-        if command.success_response:
-            parts = encode_return(result, id, command.carries_number)
-            self._output.append([DELIMITER, *parts] if command.delimited else parts)
-
     def _refuse(self, name: str, error: BaseException, id: Any) -> QgaError:
         """Answer with an error, and return what it is to the client."""
         if not isinstance(error, QgaError):
@@ -393,18 +438,20 @@ class Session:
         """Have the worker carry out a blocking command."""
         running = Running(command, id, entry)
         handler = command.handler
-        self._agent.worker.submit(
-            lambda: handler(**arguments),
-            lambda result, error: self._finish(running, result, error),
+        running.task = self._agent.worker.submit(
+            lambda: _encode(command, handler(**arguments), id),
+            lambda parts, error: self._finish(running, parts, error),
             urgent=command.frozen,
+            channel=self.caller.channel,
         )
+        running.task.given_up = self._closed
         self._running = running
         if self._agent.config.command_timeout and self._time_limit is None:
             self._limit_time(self._agent.config.command_timeout)
         if self._pending.overtakes:
             self._limit_patience(running)
 
-    def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
+    def _finish(self, running: Running, parts: list[Part], error: BaseException | None) -> None:
         if running is not self._running:
             self._end_unheard(running, error)
             return
@@ -413,14 +460,11 @@ class Session:
             self._end_unheard(running, error)
             self._proceed()
             return
-        try:
-            if error is None:
-                self._reply(running.command, result, running.id)
-                self._last_answered = running
-        except Exception as unwritable:
-            error = unwritable
         answer = None
-        if error is not None:
+        if error is None:
+            self._output.append(parts)
+            self._last_answered = running
+        else:
             answer = self._refuse(running.command.name, error, running.id)
         self._tell_end(running.command, running.entry, error, answer)
         self._proceed()
@@ -455,6 +499,7 @@ class Session:
             self._limit_time(limit - running.age)
         elif running.command.timed:
             self._running = None
+            running.give_up()
             name = running.command.name
             self._tell_of(running, f"is given up after {running.age:.1f} s")
             text = f"{name} has not ended within {limit} s (command-timeout); it may still go on"
@@ -462,14 +507,17 @@ class Session:
             self._proceed()
 
     def _limit_patience(self, running: Running) -> None:
-        wait = max(0.0, PATIENCE - running.age)
-        self._agent.loop.call_later(wait, lambda: self._abandon(running))
+        if not running.waits_no_longer:
+            running.waits_no_longer = True
+            wait = max(0.0, PATIENCE - running.age)
+            self._agent.loop.call_later(wait, lambda: self._abandon(running))
 
     def _abandon(self, running: Running) -> None:
         """Give up on a command that still runs, and on what waits between it and a sync."""
         if self._running is not running or self._closed:
             return
         self._running = None
+        running.give_up()
         dropped = self._pending.drop_overtaken()
         self._tell_of(
             running,
@@ -500,7 +548,8 @@ class Session:
             return
         waiting = self._output.size
         try:
-            self._output.write_to(self.fd)
+            if not self._output.write_to(self.fd):
+                self._proceed_later()
         except BlockingIOError:
             if not self._waits_for_room:
                 self._wait_for_room(True)
@@ -516,3 +565,11 @@ class Session:
     def _wait_for_room(self, wait: bool) -> None:
         self._waits_for_room = wait
         self._agent.loop.rewatch(self.fd, _FULL if wait else _QUIET)
+
+
+def _encode(command: Command, result: Any, id: Any) -> list[Part]:
+    """The reply to a command that has succeeded."""
+    if not command.success_response:
+        return []
+    parts = encode_return(result, id, command.carries_number)
+    return [DELIMITER, *parts] if command.delimited else parts

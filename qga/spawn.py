@@ -1,7 +1,7 @@
 """Starting a program.
 
-A child has its own session, default signal dispositions, and no descriptors but the three
-standard ones, which may be a terminal.
+A child has its own session, default signal dispositions, no descriptors but the three standard
+ones, which may be a terminal, and the limit of descriptors that the agent was started with.
 
 By subprocess, which uses vfork(2): the agent's memory is not copied, but CPython holds its
 global lock until exec is done. So the program's file is read beforehand: where that waits, on
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
+from qga.descriptors import inherited_limit
 from qga.payload import c_string
 
 if TYPE_CHECKING:
@@ -195,31 +196,35 @@ def _start(
     import subprocess
 
     stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
-    child = subprocess.Popen(
-        argv,
-        executable=path,
-        env=variables,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        cwd=None if launch.directory is None else c_string(launch.directory),
-        start_new_session=True,
-        preexec_fn=_take_terminal() if launch.terminal else None,  # noqa: PLW1509 - see there
-        **_identity(launch.account),
-    )
+    with inherited_limit() as limit:
+        child = subprocess.Popen(
+            argv,
+            executable=path,
+            env=variables,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=None if launch.directory is None else c_string(launch.directory),
+            start_new_session=True,
+            preexec_fn=_steps(limit, launch),  # noqa: PLW1509 - see there
+            **_identity(launch.account),
+        )
     child.returncode = 0  # it is not Popen's to wait for
     _unprotect(child.pid)
     return child.pid
 
 
-def _take_terminal() -> Callable[[], object]:
-    """What the child does before exec. No Python of ours: it may be the copy of a process whose
-    other threads hold locks."""
+def _steps(limit: Optional[Callable[[], object]], launch: Launch) -> Optional[Callable[[], object]]:
+    """What the child does before exec. As little Python as can be: it may be the copy of a process
+    whose other threads hold locks."""
+    if not launch.terminal:
+        return limit
     from fcntl import ioctl
     from functools import partial
     from termios import TIOCSCTTY
 
-    return partial(ioctl, 0, TIOCSCTTY, 0)
+    take_terminal = partial(ioctl, 0, TIOCSCTTY, 0)
+    return take_terminal if limit is None else lambda: (limit(), take_terminal())
 
 
 def _unprotect(pid: int) -> None:

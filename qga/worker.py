@@ -1,15 +1,25 @@
 """Threads for the handlers that may block, so that the loop never does.
 
-A handler that never returns costs one thread for good. Threads are reused, started only when
-all others are busy, and bounded in number: beyond that a command is refused, never queued
-behind one that hangs. They are daemons: the agent ends without waiting for them.
+What must stay true:
+
+- A handler that never returns costs one thread for good. Threads are reused, started only when
+  all others are busy, and bounded in number: beyond that a command is refused, never queued
+  behind one that hangs. They are daemons: the agent ends without waiting for them.
+- No channel takes the threads of another: half of them are shared out, at least one to each
+  channel, and the rest is whose comes first.
+- What is urgent, such as a thaw, finds a thread whatever else hangs: each channel has RESERVE more
+  for that alone.
+- A handler whose reply nobody waits for learns of it (qga.task).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Callable
 
+from qga import task
 from qga.errors import QgaError
+from qga.task import Task
 from qga.values import MAX_THREADS
 
 if TYPE_CHECKING:
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
     from qga.loop import Loop
 
 RESERVE = 8
-"""Threads beyond the others for what is urgent, such as a thaw, which nothing may stop."""
+"""Threads of each channel beyond the others, for what is urgent."""
 
 _M_ARENA_MAX = -8  # <malloc.h>
 
@@ -26,58 +36,83 @@ Job = Callable[[], Any]
 Done = Callable[[Any, "BaseException | None"], None]
 """Takes a job's result, or the exception that it raised."""
 
+_Order = tuple[Task, Job, Done, "Counter[str]", str]
+
 
 class Worker:
-    """max_threads: how many commands may be under way at once."""
+    """max_threads: how many commands may be under way at once. channels: how many share them."""
 
-    def __init__(self, loop: Loop, max_threads: int = MAX_THREADS) -> None:
+    def __init__(self, loop: Loop, max_threads: int = MAX_THREADS, channels: int = 1) -> None:
         self._loop = loop
-        self._max_threads = max_threads
-        self._idle: list[SimpleQueue[tuple[Job, Done]]] = []
+        self._share = max_threads if channels == 1 else max(1, max_threads // (2 * channels))
+        self._common = max(0, max_threads - self._share * channels)
+        self._under_way: Counter[str] = Counter()  # by channel
+        self._urgent: Counter[str] = Counter()
+        self._idle: list[SimpleQueue[_Order]] = []
         self._threads = 0
 
-    def submit(self, job: Job, done: Done, *, urgent: bool = False) -> None:
+    def submit(self, job: Job, done: Done, *, urgent: bool = False, channel: str = "") -> Task:
         """Run `job` on a thread, then `done` on the loop.
 
-        Raises QgaError when all threads are busy with commands that do not return.
+        channel: for whom. Raises QgaError when all its threads are busy with commands that do not
+        return.
         """
-        inbox = self._idle.pop() if self._idle else self._start_thread(urgent)
-        inbox.put((job, done))
+        busy = self._under_way
+        if not self._has_room(channel):
+            busy = self._urgent
+            if not urgent or busy[channel] >= RESERVE:
+                count = self._under_way[channel]
+                raise QgaError(
+                    f"{count} commands are still running; try again when one of them is done"
+                )
+        inbox = self._idle.pop() if self._idle else self._start_thread()
+        busy[channel] += 1
+        started = Task()
+        inbox.put((started, job, done, busy, channel))
+        return started
 
-    def _start_thread(self, urgent: bool) -> SimpleQueue[tuple[Job, Done]]:
+    def _has_room(self, channel: str) -> bool:
+        """Whether the channel has a thread to itself, or there is one for whoever comes first."""
+        if self._under_way[channel] < self._share:
+            return True
+        lent = sum(max(0, count - self._share) for count in self._under_way.values())
+        return lent < self._common
+
+    def _start_thread(self) -> SimpleQueue[_Order]:
         from queue import SimpleQueue
         from threading import Thread
 
-        if self._threads >= self._max_threads + RESERVE * urgent:
-            raise QgaError(
-                f"{self._threads} commands are still running; try again when one of them is done"
-            )
         if not self._threads:
             _share_one_arena()
-        inbox: SimpleQueue[tuple[Job, Done]] = SimpleQueue()
+        inbox: SimpleQueue[_Order] = SimpleQueue()
         Thread(target=self._work, args=(inbox,), name="qga-worker", daemon=True).start()
         self._threads += 1
         return inbox
 
-    def _work(self, inbox: SimpleQueue[tuple[Job, Done]]) -> None:
+    def _work(self, inbox: SimpleQueue[_Order]) -> None:
         while True:
-            job, done = inbox.get()
+            started, job, done, busy, channel = inbox.get()
             result, error = None, None
+            task.begin(started)
             try:
                 result = job()
             except BaseException as raised:
                 error = raised
-            self._loop.post(self._finish(inbox, done, result, error))
-            del job, done, result, error  # a big result must not stay while this thread idles
+            task.begin(None)
+            self._loop.post(self._finish(inbox, done, result, error, busy, channel))
+            del started, job, done, result, error  # a big result must not stay while it idles
 
     def _finish(
         self,
-        inbox: SimpleQueue[tuple[Job, Done]],
+        inbox: SimpleQueue[_Order],
         done: Done,
         result: Any,
         error: BaseException | None,
+        busy: Counter[str],
+        channel: str,
     ) -> Callable[[], None]:
         def finish() -> None:
+            busy[channel] -= 1
             self._idle.append(inbox)
             done(result, error)
 

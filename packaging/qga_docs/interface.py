@@ -71,12 +71,14 @@ RULE_HELP = {
     "files.write": "patterns of the real paths that may be written, likewise",
     "files.follow-symlinks": "whether writing follows a symbolic link in the last place of a path",
     "accounts.allow": "patterns of the users whose password or ssh keys may be changed",
-    "limits.handles": "files open at once",
+    "limits.handles": "files open at once; 1024 where nothing is said, fewer where the system "
+    "allows few",
     "limits.children": "programs that run at once",
     "limits.captured": "bytes of output of programs kept in all, also as 64K, 16M or 1G",
     "limits.stdin": "bytes of input that programs have not read yet",
     "limits.message": "bytes of a request",
-    "limits.threads": "commands under way at once, in the whole agent",
+    "limits.threads": "commands under way at once, in the whole agent; half of them are shared out "
+    "among the channels",
 }
 """What the keys of the sections of rules do."""
 

@@ -33,6 +33,11 @@ class Channel:
         """Whether the device or socket is there, so that somebody can come."""
         raise NotImplementedError
 
+    @property
+    def has_client(self) -> bool:
+        """Whether somebody is connected, as far as that can be told."""
+        raise NotImplementedError
+
     def adopt(self, listener: socket) -> None:
         """Serve a listening socket that the service manager made."""
         raise NotImplementedError

@@ -34,6 +34,10 @@ class DeviceChannel(Channel):
     def serves(self) -> bool:
         return self._session is not None
 
+    @property
+    def has_client(self) -> bool:
+        return self._fd is not None
+
     def open_device(self) -> int:
         """A non-blocking descriptor, or OSError."""
         raise NotImplementedError

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from qga.audit import Limit
 from qga.channels.base import RETRY_INTERVAL, Channel
 from qga.errors import ChannelError
 from qga.session import Session
@@ -29,10 +30,15 @@ class ListeningChannel(Channel):
     def __init__(self, agent: Agent, config: ChannelConfig, caller: Caller) -> None:
         super().__init__(agent, config, caller)
         self._clients: dict[Session, socket.socket] = {}
+        self._limit: Limit | None = None  # of what is logged of those who are not let in
 
     @property
     def serves(self) -> bool:
         return self._listener is not None
+
+    @property
+    def has_client(self) -> bool:
+        return bool(self._clients)
 
     def bind(self) -> socket.socket:
         """A bound socket that does not listen yet, or ChannelError."""
@@ -98,8 +104,8 @@ class ListeningChannel(Channel):
             self.agent.loop.call_later(RETRY_INTERVAL, self._accept_while_there_is_room)
             return
         if not self.admits(address):
-            self.agent.log.warning(f"channel '{self.config.path}': {address} is not let in")
             client.close()
+            self._tell_of_stranger(address)
             return
         client.setblocking(False)
         caller = self.caller._replace(peer=self.peer(client, address))
@@ -116,6 +122,13 @@ class ListeningChannel(Channel):
             self._stop_accepting()
         session.start()
         self.agent.connected(caller)
+
+    def _tell_of_stranger(self, address: object) -> None:
+        """Anybody may knock, as often as they like."""
+        if self._limit is None:
+            self._limit = Limit(self.agent.log, self.agent.loop)
+        if self._limit.admits(self.config.name, "clients that are not let in"):
+            self.agent.log.warning(f"channel '{self.config.path}': {address} is not let in")
 
     def _on_end(self, session: Session, _error: OSError | None) -> None:
         session.close()

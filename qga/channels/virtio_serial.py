@@ -13,6 +13,13 @@ from qga.channels.device import DeviceChannel
 
 
 class VirtioSerial(DeviceChannel):
+    @property
+    def has_client(self) -> bool:
+        try:
+            return self._fd is not None and ports.host_connected(self._fd)
+        except OSError:  # unplugged
+            return False
+
     def open_device(self) -> int:
         return os.open(find_port(self.config.path), os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
 

@@ -20,7 +20,13 @@ from typing import NamedTuple
 from qga.client.errors import ConnectError
 from qga.client.hosts import discovery
 from qga.client.libvirt_transport import open_libvirt
-from qga.client.sockets import connect_unix, connect_vsock, connected_paths, connections_to
+from qga.client.sockets import (
+    WAITING,
+    connect_unix,
+    connect_vsock,
+    connected_paths,
+    connections_to,
+)
 from qga.client.transports import NO_AGENT, SocketTransport, Transport
 
 # Opens the way before the deadline (of time.monotonic()).
@@ -99,7 +105,12 @@ def silence_of(path: str) -> str:
     """Why nothing may come from this socket to which we are connected."""
     if connections_to(path, connected_paths()) <= 1:  # ours
         return NO_AGENT
-    reason = "another program is connected to this socket, and QEMU serves one at a time"
+    if not connections_to(path, connected_paths([WAITING])):  # QEMU accepts one
+        return "the agent has accepted the connection, and may be busy or stuck"
+    reason = (
+        "another program is connected to this socket: QEMU serves one at a time, an agent that "
+        "listens as many as its max-clients allows"
+    )
     holder = discovery.libvirt_domain_of(path)
     return f"{reason}; libvirt holds its guests': use {holder}" if holder else reason
 

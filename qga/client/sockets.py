@@ -6,7 +6,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,14 +108,14 @@ def explained(error: OSError, advice: dict[int, str]) -> str:
     return f"{text}: {tip}" if tip else text
 
 
-def connected_paths() -> list[str]:
+def connected_paths(states: Collection[str] = (WAITING, CONNECTED)) -> list[str]:
     """The path of each unix socket here that a client is connected to, once for each client."""
     try:
         table = Path("/proc/net/unix").read_text(errors="surrogateescape")
     except OSError:
         return []
     rows = (line.split(maxsplit=7) for line in table.splitlines())
-    return [row[7] for row in rows if len(row) == 8 and row[5] in {WAITING, CONNECTED}]
+    return [row[7] for row in rows if len(row) == 8 and row[5] in states]
 
 
 def connections_to(path: str, connected: list[str]) -> int:

@@ -13,8 +13,10 @@ from tests.integration.agent_process import AgentProcess, listening, request, wa
 
 GATES = '''
 import os
+from itertools import repeat
 from threading import current_thread
-from qga import CommandGroup, command
+from time import sleep
+from qga import CommandGroup, command, until_given_up
 
 class Gates(CommandGroup):
     """Commands that wait."""
@@ -26,6 +28,15 @@ class Gates(CommandGroup):
             file.write(".")
         with open(gate) as fifo:
             return fifo.read()
+
+    @command(blocking=True)
+    def qga_go_round(self, note: str) -> None:
+        """Goes on until nobody waits for it, and then leaves a note."""
+        try:
+            for _ in until_given_up(repeat(None)):
+                sleep(0.01)
+        finally:
+            open(note, "w").close()
 
     @command(blocking=True)
     def qga_echo(self, text: str) -> str:
@@ -44,12 +55,12 @@ class Gates(CommandGroup):
         """What JSON does not know, by way of a thread."""
         return {1, 2}
 
-    @command()
+    @command(blocking=False)
     def qga_nonsense(self) -> str:
         """What JSON does not know."""
         return {1, 2}
 
-    @command()
+    @command(blocking=False)
     def qga_fault(self) -> str:
         """A fault of its own."""
         return "" + 1

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from qga.config import ChannelConfig
+from qga.descriptors import Descriptors
 from qga.errors import QgaError
 from qga.loop import Loop
 from qga.policy import Policy
@@ -149,7 +150,7 @@ class Group:
     def __init__(self) -> None:
         self.loop = Loop()
         self.caller = Caller("main", Policy())
-        agent = SimpleNamespace(loop=self.loop)
+        agent = SimpleNamespace(loop=self.loop, descriptors=Descriptors(1024, [ChannelConfig()]))
         self.commands = exec_commands.Exec(agent)
 
     def run(self, script: str) -> int:
@@ -160,7 +161,7 @@ class Group:
         return pid
 
     def has_ended(self, pid: int) -> bool:
-        job = self.commands._jobs.get(pid)
+        job = self.commands._jobs.get((self.caller.channel, pid))
         return job is not None and job.child.status is not None
 
     def turn_until(self, condition: Callable[[], bool]) -> None:

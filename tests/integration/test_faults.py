@@ -37,7 +37,7 @@ class Unsayable(Exception):
 class Raisers(CommandGroup):
     """Commands that raise what they should not."""
 
-    @command()
+    @command(blocking=False)
     def qga_interrupt(self) -> None:
         raise KeyboardInterrupt
 
@@ -45,7 +45,7 @@ class Raisers(CommandGroup):
     def qga_interrupt_on_a_thread(self) -> None:
         raise KeyboardInterrupt
 
-    @command()
+    @command(blocking=False)
     def qga_cancel(self) -> None:
         raise asyncio.CancelledError
 
@@ -53,7 +53,7 @@ class Raisers(CommandGroup):
     def qga_cancel_on_a_thread(self) -> None:
         raise asyncio.CancelledError
 
-    @command()
+    @command(blocking=False)
     def qga_no_text(self) -> None:
         raise QgaError(ValueError("not a text"))
 
@@ -61,11 +61,11 @@ class Raisers(CommandGroup):
     def qga_unsayable(self) -> None:
         raise Unsayable
 
-    @command()
+    @command(blocking=False)
     def qga_not_a_number(self) -> float:
         return float("nan")
 
-    @command()
+    @command(blocking=False)
     def qga_infinite(self) -> list:
         return [float("inf")]
 '''

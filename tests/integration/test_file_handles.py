@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from qga.config import ChannelConfig
+from qga.descriptors import Descriptors
 from qga.errors import QgaError
+from qga.loop import Loop
 from qga.policy import Policy
 from qga.registry import Caller
 from tests.integration.agent_process import (
@@ -227,7 +230,11 @@ class SlowLock:
 def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command: str) -> None:
     """The number of its descriptor may be another file's by then, which is left alone."""
     path.write_bytes(b"")
-    agent = SimpleNamespace(state=SimpleNamespace(next_handle=itertools.count(1).__next__))
+    agent = SimpleNamespace(
+        loop=Loop(),
+        descriptors=Descriptors(1024, [ChannelConfig()]),
+        state=SimpleNamespace(next_handle=itertools.count(1).__next__),
+    )
     group = import_module("qga.commands.files").Files(agent)
     caller = Caller("main", Policy())
     handle = group.guest_file_open(str(path), "r+", caller=caller)

@@ -107,6 +107,12 @@ def plugin_dir(tmp_path: Path) -> Path:
     return folder
 
 
+def ends_in_an_error(agent: GuestAgent) -> None:
+    """Call what does not return in time."""
+    with pytest.raises((AgentError, OSError)):
+        agent.call("qga-local", timeout=3)
+
+
 def write(path: Path, text: str, mode: int = 0o644) -> Path:
     path.write_text(text)
     path.chmod(mode)
@@ -291,6 +297,63 @@ class TestLeftOut:
             assert (
                 f"command qga-local is defined twice: in {first}:5 and in {second}:5" in agent.log
             )
+
+    @pytest.mark.parametrize(
+        "body", ["sleep(8)", "while True: pass", "open('{fifo}').read()"], ids=lambda body: body[:5]
+    )
+    def test_one_that_waits_holds_up_nobody_else(
+        self, tmp_path: Path, plugin_dir: Path, body: str
+    ) -> None:
+        """Though nothing says that it does."""
+        os.mkfifo(tmp_path / "fifo")
+        wait = body.replace("{fifo}", str(tmp_path / "fifo"))
+        text = "from time import sleep\n" + PLUGIN.replace('return "local"', wait)
+        write(plugin_dir / "local.py", text)
+        with running(tmp_path, plugin_dir) as agent, agent.client() as slow:
+            request = threading.Thread(target=lambda: ends_in_an_error(slow))
+            request.start()
+            since = time.monotonic()
+            for _ in range(10):
+                agent.call("guest-ping")
+            assert time.monotonic() - since < 4
+        request.join()
+
+    @pytest.mark.parametrize("where", ["command", "life-cycle"])
+    def test_one_that_waits_on_the_loop_is_logged_by_name(
+        self, tmp_path: Path, plugin_dir: Path, where: str
+    ) -> None:
+        text = "from time import sleep\n" + PLUGIN.replace('"audit"', '"audit", blocking=False')
+        if where == "command":
+            path = write(plugin_dir / "local.py", text.replace("return", "sleep(0.4); return"))
+            name = f"qga-local ({path}:6)"
+        else:
+            text += "\n    def on_connect(self, caller):\n        sleep(0.4)\n"
+            write(plugin_dir / "local.py", text)
+            name = "Local"
+        with running(tmp_path, plugin_dir) as agent:
+            assert agent.call("qga-local") == "local"
+            assert f"warning: {name} took 0.4 s on the loop, which served nobody" in agent.log
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ("return self.qga_local()", "RecursionError"),
+            ("return object()", "object"),
+            ("x = []; x.append(x); return x", "qga-local failed"),
+            ("return (n for n in range(3))", "generator"),
+            ("raise SystemExit(3)", "SystemExit"),
+        ],
+    )
+    @pytest.mark.parametrize("blocking", ["", ", blocking=False"])
+    def test_one_that_answers_nonsense_gets_an_error_across(
+        self, tmp_path: Path, plugin_dir: Path, body: str, reason: str, blocking: str
+    ) -> None:
+        text = PLUGIN.replace('return "local"', body).replace('"audit"', f'"audit"{blocking}')
+        write(plugin_dir / "local.py", text)
+        with running(tmp_path, plugin_dir) as agent:
+            with pytest.raises(AgentError, match=reason):
+                agent.call("qga-local")
+            agent.call("guest-ping")
 
     def test_a_fault_of_a_command_is_an_error_reply(self, tmp_path: Path, plugin_dir: Path) -> None:
         write(plugin_dir / "local.py", PLUGIN.replace('return "local"', "return {}['x']"))

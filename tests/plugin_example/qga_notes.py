@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from threading import Condition
 from typing import TYPE_CHECKING, Literal, Optional, TypedDict
 
-from qga import Caller, CommandGroup, NotRequired, QgaError, command
+from qga import Caller, CommandGroup, NotRequired, QgaError, command, stop_if_given_up
 
 if TYPE_CHECKING:
     from qga.agent import Agent
@@ -89,7 +90,7 @@ class Notes(CommandGroup):
             self._added.notify_all()
         return note
 
-    @command(access="audit", frozen=True)
+    @command(access="audit", frozen=True, blocking=False)
     def qga_note_board(self) -> QgaNoteBoard:
         """All notes, how many connections the agent has, and how many wait for a note."""
         return {
@@ -98,7 +99,7 @@ class Notes(CommandGroup):
             "waiting": self._waiting,
         }
 
-    @command(access="audit", blocking=True)
+    @command(access="audit")
     def qga_note_wait(self, number: int, seconds: float = 60) -> QgaNote:
         """Wait for a note.
 
@@ -107,10 +108,16 @@ class Notes(CommandGroup):
         """
         if number < 1:
             raise QgaError(f"there is no note {number}: they are counted from 1")
+        deadline = time.monotonic() + seconds
         with self._added:
             self._waiting += 1
-            arrived = self._added.wait_for(lambda: len(self._notes) >= number, seconds)
-            self._waiting -= 1
-            if not arrived:
-                raise QgaError(f"there is no note {number} yet")
+            try:
+                while len(self._notes) < number:
+                    stop_if_given_up()
+                    rest = deadline - time.monotonic()
+                    if rest <= 0:
+                        raise QgaError(f"there is no note {number} yet")
+                    self._added.wait(min(rest, 1))
+            finally:
+                self._waiting -= 1
             return self._notes[number - 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +33,10 @@ class Vault(CommandGroup):
     @command(secret=("password", "env="))
     def qga_lock(self, door: str, password: str = "", env: tuple[str, ...] = ()) -> None:
         """Lock it."""
+
+    @command(continues="drawer")
+    def qga_put(self, drawer: int) -> None:
+        """Put something in, where the drawer is open."""
 
     @command(access="audit")
     def qga_look(self) -> None:
@@ -145,24 +148,95 @@ def test_arguments_of_many_levels_are_cut(audit: Audit, sink: Sink) -> None:
     assert sink.entries[0][2]["arguments"] == '{"door":[[[[[[["…"]]]]]]]}'
 
 
-def test_a_flood_is_cut_and_counted(
-    audit: Audit, sink: Sink, loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]  # the clock stands still, however long the entries take
-    monkeypatch.setattr("qga.audit.time", SimpleNamespace(monotonic=lambda: now[0]))
+class Clock:
+    """Stands still, however long the entries take."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("qga.audit.time", clock)
     monkeypatch.setattr("qga.audit.WINDOW", 0.2)
-    for _ in range(BURST + 5):
+    return clock
+
+
+def told(sink: Sink, kind: str) -> list[str]:
+    return [text for _, text, fields in sink.entries if fields["MESSAGE_ID"] == MESSAGE_IDS[kind]]
+
+
+def test_every_change_is_told_whatever_there_is_to_tell(
+    audit: Audit, sink: Sink, clock: Clock
+) -> None:
+    for _ in range(3 * BURST):
         lock(audit, door="front")
-    audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
-    assert len(sink.entries) == BURST + 1
+        lock(audit, QgaError("it is open"), door="back")
+    assert len(told(sink, "command")) == 6 * BURST
+    assert told(sink, "left-out") == []
+
+
+def test_a_flood_of_refusals_is_cut_and_counted(
+    audit: Audit, sink: Sink, loop: Loop, clock: Clock
+) -> None:
+    for _ in range(BURST + 5):
+        audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
+    lock(audit, door="front")
+    assert (len(told(sink, "refused")), len(told(sink, "command"))) == (BURST, 1)
     loop.call_later(0.3, loop.stop)
     loop.run()
-    now[0] += 0.3
+    clock.now += 0.3
     priority, text, fields = sink.entries[-1]
-    assert (priority, text) == (WARNING, "qga-lock: 5 more within 0 s")
-    assert fields == {"MESSAGE_ID": MESSAGE_IDS["left-out"], "left_out": "5"}
-    lock(audit, door="back")
-    assert sink.entries[-1][2]["arguments"] == '{"door":"back"}'
+    assert (priority, text) == (WARNING, "channel main: refused: qga-lock: 5 more within 0 s")
+    assert fields == {
+        "MESSAGE_ID": MESSAGE_IDS["left-out"],
+        "channel": "main",
+        "left_out": "5",
+    }
+    audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
+    assert len(told(sink, "refused")) == BURST + 1
+
+
+@pytest.mark.parametrize("name", ["qga-lock", "qga-nothing"])
+def test_no_channel_hides_the_refusals_or_looks_of_another(
+    audit: Audit, sink: Sink, clock: Clock, name: str
+) -> None:
+    command = vault(name) if name == "qga-lock" else None
+    other = Caller("other", Policy())
+    for caller in [CALLER] * (2 * BURST) + [other]:
+        audit.refused(caller, name, command, CommandNotFound("no"))
+        audit.ended(Entry(caller, vault("qga-look"), {}), None)
+    for kind in ("refused", "command"):
+        texts = told(sink, kind)
+        assert len(texts) == BURST + 1
+        assert texts[-1].startswith("channel other: ")
+
+
+def test_of_many_writes_to_a_file_the_others_are_counted(
+    audit: Audit, sink: Sink, clock: Clock
+) -> None:
+    """That it was opened for writing is told each time; what is written by a handle, in sum."""
+    write = vault("qga-put")
+    for drawer in (1, 2):
+        for _ in range(2 * BURST):
+            audit.ended(Entry(CALLER, write, {"drawer": drawer}), None)
+    for drawer in range(BURST * 2):
+        audit.ended(Entry(CALLER, write, {"drawer": drawer}), QgaError("there is none"))
+    texts = told(sink, "command")
+    assert [f'{{"drawer":{drawer}}}: done' in texts[BURST * at] for at, drawer in ((0, 1), (1, 2))]
+    assert len(texts) == 3 * BURST
+
+
+def test_what_was_limited_is_forgotten(audit: Audit, sink: Sink, clock: Clock) -> None:
+    for drawer in range(5000):
+        clock.now += 0.1
+        audit.ended(Entry(CALLER, vault("qga-put"), {"drawer": drawer}), None)
+    assert len(told(sink, "command")) == 5000
+    assert len(audit._limit._windows) <= 1000
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -145,6 +147,26 @@ def test_who_waits_behind_another_client_is_told_so(tmp_path: Path) -> None:
         with connect_unix("unix:x", str(path)), pytest.raises(AgentTimeout) as caught:
             GuestAgent(f"unix:{path}", 0.05).__enter__()
     assert "another program is connected to this socket" in str(caught.value)
+
+
+def test_an_agent_that_has_accepted_us_beside_others_is_not_taken_for_qemu(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen()
+
+        def accept_all() -> None:
+            for _ in range(2):
+                stack.enter_context(listener.accept()[0])
+
+        accepting = Thread(target=accept_all)
+        accepting.start()
+        with connect_unix("unix:x", str(path)), pytest.raises(AgentTimeout) as caught:
+            GuestAgent(f"unix:{path}", 0.5).__enter__()
+        accepting.join()
+    assert "the agent has accepted the connection" in str(caught.value)
+    assert "QEMU" not in str(caught.value)
 
 
 def test_libvirts_socket_that_is_held_says_how_to_go_by_libvirt(

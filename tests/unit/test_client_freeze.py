@@ -200,7 +200,13 @@ def test_mount_points_are_taken_as_they_are_where_the_guest_does_not_list_them(
     start: Start,
 ) -> None:
     refused = OSError("CommandNotFound", "Command guest-get-fsinfo has been disabled")
-    peer = start({**with_mounts(Filesystems(), 1), "guest-get-fsinfo": lambda _: refused})
+    peer = start(
+        {
+            **with_mounts(Filesystems(), 1),
+            "guest-get-fsinfo": lambda _: refused,
+            "qga-get-freeze": lambda _: {"status": "thawed"},
+        }
+    )
     with GuestAgent(peer.address) as agent, agent.freeze(["/srv", "/nope"]) as frozen:
         assert frozen.count == 1
 

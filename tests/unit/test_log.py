@@ -146,6 +146,20 @@ def test_of_many_messages_while_frozen_the_first_are_told_and_the_others_counted
     )
 
 
+def test_while_frozen_no_channel_hides_the_messages_of_another(capfd: Captured) -> None:
+    log = Log(frozen=True)
+    for number in range(MAX_KEPT + 3):
+        log.warning(f"flood {number}", channel="bad")
+    log.warning("of the agent")
+    log.warning("what matters", channel="good")
+    log.frozen = False
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == MAX_KEPT + 3
+    assert "of the agent (" in lines[-3]
+    assert "what matters (" in lines[-2]
+    assert "3 more messages were dropped" in lines[-1]
+
+
 def test_a_thaw_without_messages_is_silent(capfd: Captured) -> None:
     log = Log()
     log.frozen = True

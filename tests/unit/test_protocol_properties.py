@@ -64,6 +64,23 @@ def test_any_cutting_gives_the_same_events(data: bytes, cuts: list[int]) -> None
     assert receive_all(Decoder(), in_pieces(data, 1)) == whole
 
 
+@given(st.lists(noise, min_size=1, max_size=3).map(b"".join), places, st.integers(1, 5))
+@example(b"\xff" * 20 + PING, [], 3)
+@example(PING * 9 + b"${}\n" * 9, [100], 2)
+@settings(EXAMPLES)
+def test_a_few_at_a_time_are_the_same_events(data: bytes, cuts: list[int], most: int) -> None:
+    decoder, found = Decoder(), []
+    for piece in cut(data, cuts):
+        events = decoder.receive(piece, most)
+        while decoder.rest:
+            assert len(events) == most
+            found += shown(events)
+            events = decoder.go_on(most)
+        assert len(events) <= most
+        found += shown(events)
+    assert found == receive_all(Decoder(), [data])
+
+
 @given(noise, places)
 @settings(EXAMPLES)
 def test_after_0xff_the_next_request_is_answered(data: bytes, cuts: list[int]) -> None:
@@ -159,7 +176,7 @@ def test_both_readers_agree(data: bytes) -> None:
 @settings(EXAMPLES)
 def test_the_fast_path_gives_what_the_lexer_gives(data: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocol, "_read_whole_requests", lambda data, events: 0)
+        patch.setattr(protocol, "_read_whole_requests", lambda *_: 0)
         slowly = receive_all(Decoder(), [data])
     assert receive_all(Decoder(), [data]) == slowly
 

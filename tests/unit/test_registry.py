@@ -69,6 +69,23 @@ def test_names_on_the_wire_in_the_order_of_definition() -> None:
     assert registry.get("not-a-command") is None
 
 
+def test_a_plugin_runs_on_a_worker_unless_it_says_that_it_never_waits() -> None:
+    class Plugin(CommandGroup):
+        @command()
+        def qga_unsaid(self) -> None: ...
+
+        @command(blocking=False)
+        def qga_quick(self) -> None: ...
+
+        @command(blocking=True)
+        def qga_slow(self) -> None: ...
+
+    for plugin, expected in ((True, [True, False, True]), (False, [False, False, True])):
+        registry = Registry()
+        registry.add(Plugin(AGENT), plugin=plugin)
+        assert [entry.blocking for entry in registry] == expected
+
+
 def test_traits() -> None:
     registry = registry_of(Greetings)
     greet, leave = find(registry, "qga-greet"), find(registry, "qga-leave")
@@ -163,7 +180,7 @@ def test_a_secret_that_is_no_argument_is_refused_for_it_would_be_logged() -> Non
         def qga_log_in(self, password: str) -> None: ...
 
     with pytest.raises(PluginError, match=r"secret='pasword' is none of its arguments \(password"):
-        Registry().add(Misspelt(AGENT), check=True)
+        Registry().add(Misspelt(AGENT), plugin=True)
 
 
 def test_what_changes_something_follows_from_the_access_unless_it_is_said() -> None:

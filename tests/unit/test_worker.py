@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import time
 import weakref
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from qga import QgaError
+from qga import QgaError, stop_if_given_up, until_given_up
 from qga.loop import Loop
-from qga.worker import Worker
+from qga.task import GivenUp, Lock
+from qga.worker import RESERVE, Worker
 
 LOOP_THREAD = threading.main_thread()
 
@@ -137,3 +139,99 @@ def test_what_is_urgent_finds_a_thread_although_others_hang(
     assert ends.noted == [("urgent", None)]
     release.set()
     ends.wait_for(2)
+
+
+class Hanging:
+    """Jobs of several channels, which hang until they are released."""
+
+    def __init__(self, loop: Loop, threads: int, channels: int) -> None:
+        self.ends, self.release = Ends(loop), threading.Event()
+        self.worker = Worker(loop, threads, channels)
+        self.started = 0
+
+    def start(self, channel: str, urgent: bool = False) -> bool:
+        """Whether there was a thread for it."""
+        try:
+            self.worker.submit(self.release.wait, self.ends.note, urgent=urgent, channel=channel)
+        except QgaError:
+            return False
+        self.started += 1
+        return True
+
+    def end(self) -> None:
+        self.release.set()
+        self.ends.wait_for(self.started)
+
+
+@pytest.mark.parametrize(
+    ("threads", "channels", "first", "others"),
+    [
+        (8, 1, 8, []),
+        (8, 2, 6, [2]),
+        (64, 4, 40, [8, 8, 8]),
+        (4, 4, 1, [1, 1, 1]),
+        (1, 3, 1, [1, 1]),
+        (5, 2, 4, [1]),
+    ],
+)
+def test_each_channel_has_a_share(
+    loop: Loop, threads: int, channels: int, first: int, others: list[int]
+) -> None:
+    jobs = Hanging(loop, threads, channels)
+    assert sum(jobs.start("greedy") for _ in range(2 * threads)) == first
+    for number, count in enumerate(others):
+        assert sum(jobs.start(f"other {number}") for _ in range(2 * threads)) == count
+    jobs.end()
+    assert jobs.start("greedy"), "what has ended gives its thread back"
+    jobs.end()
+
+
+def test_the_reserve_is_never_lent(loop: Loop) -> None:
+    """Its threads were for whoever came first once a thaw had started them."""
+    jobs = Hanging(loop, 2, 2)
+    assert [jobs.start("a") for _ in range(2)] == [True, False]
+    assert [jobs.start("a", urgent=True) for _ in range(RESERVE + 1)] == [True] * RESERVE + [False]
+    jobs.end()
+    jobs.release.clear()
+    assert [jobs.start("a") for _ in range(2)] == [True, False]
+    assert jobs.start("a", urgent=True)
+    assert jobs.start("b", urgent=True), "a thaw of another channel"
+    assert sum(jobs.start("b", urgent=True) for _ in range(2 * RESERVE)) == RESERVE
+    jobs.end()
+
+
+def test_a_job_learns_that_it_was_given_up(loop: Loop) -> None:
+    ends, started = Ends(loop), threading.Event()
+
+    def job() -> None:
+        for _ in until_given_up(itertools.repeat(None)):
+            started.set()
+
+    some = Worker(loop)
+    task = some.submit(job, ends.note)
+    assert started.wait(5)
+    task.given_up = True
+    ends.wait_for(1)
+    ((result, error),) = ends.noted
+    assert (result, type(error)) == (None, GivenUp)
+    some.submit(stop_if_given_up, ends.note)
+    ends.wait_for(2)
+    assert ends.noted[1] == (None, None), "that was the task's, not the thread's"
+    stop_if_given_up()
+    assert list(until_given_up("ab")) == ["a", "b"]
+
+
+def test_who_waits_for_a_lock_gives_up(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qga.task.INTERVAL", 0.01)
+    ends, lock = Ends(loop), Lock()
+
+    def job() -> None:
+        with lock:
+            pass
+
+    with lock:
+        task = Worker(loop).submit(job, ends.note)
+        task.given_up = True
+        ends.wait_for(1)
+    assert type(ends.noted[0][1]) is GivenUp
+    assert lock.acquire(blocking=False)

@@ -1,0 +1,86 @@
+"""A command on a worker thread, and how it learns that nobody waits for it any longer.
+
+A connection gives its command up when the client has left, has synchronised anew, or was answered
+because the time limit was over. No thread can be stopped from outside, so whatever loops or waits
+asks here, at a place where nothing is half done:
+
+    for mount in until_given_up(mounts):     or     stop_if_given_up()
+
+Both raise GivenUp, and do nothing on other threads. A handler that must go to its end, such as a
+freeze, does not ask.
+"""
+
+from __future__ import annotations
+
+from _thread import _local, allocate_lock
+from collections.abc import Iterable, Iterator
+from typing import Optional, TypeVar
+
+from qga.errors import QgaError
+
+INTERVAL = 1.0
+"""Seconds after which whatever waits for something else asks again."""
+
+_T = TypeVar("_T")
+
+
+class GivenUp(QgaError):
+    """Nobody waits for this command any longer."""
+
+    def __init__(self) -> None:
+        super().__init__("it was stopped, because nobody waits for its reply any longer")
+
+
+class Task:
+    """One command that is under way."""
+
+    __slots__ = ("given_up",)
+
+    def __init__(self) -> None:
+        self.given_up = False
+
+
+class _Here(_local):
+    task: Optional[Task] = None
+
+
+_here = _Here()
+
+
+def begin(task: Task | None) -> None:
+    """What this thread does from now on."""
+    _here.task = task
+
+
+def current() -> Task | None:
+    """What this thread does; None where it is no worker's."""
+    return _here.task
+
+
+def stop_if_given_up() -> None:
+    """Raise GivenUp when nobody waits for this thread's command any longer."""
+    task = _here.task
+    if task is not None and task.given_up:
+        raise GivenUp
+
+
+def until_given_up(items: Iterable[_T]) -> Iterator[_T]:
+    """The items, each only while somebody waits; then GivenUp is raised."""
+    for item in items:
+        stop_if_given_up()
+        yield item
+
+
+class Lock:
+    """A lock for handlers: who waits for it does so no longer than somebody waits for them."""
+
+    def __init__(self) -> None:
+        lock = allocate_lock()
+        self.acquire, self.release = lock.acquire, lock.release
+
+    def __enter__(self) -> None:
+        while not self.acquire(timeout=INTERVAL):
+            stop_if_given_up()
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
