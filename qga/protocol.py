@@ -224,7 +224,10 @@ class Decoder:
         return _request_in(data)
 
     def _begin_with(self, head: bytes, before: bytes, events: list[Event]) -> None:
-        """Begin a message with `{`, the name of a member and `:`; `before` may be a request, too."""
+        """Begin a message with `{`, the name of a member and `:`.
+
+        before: what came before it, of this piece; as a whole it may be a request, too.
+        """
         request = _request_in(before)
         if request is not None:
             events.append(request)
