@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.client_agents import running
-from tests.integration.qgactl_process import QGACTL, SLOW, environment, qgactl
+from tests.integration.qgactl_process import QGACTL, environment, qgactl
 
 PATIENCE = 30.0
 ENTER, LEAVE, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
@@ -112,7 +112,8 @@ def test_a_silent_guest_does_not_keep_the_picture_from_the_others(
         silent.bind(str(tmp_path / "silent"))
         silent.listen()
         guests = (f"web={address}", f"old=unix:{tmp_path}/silent")
-        status, out, err = qgactl(*SLOW, "top", *guests, "--count", "2", "--interval", "3")
+        options = ("--count", "2", "--interval", "3")
+        status, out, err = qgactl("--timeout", "10", "top", *guests, *options)
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["Guest", lines[1], "web", "old", "old:"] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ class HostRoot:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.process(1, ["/sbin/init"])
 
     def file(self, path: str) -> Path:
         """An empty file, as good as a socket for who only looks."""
@@ -21,11 +23,25 @@ class HostRoot:
         made.touch()
         return made
 
-    def process(self, pid: int, argv: Sequence[str], cwd: str = "/") -> None:
+    def process(
+        self,
+        pid: int,
+        argv: Sequence[str],
+        cwd: str = "/",
+        program: str = "",
+        uids: Sequence[int] = (),
+    ) -> None:
+        """A process that runs `program`, that of its arguments if none is given.
+
+        uids: the real, effective, saved and filesystem user id, if they are not this user's.
+        """
         folder = self.folder / "proc" / str(pid)
         folder.mkdir(parents=True)
-        (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in argv))
+        (folder / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in argv))
         (folder / "cwd").symlink_to(cwd)
+        (folder / "exe").symlink_to(program or (argv[0] if argv else "/sbin/kthreadd"))
+        numbers = "\t".join(map(str, uids or [os.geteuid()] * 4))
+        (folder / "status").write_text(f"Name:\tqemu\nUid:\t{numbers}\nGid:\t0\t0\t0\t0\n")
 
 
 def qemu(name: str, path: str, port: str = AGENT_PORT) -> list[str]:

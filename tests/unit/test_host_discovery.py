@@ -71,7 +71,7 @@ def test_proxmox_by_number_and_by_name(host: HostRoot) -> None:
     made = host.file("/var/run/qemu-server/101.qga")
     host.file("/var/run/qemu-server/101.qmp")
     host.process(8, ["/usr/bin/kvm", *qemu("web,debug-threads=on", "/var/run/qemu-server/101.qga")])
-    assert only() == FoundGuest("web", "proxmox:101", str(made), "proxmox")
+    assert only() == FoundGuest("web", "proxmox:101", str(made), "proxmox", process=8)
     assert only().is_called("web")
     assert only().is_called("101")
     assert not only().is_called("102")
@@ -82,7 +82,7 @@ def test_any_other_qemu(host: HostRoot) -> None:
     host.process(10, qemu("log", "/srv/log.sock", port="org.qga.data.0"))
     host.process(11, ["/usr/bin/less", *qemu("less", "/srv/x.sock")])
     path = str(host.folder / "srv/a,b.sock")
-    assert only() == FoundGuest("db", f"unix:{path}", path, "qemu")
+    assert only() == FoundGuest("db", f"unix:{path}", path, "qemu", process=9)
 
 
 def test_libvirts_qemu_whose_folder_nobody_may_look_into(host: HostRoot) -> None:

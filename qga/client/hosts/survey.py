@@ -50,7 +50,7 @@ def ask(guest: FoundGuest, timeout: float) -> Answer:
         return Answer(guest, HELD, error)
     deadline = time.monotonic() + timeout
     try:
-        with GuestAgent(guest.address, timeout) as agent:
+        with GuestAgent(guest, timeout) as agent:
             return told(guest, agent, deadline)
     except AgentTimeout as error:
         return Answer(guest, SILENT, str(error))

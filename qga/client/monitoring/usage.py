@@ -50,11 +50,15 @@ class Usage(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A guest, and what it is doing; None and the reason if it does not answer."""
+    """A guest, and what it is doing; None and the reason if it does not answer.
+
+    late: that nothing came in time.
+    """
 
     name: str
     usage: Usage | None
     error: str
+    late: bool = False
 
 
 class Monitor:
@@ -64,14 +68,14 @@ class Monitor:
         self._watcher = watcher
         self._last: dict[Target, Sighting] = {}
 
-    def look(self, patience: float) -> list[Row]:
-        """Each guest, after at most `patience` seconds."""
+    def look(self, patience: float | None = None) -> list[Row]:
+        """Each guest, after at most `patience` seconds; as Watcher.look has it."""
         return [self._row(sighting) for sighting in self._watcher.look(patience)]
 
     def _row(self, sighting: Sighting) -> Row:
         name = sighting.target.name
         if sighting.readings is None:
-            return Row(name, None, sighting.error)
+            return Row(name, None, sighting.error, sighting.late)
         before = self._last.get(sighting.target, sighting)
         self._last[sighting.target] = sighting
         seconds = sighting.at - before.at

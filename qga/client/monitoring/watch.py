@@ -15,7 +15,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
-from qga.client.errors import AgentError
+from qga.client.errors import AgentError, AgentTimeout
+from qga.client.hosts.discovery import FoundGuest
 from qga.client.monitoring.metrics import Readings, read_metrics
 from qga.client.threads import beside
 
@@ -34,13 +35,13 @@ class Target(NamedTuple):
     """A guest to watch: what it is to be called, and where its agent is."""
 
     name: str
-    address: str
+    address: str | FoundGuest
 
 
 class Sighting(NamedTuple):
     """What was seen of a guest: `readings`, or the error.
 
-    at: when, by time.monotonic(). seconds: how long it took.
+    at: when, by time.monotonic(). seconds: how long it took. late: nothing came in time.
     """
 
     target: Target
@@ -48,6 +49,7 @@ class Sighting(NamedTuple):
     seconds: float
     readings: Readings | None
     error: str = ""
+    late: bool = False
 
 
 class Watcher:
@@ -82,7 +84,7 @@ class Watcher:
         return [
             future.result()
             if future in done
-            else Sighting(target, now, seconds, None, f"no answer within {seconds:g} s")
+            else Sighting(target, now, seconds, None, f"no answer within {seconds:g} s", late=True)
             for target, future in asked.items()
         ]
 
@@ -95,16 +97,17 @@ class Watcher:
 
     def _answer(self, target: Target) -> Sighting:
         start = time.monotonic()
-        readings, error = None, ""
+        readings, error, late = None, "", False
         try:
             with GuestAgent(target.address, self._timeout, max_reply=MAX_REPLY) as agent:
                 readings = read_metrics(agent, self._timeout)
         except AgentError as failure:
-            error = str(failure)
+            error = str(failure).removeprefix(f"{target.name}: ")  # it is said before it anyway
+            late = isinstance(failure, AgentTimeout)
         except Exception as failure:  # a fault of one way to a guest is none of the others
             error = f"{target.address}: {type(failure).__name__}: {failure}"
         now = time.monotonic()
-        return Sighting(target, now, now - start, readings, error)
+        return Sighting(target, now, now - start, readings, error, late)
 
 
 def target(text: str) -> Target:
