@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from qga.client.hosts.discovery import FoundGuest, find_guests
-from qga.client.hosts.processes import parts, running_machines
-from tests.unit.host_root import AGENT_PORT, HostRoot, qemu
+from qga.client.hosts.discovery import PROXMOX_FOLDER, FoundGuest, find_guests
+from qga.client.hosts.processes import LONGEST_COMMAND, parts, running_machines
+from qga.client.hosts.trust import LeftOut, believed_users
+from tests.unit.host_root import AGENT_PORT, HostRoot, impostor, qemu
+
+T = TypeVar("T")
+
+OTHER = 4242
+"""A user who is neither root, nor us, nor libvirt's."""
 
 LIBVIRT = "/var/lib/libvirt/qemu/channel/target"
 
@@ -108,6 +118,7 @@ def test_processes_that_tell_nothing_are_passed_over(host: HostRoot) -> None:
     (host.folder / "proc/15").mkdir()
     host.process(16, ["qemu-system-x86_64", "-device", "{not json"])
     host.process(17, ["qemu-system-x86_64", "-chardev"])
+    host.process(18, ["qemu-system-x86_64", "-name", '{"":' * 900], uids=[OTHER] * 4)
     assert [machine.pid for machine in running_machines(host.folder)] == [17]
 
 
@@ -136,3 +147,219 @@ def test_a_busy_socket_of_libvirt_is_asked_by_libvirt_if_that_is_there(
         assert (only().address, only().busy) == (f"unix:{path}", True)
         monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
         assert (only().address, only().busy) == ("libvirt:qemu:///system/web", True)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+
+
+def found_and_left_out() -> tuple[list[str], str]:
+    """The guests' names, and what was left out, on lines."""
+    left_out = LeftOut()
+    names = [guest.name for guest in find_guests(left_out)]
+    return names, "\n".join(left_out.lines())
+
+
+@pytest.mark.parametrize(
+    ("uids", "program", "reason"),
+    [
+        ([OTHER] * 4, "", "of user 4242 (web)"),
+        ([OTHER, 0, 0, 0], "", "of user 4242 (web)"),  # a set-user-ID program
+        ([0, 0, OTHER, 0], "", "of user 4242 (web)"),
+        ([65534] * 4, "", "(web)"),  # someone of whom this user namespace knows nothing
+        ([0] * 4, "/usr/bin/sudo", "these run no QEMU, whatever their arguments say"),
+        ([0] * 4, "/usr/bin/python3.11 (deleted)", "process 9 (/usr/bin/python3.11)"),
+        ([0] * 4, "/tmp/qemu-system-x86_64/sh", "process 9 (/tmp/qemu-system-x86_64/sh)"),
+    ],
+)
+def test_a_process_that_only_looks_like_a_qemu_of_ours(
+    host: HostRoot, uids: list[int], program: str, reason: str
+) -> None:
+    host.process(9, qemu("guest=web", "/srv/web.sock"), program=program, uids=uids)
+    names, told = found_and_left_out()
+    assert names == []
+    assert reason in told
+    assert "process 9" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("/usr/bin/kvm", "/usr/bin/qemu-system-x86_64"),
+        ("/usr/libexec/qemu-kvm", "/usr/libexec/qemu-kvm"),
+        ("qemu-system-aarch64", "/usr/bin/qemu-system-aarch64 (deleted)"),
+        ("qemu-kvm", "/nix/store/x-qemu/bin/.qemu-system-x86_64-wrapped"),
+    ],
+)
+def test_programs_that_are_qemus(host: HostRoot, name: str, program: str) -> None:
+    host.process(9, [name, *qemu("web", "/srv/web.sock")[1:]], program=program)
+    assert found_and_left_out() == (["web"], "")
+
+
+@as_root
+def test_libvirts_account_is_whose_its_directory_is(host: HostRoot) -> None:
+    account = 64055
+    path = host.file(f"{LIBVIRT}/domain-1-db/{AGENT_PORT}")
+    os.chown(path, account, -1)
+    host.process(9, qemu("guest=web", "/srv/web.sock"), uids=[account] * 4)
+    assert found_and_left_out()[0] == []
+    os.chown(host.folder / "var/lib/libvirt/qemu", account, -1)
+    assert found_and_left_out() == (["db", "web"], "")
+
+
+@as_root
+@pytest.mark.usefixtures("host")
+def test_nobody_is_never_libvirts_account(tmp_path: Path) -> None:
+    """That is how libvirt's looks where the user namespace has no number for it."""
+    folder = tmp_path / "var/lib/libvirt/qemu"
+    folder.mkdir(parents=True)
+    os.chown(folder, 65534, -1)
+    assert believed_users(tmp_path) == {0}
+
+
+@as_root
+def test_a_socket_of_another_user(host: HostRoot) -> None:
+    path = host.file("/srv/web.sock")
+    host.process(9, qemu("guest=web", "/srv/web.sock"))
+    assert found_and_left_out() == (["web"], "")
+    os.chown(path, OTHER, -1)
+    names, told = found_and_left_out()
+    assert names == []
+    assert f"{path} of user 4242" in told
+
+
+@as_root
+def test_a_link_that_another_user_has_made(host: HostRoot) -> None:
+    link = host.folder / "srv/web.sock"
+    host.file("/srv/db.sock")
+    link.symlink_to("db.sock")
+    os.chown(link, OTHER, -1, follow_symlinks=False)
+    host.process(9, qemu("guest=web", "/srv/web.sock"))
+    assert found_and_left_out()[0] == []
+
+
+@as_root
+@pytest.mark.parametrize("folder", ["/run/user/1000/libvirt/qemu/run/channel", PROXMOX_FOLDER])
+def test_a_directory_of_another_user_names_nothing(host: HostRoot, folder: str) -> None:
+    """As after su, which keeps XDG_RUNTIME_DIR."""
+    host.file(f"{folder}/1-web/{AGENT_PORT}")
+    host.file(f"{folder}/101.qga")
+    assert found_and_left_out()[0]
+    os.chown(host.folder / folder[1:], OTHER, -1)
+    names, told = found_and_left_out()
+    assert names == []
+    assert folder in told
+
+
+def test_what_is_left_out_is_told_in_few_and_short_lines(host: HostRoot) -> None:
+    for pid in range(100, 400):
+        argv = qemu("guest=" + "w\n" * 1000, "/srv/web.sock")
+        host.process(pid, argv, uids=[OTHER] * 4)
+    names, told = found_and_left_out()
+    assert names == []
+    assert "and 297 more" in told
+    assert len(told) < 1000
+
+
+def test_a_command_line_without_an_end(host: HostRoot) -> None:
+    arguments = ["-x", "y" * (2 * LONGEST_COMMAND), *qemu("late", "/srv/late.sock")[1:]]
+    host.process(9, [*qemu("web", "/srv/web.sock"), *arguments])
+    assert found_and_left_out() == (["web"], "")
+
+
+def test_domains_whose_names_begin_alike(host: HostRoot) -> None:
+    names = ["production-database-1", "production-database-2"]
+    for number, name in enumerate(names, 7):
+        folder = f"domain-{number}-{name[:20]}"
+        host.file(f"{LIBVIRT}/{folder}/{AGENT_PORT}")
+        key = f"secret,id=masterKey0,file=/var/lib/libvirt/qemu/{folder}/master-key.aes"
+        host.process(10 - number, ["/usr/bin/kvm", "-name", f"guest={name}", "-object", key])
+    assert [(guest.name, guest.socket.split("/")[-2][:8]) for guest in find_guests()] == [
+        (names[0], "domain-7"),
+        (names[1], "domain-8"),
+    ]
+
+
+def in_a_child(uid: int, call: Callable[[], T]) -> T:
+    """What a call returns that another user makes; it may use what is imported already."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            os.write(writing, json.dumps(call()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as answer:
+        returned: T = json.load(answer)
+    return returned
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that every user may look into."""
+    with tempfile.TemporaryDirectory(prefix="qga-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def test_real_processes(open_folder: Path) -> None:
+    """What runs a program of that name is believed here, if it is root's or our own."""
+    name = f"guest-{os.getpid()}"
+    with impostor(open_folder, name) as pid:
+        (guest,) = (guest for guest in find_guests() if guest.name == name)
+        assert (guest.process, guest.socket) == (pid, str(open_folder / "socket"))
+    with impostor(open_folder, name, program="/bin/sh"):
+        assert name not in found_and_left_out()[0]
+
+
+@as_root
+def test_a_real_process_of_another_user(open_folder: Path) -> None:
+    name = f"guest-{os.getpid()}"
+    with impostor(open_folder, name, uid=OTHER):
+        names, told = found_and_left_out()
+        assert name not in names
+        assert "run by users other than root" in told
+        assert name in in_a_child(OTHER, found_and_left_out)[0], "it is that user's own"
+
+
+@as_root
+def test_what_an_ordinary_user_may_not_read_costs_nothing_else(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The QEMU of root, whose program is not to be seen; the directories of libvirt; /proc."""
+    with impostor(open_folder, f"guest-{os.getpid()}"):
+        _, told = in_a_child(OTHER, found_and_left_out)
+    assert "only root can see which program" in told
+
+    host = HostRoot(open_folder)
+    monkeypatch.setenv("QGA_HOST_ROOT", str(open_folder))
+    mine = host.file("/srv/mine.sock")
+    os.chown(mine, OTHER, -1)
+    host.process(9, qemu("mine", "/srv/mine.sock"), uids=[OTHER] * 4)
+    host.process(8, qemu("web", "/srv/web.sock"))
+    host.file(f"{LIBVIRT}/domain-1-web/{AGENT_PORT}")
+    host.file(f"/run/libvirt/qemu/channel/1-db/{AGENT_PORT}")
+    closed = [LIBVIRT[1:], "run/libvirt/qemu/channel/1-db", "proc/8"]
+    for folder in closed:
+        (open_folder / folder).chmod(0o700)
+    names, lines = in_a_child(OTHER, found_and_left_out)
+    assert names == ["mine"]
+    assert LIBVIRT in lines
+    assert "1-db" in lines
+    assert "process 8" in lines
+    (open_folder / "proc").chmod(0o700)
+    names, lines = in_a_child(OTHER, found_and_left_out)
+    assert names == []
+    assert f"{open_folder}/proc" in lines
+
+
+def test_hidden_processes_are_told(host: HostRoot) -> None:
+    (host.folder / "proc/1").rename(host.folder / "proc/self")
+    host.process(9, qemu("web", "/srv/web.sock"))
+    names, told = found_and_left_out()
+    assert names == ["web"]
+    assert "hidepid" in told

@@ -206,6 +206,15 @@ def check_listener(guest: FoundGuest, connection: socket.socket) -> None:
         raise ConnectError(guest.address, reason)
 
 
+def monitor_of(path: str) -> str:
+    """The QMP socket of the QEMU that serves an agent's; "" if there is none."""
+    real = os.path.realpath(path)
+    for machine in running_machines(host_root()):
+        if real in map(os.path.realpath, map(host_path, machine.sockets)) and machine.monitor:
+            return str(host_path(machine.monitor))
+    return ""
+
+
 def proxmox_socket(vmid: str) -> str:
     return str(host_path(f"{PROXMOX_FOLDER}/{vmid}.qga"))
 

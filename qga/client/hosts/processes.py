@@ -210,7 +210,10 @@ def values(argv: list[str], option: str, implied: str) -> Iterator[dict[str, str
 def parts(value: str, implied: str) -> dict[str, str]:
     """`socket,id=a,server=on` or its JSON; a first word without a name is that of `implied`."""
     if value.startswith("{"):
-        return {key: str(word) for key, word in json.loads(value).items()}
+        try:
+            return {key: str(word) for key, word in json.loads(value).items()}
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     words = [word.replace(",,", ",") for word in OPTION.findall(value)]
     if words and "=" not in words[0]:
         words[0] = f"{implied}={words[0]}"

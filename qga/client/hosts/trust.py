@@ -48,7 +48,7 @@ class LeftOut:
         for reason, named in self._named.items():
             more = self._counts[reason] - len(named)
             rest = f" and {more} more" if more else ""
-            yield reason, f"left out: {', '.join(named)}{rest}: {reason}"
+            yield reason, f"left out ({reason}): {', '.join(named)}{rest}"
 
     def lines(self) -> list[str]:
         return [line for _, line in self]
