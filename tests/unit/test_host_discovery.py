@@ -118,7 +118,7 @@ def test_processes_that_tell_nothing_are_passed_over(host: HostRoot) -> None:
     (host.folder / "proc/15").mkdir()
     host.process(16, ["qemu-system-x86_64", "-device", "{not json"])
     host.process(17, ["qemu-system-x86_64", "-chardev"])
-    host.process(18, ["qemu-system-x86_64", "-name", '{"":' * 900], uids=[OTHER] * 4)
+    host.process(18, ["qemu-system-x86_64", "-name", '{"":' + "[" * 3000], uids=[OTHER] * 4)
     assert [machine.pid for machine in running_machines(host.folder)] == [17]
 
 
