@@ -180,9 +180,9 @@ def test_directories_that_may_not_be_read(
 ) -> None:
     """Those of libvirt, for an ordinary user; the guest beside them is found all the same."""
     root.file(DOMAIN_SOCKET)
-    closed = root.folder / "var/lib/libvirt/qemu/channel/target"
-    closed.chmod(0o700)
-    os.chown(closed, OTHER, -1)
+    closed = root.folder / "var/lib/libvirt/qemu"
+    closed.chmod(0o750)
+    os.chown(closed, OTHER, OTHER)
     root.process(12, qemu("guest=db", str(tmp_path / "db")))
     with listening(tmp_path / "db"):
         done = subprocess.run(
@@ -196,7 +196,7 @@ def test_directories_that_may_not_be_read(
     assert done.returncode == expected, done.stderr
     assert "Error" not in done.stderr
     if command[0] in {"list", "top"}:
-        assert f"(cannot be read by this user (Permission denied)): {closed}" in done.stderr
+        assert f"(cannot be read by this user (Permission denied)): {closed}/" in done.stderr
         assert "db" in done.stdout
 
 
