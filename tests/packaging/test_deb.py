@@ -35,9 +35,11 @@ CLIENT_FILES = {
     "/lib/systemd/system/qgactl-exporter.service",
     "/usr/bin/qgactl",
     "/usr/lib/python3/dist-packages/qga/ctl/cli.py",
+    "/usr/lib/sysusers.d/qgactl.conf",
     "/usr/share/bash-completion/completions/qgactl",
     "/usr/share/fish/vendor_completions.d/qgactl.fish",
     "/usr/share/man/man1/qgactl.1.gz",
+    "/usr/share/polkit-1/rules.d/60-qgactl-exporter.rules",
     "/usr/share/qgactl/grafana/qga.json",
     "/usr/share/zsh/vendor-completions/_qgactl",
 }

@@ -34,7 +34,9 @@ AGENT_FILES = {
 CLIENT_FILES = {
     "/usr/bin/qgactl",
     "/usr/lib/systemd/system/qgactl-exporter.service",
+    "/usr/lib/sysusers.d/qgactl.conf",
     "/usr/share/man/man1/qgactl.1.gz",
+    "/usr/share/polkit-1/rules.d/60-qgactl-exporter.rules",
     "/usr/share/qgactl/grafana/qga.json",
 }
 CONFIGURATION = {
