@@ -81,7 +81,8 @@ def seen(guest: Guest) -> Iterator[dict[str, Any]]:
     drop_in = f"/etc/systemd/system/{UNIT}.d/10-probe.conf"
     start = "/usr/bin/python3 -B /srv/vm/probe.py"
     lines = ["[Service]", "Type=oneshot", "Restart=no", f"ExecStart=\nExecStart={start}"]
-    lines += ["Environment=PYTHONPATH=/opt/qga/lib", "StandardOutput=file:/srv/vm/seen.json"]
+    lines += ["Environment=PYTHONPATH=/opt/qga", "StandardOutput=file:/srv/vm/seen.json"]
+    lines += ["StandardError=journal"]
     try:
         guest.run(["/bin/sh", "-ec", INSTALL])
         guest.write_file("/srv/vm/probe.py", PROBE)
