@@ -97,6 +97,11 @@ def test_the_configuration_is_a_conffile() -> None:
     assert told.split() == ["/etc/qemu/qemu-ga.conf"]
 
 
+def test_the_exporters_user_is_there_before_its_unit_starts() -> None:
+    told = output("dpkg-deb", "--info", debs().client, "postinst")
+    assert 0 < told.index("systemd-sysusers") < told.index("qgactl-exporter.service")
+
+
 def test_the_interpreter_is_the_distributions_own_and_isolated(agent_root: Root) -> None:
     launcher = agent_root.folder / "tree/usr/sbin/qemu-ga"
     assert launcher.read_text().startswith("#!/usr/bin/python3 -IS\n")

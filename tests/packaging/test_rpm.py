@@ -111,6 +111,7 @@ def test_scriptlets() -> None:
     assert "udevadm control --reload" in script(package, "POSTIN")
     assert "remove-system-units qemu-guest-agent.service" in script(package, "PREUN")
     assert "mark-restart-system-units qemu-guest-agent.service" in script(package, "POSTUN")
+    assert "systemd-sysusers qgactl.conf" in script(rpms().client, "POSTIN")
     triggers = output("rpm", "--query", "--package", "--triggers", package)
     assert "triggerpostun" in triggers
     assert "systemctl --no-block start qemu-guest-agent.service" in triggers
