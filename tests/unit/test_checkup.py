@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from qga.client.hosts.checkup import Check, checkup
+from qga.client.hosts.discovery import FoundGuest
 from qga.client.hosts.qmp import MOST, run_state
-from tests.unit.client_peer import Peer
+from tests.unit.client_peer import Handler, Peer
 from tests.unit.host_root import HostRoot, qemu
 from tests.unit.libvirt_stand_in import Libvirt, LibvirtError, installed
 
@@ -55,6 +56,21 @@ def test_where_libvirt_does_not_tell_it_may_not_run_at_all(libvirt: Libvirt) -> 
 def test_a_domain_that_is_paused(libvirt: Libvirt) -> None:
     libvirt.domain_state = 3
     assert last("libvirt:web")[:3] == ("domain", "failed", "the VM is paused")
+
+
+def test_a_libvirt_that_does_not_run_is_not_needed_for_a_free_socket(
+    agent: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libvirt: Libvirt
+) -> None:
+    guest = FoundGuest(
+        "web", agent.address, agent.address[5:], "libvirt", "libvirt:test:///refuses/web"
+    )
+    monkeypatch.setattr("qga.client.addresses.resolve", lambda _: guest)
+    monkeypatch.setattr("qga.client.hosts.discovery.libvirt_is_installed", lambda: True)
+    agent.deaf = False
+    agent.handlers["guest-ping"] = lambda _: {}
+    found = {check.subject: check.state for check in checkup("web", 5)}
+    assert (found["libvirt"], found["answer"]) == ("warning", "ok")
+    assert libvirt.uris == []
 
 
 class Monitor:
@@ -109,7 +125,11 @@ def monitored(path: Path) -> list[list[str]]:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Peer]:
-    peer = Peer(tmp_path / "socket", {})
+    handlers: dict[str, Handler] = {
+        name: lambda _: RuntimeError("CommandNotFound", "no")
+        for name in ("guest-info", "guest-fsfreeze-status", "guest-get-time", "guest-ping")
+    }
+    peer = Peer(tmp_path / "socket", handlers)
     peer.deaf = True
     try:
         yield peer

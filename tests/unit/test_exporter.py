@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import socket
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -161,8 +163,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 @contextmanager
-def served() -> Iterator[Server]:
-    with Server("127.0.0.1", 0, GuestCollector(seen(), lambda _: None, MOST)) as server:
+def served(collector: GuestCollector | None = None) -> Iterator[Server]:
+    collector = collector or GuestCollector(seen(), lambda _: None, MOST)
+    with Server("127.0.0.1", 0, collector) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -184,6 +187,34 @@ def test_clients_that_say_nothing_or_leave_are_no_news(
             leaving.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, *[0] * 7]))
         time.sleep(0.5)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fault_is_the_answer_to_that_scrape_only(capsys: pytest.CaptureFixture[str]) -> None:
+    def find() -> list[Target]:
+        raise OSError("no more descriptors")
+
+    collector = GuestCollector(Watcher(find, 5), lambda _: None, MOST)
+    with served(collector) as server:
+        place = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(urllib.error.HTTPError, match="500") as caught:
+            urllib.request.urlopen(f"{place}/metrics", timeout=30)
+        assert caught.value.read() == b"OSError: no more descriptors\n"
+        with urllib.request.urlopen(place, timeout=30) as page:
+            assert page.status == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_a_client_that_stops_reading_is_no_news(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Handler, "timeout", 0.2)
+    guests = [Target(f"{number}{'x' * 5000}", "unix:/nonexistent") for number in range(500)]
+    with served(GuestCollector(seen(*guests), lambda _: None, MOST)) as server:
+        place = ("127.0.0.1", server.server_port)
+        with socket.create_connection(place, timeout=30) as client:
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            time.sleep(3)
     assert capsys.readouterr().err == ""
 
 

@@ -14,7 +14,9 @@ import pytest
 
 from qga.client.hosts.discovery import PROXMOX_FOLDER, FoundGuest, find_guests
 from qga.client.hosts.processes import LONGEST_COMMAND, parts, running_machines
+from qga.client.hosts.survey import survey
 from qga.client.hosts.trust import LeftOut, believed_users
+from tests.unit.client_peer import Peer
 from tests.unit.host_root import AGENT_PORT, HostRoot, impostor, qemu
 
 T = TypeVar("T")
@@ -49,6 +51,8 @@ def test_a_host_without_guests() -> None:
         (f"{LIBVIRT}/domain-12-web/{AGENT_PORT}", "qemu:///system/web"),
         (f"{LIBVIRT}/domain-web/{AGENT_PORT}", "qemu:///system/web"),
         (f"{LIBVIRT}/web.{AGENT_PORT}", "qemu:///system/web"),
+        (f"{LIBVIRT}/domain-7-12-web/{AGENT_PORT}", "qemu:///system/12-web"),
+        (f"{LIBVIRT}/12-web.{AGENT_PORT}", "qemu:///system/12-web"),
         (f"/run/libvirt/qemu/channel/3-web/{AGENT_PORT}", "qemu:///system/web"),
         (
             f"/home/me/.config/libvirt/qemu/channel/target/domain-1-web/{AGENT_PORT}",
@@ -62,7 +66,8 @@ def test_a_host_without_guests() -> None:
 )
 def test_sockets_of_libvirt_old_and_new(host: HostRoot, path: str, domain: str) -> None:
     made = host.file(path)
-    assert only() == FoundGuest("web", f"unix:{made}", str(made), "libvirt", f"libvirt:{domain}")
+    name = domain.rpartition("/")[2]
+    assert only() == FoundGuest(name, f"unix:{made}", str(made), "libvirt", f"libvirt:{domain}")
 
 
 def test_other_channels_of_a_domain_are_not_the_agents(host: HostRoot) -> None:
@@ -363,3 +368,23 @@ def test_hidden_processes_are_told(host: HostRoot) -> None:
     names, told = found_and_left_out()
     assert names == ["web"]
     assert "hidepid" in told
+
+
+def test_what_a_guest_says_of_itself_is_cut(tmp_path: Path) -> None:
+    address = {"ip-address-type": "ipv4", "ip-address": "192.0.2.1", "prefix": 24}
+    link = {"name": "eth0", "hardware-address": "x", "ip-addresses": [address] * 10_000}
+    peer = Peer(
+        tmp_path / "s",
+        {
+            "guest-info": lambda _: {"version": "1" * 100_000, "supported_commands": []},
+            "guest-get-osinfo": lambda _: {"pretty-name": "L" * 100_000},
+            "guest-get-host-name": lambda _: {"host-name": "h" * 100_000},
+            "guest-network-get-interfaces": lambda _: [link],
+        },
+    )
+    try:
+        (answer,) = survey([FoundGuest("web", peer.address, peer.address[5:], "qemu")], 30)
+    finally:
+        peer.close()
+    assert answer.state == "answers"
+    assert len(repr(answer)) < 3000

@@ -147,19 +147,19 @@ def libvirt_guest(path: str, machines: list[Machine]) -> FoundGuest | None:
     for folder, uri in libvirt_folders():
         real = Path(os.path.realpath(folder))
         if real == inner.parent:
-            name = domain_name(inner.name, machines)
+            match = DOMAIN_FOLDER.fullmatch(inner.name)
+            domain_id, short = match.group("id", "name") if match else (None, inner.name)
         elif real == inner:  # before libvirt 1.3
-            name = domain_name(os.path.basename(path)[: -len(AGENT_PORT) - 1], machines)
+            domain_id, short = None, os.path.basename(path)[: -len(AGENT_PORT) - 1]
         else:
             continue
+        name = whole_name(short, domain_id, machines)
         return FoundGuest(name, f"unix:{path}", path, "libvirt", f"libvirt:{uri}/{name}")
     return None
 
 
-def domain_name(folder: str, machines: list[Machine]) -> str:
-    """The whole name of the domain of a directory: that of the one QEMU that it fits."""
-    match = DOMAIN_FOLDER.fullmatch(folder)
-    domain_id, short = match.group("id", "name") if match else (None, folder)
+def whole_name(short: str, domain_id: str | None, machines: list[Machine]) -> str:
+    """That of the one QEMU that it fits."""
     fitting = [machine for machine in machines if shortened(machine.name) == short]
     if len(fitting) > 1:  # names that begin alike
         fitting = [machine for machine in fitting if machine.domain_id == domain_id]

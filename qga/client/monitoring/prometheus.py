@@ -10,6 +10,7 @@ true is that a guest has no more of them than `Admission` lets through, however 
 
 from __future__ import annotations
 
+import io
 import socket
 import time
 from collections import OrderedDict
@@ -172,17 +173,28 @@ class Server(ThreadingMixIn, WSGIServer):
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/metrics":
-            answer: Iterable[bytes] = self._metrics(environ, start_response)
-            return answer
-        found = environ["PATH_INFO"] == "/"
-        status, content = ("200 OK", PAGE) if found else ("404 Not Found", b"See /metrics.\n")
-        kind = "text/html; charset=utf-8" if found else "text/plain; charset=utf-8"
-        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(content)))])
+            try:
+                answer: Iterable[bytes] = self._metrics(environ, start_response)
+                return answer
+            except Exception as error:  # the next one may go well
+                status = "500 Internal Server Error"
+                content = f"{type(error).__name__}: {error}\n".encode()
+        elif environ["PATH_INFO"] == "/":
+            status, content = "200 OK", PAGE
+        else:
+            status, content = "404 Not Found", b"See /metrics.\n"
+        kind = "html" if content is PAGE else "plain"
+        headers = [("Content-Type", f"text/{kind}; charset=utf-8")]
+        start_response(status, [*headers, ("Content-Length", str(len(content)))])
         return [content]
 
 
 class Handler(WSGIRequestHandler):
     timeout = IDLE_LIMIT
+
+    def get_stderr(self) -> Any:
+        """Where a traceback goes when a client stops reading: nowhere."""
+        return io.StringIO()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: a line for each scrape is of no use to anybody."""

@@ -20,7 +20,7 @@ from qga.client.hosts.discovery import FoundGuest
 from qga.client.monitoring.metrics import Readings, read_metrics
 from qga.client.threads import beside
 
-MAX_REPLY = 4 * 1024 * 1024
+MAX_REPLY = 1024 * 1024  # of a thousand disks and a thousand interfaces; takes 30 MB to read
 GRACE = 0.5  # seconds for a thread to tell of a timeout
 
 # The paths that libvirt and Proxmox VE give an agent's socket.
