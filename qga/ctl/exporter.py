@@ -6,6 +6,7 @@ from typing import Optional
 
 import typer
 
+from qga.client.errors import AgentTimeout
 from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.watch import Sighting, Target, Watcher
 from qga.ctl import display
@@ -108,7 +109,9 @@ class Reporter:
 
 
 def reason_of(sighting: Sighting) -> str:
-    return "does not answer in time" if sighting.late else sighting.error[:LONGEST_REASON]
+    if isinstance(sighting.cause, AgentTimeout):
+        return "does not answer in time"  # in how many seconds is another number each time
+    return sighting.error[:LONGEST_REASON]
 
 
 def place(listen: str) -> tuple[str, int]:

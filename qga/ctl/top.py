@@ -19,7 +19,7 @@ from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.usage import Flow, Level, Monitor, Row
 from qga.client.monitoring.watch import Watcher
 from qga.ctl import display, tables
-from qga.ctl.app import FAILED, JSON, TIMED_OUT, UNREACHABLE, Settings, app, finite
+from qga.ctl.app import FAILED, JSON, Settings, app, finite, status_of
 from qga.ctl.targets import HELP, targets
 from qga.ctl.top_view import Picture
 
@@ -66,7 +66,7 @@ def top(
     except KeyboardInterrupt:
         return  # that is how it ends
     if all(row.usage is None for row in rows):
-        raise typer.Exit(TIMED_OUT if any(row.late for row in rows) else UNREACHABLE)
+        raise typer.Exit(max((status_of(row.cause) for row in rows if row.cause), default=FAILED))
 
 
 class Pace(NamedTuple):

@@ -18,6 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from qga.client.errors import AgentError, AgentTimeout
 from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.metrics import METRICS, Readings
 from qga.client.monitoring.prometheus import (
@@ -110,16 +111,16 @@ def seen(*targets: Target) -> Watcher:
     return Watcher(lambda: targets, 5)
 
 
-def sighting(name: str, error: str = "", late: bool = False) -> Sighting:
+def sighting(name: str, error: str = "", cause: AgentError | None = None) -> Sighting:
     readings: Readings | None = None if error else {("load1",): 1.0}
-    return Sighting(Target(name, "unix:/x"), 0.0, 0.0, readings, error, late)
+    return Sighting(Target(name, "unix:/x"), 0.0, 0.0, readings, error, cause)
 
 
 def test_a_line_for_each_change_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     report = Reporter()
     for seconds in range(10):
-        error = f"timed out after {seconds} s: no answer"
-        report.seen([(sighting("web", error, late=True), 0), (sighting("db"), 0)])
+        late = AgentTimeout("unix:/x", "guest-ping", seconds, "no answer")
+        report.seen([(sighting("web", str(late), late), 0), (sighting("db"), 0)])
     for number in range(10):
         report.seen([(sighting("web", f"'{number}' is no possible number"), 0)])
     assert lines(capsys) == ["qgactl: web: does not answer in time"]

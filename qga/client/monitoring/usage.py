@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from qga.client.errors import AgentError
 from qga.client.monitoring.metrics import Readings
 from qga.client.monitoring.watch import Sighting, Target, Watcher
 
@@ -50,15 +51,12 @@ class Usage(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A guest, and what it is doing; None and the reason if it does not answer.
-
-    late: that nothing came in time.
-    """
+    """A guest, and what it is doing; None, the reason and its cause if it does not answer."""
 
     name: str
     usage: Usage | None
     error: str
-    late: bool = False
+    cause: AgentError | None = None
 
 
 class Monitor:
@@ -75,7 +73,7 @@ class Monitor:
     def _row(self, sighting: Sighting) -> Row:
         name = sighting.target.name
         if sighting.readings is None:
-            return Row(name, None, sighting.error, sighting.late)
+            return Row(name, None, sighting.error, sighting.cause)
         before = self._last.get(sighting.target, sighting)
         self._last[sighting.target] = sighting
         seconds = sighting.at - before.at

@@ -41,7 +41,7 @@ class Target(NamedTuple):
 class Sighting(NamedTuple):
     """What was seen of a guest: `readings`, or the error.
 
-    at: when, by time.monotonic(). seconds: how long it took. late: nothing came in time.
+    at: when, by time.monotonic(). seconds: how long it took. cause: of the error.
     """
 
     target: Target
@@ -49,7 +49,7 @@ class Sighting(NamedTuple):
     seconds: float
     readings: Readings | None
     error: str = ""
-    late: bool = False
+    cause: AgentError | None = None
 
 
 class Watcher:
@@ -80,11 +80,8 @@ class Watcher:
                 for target, future in self._asked.items()
                 if future not in done and target in asked
             }
-        now = time.monotonic()
         return [
-            future.result()
-            if future in done
-            else Sighting(target, now, seconds, None, f"no answer within {seconds:g} s", late=True)
+            future.result() if future in done else late(target, seconds)
             for target, future in asked.items()
         ]
 
@@ -97,17 +94,24 @@ class Watcher:
 
     def _answer(self, target: Target) -> Sighting:
         start = time.monotonic()
-        readings, error, late = None, "", False
+        readings, cause = None, None
         try:
             with GuestAgent(target.address, self._timeout, max_reply=MAX_REPLY) as agent:
                 readings = read_metrics(agent, self._timeout)
         except AgentError as failure:
-            error = str(failure).removeprefix(f"{target.name}: ")  # it is said before it anyway
-            late = isinstance(failure, AgentTimeout)
+            cause = failure
         except Exception as failure:  # a fault of one way to a guest is none of the others
-            error = f"{target.address}: {type(failure).__name__}: {failure}"
+            cause = AgentError(f"{type(failure).__name__}: {failure}", address=str(target.address))
         now = time.monotonic()
-        return Sighting(target, now, now - start, readings, error, late)
+        # The guest's name is said before it anyway.
+        error = str(cause).removeprefix(f"{target.name}: ") if cause else ""
+        return Sighting(target, now, now - start, readings, error, cause)
+
+
+def late(target: Target, seconds: float) -> Sighting:
+    error = f"no answer within {seconds:g} s"
+    cause = AgentTimeout(str(target.address), "", seconds, "no answer")
+    return Sighting(target, time.monotonic(), seconds, None, error, cause)
 
 
 def target(text: str) -> Target:
