@@ -200,3 +200,10 @@ def test_a_first_answer_that_takes_its_time_has_rates(tmp_path: Path) -> None:
     shown = json.loads(out)
     assert "cpu-percent" in shown
     assert shown["network"]
+
+
+def test_time_without_an_end_is_a_time(address: str) -> None:
+    options = ("--count", "1", "--interval", "0.2")
+    status, out, err = qgactl("--timeout", "inf", "top", address, *options)
+    assert (status, err) == (0, "")
+    assert "memory" in out

@@ -42,6 +42,16 @@ def test_an_agent_that_libvirt_has_given_up(libvirt: Libvirt) -> None:
     assert check.advice.startswith("restart the agent in the guest")
 
 
+def test_an_agent_that_libvirt_refuses_need_not_be_restarted(libvirt: Libvirt) -> None:
+    def refused(_request: Any) -> Any:
+        raise LibvirtError("VIR_ERR_INTERNAL_ERROR", "access denied")
+
+    libvirt.agent = refused
+    check = last("libvirt:web")
+    assert (check.subject, check.advice) == ("answer", "")
+    assert "access denied" in check.detail
+
+
 def test_where_libvirt_does_not_tell_it_may_not_run_at_all(libvirt: Libvirt) -> None:
     libvirt.port_state = ""
     test = LibvirtError("VIR_ERR_AGENT_UNRESPONSIVE", "Guest agent is not responding")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,13 @@ from typing import TypeVar
 import pytest
 
 from qga.client.hosts.discovery import PROXMOX_FOLDER, FoundGuest, find_guests
-from qga.client.hosts.processes import LONGEST_COMMAND, parts, running_machines
+from qga.client.hosts.processes import (
+    LONGEST_COMMAND,
+    Process,
+    machine_of,
+    parts,
+    running_machines,
+)
 from qga.client.hosts.survey import survey
 from qga.client.hosts.trust import LeftOut, believed_users
 from tests.unit.client_peer import Peer
@@ -388,3 +395,25 @@ def test_what_a_guest_says_of_itself_is_cut(tmp_path: Path) -> None:
         peer.close()
     assert answer.state == "answers"
     assert len(repr(answer)) < 3000
+
+
+def test_a_process_that_ends_while_it_is_looked_at(open_folder: Path) -> None:
+    with impostor(open_folder, "web") as pid:
+        process = Process(Path("/proc"), pid)
+        assert process.arguments()[0] == "qemu-system-x86_64"
+    left_out = LeftOut()
+    with process, pytest.raises((FileNotFoundError, ProcessLookupError)):
+        machine_of(process, believed_users(Path("/")), left_out)
+    assert left_out.lines() == []
+
+
+def test_processes_that_come_and_go_all_the_time(open_folder: Path) -> None:
+    name = f"guest-{os.getpid()}"
+    storm = "while :; do /bin/true & /bin/true & wait; done"
+    with impostor(open_folder, name), subprocess.Popen(["/bin/sh", "-c", storm]) as others:
+        try:
+            for _ in range(30):
+                names = {machine.name for machine in running_machines(Path("/"))}
+                assert name in names
+        finally:
+            others.kill()

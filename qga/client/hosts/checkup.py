@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from qga.client import addresses
 from qga.client.agent import GuestAgent
-from qga.client.errors import AgentError, CommandError, ConnectError, ProtocolError
+from qga.client.errors import AgentError, AgentTimeout, CommandError, ConnectError, ProtocolError
 from qga.client.hosts import discovery
 from qga.client.hosts.processes import AGENT_PORT
 from qga.client.hosts.qmp import run_state
@@ -246,12 +246,14 @@ def agent_checks(
 
 @contextmanager
 def needed(subject: str, advice: str = "") -> Iterator[None]:
-    """Errors within are the end of the checkup; better advice than their own may be known."""
+    """Errors within are the end of the checkup; `advice` is better than theirs on silence."""
     try:
         yield
     except (AgentError, TimeoutError) as error:
-        text = str(error).replace(f": {NO_AGENT}", "") if advice else str(error)
-        raise Broken(subject, text, advice) from None
+        text = str(error)
+        if not advice or not (NO_AGENT in text or isinstance(error, AgentTimeout)):
+            raise Broken(subject, text) from None
+        raise Broken(subject, text.replace(f": {NO_AGENT}", ""), advice) from None
 
 
 def answer_to(subject: str, question: Callable[[GuestAgent], Check], agent: GuestAgent) -> Check:

@@ -6,6 +6,7 @@ while the first question hangs, and keeps no process from ending.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -73,7 +74,7 @@ class Watcher:
         targets = list(dict.fromkeys(self._find()))
         with self._lock:
             asked = {target: self._ask(target) for target in targets}
-        done, _ = wait(asked.values(), seconds)
+        done, _ = wait(asked.values(), None if seconds == math.inf else seconds)
         with self._lock:
             self._asked = {
                 target: future
