@@ -196,7 +196,7 @@ def test_directories_that_may_not_be_read(
     assert done.returncode == expected, done.stderr
     assert "Error" not in done.stderr
     if command[0] in {"list", "top"}:
-        assert f"(cannot be read by this user (Permission denied)): {closed}/" in done.stderr
+        assert f"(cannot be read: Permission denied): {closed}/" in done.stderr
         assert "db" in done.stdout
 
 
@@ -311,7 +311,7 @@ def test_doctor_of_a_machine_that_qemu_has_paused(tmp_path: Path) -> None:
         try:
             wait_for(monitor)
             status, out, _ = plain_qgactl("--timeout", "1", "doctor", name)
-            assert "ok      machine: QEMU calls it running" in out
+            assert "ok      machine: QEMU reports: running" in out
             assert states(out)["answer"] == "failed"
             assert ask(monitor, "stop") == {}
             status, out, _ = plain_qgactl("--timeout", "1", "doctor", name)

@@ -175,7 +175,7 @@ def test_a_machine_that_runs_and_one_in_a_state_that_we_do_not_know(
         *_, machine, answer = checkup(agent.address, 0.5)
     finally:
         monitor.close()
-    assert machine == ("machine", "ok", f"QEMU calls it {state}", "")
+    assert machine == ("machine", "ok", f"QEMU reports: {state}", "")
     assert answer[:2] == ("answer", "failed")
 
 
@@ -223,7 +223,7 @@ def test_only_our_agent_has_a_doctor(tmp_path: Path, own: list[str], advice: str
 def test_while_frozen_commands_are_off_and_not_named(tmp_path: Path) -> None:
     names = {f"guest-{number}": False for number in range(48)}
     check = commands_check(tmp_path, names, "frozen")
-    assert check.detail == "48 of 48 are off, as long as filesystems are frozen"
+    assert check.detail == "48 of 48 are off while filesystems are frozen"
 
 
 def commands_check(folder: Path, names: dict[str, bool], status: str) -> Check:

@@ -53,9 +53,9 @@ DOMAIN_STATES = {
 # Those of QMP's RunState in which none does.
 RUN_STATES = {
     "paused": "the VM is paused",
-    "prelaunch": "the VM is paused: it was started so (-S)",
-    "io-error": "the VM is paused: one of its disks has an error, or is full",
-    "suspended": "the VM sleeps",
+    "prelaunch": "the VM is paused: it was started with -S",
+    "io-error": "the VM is paused after an I/O error of a disk (is one of this host full?)",
+    "suspended": "the VM is suspended",
     "inmigrate": "the VM waits for a migration to this host",
     "postmigrate": "the VM has been migrated to another host",
     "shutdown": "the guest has shut down",
@@ -225,10 +225,10 @@ def machine_checks(path: str, seconds: float) -> Iterator[Check]:
     monitor = discovery.monitor_of(path)
     state = run_state(monitor, seconds) if monitor else ""
     if state in RUN_STATES:
-        advice = f"give QEMU's monitor the command {RESUME.get(state, 'cont')} ({monitor})"
+        advice = f"send {RESUME.get(state, 'cont')} to QEMU's monitor, {monitor}"
         raise Broken("machine", RUN_STATES[state], advice)
     if state:
-        yield Check("machine", OK, f"QEMU calls it {state}")
+        yield Check("machine", OK, f"QEMU reports: {state}")
 
 
 def agent_checks(
@@ -284,7 +284,7 @@ def commands(agent: GuestAgent) -> Check:
         return Check("commands", OK, f"all {len(every)} are enabled")
     detail = f"{len(off)} of {len(every)} are off"
     if agent.freeze_status() == "frozen":
-        return Check("commands", WARNING, f"{detail}, as long as filesystems are frozen")
+        return Check("commands", WARNING, f"{detail} while filesystems are frozen")
     ours = any(command.name.startswith("qga-") for command in every)
     where = WHERE_OURS if ours else WHERE_QEMUS
     return Check(

@@ -37,7 +37,7 @@ PROXMOX_FOLDER = "/var/run/qemu-server"
 
 UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
-OTHERS = "owned by users other than root, this one and libvirt's account"
+OTHERS = "owned by another user"
 
 
 class FoundGuest(NamedTuple):

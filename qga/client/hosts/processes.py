@@ -31,10 +31,10 @@ BEGINNING, LONGEST_COMMAND = 4096, 1024 * 1024
 # libvirt's directory for a running domain is in the arguments that it gives QEMU.
 DOMAIN_ID = re.compile(r"/domain-(\d+)-[^/]+/")
 
-OTHERS = "run by users other than root, this one and libvirt's account (unix:PATH reaches them)"
-NOT_QEMU = "these run no QEMU, whatever their arguments say"
-UNKNOWN_PROGRAM = "only root can see which program they run"
-HIDDEN = "/proc hides other users' processes from this user (hidepid)"
+OTHERS = "run by another user; unix:PATH reaches it all the same"
+NOT_QEMU = "not a QEMU, in spite of its arguments"
+UNKNOWN_PROGRAM = "only root can see which program it is"
+HIDDEN = "/proc hides the processes of other users, hidepid"
 
 # A comma within a value is written twice.
 OPTION = re.compile(r"(?:[^,]|,,)+")

@@ -41,7 +41,7 @@ class LeftOut:
             named.append(thing[:LONGEST_TEXT])
 
     def unreadable(self, path: object, error: OSError) -> None:
-        self.add(f"cannot be read by this user ({error.strerror})", str(path))
+        self.add(f"cannot be read: {error.strerror}", str(path))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Each reason, and a line that names it and the first things that were left out for it."""
