@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,8 @@ def impostor(folder: Path, name: str, program: str = "", uid: int = 0) -> Iterat
     argv += qemu(name, str(folder / "socket"))[1:]
     other: Any = {"user": uid, "group": uid, "extra_groups": []} if uid else {}
     process = subprocess.Popen(argv, executable=program, stdin=subprocess.PIPE, **other)
+    while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        time.sleep(0.01)  # it is about to have its arguments
     try:
         yield process.pid
     finally:
