@@ -16,6 +16,7 @@ import pytest
 from qga.client.hosts.discovery import PROXMOX_FOLDER, FoundGuest, find_guests
 from qga.client.hosts.processes import (
     LONGEST_COMMAND,
+    LONGEST_NAME,
     Process,
     machine_of,
     parts,
@@ -276,6 +277,11 @@ def test_a_command_line_without_an_end(host: HostRoot) -> None:
     arguments = ["-x", "y" * (2 * LONGEST_COMMAND), *qemu("late", "/srv/late.sock")[1:]]
     host.process(9, [*qemu("web", "/srv/web.sock"), *arguments])
     assert found_and_left_out() == (["web"], "")
+
+
+def test_a_name_without_an_end(host: HostRoot) -> None:
+    host.process(9, qemu("guest=" + "w" * 100_000, "/srv/web.sock"))
+    assert found_and_left_out() == (["w" * LONGEST_NAME], "")
 
 
 def test_domains_whose_names_begin_alike(host: HostRoot) -> None:

@@ -28,6 +28,9 @@ DELETED = " (deleted)"
 # Bytes that are read of a command line to see whose it is, and all that are.
 BEGINNING, LONGEST_COMMAND = 4096, 1024 * 1024
 
+# Characters of a guest's name, which is a label of each of its metrics.
+LONGEST_NAME = 256
+
 # libvirt's directory for a running domain is in the arguments that it gives QEMU.
 DOMAIN_ID = re.compile(r"/domain-(\d+)-[^/]+/")
 
@@ -155,7 +158,7 @@ def is_qemu(program: str) -> bool:
 
 def name_in(argv: list[str], pid: int) -> str:
     names = [found["guest"] for found in values(argv, "name", "guest") if "guest" in found]
-    return names[-1] if names else f"qemu-{pid}"
+    return names[-1][:LONGEST_NAME] if names else f"qemu-{pid}"
 
 
 def machine(argv: list[str], process: Process) -> Machine:
