@@ -10,8 +10,9 @@
             take_a_snapshot()
         agent.call("guest-file-open", path="/etc/hosts", mode="r")
 
-    for guest in find_guests():      # those that run on this host
-        print(guest.name, guest.address)
+    for guest in find_guests():      # those that run on this host, and are believed to
+        with GuestAgent(guest) as agent:
+            print(guest.name, agent.hostname())
 
 Only the standard library is needed for this; `qgactl`, on top of it, needs typer and rich.
 """  # noqa: E501 - the path is one that libvirt makes
@@ -35,6 +36,7 @@ from qga.client.errors import (
 )
 from qga.client.figures import MemoryUse, Metrics
 from qga.client.hosts.discovery import FoundGuest, find_guests
+from qga.client.hosts.trust import LeftOut
 from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
 from qga.client.results import (
     AgentInfo,
@@ -89,6 +91,7 @@ __all__ = [
     "GuestFrozen",
     "IPAddress",
     "InterfaceStatistics",
+    "LeftOut",
     "LoadAverage",
     "MemoryBlock",
     "MemoryBlockResponse",

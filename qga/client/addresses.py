@@ -8,17 +8,22 @@
     proxmox:VMID          the socket of Proxmox
     NAME                  a guest that runs on this host, as discovery finds it
 
+Whoever names a path knows whose it is. A name leads only to whom discovery believes: the one who
+listens is looked at once more after the connection.
+
 A new form is a function here and a line in FORMS.
 """
 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
 from qga.client.errors import ConnectError
 from qga.client.hosts import discovery
+from qga.client.hosts.trust import LeftOut
 from qga.client.libvirt_transport import open_libvirt
 from qga.client.sockets import (
     WAITING,
@@ -31,6 +36,9 @@ from qga.client.transports import NO_AGENT, SocketTransport, Transport
 
 # Opens the way before the deadline (of time.monotonic()).
 Opener = Callable[[float], Transport]
+
+# As many guests are named in a message.
+MOST_NAMED = 10
 
 LARGEST_CID = LARGEST_PORT = 2**32 - 1
 
@@ -45,8 +53,10 @@ class Form(NamedTuple):
     opener: Callable[[str, int], Opener]
 
 
-def transport_opener(address: str, max_reply: int) -> Opener:
+def transport_opener(address: str | discovery.FoundGuest, max_reply: int) -> Opener:
     """What opens the transport to `address`; ValueError if it is not an address."""
+    if isinstance(address, discovery.FoundGuest):
+        return guest_opener(address, max_reply)
     scheme, colon, place = address.partition(":")
     if not colon and is_name(scheme):
         return lambda deadline: open_named(address, max_reply, deadline)
@@ -66,19 +76,36 @@ def is_name(word: str) -> bool:
 
 def resolve(name: str) -> discovery.FoundGuest:
     """The guest of this host that is called so; ConnectError if there is none, or several."""
-    guests = discovery.find_guests()
+    left_out = LeftOut()
+    guests = discovery.find_guests(left_out)
     fitting = [guest for guest in guests if guest.is_called(name)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        addresses = ", ".join(guest.address for guest in fitting)
+        addresses = few([guest.address for guest in fitting])
         raise ConnectError(name, f"several guests have this name, take an address: {addresses}")
-    names = ", ".join(guest.name for guest in guests) or "none at all"
-    raise ConnectError(name, f"no running guest of this name has an agent's port; found: {names}")
+    names = few([guest.name for guest in guests]) or "none at all"
+    found = f"no running guest of this name has an agent's port; found: {names}"
+    raise ConnectError(name, "; ".join([found, *left_out.lines()]))
+
+
+def few(words: list[str]) -> str:
+    more = len(words) - MOST_NAMED
+    return ", ".join(words[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def open_named(name: str, max_reply: int, deadline: float) -> Transport:
-    return transport_opener(resolve(name).address, max_reply)(deadline)
+    return guest_opener(resolve(name), max_reply)(deadline)
+
+
+def guest_opener(guest: discovery.FoundGuest, max_reply: int) -> Opener:
+    if guest.address == guest.domain:
+        return transport_opener(guest.address, max_reply)
+
+    def check(connection: socket.socket) -> None:
+        discovery.check_listener(guest, connection)
+
+    return socket_opener(guest.address, guest.socket, max_reply, check)
 
 
 def unix_opener(path: str, max_reply: int) -> Opener:
@@ -91,11 +118,21 @@ def proxmox_opener(vmid: str, max_reply: int) -> Opener:
     return socket_opener(f"proxmox:{vmid}", discovery.proxmox_socket(vmid), max_reply)
 
 
-def socket_opener(address: str, path: str, max_reply: int) -> Opener:
-    """For QEMU's end of a channel, or an agent that listens."""
+def socket_opener(
+    address: str,
+    path: str,
+    max_reply: int,
+    check: Callable[[socket.socket], None] = lambda _connection: None,
+) -> Opener:
+    """For QEMU's end of a channel, or an agent that listens. `check` may refuse who that is."""
 
     def opener(_deadline: float) -> Transport:
         sock = connect_unix(address, path)
+        try:
+            check(sock)
+        except ConnectError:
+            sock.close()
+            raise
         return SocketTransport(sock, max_reply, lambda: silence_of(path))
 
     return opener

@@ -44,7 +44,8 @@ class GuestAgent(
     Streams,
     Transfer,
 ):
-    """The agent behind `address`: `unix:PATH`, or another form of qga.client.addresses.
+    """The agent behind `address`: `unix:PATH`, or another form of qga.client.addresses, or a
+    guest of `find_guests`.
 
     `timeout` is the number of seconds that a call waits for its answer unless it says
     otherwise (math.inf: for ever), counted from the moment when no other thread's call is in

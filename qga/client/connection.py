@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from qga.client.addresses import transport_opener
 from qga.client.errors import AgentError, AgentTimeout, ConnectError, ProtocolError
+from qga.client.hosts.discovery import FoundGuest
 from qga.client.shapes import member, shaped
 from qga.client.transports import Transport
 from qga.client.wire import DEFAULT_MAX_REPLY, decode_reply, encode_request
@@ -35,9 +36,13 @@ class Connection:
     """What the methods for the commands stand on: see qga.client.agent."""
 
     def __init__(
-        self, address: str, timeout: float = 5.0, *, max_reply: int = DEFAULT_MAX_REPLY
+        self,
+        address: str | FoundGuest,
+        timeout: float = 5.0,
+        *,
+        max_reply: int = DEFAULT_MAX_REPLY,
     ) -> None:
-        self.address = address
+        self.address = str(address)
         self.timeout = timeout
         self._open_transport = transport_opener(address, max_reply)
         self._transport: Transport | None = None

@@ -1,16 +1,21 @@
 """The metrics of this host's guests, for Prometheus to fetch."""
 
 import re
+from collections.abc import Sequence
 from typing import Optional
 
 import typer
 
-from qga.client.monitoring.watch import Sighting, Watcher
+from qga.client.errors import AgentTimeout
+from qga.client.hosts.trust import LeftOut
+from qga.client.monitoring.watch import Sighting, Target, Watcher
 from qga.ctl import display
 from qga.ctl.app import FAILED, Settings, app, finite
-from qga.ctl.targets import HELP, targets
+from qga.ctl.targets import HELP, Find, targets
 
 LISTEN = "127.0.0.1:9741"
+MOST_SERIES = 2000  # those of 128 processors, 50 filesystems, 30 disks
+LONGEST_REASON = 300  # characters; a guest has a part in them
 
 
 @app.command()
@@ -20,12 +25,16 @@ def exporter(
     listen: str = typer.Option(
         LISTEN, metavar="ADDR:PORT", help="Where Prometheus fetches; [::]:PORT is everywhere."
     ),
+    series: int = typer.Option(
+        MOST_SERIES, metavar="N", min=1, help="How many series each guest may have within an hour."
+    ),
 ) -> None:
     """Serve the metrics of guests to Prometheus, until it is interrupted.
 
     The guests are asked when Prometheus asks, all at once; each has --timeout seconds. Those of
     this host are found anew each time. Who may reach the port may see the metrics. Guests with
-    the original agent show what that has.
+    the original agent show what that has. Series beyond --series are left out, and counted in
+    qga_series_left_out.
 
     \b
     Examples:
@@ -46,7 +55,9 @@ def exporter(
             "or install python3-prometheus-client"
         )
         raise typer.Exit(FAILED) from None
-    collector = GuestCollector(Watcher(find, settings.timeout), Reporter())
+    reporter = Reporter()
+    watcher = Watcher(lambda: reporter.found(find), settings.timeout)
+    collector = GuestCollector(watcher, reporter.seen, series)
     try:
         server = Server(host, port, collector)
     except OSError as error:
@@ -59,17 +70,48 @@ def exporter(
 
 
 class Reporter:
-    """Tells when a guest falls silent, and when it is back."""
+    """Reports changes, each in a line: there is a scrape every few seconds.
+
+    Neither what a guest says nor what other users of the host do makes it write more.
+    """
 
     def __init__(self) -> None:
-        self._errors: dict[str, str] = {}
+        self._silent: set[str] = set()
+        self._cut: set[str] = set()
+        self._reasons: set[str] = set()
 
-    def __call__(self, sighting: Sighting) -> None:
-        name = sighting.target.name
-        if sighting.error == self._errors.get(name, ""):
-            return
-        self._errors[name] = sighting.error
-        display.say(f"{name}: {sighting.error or 'answers again'}")
+    def found(self, find: Find) -> list[Target]:
+        """The guests; says what was left out the first time that there is such a reason for it."""
+        left_out = LeftOut()
+        targets = find(left_out)
+        for reason, line in left_out:
+            if reason not in self._reasons:
+                self._reasons.add(reason)
+                display.say(line)
+        return targets
+
+    def seen(self, sightings: Sequence[tuple[Sighting, int]]) -> None:
+        """Says who fell silent, who answers again, and once who has too many series."""
+        names = {sighting.target.name for sighting, _ in sightings}
+        self._silent &= names
+        self._cut &= names
+        for sighting, left_out in sightings:
+            name = sighting.target.name
+            if sighting.readings is None and name not in self._silent:
+                self._silent.add(name)
+                display.say(f"{name}: {reason_of(sighting)}")
+            elif sighting.readings is not None and name in self._silent:
+                self._silent.remove(name)
+                display.say(f"{name}: answers again")
+            if left_out and name not in self._cut:
+                self._cut.add(name)
+                display.say(f"{name}: has too many series; those beyond --series are left out")
+
+
+def reason_of(sighting: Sighting) -> str:
+    if isinstance(sighting.cause, AgentTimeout):
+        return "does not answer in time"  # in how many seconds is another number each time
+    return sighting.error[:LONGEST_REASON]
 
 
 def place(listen: str) -> tuple[str, int]:

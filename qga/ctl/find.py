@@ -8,6 +8,7 @@ from rich.text import Text
 
 from qga.client.hosts.discovery import find_guests
 from qga.client.hosts.survey import ANSWERS, Answer, survey
+from qga.client.hosts.trust import LeftOut
 from qga.ctl import display
 from qga.ctl.app import JSON, Settings, app
 
@@ -23,6 +24,7 @@ def list_guests(context: typer.Context, as_json: bool = JSON) -> None:
 
     Finds those of libvirt (the system's and your own), of Proxmox, and any other QEMU, and asks
     all at once what they are. The last column is what --connect takes; the guest's name does, too.
+    QEMUs and sockets of other users, and what you may not read, are left out and named on stderr.
 
     \b
     States:
@@ -38,7 +40,10 @@ def list_guests(context: typer.Context, as_json: bool = JSON) -> None:
       QGA_HOST_ROOT=/host qgactl list   # in a container, with the host's / at /host
     """
     settings: Settings = context.obj
-    answers = survey(find_guests(), settings.timeout)
+    left_out = LeftOut()
+    answers = survey(find_guests(left_out), settings.timeout)
+    for line in left_out.lines():
+        display.say(line)
     if settings.json:
         print(display.compact_json([as_object(answer) for answer in answers]))
         return

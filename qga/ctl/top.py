@@ -7,18 +7,19 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import typer
 from rich.console import Console
 from rich.live import Live
 
+from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.usage import Flow, Level, Monitor, Row
 from qga.client.monitoring.watch import Watcher
 from qga.ctl import display, tables
-from qga.ctl.app import FAILED, JSON, Settings, app, finite
+from qga.ctl.app import FAILED, JSON, Settings, app, finite, status_of
 from qga.ctl.targets import HELP, targets
 from qga.ctl.top_view import Picture
 
@@ -36,8 +37,8 @@ def top(
     """Show what guests are doing: processors, memory, load, network and disks; q ends it.
 
     Of a single guest it shows each processor, disk and interface, too. A guest that does not
-    answer is shown as silent. With --json each guest is an object on a line of its own, and
-    rates are bytes a second.
+    answer is shown as silent; if none does by the end of --count, that is an error. With --json
+    each guest is an object on a line of its own, and rates are bytes a second.
 
     \b
     Examples:
@@ -47,52 +48,80 @@ def top(
     """
     settings: Settings = context.obj
     find = targets(settings, addresses or [])
-    if not find():
+    left_out = LeftOut()
+    found = find(left_out)
+    for line in left_out.lines():
+        display.say(line)
+    if not found:
         display.say("no running guest with an agent's port was found; name one")
         raise typer.Exit(FAILED)
-    monitor = Monitor(Watcher(find, settings.timeout))
-    patience = min(interval, settings.timeout)
+    monitor = Monitor(Watcher(lambda: find(LeftOut()), settings.timeout))
+    pace = Pace(interval, min(interval, settings.timeout), count)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is put back
     try:
-        if settings.json:
-            for rows in pictures(monitor, interval, patience, count):
-                for row in rows:
-                    print(display.compact_json(as_object(row)), flush=True)
-        elif sys.stdout.isatty():
-            show_live(monitor, interval, patience, count)
+        if sys.stdout.isatty() and not settings.json:
+            rows = show_live(monitor, pace)
         else:
-            for rows in pictures(monitor, interval, patience, count):
-                write(Picture(rows))
+            rows = show_each(monitor, pace, print_objects if settings.json else write_picture)
     except KeyboardInterrupt:
         return  # that is how it ends
+    if all(row.usage is None for row in rows):
+        raise typer.Exit(max((status_of(row.cause) for row in rows if row.cause), default=FAILED))
 
 
-def pictures(monitor: Monitor, interval: float, patience: float, count: int) -> Iterator[list[Row]]:
-    """What is to be shown, one every `interval` seconds; the first is from a while ago to now."""
-    monitor.look(patience)
+class Pace(NamedTuple):
+    """How long from one picture to the next and each waits for answers; how many (0: for ever)."""
+
+    interval: float
+    patience: float
+    pictures: int
+
+
+def pictures(monitor: Monitor, pace: Pace) -> Iterator[list[Row]]:
+    """What is to be shown; the first is from a while ago to now.
+
+    Where there is a last one, each guest has its whole time for the first answer, without which
+    there would be no rates: an agent loads what it needs for it when it is first asked.
+    """
+    monitor.look(None if pace.pictures else pace.patience)
     due, shown = time.monotonic(), 0
-    while not count or shown < count:
-        due = max(due + interval, time.monotonic())
+    while not pace.pictures or shown < pace.pictures:
+        due = max(due + pace.interval, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
-        yield monitor.look(patience)
+        yield monitor.look(pace.patience)
         shown += 1
 
 
-def write(picture: Picture) -> None:
+def show_each(monitor: Monitor, pace: Pace, show: Callable[[list[Row]], None]) -> list[Row]:
+    """Returns the last rows."""
+    rows: list[Row] = []
+    for rows in pictures(monitor, pace):
+        show(rows)
+    return rows
+
+
+def print_objects(rows: list[Row]) -> None:
+    for row in rows:
+        print(display.compact_json(as_object(row)), flush=True)
+
+
+def write_picture(rows: list[Row]) -> None:
     """For a program that reads it: nothing is cut."""
     console = Console(width=tables.UNLIMITED, markup=False, highlight=False, emoji=False)
     with console.capture() as lines:
-        console.print(picture)
+        console.print(Picture(rows))
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))
     sys.stdout.flush()
 
 
-def show_live(monitor: Monitor, interval: float, patience: float, count: int) -> None:
+def show_live(monitor: Monitor, pace: Pace) -> list[Row]:
     console = Console(markup=False, highlight=False, emoji=False)
     with end_on_q(), Live(console=console, screen=True, auto_refresh=False) as live:
-        live.update(Picture(monitor.look(patience)), refresh=True)
-        for rows in pictures(monitor, interval, patience, count):
+        rows = monitor.look(pace.patience)
+        live.update(Picture(rows), refresh=True)
+        for rows in pictures(monitor, pace):
             live.update(Picture(rows), refresh=True)
+    return rows
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from tests.guest import hardware
 from tests.guest.image import CHECKOUT
 from tests.guest.vm import AGENT_PORT, DATA_PORTS, Guest
+from tests.unit.host_root import HostRoot
 
 PAGE = CHECKOUT / "docs/qgactl.md"
 BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
@@ -89,16 +90,16 @@ class Day:
 
     def _make_host(self, guest: Guest) -> None:
         """A /proc with one QEMU in it, and its sockets, which are those of the guest."""
-        sockets, process = self.root / SOCKETS[1:], self.root / "proc/1"
+        sockets = self.root / SOCKETS[1:]
         sockets.mkdir(parents=True)
-        process.mkdir(parents=True)
         argv = ["qemu-system-x86_64", "-name", "guest=web"]
         for port in (AGENT_PORT, *DATA_PORTS):
             (sockets / port.name).symlink_to(guest.channel_path(port))
             path = f"{SOCKETS}/{port.name}"
             argv += ["-chardev", f"socket,id={port.chardev},path={path},server=on,wait=off"]
             argv += ["-device", f"virtserialport,chardev={port.chardev},name={port.name}"]
-        (process / "cmdline").write_bytes(b"".join(os.fsencode(arg) + b"\0" for arg in argv))
+        assert guest.qemu
+        HostRoot(self.root).process(guest.qemu.pid, argv)
 
 
 def run_again(page: str, day: Day) -> Iterator[tuple[Step, str]]:

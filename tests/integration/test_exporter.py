@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.client_agents import running
 from tests.integration.qgactl_process import QGACTL, environment, qgactl
+from tests.unit.client_peer import HANG_UP, Peer
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,27 @@ def test_guests_of_this_host_come_and_go(tmp_path: Path) -> None:
         assert 'qga_up{guest="100"} 1.0' in fetch(address)
         (sockets / "100.qga").unlink()
         assert "qga_up{" not in fetch(address)
+
+
+def test_a_guest_that_syncs_and_is_silent_then_is_one_line_in_the_log(tmp_path: Path) -> None:
+    released = threading.Event()
+
+    def held(_arguments: Any) -> Any:
+        released.wait(60)
+        return HANG_UP
+
+    peer = Peer(tmp_path / "silent", {"qga-get-metrics": held})
+    arguments = ["--timeout", "0.5", "exporter", "--listen", "127.0.0.1:0", f"web={peer.address}"]
+    try:
+        with exporter(arguments, tmp_path / "errors") as address:
+            for _ in range(4):
+                assert 'qga_up{guest="web"} 0.0' in fetch(address)
+                time.sleep(0.1)
+            log = (tmp_path / "errors").read_text()
+    finally:
+        released.set()
+        peer.close()
+    assert log == "qgactl: web: does not answer in time\n"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,11 @@ import pytest
 
 from tests.integration.client_agents import AGENTS, running
 from tests.integration.qgactl_process import QGACTL, Result, environment
-from tests.unit.host_root import AGENT_PORT, HostRoot, qemu
+from tests.integration.qgactl_process import qgactl as plain_qgactl
+from tests.unit.host_root import AGENT_PORT, HostRoot, impostor, qemu
+
+OTHER = 4242
+"""A user who is neither root nor libvirt's."""
 
 DOMAIN_SOCKET = f"/var/lib/libvirt/qemu/channel/target/domain-1-web/{AGENT_PORT}"
 
@@ -137,6 +142,64 @@ def test_a_guest_by_its_name(root: HostRoot, agent: str) -> None:
     )
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("command", [["list"], ["doctor", "web"], ["--connect", "web", "ping"]])
+def test_a_qemu_of_another_user_does_not_get_a_name(command: list[str]) -> None:
+    """It would get what is sent to the guest of this name, a password say."""
+    name = f"web-{os.getpid()}"
+    with (
+        tempfile.TemporaryDirectory(prefix="qga-") as folder,
+        listening(Path(folder) / "socket") as path,
+    ):
+        Path(folder).chmod(0o755)
+        os.chown(path, OTHER, -1)
+        with impostor(Path(folder), name, uid=OTHER) as pid:
+            words = [name if word == "web" else word for word in command]
+            status, out, err = plain_qgactl("--timeout", "1", *words)
+    assert f"process {pid} of user {OTHER} ({name})" in (err or out)
+    assert not re.search(rf"^{name}", out, re.MULTILINE)
+    assert status == (0 if command == ["list"] else 1 if command[0] == "doctor" else 3)
+
+
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-sys_ptrace"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["list"], 0),
+        (["top", "--count", "1", "--interval", "0.1", "--json"], 4),
+        (["doctor", "db"], 1),
+        (["--connect", "db", "ping"], 4),
+        (["exporter", "--listen", "1"], 2),
+    ],
+)
+def test_directories_that_may_not_be_read(
+    root: HostRoot, tmp_path: Path, command: list[str], expected: int
+) -> None:
+    """Those of libvirt, for an ordinary user; the guest beside them is found all the same."""
+    root.file(DOMAIN_SOCKET)
+    closed = root.folder / "var/lib/libvirt/qemu"
+    closed.chmod(0o750)
+    os.chown(closed, OTHER, OTHER)
+    root.process(12, qemu("guest=db", str(tmp_path / "db")))
+    with listening(tmp_path / "db"):
+        done = subprocess.run(
+            [*WITHOUT_RIGHTS, *QGACTL, "--timeout", "0.5", *command],
+            capture_output=True,
+            text=True,
+            env={**environment(None), "QGA_HOST_ROOT": str(root.folder)},
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == expected, done.stderr
+    assert "Error" not in done.stderr
+    if command[0] in {"list", "top"}:
+        assert f"(cannot be read: Permission denied): {closed}/" in done.stderr
+        assert "db" in done.stdout
+
+
 def states(out: str) -> dict[str, str]:
     """The state of each check, of the text."""
     lines = [line for line in out.splitlines() if not line.startswith(" ")]
@@ -236,6 +299,46 @@ def test_doctor_without_permission(root: HostRoot) -> None:
     assert states(done.stdout) == {"socket": "ok", "permission": "failed"}
     assert "it is nobody's, mode 600" in done.stdout
     assert "        try: run this as root" in done.stdout
+
+
+def test_doctor_of_a_machine_that_qemu_has_paused(tmp_path: Path) -> None:
+    name, monitor = f"web-{os.getpid()}", tmp_path / "qmp"
+    program, *arguments = qemu(f"guest={name}", str(tmp_path / "agent"))
+    argv = [program, "-device", "virtio-serial-pci,id=virtio-serial0", *arguments]
+    argv += ["-display", "none", "-nodefaults", "-m", "16", "-accel", "tcg"]
+    argv += ["-qmp", f"unix:{monitor},server=on,wait=off"]
+    with subprocess.Popen(argv) as process:
+        try:
+            wait_for(monitor)
+            status, out, _ = plain_qgactl("--timeout", "1", "doctor", name)
+            assert "ok      machine: QEMU reports: running" in out
+            assert states(out)["answer"] == "failed"
+            assert ask(monitor, "stop") == {}
+            status, out, _ = plain_qgactl("--timeout", "1", "doctor", name)
+        finally:
+            process.kill()
+    assert (status, states(out)["machine"]) == (1, "failed")
+    assert "failed  machine: the VM is paused\n        try: " in out
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ask(monitor: Path, command: str) -> object:
+    """One command of QMP."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(monitor))
+        with connection.makefile("rwb", buffering=0) as lines:
+            lines.readline()
+            for each in ("qmp_capabilities", command):
+                lines.write(json.dumps({"execute": each}).encode())
+                while "return" not in (reply := json.loads(lines.readline())):
+                    pass
+            return reply["return"]
 
 
 def test_channel_for_both(root: HostRoot) -> None:

@@ -13,12 +13,15 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.integration.client_agents import running
 from tests.integration.qgactl_process import QGACTL, SLOW, environment, qgactl
+from tests.unit.client_peer import Peer
 
 PATIENCE = 30.0
 ENTER, LEAVE, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
@@ -112,7 +115,8 @@ def test_a_silent_guest_does_not_keep_the_picture_from_the_others(
         silent.bind(str(tmp_path / "silent"))
         silent.listen()
         guests = (f"web={address}", f"old=unix:{tmp_path}/silent")
-        status, out, err = qgactl(*SLOW, "top", *guests, "--count", "2", "--interval", "3")
+        options = ("--count", "2", "--interval", "3")
+        status, out, err = qgactl("--timeout", "10", "top", *guests, *options)
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["Guest", lines[1], "web", "old", "old:"] * 2
@@ -158,3 +162,48 @@ def test_it_is_those_of_this_host_where_none_is_named_at_all(address: str, tmp_p
 
 def test_an_interval_without_an_end_is_refused() -> None:
     assert qgactl("top", "--interval", "inf", "unix:/a")[0] == 2
+
+
+def test_a_guest_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+    status, out, err = qgactl("top", "nosuch", "--count", "1", QGA_HOST_ROOT=str(tmp_path))
+    assert (status, err) == (3, "")
+    assert out.splitlines()[-1].startswith("nosuch: no running guest of this name")
+    status, out, _ = qgactl("top", "unix:/nonexistent", "--count", "1", "--json")
+    assert (status, "No such file" in json.loads(out)["error"]) == (3, True)
+
+
+def test_only_silent_guests_are_a_failure(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        options = ("--count", "1", "--interval", "0.2")
+        assert qgactl("--timeout", "0.5", "top", f"unix:{tmp_path}/silent", *options)[0] == 4
+
+
+def test_a_first_answer_that_takes_its_time_has_rates(tmp_path: Path) -> None:
+    """As that of our agent does, which loads what it needs for it only then."""
+    metrics = import_module("qga.commands.metrics").Metrics(None)
+    asked: list[float] = []
+
+    def answer(_arguments: Any) -> Any:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            time.sleep(1.5)
+        return metrics.qga_get_metrics()
+
+    peer = Peer(tmp_path / "s", {"qga-get-metrics": answer})
+    try:
+        status, out, err = qgactl(*SLOW, "top", peer.address, "--count", "1", "--json")
+    finally:
+        peer.close()
+    assert (status, err, len(asked)) == (0, "", 2)
+    shown = json.loads(out)
+    assert "cpu-percent" in shown
+    assert shown["network"]
+
+
+def test_time_without_an_end_is_a_time(address: str) -> None:
+    options = ("--count", "1", "--interval", "0.2")
+    status, out, err = qgactl("--timeout", "inf", "top", address, *options)
+    assert (status, err) == (0, "")
+    assert "memory" in out

@@ -35,9 +35,11 @@ CLIENT_FILES = {
     "/lib/systemd/system/qgactl-exporter.service",
     "/usr/bin/qgactl",
     "/usr/lib/python3/dist-packages/qga/ctl/cli.py",
+    "/usr/lib/sysusers.d/qgactl.conf",
     "/usr/share/bash-completion/completions/qgactl",
     "/usr/share/fish/vendor_completions.d/qgactl.fish",
     "/usr/share/man/man1/qgactl.1.gz",
+    "/usr/share/polkit-1/rules.d/60-qgactl-exporter.rules",
     "/usr/share/qgactl/grafana/qga.json",
     "/usr/share/zsh/vendor-completions/_qgactl",
 }
@@ -93,6 +95,11 @@ def test_dependencies() -> None:
 def test_the_configuration_is_a_conffile() -> None:
     told = output("dpkg-deb", "--info", debs().agent, "conffiles")
     assert told.split() == ["/etc/qemu/qemu-ga.conf"]
+
+
+def test_the_exporters_user_is_there_before_its_unit_starts() -> None:
+    told = output("dpkg-deb", "--info", debs().client, "postinst")
+    assert 0 < told.index("systemd-sysusers") < told.index("qgactl-exporter.service")
 
 
 def test_the_interpreter_is_the_distributions_own_and_isolated(agent_root: Root) -> None:

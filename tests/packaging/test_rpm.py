@@ -34,7 +34,9 @@ AGENT_FILES = {
 CLIENT_FILES = {
     "/usr/bin/qgactl",
     "/usr/lib/systemd/system/qgactl-exporter.service",
+    "/usr/lib/sysusers.d/qgactl.conf",
     "/usr/share/man/man1/qgactl.1.gz",
+    "/usr/share/polkit-1/rules.d/60-qgactl-exporter.rules",
     "/usr/share/qgactl/grafana/qga.json",
 }
 CONFIGURATION = {
@@ -109,6 +111,7 @@ def test_scriptlets() -> None:
     assert "udevadm control --reload" in script(package, "POSTIN")
     assert "remove-system-units qemu-guest-agent.service" in script(package, "PREUN")
     assert "mark-restart-system-units qemu-guest-agent.service" in script(package, "POSTUN")
+    assert "systemd-sysusers qgactl.conf" in script(rpms().client, "POSTIN")
     triggers = output("rpm", "--query", "--package", "--triggers", package)
     assert "triggerpostun" in triggers
     assert "systemctl --no-block start qemu-guest-agent.service" in triggers

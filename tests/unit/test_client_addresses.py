@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import pytest
 from qga.client import AgentTimeout, ConnectError, GuestAgent
 from qga.client.addresses import resolve, transport_opener, uri_and_domain
 from qga.client.sockets import UNIX_ADVICE, VSOCK_ADVICE, connect_unix, connect_vsock, explained
+from tests.unit.host_root import HostRoot, impostor, qemu
 
 LIMIT = 1 << 20
 
@@ -183,3 +185,69 @@ def test_libvirts_socket_that_is_held_says_how_to_go_by_libvirt(
         with connect_unix("unix:x", name), pytest.raises(AgentTimeout) as caught:
             GuestAgent(f"unix:{name}", 0.05).__enter__()
     assert str(caught.value).endswith("use libvirt:qemu:///system/web")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_socket_that_another_user_puts_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the connection, by whose name a guest was found."""
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    path = tmp_path / "var/run/qemu-server/101.qga"
+    path.parent.mkdir(parents=True)
+    monkeypatch.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as ours:
+        ours.bind("101.qga")
+        ours.listen()
+        guest = resolve("101")
+        transport_opener(guest, LIMIT)(time.monotonic() + 5).close()
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind("101.qga")
+            listen_as(4242, other)
+            with pytest.raises(ConnectError, match="user 4242 listens there, not 101"):
+                transport_opener(guest, LIMIT)(time.monotonic() + 5)
+            with pytest.raises(ConnectError, match="user 4242 listens there, not 101"):
+                GuestAgent("101").ping()
+            transport_opener(f"unix:{path}", LIMIT)(time.monotonic() + 5).close()
+
+
+def listen_as(uid: int, listener: socket.socket) -> None:
+    """The one who listens is, for those who connect, the one who was at that moment."""
+    child = os.fork()
+    if not child:
+        try:
+            os.setresuid(uid, uid, uid)
+            listener.listen()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_a_socket_that_leads_to_another_process(tmp_path: Path) -> None:
+    """One of those who are believed, but not the guest of this name: by a link, say."""
+    name = f"guest-{os.getpid()}"
+    with impostor(tmp_path, name), socket.socket(socket.AF_UNIX) as ours:
+        ours.bind(str(tmp_path / "db.sock"))
+        ours.listen()
+        (tmp_path / "socket").symlink_to("db.sock")
+        with pytest.raises(ConnectError, match=f"process {os.getpid()} listens there, not {name}"):
+            GuestAgent(name).ping()
+
+
+def test_names_in_an_error_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    root = HostRoot(tmp_path)
+    for number in range(200):
+        root.process(1000 + number, qemu("web", f"/srv/{number}"))
+    with pytest.raises(ConnectError, match=r"take an address: .* and 190 more"):
+        resolve("web")
+    with pytest.raises(ConnectError, match=r"found: .* and 190 more"):
+        resolve("db")
+
+
+def test_an_error_says_what_was_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    HostRoot(tmp_path).process(9, qemu("web", "/srv/web"), uids=[4242] * 4)
+    with pytest.raises(ConnectError, match=r"none at all; left out .* process 9 of user 4242"):
+        resolve("web")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from qga.client import GuestAgent
 from qga.client.data_ports import DataPorts
 from tests.unit.client_peer import Peer
+from tests.unit.host_root import HostRoot
 
 AGENT = "org.qemu.guest_agent.0"
 DATA = "org.qga.data.0"
@@ -37,13 +37,11 @@ def test_what_is_given_comes_first(tmp_path: Path) -> None:
 
 
 def test_in_the_command_line_of_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = tmp_path / "proc/5"
-    process.mkdir(parents=True)
     argv = ["qemu-system-x86_64"]
     for number, name in enumerate((AGENT, DATA)):
         argv += ["-chardev", f"socket,id=c{number},path=/run/{number},server=on"]
         argv += ["-device", f"virtserialport,chardev=c{number},name={name}"]
-    (process / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in argv))
+    HostRoot(tmp_path).process(5, argv)
     monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
     assert DataPorts("unix:/run/0").socket_path(DATA) == "/run/1"
     assert DataPorts("unix:/run/other").socket_path(DATA) is None

@@ -1,26 +1,27 @@
 """Why the agent of a guest does not answer, or that all is well, as seen from the host.
 
-A checkup goes along the way to the agent: the guest, libvirt's definition of it, the socket, the
-agent, what it says of itself. It ends at the first thing that is broken, for nothing behind that
-can be seen.
+A checkup goes along the way to the agent: the guest, libvirt's definition of it, the socket, what
+QEMU says of the machine, the agent, what it says of itself. It ends at the first thing that is
+broken, for nothing behind that can be seen.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from qga.client import addresses
 from qga.client.agent import GuestAgent
-from qga.client.errors import AgentError, CommandError, ConnectError, ProtocolError
+from qga.client.errors import AgentError, AgentTimeout, CommandError, ConnectError, ProtocolError
 from qga.client.hosts import discovery
 from qga.client.hosts.processes import AGENT_PORT
+from qga.client.hosts.qmp import run_state
+from qga.client.hosts.trust import user_name
 from qga.client.libvirt_transport import open_libvirt
 from qga.client.sockets import PERMISSION, connected_paths, connections_to
 from qga.client.transports import NO_AGENT
@@ -31,13 +32,45 @@ PINGS = 5
 # Seconds. What a busy host makes of a millisecond is still far below the first.
 SLOW_ANSWER, WRONG_CLOCK = 1.0, 2.0
 
+# Characters: a guest may have commands without end.
+LONGEST_LIST = 2000
+
+# Seconds for QEMU to say whether the machine runs: at once, or another one is asking.
+MONITOR_PATIENCE = 2.0
+
+# Why an agent that has the port open may not answer: it is stuck, or libvirt has given it up.
+RESTART = "restart the agent in the guest (systemctl restart qemu-guest-agent)"
+
 # Those of virDomainState in which no agent answers, and what ends them.
 DOMAIN_STATES = {
-    3: ("it is paused", "virsh resume DOMAIN"),
+    3: ("the VM is paused", "virsh resume DOMAIN"),
     5: ("it is not running", "virsh start DOMAIN"),
     6: ("it has crashed", "virsh start DOMAIN"),
     7: ("it sleeps", "virsh dompmwakeup DOMAIN"),
 }
+
+
+# Those of QMP's RunState in which none does.
+RUN_STATES = {
+    "paused": "the VM is paused",
+    "prelaunch": "the VM is paused: it was started with -S",
+    "io-error": "the VM is paused after an I/O error of a disk (is one of this host full?)",
+    "suspended": "the VM is suspended",
+    "inmigrate": "the VM waits for a migration to this host",
+    "postmigrate": "the VM has been migrated to another host",
+    "shutdown": "the guest has shut down",
+    "guest-panicked": "the guest's kernel has crashed",
+}
+RESUME = {
+    "suspended": "system_wakeup",
+    "shutdown": "system_reset",
+    "guest-panicked": "system_reset",
+}
+
+
+# Where to look in the guest for what switches commands off.
+WHERE_OURS = "qemu-ga --doctor in the guest tells which line does it"
+WHERE_QEMUS = "look at block-rpcs and allow-rpcs in the guest's qemu-ga.conf (qemu-ga --dump-conf)"
 
 
 class Check(NamedTuple):
@@ -58,11 +91,15 @@ class Broken(Exception):
 
 
 class Route(NamedTuple):
-    """The way to an agent: with a socket of this host, by way of libvirt, or both."""
+    """The way to an agent: with a socket of this host, by way of libvirt, or both.
+
+    guest: the one that was found, if it was named.
+    """
 
     address: str
     socket: str = ""
     domain: str = ""
+    guest: discovery.FoundGuest | None = None
 
 
 def checkup(address: str, timeout: float) -> Iterator[Check]:
@@ -84,12 +121,19 @@ def checks(address: str, timeout: float) -> Iterator[Check]:
         yield check
     else:
         route = route_of(address)
+    opened = False
     by_libvirt = route.address.startswith("libvirt:")
     if by_libvirt or (route.domain and discovery.libvirt_is_installed()):
-        yield from domain_checks(route.domain, timeout)
+        try:
+            opened = yield from domain_checks(route.domain, timeout)
+        except Broken as broken:
+            if by_libvirt or broken.check.subject != "libvirt":
+                raise
+            yield broken.check._replace(state=WARNING)  # there is another way
     if route.socket:
         yield from socket_checks(route.socket, by_libvirt)
-    yield from agent_checks(route.address, timeout)
+        yield from machine_checks(route.socket, min(timeout, MONITOR_PATIENCE))
+    yield from agent_checks(route.guest or route.address, timeout, RESTART if opened else "")
 
 
 def found(name: str) -> tuple[Check, Route]:
@@ -104,7 +148,7 @@ def found(name: str) -> tuple[Check, Route]:
             "guest", WARNING, str(error), f"is it running? Perhaps libvirt tells: {domain}"
         )
         return check, Route(domain, domain=domain)
-    route = Route(guest.address, guest.socket, guest.domain)
+    route = Route(guest.address, guest.socket, guest.domain, guest)
     return Check("guest", OK, f"{guest.name} runs here, by {guest.manager}"), route
 
 
@@ -117,8 +161,8 @@ def route_of(address: str) -> Route:
     return Route(address, place if scheme == "unix" else "")
 
 
-def domain_checks(address: str, timeout: float) -> Iterator[Check]:
-    """What libvirt says of the domain."""
+def domain_checks(address: str, timeout: float) -> Generator[Check, None, bool]:
+    """What libvirt says of the domain; returns whether a program in the guest has the port open."""
     deadline = time.monotonic() + timeout
     with needed("libvirt"):
         uri, domain = addresses.uri_and_domain(address.partition(":")[2])
@@ -136,6 +180,7 @@ def domain_checks(address: str, timeout: float) -> Iterator[Check]:
     if state == "disconnected":
         raise Broken("port", "no program in the guest has opened it", NO_AGENT)
     yield Check("port", OK, "a program in the guest has opened it")
+    return state == "connected"
 
 
 def channel_state(xml: str) -> str | None:
@@ -175,17 +220,23 @@ def socket_checks(path: str, by_libvirt: bool) -> Iterator[Check]:
         yield Check("connection", WARNING, "another program is connected to the socket", advice)
 
 
-def user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
+def machine_checks(path: str, seconds: float) -> Iterator[Check]:
+    """What QEMU says of the machine that has this socket, where it can be asked."""
+    monitor = discovery.monitor_of(path)
+    state = run_state(monitor, seconds) if monitor else ""
+    if state in RUN_STATES:
+        advice = f"send {RESUME.get(state, 'cont')} to QEMU's monitor, {monitor}"
+        raise Broken("machine", RUN_STATES[state], advice)
+    if state:
+        yield Check("machine", OK, f"QEMU reports: {state}")
 
 
-def agent_checks(address: str, timeout: float) -> Iterator[Check]:
-    """What the agent answers, and what of that is unusual."""
+def agent_checks(
+    address: str | discovery.FoundGuest, timeout: float, advice: str
+) -> Iterator[Check]:
+    """What the agent answers, and what of that is unusual; `advice` is for when it does not."""
     with closing(GuestAgent(address, timeout)) as agent:
-        with needed("answer"):
+        with needed("answer", advice):
             agent.sync()
         yield Check("answer", OK, "the agent answers")
         for subject, question in QUESTIONS.items():
@@ -194,12 +245,15 @@ def agent_checks(address: str, timeout: float) -> Iterator[Check]:
 
 
 @contextmanager
-def needed(subject: str) -> Iterator[None]:
-    """Errors within are the end of the checkup."""
+def needed(subject: str, advice: str = "") -> Iterator[None]:
+    """Errors within are the end of the checkup; `advice` is better than theirs on silence."""
     try:
         yield
     except (AgentError, TimeoutError) as error:
-        raise Broken(subject, str(error)) from None
+        text = str(error)
+        if not advice or not (NO_AGENT in text or isinstance(error, AgentTimeout)):
+            raise Broken(subject, text) from None
+        raise Broken(subject, text.replace(f": {NO_AGENT}", ""), advice) from None
 
 
 def answer_to(subject: str, question: Callable[[GuestAgent], Check], agent: GuestAgent) -> Check:
@@ -228,9 +282,17 @@ def commands(agent: GuestAgent) -> Check:
     off = sorted(command.name for command in every if not command.enabled)
     if not off:
         return Check("commands", OK, f"all {len(every)} are enabled")
-    detail = f"{len(off)} of {len(every)} are off: {', '.join(off)}"
-    advice = "if that is not wanted: qemu-ga --doctor in the guest tells which line does it"
-    return Check("commands", WARNING, detail, advice)
+    detail = f"{len(off)} of {len(every)} are off"
+    if agent.freeze_status() == "frozen":
+        return Check("commands", WARNING, f"{detail} while filesystems are frozen")
+    ours = any(command.name.startswith("qga-") for command in every)
+    where = WHERE_OURS if ours else WHERE_QEMUS
+    return Check(
+        "commands",
+        WARNING,
+        f"{detail}: {', '.join(off)[:LONGEST_LIST]}",
+        f"if that is not wanted: {where}",
+    )
 
 
 def filesystems(agent: GuestAgent) -> Check:
@@ -255,7 +317,7 @@ def clock(agent: GuestAgent) -> Check:
 QUESTIONS: dict[str, Callable[[GuestAgent], Check]] = {
     "round trip": round_trip,
     "version": version,
-    "commands": commands,
     "filesystems": filesystems,
+    "commands": commands,
     "clock": clock,
 }

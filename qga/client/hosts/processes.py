@@ -1,4 +1,9 @@
-"""The QEMUs that run on this host, by their command lines."""
+"""The QEMUs that run on this host, by their command lines.
+
+A command line says whatever its process likes. It counts only if the process belongs to somebody
+who is believed (qga.client.hosts.trust), and if the program that it runs is a QEMU: a set-user-ID
+program is root's, with arguments of anybody's choice.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,32 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
+
+from qga.client.hosts.trust import LeftOut, believed_users, user_names
 
 # The port that agents serve, and that management programs look for.
 AGENT_PORT = "org.qemu.guest_agent.0"
 
 PROGRAM = re.compile(r"(qemu-system-.*|qemu-kvm|kvm)")
+
+# After the path in /proc/PID/exe when the program was replaced, as by an upgrade.
+DELETED = " (deleted)"
+
+# Bytes that are read of a command line to see whose it is, and all that are.
+BEGINNING, LONGEST_COMMAND = 4096, 1024 * 1024
+
+# Characters of a guest's name, which is a label of each of its metrics.
+LONGEST_NAME = 256
+
+# libvirt's directory for a running domain is in the arguments that it gives QEMU.
+DOMAIN_ID = re.compile(r"/domain-(\d+)-[^/]+/")
+
+OTHERS = "run by another user; unix:PATH reaches it all the same"
+NOT_QEMU = "not a QEMU, in spite of its arguments"
+UNKNOWN_PROGRAM = "only root can see which program it is"
+HIDDEN = "/proc hides the processes of other users, hidepid"
 
 # A comma within a value is written twice.
 OPTION = re.compile(r"(?:[^,]|,,)+")
@@ -23,54 +48,159 @@ class Machine(NamedTuple):
 
     sockets: those on which it serves agents' ports.
     ports: the sockets of all its virtio-serial ports that have one, by the ports' names.
+    monitor: a socket on which it serves QMP.
+    domain_id: libvirt's number for it.
     """
 
     pid: int
     name: str
     sockets: tuple[str, ...]
     ports: Mapping[str, str] = {}
+    monitor: str = ""
+    domain_id: str = ""
 
 
-def running_machines(root: Path) -> list[Machine]:
-    """Those in the /proc below `root`, by their numbers."""
-    numbers = sorted(int(entry.name) for entry in (root / "proc").glob("[0-9]*"))
-    return [machine for pid in numbers if (machine := machine_of(root / "proc" / str(pid), pid))]
+class Process:
+    """A directory of /proc, held open: it is that of no later process with the same number."""
+
+    def __init__(self, proc: Path, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.open(proc / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def read(self, name: str, size: int = LONGEST_COMMAND) -> bytes:
+        with os.fdopen(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd), "rb") as file:
+            return file.read(size)
+
+    def link(self, name: str) -> str:
+        return os.readlink(name, dir_fd=self._fd)
+
+    def arguments(self, size: int = LONGEST_COMMAND) -> list[str]:
+        """Those that are whole within so many bytes."""
+        return [os.fsdecode(word) for word in self.read("cmdline", size).split(b"\0")[:-1]]
+
+    def users(self) -> set[int]:
+        """Also the real and the saved one: a set-user-ID program does what its caller wants."""
+        found = {os.fstat(self._fd).st_uid}
+        for line in self.read("status").splitlines():
+            if line.startswith(b"Uid:"):
+                found.update(map(int, line.split()[1:]))
+        return found
 
 
-def machine_of(process: Path, pid: int) -> Machine | None:
+def running_machines(root: Path, left_out: LeftOut | None = None) -> list[Machine]:
+    """Those in the /proc below `root` that are believed, by their numbers."""
+    left_out = LeftOut() if left_out is None else left_out
+    users = believed_users(root)
+    found = []
+    for pid in process_ids(root / "proc", left_out):
+        try:
+            with Process(root / "proc", pid) as process:
+                if machine := machine_of(process, users, left_out):
+                    found.append(machine)
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            pass  # it has ended, or is no QEMU that runs
+        except PermissionError:
+            left_out.add(HIDDEN, f"process {pid}")
+        except OSError as error:
+            left_out.unreadable(f"process {pid}", error)
+    return found
+
+
+def process_ids(proc: Path, left_out: LeftOut) -> list[int]:
     try:
-        command = (process / "cmdline").read_bytes()
-        argv = [os.fsdecode(word) for word in command.split(b"\0")[:-1]]
-        if not argv or not PROGRAM.fullmatch(os.path.basename(argv[0])):
-            return None
-        return machine(argv, pid, process)
-    except (OSError, ValueError):  # it has ended, is hidden from us, or is no QEMU that runs
+        found = sorted(int(name) for name in os.listdir(proc) if name.isdecimal())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        left_out.unreadable(proc, error)
+        return []
+    if found and found[0] != 1:  # init is there for whoever may see it
+        left_out.add(HIDDEN, "guests of others")
+    return found
+
+
+def machine_of(process: Process, users: frozenset[int], left_out: LeftOut) -> Machine | None:
+    """None for what is no QEMU, or is not believed."""
+    argv = process.arguments(BEGINNING)
+    if not argv or not is_qemu(argv[0]):
         return None
+    others = process.users() - users
+    if others:
+        named = f"process {process.pid} of {user_names(others)} ({name_in(argv, process.pid)})"
+        left_out.add(OTHERS, named)
+        return None
+    try:
+        program = process.link("exe").removesuffix(DELETED)
+    except PermissionError:
+        left_out.add(UNKNOWN_PROGRAM, f"process {process.pid} ({name_in(argv, process.pid)})")
+        return None
+    if not is_qemu(program):
+        left_out.add(NOT_QEMU, f"process {process.pid} ({program})")
+        return None
+    return machine(process.arguments(), process)  # read again: now it is the QEMU's
 
 
-def machine(argv: list[str], pid: int, process: Path) -> Machine:
+def is_qemu(program: str) -> bool:
+    """By its name; NixOS has programs' own files as .NAME-wrapped."""
+    return PROGRAM.fullmatch(os.path.basename(program).lstrip(".")) is not None
+
+
+def name_in(argv: list[str], pid: int) -> str:
     names = [found["guest"] for found in values(argv, "name", "guest") if "guest" in found]
+    return names[-1][:LONGEST_NAME] if names else f"qemu-{pid}"
+
+
+def machine(argv: list[str], process: Process) -> Machine:
     paths = {
         chardev.get("id"): chardev["path"]
         for chardev in values(argv, "chardev", "backend")
-        if chardev.get("server", "off") in {"on", "yes", "true"} and "path" in chardev
+        if is_server(chardev) and "path" in chardev
     }
     ports = [
         (device.get("name", ""), located(paths[device["chardev"]], process))
         for device in values(argv, "device", "driver")
         if device.get("chardev") in paths
     ]
+    ids = (found[1] for found in map(DOMAIN_ID.search, argv) if found)
     return Machine(
-        pid,
-        names[-1] if names else f"qemu-{pid}",
+        process.pid,
+        name_in(argv, process.pid),
         tuple(path for name, path in ports if name == AGENT_PORT),
         dict(ports),
+        next((located(path, process) for path in monitors(argv, paths)), ""),
+        next(ids, ""),
     )
 
 
-def located(path: str, process: Path) -> str:
+def monitors(argv: list[str], chardevs: Mapping[str | None, str]) -> Iterator[str]:
+    """The sockets of QMP: -qmp unix:PATH,server=on, or -mon with a chardev."""
+    for value in values(argv, "qmp", "address"):
+        scheme, _, path = value.get("address", "").partition(":")
+        if scheme == "unix" and is_server(value):
+            yield path
+    for value in values(argv, "mon", "chardev"):
+        if value.get("mode") == "control" and value.get("chardev") in chardevs:
+            yield chardevs[value["chardev"]]
+
+
+def is_server(options: Mapping[str, str]) -> bool:
+    return options.get("server", "off") in {"on", "yes", "true"}
+
+
+def located(path: str, process: Process) -> str:
     """A path that may be relative to the process's working directory."""
-    return path if path.startswith("/") else os.path.join(os.readlink(process / "cwd"), path)
+    return path if path.startswith("/") else os.path.join(process.link("cwd"), path)
 
 
 def values(argv: list[str], option: str, implied: str) -> Iterator[dict[str, str]]:
@@ -83,7 +213,10 @@ def values(argv: list[str], option: str, implied: str) -> Iterator[dict[str, str
 def parts(value: str, implied: str) -> dict[str, str]:
     """`socket,id=a,server=on` or its JSON; a first word without a name is that of `implied`."""
     if value.startswith("{"):
-        return {key: str(word) for key, word in json.loads(value).items()}
+        try:
+            return {key: str(word) for key, word in json.loads(value).items()}
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     words = [word.replace(",,", ",") for word in OPTION.findall(value)]
     if words and "=" not in words[0]:
         words[0] = f"{implied}={words[0]}"

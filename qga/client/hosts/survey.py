@@ -9,6 +9,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from qga.client.agent import GuestAgent
@@ -18,6 +19,9 @@ from qga.client.results import NetworkInterface
 from qga.client.threads import beside
 
 T = TypeVar("T")
+
+# Characters of a text, and addresses: a guest could send megabytes of them.
+LONGEST_TEXT, MOST_ADDRESSES = 200, 50
 
 ANSWERS, SILENT, HELD, UNREACHABLE = "answers", "silent", "held", "unreachable"
 
@@ -50,7 +54,7 @@ def ask(guest: FoundGuest, timeout: float) -> Answer:
         return Answer(guest, HELD, error)
     deadline = time.monotonic() + timeout
     try:
-        with GuestAgent(guest.address, timeout) as agent:
+        with GuestAgent(guest, timeout) as agent:
             return told(guest, agent, deadline)
     except AgentTimeout as error:
         return Answer(guest, SILENT, str(error))
@@ -70,17 +74,21 @@ def told(guest: FoundGuest, agent: GuestAgent, deadline: float) -> Answer:
     return Answer(
         guest,
         ANSWERS,
-        version=info and info.version,
-        os=os and (os.pretty_name or os.kernel_release),
-        host_name=value(agent.hostname),
+        version=cut(info and info.version),
+        os=cut(os and (os.pretty_name or os.kernel_release)),
+        host_name=cut(value(agent.hostname)),
         addresses=addresses(value(agent.interfaces) or []),
     )
+
+
+def cut(text: str | None) -> str | None:
+    return text and text[:LONGEST_TEXT]
 
 
 def addresses(interfaces: Sequence[NetworkInterface]) -> tuple[str, ...]:
     """Those by which others reach the guest."""
     found = (address.ip_address for link in interfaces for address in link.ip_addresses)
-    return tuple(address for address in found if is_of_use(address))
+    return tuple(islice(filter(is_of_use, found), MOST_ADDRESSES))
 
 
 def is_of_use(address: str) -> bool:

@@ -3,26 +3,35 @@
 A scrape asks all guests at once; one that does not answer in time has `qga_up 0`, and holds up
 neither the scrape nor what the others say. Two scrapes at a time share the questions. Needs
 prometheus-client.
+
+A guest chooses its labels, and Prometheus keeps every series that it has ever seen: what must stay
+true is that a guest has no more of them than `Admission` lets through, however it names them.
 """
 
 from __future__ import annotations
 
+import io
 import socket
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from socketserver import ThreadingMixIn
-from typing import Any, Union
+from threading import BoundedSemaphore, Lock
+from typing import Any, NamedTuple, Union
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from qga.client.monitoring.metrics import METRICS, Metric
+from qga.client.monitoring.metrics import METRICS, Metric, Readings
 from qga.client.monitoring.watch import Sighting, Watcher
 
 PREFIX = "qga_"
 UP = Metric("up", "Whether the guest's agent has answered.")
 DURATION = Metric("scrape_duration_seconds", "How long the guest's agent took to answer.")
+LEFT_OUT = Metric("series_left_out", "Series of the guest that are not here: it has too many.")
+MEMORY = 3600.0  # seconds for which a series that is no longer seen counts as one
 PAGE = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>qgactl exporter</title></head>
 <body><h1>qgactl exporter</h1>
@@ -30,34 +39,95 @@ PAGE = b"""<!doctype html>
 </body></html>
 """
 IDLE_LIMIT = 10  # seconds that a client may take for its request
+MOST_CLIENTS = 32  # at a time: an answer may take megabytes
 
 Family = Union[CounterMetricFamily, GaugeMetricFamily]
+
+
+class Shown(NamedTuple):
+    """What was seen of a guest, and how many of its series were left out."""
+
+    sighting: Sighting
+    left_out: int
+
+
+class Admission:
+    """Which series of a guest are shown: at most `most` different ones within an hour.
+
+    Otherwise a guest with new labels at every scrape could fill Prometheus's memory in time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: dict[str, OrderedDict[int, float]] = {}  # keys' hashes, least recent first
+
+    def admit(self, guest: str, readings: Readings, now: float) -> Readings:
+        seen = self._seen.setdefault(guest, OrderedDict())
+        admitted = {}
+        # Those without labels first: they are few, and what matters most.
+        for key, value in sorted(readings.items(), key=lambda item: len(item[0]) > 1):
+            number = hash(key)
+            if number in seen or len(seen) < self._most:
+                seen[number] = now
+                seen.move_to_end(number)
+                admitted[key] = value
+        return admitted
+
+    def forget(self, now: float) -> None:
+        """Those that were not seen for long, and guests of which nothing is left."""
+        for guest, seen in list(self._seen.items()):
+            while seen and next(iter(seen.values())) < now - MEMORY:
+                seen.popitem(last=False)
+            if not seen:
+                del self._seen[guest]
 
 
 class GuestCollector(Collector):
     """Asks the guests whenever it is collected.
 
-    notice: told of each sighting.
+    most: series of a guest. notice: called with what a look has shown.
     """
 
-    def __init__(self, watcher: Watcher, notice: Callable[[Sighting], None]) -> None:
+    def __init__(self, watcher: Watcher, notice: Callable[[list[Shown]], None], most: int) -> None:
         self._watcher = watcher
         self._notice = notice
+        self._admission = Admission(most)
+        self._lock = Lock()
 
     def describe(self) -> Iterable[Family]:
         """Nothing, so that no guest is asked when the collector is registered."""
         return ()
 
     def collect(self) -> Iterator[Family]:
-        families = {metric.name: family(metric) for metric in (UP, DURATION, *METRICS)}
-        for sighting in self._watcher.look():
-            self._notice(sighting)
-            guest = sighting.target.name
-            families[UP.name].add_metric([guest], float(sighting.readings is not None))
-            families[DURATION.name].add_metric([guest], sighting.seconds)
-            for (name, *labels), value in (sighting.readings or {}).items():
-                families[name].add_metric([guest, *labels], value)
+        families = {metric.name: family(metric) for metric in (UP, DURATION, LEFT_OUT, *METRICS)}
+        sightings = self._watcher.look()
+        shown = []
+        with self._lock:
+            self._admission.forget(time.monotonic())
+            for sighting in sightings:
+                left_out = self._add(families, sighting)
+                shown.append(Shown(sighting, left_out))
+            self._notice(shown)
         yield from families.values()
+
+    def _add(self, families: dict[str, Family], sighting: Sighting) -> int:
+        """Returns how many series there are too many."""
+        guest = valid(sighting.target.name)
+        families[UP.name].add_metric([guest], float(sighting.readings is not None))
+        families[DURATION.name].add_metric([guest], sighting.seconds)
+        if sighting.readings is None:
+            return 0
+        admitted = self._admission.admit(guest, sighting.readings, sighting.at)
+        for (name, *labels), value in admitted.items():
+            families[name].add_metric([guest, *labels], value)
+        left_out = len(sighting.readings) - len(admitted)
+        families[LEFT_OUT.name].add_metric([guest], left_out)
+        return left_out
+
+
+def valid(text: str) -> str:
+    """As Prometheus takes it: QEMU's arguments may be no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def family(metric: Metric) -> Family:
@@ -75,6 +145,7 @@ class Server(ThreadingMixIn, WSGIServer):
         registry = CollectorRegistry()
         registry.register(collector)
         self._metrics: Any = make_wsgi_app(registry)
+        self._places = BoundedSemaphore(MOST_CLIENTS)
         super().__init__((host, port), Handler)
         self.set_app(self._answer)
 
@@ -85,19 +156,45 @@ class Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: a client that says nothing, or leaves, is no event of ours."""
+
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/metrics":
-            answer: Iterable[bytes] = self._metrics(environ, start_response)
-            return answer
-        found = environ["PATH_INFO"] == "/"
-        status, content = ("200 OK", PAGE) if found else ("404 Not Found", b"See /metrics.\n")
-        kind = "text/html; charset=utf-8" if found else "text/plain; charset=utf-8"
-        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(content)))])
+            try:
+                answer: Iterable[bytes] = self._metrics(environ, start_response)
+                return answer
+            except Exception as error:  # the next one may go well
+                status = "500 Internal Server Error"
+                content = f"{type(error).__name__}: {error}\n".encode()
+        elif environ["PATH_INFO"] == "/":
+            status, content = "200 OK", PAGE
+        else:
+            status, content = "404 Not Found", b"See /metrics.\n"
+        kind = "html" if content is PAGE else "plain"
+        headers = [("Content-Type", f"text/{kind}; charset=utf-8")]
+        start_response(status, [*headers, ("Content-Length", str(len(content)))])
         return [content]
 
 
 class Handler(WSGIRequestHandler):
     timeout = IDLE_LIMIT
+
+    def get_stderr(self) -> Any:
+        """Where a traceback goes when a client stops reading: nowhere."""
+        return io.StringIO()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: a line for each scrape is of no use to anybody."""

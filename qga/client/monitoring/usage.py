@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from qga.client.errors import AgentError
 from qga.client.monitoring.metrics import Readings
 from qga.client.monitoring.watch import Sighting, Target, Watcher
 
@@ -50,11 +51,12 @@ class Usage(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A guest, and what it is doing; None and the reason if it does not answer."""
+    """A guest, and what it is doing; None, the reason and its cause if it does not answer."""
 
     name: str
     usage: Usage | None
     error: str
+    cause: AgentError | None = None
 
 
 class Monitor:
@@ -64,14 +66,14 @@ class Monitor:
         self._watcher = watcher
         self._last: dict[Target, Sighting] = {}
 
-    def look(self, patience: float) -> list[Row]:
-        """Each guest, after at most `patience` seconds."""
+    def look(self, patience: float | None = None) -> list[Row]:
+        """Each guest, after at most `patience` seconds; as Watcher.look has it."""
         return [self._row(sighting) for sighting in self._watcher.look(patience)]
 
     def _row(self, sighting: Sighting) -> Row:
         name = sighting.target.name
         if sighting.readings is None:
-            return Row(name, None, sighting.error)
+            return Row(name, None, sighting.error, sighting.cause)
         before = self._last.get(sighting.target, sighting)
         self._last[sighting.target] = sighting
         seconds = sighting.at - before.at

@@ -6,6 +6,7 @@ while the first question hangs, and keeps no process from ending.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,12 @@ from threading import Lock
 from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
-from qga.client.errors import AgentError
+from qga.client.errors import AgentError, AgentTimeout
+from qga.client.hosts.discovery import FoundGuest
 from qga.client.monitoring.metrics import Readings, read_metrics
 from qga.client.threads import beside
 
-MAX_REPLY = 4 * 1024 * 1024
+MAX_REPLY = 1024 * 1024  # of a thousand disks and a thousand interfaces; takes 30 MB to read
 GRACE = 0.5  # seconds for a thread to tell of a timeout
 
 # The paths that libvirt and Proxmox VE give an agent's socket.
@@ -34,13 +36,13 @@ class Target(NamedTuple):
     """A guest to watch: what it is to be called, and where its agent is."""
 
     name: str
-    address: str
+    address: str | FoundGuest
 
 
 class Sighting(NamedTuple):
     """What was seen of a guest: `readings`, or the error.
 
-    at: when, by time.monotonic(). seconds: how long it took.
+    at: when, by time.monotonic(). seconds: how long it took. cause: of the error.
     """
 
     target: Target
@@ -48,6 +50,7 @@ class Sighting(NamedTuple):
     seconds: float
     readings: Readings | None
     error: str = ""
+    cause: AgentError | None = None
 
 
 class Watcher:
@@ -71,18 +74,15 @@ class Watcher:
         targets = list(dict.fromkeys(self._find()))
         with self._lock:
             asked = {target: self._ask(target) for target in targets}
-        done, _ = wait(asked.values(), seconds)
+        done, _ = wait(asked.values(), None if seconds == math.inf else seconds)
         with self._lock:
             self._asked = {
                 target: future
                 for target, future in self._asked.items()
                 if future not in done and target in asked
             }
-        now = time.monotonic()
         return [
-            future.result()
-            if future in done
-            else Sighting(target, now, seconds, None, f"no answer within {seconds:g} s")
+            future.result() if future in done else late(target, seconds)
             for target, future in asked.items()
         ]
 
@@ -95,16 +95,24 @@ class Watcher:
 
     def _answer(self, target: Target) -> Sighting:
         start = time.monotonic()
-        readings, error = None, ""
+        readings, cause = None, None
         try:
             with GuestAgent(target.address, self._timeout, max_reply=MAX_REPLY) as agent:
                 readings = read_metrics(agent, self._timeout)
         except AgentError as failure:
-            error = str(failure)
+            cause = failure
         except Exception as failure:  # a fault of one way to a guest is none of the others
-            error = f"{target.address}: {type(failure).__name__}: {failure}"
+            cause = AgentError(f"{type(failure).__name__}: {failure}", address=str(target.address))
         now = time.monotonic()
-        return Sighting(target, now, now - start, readings, error)
+        # The guest's name is said before it anyway.
+        error = str(cause).removeprefix(f"{target.name}: ") if cause else ""
+        return Sighting(target, now, now - start, readings, error, cause)
+
+
+def late(target: Target, seconds: float) -> Sighting:
+    error = f"no answer within {seconds:g} s"
+    cause = AgentTimeout(str(target.address), "", seconds, "no answer")
+    return Sighting(target, time.monotonic(), seconds, None, error, cause)
 
 
 def target(text: str) -> Target:
