@@ -3,7 +3,8 @@
 It only looks: it opens no channel, changes nothing, and works beside a running agent, without one
 and with a configuration that is broken. Without options of its own it is about the agent that
 runs, with the options that this one was started with. What a command needs is its group's to
-know: see CommandGroup.diagnose.
+know: see CommandGroup.diagnose. Plugins are loaded as by an agent that starts, and what it would
+say of them is a finding: see qga.doctor.trial.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from qga import config as configuration
-from qga import configfile, discovery, log, options, state
+from qga import configfile, log, options, state
 from qga.config import ChannelConfig, Config
 from qga.doctor import processes
 from qga.doctor.channels import diagnose_channel, users_of
 from qga.doctor.processes import Process
+from qga.doctor.trial import load_groups
 from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.errors import ConfigError
 from qga.findings import Finding, failed, ok, warning
@@ -161,10 +163,7 @@ def _diagnose_agent(agent: Process | None, unit: Unit | None) -> Iterator[Findin
 
 def _diagnose_groups(config: Config, unit: Unit | None) -> list[Finding]:
     """The commands there are, which are off, and what their groups have to say."""
-    complaints: list[str] = []
-    groups = discovery.discover(config.plugin_dir, complaints.append)
-    advice = "put right what it says, and restart the agent"
-    findings = [warning("plugins", complaint, advice) for complaint in complaints]
+    groups, findings = load_groups(config)
     commands = [
         _Known(name, traits.access, traits.like)
         for group in groups
