@@ -264,6 +264,20 @@ def test_a_hook_that_is_refused(doctor: Doctor, kind: str) -> None:
     assert finding["status"] == "failed"
 
 
+@pytest.mark.parametrize("key", ["logfile", "pidfile"])
+def test_a_file_that_keeps_the_agent_from_starting(doctor: Doctor, key: str) -> None:
+    doctor.config.write_text(f"[general]\n{key}={doctor.folder}/none/file\n")
+    [missing] = of(doctor.findings(), "files")
+    assert missing["status"] == "failed"
+    assert f"{doctor.folder}/none is missing" in missing["text"]
+    doctor.config.write_text(f"[general]\n{key}={doctor.folder}\n")
+    [directory] = of(doctor.findings(), "files")
+    assert directory["text"].endswith("it is a directory")
+    doctor.config.write_text(f"[general]\n{key}={doctor.folder}/new\n")
+    assert of(doctor.findings(), "files") == []
+    assert not (doctor.folder / "new").exists()
+
+
 def test_frozen_filesystems(doctor: Doctor) -> None:
     State(str(doctor.folder)).mark_frozen()
     [frozen] = of(doctor.findings(), "state")
