@@ -59,14 +59,16 @@ def running(*before: str, options: str = "-v") -> Iterator[int]:
     folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where everybody may come
     folder.chmod(0o755)
     script = folder / "qemu-ga"
-    script.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(1000)\n")
+    script.write_text("import time\nprint(flush=True)\ntime.sleep(1000)\n")
     argv = [*before, "/usr/bin/python3", "-IS", str(script), *options.split()]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        yield next(each for each in (child.pid, *children(child.pid)) if runs(each, script))
-        child.kill()
-    shutil.rmtree(folder)
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            yield next(each for each in (child.pid, *children(child.pid)) if runs(each, script))
+        finally:
+            child.kill()
+            shutil.rmtree(folder)
 
 
 def children(pid: int) -> list[int]:
