@@ -190,7 +190,9 @@ class Log:
         self._kept: list[tuple[float, int, str, dict[str, str]]] = []
         self._dropped = 0
         self._reopen_at_thaw = False
-        self.on_stderr = isinstance(self._sink, StderrSink)
+        self.on_stderr = isinstance(self._sink, StderrSink) or (
+            isinstance(self._sink, JournalSink) and _stderr_is_journal()
+        )
 
     def debug(self, text: str, kind: str = "", **fields: object) -> None:
         self._write(DEBUG, text, kind, fields)

@@ -24,7 +24,8 @@ SET_RULES = f"printf '{RULES}' >{CONFIG}"
 UNIT = "/usr/lib/systemd/system/qemu-guest-agent.service"
 WANTED = "/etc/systemd/system/dev-virtio*.device.wants/qemu-guest-agent.service"
 OURS = "/root/qga.deb"
-NEWER, FIRST_RELEASE, STEPPED = "/root/newer.deb", "/root/first.deb", "/root/stepped.deb"
+NEWER, FIRST_RELEASE = "/root/newer.deb", "/root/first.deb"
+FAILING, STEPPED = "/root/failing.deb", "/root/stepped.deb"
 
 INSTALL = {"dpkg": "dpkg -i", "apt": "apt-get install --yes --allow-downgrades"}
 
@@ -66,6 +67,7 @@ def packages_(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         OURS: debs().agent,
         NEWER: changed(folder / "newer", lambda tree: set_version(tree, "99.0")),
         FIRST_RELEASE: changed(folder / "first", make_first_release),
+        FAILING: changed(folder / "failing", fail_to_unpack),
         STEPPED: changed(folder / "stepped", count_steps),
     }
 
@@ -104,6 +106,12 @@ def make_first_release(tree: Path) -> None:
     for script in ("preinst", "postinst", "prerm", "postrm"):
         (tree / "DEBIAN" / script).unlink()
     shutil.copytree(HERE / "first_release", tree / "DEBIAN", dirs_exist_ok=True)
+
+
+def fail_to_unpack(tree: Path) -> None:
+    """dpkg lays down what comes before, and then finds a directory of another package in its way."""
+    (tree / "var/lib/dpkg").mkdir(parents=True)
+    (tree / "var/lib/dpkg/alternatives").write_text("")
 
 
 def count_steps(tree: Path) -> None:
@@ -193,6 +201,18 @@ def test_a_crash_at_any_step_leaves_the_configuration_and_can_be_mended(
             assert machine.read(CONFIG) == RULES, f"step {step}"
             check(machine)
     assert step > 10
+
+
+@pytest.mark.parametrize(
+    ("before", "package"), [(ORIGINAL, "qemu-guest-agent"), (FIRST_RELEASE, "qga")]
+)
+def test_an_installation_that_fails_leaves_all_as_it_was(
+    machine: Root, before: str, package: str
+) -> None:
+    machine.run(f"dpkg -i {before}; {SET_RULES}")
+    assert machine.attempt(f"dpkg -i {FAILING}").returncode
+    check(machine, package)
+    assert machine.read(CONFIG) == RULES
 
 
 @pytest.mark.parametrize("machine", SUITES[:1], indirect=True)
