@@ -99,46 +99,101 @@ class Hooks:
 
 
 def diagnose_hooks(hook: str | None) -> Iterator[Finding]:
-    """Whether the scripts around a freeze are there, can be run, and are root's alone."""
+    """Whether the scripts around a freeze can be run and are root's alone, and which are not."""
     from qga.findings import failed, ok
 
     if hook is None:
         yield ok("hooks", "none are configured (fsfreeze-hook)")
         return
-    scripts = list(dict.fromkeys([hook, *_executables(f"{hook}.d")]))
-    if len(scripts) > 1 and not os.path.exists(hook):
-        scripts.remove(hook)  # the folder will do
-    for script in scripts:
-        if not os.path.exists(script):
-            advice = f"put a script there, or executables into {hook}.d, or unset fsfreeze-hook"
-            yield failed("hooks", f"{script} is missing: every freeze fails", advice)
-        elif not os.access(script, os.X_OK):
-            text = f"{script} is not executable: every freeze fails"
-            yield failed("hooks", text, f"chmod +x {script}")
-        else:
-            yield _diagnose_owner(script)
+    in_folder = _executables(f"{hook}.d")
+    if os.path.exists(hook):
+        yield _diagnose_script(hook)
+    elif not in_folder:  # else the folder will do
+        advice = f"put a script there, or executables into {hook}.d, or unset fsfreeze-hook"
+        yield failed("hooks", f"{hook} is missing: every freeze fails", advice)
+    for script in in_folder:
+        yield _diagnose_script(script)
+    yield from _diagnose_skipped(f"{hook}.d", in_folder)
 
 
-def _diagnose_owner(script: str) -> Finding:
+def _diagnose_script(script: str) -> Finding:
     from qga.findings import failed, ok
 
+    if not os.path.isfile(script):
+        text = f"{script} is no file: every freeze fails"
+        return failed("hooks", text, "put a script there, or unset fsfreeze-hook")
+    if not os.access(script, os.X_OK):
+        text = f"{script} is not executable: every freeze fails"
+        return failed("hooks", text, _how_to_make_executable(script))
     try:
         trust.require(script)
     except (OSError, trust.Untrusted) as error:
         advice = "chown root and chmod go-w what is named"
         return failed("hooks", f"{script} is not run, so every freeze fails: {error}", advice)
+    fault = _fault_of_first_line(script)
+    if fault is not None:
+        return failed("hooks", f"{script} {fault}: every freeze fails", "correct its first line")
     return ok("hooks", f"{script} is run around each freeze")
+
+
+def _how_to_make_executable(script: str) -> str:
+    if os.stat(script).st_mode & 0o111:
+        return f"mount what {script} lies on without noexec, or put it elsewhere"
+    return f"chmod +x {script}"
+
+
+def _fault_of_first_line(script: str) -> str | None:
+    """What keeps the kernel from running a script by the interpreter that it names."""
+    with open(script, "rb") as file:
+        line = file.readline(256)  # BINPRM_BUF_SIZE of <linux/binfmts.h>
+    if not line.startswith(b"#!"):
+        return None
+    if line.endswith(b"\r\n"):
+        return "has lines that end as on Windows (\\r\\n)"
+    interpreter = b"".join(line[2:].split()[:1])
+    if not os.access(interpreter, os.X_OK):
+        return f"names an interpreter that cannot be run ({os.fsdecode(interpreter)})"
+    return None
+
+
+def _diagnose_skipped(folder: str, in_folder: list[str]) -> Iterator[Finding]:
+    """What lies among the scripts and is passed over without a word."""
+    from qga.findings import ok, warning
+
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        yield warning("hooks", f"{folder} is no directory of scripts", "make it one, or remove it")
+    for path in (f"{folder}/{name}" for name in _names(folder)):
+        if path in in_folder:
+            continue
+        if _is_left_over(path):
+            yield ok("hooks", f"{path} is not run, by its name: it is a left-over")
+        elif os.path.isfile(path):
+            text = f"{path} is not run around a freeze: it is not executable"
+            yield warning("hooks", text, f"{_how_to_make_executable(path)}, or remove it")
+        else:
+            what = "a directory" if os.path.isdir(path) else "no file"
+            if not os.path.exists(path):
+                what = "a link to nothing"
+            text = f"{path} is not run around a freeze: it is {what}"
+            yield warning("hooks", text, "put a script there, or remove it")
 
 
 def _executables(folder: str) -> list[str]:
     """The programs in a folder, by name, without what editors and packages leave behind."""
+    paths = [f"{folder}/{name}" for name in _names(folder)]
+    return [
+        path
+        for path in paths
+        if not _is_left_over(path) and os.path.isfile(path) and os.access(path, os.X_OK)
+    ]
+
+
+def _names(folder: str) -> list[str]:
     try:
-        names = sorted(os.listdir(folder))
+        return sorted(os.listdir(folder))
     except OSError:
         return []
-    paths = [
-        f"{folder}/{name}"
-        for name in names
-        if not name.startswith(".") and not name.endswith(_LEFT_OVERS)
-    ]
-    return [path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)]
+
+
+def _is_left_over(path: str) -> bool:
+    return os.path.basename(path).startswith(".") or path.endswith(_LEFT_OVERS)

@@ -43,10 +43,10 @@ class Agent:
     on_status: told in a line what the agent serves, whenever that changes.
     """
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, log: Log, state: State | None = None) -> None:
         self.config = config
         self.log = log
-        self.state = State(config.statedir)
+        self.state = state or State(config.statedir)
         self.frozen = self.state.frozen
         self.loop = Loop(lambda error: self.log_fault("the loop", error))
         self.audit = Audit(log, self.loop)
@@ -194,7 +194,11 @@ class Agent:
     def _load_commands(self) -> Registry:
         registry = Registry()
         for group in discovery.discover(self.config.plugin_dir, self.log.error):
-            self._add_group(registry, group)
+            try:
+                with discovery.time_limit():
+                    self._add_group(registry, group)
+            except TimeoutError as error:
+                self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
         return registry
 
     def _warn_of_unknown_names(self) -> None:

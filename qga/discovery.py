@@ -2,16 +2,19 @@
 
 In this order: the package `qga.commands`, the entry points of the group `qga.commands` that
 installed distributions declare, the `*.py` files of the plugin folder. A plugin that cannot be
-taken in is reported and left out: the agent starts without it.
+taken in, or that takes too long, is reported and left out: the agent starts without it.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import stat
 import sys
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, ModuleType
 from typing import Callable
 
 from qga import trust
@@ -19,6 +22,12 @@ from qga.errors import ConfigError, PluginError
 from qga.registry import CommandGroup
 
 ENTRY_POINTS = "qga.commands"
+
+PLUGIN_MODULE = "qga_plugin_"
+"""What the names of the modules begin with that are made of files of the plugin folder."""
+
+LOADING_TIME = 20.0
+"""Seconds that a plugin may take; systemd gives the agent 90 for its whole start."""
 
 Complain = Callable[[str], None]
 """Takes a sentence about a plugin that is left out."""
@@ -36,7 +45,33 @@ def discover(plugin_dir: str | None, complain: Complain) -> list[type[CommandGro
     return groups
 
 
-def _groups_in(module: ModuleType) -> list[type[CommandGroup]]:
+class _Overdue(BaseException):
+    """No Exception, for a plugin that tries until something works catches those."""
+
+
+@contextmanager
+def time_limit() -> Iterator[None]:
+    """End what takes over LOADING_TIME, be it waiting or busy; TimeoutError after that."""
+
+    def give_up(_signal: int, _frame: FrameType | None) -> None:
+        raise _Overdue
+
+    try:
+        before = signal.signal(signal.SIGALRM, give_up)
+    except ValueError:  # another thread than the first gets no signals
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, LOADING_TIME, 1)  # and again, should that be swallowed
+    try:
+        yield
+    except _Overdue:
+        raise TimeoutError(f"it took over {LOADING_TIME:g} s") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def groups_in(module: ModuleType) -> list[type[CommandGroup]]:
     """The groups that `module` itself defines."""
     return [
         value
@@ -62,7 +97,7 @@ def _standard_groups() -> list[type[CommandGroup]]:
         if name.endswith(".py") and not name.startswith("_")
     )
     modules = [importlib.import_module(f"qga.commands.{name}") for name in names]
-    return [group for module in modules for group in _groups_in(module)]
+    return [group for module in modules for group in groups_in(module)]
 
 
 def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:
@@ -79,8 +114,9 @@ def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:
     groups: list[type[CommandGroup]] = []
     for point in points:
         try:
-            target = point.load()
-            groups += _groups_in(target) if isinstance(target, ModuleType) else [_as_group(target)]
+            with time_limit():
+                target = point.load()
+            groups += groups_in(target) if isinstance(target, ModuleType) else [_as_group(target)]
         except (Exception, SystemExit) as error:
             complain(f"plugin {point.name} ({point.value}) is left out: {_reason(error)}")
     return groups
@@ -123,7 +159,8 @@ def _folder_groups(folder: str | None, complain: Complain) -> list[type[CommandG
     for name in names:
         path = os.path.join(folder, name)
         try:
-            groups += _groups_in(_load_file(path, name[:-3]))
+            with time_limit():
+                groups += groups_in(_load_file(path, name[:-3]))
         except (Exception, SystemExit) as error:
             complain(f"plugin {path} is left out: {_reason(error)}")
     return groups
@@ -133,7 +170,7 @@ def _load_file(path: str, name: str) -> ModuleType:
     from importlib.util import module_from_spec, spec_from_file_location
 
     _refuse_if_writable(path)
-    spec = spec_from_file_location(f"qga_plugin_{name}", path)
+    spec = spec_from_file_location(PLUGIN_MODULE + name, path)
     if spec is None or spec.loader is None:
         raise PluginError("it is no Python source file")
     module = module_from_spec(spec)

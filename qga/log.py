@@ -1,8 +1,9 @@
 """Where the agent complains: a log file, the journal, syslog, or standard error.
 
-Three things must stay true. Logging never raises and never stops the agent, be the disk full or
+Four things must stay true. Logging never raises and never stops the agent, be the disk full or
 the journal gone: what a sink does not take goes to standard error, or nowhere. One message is one
-line whatever it holds, so that nobody forges a line through a path or a command. And while the
+line whatever it holds, so that nobody forges a line through a path or a command. What reaches the
+journal through standard error tells its level, Python's own complaints included. And while the
 filesystems are frozen nothing is written at all; the first MAX_KEPT messages of each channel are
 told after the thaw, and how many more there were. Python's logging is not used: its import costs
 more than this agent's loop.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +21,7 @@ from qga import state
 
 if TYPE_CHECKING:
     from _socket import socket
+    from typing import TextIO
 
     from qga.config import Config
 
@@ -62,19 +65,40 @@ class Sink(Protocol):
 
 
 class StderrSink:
-    """Standard error, in plain text; for a service the way systemd's journal reads levels."""
+    """Standard error, in plain text; the way systemd's journal reads levels where that is there.
 
-    def __init__(self, in_service: bool = False) -> None:
+    in_service: whether it is; found out by default.
+    """
+
+    def __init__(self, in_service: bool | None = None) -> None:
         self._in_service = in_service
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
-        line = f"<{priority}>{text}" if self._in_service else _plain(priority, text)
+        in_service = _stderr_is_journal() if self._in_service is None else self._in_service
+        line = f"<{priority}>{text}" if in_service else _plain(priority, text)
         if not _has_room(_STDERR):
             raise BlockingIOError("nobody reads standard error")
         os.write(_STDERR, _encode(line)[: _ATOMIC - 1] + b"\n")
 
     def reopen(self) -> None:
         pass
+
+
+class JournalText:
+    """For sys.stderr, where that is the journal: each line that is written is an error."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._begins = True
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines(keepends=True):
+            self._file.write(f"<{ERROR}>{line}" if self._begins else line)
+            self._begins = line.endswith("\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 class FileSink:
@@ -168,7 +192,9 @@ class Log:
         self._kept_of: dict[object, int] = {}  # how many of each channel
         self._dropped = 0
         self._reopen_at_thaw = False
-        self.on_stderr = isinstance(self._sink, StderrSink)
+        self.on_stderr = isinstance(self._sink, StderrSink) or (
+            isinstance(self._sink, JournalSink) and _stderr_is_journal()
+        )
 
     def debug(self, text: str, kind: str = "", **fields: object) -> None:
         self._write(DEBUG, text, kind, fields)
@@ -253,6 +279,12 @@ def open_log(config: Config) -> Log:
     # As QEMU's agent, which tells syslog, but nobody else, of what it runs and opens.
     keeps_info = isinstance(sink, (JournalSink, SyslogSink))
     return Log(sink, verbose=config.verbose, keeps_info=keeps_info, frozen=frozen)
+
+
+def tell_levels() -> None:
+    """Have Python's own complaints (tracebacks, warnings) reach the journal as errors, too."""
+    if sys.stderr is not None and _stderr_is_journal():
+        sys.stderr = JournalText(sys.stderr)
 
 
 def escape(text: str) -> str:

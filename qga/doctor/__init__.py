@@ -3,7 +3,8 @@
 It only looks: it opens no channel, changes nothing, and works beside a running agent, without one
 and with a configuration that is broken. Without options of its own it is about the agent that
 runs, with the options that this one was started with. What a command needs is its group's to
-know: see CommandGroup.diagnose.
+know: see CommandGroup.diagnose. Plugins are loaded as by an agent that starts, and what it would
+say of them is a finding: see qga.doctor.trial.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from qga import config as configuration
-from qga import configfile, discovery, log, options, state
+from qga import configfile, log, options, state
 from qga.config import ChannelConfig, Config
+from qga.discovery import time_limit
 from qga.doctor import processes
 from qga.doctor.channels import diagnose_channel, users_of
 from qga.doctor.processes import Process
+from qga.doctor.trial import load_groups
 from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.errors import ConfigError
 from qga.findings import Finding, failed, ok, warning
@@ -86,6 +89,7 @@ def examine(arguments: options.Arguments) -> Report:
         findings += _carefully("channel", diagnose_channel(channel, agent))
     findings += _diagnose_groups(config, unit)
     findings += _carefully("state", _diagnose_state(config))
+    findings += _carefully("files", _diagnose_files(config))
     findings += _carefully("selinux", _diagnose_selinux(agent))
     return Report(findings)
 
@@ -100,7 +104,8 @@ def _carefully(check: str, found: Iterable[Finding]) -> list[Finding]:
     """A fault of one look keeps nobody from the others."""
     findings: list[Finding] = []
     try:
-        findings.extend(found)
+        with time_limit():
+            findings.extend(found)
     except Exception as error:
         text = f"this could not be looked at: {type(error).__name__}: {error}"
         findings.append(failed(check, text, "run this as root"))
@@ -161,10 +166,7 @@ def _diagnose_agent(agent: Process | None, unit: Unit | None) -> Iterator[Findin
 
 def _diagnose_groups(config: Config, unit: Unit | None) -> list[Finding]:
     """The commands there are, which are off, and what their groups have to say."""
-    complaints: list[str] = []
-    groups = discovery.discover(config.plugin_dir, complaints.append)
-    advice = "put right what it says, and restart the agent"
-    findings = [warning("plugins", complaint, advice) for complaint in complaints]
+    groups, findings = load_groups(config)
     commands = [
         _Known(name, traits.access, traits.like)
         for group in groups
@@ -238,6 +240,24 @@ def _diagnose_state(config: Config) -> Iterator[Finding]:
         )
     else:
         yield ok("state", "the filesystems are not frozen")
+
+
+def _diagnose_files(config: Config) -> Iterator[Finding]:
+    """Whether what the agent opens when it starts can be written; it does not start otherwise."""
+    for key, path in (("logfile", config.logfile), ("pidfile", config.pidfile)):
+        if path is None:
+            continue
+        folder = os.path.dirname(path)
+        fault = ""
+        if os.path.isdir(path):
+            fault = "it is a directory"
+        elif os.path.exists(path) and not os.access(path, os.W_OK):
+            fault = "it may not be written"
+        elif not os.access(folder, os.W_OK):
+            fault = f"{folder} is missing, or may not be written"
+        if fault:
+            text = f"{path} cannot be opened, so that no agent starts: {fault}"
+            yield failed("files", text, f"mend that, or set another {key}")
 
 
 def _diagnose_selinux(agent: Process | None) -> Iterator[Finding]:

@@ -1,7 +1,9 @@
 """Other processes, for --doctor: which of them are agents, and who has a file open.
 
 From /proc alone. A process that ends meanwhile is passed over. What others have open only root
-can see.
+can see. Nobody is taken for an agent by the words of its command line alone, which each process
+chooses itself: what it runs counts, that root or our own user runs it, and that it is on this
+system and not in a container.
 """
 
 from __future__ import annotations
@@ -11,18 +13,30 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from qga import options
+from qga.errors import ConfigError
+
 _LONGEST_NAME = 60
 _START_TIME = 19  # the column of proc_pid_stat(5), counted from the state
 _ORIGINAL = "qemu-ga"
 _LISTENING = 0x10000  # __SO_ACCEPTCON of <linux/net.h>
 
 
+_WITH_VALUE = "WX"  # options of python that have one
+_SYSTEM = ("ns/pid", "root")
+"""What processes of one system have in common, below /proc/PID."""
+
+
 class Process(NamedTuple):
-    """A process: `argv` is its command line, `program` the file that it executes."""
+    """A process: `argv` is its command line, `program` the file that it executes.
+
+    trusted: whether it is root's, or our own user's, and on this system.
+    """
 
     pid: int
     argv: list[str]
     program: str
+    trusted: bool = True
 
     @property
     def name(self) -> str:
@@ -32,18 +46,39 @@ class Process(NamedTuple):
     @property
     def options(self) -> list[str] | None:
         """The options of this agent; None for what is none."""
-        if not os.path.basename(self.program).startswith("python"):
+        if not self.trusted or not os.path.basename(self.program).startswith("python"):
             return None
-        for at, word in enumerate(self.argv[1:], 1):
-            runs_package = word == "qga" and self.argv[at - 1] == "-m"
-            if runs_package or os.path.basename(word) == "qemu-ga":
-                return self.argv[at + 1 :]
-        return None
+        kind, name, arguments = _run_by_python(self.argv)
+        is_agent = name == "qga" if kind == "m" else os.path.basename(name) == _ORIGINAL
+        return arguments if is_agent and kind != "c" else None
 
     @property
     def is_original(self) -> bool:
         """Whether it is QEMU's own agent."""
-        return os.path.basename(self.program) == _ORIGINAL
+        return self.trusted and os.path.basename(self.program) == _ORIGINAL
+
+
+def _run_by_python(argv: list[str]) -> tuple[str, str, list[str]]:
+    """What a Python runs: "m" for a module, "c" for a text, "" for a script; its name; the rest.
+
+    As python(1) reads its command line: letters may be joined, and some have a value.
+    """
+    words = iter(argv[1:])
+    for word in words:
+        if not word.startswith("-") or word == "-":
+            return "", word, list(words)
+        if word.startswith("--"):
+            if word == "--check-hash-based-pycs":
+                next(words, None)
+            continue
+        for at, letter in enumerate(word[1:], 2):
+            if letter in "mc":
+                return letter, word[at:] or next(words, ""), list(words)
+            if letter in _WITH_VALUE:
+                if not word[at:]:
+                    next(words, None)
+                break
+    return "", "", []
 
 
 def process(pid: int) -> Process | None:
@@ -57,17 +92,34 @@ def process(pid: int) -> Process | None:
         program = os.readlink(f"/proc/{pid}/exe")
     except OSError:
         program = ""
-    return Process(pid, argv, program)
+    return Process(pid, argv, program, _is_trusted(pid))
+
+
+def _is_trusted(pid: int) -> bool:
+    """Whether a process is on this system, and root's or our user's in every respect."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            users = next(line for line in file if line.startswith("Uid:")).split()[1:]
+        places = [
+            (os.stat(f"/proc/{pid}/{name}"), os.stat(f"/proc/self/{name}")) for name in _SYSTEM
+        ]
+    except (OSError, StopIteration):
+        return False
+    of_ours = {0, os.geteuid()}.issuperset(map(int, users))
+    return of_ours and all(os.path.samestat(*place) for place in places)
 
 
 def agents() -> list[Process]:
-    """All agents of our kind that run, this process and other doctors left out."""
+    """All agents of our kind that serve; what only prints something, as a doctor does, is none."""
     found = (process(pid) for pid in _pids() if pid != os.getpid())
-    return [
-        each
-        for each in found
-        if each is not None and each.options is not None and "--doctor" not in each.argv
-    ]
+    return [each for each in found if each is not None and _serves(each)]
+
+
+def _serves(agent: Process) -> bool:
+    try:
+        return agent.options is not None and options.parse(agent.options).action == "serve"
+    except ConfigError:
+        return False
 
 
 def holders(path: str) -> list[Process]:

@@ -1,4 +1,4 @@
-"""A journal that reads no more stops nobody."""
+"""The journal learns how bad a message is, and one that reads no more stops nobody."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from . import service
 from .agent_socket import AgentSocket
 from .vm import Guest
 
@@ -42,6 +43,21 @@ def full_journal(guest: Guest) -> Iterator[None]:
         yield
     finally:
         guest.run(["systemctl", "kill", "--signal=CONT", JOURNALD])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [("--nonsense", "unrecognized option"), ("--method=none", "unsupported channel method")],
+)
+def test_a_start_that_fails_is_an_error_in_the_journal(
+    guest: Guest, options: str, text: str
+) -> None:
+    unit = f"start{options.replace('=', '-')}.service"
+    argv = ["systemd-run", "--quiet", "--wait", f"--unit={unit}", service.PROGRAM, options]
+    assert guest.run(argv, check=False).status != 0
+    guest.run(["journalctl", "--sync"])
+    told = guest.run(["journalctl", "--quiet", "--output=cat", "--priority=err", f"--unit={unit}"])
+    assert text in told.stdout
 
 
 def logged(guest: Guest, what: str) -> bool:

@@ -313,3 +313,67 @@ def test_the_program_in_getopt_s_messages_is_that_of_the_call(tmp_path: Path) ->
     )
     assert result.stderr == f"{program}: unrecognized option '--x'\n"
     assert result.stdout == f"Unknown option, try '{program} --help' for more information.\n"
+
+
+CRASHING_PLUGIN = """
+import _thread, sys, time, warnings
+warnings.warn("odd")
+_thread.start_new_thread(lambda: 1 / 0, ())
+time.sleep(0.2)
+raise ValueError("wrong")
+"""
+
+
+def journaled(tmp_path: Path, *arguments: str) -> list[str]:
+    """What the agent writes to standard error where that is the journal."""
+    path = tmp_path / "journal"
+    with path.open("wb") as file:
+        status = os.fstat(file.fileno())
+        stream = f"{status.st_dev}:{status.st_ino}"
+        done = subprocess.run(
+            [sys.executable, "-m", "qga", *arguments],
+            env={**os.environ, "JOURNAL_STREAM": stream},
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            check=False,
+            timeout=20,
+        )
+    lines = path.read_text().splitlines()
+    assert lines, done
+    return lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--nonsense",
+        "-m",
+        "-m foo",
+        "--blacklist x -D",
+        "-c /nonexistent",
+        "-c {tmp}/odd -D",
+        "-c {tmp}/wrong",
+        "-l /nonexistent/log -m unix-listen -p {tmp}/socket",
+        "-t /nonexistent -m unix-listen -p {tmp}/socket",
+        "-f /nonexistent/pid -t {tmp} -m unix-listen -p {tmp}/socket",
+        "-p /nonexistent -t {tmp}",
+        "-d -p /nonexistent -t {tmp} -f {tmp}/pid",
+        "-l {tmp}/log -p /nonexistent -t {tmp}",
+        "-c {tmp}/plugins.conf -p /nonexistent -t {tmp}",
+        "-c {tmp}/plugins.conf -b help",
+    ],
+)
+def test_each_complaint_has_a_level_in_the_journal(tmp_path: Path, line: str) -> None:
+    """sd-daemon(3): `<3>` and `<4>` begin the lines of errors and warnings."""
+    (tmp_path / "odd").write_text("[general]\ndaemonize=1\n")
+    (tmp_path / "wrong").write_text("[general]\nverbose=perhaps\n")
+    (tmp_path / "plugins").mkdir(0o755)
+    (tmp_path / "plugins/crashing.py").write_text(CRASHING_PLUGIN)
+    (tmp_path / "plugins.conf").write_text(f"[general]\nplugin-dir={tmp_path}/plugins\n")
+    lines = journaled(tmp_path, *line.format(tmp=tmp_path).split())
+    assert [each for each in lines if not each.startswith(("<3>", "<4>"))] == []
+    if "plugins" in line:
+        text = "\n".join(lines)
+        assert "UserWarning: odd" in text
+        assert "ZeroDivisionError" in text
+        assert "ValueError: wrong" in text

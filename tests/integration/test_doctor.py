@@ -198,6 +198,86 @@ def test_hooks(doctor: Doctor) -> None:
     }
 
 
+def test_each_hook_that_is_passed_over_is_named(doctor: Doctor) -> None:
+    hook = doctor.folder / "hook"
+    folder = doctor.folder / "hook.d"
+    folder.mkdir()
+    for path, mode in ((hook, 0o755), (folder / "a", 0o644), (folder / "b~", 0o755)):
+        path.write_text("#!/bin/sh\n")
+        path.chmod(mode)
+    (folder / "c").mkdir()
+    (folder / "d").symlink_to("nowhere")
+    (folder / "e").symlink_to(hook)
+    os.mkfifo(folder / "f")
+    found = {
+        finding["text"].split()[0]: (finding["status"], finding["text"].partition(": ")[2])
+        for finding in of(doctor.findings(f"--fsfreeze-hook={hook}"), "hooks")
+    }
+    assert found == {
+        str(hook): ("ok", ""),
+        f"{folder}/e": ("ok", ""),
+        f"{folder}/a": ("warning", "it is not executable"),
+        f"{folder}/b~": ("ok", "it is a left-over"),
+        f"{folder}/c": ("warning", "it is a directory"),
+        f"{folder}/d": ("warning", "it is a link to nothing"),
+        f"{folder}/f": ("warning", "it is no file"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("#!/bin/sh\r\n", "has lines that end as on Windows (\\r\\n)"),
+        ("#!/usr/bin/env sh\r\nexit 0\r\n", "has lines that end as on Windows (\\r\\n)"),
+        ("#!/bin/nosuch -e\n", "names an interpreter that cannot be run (/bin/nosuch)"),
+        ("#!\n", "names an interpreter that cannot be run ()"),
+    ],
+)
+def test_a_hook_that_cannot_start(doctor: Doctor, text: str, fault: str) -> None:
+    hook = doctor.folder / "hook"
+    hook.write_text(text)
+    hook.chmod(0o755)
+    [finding] = of(doctor.findings(f"--fsfreeze-hook={hook}"), "hooks")
+    assert finding["status"] == "failed"
+    assert finding["text"] == f"{hook} {fault}: every freeze fails"
+
+
+@pytest.mark.parametrize("text", ["exit 0\n", ""])
+def test_a_hook_that_names_no_interpreter_is_run_by_the_shell(doctor: Doctor, text: str) -> None:
+    hook = doctor.folder / "hook"
+    hook.write_text(text)
+    hook.chmod(0o755)
+    [finding] = of(doctor.findings(f"--fsfreeze-hook={hook}"), "hooks")
+    assert finding["status"] == "ok"
+
+
+@pytest.mark.parametrize("kind", ["directory", "another's"])
+def test_a_hook_that_is_refused(doctor: Doctor, kind: str) -> None:
+    hook = doctor.folder / "hook"
+    if kind == "directory":
+        hook.mkdir()
+    else:
+        hook.write_text("#!/bin/sh\n")
+        hook.chmod(0o755)
+        os.chown(hook, 65534, -1)
+    [finding] = of(doctor.findings(f"--fsfreeze-hook={hook}"), "hooks")
+    assert finding["status"] == "failed"
+
+
+@pytest.mark.parametrize("key", ["logfile", "pidfile"])
+def test_a_file_that_keeps_the_agent_from_starting(doctor: Doctor, key: str) -> None:
+    doctor.config.write_text(f"[general]\n{key}={doctor.folder}/none/file\n")
+    [missing] = of(doctor.findings(), "files")
+    assert missing["status"] == "failed"
+    assert f"{doctor.folder}/none is missing" in missing["text"]
+    doctor.config.write_text(f"[general]\n{key}={doctor.folder}\n")
+    [directory] = of(doctor.findings(), "files")
+    assert directory["text"].endswith("it is a directory")
+    doctor.config.write_text(f"[general]\n{key}={doctor.folder}/new\n")
+    assert of(doctor.findings(), "files") == []
+    assert not (doctor.folder / "new").exists()
+
+
 def test_frozen_filesystems(doctor: Doctor) -> None:
     State(str(doctor.folder)).mark_frozen()
     [frozen] = of(doctor.findings(), "state")
@@ -213,6 +293,51 @@ def test_a_plugin_that_is_left_out(doctor: Doctor) -> None:
     [left_out] = of(doctor.findings(), "plugins")
     assert left_out["status"] == "warning"
     assert "nonsense" in left_out["text"]
+
+
+HEAD = "import time\nfrom typing import Any\nfrom qga import CommandGroup, command\n"
+GROUP = f"{HEAD}class Tape(CommandGroup):\n"
+LEFT_OUT = {
+    "syntax": ("def (", "SyntaxError"),
+    "missing-module": ("import nonsense\n", "No module named 'nonsense'"),
+    "raises": ("1 / 0\n", "ZeroDivisionError"),
+    "exits": ("raise SystemExit(3)\n", "SystemExit: 3"),
+    "constructor": (
+        f"{GROUP}    def __init__(self, agent):\n        raise ValueError('no tape')\n",
+        "ValueError: no tape",
+    ),
+    "signature": (
+        f"{GROUP}    @command()\n    def qga_tape(self, number): ...\n",
+        "argument 'number' has no annotation",
+    ),
+    "type": (
+        f"{GROUP}    @command()\n    def qga_tape(self, number: set) -> None: ...\n",
+        "no QAPI type for the annotation",
+    ),
+    "duplicate": (
+        f"{GROUP}    @command()\n    def guest_ping(self) -> None: ...\n",
+        "command guest-ping is defined twice",
+    ),
+    "secret": (
+        f"{GROUP}    @command(secret=('x',))\n    def qga_tape(self) -> None: ...\n",
+        "secret='x' is none of its arguments",
+    ),
+    "no-group": ("class Tape: ...\n", "defines no subclass of CommandGroup"),
+}
+
+
+@pytest.mark.parametrize(("source", "reason"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_whatever_an_agent_leaves_out_is_named(doctor: Doctor, source: str, reason: str) -> None:
+    folder = doctor.folder / "plugins"
+    folder.mkdir(0o755)
+    (folder / "tape.py").write_text(source)
+    doctor.config.write_text(f"[general]\nplugin-dir={folder}\n")
+    before = sorted(doctor.folder.iterdir())
+    [left_out] = of(doctor.findings(), "plugins")
+    assert left_out["status"] == "warning"
+    assert "tape" in left_out["text"]
+    assert reason in left_out["text"]
+    assert sorted(doctor.folder.iterdir()) == before, "it only looks"
 
 
 PLUGIN = """

@@ -16,23 +16,23 @@ pytestmark = pytest.mark.timeout(300)
 
 AGENT_FILES = {
     "/etc/qemu/fsfreeze-hook.d/",
-    "/etc/qemu/qemu-ga.conf",
-    "/lib/systemd/system/qemu-guest-agent.service",
-    "/lib/systemd/system/qemu-guest-agent-vsock.service",
-    "/lib/systemd/system/qemu-guest-agent-vsock.socket",
-    "/lib/udev/rules.d/99-qemu-guest-agent.rules",
+    "/usr/lib/systemd/system/qemu-guest-agent.service",
+    "/usr/lib/systemd/system/qemu-guest-agent-vsock.service",
+    "/usr/lib/systemd/system/qemu-guest-agent-vsock.socket",
+    "/usr/lib/udev/rules.d/99-qemu-guest-agent.rules",
     "/usr/sbin/qemu-ga",
     "/usr/share/bash-completion/completions/qemu-ga",
     "/usr/share/fish/vendor_completions.d/qemu-ga.fish",
     "/usr/share/man/man5/qemu-ga.conf.5.gz",
     "/usr/share/man/man8/qemu-ga.8.gz",
     "/usr/share/qga/hardened.conf",
+    "/usr/share/qga/qemu-ga.conf",
     "/usr/share/qga/qga/cli.py",
     "/usr/share/qga/qga/commands/freeze.py",
     "/usr/share/zsh/vendor-completions/_qemu-ga",
 }
 CLIENT_FILES = {
-    "/lib/systemd/system/qgactl-exporter.service",
+    "/usr/lib/systemd/system/qgactl-exporter.service",
     "/usr/bin/qgactl",
     "/usr/lib/python3/dist-packages/qga/ctl/cli.py",
     "/usr/lib/sysusers.d/qgactl.conf",
@@ -92,9 +92,10 @@ def test_dependencies() -> None:
     assert field(debs().client, "Depends") >= {"python3-rich (>= 13)", "python3-typer (>= 0.7)"}
 
 
-def test_the_configuration_is_a_conffile() -> None:
-    told = output("dpkg-deb", "--info", debs().agent, "conffiles")
-    assert told.split() == ["/etc/qemu/qemu-ga.conf"]
+def test_nothing_lies_below_the_link_of_merged_usr() -> None:
+    """There dpkg would take it for another file than that of a package which has it in /usr."""
+    for package in debs():
+        assert not [path for path in files(package) if re.match("/(bin|lib|sbin)/", path)]
 
 
 def test_the_exporters_user_is_there_before_its_unit_starts() -> None:

@@ -97,6 +97,25 @@ class TestFolder:
         assert complaints[2].startswith(f"plugin {wrong} is left out: SyntaxError: ")
         assert "qga_plugin_bad" not in sys.modules
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "time.sleep(1000)",
+            "while True: pass",
+            "while True:\n    try: time.sleep(1000)\n    except Exception: pass",
+        ],
+    )
+    def test_one_that_never_comes_to_an_end(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, body: str
+    ) -> None:
+        monkeypatch.setattr(discovery, "LOADING_TIME", 0.2)
+        hanging = write(folder / "a.py", f"import time\n{body}\n")
+        write(folder / "b.py", group("B", "test_b"))
+        assert found(folder) == (
+            ["test-b"],
+            [f"plugin {hanging} is left out: it took over 0.2 s"],
+        )
+
     @pytest.mark.parametrize("mode", [0o666, 0o664, 0o646])
     def test_a_file_that_others_may_write(self, folder: Path, mode: int) -> None:
         path = write(folder / "a.py", group("A", "test_a"), mode)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,10 +33,84 @@ AGENT = Process(7, ["/usr/bin/python3", "-IS", "/usr/sbin/qemu-ga", "-v"], "/usr
         (Process(1, ["vi", "/usr/sbin/qemu-ga"], "/usr/bin/vi"), None),
         (Process(1, ["python3", "-c", "qga"], "/usr/bin/python3"), None),
         (Process(2, [], ""), None),
+        (Process(1, ["python3"], "/usr/bin/python3"), None),
+        (Process(1, ["python3", "-"], "/usr/bin/python3"), None),
+        (Process(1, ["python3", "-m"], "/usr/bin/python3"), None),
+        (Process(1, ["python3", "-Im", "qga", "-v"], "/usr/bin/python3"), ["-v"]),
+        (Process(1, ["python3", "-mqga", "-v"], "/usr/bin/python3"), ["-v"]),
+        (Process(1, ["python3", "-W", "error", "-Xdev", "-m", "qga"], "/usr/bin/python3"), []),
+        (Process(1, ["python3", "-X", "dev", "/x/qemu-ga", "-v"], "/usr/bin/python3"), ["-v"]),
+        (Process(1, ["python3", "backup.py", "/usr/sbin/qemu-ga"], "/usr/bin/python3"), None),
+        (Process(1, ["python3", "backup.py", "-m", "qga"], "/usr/bin/python3"), None),
+        (Process(1, ["python3", "-c", "pass", "qemu-ga"], "/usr/bin/python3"), None),
+        (Process(1, ["python3", "-Ic", "pass", "-m", "qga"], "/usr/bin/python3"), None),
+        (Process(1, ["python3", "-m", "backup", "qemu-ga"], "/usr/bin/python3"), None),
+        (Process(1, ["python3", "-W", "qemu-ga", "x.py"], "/usr/bin/python3"), None),
+        (AGENT._replace(trusted=False), None),
     ],
 )
 def test_which_processes_are_agents(process: Process, expected: list[str] | None) -> None:
     assert process.options == expected
+
+
+@contextmanager
+def running(*before: str, options: str = "-v") -> Iterator[int]:
+    """What looks like an agent, and is none; its process id."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # where everybody may come
+    folder.chmod(0o755)
+    script = folder / "qemu-ga"
+    script.write_text("import time\nprint(flush=True)\ntime.sleep(1000)\n")
+    argv = [*before, "/usr/bin/python3", "-IS", str(script), *options.split()]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            yield next(each for each in (child.pid, *children(child.pid)) if runs(each, script))
+        finally:
+            child.kill()
+            shutil.rmtree(folder)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def runs(pid: int, script: Path) -> bool:
+    found = processes.process(pid)
+    return found is not None and str(script) in found.argv[:3]
+
+
+def is_agent(pid: int) -> bool:
+    return pid in [agent.pid for agent in processes.agents()]
+
+
+def test_an_agent_of_ours_counts() -> None:
+    with running() as pid:
+        assert is_agent(pid)
+
+
+@pytest.mark.parametrize(
+    "options", ["--dump-conf", "--doctor", "--explain-policy=guest-ping", "-Z"]
+)
+def test_what_does_not_serve_is_no_agent(options: str) -> None:
+    with running(options=options) as pid:
+        assert not is_agent(pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize(
+    "before",
+    [
+        "setpriv --reuid=65534 --regid=65534 --clear-groups",
+        "setpriv --ruid=65534",
+        "unshare --pid --fork --kill-child",
+        "setpriv --reuid=65534 --regid=65534 --clear-groups "
+        "unshare --user --map-root-user --pid --fork --kill-child",
+    ],
+)
+def test_nobody_passes_for_an_agent_by_a_command_line(before: str) -> None:
+    with running(*before.split()) as pid:
+        assert not is_agent(pid)
 
 
 SHOWN = """\

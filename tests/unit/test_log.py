@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qga.config import Config
-from qga.log import MAX_KEPT, MESSAGE_IDS, FileSink, Log, StderrSink, SyslogSink, escape, open_log
+from qga.log import (
+    MAX_KEPT,
+    MESSAGE_IDS,
+    FileSink,
+    Log,
+    StderrSink,
+    SyslogSink,
+    escape,
+    open_log,
+    tell_levels,
+)
 
 Captured = pytest.CaptureFixture[str]
 
@@ -196,6 +206,31 @@ def test_a_service_works_without_systemd_python(
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     open_log(Config()).error("wrong")
     assert capfd.readouterr().err == "<3>wrong\n"
+
+
+def test_what_is_written_before_there_is_a_log_has_a_level_in_the_journal(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    Log().warning("odd")
+    Log(FileSink("/dev/full")).error("wrong")
+    assert capfd.readouterr().err == "<4>odd\n<3>wrong\n"
+
+
+def test_python_s_own_complaints_are_errors_in_the_journal(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    status = os.fstat(2)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+    tell_levels()
+    print("one", file=sys.stderr)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    tell_levels()
+    print("two", "three\nfour", file=sys.stderr, flush=True)
+    sys.excepthook(ValueError, ValueError("five"), None)
+    assert capfd.readouterr().err == "one\n<3>two three\n<3>four\n<3>ValueError: five\n"
 
 
 def test_the_journal_of_somebody_else_is_not_ours(

@@ -1,0 +1,114 @@
+"""Roots of Debian's releases with its agent in them, and packages put in by their own dpkg.
+
+A root is built once, in half a minute, and cached. Each `Root` sees it through an overlay in
+memory of its own, so that it begins as it was built and ends with the test.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.packaging.built import CHECKOUT, output
+
+SUITES = ("bookworm", "trixie", "sid")
+
+CACHE = CHECKOUT / ".cache/packaging"
+INCLUDED = ("qemu-guest-agent", "python3", "python3-psutil", "python3-serial", "python3-systemd")
+BUILD = [
+    "mmdebstrap",
+    "--quiet",
+    "--variant=apt",
+    f"--include={','.join(INCLUDED)}",
+    "--aptopt=Acquire::Check-Valid-Until false",  # the clock of a test machine may be ahead
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    # The package itself, to be installed again.
+    '--customize-hook=chroot "$1" sh -c "cd /root && apt-get download qemu-guest-agent"',
+    '--customize-hook=rm "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',
+]
+ORIGINAL = "/root/qemu-guest-agent_*.deb"
+
+# Holds the overlay for as long as its standard input is open.
+HOLD = """\
+mount -t tmpfs tmpfs "$2"
+mkdir "$2/upper" "$2/work" "$2/root"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+mount --bind /dev "$2/root/dev"
+mount --bind /proc "$2/root/proc"
+echo ready
+cat
+"""
+
+
+class Root:
+    """A root as it was built; what is run in it changes it for the next."""
+
+    def __init__(self, pid: int, place: Path) -> None:
+        self._enter = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "chroot", str(place / "root")]
+
+    def attempt(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell script, whatever becomes of it; nobody is there to answer questions."""
+        environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
+        argv = [*self._enter, *environment, "DEBIAN_FRONTEND=noninteractive"]
+        return subprocess.run(
+            [*argv, "/bin/sh", "-ec", script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def run(self, script: str) -> str:
+        """Run a shell script that succeeds; what it and dpkg said."""
+        done = self.attempt(script)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def put(self, file: Path, path: str) -> None:
+        """Copy a file into the root."""
+        argv = [*self._enter, "/bin/sh", "-ec", 'cat >"$1"', "sh", path]
+        subprocess.run(argv, input=file.read_bytes(), check=True)
+
+    def read(self, path: str) -> str:
+        return self.run(f"cat {path}")
+
+    def lost(self, package: str) -> list[str]:
+        """The package's files that are not there."""
+        return self.run(f'dpkg -L {package} | while read -r f; do [ -e "$f" ] || echo "$f"; done'
+                        ).splitlines()  # fmt: skip
+
+
+@contextmanager
+def root(suite: str) -> Iterator[Root]:
+    """The root of a release, for one test."""
+    with tempfile.TemporaryDirectory(prefix="qga-root-") as folder:
+        place = Path(folder)
+        argv = ["unshare", "--mount", "/bin/sh", "-ec", HOLD, "sh", str(_built(suite)), folder]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"ready\n"
+            yield Root(holder.pid, place)
+            holder.communicate()
+
+
+def _built(suite: str) -> Path:
+    key = hashlib.sha256(repr(BUILD).encode()).hexdigest()[:16]
+    folder = CACHE / f"{suite}-{key}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be building it
+        if not folder.exists():
+            for other in CACHE.glob(f"{suite}-*"):
+                shutil.rmtree(other)
+            building = CACHE / f"building-{suite}"
+            shutil.rmtree(building, ignore_errors=True)
+            output(*BUILD, suite, building)
+            building.rename(folder)
+    return folder
