@@ -384,10 +384,12 @@ class Copier:
             except CopyError as error:
                 self._note(f"{temporary.path}: not resumed: {error.reason}")
             else:
-                if size is None:
-                    return Draft(item, place, temporary, resumable=True)
-                offset = self._common(item, temporary, size) if size <= item.entry.size else 0
-                return Draft(item, place, temporary, False, offset, resumable=True)
+                offset = self._common(item, temporary, size or 0)
+                if offset:
+                    return Draft(item, place, temporary, False, offset, resumable=True)
+                if size is not None:
+                    self.target.remove([temporary])
+                return Draft(item, place, temporary, resumable=True)
         return Draft(item, place, temporary_place(place, f".{secrets.token_hex(4)}"))
 
     def _copy_file(self, draft: Draft) -> None:
@@ -466,7 +468,7 @@ class Copier:
 
     def _common(self, item: Item, place: Place, size: int) -> int:
         """How many of the first `size` bytes of two files are the same, by pieces."""
-        if not self._can_compare:
+        if not self._can_compare or size > item.entry.size:
             return 0
         agreed = 0
         for theirs, ours in zip(pieces_of(item.origin, size), pieces_of(place, size)):

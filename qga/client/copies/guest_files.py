@@ -28,6 +28,10 @@ PORT_COMMANDS = {"qga-get-ports", "qga-file-send", "qga-file-receive"}
 class GuestFiles:
     """Files of a guest, as a side of a copy. `ports` are the data ports that may be used."""
 
+    @property
+    def can_rename(self) -> bool:
+        raise NotImplementedError
+
     def __init__(
         self,
         agent: GuestAgent,
@@ -71,7 +75,8 @@ class GuestFiles:
             path = place.path
             receive_file(self.agent, port, path, offset, size - offset, chunks, self.tick)
             return
-        with self._opened(place.path, "r+" if offset else "w", offset) as handle:
+        # A temporary file is there; it must not be made where a link might lead to by now.
+        with self._opened(place.path, "r+" if self.can_rename else "w", offset) as handle:
             self._write_all(handle, chunks)
 
     def _write_all(self, handle: int, chunks: Iterator[bytes]) -> None:

@@ -17,7 +17,6 @@ A script that is given up is killed before the error goes on.
 from __future__ import annotations
 
 import posixpath
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +34,6 @@ from qga.client.copies.trees import (
     checked,
     is_planted,
     split,
-    temporary_place,
 )
 from qga.client.data_ports import DataPorts
 from qga.client.errors import CommandNotFound, CopyError, ProtocolError
@@ -91,8 +89,17 @@ done
 
 # Go to the directory $2 below $1, by no link.
 ENTER = """
+go() {
+    cd -P -- "$1" 2>/dev/null && return
+    if [ -d "$1" ]; then reason="Permission denied"
+    elif [ -e "$1" ]; then reason="Not a directory"
+    else reason="No such file or directory"
+    fi
+    echo "$1: $reason"
+    return 1
+}
 enter() {
-    cd -P -- "$1" || return
+    go "$1" || return
     rest=$2
     while [ -n "$rest" ]; do
         part=${rest%%/*}
@@ -101,7 +108,7 @@ enter() {
             *) rest= ;;
         esac
         expected=${PWD%/}/$part
-        cd -P -- "./$part" || return
+        go "./$part" || return
         if [ "$PWD" != "$expected" ]; then
             echo "$expected: a symbolic link is in the way"
             return 1
@@ -222,6 +229,11 @@ act() {
 }
 """
 
+# Not beside a device: /dev/pts, for one, takes no files.
+MAKE_TEMPORARY = """
+mktemp
+"""
+
 # $4 is what goes into the device or FIFO $3, whose kind -c or -p is $5.
 POUR = """
 act() {
@@ -230,7 +242,7 @@ act() {
         echo "is another file by now"
         return 1
     fi
-    cat -- "./$4" >"./$3"
+    cat -- "$4" >"./$3"
 }
 """
 
@@ -325,12 +337,10 @@ class ShellFiles(GuestFiles):
                 self._write_all(handle, chunks)
             return
         # An agent that cannot wait for a FIFO to be read may lose what it was given.
-        temporary = temporary_place(place, f".{secrets.token_hex(4)}")
-        self._one(CREATE, temporary)
+        temporary = split(decoded(self._script(MAKE_TEMPORARY, [])).removesuffix("\n"))
         try:
             self.write(temporary, 0, 0, chunks)
-            name = temporary.name.rpartition("/")[2]
-            self._one(POUR, place, name, "-p" if stat.S_ISFIFO(kind) else "-c")
+            self._one(POUR, place, temporary.path, "-p" if stat.S_ISFIFO(kind) else "-c")
         finally:
             self.remove([temporary])
 
