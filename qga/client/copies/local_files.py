@@ -183,7 +183,7 @@ class LocalFiles:
         try:
             with self._parent(place) as (folder, name):
                 return status(folder, name)
-        except (FileNotFoundError, NotADirectoryError):  # as who makes it will see
+        except OSError:  # whatever it is, who makes the file meets it again
             return None
 
     def _check_link(self, place: Place) -> None:
