@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
+from errno import EACCES, EPERM
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from qga.client.copies.local_files import LocalFiles
 from qga.client.copies.shell_files import listed
 from qga.client.copies.trees import (
     Entry,
+    Finished,
     Piece,
     Place,
     checked,
@@ -132,6 +135,33 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         LocalFiles().write(Place(str(tmp_path), "part"), 0, 1, iter([b"x"]))
     assert precious.read_text() == "precious"
+
+
+def test_a_file_whose_owner_cannot_be_kept_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(EPERM, os.strerror(EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    there, top = tmp_path / "file", str(tmp_path)
+    there.write_text("longer than before")
+    before = there.stat()
+    local, temporary = LocalFiles(), Place(top, ".part")
+    assert local.create([temporary]) == [""]
+    local.write(temporary, 0, 3, iter([b"new"]))
+    assert local.finish([Finished(0o777, temporary, Place(top, "file"))], exactly=False) == [""]
+    assert there.read_text() == "new"
+    assert (there.stat().st_ino, there.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(EACCES, os.strerror(EACCES))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert LocalFiles().below(str(tmp_path)) == ([], [f"{tmp_path}: Permission denied"])
 
 
 def test_a_piece_that_cannot_be_read_has_no_checksum(tmp_path: Path) -> None:

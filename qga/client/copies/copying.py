@@ -355,6 +355,7 @@ class Copier:
         reasons = self.target.create([draft.temporary for draft in new])
         self._skip_failed([draft.item for draft in new], reasons)
         failed = {draft.temporary for draft, reason in zip(new, reasons) if reason}
+        self._temporaries -= failed  # they are somebody else's
         return [draft for draft in drafts if draft.temporary not in failed]
 
     def _landing(self, item: Item, there: Entry | None) -> tuple[Place, int]:

@@ -80,7 +80,7 @@ class LocalFiles:
             try:
                 inside = self._listed(path, name)
             except OSError as error:
-                complaints.append(str(error))
+                complaints.append(f"{join(path, name)}: {error.strerror}")
                 continue
             entries += inside
             waiting += [each.name for each in inside if each.is_folder]

@@ -20,6 +20,7 @@ import posixpath
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from qga.client.agent import GuestAgent
@@ -306,9 +307,12 @@ class ShellFiles(GuestFiles):
         return [entry("", line) if line else None for line in found]
 
     def follow(self, place: Place) -> tuple[Place, Entry]:
-        owner, around, us, found, real = self._one(FOLLOW, place).split("\n", 4)
-        mode, around_owner = around.split()
-        if is_planted(int(owner), int(mode, 16), int(around_owner), int(us)):
+        answer = self._one(FOLLOW, place)
+        with sensible(answer):
+            owner, around, us, found, real = answer.split("\n", 4)
+            mode, around_owner = around.split()
+            planted = is_planted(int(owner), int(mode, 16), int(around_owner), int(us))
+        if planted:
             raise CopyError("is a symbolic link of another user in a directory that all can write")
         return split(real), entry("", found)
 
@@ -326,10 +330,13 @@ class ShellFiles(GuestFiles):
         answer = self._one(TAKE_UP, place)
         if not answer:
             return None
-        self._made[place], links, mode, size = answer.split()
-        if links != "1" or int(mode, 16) & OTHERS_WRITE:
+        with sensible(answer):
+            identity, links, status = answer.split(maxsplit=2)
+        found = entry("", status)
+        if links != "1" or found.mode & OTHERS_WRITE:
             raise CopyError("has several names, or can be written by other users")
-        return int(size)
+        self._made[place] = identity
+        return found.size
 
     def write_through(self, place: Place, kind: int, chunks: Iterator[bytes]) -> None:
         if stat.S_ISBLK(kind):
@@ -431,6 +438,14 @@ def flag(wanted: bool) -> str:
 
 def reasons(answers: Sequence[str]) -> list[str]:
     return ["" if answer[0] == "+" else answer[1:].strip() or "failed" for answer in answers]
+
+
+@contextmanager
+def sensible(answer: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise ProtocolError(f"the guest's shell says {answer[:100]!r}") from None
 
 
 def listed(output: bytes) -> Iterator[Entry]:
