@@ -31,9 +31,12 @@ class Listed(NamedTuple):
 class HostileGuest:
     """Below /x are the files that it is told to list, whatever their names."""
 
-    def __init__(self, folder: Path, *files: Listed, endless: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *files: Listed, endless: bool = False, announced: int = 6
+    ) -> None:
         self.files = files
         self.endless = endless
+        self.announced = announced
         self.served = 0
         """Bytes that were read."""
         self._results: dict[int, bytes] = {}
@@ -72,7 +75,7 @@ class HostileGuest:
         if "sha256sum" in script and words:
             return b"%s\n" % hashlib.sha256(b"content").hexdigest().encode() * (len(words) // 3)
         if "stat -L" in script:
-            return b"81a4 6\n" if self.endless else b"41ed 4096\n"
+            return b"81a4 %d\n" % self.announced if self.endless else b"41ed 4096\n"
         return b""
 
     def _status(self, arguments: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from errno import ENXIO
+from errno import ENOSPC, ENXIO
 from typing import TypeVar
 
 from qga.client.copies.beneath import Beneath
@@ -140,6 +140,7 @@ class LocalFiles:
     def write(self, place: Place, offset: int, size: int, chunks: Iterator[bytes]) -> None:
         with self._writing(place) as fd:
             os.ftruncate(fd, offset)
+            check_room(fd, size - offset)
             os.lseek(fd, offset, os.SEEK_SET)
             self._write_all(fd, chunks)
 
@@ -351,6 +352,13 @@ def entry_at(folder: int, name: str, whole_name: str) -> Entry:
 
 def entry(name: str, status: os.stat_result) -> Entry:
     return Entry(name, status.st_mode, status.st_size)
+
+
+def check_room(fd: int, size: int) -> None:
+    """Before a guest fills the disk with a file that is larger than that."""
+    disk = os.fstatvfs(fd)
+    if disk.f_blocks and size > disk.f_bfree * disk.f_frsize:  # not every filesystem can tell
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
 
 
 def check_regular(fd: int) -> None:
