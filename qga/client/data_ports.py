@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 
@@ -83,8 +83,8 @@ class DataPort:
 class DataPorts:
     """The data ports of the guest whose agent is at `address`.
 
-    `given` has the sockets of some by their names; the others are looked for beside the
-    agent's.
+    `given` has the sockets of some by their names, "" for one that is not to be used; the others
+    are looked for beside the agent's.
     """
 
     def __init__(self, address: str, given: Mapping[str, str] | None = None) -> None:
@@ -94,7 +94,7 @@ class DataPorts:
     def socket_path(self, name: str) -> str | None:
         """Where the socket of the port `name` is, if that is known."""
         if name in self.given:
-            return self.given[name]
+            return self.given[name] or None
         if not name.startswith(PREFIX) or "/" in name:
             return None
         if self._agent_socket.endswith(AGENT_PORT):
@@ -123,26 +123,39 @@ class DataPorts:
         return {}
 
     def open_free(self, agent: GuestAgent) -> DataPort | None:
-        """The first port that is free at both ends, connected; None if there is none."""
-        for name in free_ports(agent):
+        """The first port that is free at both ends, connected; None if there is none.
+
+        ConnectError for a socket that was given and cannot be used.
+        """
+        ports = guest_ports(agent)
+        self._check_given(ports)
+        for name in free_ports(ports):
             path = self.socket_path(name)
             if path is None:
                 continue
             try:
                 port = DataPort(name, connect_port(path))
             except ConnectError:
+                if name in self.given:
+                    raise
                 continue
             if was_seen(agent, name):
                 return port
             port.close()
+            if name in self.given:
+                raise ConnectError(name, f"the guest does not see anyone connect to {path}")
         return None
 
+    def _check_given(self, ports: Sequence[PortInfo]) -> None:
+        names = [port.name for port in ports]
+        for name in self.given:
+            if names and name not in names:
+                raise ConnectError(name, f"the guest has no such port; it has {', '.join(names)}")
 
-def free_ports(agent: GuestAgent) -> list[str]:
-    """The names of the ports that neither the guest nor another program of a host is using."""
-    return [
-        port.name for port in guest_ports(agent) if not port.busy and port.host_connected is False
-    ]
+
+def free_ports(ports: Sequence[PortInfo]) -> list[str]:
+    """The names of those that neither the guest nor another program of a host is using."""
+    return [port.name for port in ports if not port.busy and port.host_connected is False]
 
 
 def was_seen(agent: GuestAgent, name: str) -> bool:

@@ -57,7 +57,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def encode_base64(data: bytes) -> str:
+def encode_base64(data: bytes | bytearray) -> str:
     return base64.b64encode(data).decode("ascii")
 
 

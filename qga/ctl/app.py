@@ -13,6 +13,7 @@ import io
 import math
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +74,22 @@ class Settings(NamedTuple):
 
     def ports(self) -> DataPorts:
         """The data ports of the guest, as far as their sockets are known."""
+        check_sockets(self.data_ports)
         return DataPorts(self.address, self.data_ports)
+
+
+def check_sockets(data_ports: Mapping[str, str]) -> None:
+    for name, path in data_ports.items():
+        if path and not is_socket(path):
+            shown = display.printable(f"{name}={path}")
+            raise typer.BadParameter(f"--data-port {shown}: there is no socket at this path")
+
+
+def is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def positive(seconds: float) -> float:
@@ -126,7 +142,8 @@ def options(
         "--data-port",
         envvar="QGA_DATA_PORT",
         metavar="NAME=SOCKET",
-        help="The socket of a data port that is not where libvirt puts it; may be repeated.",
+        help="The socket of a data port that is not where libvirt puts it, or nothing to leave "
+        "the port alone; may be repeated.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Write JSON, for programs."),
     version: bool = typer.Option(
@@ -154,7 +171,11 @@ def options(
       130  interrupted
       exec: that of the program (128 + signal if killed), 125 if the agent failed
     """
-    context.obj = Settings(connect, timeout, as_json, pairs(data_ports or []))
+    sockets = pairs(data_ports or [], "NAME=SOCKET")
+    source = context.get_parameter_source("data_ports")
+    if source and source.name == "COMMANDLINE":  # the environment may be meant for other commands
+        check_sockets(sockets)
+    context.obj = Settings(connect, timeout, as_json, sockets)
 
 
 def answer(

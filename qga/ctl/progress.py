@@ -72,3 +72,6 @@ class Progress(Observer):
 
     def skipped(self, path: str, reason: str) -> None:
         display.say(f"{path}: {reason}")
+
+    def noted(self, text: str) -> None:
+        display.say(text)

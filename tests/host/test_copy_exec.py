@@ -29,8 +29,8 @@ SIZES = {"port": 64 * 1024 * 1024, "agent": 24 * 1024 * 1024}
 SOME = 2 * 1024 * 1024  # bytes, more than are on the way to the guest at once
 FOLDER = "/var/tmp/copies"
 
-# For the two ways: data ports are found, or their sockets are said to be where nobody is.
-WAYS = {"port": "", "agent": " ".join(f"{port.name}=/nonexistent" for port in DATA_PORTS)}
+# For the two ways: data ports are found, or are to be left alone.
+WAYS = {"port": "", "agent": " ".join(f"{port.name}=" for port in DATA_PORTS)}
 
 
 # Shows the size of its terminal whenever that changes.
@@ -137,6 +137,50 @@ def test_a_folder_both_ways(host: Host, tmp_path: Path) -> None:
     assert host.run("cp", "-r", f":{FOLDER}/web site", str(tmp_path / "back")) == (0, "", "")
     subprocess.run(["diff", "-r", "--no-dereference", source, tmp_path / "back"], check=True)
     assert (tmp_path / "back/index.html").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.fixture
+def loop_device(host: Host) -> Iterator[str]:
+    make = f"modprobe loop; truncate --size 4M {FOLDER}/disk"
+    device = in_guest(host.guest, f"{make}; losetup --find --show {FOLDER}/disk").strip()
+    assert device.startswith("/dev/loop")
+    yield device
+    in_guest(host.guest, f"losetup --detach {device}")
+
+
+def test_a_device_of_the_guest(host: Host, tmp_path: Path, loop_device: str) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(os.urandom(3 * 1024 * 1024))
+    look = f"head --bytes 3M {loop_device} | sha256sum; stat -c %F {loop_device}"
+    before = in_guest(host.guest, f"ln -s {loop_device} {FOLDER}/link; {look}")
+    status, _, err = host.run("cp", str(image), f":{FOLDER}/link")
+    assert status == 1
+    assert f"is a symbolic link to {loop_device}, a block device: name that to write to it" in err
+    assert in_guest(host.guest, look) == before
+    assert host.run("cp", str(image), f":{loop_device}") == (0, "", "")
+    assert in_guest(host.guest, look) == f"{checksum(image)}  -\nblock special file\n"
+
+
+def test_what_is_there_in_the_guest(host: Host, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(os.urandom(1024 * 1024))
+    source.chmod(0o755)
+    make = f"cd {FOLDER}; install --mode 640 --owner daemon --group mail /dev/null there"
+    read = "cat fifo >from-fifo 2>/dev/null </dev/null &"
+    in_guest(host.guest, f"{make}; ln -s there link; mkfifo fifo; {read}")
+    for name in ("link", "fifo", "new"):
+        assert host.run("cp", str(source), f":{FOLDER}/{name}") == (0, "", "")
+    found = in_guest(host.guest, f"cd {FOLDER}; stat -c '%n %F %U %G %a' there link fifo new")
+    assert found.splitlines() == [
+        "there regular file daemon mail 640",
+        "link symbolic link root root 777",
+        "fifo fifo root root 644",
+        "new regular file root root 755",
+    ]
+    sums = in_guest(host.guest, f"cd {FOLDER}; sha256sum there new from-fifo")
+    assert [line.split()[0] for line in sums.splitlines()] == [checksum(source)] * 3
+    names = ["fifo", "from-fifo", "link", "new", "there"]
+    assert in_guest(host.guest, f"ls -A {FOLDER}").split() == names
 
 
 def test_cat(host: Host) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from qga.client.copies.copying import Observer, copy_to
 from qga.client.copies.trees import PIECE
 from tests.integration.agent_process import wait_for
 from tests.integration.client_agents import AGENTS, running
+from tests.integration.data_ports import NAME, with_port
 from tests.integration.qgactl_process import QGACTL, Result, environment, qgactl
 from tests.integration.terminals import Terminal
 
@@ -333,3 +335,42 @@ def test_cat_into_what_reads_no_further(address: str, there: Path) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert not holders(there / "large")
+
+
+def test_a_data_port_that_is_not_there(address: str, here: Path, there: Path) -> None:
+    (here / "file").write_bytes(bytes(1_000_000))
+    arguments = ("cp", str(here / "file"), f":{there}")
+    assert qgactl("--data-port", "x", *arguments, address=address) == (
+        2,
+        "",
+        "qgactl: Invalid value: 'x' is not NAME=SOCKET (see qgactl --help)\n",
+    )
+    complaint = "--data-port x=/nonexistent: there is no socket at this path"
+    for status, _, err in (
+        qgactl("--data-port", "x=/nonexistent", *arguments, address=address),
+        qgactl("--data-port", "x=/nonexistent", "ping", address=address),
+        qgactl(*arguments, address=address, QGA_DATA_PORT="x=/nonexistent"),
+        qgactl("exec", "true", address=address, QGA_DATA_PORT="x=/nonexistent"),
+    ):
+        assert status in (2, 125)
+        assert complaint in err
+    assert names(there) == []
+    assert qgactl("ping", address=address, QGA_DATA_PORT="x=/nonexistent")[0] == 0
+    assert qgactl("--data-port", "x=", *arguments, address=address) == (0, "", "")
+
+
+def test_a_data_port_that_the_guest_does_not_have(tmp_path: Path) -> None:
+    other = socket.socket(socket.AF_UNIX)
+    other.bind(str(tmp_path / "other"))
+    (tmp_path / "file").write_bytes(bytes(1_000_000))
+    with with_port(tmp_path) as (agent, _), other:
+        for sides in (
+            (f":{tmp_path}/file", f"{tmp_path}/copy"),
+            (f"{tmp_path}/file", f":{tmp_path}/copy"),
+        ):
+            status, _, err = qgactl(
+                *("--data-port", f"x={tmp_path}/other", "cp", *sides), address=f"unix:{agent.path}"
+            )
+            assert status == 3
+            assert err == f"qgactl: x: the guest has no such port; it has {NAME}\n"
+            assert not list(tmp_path.glob("*copy*")) + list(tmp_path.glob(".*"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qga.client import GuestAgent
+from qga.client import ConnectError, GuestAgent
 from qga.client.data_ports import DataPorts
 from tests.unit.client_peer import Peer
 from tests.unit.host_root import HostRoot
@@ -89,3 +89,38 @@ def test_a_free_port_is_used_once_the_guest_has_seen_us(tmp_path: Path) -> None:
     finally:
         other.close()
     assert next(answers, None) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"other.port": "/run/x"}, f"other.port: the guest has no such port; it has {DATA}"),
+        ({DATA: "/nonexistent"}, "unix:/nonexistent: No such file or directory"),
+    ],
+)
+def test_a_given_socket_that_cannot_be_used(
+    tmp_path: Path, given: dict[str, str], complaint: str
+) -> None:
+    with (
+        peer_with(tmp_path, lambda _: described(False)) as agent,
+        pytest.raises(ConnectError, match=complaint),
+    ):
+        DataPorts(agent.address, given).open_free(agent)
+
+
+def test_a_given_socket_that_is_anothers(tmp_path: Path) -> None:
+    other = Peer(tmp_path / "other", {})
+    try:
+        with (
+            peer_with(tmp_path, lambda _: described(False)) as agent,
+            pytest.raises(ConnectError, match="the guest does not see anyone connect to"),
+        ):
+            DataPorts(agent.address, {DATA: f"{tmp_path}/other"}).open_free(agent)
+    finally:
+        other.close()
+
+
+def test_a_port_that_is_to_be_left_alone(tmp_path: Path) -> None:
+    (tmp_path / DATA).touch()
+    with peer_with(tmp_path, lambda _: described(False)) as agent:
+        assert DataPorts(agent.address, {DATA: ""}).open_free(agent) is None

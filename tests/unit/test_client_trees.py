@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from errno import EACCES, EPERM
 from pathlib import Path
 
 import pytest
 
 from qga.client import ProtocolError
-from qga.client.copies.guest_files import listed
 from qga.client.copies.local_files import LocalFiles
-from qga.client.copies.trees import Entry, Piece, checked, pieces_of, temporary_name
+from qga.client.copies.shell_files import listed
+from qga.client.copies.trees import (
+    Entry,
+    Finished,
+    Piece,
+    Place,
+    checked,
+    is_planted,
+    pieces_of,
+    temporary_place,
+)
 
 FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
 
@@ -35,6 +46,12 @@ def test_folders_come_before_what_is_in_them() -> None:
         ["."],
         [".."],
         ["a/"],
+        ["//evil"],
+        ["./evil"],
+        ["a//b"],
+        ["a/./b"],
+        ["a/../b"],
+        ["a/.."],
         ["a\0b"],
         ["unlisted/file"],
         ["twice", "twice"],
@@ -60,26 +77,55 @@ def test_the_output_of_the_listing() -> None:
 
 
 @pytest.mark.parametrize(
-    "output", [b"x", b"1\nzz 5\n./a\0", b"2\n81a4 5\n./a\0", b"1\n81a4\n./a\0"]
+    "output",
+    [
+        b"x",
+        b"1\nzz 5\n./a\0",
+        b"2\n81a4 5\n./a\0",
+        b"1\n81a4\n./a\0",
+        b"1\n81a4 5\n/a\0",
+        b"1\n81a4 5\n\0",
+        b"1\n\xff\xff 5\n./a\0",
+        b"1\n-81a4 5\n./a\0",
+        b"1\n81a4 -5\n./a\0",
+        b"1\n181a4 5\n./a\0",
+        b"1\n81a4 9223372036854775808\n./a\0",
+        b"9" * 5000 + b"\n",
+    ],
 )
 def test_a_listing_that_makes_no_sense(output: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ProtocolError, match="the guest's "):
         list(listed(output))
+
+
+def test_a_long_listing_takes_linear_time() -> None:
+    one = b"1\n81a4 5\n./file\0"
+    start = time.process_time()
+    assert sum(1 for _ in listed(one * 200_000)) == 200_000
+    assert time.process_time() - start < 20  # minutes, if the rest were copied for each
 
 
 def test_pieces_cover_a_file() -> None:
     size = 40 * 1024 * 1024
-    pieces = pieces_of("f", size)
+    pieces = pieces_of(Place("f"), size)
     assert [piece.offset for piece in pieces] == [0, 16 * 1024 * 1024, 32 * 1024 * 1024]
     assert sum(piece.size for piece in pieces) == size
-    assert pieces_of("f", 0) == []
+    assert pieces_of(Place("f"), 0) == []
 
 
 def test_temporary_names_are_as_long_as_names_may_be() -> None:
-    assert temporary_name("/a/file") == "/a/.file.qga-part"
-    assert temporary_name("file", ".1") == ".file.1.qga-part"
-    name = temporary_name("/a/" + "ä" * 127, ".12345678")
-    assert len(os.path.basename(name).encode()) <= 255
+    assert temporary_place(Place("/a", "file")) == Place("/a", ".file.qga-part")
+    assert temporary_place(Place("/a", "b/file"), ".1") == Place("/a", "b/.file.1.qga-part")
+    name = temporary_place(Place("/a", "ä" * 127), ".12345678").name
+    assert len(name.encode()) <= 255
+
+
+def test_a_link_of_whom_may_be_a_trap() -> None:
+    shared, own = 0o1777, 0o755
+    assert is_planted(owner=5, folder_mode=shared, folder_owner=0, us=0)
+    assert not is_planted(owner=0, folder_mode=shared, folder_owner=0, us=0)
+    assert not is_planted(owner=5, folder_mode=shared, folder_owner=5, us=0)
+    assert not is_planted(owner=5, folder_mode=own, folder_owner=0, us=0)
 
 
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
@@ -87,20 +133,41 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     precious.write_text("precious")
     (tmp_path / "part").symlink_to(precious)
     with pytest.raises(OSError, match="symbolic links"):
-        LocalFiles().write(str(tmp_path / "part"), 0, 1, iter([b"x"]))
+        LocalFiles().write(Place(str(tmp_path), "part"), 0, 1, iter([b"x"]))
     assert precious.read_text() == "precious"
 
 
-def test_no_folder_is_made_through_a_link(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(NotADirectoryError, match="in the way of a folder"):
-        LocalFiles().make_folders([str(tmp_path / "link")])
-    LocalFiles().make_folder(str(tmp_path / "link"))  # the one that was asked for may be
+def test_a_file_whose_owner_cannot_be_kept_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(EPERM, os.strerror(EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    there, top = tmp_path / "file", str(tmp_path)
+    there.write_text("longer than before")
+    before = there.stat()
+    local, temporary = LocalFiles(), Place(top, ".part")
+    assert local.create([temporary]) == [""]
+    local.write(temporary, 0, 3, iter([b"new"]))
+    assert local.finish([Finished(0o777, temporary, Place(top, "file"))], exactly=False) == [""]
+    assert there.read_text() == "new"
+    assert (there.stat().st_ino, there.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(EACCES, os.strerror(EACCES))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert LocalFiles().below(str(tmp_path)) == ([], [f"{tmp_path}: Permission denied"])
 
 
 def test_a_piece_that_cannot_be_read_has_no_checksum(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
-    pieces = [Piece(str(tmp_path / "none"), 0, 1), Piece(str(tmp_path / "file"), 1, 1)]
+    top = str(tmp_path)
+    pieces = [Piece(Place(top, "none"), 0, 1), Piece(Place(top, "file"), 1, 1)]
     # sha256sum(1) of "b"
     assert LocalFiles().checksums(pieces) == [
         "",

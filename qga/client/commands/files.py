@@ -7,24 +7,33 @@ from contextlib import contextmanager, suppress
 from typing import Literal
 
 from qga.client.connection import Connection
-from qga.client.errors import AgentError, ProtocolError
+from qga.client.errors import AgentError, CopyError, ProtocolError
 from qga.client.results import FileChunk, FilePosition
 from qga.client.shapes import encode_base64
 
 # Bytes of a file in one request: larger ones cost memory and gain nothing.
 CHUNK = 1024 * 1024
 
+# Bytes of a file that is held in memory as a whole: a guest may have files that never end.
+LIMIT = 64 * 1024 * 1024
+
 
 class Files(Connection):
-    def read_file(self, path: str, *, chunk: int = CHUNK) -> bytes:
-        """The content of a file of the guest, fetched `chunk` bytes at a time."""
-        pieces: list[bytes] = []
+    def read_file(self, path: str, *, chunk: int = CHUNK, limit: int = LIMIT) -> bytes:
+        """The content of a file of the guest, fetched `chunk` bytes at a time.
+
+        CopyError if it has more than `limit` bytes, or never ends.
+        """
+        content = bytearray()
         with self.opened(path, "r") as handle:
             while True:
                 piece = self.file_read(handle, chunk)
-                pieces.append(piece.data)
+                content += piece.data
+                if len(content) > limit:
+                    reason = f"{path} has more than {limit} bytes, or does not end"
+                    raise CopyError(reason, address=self.address)
                 if piece.eof or not piece.data:
-                    return b"".join(pieces)
+                    return bytes(content)
 
     def write_file(self, path: str, data: bytes, *, chunk: int = CHUNK) -> None:
         """Create or overwrite a file of the guest, sending `chunk` bytes at a time."""
@@ -57,7 +66,12 @@ class Files(Connection):
 
     def file_read(self, handle: int, count: int = CHUNK) -> FileChunk:
         """At most `count` bytes (48 MiB is the most) from the current position."""
-        return self._ask("guest-file-read", FileChunk, handle=handle, count=count)
+        command = "guest-file-read"
+        piece = self._ask(command, FileChunk, handle=handle, count=count)
+        if len(piece.data) > count:
+            reason = f"gave {len(piece.data)} bytes, {count} were asked for"
+            raise ProtocolError(reason, address=self.address, command=command)
+        return piece
 
     def file_write(self, handle: int, data: bytes) -> int:
         """Write at the current position; how many bytes were taken, maybe not all."""

@@ -1,28 +1,69 @@
 """The host's side of a copy.
 
-What a guest has us write stays in the folder that was named: files are made anew under a name
-that nobody had, or taken up again only if they are no links; folders must be folders.
+What a guest has us write stays in the directory that the user named: everything below it is
+reached through its descriptor, and no link on the way is followed (`Beneath`). Files are made
+anew under a name that nobody had, or taken up again only if they are our own. Only what the copy
+has made gets permissions, and never a set-user-ID.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import select
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from errno import EISDIR, ENOTDIR
+from contextlib import AbstractContextManager, contextmanager, suppress
+from errno import ENOSPC, ENXIO
+from typing import TypeVar
 
-from qga.client.copies.trees import Chunks, Entry, Finished, Piece, join
+from qga.client.copies.beneath import Beneath
+from qga.client.copies.trees import (
+    OTHERS_WRITE,
+    PERMISSIONS,
+    Chunks,
+    Entry,
+    Finished,
+    Piece,
+    Place,
+    in_the_way,
+    is_planted,
+    join,
+    kind_of,
+    split,
+)
+from qga.client.errors import CopyError
+
+T = TypeVar("T")
 
 CHUNK = 1024 * 1024
+
+# Seconds between two ticks while nobody reads what we write into a FIFO.
+TICK = 0.1
+
+READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+WRITING = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+CREATING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalFiles:
     """Files of this machine, as a side of a copy. Reading much calls `tick` now and then."""
 
+    can_compare = True
+    can_rename = True
+
     def __init__(self, tick: Callable[[], None] = lambda: None) -> None:
         self.tick = tick
+        self._tops: dict[str, Beneath] = {}
+        self._umask = umask()
+
+    def close(self) -> None:
+        while self._tops:
+            self._tops.popitem()[1].close()
+
+    def lost(self, as_target: bool) -> str:
+        return ""
 
     def find(self, path: str) -> Entry | None:
         try:
@@ -37,92 +78,297 @@ class LocalFiles:
         while waiting:
             name = waiting.pop()
             try:
-                found = sorted(os.listdir(join(path, name)))
-                inside = [entry_at(path, join(name, each)) for each in found]
+                inside = self._listed(path, name)
             except OSError as error:
-                complaints.append(str(error))
+                complaints.append(f"{join(path, name)}: {error.strerror}")
                 continue
             entries += inside
             waiting += [each.name for each in inside if each.is_folder]
         entries.sort(key=lambda each: (not each.is_folder, each.name))
         return entries, complaints
 
-    def chunks(self, path: str, offset: int, size: int) -> Chunks:
-        with open(path, "rb", buffering=0) as file:
-            file.seek(offset)
+    def chunks(self, place: Place, offset: int, size: int) -> Chunks:
+        with self._reading(place) as fd:
+            os.lseek(fd, offset, os.SEEK_SET)
             rest = size - offset
             while rest > 0:
-                chunk = file.read(min(CHUNK, rest))
+                chunk = os.read(fd, min(CHUNK, rest))
                 if not chunk:
                     return
                 rest -= len(chunk)
                 yield chunk
 
-    def write(self, path: str, offset: int, size: int, chunks: Iterator[bytes]) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags | (0 if offset else os.O_TRUNC), 0o600)
-        with open(descriptor, "wb", buffering=0) as file:
-            file.seek(offset)
-            for chunk in chunks:
-                rest = memoryview(chunk)
-                while rest:
-                    rest = rest[file.write(rest) or 0 :]
-
     def checksums(self, pieces: Sequence[Piece]) -> list[str]:
         return [self._checksum(piece) for piece in pieces]
 
-    def make_folder(self, path: str) -> None:
-        if not os.path.isdir(path):
-            os.mkdir(path)
+    def look(self, places: Sequence[Place]) -> list[Entry | None]:
+        return [self._look(place) for place in places]
 
-    def make_folders(self, paths: Sequence[str]) -> None:
-        for path in paths:
+    def follow(self, place: Place) -> tuple[Place, Entry]:
+        self._check_link(place)
+        try:
+            fd = os.open(place.path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise CopyError("is a symbolic link to a missing file") from None
+        try:
+            status = os.fstat(fd)
+            real = os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+        found = entry("", status)
+        if not found.is_file:
+            return place, found  # a pipe, as behind /dev/stdout, has no path but the link's
+        if not os.path.exists(real) or not os.path.samestat(os.lstat(real), status):
+            raise CopyError("is a symbolic link to a file that was removed")
+        return split(real), found
+
+    def make_folders(self, places: Sequence[Place]) -> list[str]:
+        return each_of(self._make_folder, places)
+
+    def create(self, places: Sequence[Place]) -> list[str]:
+        return each_of(self._create, places)
+
+    def take_up(self, place: Place) -> int | None:
+        found = self._look(place)
+        if found is None:
+            return None
+        if not found.is_file:
+            raise CopyError(f"is a {kind_of(found.mode)}")
+        with self._writing(place) as fd:
+            return os.fstat(fd).st_size
+
+    def write(self, place: Place, offset: int, size: int, chunks: Iterator[bytes]) -> None:
+        with self._writing(place) as fd:
+            os.ftruncate(fd, offset)
+            check_room(fd, size - offset)
+            os.lseek(fd, offset, os.SEEK_SET)
+            self._write_all(fd, chunks)
+
+    def write_through(self, place: Place, kind: int, chunks: Iterator[bytes]) -> None:
+        with self._open_special(place, kind) as fd:
+            self._write_all(fd, chunks)
+
+    def finish(self, files: Sequence[Finished], exactly: bool) -> list[str]:
+        return each_of(lambda file: self._finish(file, exactly), files)
+
+    def make_links(self, links: Sequence[tuple[str, Place]]) -> list[str]:
+        return each_of(lambda link: self._make_link(*link), links)
+
+    def set_permissions(self, folders: Sequence[tuple[int, Place]], exactly: bool) -> list[str]:
+        return each_of(lambda folder: self._set_permissions(*folder, exactly), folders)
+
+    def remove(self, places: Sequence[Place]) -> None:
+        for place in places:
+            with suppress(FileNotFoundError), self._parent(place) as (folder, name):
+                os.unlink(name, dir_fd=folder)
+
+    def _listed(self, path: str, name: str) -> list[Entry]:
+        with self._top(path).directory(name) as folder:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
             try:
-                os.mkdir(path)
-            except FileExistsError:
-                if not stat.S_ISDIR(os.lstat(path).st_mode):
-                    raise NotADirectoryError(
-                        ENOTDIR, "is in the way of a folder of this name", path
-                    ) from None
-
-    def finish(self, files: Sequence[Finished]) -> None:
-        for file in files:
-            if os.path.isdir(file.path):
-                raise IsADirectoryError(EISDIR, os.strerror(EISDIR), file.path)
-            os.chmod(file.temporary, file.permissions)
-            os.replace(file.temporary, file.path)
-
-    def make_links(self, links: Sequence[tuple[str, str]]) -> None:
-        for target, path in links:
-            if os.path.islink(path):
-                os.unlink(path)
-            os.symlink(target, path)
-
-    def set_permissions(self, folders: Sequence[tuple[int, str]]) -> None:
-        for permissions, path in folders:
-            os.chmod(path, permissions)
-
-    def remove(self, paths: Sequence[str]) -> None:
-        for path in paths:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+                return [entry_at(fd, each, join(name, each)) for each in sorted(os.listdir(fd))]
+            finally:
+                os.close(fd)
 
     def _checksum(self, piece: Piece) -> str:
         self.tick()
         digest = hashlib.sha256()
         try:
-            for chunk in self.chunks(piece.path, piece.offset, piece.offset + piece.size):
+            for chunk in self.chunks(piece.place, piece.offset, piece.offset + piece.size):
                 digest.update(chunk)
         except OSError:
             return ""
         return digest.hexdigest()
 
+    def _look(self, place: Place) -> Entry | None:
+        try:
+            with self._parent(place) as (folder, name):
+                return status(folder, name)
+        except OSError:  # whatever it is, who makes the file meets it again
+            return None
 
-def entry_at(path: str, name: str) -> Entry:
-    place = join(path, name)
-    found = entry(name, os.lstat(place))
-    return found._replace(target=os.readlink(place)) if found.is_link else found
+    def _check_link(self, place: Place) -> None:
+        with self._parent(place) as (folder, name):
+            link = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            around = os.fstat(folder)
+        if is_planted(link.st_uid, around.st_mode, around.st_uid, os.geteuid()):
+            raise CopyError("is a symbolic link of another user in a directory that all can write")
+
+    def _make_folder(self, place: Place) -> None:
+        with self._parent(place) as (folder, name):
+            os.mkdir(name, 0o700, dir_fd=folder)
+
+    def _create(self, place: Place) -> None:
+        with self._parent(place) as (folder, name):
+            os.close(os.open(name, CREATING, 0o600, dir_fd=folder))
+
+    def _finish(self, file: Finished, exactly: bool) -> None:
+        with (
+            self._parent(file.place) as (folder, name),
+            self._writing(file.temporary) as fd,
+        ):
+            permissions = file.permissions if exactly else file.permissions & ~self._umask
+            there = status(folder, name)
+            if there is not None:
+                if not there.is_file:
+                    raise CopyError(in_the_way(there))
+                before = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                permissions = file.permissions if exactly else before.st_mode & PERMISSIONS
+                try:
+                    os.fchown(fd, before.st_uid, before.st_gid)
+                except PermissionError:  # of another user, and we are not root
+                    self._overwrite(file, folder, name)
+                    return
+            os.fchmod(fd, permissions)
+            temporary = file.temporary.name.rpartition("/")[2]
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def _overwrite(self, file: Finished, folder: int, name: str) -> None:
+        """Write into a file that cannot be replaced by one of the same owner, as cp(1) does."""
+        fd = os.open(name, WRITING | os.O_TRUNC, dir_fd=folder)
+        with open(fd, "wb") as target, self._reading(file.temporary) as source:
+            while data := os.read(source, CHUNK):
+                target.write(data)
+        self.remove([file.temporary])
+
+    def _make_link(self, target: str, place: Place) -> None:
+        with self._parent(place) as (folder, name):
+            there = status(folder, name)
+            if there is not None:
+                if not there.is_link:
+                    raise CopyError(in_the_way(there))
+                os.unlink(name, dir_fd=folder)
+            os.symlink(target, name, dir_fd=folder)
+
+    def _set_permissions(self, permissions: int, place: Place, exactly: bool) -> None:
+        with self._top(place.top).directory(place.name) as folder:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                os.fchmod(fd, permissions if exactly else permissions & ~self._umask)
+            finally:
+                os.close(fd)
+
+    def _top(self, path: str) -> Beneath:
+        if path not in self._tops:
+            self._tops[path] = Beneath(path)
+        return self._tops[path]
+
+    def _parent(self, place: Place) -> AbstractContextManager[tuple[int, str]]:
+        return self._top(place.top).parent(place.name)
+
+    @contextmanager
+    def _reading(self, place: Place) -> Iterator[int]:
+        """A regular file; what the user named may be a link to it."""
+        if place.name:
+            with self._parent(place) as (folder, name):
+                fd = os.open(name, READING | os.O_NOFOLLOW, dir_fd=folder)
+        else:
+            fd = os.open(place.top, READING)
+        try:
+            check_regular(fd)
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _writing(self, place: Place) -> Iterator[int]:
+        """A file that a copy has made; CopyError if it may not be."""
+        with self._parent(place) as (folder, name):
+            fd = os.open(name, WRITING, dir_fd=folder)
+        try:
+            found = os.fstat(fd)
+            check_regular(fd)
+            if found.st_uid != os.geteuid() or found.st_nlink != 1:
+                raise CopyError("belongs to another user, or has several names")
+            if found.st_mode & OTHERS_WRITE:
+                raise CopyError("can be written by other users")
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _open_special(self, place: Place, kind: int) -> Iterator[int]:
+        """A device, or a FIFO once somebody reads it. Only to a FIFO a link may lead."""
+        no_link = 0 if kind == stat.S_IFIFO else os.O_NOFOLLOW
+        found = os.open(place.path, os.O_PATH | no_link | os.O_CLOEXEC)
+        try:
+            if stat.S_IFMT(os.fstat(found).st_mode) != kind:
+                raise CopyError("is another file by now")
+            fd = self._wait_for_reader(f"/proc/self/fd/{found}", kind)
+        finally:
+            os.close(found)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _wait_for_reader(self, path: str, kind: int) -> int:
+        while True:
+            try:
+                return os.open(path, WRITING & ~os.O_NOFOLLOW)
+            except OSError as error:
+                if error.errno != ENXIO or kind != stat.S_IFIFO:
+                    raise
+            self.tick()
+            time.sleep(TICK)
+
+    def _write_all(self, fd: int, chunks: Iterator[bytes]) -> None:
+        for chunk in chunks:
+            rest = memoryview(chunk)
+            while rest:
+                try:
+                    rest = rest[os.write(fd, rest) :]
+                except BlockingIOError:
+                    self.tick()
+                    select.select([], [fd], [], TICK)
+
+
+def each_of(act: Callable[[T], None], items: Sequence[T]) -> list[str]:
+    """The reasons why `act` was not done, "" where it was."""
+    reasons = []
+    for item in items:
+        try:
+            act(item)
+        except CopyError as error:
+            reasons.append(error.reason)
+        except OSError as error:
+            reasons.append(error.strerror or str(error))
+        else:
+            reasons.append("")
+    return reasons
+
+
+def status(folder: int, name: str) -> Entry | None:
+    try:
+        return entry("", os.stat(name, dir_fd=folder, follow_symlinks=False))
+    except FileNotFoundError:
+        return None
+
+
+def entry_at(folder: int, name: str, whole_name: str) -> Entry:
+    found = entry(whole_name, os.stat(name, dir_fd=folder, follow_symlinks=False))
+    return found._replace(target=os.readlink(name, dir_fd=folder)) if found.is_link else found
 
 
 def entry(name: str, status: os.stat_result) -> Entry:
     return Entry(name, status.st_mode, status.st_size)
+
+
+def check_room(fd: int, size: int) -> None:
+    """Before a guest fills the disk with a file that is larger than that."""
+    disk = os.fstatvfs(fd)
+    if disk.f_blocks and size > disk.f_bfree * disk.f_frsize:  # not every filesystem can tell
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+
+def check_regular(fd: int) -> None:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise CopyError(f"is a {kind_of(found.st_mode)} by now")
+
+
+def umask() -> int:
+    """That of this process; it can only be read by setting it, here to one that is safe."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -48,6 +48,8 @@ def send_file(
                 continue
             data = port.receive()
             received += len(data)
+            if received > count:
+                raise CopyError(f"{path}: more bytes come through {port.name} than were asked for")
             digest.update(data)
             yield data
         transfer.check(received, digest.hexdigest())

@@ -1,0 +1,124 @@
+"""A directory of the host, and what lies below it.
+
+It must stay true that no name leads out of it, whatever the name is and whoever exchanges
+directories for symbolic links meanwhile. The directory is held by a descriptor. The way down from
+there is resolved by the kernel with openat2(2) and RESOLVE_BENEATH, or, where it has no such call
+(before Linux 5.6) or a container's filter refuses it, step by step with O_NOFOLLOW. Neither
+follows a link. The last part of a name is for calls with `dir_fd`, which must not follow one
+either.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EAGAIN, EINVAL, ELOOP, ENOSYS, ENOTDIR, EPERM
+from types import TracebackType
+
+from qga.client.copies.trees import is_inside
+
+DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+# The same on all architectures, as that of every call since Linux 5.1; where numbers have a base
+# of their own (alpha, mips) there is no such number.
+OPENAT2 = 437
+
+RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x04, 0x08
+
+# EPERM is what older filters of containers answer, EAGAIN the kernel when somebody renames.
+WITHOUT_OPENAT2 = (ENOSYS, EPERM, EAGAIN)
+
+
+class OpenHow(ctypes.Structure):
+    """struct open_how of linux/openat2.h."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+class Beneath:
+    """The directory at `path`, in which links are followed."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, DIRECTORY)
+
+    def __enter__(self) -> Beneath:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    @contextmanager
+    def directory(self, name: str = "") -> Iterator[int]:
+        """A descriptor (O_PATH) of a directory below this one, or of this."""
+        if name and not is_inside(name):
+            raise OSError(EINVAL, "leads out of the directory", name)
+        fd = self._open(os.fsencode(name or "."))
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def parent(self, name: str) -> Iterator[tuple[int, str]]:
+        """A descriptor of the directory that holds `name`, and what `name` is called there."""
+        folder, _, last = name.rpartition("/")
+        if not is_inside(name):
+            raise OSError(EINVAL, "leads out of the directory", name)
+        with self.directory(folder) as fd:
+            yield fd, last
+
+    def _open(self, name: bytes) -> int:
+        try:
+            try:
+                return openat2(self._fd, name)
+            except OSError as error:
+                if error.errno not in WITHOUT_OPENAT2:
+                    raise
+            return walk(self._fd, name)
+        except OSError as error:
+            reason = "leads through a symbolic link or a file"
+            if error.errno in (ELOOP, ENOTDIR):
+                raise NotADirectoryError(ENOTDIR, reason, os.fsdecode(name)) from None
+            raise
+
+
+def openat2(directory: int, name: bytes) -> int:
+    """A directory below another one, as the kernel finds it."""
+    how = OpenHow(DIRECTORY, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    number, at = ctypes.c_long(OPENAT2), ctypes.c_int(directory)
+    fd: int = system_call(number, at, ctypes.c_char_p(name), ctypes.byref(how), size)
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), os.fsdecode(name))
+    return fd
+
+
+def walk(directory: int, name: bytes) -> int:
+    """The same, one step after the other."""
+    fd = os.open(".", DIRECTORY, dir_fd=directory)
+    for part in name.split(b"/"):
+        try:
+            inner = os.open(part, DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
+
+
+system_call = ctypes.CDLL(None, use_errno=True).syscall
+system_call.restype = ctypes.c_long

@@ -1,0 +1,106 @@
+"""The guest's side of a copy where no program can be run: single files, by guest-file-* alone.
+
+There is nothing to list a directory with, and nothing to rename or remove a file. So a file is
+written where it belongs: whoever reads it meanwhile sees half of it, and what fails leaves what
+has been written. `lost` says so.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+
+from qga.client.copies.guest_files import GuestFiles
+from qga.client.copies.trees import Entry, Finished, Piece, Place
+from qga.client.errors import CommandError, CommandNotFound, CopyError
+
+# What is in the agent's texts, in those of QEMU's own, too.
+MISSING, IS_FOLDER = "No such file or directory", "Is a directory"
+
+# Of the copy of a file whose own permissions nobody can report.
+UNKNOWN_PERMISSIONS = stat.S_IRUSR | stat.S_IWUSR
+
+REASON = "takes guest-exec and a shell, which this guest does not offer"
+
+
+class PlainFiles(GuestFiles):
+    """Files of a guest that runs no programs for us."""
+
+    can_rename = False
+
+    @cached_property
+    def can_compare(self) -> bool:
+        return "qga-file-checksum" in self.enabled()
+
+    def lost(self, as_target: bool) -> str:
+        losses = ["directories cannot be copied"]
+        if as_target:
+            losses += ["files are written in place", "permissions are not copied"]
+        else:
+            losses += ["permissions are unknown (a new file gets 0600)"]
+        if not self.can_compare:
+            losses += ["checksums are not compared"]
+        return f"this guest's agent runs no programs (guest-exec): {', '.join(losses)}"
+
+    def find(self, path: str) -> Entry | None:
+        try:
+            with self.agent.opened(path, "r") as handle:
+                try:
+                    self.agent.file_read(handle, 1)
+                except CommandError as error:
+                    if IS_FOLDER in error.desc:
+                        return Entry("", stat.S_IFDIR, 0)
+                return Entry("", stat.S_IFREG | UNKNOWN_PERMISSIONS, self._size(handle))
+        except CommandNotFound:
+            raise
+        except CommandError as error:
+            if MISSING in error.desc:
+                return None
+            # It may be written all the same; one that is to be read says so again.
+            return Entry("", stat.S_IFREG | UNKNOWN_PERMISSIONS, 0)
+
+    def below(self, path: str) -> tuple[list[Entry], list[str]]:
+        raise CopyError(f"copying a directory {REASON}")
+
+    def checksums(self, pieces: Sequence[Piece]) -> list[str]:
+        return [self._checksum(piece) for piece in pieces] if self.can_compare else []
+
+    def look(self, places: Sequence[Place]) -> list[Entry | None]:
+        return [None for _ in places]  # the agent decides what it writes through
+
+    def follow(self, place: Place) -> tuple[Place, Entry]:
+        raise CopyError(f"following a link {REASON}")
+
+    def make_folders(self, places: Sequence[Place]) -> list[str]:
+        return [f"making a directory {REASON}" for _ in places]
+
+    def create(self, places: Sequence[Place]) -> list[str]:
+        return ["" for _ in places]  # done by opening it to write
+
+    def take_up(self, place: Place) -> int | None:
+        raise CopyError(f"resuming a copy into the guest {REASON}")
+
+    def write_through(self, place: Place, kind: int, chunks: Iterator[bytes]) -> None:
+        self.write(place, 0, 0, chunks)
+
+    def finish(self, files: Sequence[Finished], exactly: bool) -> list[str]:
+        return ["" for _ in files]
+
+    def make_links(self, links: Sequence[tuple[str, Place]]) -> list[str]:
+        return [f"making a symbolic link {REASON}" for _ in links]
+
+    def set_permissions(self, folders: Sequence[tuple[int, Place]], exactly: bool) -> list[str]:
+        return [f"setting permissions {REASON}" for _ in folders]
+
+    def remove(self, places: Sequence[Place]) -> None:
+        pass
+
+    def _size(self, handle: int) -> int:
+        size = 0
+        with suppress(CommandError):  # a FIFO has no size
+            size = self.agent.file_seek(handle, 0, "end").position
+        if size < 0:
+            raise CopyError(f"the guest says that its size is {size}")
+        return size

@@ -1,0 +1,495 @@
+"""The guest's side of a copy where programs can be run there.
+
+What the agent's commands for files cannot do (listing, renaming, checksums) is done by /bin/sh in
+the guest, with POSIX's tools and stat(1), readlink(1), sha256sum(1) as coreutils and busybox have
+them. Names are arguments of the scripts and never parts of them.
+
+It must stay true here, too, that nothing is made outside the directory that was named: `enter`
+goes down directory by directory and compares where it has come to, so that a link that somebody
+in the guest has put in the way is noticed; then names in the current directory are all that is
+used. A file gets owner and permissions through a descriptor, and only if it is the one that we
+have made. Its bytes are written by the agent, by its path: QEMU's agent follows a link that
+somebody puts there in the meantime.
+
+A script that is given up is killed before the error goes on.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from qga.client.agent import GuestAgent
+from qga.client.commands.exec import DELAY_GROWTH, FIRST_DELAY
+from qga.client.copies.guest_files import GuestFiles
+from qga.client.copies.trees import (
+    OTHERS_WRITE,
+    Entry,
+    Finished,
+    Piece,
+    Place,
+    checked,
+    is_planted,
+    split,
+)
+from qga.client.data_ports import DataPorts
+from qga.client.errors import CommandNotFound, CopyError, ProtocolError
+from qga.client.programs import PlainProgram
+from qga.client.results import ExecResult
+
+T = TypeVar("T")
+
+# Seconds between two looks at a script, at most.
+LONGEST_DELAY = 0.1
+
+# Arguments of one script: 64 paths of 4 KiB and their company are far below ARG_MAX.
+BATCH = 64
+
+# More than any st_mode, and than any size of a file (loff_t).
+MODES, SIZES = 1 << 16, 1 << 63
+
+HAS_TOOLS = """
+for tool in find stat readlink; do command -v "$tool" || exit; done >/dev/null
+"""
+
+FIND = """
+if [ -e "$1" ]; then stat -L -c "%f %s" -- "$1"; fi
+"""
+
+LIST = r"""
+cd -- "$1" && find . -mindepth 1 -exec sh -c '
+if lines=$(stat -c "%f %s" -- "$@" 2>/dev/null); then
+    printf "%s\n%s\n" "$#" "$lines"
+    printf "%s\0" "$@"
+else
+    for name; do
+        line=$(stat -c "%f %s" -- "$name") && printf "1\n%s\n%s\0" "$line" "$name"
+    done
+fi
+' sh {} +
+"""
+
+LINKS = r"""
+cd -- "$1" && shift && for link; do readlink -n -- "$link"; printf "\0"; done
+"""
+
+CHECKSUMS = """
+while [ $# -gt 0 ]; do
+    if [ -r "$1" ]; then
+        tail -c "+$(($2 + 1))" -- "$1" | head -c "$3" | sha256sum
+    else
+        echo
+    fi
+    shift 3
+done
+"""
+
+# Go to the directory $2 below $1, by no link.
+ENTER = """
+go() {
+    cd -P -- "$1" 2>/dev/null && return
+    if [ -d "$1" ]; then reason="Permission denied"
+    elif [ -e "$1" ]; then reason="Not a directory"
+    else reason="No such file or directory"
+    fi
+    echo "$1: $reason"
+    return 1
+}
+enter() {
+    go "$1" || return
+    rest=$2
+    while [ -n "$rest" ]; do
+        part=${rest%%/*}
+        case $rest in
+            */*) rest=${rest#*/} ;;
+            *) rest= ;;
+        esac
+        expected=${PWD%/}/$part
+        go "./$part" || return
+        if [ "$PWD" != "$expected" ]; then
+            echo "$expected: a symbolic link is in the way"
+            return 1
+        fi
+    done
+}
+"""
+
+# `act` for each lot of $1 arguments, in a shell of its own. The first three of a lot are a Place:
+# top, directory below that, name therein. Its output with + before it, or - if it failed.
+EACH = """
+width=$1
+shift
+while [ $# -gt 0 ]; do
+    if said=$(act "$@" 2>&1); then
+        printf "+%s\\0" "$said"
+    else
+        printf "%s\\0" "-$said"
+    fi
+    shift "$width"
+done
+"""
+
+LOOK = """
+act() {
+    enter "$1" "$2" || return
+    if [ -e "./$3" ] || [ -L "./$3" ]; then stat -c "%f %s" -- "./$3"; fi
+}
+"""
+
+# Who has made the link and in what directory, what it leads to, and where that is.
+FOLLOW = """
+act() {
+    enter "$1" "$2" || return
+    stat -c %u -- "./$3" && stat -c "%f %u" . && id -u || return
+    if [ ! -e "./$3" ]; then
+        echo "is a symbolic link to a missing file, or one that may not be followed"
+        return 1
+    fi
+    stat -L -c "%f %s" -- "./$3" && readlink -f -- "./$3"
+}
+"""
+
+MAKE_FOLDER = """
+act() {
+    enter "$1" "$2" && mkdir -m 700 -- "./$3"
+}
+"""
+
+# With -C a file that is there is an error, and no link is followed (O_EXCL).
+CREATE = """
+act() {
+    enter "$1" "$2" && umask 077 && set -C && exec 3>"./$3" && stat -L -c "%d:%i" /proc/self/fd/3
+}
+"""
+
+TAKE_UP = """
+act() {
+    enter "$1" "$2" || return
+    if [ -L "./$3" ] || { [ -e "./$3" ] && { [ ! -f "./$3" ] || [ ! -O "./$3" ]; }; }; then
+        echo "is no file of the agent's own"
+        return 1
+    fi
+    [ ! -e "./$3" ] || { exec 3<>"./$3" && stat -L -c "%d:%i %h %f %s" /proc/self/fd/3; }
+}
+"""
+
+# $4 is the temporary name, $5 which file that must be, $6 and $7 its permissions and whether to
+# keep them exactly. An owner that cannot be kept by replacing a file is kept by writing into it.
+FINISH = """
+act() {
+    enter "$1" "$2" || return
+    if [ -L "./$3" ] || { [ -e "./$3" ] && [ ! -f "./$3" ]; }; then
+        echo "a link, device or directory of this name is in the way"
+        return 1
+    fi
+    exec 3<"./$4" || return
+    if [ "$(stat -L -c %d:%i /proc/self/fd/3)" != "$5" ]; then
+        echo "somebody has exchanged $4"
+        return 1
+    fi
+    mode=$6
+    if [ -f "./$3" ]; then
+        was=$(stat -c "%u:%g %a" -- "./$3") || return
+        if ! chown -- "${was% *}" /proc/self/fd/3 2>/dev/null; then
+            cat <&3 >"./$3" && rm -f -- "./$4"
+            return
+        fi
+        [ -n "$7" ] || mode=$(printf %o $((0${was#* } & 0777)))
+    elif [ -z "$7" ]; then
+        mode=$(printf %o $((0$6 & ~0$(umask))))
+    fi
+    chmod -- "$mode" /proc/self/fd/3 || return
+    # Where mv has no -T: what is in the way is no directory, as far as we have seen.
+    mv -fT -- "./$4" "./$3" 2>/dev/null || mv -f -- "./$4" "./$3"
+}
+"""
+
+MAKE_LINK = """
+act() {
+    enter "$1" "$2" || return
+    if [ -L "./$3" ]; then
+        rm -f -- "./$3" || return
+    elif [ -e "./$3" ]; then
+        echo "a file or directory of this name is in the way"
+        return 1
+    fi
+    ln -sn -- "$4" "./$3"
+}
+"""
+
+SET_PERMISSIONS = """
+act() {
+    enter "$1" "${2:+$2/}$3" || return
+    mode=$4
+    [ -n "$5" ] || mode=$(printf %o $((0$4 & ~0$(umask))))
+    chmod -- "$mode" .
+}
+"""
+
+# Not beside a device: /dev/pts, for one, takes no files.
+MAKE_TEMPORARY = """
+mktemp
+"""
+
+# $4 is what goes into the device or FIFO $3, whose kind -c or -p is $5.
+POUR = """
+act() {
+    enter "$1" "$2" || return
+    if [ -L "./$3" ] || ! [ "$5" "./$3" ]; then
+        echo "is another file by now"
+        return 1
+    fi
+    cat -- "$4" >"./$3"
+}
+"""
+
+REMOVE = """
+act() {
+    enter "$1" "$2" && rm -f -- "./$3"
+}
+"""
+
+
+class ShellFiles(GuestFiles):
+    """Files of a guest that runs our scripts."""
+
+    can_compare = True
+    can_rename = True
+
+    def __init__(
+        self,
+        agent: GuestAgent,
+        tick: Callable[[], None] = lambda: None,
+        ports: DataPorts | None = None,
+    ) -> None:
+        super().__init__(agent, tick, ports)
+        self._made: dict[Place, str] = {}
+        """Which files the temporary ones are, by device and inode."""
+
+    def lost(self, as_target: bool) -> str:
+        return ""
+
+    def works(self) -> bool:
+        """Whether the guest has what the scripts need. Raises what guest-exec answers."""
+        return not self._run(HAS_TOOLS, []).status
+
+    def find(self, path: str) -> Entry | None:
+        line = self._script(FIND, [path]).decode(errors="replace")
+        return entry("", line) if line else None
+
+    def below(self, path: str) -> tuple[list[Entry], list[str]]:
+        result = self._run(LIST, [path])
+        entries = list(listed(result.stdout))
+        links = [found.name for found in entries if found.is_link]
+        targets: list[str] = []
+        for lot in lots(links, BATCH):
+            answer = self._script(LINKS, [path, *lot])
+            targets += [decoded(target) for target in answer.split(b"\0")[:-1]]
+        if len(targets) != len(links):
+            raise ProtocolError("the guest's symbolic links have changed while they were listed")
+        leads = dict(zip(links, targets))
+        found = [each._replace(target=leads.get(each.name, "")) for each in entries]
+        return checked(found), decoded(result.stderr).splitlines()
+
+    def checksums(self, pieces: Sequence[Piece]) -> list[str]:
+        try:
+            return [self._checksum(piece) for piece in pieces]
+        except CommandNotFound:
+            return self._checksums_by_shell(pieces)
+
+    def look(self, places: Sequence[Place]) -> list[Entry | None]:
+        answers = self._each(LOOK, [location(place) for place in places])
+        found = [answer[1:] if answer.startswith("+") else "" for answer in answers]
+        return [entry("", line) if line else None for line in found]
+
+    def follow(self, place: Place) -> tuple[Place, Entry]:
+        answer = self._one(FOLLOW, place)
+        with sensible(answer):
+            owner, around, us, found, real = answer.split("\n", 4)
+            mode, around_owner = around.split()
+            planted = is_planted(int(owner), int(mode, 16), int(around_owner), int(us))
+        if planted:
+            raise CopyError("is a symbolic link of another user in a directory that all can write")
+        return split(real), entry("", found)
+
+    def make_folders(self, places: Sequence[Place]) -> list[str]:
+        return reasons(self._each(MAKE_FOLDER, [location(place) for place in places]))
+
+    def create(self, places: Sequence[Place]) -> list[str]:
+        answers = self._each(CREATE, [location(place) for place in places])
+        for place, answer in zip(places, answers):
+            if answer.startswith("+"):
+                self._made[place] = answer[1:]
+        return reasons(answers)
+
+    def take_up(self, place: Place) -> int | None:
+        answer = self._one(TAKE_UP, place)
+        if not answer:
+            return None
+        with sensible(answer):
+            identity, links, status = answer.split(maxsplit=2)
+        found = entry("", status)
+        if links != "1" or found.mode & OTHERS_WRITE:
+            raise CopyError("has several names, or can be written by other users")
+        self._made[place] = identity
+        return found.size
+
+    def write_through(self, place: Place, kind: int, chunks: Iterator[bytes]) -> None:
+        if stat.S_ISBLK(kind):
+            with self._opened(place.path, "r+", 0) as handle:
+                self._write_all(handle, chunks)
+            return
+        # An agent that cannot wait for a FIFO to be read may lose what it was given.
+        temporary = split(decoded(self._script(MAKE_TEMPORARY, [])).removesuffix("\n"))
+        try:
+            self.write(temporary, 0, 0, chunks)
+            self._one(POUR, place, temporary.path, "-p" if stat.S_ISFIFO(kind) else "-c")
+        finally:
+            self.remove([temporary])
+
+    def finish(self, files: Sequence[Finished], exactly: bool) -> list[str]:
+        arguments = [
+            [
+                *location(file.place),
+                file.temporary.name.rpartition("/")[2],
+                self._made.pop(file.temporary, ""),
+                f"{file.permissions:o}",
+                flag(exactly),
+            ]
+            for file in files
+        ]
+        return reasons(self._each(FINISH, arguments))
+
+    def make_links(self, links: Sequence[tuple[str, Place]]) -> list[str]:
+        return reasons(self._each(MAKE_LINK, [[*location(place), to] for to, place in links]))
+
+    def set_permissions(self, folders: Sequence[tuple[int, Place]], exactly: bool) -> list[str]:
+        arguments = [[*location(place), f"{mode:o}", flag(exactly)] for mode, place in folders]
+        return reasons(self._each(SET_PERMISSIONS, arguments))
+
+    def remove(self, places: Sequence[Place]) -> None:
+        self._each(REMOVE, [location(place) for place in places])
+
+    def _checksums_by_shell(self, pieces: Sequence[Piece]) -> list[str]:
+        sums: list[str] = []
+        for lot in lots(pieces, BATCH):
+            arguments = [
+                text
+                for piece in lot
+                for text in (piece.place.path, str(piece.offset), str(piece.size))
+            ]
+            lines = self._script(CHECKSUMS, arguments).decode(errors="replace").splitlines()
+            sums += [line.partition(" ")[0] for line in lines]
+        return sums
+
+    def _one(self, act: str, place: Place, *more: str) -> str:
+        """What `act` said about one file; CopyError if it failed."""
+        (answer,) = self._each(act, [[*location(place), *more]])
+        if answer.startswith("-"):
+            raise CopyError(answer[1:])
+        return answer[1:]
+
+    def _each(self, act: str, arguments: Sequence[Sequence[str]]) -> list[str]:
+        """What `act` said about each, after + or -."""
+        answers: list[str] = []
+        for lot in lots(arguments, BATCH):
+            flat = [text for each in lot for text in each]
+            output = self._script(ENTER + act + EACH, [str(len(lot[0])), *flat])
+            said = [decoded(answer) for answer in output.split(b"\0")[:-1]]
+            if len(said) != len(lot) or not all(text.startswith(("+", "-")) for text in said):
+                raise ProtocolError("the guest's shell does not say how it went")
+            answers += said
+        return answers
+
+    def _script(self, script: str, arguments: Sequence[str]) -> bytes:
+        """The output of a script; CopyError if it fails."""
+        result = self._run(script, arguments)
+        if result.status:
+            reason = decoded(result.stderr).strip() or f"/bin/sh ended with {result.status}"
+            raise CopyError(reason, address=self.agent.address)
+        return result.stdout
+
+    def _run(self, script: str, arguments: Sequence[str]) -> ExecResult:
+        delay = FIRST_DELAY
+        with PlainProgram(self.agent, ["/bin/sh", "-c", script, "sh", *arguments]) as program:
+            while program.result is None:
+                self.tick()
+                time.sleep(delay)
+                delay = min(delay * DELAY_GROWTH, LONGEST_DELAY)
+                program.poll()
+        if program.result.stdout_truncated:
+            raise ProtocolError("this directory is too large to list at once: copy its parts")
+        return program.result
+
+
+def location(place: Place) -> list[str]:
+    """A place as the scripts take it."""
+    folder, name = posixpath.split(place.name)
+    return [place.top, folder, name]
+
+
+def flag(wanted: bool) -> str:
+    return "y" if wanted else ""
+
+
+def reasons(answers: Sequence[str]) -> list[str]:
+    return ["" if answer[0] == "+" else answer[1:].strip() or "failed" for answer in answers]
+
+
+@contextmanager
+def sensible(answer: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise ProtocolError(f"the guest's shell says {answer[:100]!r}") from None
+
+
+def listed(output: bytes) -> Iterator[Entry]:
+    """What LIST has written, as entries; ProtocolError if it makes no sense."""
+    try:
+        position = 0
+        while position < len(output):
+            end = output.index(b"\n", position)
+            count = int(output[position:end])
+            lines, position = fields(output, end + 1, count, b"\n")
+            names, position = fields(output, position, count, b"\0")
+            for name, line in zip(names, lines):
+                if not name.startswith(b"./"):
+                    raise ValueError("a name does not begin with ./")
+                yield entry(decoded(name)[len("./") :], line.decode())
+    except ValueError as error:
+        raise ProtocolError(f"the guest's list of files makes no sense: {error}") from None
+
+
+def fields(output: bytes, position: int, count: int, end: bytes) -> tuple[list[bytes], int]:
+    """`count` texts from `position` on, and where the last of them has ended."""
+    found = []
+    for _ in range(count):
+        stop = output.index(end, position)
+        found.append(output[position:stop])
+        position = stop + 1
+    return found, position
+
+
+def entry(name: str, line: str) -> Entry:
+    """What stat(1) says; ProtocolError if it is impossible."""
+    try:
+        mode, size = line.split()
+        found = Entry(name, int(mode, 16), int(size))
+    except ValueError:
+        raise ProtocolError(f"the guest's stat says {line[:100]!r}") from None
+    if not (0 <= found.mode < MODES and 0 <= found.size < SIZES):
+        raise ProtocolError(f"the guest's stat says {line[:100]!r}")
+    return found
+
+
+def decoded(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")
+
+
+def lots(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

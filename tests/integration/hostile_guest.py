@@ -1,0 +1,90 @@
+"""A guest that lies about its files: an agent that answers qgactl's scripts as it likes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.unit.client_peer import Peer
+
+FILE, DIRECTORY, LINK = 0o100644, 0o040755, 0o120777
+
+ENDLESS = b"endless\n" * 8192
+"""What is read of a file without end, again and again."""
+
+PATIENCE = 512 * 1024 * 1024
+"""Bytes of that until the guest takes pity on whoever still reads."""
+
+
+class Listed(NamedTuple):
+    """A file as the guest lists it; what it has is always the same."""
+
+    name: bytes
+    mode: int = FILE
+    size: int = len(b"content")
+    target: bytes = b""
+
+
+class HostileGuest:
+    """Below /x are the files that it is told to list, whatever their names."""
+
+    def __init__(
+        self, folder: Path, *files: Listed, endless: bool = False, announced: int = 6
+    ) -> None:
+        self.files = files
+        self.endless = endless
+        self.announced = announced
+        self.served = 0
+        """Bytes that were read."""
+        self._results: dict[int, bytes] = {}
+        self._peer = Peer(folder / "hostile", self._handlers())
+        self.address = self._peer.address
+
+    def __enter__(self) -> HostileGuest:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._peer.close()
+
+    def _handlers(self) -> dict[str, Callable[[dict[str, Any]], Any]]:
+        missing = Exception("CommandNotFound", "no such command")
+        return {
+            "guest-info": lambda _: {"version": "10.2.0", "supported_commands": []},
+            "guest-exec": self._exec,
+            "guest-exec-status": self._status,
+            "guest-file-open": lambda _: 1000,
+            "guest-file-read": self._read,
+            "guest-file-close": lambda _: {},
+            "qga-file-checksum": lambda _: missing,
+        }
+
+    def _exec(self, arguments: dict[str, Any]) -> Any:
+        _, script, _, *words = arguments["arg"]
+        pid = len(self._results) + 1
+        self._results[pid] = self._output(script, words)
+        return {"pid": pid}
+
+    def _output(self, script: str, words: list[str]) -> bytes:
+        if "-mindepth" in script:
+            return b"".join(b"1\n%x %d\n%s\0" % (f.mode, f.size, f.name) for f in self.files)
+        if "readlink -n" in script:
+            return b"".join(f.target + b"\0" for f in self.files if f.mode == LINK)
+        if "sha256sum" in script and words:
+            return b"%s\n" % hashlib.sha256(b"content").hexdigest().encode() * (len(words) // 3)
+        if "stat -L" in script:
+            return b"81a4 %d\n" % self.announced if self.endless else b"41ed 4096\n"
+        return b""
+
+    def _status(self, arguments: dict[str, Any]) -> Any:
+        output = base64.b64encode(self._results[arguments["pid"]]).decode()
+        return {"exited": True, "exitcode": 0, "out-data": output}
+
+    def _read(self, arguments: dict[str, Any]) -> Any:
+        data = ENDLESS if self.endless else b"content"
+        self.served += len(data)
+        ends = not self.endless or self.served > PATIENCE
+        text = base64.b64encode(data).decode()
+        return {"count": len(data), "buf-b64": text, "eof": ends}
