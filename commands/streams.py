@@ -11,10 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
-from qga.errors import Refused
 from qga.quota import Quota
-
-from .exec import may_start
 
 if TYPE_CHECKING:
     from qga.agent import Agent
@@ -28,8 +25,6 @@ MAX_ENDED = 32
 """Programs that have ended and are still known; beyond, the oldest is forgotten."""
 
 DEFAULT_ROWS, DEFAULT_COLUMNS = 24, 80
-
-_NO_DIRECTORY = "a program that [exec] allow speaks of runs where the agent does"
 
 _MAX_SIZE = 2**16 - 1  # rows or columns of a terminal (ioctl_tty(2))
 
@@ -60,10 +55,8 @@ class QgaExecWrite(TypedDict):
 
 
 def _may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
-    verdict = may_start(policy, given)
-    if verdict.allowed and verdict.rule and given.get("directory") is not None:
-        return verdict._replace(allowed=False, reason=_NO_DIRECTORY)
-    return verdict
+    path, arg, env = given["path"], given.get("arg") or [], given.get("env")
+    return policy.judge_program(path, arg, env, given.get("directory"), given.get("tty", False))
 
 
 class Streams(CommandGroup):
@@ -111,9 +104,7 @@ class Streams(CommandGroup):
         output is fetched by qga-exec-read, unless it has a terminal.
         """
         size = _size(rows, columns) if tty else None
-        launch = caller.policy.program(path, arg or [], env)
-        if directory is not None and launch.executable is not None:
-            raise Refused(_NO_DIRECTORY)
+        launch = caller.policy.program(path, arg or [], env, directory, tty)
         limit = caller.policy.limits.limits_children
         if not self._running.take(caller.channel, 1, limit):
             raise QgaError(f"{limit} programs are running already; wait for one to end")
@@ -121,7 +112,7 @@ class Streams(CommandGroup):
             program = _start(
                 [path, *(arg or [])],
                 env,
-                launch._replace(term=term, directory=directory),
+                launch._replace(term=term),
                 size,
                 port,
             )
@@ -261,8 +252,6 @@ def _start(
 
     file = None if port is None else connected_port(port)
     try:
-        if launch.directory is not None:
-            os.close(os.open(launch.directory, os.O_PATH | os.O_DIRECTORY))
         return Program(argv, env, launch, size, file)
     except BaseException as error:
         if file is not None:

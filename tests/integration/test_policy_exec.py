@@ -69,10 +69,11 @@ def test_a_link_is_its_target_unless_it_is_allowed_itself(tmp_path: Path) -> Non
     (tmp_path / "one").symlink_to("called")
     (tmp_path / "two").symlink_to("called")
     config = f"[exec]\nallow={tmp_path}/one\n"
-    with guarded(tmp_path, config) as (_, client):
+    with guarded(tmp_path, config) as (agent, client):
         assert output(client, f"{tmp_path}/one") == f"{called}\n"
         refusal = client.refusal("guest-exec", path=f"{tmp_path}/two")
-        assert refusal.startswith(f"{REFUSED}the program '{called}' is not in [exec] allow of ")
+        assert refusal.startswith(f"{REFUSED}the program '{tmp_path}/two' is not in [exec] allow ")
+        agent.wait_for_log(f"it is really '{called}'")
 
 
 def test_a_program_is_called_by_its_real_path(tmp_path: Path) -> None:
@@ -120,7 +121,12 @@ def test_the_environment_is_dropped_where_programs_are_limited(
     assert {"HOME", "USER", "LOGNAME", "PATH"} <= own.keys()
     if not kept:
         assert asked == [f"{name}={value}" for name, value in own.items()]
-        assert own.keys() == {"HOME", "USER", "LOGNAME", "PATH"}
+        assert own == {
+            **{name: own[name] for name in ("HOME", "USER", "LOGNAME", "PATH")},
+            **dict.fromkeys(("PAGER", "GIT_PAGER", "SYSTEMD_PAGER"), "cat"),
+            **dict.fromkeys(("EDITOR", "VISUAL", "BROWSER"), "false"),
+            "LESSSECURE": "1",
+        }
 
 
 def test_a_user_to_run_as(tmp_path: Path) -> None:
