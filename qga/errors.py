@@ -44,14 +44,14 @@ class CommandDisabled(CommandNotFound):
 class Refused(QgaError):
     """The channel's policy refuses what the arguments ask for; `rule` is the line that decides.
 
-    The host is told the command's name before `desc`. `really` is the real path of what was asked
-    for by another one: for the log, not for the host.
+    The host is told the command's name before `desc`. `detail` is for the log, and not for
+    the host.
     """
 
-    def __init__(self, desc: str, rule: str = "", really: str = "") -> None:
+    def __init__(self, desc: str, rule: str = "", detail: str = "") -> None:
         super().__init__(desc)
         self.rule = rule
-        self.really = really
+        self.detail = detail
 
 
 class ConfigError(Exception):

@@ -54,8 +54,8 @@ def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Ex
     heading = "allowed" if verdict.allowed else "refused"
     where = "" if channel == "main" else f" on the channel '{channel}'"
     lines = [f"{heading}{where}: {verdict.reason}", f"  {verdict.rule}"]
-    if verdict.really:
-        lines.append(f"  It is really '{verdict.really}'.")
+    if verdict.detail:
+        lines.append(f"  {verdict.detail[0].upper()}{verdict.detail[1:]}.")
     if verdict.allowed and command.verdict is not None and arguments is None:
         lines.append("  It also depends on its arguments; give them to learn more.")
     return Explanation("\n".join(lines) + "\n", verdict.allowed)

@@ -43,11 +43,12 @@ def judge(
     """
     missing: OSError | None = None
     paths = _candidates(name, settings, env)
-    refused = _refuse(rules, name, paths)
+    refused = _refuse(rules, name, paths, arguments)
     for path in paths:
         try:
             names = _names(path)
-        except opening.Elsewhere:
+        except opening.Elsewhere as error:
+            refused = refused._replace(detail=refused.detail or error.text)
             continue
         except OSError as error:
             if _allow(rules, path, arguments):
@@ -59,7 +60,7 @@ def judge(
                 verdict = _judge_trust(known_as, names[-1], settings, allowed)
                 return settings._replace(name=known_as, executable=names[-1]), verdict
         if names[-1] != name:
-            refused = refused._replace(really=refused.really or names[-1])
+            refused = refused._replace(detail=refused.detail or f"it is really '{names[-1]}'")
     if missing is not None:
         raise missing
     return settings, refused
@@ -86,10 +87,11 @@ def _allow(rules: Rules, path: str, arguments: Sequence[str]) -> Verdict | None:
     return verdict if verdict.allowed else None
 
 
-def _refuse(rules: Rules, name: str, paths: Sequence[str]) -> Verdict:
+def _refuse(rules: Rules, name: str, paths: Sequence[str], arguments: Sequence[str]) -> Verdict:
     """The refusal of a program, whether it exists or not: its name is all that is looked at."""
     subject = f"the program '{name}'"
-    if any(rule.path.fullmatch(path) for rule in rules.patterns for path in paths):
+    named = [rule for rule in rules.patterns if any(map(rule.path.fullmatch, paths))]
+    if named and not any(rule.allows(path, arguments) for rule in named for path in paths):
         subject += " with these arguments"  # which may hold secrets, and this is logged
     return rules.judge(subject, ())
 

@@ -42,8 +42,10 @@ Approve = Callable[[str], None]
 class Elsewhere(OSError):
     """The path leads in a circle, through a link such as /proc/PID/exe, or to another namespace."""
 
+    text = "it leads in a circle, or to another mount namespace"
+
     def __init__(self) -> None:
-        super().__init__(errno.ELOOP, "it leads in a circle, or to another mount namespace")
+        super().__init__(errno.ELOOP, self.text)
 
 
 class Place(NamedTuple):

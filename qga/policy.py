@@ -13,7 +13,7 @@ Each raises Refused. Without rules they cost next to nothing, and so does `check
 
 What is refused must look the same to the host whether it exists or not, and whatever it is: a
 reason names it as the request did. Where it really leads is for the guest's own log and for
---explain-policy (`Verdict.really`). And `..` takes back the step before it without a look at what
+--explain-policy (`Verdict.detail`). And `..` takes back the step before it without a look at what
 that is, for otherwise /etc/x/../../ALLOWED would reveal whether there is a directory /etc/x.
 """
 
@@ -63,13 +63,13 @@ _WAYS_TO_LOG_IN = ("guest-set-user-password", "guest-ssh-add-authorized-keys")
 class Verdict(NamedTuple):
     """Whether something is allowed, why, and the line that decides; "" where no rule does.
 
-    really: the real path of what was asked for by another one, which is not for the host.
+    detail: what more there is to say, and not to the host: where a path really leads.
     """
 
     allowed: bool
     reason: str
     rule: str
-    really: str = ""
+    detail: str = ""
 
 
 class Setting:
@@ -215,7 +215,7 @@ class Policy:
         return self.judge_path(path, place.path, flags)
 
     def judge_path(self, path: str, real: str, flags: int) -> Verdict:
-        """What the rules say of a path that is really `real`."""
+        """What the rules say of a path that is really `real`; "" for what no pattern speaks of."""
         access = flags & os.O_ACCMODE
         if access != os.O_RDONLY and self._level < _LEVEL_TO_WRITE:
             return self._by_profile(False, "to open a file for writing needs profile=file-write")
@@ -225,15 +225,13 @@ class Policy:
             if rules is not None and access != unused and verdict.allowed:
                 matches = (bool(pattern.fullmatch(real)) for pattern in rules.patterns)
                 verdict = rules.judge(f"'{path}'", matches)
-        return verdict if path == real else verdict._replace(really=real)
+        return verdict if path == real else verdict._replace(detail=f"it is really '{real}'")
 
     def _judge_failure(self, path: str, flags: int, error: OSError) -> Verdict:
         """What the rules say of a path that cannot be opened: is its error for the host?"""
         direct = os.path.abspath(path)
         if isinstance(error, opening.Elsewhere):
-            verdict = self.judge_path(path, direct, flags)
-            reason = f"'{path}' leads in a circle, or to another mount namespace"
-            return verdict._replace(allowed=False, reason=reason) if verdict.allowed else verdict
+            return self.judge_path(path, "", flags)._replace(detail=error.text)
         verdict = self.judge_path(path, _as_far_as_it_goes(direct), flags)
         if verdict.allowed and self._with_links(flags) & os.O_NOFOLLOW:
             directory, name = os.path.split(direct)  # where the link is counts, too
@@ -368,7 +366,7 @@ def _disabled(command: Command) -> str:
 
 def _require(verdict: Verdict) -> None:
     if not verdict.allowed:
-        raise Refused(verdict.reason, verdict.rule, verdict.really)
+        raise Refused(verdict.reason, verdict.rule, verdict.detail)
 
 
 def _as_far_as_it_goes(path: str) -> str:

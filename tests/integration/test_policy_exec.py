@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from qga.errors import QgaError
 from tests.integration.agent_process import AgentProcess, Client, Refused, listening
 from tests.integration.guest_program import run
+from tests.integration.test_streams import ended
 
 REFUSED = "Command guest-exec has been refused: "
 
@@ -136,6 +139,85 @@ def test_a_user_to_run_as(tmp_path: Path) -> None:
         assert output(client, "sh", "-c", "echo $USER $LOGNAME $HOME") == (
             "nobody nobody /nonexistent\n"
         )
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that anybody can enter."""
+    with TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def closed(public: Path) -> Path:
+    """A directory that only root can enter, with one below it."""
+    closed = public / "closed"
+    (closed / "below").mkdir(parents=True)
+    program(closed / "program")
+    closed.chmod(0o700)
+    return closed
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_directory_is_entered_with_the_rights_of_the_user(
+    tmp_path: Path, public: Path, closed: Path, tty: bool
+) -> None:
+    with guarded(tmp_path, "[exec]\nuser=nobody\n") as (_, client):
+        for place in (closed, closed / "below", closed / "missing", closed / "program"):
+            for path in ("pwd", "/bin/pwd"):
+                assert client.refusal("qga-exec", path=path, directory=str(place), tty=tty) == (
+                    f"failed to start '{place}': Permission denied"
+                )
+        pid = client.call("qga-exec", path="pwd", directory=str(public), tty=tty)["pid"]
+        assert ended(client, pid)["out"].strip() == str(public).encode()
+
+
+def test_a_program_is_run_with_the_rights_of_the_user(tmp_path: Path, closed: Path) -> None:
+    """What only root can see is not told by an error."""
+    with guarded(tmp_path, "[exec]\nuser=nobody\n") as (_, client):
+        for command in ("guest-exec", "qga-exec"):
+            told = {
+                client.refusal(command, path=f"{closed}/{name}").replace(name, "*")
+                for name in ("program", "below", "missing")
+            }
+            assert len(told) == 1
+            assert "Permission denied" in told.pop()
+            told = {
+                client.refusal(command, path=name, env=[f"PATH={closed}"]).replace(name, "*")
+                for name in ("program", "below", "missing")
+            }
+            assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "gets_one"),
+    [
+        ("allow={}\n", False),
+        ("allow={}\nterminal=false\n", False),
+        ("allow={}\nterminal=true\n", True),
+        ("allow={}\nenvironment=keep\n", False),
+        ("terminal=false\n", False),
+        ("user=root\n", True),
+    ],
+)
+def test_a_terminal_is_a_way_to_a_shell(tmp_path: Path, keys: str, gets_one: bool) -> None:
+    """Of a pager that has one `!id` does; so it is not started, and this one stands for it."""
+    pager = program(tmp_path / "paged", "#!/bin/sh\nif test -t 0; then exec sh; fi\n")
+    with guarded(tmp_path, "[exec]\n" + keys.format(pager)) as (agent, client):
+        if gets_one:
+            pid = client.call("qga-exec", path=str(pager), tty=True)["pid"]
+        else:
+            assert "gets no terminal" in client.refusal("qga-exec", path=str(pager), tty=True)
+            agent.wait_for_log("qga-exec was refused: a program that")
+            pid = client.call("qga-exec", path=str(pager))["pid"]
+        typed = f"touch {tmp_path}/made; exit\n"
+        with suppress(Refused):
+            client.call(
+                "qga-exec-write", pid=pid, buf_b64=base64.b64encode(typed.encode()).decode()
+            )
+        ended(client, pid)
+    assert (tmp_path / "made").exists() == gets_one
 
 
 def test_an_unknown_user(tmp_path: Path) -> None:
