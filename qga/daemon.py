@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from qga.agent import Agent
-from qga.errors import ChannelError
+from qga.errors import ChannelError, ConfigError
 from qga.log import Log
 from qga.service_manager import ServiceManager
 from qga.state import State, StateError
@@ -59,7 +59,7 @@ def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
         complain(log, *str(error).splitlines())
         complain(log, "failed to create guest agent channel")
         complain(log, "failed to initialize guest agent channel")
-    except (StateError, PidFileError) as error:
+    except (ConfigError, StateError, PidFileError) as error:
         complain(log, str(error), "error initializing guest agent")
     else:
         return 0

@@ -20,13 +20,14 @@ that is, for otherwise /etc/x/../../ALLOWED would reveal whether there is a dire
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from qga import opening
 from qga.config import ChannelConfig, Origin
 from qga.errors import CommandDisabled, CommandNotFound, Refused
 from qga.payload import c_string
+from qga.spelling import nearest
 from qga.values import PROFILES
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ _NO_TERMINAL = (
     "a shell, unless [exec] has terminal=true"
 )
 
+_COMMANDS_OF_WINDOWS = ("guest-get-devices", "guest-get-driver-packages")
+_LONG_NAME = 13  # letters, from which on two wrong ones are a slip and not another command
+
 _WAYS_TO_LOG_IN = ("guest-set-user-password", "guest-ssh-add-authorized-keys")
 
 
@@ -70,6 +74,13 @@ class Verdict(NamedTuple):
     reason: str
     rule: str
     detail: str = ""
+
+
+class Unknown(NamedTuple):
+    """What is wrong with a name in a list of commands, and whether the agent must not start."""
+
+    text: str
+    stops: bool
 
 
 class Setting:
@@ -157,6 +168,26 @@ class Policy:
         if self._allow:
             return self._by_list(True, name, "allow-rpcs", config.allow_rpcs)
         return self._by_profile(True, f"{name} needs no more than profile={command.access}")
+
+    def unknown_names(self, known: Collection[str]) -> Iterator[Unknown]:
+        """The names in lists of commands that are none of `known`, which are all of this guest.
+
+        Those of a plugin that is not there, or of another version, do no harm. But a misspelt one
+        leaves open what was to be blocked.
+        """
+        config = self._config
+        for key, names in (("block-rpcs", config.block_rpcs), ("allow-rpcs", config.allow_rpcs)):
+            for index, name in enumerate(names):
+                if name in known or name in _COMMANDS_OF_WINDOWS:
+                    continue
+                text = f"{self._setting(key).line(name, index)}: unknown command '{name}'"
+                meant = nearest(name, known, _LONG_NAME)
+                if not all(letter.isalnum() or letter in "-_." for letter in name):
+                    yield Unknown(f"{text}; name each in full, with commas between them", True)
+                elif meant:
+                    yield Unknown(f"{text}; did you mean '{meant}'?", True)
+                else:
+                    yield Unknown(f"{text}; --block-rpcs=help lists all commands", False)
 
     def loopholes(self, commands: Iterable[Named]) -> Iterator[str]:
         """Sentences on rules that other commands of this channel get round."""

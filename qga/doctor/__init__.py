@@ -194,10 +194,9 @@ def _diagnose_commands(
     for rule, names in off.items():
         count = f"{len(names)} of {len(commands)} are off{where}"
         yield ok("commands", f"{count} by {_place(rule, unit)}: {', '.join(names)}")
-    known = {command.name for command in commands}
-    for name in sorted({*channel.allow_rpcs, *channel.block_rpcs} - known):
-        text = f"{name} is in a list of commands{where}, but there is no such command"
-        yield warning("commands", text, "qemu-ga --block-rpcs=help lists those there are")
+    for text, stops in policy.unknown_names({command.name for command in commands}):
+        level = failed if stops else warning
+        yield level("commands", text, "qemu-ga --block-rpcs=help lists those there are")
     for sentence in policy.loopholes(commands):
         yield warning("commands", f"{sentence}{where}", "see docs/security.md")
 
