@@ -171,7 +171,7 @@ class Agent:
         """Raise ConfigError for a misspelt name in a list of commands; warn of an unknown one."""
         named = [each for each in self.config.channels if each.allow_rpcs or each.block_rpcs]
         found = (unknown for each in named for unknown in Policy(each).unknown_names(known))
-        for text, stops in dict.fromkeys(found):
+        for _, text, stops in dict.fromkeys(found):
             if stops:
                 raise ConfigError(text)
             self.log.warning(text)

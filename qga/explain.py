@@ -43,7 +43,7 @@ def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Ex
     """
     policy = Policy(_channel(config, channel))
     groups = discovery.discover(config.plugin_dir, Log().warning)
-    for text, stops in policy.unknown_names(command_names(groups)):
+    for _, text, stops in policy.unknown_names(command_names(groups)):
         if stops:
             raise ConfigError(text)
     command = _find(groups, name)

@@ -77,8 +77,9 @@ class Verdict(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """What is wrong with a name in a list of commands, and whether the agent must not start."""
+    """A name in a list of commands, what is wrong with it, and whether the agent must not start."""
 
+    name: str
     text: str
     stops: bool
 
@@ -183,11 +184,13 @@ class Policy:
                 text = f"{self._setting(key).line(name, index)}: unknown command '{name}'"
                 meant = nearest(name, known, _LONG_NAME)
                 if not all(letter.isalnum() or letter in "-_." for letter in name):
-                    yield Unknown(f"{text}; name each in full, with commas between them", True)
+                    yield Unknown(
+                        name, f"{text}; name each in full, with commas between them", True
+                    )
                 elif meant:
-                    yield Unknown(f"{text}; did you mean '{meant}'?", True)
+                    yield Unknown(name, f"{text}; did you mean '{meant}'?", True)
                 else:
-                    yield Unknown(f"{text}; --block-rpcs=help lists all commands", False)
+                    yield Unknown(name, f"{text}; --block-rpcs=help lists all commands", False)
 
     def loopholes(self, commands: Iterable[Named]) -> Iterator[str]:
         """Sentences on rules that other commands of this channel get round."""
