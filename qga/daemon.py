@@ -22,6 +22,7 @@ from qga.errors import ChannelError, ConfigError
 from qga.log import Log
 from qga.service_manager import ServiceManager
 from qga.state import State, StateError
+from qga.trust import open_own
 from qga.version import INTERFACE_VERSION, __version__
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class PidFile:
 
     def _open_and_lock(self) -> int:
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
+            fd = open_own(self._path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
         except OSError as error:
             raise PidFileError(f"Could not create '{self._path}': {error.strerror}") from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -10,15 +10,19 @@ is, for a reboot thaws everything, and when the filesystems are to be thawed if 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from _thread import allocate_lock
 from collections.abc import Callable
+from errno import EINVAL
 
 from qga import keyfile
 from qga.errors import QgaError
+from qga.trust import open_own
 
 FIRST_HANDLE = 1000
 _MOST_DIGITS = 18  # of a handle, which must be an int64 on the wire
+_MOST_BYTES = 64 * 1024  # read of a file; it holds a line or two
 
 
 class StateError(Exception):
@@ -100,10 +104,7 @@ class State:
 
     def _load(self) -> int:
         try:
-            # Non-blocking, for it may be a FIFO.
-            fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
-            with open(fd, encoding="utf-8", errors="replace", newline="") as file:
-                return _parse_counter(file.read())
+            return _parse_counter(_read(self._path))
         except FileNotFoundError:
             return self._create()
         except (OSError, keyfile.KeyFileError) as error:
@@ -124,7 +125,8 @@ class State:
     def _save(self, counter: int) -> None:
         """Replace the file as a whole, so that a reader or a crash never finds half of it."""
         unfinished = f"{self._path}.new"
-        with open(unfinished, "w", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with open(open_own(unfinished, flags), "w", encoding="utf-8") as file:
             file.write(f"[global]\nfd_counter={counter}\n")
         os.replace(unfinished, self._path)
 
@@ -136,11 +138,19 @@ def _marker_path(statedir: str) -> str:
 def _read_marker(path: str) -> dict[str, str]:
     """What the marker tells; nothing where it is qemu-ga's, which is empty."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            group = keyfile.parse(file.read()).get("frozen")
+        group = keyfile.parse(_read(path)).get("frozen")
     except (OSError, keyfile.KeyFileError):
         return {}
     return {key: entry.raw for key, entry in group.entries.items()} if group else {}
+
+
+def _read(path: str) -> str:
+    """A file of the state directory, where others may be able to write. Raises OSError."""
+    fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(EINVAL, "it is no regular file")
+        return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
 def _uptime() -> float:
