@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from functools import lru_cache
 from typing import Any, Callable, NamedTuple, Optional
 
 from qga.payload import c_string
@@ -161,8 +162,7 @@ def _openat2(raw: bytes, flags: int) -> int:
     import ctypes
 
     how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_NO_MAGICLINKS)
-    libc: Any = ctypes.CDLL(None, use_errno=True)
-    fd: int = libc.syscall(
+    fd: int = _libc().syscall(
         ctypes.c_long(_OPENAT2),
         ctypes.c_long(_AT_FDCWD),
         ctypes.c_char_p(raw),
@@ -173,6 +173,13 @@ def _openat2(raw: bytes, flags: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return fd
+
+
+@lru_cache(maxsize=None)
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _real_path(fd: int) -> str:
