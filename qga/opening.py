@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from functools import lru_cache
+from functools import cache
 from typing import Any, Callable, NamedTuple, Optional
 
 from qga.payload import c_string
@@ -175,7 +175,7 @@ def _openat2(raw: bytes, flags: int) -> int:
     return fd
 
 
-@lru_cache(maxsize=None)
+@cache
 def _libc() -> Any:
     import ctypes
 
