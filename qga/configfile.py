@@ -26,7 +26,6 @@ from qga.config import (
     overlay,
 )
 from qga.errors import ConfigError
-from qga.spelling import nearest
 from qga.values import Value, parse_names
 
 _OLD_BLOCK_KEY = "blacklist"
@@ -127,6 +126,8 @@ class _Reader:
             channel.layer.update(self._layer(group, own, f"{kind} {name}", channel.origins))
 
     def _take_unknown_section(self, name: str, group: keyfile.Group) -> None:
+        from qga.spelling import nearest
+
         first = name.replace(".", " ").replace(":", " ").replace("/", " ").split()[:1]
         meant = nearest(first[0] if first else name, _SECTIONS)
         if meant:
@@ -142,6 +143,8 @@ class _Reader:
     def _take_unknown_key(
         self, key: str, entry: keyfile.Entry, section: str, known: Iterable[str]
     ) -> None:
+        from qga.spelling import nearest
+
         text = f"the key '{key}' is unknown in [{section}]"
         meant = nearest(key, known)
         rule = self._rule_meant(key)
@@ -154,6 +157,8 @@ class _Reader:
 
     def _rule_meant(self, key: str) -> str | None:
         """What to say of a key that seems to speak of rules; None where it does not."""
+        from qga.spelling import nearest
+
         meant = nearest(key, _RULES_OF_COMMANDS)
         if meant == _OLD_BLOCK_KEY:
             return "; did you mean 'block-rpcs'?"

@@ -23,11 +23,9 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from qga import opening
 from qga.config import ChannelConfig, Origin
 from qga.errors import CommandDisabled, CommandNotFound, Refused
 from qga.payload import c_string
-from qga.spelling import nearest
 from qga.values import PROFILES
 
 if TYPE_CHECKING:
@@ -176,6 +174,8 @@ class Policy:
         Those of a plugin that is not there, or of another version, do no harm. But a misspelt one
         leaves open what was to be blocked.
         """
+        from qga.spelling import nearest
+
         config = self._config
         for key, names in (("block-rpcs", config.block_rpcs), ("allow-rpcs", config.allow_rpcs)):
             for index, name in enumerate(names):
@@ -219,6 +219,8 @@ class Policy:
         flags: without O_CREAT, which O_TRUNC and O_APPEND imply. The real path is checked before
         anything is opened, made or truncated. Raises Refused, or OSError.
         """
+        from qga import opening
+
         follow = self._config.files_follow_symlinks
         if not self._rules_on_files:
             if self._level < _LEVEL_TO_WRITE:
@@ -235,6 +237,8 @@ class Policy:
 
     def judge_file(self, path: str, flags: int) -> Verdict:
         """As `open_file`, and nothing is opened. Raises OSError."""
+        from qga import opening
+
         direct = opening.without_dots(path) if self._rules_on_files else path
         try:
             place = opening.find(c_string(direct), self._with_links(flags))
@@ -263,6 +267,8 @@ class Policy:
 
     def _judge_failure(self, path: str, flags: int, error: OSError) -> Verdict:
         """What the rules say of a path that cannot be opened: is its error for the host?"""
+        from qga import opening
+
         direct = os.path.abspath(path)
         if isinstance(error, opening.Elsewhere):
             return self.judge_path(path, "", flags)._replace(detail=error.text)
