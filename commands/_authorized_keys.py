@@ -4,16 +4,26 @@
 
 KEYS are lines. `get` prints the keys, last one first as the original has them. What goes wrong
 is printed, and the exit status is 1.
+
+What must stay true: the user may make the file anything, a link to /dev/zero or a FIFO, and swap it
+at any moment. So every step is taken as the user; the file is opened without waiting, judged by its
+descriptor, and read no further than MAX_FILE; a larger one is an error and never cut. The last line
+gets a newline when the file is written, so that what others append is a line of its own.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
+from contextlib import suppress
+
+MAX_FILE = 16 * 1024 * 1024
+MAX_LINES = 100_000
 
 
 def main(action: str, user: str, home: str) -> None:
-    keys = lines_of(sys.stdin.buffer.read())[:-1]
+    keys = lines_of(sys.stdin.buffer.read())
     become(user)
     folder = f"{home}/.ssh"
     path = f"{folder}/authorized_keys"
@@ -23,11 +33,13 @@ def main(action: str, user: str, home: str) -> None:
         sys.stdout.buffer.write("".join(told).encode("utf-8", "surrogateescape"))
     elif action == "remove":
         if exists(path):
-            replace(path, [line for line in read(path) if line not in keys])
+            unwanted = set(keys)
+            replace(path, [line for line in read(path) if line not in unwanted])
     else:
         make_folder(folder)
         lines = read(path) if action == "add" and exists(path) else []
-        replace(path, lines + [key for key in dict.fromkeys(keys) if key not in lines])
+        present = set(lines)
+        replace(path, lines + [key for key in dict.fromkeys(keys) if key not in present])
 
 
 def become(user: str) -> None:
@@ -64,28 +76,60 @@ def exists(path: str) -> bool:
 
 def read(path: str) -> list[str]:
     try:
-        with open(path, "rb") as file:
-            return lines_of(file.read())
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(fd, "rb") as file:
+            wrong = fault_of(os.fstat(fd))
+            content = b"" if wrong else file.read(MAX_FILE + 1)
     except IsADirectoryError as error:
         reason = f"Error reading file \u201c{path}\u201d: {error.strerror}"
     except OSError as error:
         reason = f"Failed to open file \u201c{path}\u201d: {error.strerror}"
+    else:
+        # Some files of /proc and FUSE have more than their size says.
+        reason = wrong or fault_of_size(len(content), content.count(b"\n"))
+        if b"\0" in content:
+            reason = "it is not a text file"
+        if not reason:
+            return lines_of(content)
     sys.exit(f"failed to read '{path}': {reason}")
 
 
+def fault_of(status: os.stat_result) -> str:
+    """Why it cannot be a file of keys; "" if it can."""
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if status.st_uid not in (os.geteuid(), 0):  # as sshd has it
+        return f"it belongs to uid {status.st_uid}"
+    return fault_of_size(status.st_size, 0)
+
+
+def fault_of_size(size: int, lines: int) -> str:
+    if size > MAX_FILE:
+        return f"it is larger than {MAX_FILE // 1024**2} MiB"
+    return f"it has more than {MAX_LINES} lines" if lines > MAX_LINES else ""
+
+
 def lines_of(content: bytes) -> list[str]:
-    return content.decode("utf-8", "surrogateescape").split("\n")
+    """The lines, of which the last may lack its newline."""
+    lines = content.decode("utf-8", "surrogateescape").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def replace(path: str, lines: list[str]) -> None:
     """Write the file anew and put it in the place of the old one, be that a symbolic link."""
+    content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    wrong = fault_of_size(len(content), len(lines))
+    if wrong:
+        sys.exit(f"failed to write '{path}': {wrong}")
     unfinished = f"{path}.qga-{os.getpid()}"
     try:
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write("\n".join(lines))
+        with open(fd, "wb") as file:
+            file.write(content)
         os.replace(unfinished, path)
     except OSError as error:
+        with suppress(OSError):
+            os.unlink(unfinished)
         sys.exit(f"failed to write '{path}': {error.strerror}")
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_authorized_keys.py")
 _TIMEOUT = 30.0  # seconds; a home may be on the network
-_MAX_FILE = 16 * 1024 * 1024  # bytes of keys
+_MAX_OUTPUT = 16 * 1024 * 1024 + 64 * 1024  # more than the helper's MAX_FILE: nothing is cut
 
 
 class GuestAuthorizedKeys(TypedDict):
@@ -78,7 +78,7 @@ def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> st
     lines = "".join(f"{key}\n" for key in keys or ())
     argv = [sys.executable, "-IS", _HELPER, action, account.pw_name, account.pw_dir]
     try:
-        ended = run(argv, _TIMEOUT, lines.encode(), _MAX_FILE, only_looks=action == "get")
+        ended = run(argv, _TIMEOUT, lines.encode(), _MAX_OUTPUT, only_looks=action == "get")
     except TimeoutError:
         raise QgaError(f"'{account.pw_dir}/.ssh' did not answer for {_TIMEOUT:.0f} s") from None
     if ended.status:

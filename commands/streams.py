@@ -12,10 +12,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
-from qga.errors import Refused
 from qga.quota import Quota
-
-from .exec import may_start
 
 if TYPE_CHECKING:
     from qga.agent import Agent
@@ -31,8 +28,6 @@ MAX_ENDED = 32
 _DESCRIPTORS = 5  # of a program: its process, three pipes or a terminal twice, the port
 
 DEFAULT_ROWS, DEFAULT_COLUMNS = 24, 80
-
-_NO_DIRECTORY = "a program that [exec] allow speaks of runs where the agent does"
 
 _MAX_SIZE = 2**16 - 1  # rows or columns of a terminal (ioctl_tty(2))
 
@@ -63,10 +58,8 @@ class QgaExecWrite(TypedDict):
 
 
 def _may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
-    verdict = may_start(policy, given)
-    if verdict.allowed and verdict.rule and given.get("directory") is not None:
-        return verdict._replace(allowed=False, reason=_NO_DIRECTORY)
-    return verdict
+    path, arg, env = given["path"], given.get("arg") or [], given.get("env")
+    return policy.judge_program(path, arg, env, given.get("directory"), given.get("tty", False))
 
 
 class Streams(CommandGroup):
@@ -108,21 +101,20 @@ class Streams(CommandGroup):
         port: a data port, by its name, that the host is connected to: what comes from there is
             its input, and what it writes goes there. When the host disconnects it is ended.
             Without it qga-exec-write and qga-exec-read bring and fetch them.
-        tty: whether it gets a terminal, of `rows` and `columns`.
+        tty: whether it gets a terminal, of `rows` and `columns`; where the configuration says which
+            programs may run, only if that has `terminal=true`, too.
         term: the terminal's type, TERM in the environment that is given by default.
         Returns its process id, which is also that of its process group. With a port its error
         output is fetched by qga-exec-read, unless it has a terminal.
         """
         size = _size(rows, columns) if tty else None
-        launch = caller.policy.program(path, arg or [], env)
-        if directory is not None and launch.executable is not None:
-            raise Refused(_NO_DIRECTORY)
+        launch = caller.policy.program(path, arg or [], env, directory, tty)
         self._reserve(caller)
         try:
             program = _start(
                 [path, *(arg or [])],
                 env,
-                launch._replace(term=term, directory=directory),
+                launch._replace(term=term),
                 size,
                 port,
             )
@@ -279,8 +271,6 @@ def _start(
 
     file = None if port is None else connected_port(port)
     try:
-        if launch.directory is not None:
-            os.close(os.open(launch.directory, os.O_PATH | os.O_DIRECTORY))
         return Program(argv, env, launch, size, file)
     except BaseException as error:
         if file is not None:

@@ -18,9 +18,10 @@ from qga.audit import Audit, Limit
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
 from qga.descriptors import Descriptors, raise_limit
-from qga.errors import ChannelError, PluginError, QgaError
+from qga.errors import ChannelError, ConfigError, PluginError, QgaError
 from qga.loop import SLOW, Loop
-from qga.registry import Caller, CommandGroup, Registry
+from qga.policy import Policy
+from qga.registry import Caller, CommandGroup, Registry, command_names
 from qga.state import State
 from qga.worker import Worker
 
@@ -54,7 +55,6 @@ class Agent:
         self.descriptors = Descriptors(raise_limit(), config.channels)
         self.worker = Worker(self.loop, config.limits_threads, len(config.channels))
         self.registry = self._load_commands()
-        self._warn_of_unknown_names()
         self._channels = make_channels(self, config)
         self._warn_of_loopholes()
         self.postponed: set[Session] = set()
@@ -193,7 +193,9 @@ class Agent:
 
     def _load_commands(self) -> Registry:
         registry = Registry()
-        for group in discovery.discover(self.config.plugin_dir, self.log.error):
+        groups = discovery.discover(self.config.plugin_dir, self.log.error)
+        self._check_names(command_names(groups))
+        for group in groups:
             try:
                 with discovery.time_limit():
                     self._add_group(registry, group)
@@ -201,17 +203,14 @@ class Agent:
                 self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
         return registry
 
-    def _warn_of_unknown_names(self) -> None:
-        """A misspelt name leaves a command open that was to be blocked, or the other way round."""
-        channels = self.config.channels
-        lists = {
-            "block-rpcs": {name for channel in channels for name in channel.block_rpcs},
-            "allow-rpcs": {name for channel in channels for name in channel.allow_rpcs},
-        }
-        for key, names in lists.items():
-            for name in sorted(names):
-                if self.registry.get(name) is None:
-                    self.log.warning(f"{key} names {name}, which is no command of this agent")
+    def _check_names(self, known: list[str]) -> None:
+        """Raise ConfigError for a misspelt name in a list of commands; warn of an unknown one."""
+        named = [each for each in self.config.channels if each.allow_rpcs or each.block_rpcs]
+        found = (unknown for each in named for unknown in Policy(each).unknown_names(known))
+        for _, text, stops in dict.fromkeys(found):
+            if stops:
+                raise ConfigError(text)
+            self.log.warning(text)
 
     def _warn_of_loopholes(self) -> None:
         for channel in self._channels:

@@ -102,6 +102,8 @@ class Audit:
         if isinstance(error, (CommandDisabled, Refused)) and error.rule:
             facts["rule"] = error.rule
             reason += f" ({error.rule})"
+        if isinstance(error, Refused) and error.detail:
+            reason += f"; {error.detail[:MAX_ARGUMENTS]}"
         text = f"{_who(caller)}: {name[:_MAX_TEXT]} was refused: {reason}"
         self._log.warning(text, "refused", **facts)
 

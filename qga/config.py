@@ -97,6 +97,7 @@ class ChannelConfig(NamedTuple):
     exec_allow: Optional[tuple[str, ...]] = None
     exec_user: Optional[str] = None
     exec_environment: Optional[str] = None
+    exec_terminal: Optional[bool] = None
     files_read: Optional[tuple[str, ...]] = None
     files_write: Optional[tuple[str, ...]] = None
     files_follow_symlinks: bool = False
@@ -186,7 +187,12 @@ GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
 """The keys of the [general] section, each with what reads its value."""
 
 RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
-    "exec": {"allow": parse_programs, "user": str, "environment": parse_environment},
+    "exec": {
+        "allow": parse_programs,
+        "user": str,
+        "environment": parse_environment,
+        "terminal": parse_boolean,
+    },
     "files": {
         "read": parse_path_patterns,
         "write": parse_path_patterns,

@@ -1,13 +1,14 @@
 """Reads qemu-ga.conf into layers for qga.config, with the line of whatever is wrong.
 
-A wrong value stops the agent, and so does a rule that it does not know: half a configuration
-could let in what was meant to be blocked. Other sections and keys that the agent does not know are
-ignored as qemu-ga ignores them, so that one file can serve several versions, but never silently.
+A wrong value stops the agent, and so does whatever speaks of rules and is not known, be it
+misspelt or in the wrong place: half a configuration could let in what was meant to be blocked.
+Other sections and keys that the agent does not know are ignored as qemu-ga ignores them, so that
+one file can serve several versions, but never silently.
 """
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from qga import keyfile, trust
@@ -27,8 +28,12 @@ from qga.config import (
 from qga.errors import ConfigError
 from qga.values import Value, parse_names
 
-_HINTS = {"daemonize": "; the key is 'daemon'"}  # qemu-ga's manual has it wrong in its sample
 _OLD_BLOCK_KEY = "blacklist"
+_HINTS = {"daemonize": "; the key is 'daemon'"}  # qemu-ga's manual has it wrong in its sample
+
+_RULES_OF_COMMANDS = ("block-rpcs", "allow-rpcs", "allow-cids", "profile", _OLD_BLOCK_KEY)
+_WORDS_OF_RULES = ("rpc", "allow", "block", "deny", "forbid", "permit", "blacklist", "whitelist")
+_SECTIONS = ("general", "channel", *RULE_KEYS)
 
 
 class ConfigFile(NamedTuple):
@@ -105,7 +110,7 @@ class _Reader:
         elif kind in RULE_KEYS:
             self._rules.append((kind, channel.strip(), group))
         else:
-            self._warn(group.line, f"the section [{name}] is unknown and ignored")
+            self._take_unknown_section(name, group)
 
     def take_rules_of_channels(self) -> None:
         """Take in sections such as [files monitoring], which may stand before their channel's."""
@@ -119,6 +124,52 @@ class _Reader:
             keys = RULE_KEYS[kind]
             own = {key: parse for key, parse in keys.items() if f"{kind}.{key}" not in AGENT_KEYS}
             channel.layer.update(self._layer(group, own, f"{kind} {name}", channel.origins))
+
+    def _take_unknown_section(self, name: str, group: keyfile.Group) -> None:
+        from qga.spelling import nearest
+
+        first = name.replace(".", " ").replace(":", " ").replace("/", " ").split()[:1]
+        meant = nearest(first[0] if first else name, _SECTIONS)
+        if meant:
+            raise self.error(
+                group.line, f"the section [{name}] is unknown; did you mean [{meant}]?"
+            )
+        for key, entry in group.entries.items():
+            if self._rule_meant(key) is not None:
+                text = f"the key '{key}' is in the section [{name}], which is unknown"
+                raise self.error(entry.line, text)
+        self._warn(group.line, f"the section [{name}] is unknown and ignored")
+
+    def _take_unknown_key(
+        self, key: str, entry: keyfile.Entry, section: str, known: Iterable[str]
+    ) -> None:
+        from qga.spelling import nearest
+
+        text = f"the key '{key}' is unknown in [{section}]"
+        meant = nearest(key, known)
+        rule = self._rule_meant(key)
+        if meant is None and rule is not None:
+            raise self.error(entry.line, text + rule)
+        hint = f"; did you mean '{meant}'?" if meant else _HINTS.get(key, "")
+        if meant in _RULES_OF_COMMANDS:
+            raise self.error(entry.line, text + hint)
+        self._warn(entry.line, f"{text} and ignored{hint}")
+
+    def _rule_meant(self, key: str) -> str | None:
+        """What to say of a key that seems to speak of rules; None where it does not."""
+        from qga.spelling import nearest
+
+        meant = nearest(key, _RULES_OF_COMMANDS)
+        if meant == _OLD_BLOCK_KEY:
+            return "; did you mean 'block-rpcs'?"
+        if meant:
+            return f"; did you mean '{meant}' of [general] or [channel NAME]?"
+        for section, keys in RULE_KEYS.items():
+            if key.lower().replace("_", "-") in keys:
+                return f"; it belongs in [{section}]"
+        if any(word in key.lower() for word in _WORDS_OF_RULES):
+            return f"; the keys of rules are {', '.join(_RULES_OF_COMMANDS[:-1])}"
+        return None
 
     def _take_channel(self, name: str, group: keyfile.Group) -> None:
         if not name:
@@ -151,9 +202,7 @@ class _Reader:
                 text = f"the key '{key}' is unknown in [{section}]; use one of {known}"
                 raise self.error(entry.line, text)
             elif (section, key) != ("general", _OLD_BLOCK_KEY):
-                hint = _HINTS.get(key, "")
-                text = f"the key '{key}' is unknown in [{section}] and ignored{hint}"
-                self._warn(entry.line, text)
+                self._take_unknown_key(key, entry, section, keys)
         return layer
 
     def _last(

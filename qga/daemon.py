@@ -18,10 +18,11 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from qga.agent import Agent
-from qga.errors import ChannelError
+from qga.errors import ChannelError, ConfigError
 from qga.log import Log
 from qga.service_manager import ServiceManager
 from qga.state import State, StateError
+from qga.trust import open_own
 from qga.version import INTERFACE_VERSION, __version__
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
         complain(log, *str(error).splitlines())
         complain(log, "failed to create guest agent channel")
         complain(log, "failed to initialize guest agent channel")
-    except (StateError, PidFileError) as error:
+    except (ConfigError, StateError, PidFileError) as error:
         complain(log, str(error), "error initializing guest agent")
     else:
         return 0
@@ -133,7 +134,7 @@ class PidFile:
 
     def _open_and_lock(self) -> int:
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o600)
+            fd = open_own(self._path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
         except OSError as error:
             raise PidFileError(f"Could not create '{self._path}': {error.strerror}") from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):

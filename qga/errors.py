@@ -45,12 +45,14 @@ class CommandDisabled(CommandNotFound):
 class Refused(QgaError):
     """The channel's policy refuses what the arguments ask for; `rule` is the line that decides.
 
-    The host is told the command's name before `desc`.
+    The host is told the command's name before `desc`. `detail` is for the log, and not for
+    the host.
     """
 
-    def __init__(self, desc: str, rule: str = "") -> None:
+    def __init__(self, desc: str, rule: str = "", detail: str = "") -> None:
         super().__init__(desc)
         self.rule = rule
+        self.detail = detail
 
 
 class NotYet(Exception):

@@ -15,7 +15,7 @@ from qga.config import ChannelConfig, Config
 from qga.errors import ConfigError, QgaError
 from qga.log import Log
 from qga.policy import Policy, Verdict
-from qga.registry import INJECTED, Judge, commands_of
+from qga.registry import INJECTED, CommandGroup, Judge, command_names, commands_of
 
 
 class Explanation(NamedTuple):
@@ -42,7 +42,11 @@ def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Ex
     words: the arguments, KEY=VALUE each, or one JSON object.
     """
     policy = Policy(_channel(config, channel))
-    command = _find(config, name)
+    groups = discovery.discover(config.plugin_dir, Log().warning)
+    for _, text, stops in policy.unknown_names(command_names(groups)):
+        if stops:
+            raise ConfigError(text)
+    command = _find(groups, name)
     arguments = _bind(command, words)
     try:
         verdict = policy.judge_command(command)
@@ -54,6 +58,8 @@ def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Ex
     heading = "allowed" if verdict.allowed else "refused"
     where = "" if channel == "main" else f" on the channel '{channel}'"
     lines = [f"{heading}{where}: {verdict.reason}", f"  {verdict.rule}"]
+    if verdict.detail:
+        lines.append(f"  {verdict.detail[0].upper()}{verdict.detail[1:]}.")
     if verdict.allowed and command.verdict is not None and arguments is None:
         lines.append("  It also depends on its arguments; give them to learn more.")
     return Explanation("\n".join(lines) + "\n", verdict.allowed)
@@ -72,8 +78,8 @@ def _channel(config: Config, name: str) -> ChannelConfig:
     raise ConfigError(f"there is no channel '{name}'; there are {names}")
 
 
-def _find(config: Config, wanted: str) -> _Known:
-    for group in discovery.discover(config.plugin_dir, Log().warning):
+def _find(groups: list[type[CommandGroup]], wanted: str) -> _Known:
+    for group in groups:
         for name, attribute, traits in commands_of(group):
             if name == wanted:
                 signature = schema.signature(getattr(group, attribute), INJECTED)

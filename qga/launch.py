@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from errno import ENOENT
+from errno import EISDIR
 from typing import TYPE_CHECKING
 
-from qga import trust
+from qga import opening, trust
 from qga.errors import QgaError
 from qga.policy import Rules, Verdict
 from qga.spawn import Launch, candidates, variables_of
@@ -37,51 +37,63 @@ def settings(config: ChannelConfig) -> Launch:
 def judge(
     rules: Rules, settings: Launch, name: str, arguments: Sequence[str], env: list[str] | None
 ) -> tuple[Launch, Verdict]:
-    """What the rules say of a program, and how it is started. Raises OSError for none."""
-    path = _find(name, settings, env)
-    try:
-        names = _names(path)
-    except OSError:
-        verdict = _judge(rules, os.path.abspath(path), arguments)
-        if verdict.allowed:
-            raise
-        return settings, verdict  # and tell nothing of what is refused
-    verdict = _judge(rules, names[-1], arguments)
-    for known_as in names:
-        allowed = _judge(rules, known_as, arguments)
-        if allowed.allowed:
-            verdict = _judge_trust(known_as, names[-1], settings, allowed)
-            return settings._replace(name=known_as, executable=names[-1]), verdict
-    return settings, verdict
+    """What the rules say of a program, and how it is started. Raises OSError for none.
 
-
-def _find(name: str, settings: Launch, env: list[str] | None) -> str:
-    """The first file that the name may stand for. Raises FileNotFoundError."""
-    paths = [os.fsdecode(path) for path in candidates(name, variables_of(env, settings))]
-    if "/" in name:
-        return paths[0]
+    A name without `/` is the first allowed program that PATH leads to.
+    """
+    missing: OSError | None = None
+    paths = _candidates(name, settings, env)
+    refused = _refuse(rules, name, paths, arguments)
     for path in paths:
-        if os.path.isfile(path):
-            return path
-    raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+        try:
+            names = _names(path)
+        except opening.Elsewhere as error:
+            refused = refused._replace(detail=refused.detail or error.text)
+            continue
+        except OSError as error:
+            if _allow(rules, path, arguments):
+                missing = missing or error
+            continue
+        for known_as in names:
+            allowed = _allow(rules, known_as, arguments)
+            if allowed:
+                verdict = _judge_trust(known_as, names[-1], settings, allowed)
+                return settings._replace(name=known_as, executable=names[-1]), verdict
+        if names[-1] != name:
+            refused = refused._replace(detail=refused.detail or f"it is really '{names[-1]}'")
+    if missing is not None:
+        raise missing
+    return settings, refused
+
+
+def _candidates(name: str, settings: Launch, env: list[str] | None) -> list[str]:
+    """The full paths that the name may stand for."""
+    raw = [os.fsdecode(path) for path in candidates(name, variables_of(env, settings))]
+    return [os.path.abspath(path) for path in raw]
 
 
 def _names(path: str) -> list[str]:
     """The path of the very link that was asked for, if it is one, and the real path."""
-    fd = os.open(path, os.O_PATH)
-    try:
-        real = os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
+    real = opening.real_path(os.fsencode(path))
+    if os.path.isdir(real):
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
     link = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     return [real] if link == real else [link, real]
 
 
-def _judge(rules: Rules, path: str, arguments: Sequence[str]) -> Verdict:
-    subject = f"the program '{path}'"
-    if any(rule.path.fullmatch(path) for rule in rules.patterns):
+def _allow(rules: Rules, path: str, arguments: Sequence[str]) -> Verdict | None:
+    matches = (rule.allows(path, arguments) for rule in rules.patterns)
+    verdict = rules.judge(f"the program '{path}' with these arguments", matches)
+    return verdict if verdict.allowed else None
+
+
+def _refuse(rules: Rules, name: str, paths: Sequence[str], arguments: Sequence[str]) -> Verdict:
+    """The refusal of a program, whether it exists or not: its name is all that is looked at."""
+    subject = f"the program '{name}'"
+    named = [rule for rule in rules.patterns if any(map(rule.path.fullmatch, paths))]
+    if named and not any(rule.allows(path, arguments) for rule in named for path in paths):
         subject += " with these arguments"  # which may hold secrets, and this is logged
-    return rules.judge(subject, (rule.allows(path, arguments) for rule in rules.patterns))
+    return rules.judge(subject, ())
 
 
 def _judge_trust(known_as: str, real: str, settings: Launch, allowed: Verdict) -> Verdict:

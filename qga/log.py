@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from qga import state
+from qga.trust import open_own
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -120,7 +121,7 @@ class FileSink:
             os.close(self._fd)
             self._fd = -1
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK  # it may be a FIFO
-        self._fd = os.open(self._path, flags, 0o666)
+        self._fd = open_own(self._path, flags, 0o666)
 
 
 class JournalSink:

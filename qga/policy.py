@@ -10,15 +10,19 @@ open or to start may be looked at on a worker only; they have no other door to i
     caller.policy.check_account(username)    before an account is changed
 
 Each raises Refused. Without rules they cost next to nothing, and so does `check`.
+
+What is refused must look the same to the host whether it exists or not, and whatever it is: a
+reason names it as the request did. Where it really leads is for the guest's own log and for
+--explain-policy (`Verdict.detail`). And `..` takes back the step before it without a look at what
+that is, for otherwise /etc/x/../../ALLOWED would reveal whether there is a directory /etc/x.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from qga import opening
 from qga.config import ChannelConfig, Origin
 from qga.errors import CommandDisabled, CommandNotFound, Refused
 from qga.payload import c_string
@@ -46,13 +50,36 @@ if TYPE_CHECKING:
 _LEVEL_TO_WRITE = PROFILES.index("file-write")
 _NO_RULES = ChannelConfig("main", "", "")
 
+_NO_DIRECTORY = "a program that [exec] allow speaks of runs where the agent does"
+_NO_TERMINAL = (
+    "a program that [exec] allow speaks of gets no terminal, from which pagers and editors start "
+    "a shell, unless [exec] has terminal=true"
+)
+
+_COMMANDS_OF_WINDOWS = ("guest-get-devices", "guest-get-driver-packages")
+_LONG_NAME = 13  # letters, from which on two wrong ones are a slip and not another command
+
+_WAYS_TO_LOG_IN = ("guest-set-user-password", "guest-ssh-add-authorized-keys")
+
 
 class Verdict(NamedTuple):
-    """Whether something is allowed, why, and the line that decides; "" where no rule does."""
+    """Whether something is allowed, why, and the line that decides; "" where no rule does.
+
+    detail: what more there is to say, and not to the host: where a path really leads.
+    """
 
     allowed: bool
     reason: str
     rule: str
+    detail: str = ""
+
+
+class Unknown(NamedTuple):
+    """A name in a list of commands, what is wrong with it, and whether the agent must not start."""
+
+    name: str
+    text: str
+    stops: bool
 
 
 class Setting:
@@ -109,8 +136,7 @@ class Policy:
         self._names_commands = bool(self._allow or self._block or config.profile != PROFILES[-1])
         self._rules: dict[str, Rules] = {}
         self._compile()
-        ruled = "files.read" in self._rules or "files.write" in self._rules
-        self._every_file = not ruled and self._level >= _LEVEL_TO_WRITE
+        self._rules_on_files = "files.read" in self._rules or "files.write" in self._rules
 
     def allows(self, command: Command, frozen: bool) -> bool:
         """Whether the channel may call `command`; `frozen` while filesystems are frozen."""
@@ -142,6 +168,30 @@ class Policy:
             return self._by_list(True, name, "allow-rpcs", config.allow_rpcs)
         return self._by_profile(True, f"{name} needs no more than profile={command.access}")
 
+    def unknown_names(self, known: Collection[str]) -> Iterator[Unknown]:
+        """The names in lists of commands that are none of `known`, which are all of this guest.
+
+        Those of a plugin that is not there, or of another version, do no harm. But a misspelt one
+        leaves open what was to be blocked.
+        """
+        from qga.spelling import nearest
+
+        config = self._config
+        for key, names in (("block-rpcs", config.block_rpcs), ("allow-rpcs", config.allow_rpcs)):
+            for index, name in enumerate(names):
+                if name in known or name in _COMMANDS_OF_WINDOWS:
+                    continue
+                text = f"{self._setting(key).line(name, index)}: unknown command '{name}'"
+                meant = nearest(name, known, _LONG_NAME)
+                if not all(letter.isalnum() or letter in "-_." for letter in name):
+                    yield Unknown(
+                        name, f"{text}; name each in full, with commas between them", True
+                    )
+                elif meant:
+                    yield Unknown(name, f"{text}; did you mean '{meant}'?", True)
+                else:
+                    yield Unknown(name, f"{text}; --block-rpcs=help lists all commands", False)
+
     def loopholes(self, commands: Iterable[Named]) -> Iterator[str]:
         """Sentences on rules that other commands of this channel get round."""
         if not self._rules:
@@ -156,6 +206,12 @@ class Policy:
         )
         if writes and "[files]" not in sections:
             yield f"{', '.join(sections)}: any file may be written; set [files] write"
+        changes = [name for name in _WAYS_TO_LOG_IN if name in usable]
+        if changes and "[accounts]" not in sections:
+            yield (
+                f"{', '.join(sections)}: {changes[0]} may let the host log in to any account; "
+                "set [accounts] allow"
+            )
 
     def open_file(self, path: str, flags: int) -> int:
         """Open as open(2) does, where that is allowed; modes that create do so exclusively.
@@ -163,27 +219,33 @@ class Policy:
         flags: without O_CREAT, which O_TRUNC and O_APPEND imply. The real path is checked before
         anything is opened, made or truncated. Raises Refused, or OSError.
         """
+        from qga import opening
+
         follow = self._config.files_follow_symlinks
-        if self._every_file:
+        if not self._rules_on_files:
+            if self._level < _LEVEL_TO_WRITE:
+                _require(self.judge_path(path, path, flags))
             return opening.open_file(path, flags, follow)
+        direct = opening.without_dots(path)
         try:
             return opening.open_file(
-                path, flags, follow, lambda real: _require(self.judge_path(path, real, flags))
+                direct, flags, follow, lambda real: _require(self.judge_path(path, real, flags))
             )
-        except OSError:
-            # Nothing is told of what is refused, not even whether it is there.
-            _require(self.judge_path(path, _as_far_as_it_goes(path), flags))
+        except OSError as error:
+            _require(self._judge_failure(path, flags, error))
             raise
 
     def judge_file(self, path: str, flags: int) -> Verdict:
         """As `open_file`, and nothing is opened. Raises OSError."""
-        raw = c_string(path)
-        if not self._config.files_follow_symlinks and flags & os.O_ACCMODE:
-            flags |= os.O_NOFOLLOW
+        from qga import opening
+
+        direct = opening.without_dots(path) if self._rules_on_files else path
         try:
-            place = opening.find(raw, flags)
-        except OSError:
-            verdict = self.judge_path(path, _as_far_as_it_goes(path), flags)
+            place = opening.find(c_string(direct), self._with_links(flags))
+        except OSError as error:
+            if not self._rules_on_files and isinstance(error, opening.Elsewhere):
+                return self.judge_path(path, path, flags)
+            verdict = self._judge_failure(path, flags, error)
             if verdict.allowed:
                 raise
             return verdict
@@ -191,42 +253,97 @@ class Policy:
         return self.judge_path(path, place.path, flags)
 
     def judge_path(self, path: str, real: str, flags: int) -> Verdict:
-        """What the rules say of a path that is really `real`."""
+        """What the rules say of a path that is really `real`; "" for what no pattern speaks of."""
         access = flags & os.O_ACCMODE
         if access != os.O_RDONLY and self._level < _LEVEL_TO_WRITE:
             return self._by_profile(False, "to open a file for writing needs profile=file-write")
-        subject = f"'{path}'" if path == real else f"'{path}', which is '{real}',"
-        verdict = Verdict(True, f"{subject} may be opened", "")
+        verdict = Verdict(True, f"'{path}' may be opened", "")
         for key, unused in (("files.read", os.O_WRONLY), ("files.write", os.O_RDONLY)):
             rules = self._rules.get(key)
             if rules is not None and access != unused and verdict.allowed:
                 matches = (bool(pattern.fullmatch(real)) for pattern in rules.patterns)
-                verdict = rules.judge(subject, matches)
+                verdict = rules.judge(f"'{path}'", matches)
+        return verdict if path == real else verdict._replace(detail=f"it is really '{real}'")
+
+    def _judge_failure(self, path: str, flags: int, error: OSError) -> Verdict:
+        """What the rules say of a path that cannot be opened: is its error for the host?"""
+        from qga import opening
+
+        direct = os.path.abspath(path)
+        if isinstance(error, opening.Elsewhere):
+            return self.judge_path(path, "", flags)._replace(detail=error.text)
+        verdict = self.judge_path(path, _as_far_as_it_goes(direct), flags)
+        if verdict.allowed and self._with_links(flags) & os.O_NOFOLLOW:
+            directory, name = os.path.split(direct)  # where the link is counts, too
+            verdict = self.judge_path(
+                path, os.path.join(_as_far_as_it_goes(directory), name), flags
+            )
         return verdict
 
-    def program(self, path: str, arg: Sequence[str], env: list[str] | None) -> Launch:
+    def _with_links(self, flags: int) -> int:
+        """The flags of open(2), with what the configuration says of links."""
+        if flags & os.O_ACCMODE and not self._config.files_follow_symlinks:
+            return flags | os.O_NOFOLLOW
+        return flags
+
+    def program(
+        self,
+        path: str,
+        arg: Sequence[str],
+        env: list[str] | None,
+        directory: str | None = None,
+        terminal: bool = False,
+    ) -> Launch:
         """How to start a program, where that is allowed. Raises Refused, or OSError.
 
         path, arg, env: as of guest-exec.
+        directory: where it is to run; None for where the agent does.
+        terminal: whether it is to have one.
         """
-        from qga import launch
-
-        rules = self._rules.get("exec.allow")
-        settings = launch.settings(self._config)
-        if rules is None:
-            return settings._replace(name=path)
-        found, verdict = launch.judge(rules, settings, path, arg, env)
+        launch, verdict = self._judge_launch(path, arg, env, directory, terminal)
         _require(verdict)
-        return found
+        return launch._replace(directory=directory)
 
-    def judge_program(self, path: str, arg: Sequence[str], env: list[str] | None) -> Verdict:
+    def judge_program(
+        self,
+        path: str,
+        arg: Sequence[str],
+        env: list[str] | None,
+        directory: str | None = None,
+        terminal: bool = False,
+    ) -> Verdict:
         """As `program`, and nothing is started. Raises OSError."""
+        return self._judge_launch(path, arg, env, directory, terminal)[1]
+
+    def _judge_launch(
+        self,
+        path: str,
+        arg: Sequence[str],
+        env: list[str] | None,
+        directory: str | None,
+        terminal: bool,
+    ) -> tuple[Launch, Verdict]:
         from qga import launch
 
         rules = self._rules.get("exec.allow")
+        found = launch.settings(self._config)
+        verdict = Verdict(True, f"'{path}' may be started", "")
         if rules is None:
-            return Verdict(True, f"'{path}' may be started", "")
-        return launch.judge(rules, launch.settings(self._config), path, arg, env)[1]
+            found = found._replace(name=path)
+        else:
+            found, verdict = launch.judge(rules, found, path, arg, env)
+            if verdict.allowed and directory is not None:
+                return found, Verdict(False, _NO_DIRECTORY, verdict.rule)
+        if verdict.allowed and terminal and not self._terminals:
+            rule = verdict.rule or self._setting("exec.terminal").line("false")
+            return found, Verdict(False, _NO_TERMINAL, rule)
+        return found, verdict
+
+    @property
+    def _terminals(self) -> bool:
+        """Whether programs may have a terminal."""
+        chosen = self._config.exec_terminal
+        return "exec.allow" not in self._rules if chosen is None else chosen
 
     def check_account(self, username: str) -> None:
         """Raise Refused when the account may not be changed."""
@@ -289,7 +406,7 @@ def _disabled(command: Command) -> str:
 
 def _require(verdict: Verdict) -> None:
     if not verdict.allowed:
-        raise Refused(verdict.reason, verdict.rule)
+        raise Refused(verdict.reason, verdict.rule, verdict.detail)
 
 
 def _as_far_as_it_goes(path: str) -> str:

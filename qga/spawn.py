@@ -6,6 +6,9 @@ ones, which may be a terminal, and the limit of descriptors that the agent was s
 By subprocess, which uses vfork(2): the agent's memory is not copied, but CPython holds its
 global lock until exec is done. So the program's file is read beforehand: where that waits, on
 a dead mount or for a lease, only this thread does.
+
+What a program runs as another user for is reached with that user's rights: its directory is
+entered and its file is run after the change of identity, and no error tells what only root sees.
 """
 
 from __future__ import annotations
@@ -26,6 +29,16 @@ _DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _FIRST_PAGE = 4096
 
+_NOTHING_INTERACTIVE = {
+    b"PAGER": b"cat",
+    b"GIT_PAGER": b"cat",
+    b"SYSTEMD_PAGER": b"cat",
+    b"LESSSECURE": b"1",
+    b"EDITOR": b"false",
+    b"VISUAL": b"false",
+    b"BROWSER": b"false",
+}  # for pagers, editors and browsers start a shell for whoever types at them
+
 _OF_THE_SERVICE = frozenset(
     b"DAEMON_ARGS INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES LISTEN_FDS LISTEN_PID MANAGERPID "
     b"NOTIFY_SOCKET RPC_ARGS SYSTEMD_EXEC_PID WATCHDOG_PID WATCHDOG_USEC".split()
@@ -38,7 +51,8 @@ class Launch(NamedTuple):
     name: what it is called by; "" for the name that was asked for.
     executable: the path of its file, where that is known already.
     account: who it runs as; None for the agent's own user.
-    clean: whether it gets an environment of nothing but HOME, USER, LOGNAME and PATH.
+    clean: whether it gets an environment of nothing but HOME, USER, LOGNAME, PATH, and what keeps
+        it from starting a pager, an editor or a browser.
     directory: where it runs; None for where the agent does.
     term: the TERM of its environment, unless that is clean or was asked for.
     terminal: whether its standard input is a terminal, which becomes that of its session.
@@ -73,6 +87,8 @@ def spawn(
     variables = variables_of(environment, launch)
     arguments = [c_string(argument) for argument in (launch.name or argv[0], *argv[1:])]
     failure = FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    if launch.directory is not None and not _other_user(launch):  # wait here, as for the program
+        os.close(os.open(c_string(launch.directory), os.O_PATH | os.O_DIRECTORY))
     for path in candidates(launch.executable or argv[0], variables):
         try:
             return _start_file(path, arguments, variables, streams, launch)
@@ -101,7 +117,11 @@ def _start_file(
     streams: Mapping[int, int],
     launch: Launch,
 ) -> int:
-    _read_beforehand(path)
+    try:
+        _read_beforehand(path)
+    except OSError:
+        if not _other_user(launch):
+            raise
     try:
         return _start(path, argv, variables, streams, launch)
     except OSError as error:
@@ -128,7 +148,7 @@ def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes
     """The environment of a program, which has asked for `environment`."""
     account = _variables_of(launch.account) if launch.account else {}
     if launch.clean:
-        return {b"PATH": _DEFAULT_PATH, **(account or _account())}
+        return {b"PATH": _DEFAULT_PATH, **(account or _account()), **_NOTHING_INTERACTIVE}
     if environment is None:
         term = {b"TERM": c_string(launch.term)} if launch.term else {}
         return {**own_environment(), **account, **term}
@@ -195,36 +215,55 @@ def _start(
 ) -> int:
     import subprocess
 
+    directory = None if launch.directory is None else c_string(launch.directory)
+    as_user = directory is not None and _other_user(launch)
     stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
-    with inherited_limit() as limit:
-        child = subprocess.Popen(
-            argv,
-            executable=path,
-            env=variables,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=None if launch.directory is None else c_string(launch.directory),
-            start_new_session=True,
-            preexec_fn=_steps(limit, launch),  # noqa: PLW1509 - see there
-            **_identity(launch.account),
-        )
+    try:
+        with inherited_limit() as limit:
+            child = subprocess.Popen(
+                argv,
+                executable=path,
+                env=variables,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=None if as_user else directory,
+                start_new_session=True,
+                preexec_fn=_in_child(  # noqa: PLW1509 - see there
+                    limit, launch.terminal, directory if as_user else None
+                ),
+                **_identity(launch),
+            )
+    except subprocess.SubprocessError:  # of _in_child, which cannot tell more
+        raise PermissionError(EACCES, os.strerror(EACCES), launch.directory) from None
     child.returncode = 0  # it is not Popen's to wait for
     _unprotect(child.pid)
     return child.pid
 
 
-def _steps(limit: Optional[Callable[[], object]], launch: Launch) -> Optional[Callable[[], object]]:
-    """What the child does before exec. As little Python as can be: it may be the copy of a process
-    whose other threads hold locks."""
-    if not launch.terminal:
-        return limit
-    from fcntl import ioctl
-    from functools import partial
-    from termios import TIOCSCTTY
+def _in_child(
+    limit: Callable[[], object] | None, terminal: bool, directory: bytes | None
+) -> Callable[[], object] | None:
+    """What the child does before exec and after its change of identity, which `cwd` comes before.
 
-    take_terminal = partial(ioctl, 0, TIOCSCTTY, 0)
-    return take_terminal if limit is None else lambda: (limit(), take_terminal())
+    System calls and nothing else: it is the copy of a process whose other threads may hold locks.
+    """
+    from functools import partial
+
+    steps = [] if limit is None else [limit]
+    if terminal:
+        from fcntl import ioctl
+        from termios import TIOCSCTTY
+
+        steps.append(partial(ioctl, 0, TIOCSCTTY, 0))
+    if directory is not None:
+        steps.append(partial(os.chdir, directory))
+    return partial(_do_all, steps) if steps else None
+
+
+def _do_all(steps: list[Callable[[], object]]) -> None:
+    for step in steps:
+        step()
 
 
 def _unprotect(pid: int) -> None:
@@ -240,9 +279,15 @@ def _unprotect(pid: int) -> None:
         pass
 
 
-def _identity(account: struct_passwd | None) -> dict[str, Any]:
+def _other_user(launch: Launch) -> bool:
+    """Whether the program runs as somebody else than the agent."""
+    return launch.account is not None and launch.account.pw_uid != os.geteuid()
+
+
+def _identity(launch: Launch) -> dict[str, Any]:
     """Popen's arguments to become that user, unless we are."""
-    if account is None or account.pw_uid == os.geteuid():
+    account = launch.account
+    if account is None or not _other_user(launch):
         return {}
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}

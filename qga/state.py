@@ -12,16 +12,19 @@ A marker without a boot, as qemu-ga's is, or one that cannot be read, is doubtfu
 from __future__ import annotations
 
 import os
+import stat
 import time
 from _thread import allocate_lock
 from collections.abc import Callable
+from errno import EINVAL
 
 from qga import keyfile
 from qga.errors import QgaError
+from qga.trust import open_own
 
 FIRST_HANDLE = 1000
-_MAX_FILE = 64 * 1024  # characters; ours have a hundred
 _MOST_DIGITS = 18  # of a handle, which must be an int64 on the wire
+_MOST_BYTES = 64 * 1024  # read of a file; it holds a line or two
 
 
 class StateError(Exception):
@@ -130,20 +133,13 @@ class State:
         _replace(self._path, f"[global]\nfd_counter={counter}\n")
 
 
-def _read(path: str) -> str:
-    """The text of a file, which may be anything: without waiting for a FIFO, and not for ever."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(fd, encoding="utf-8", errors="replace", newline="") as file:
-        return file.read(_MAX_FILE)
-
-
 def _replace(path: str, text: str, *, sync: bool = False) -> None:
     """Replace a file as a whole, so that nobody ever finds half of it; OSError without a trace.
 
     sync: whether to find out now, too, what the disk says to it.
     """
     unfinished = f"{path}.new"
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    fd = open_own(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         with open(fd, "w", encoding="ascii") as file:
             file.write(text)
@@ -167,6 +163,15 @@ def _read_marker(path: str) -> dict[str, str]:
     except (OSError, keyfile.KeyFileError):
         return {}
     return {key: entry.raw for key, entry in group.entries.items()} if group else {}
+
+
+def _read(path: str) -> str:
+    """A file of the state directory, where others may be able to write. Raises OSError."""
+    fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(EINVAL, "it is no regular file")
+        return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
 def _uptime() -> float:

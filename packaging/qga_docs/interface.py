@@ -67,6 +67,8 @@ RULE_HELP = {
     "exec.user": "the user that programs run as, instead of the agent's own",
     "exec.environment": "keep or drop the environment that a request gives; dropped by default "
     "wherever allow is given",
+    "exec.terminal": "whether qga-exec may give a program a terminal; by default not where allow "
+    "is given, for pagers and editors start a shell from one",
     "files.read": "patterns of the real paths that may be read, with semicolons between them",
     "files.write": "patterns of the real paths that may be written, likewise",
     "files.follow-symlinks": "whether writing follows a symbolic link in the last place of a path",
@@ -86,6 +88,7 @@ EXAMPLES = {
     "exec.allow": "/usr/bin/systemctl restart nginx.service; /usr/bin/df ...",
     "exec.user": "nobody",
     "exec.environment": "drop",
+    "exec.terminal": "false",
     "files.read": "/etc/*.conf; /var/log/",
     "files.write": "/srv/upload/**",
     "accounts.allow": "web-*",

@@ -196,10 +196,10 @@ def _diagnose_commands(
     for rule, names in off.items():
         count = f"{len(names)} of {len(commands)} are off{where}"
         yield ok("commands", f"{count} by {_place(rule, unit)}: {', '.join(names)}")
-    known = {command.name for command in commands}
-    for name in sorted({*channel.allow_rpcs, *channel.block_rpcs} - known):
+    advice = "qemu-ga --block-rpcs=help lists those there are"
+    for name, reason, stops in policy.unknown_names({command.name for command in commands}):
         text = f"{name} is in a list of commands{where}, but there is no such command"
-        yield warning("commands", text, "qemu-ga --block-rpcs=help lists those there are")
+        yield failed("commands", reason, advice) if stops else warning("commands", text, advice)
     for sentence in policy.loopholes(commands):
         yield warning("commands", f"{sentence}{where}", "see docs/security.md")
 

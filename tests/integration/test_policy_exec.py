@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from qga.errors import QgaError
 from tests.integration.agent_process import AgentProcess, Client, Refused, listening
 from tests.integration.guest_program import run
+from tests.integration.test_streams import ended
 
 REFUSED = "Command guest-exec has been refused: "
 
@@ -69,10 +72,11 @@ def test_a_link_is_its_target_unless_it_is_allowed_itself(tmp_path: Path) -> Non
     (tmp_path / "one").symlink_to("called")
     (tmp_path / "two").symlink_to("called")
     config = f"[exec]\nallow={tmp_path}/one\n"
-    with guarded(tmp_path, config) as (_, client):
+    with guarded(tmp_path, config) as (agent, client):
         assert output(client, f"{tmp_path}/one") == f"{called}\n"
         refusal = client.refusal("guest-exec", path=f"{tmp_path}/two")
-        assert refusal.startswith(f"{REFUSED}the program '{called}' is not in [exec] allow of ")
+        assert refusal.startswith(f"{REFUSED}the program '{tmp_path}/two' is not in [exec] allow ")
+        agent.wait_for_log(f"it is really '{called}'")
 
 
 def test_a_program_is_called_by_its_real_path(tmp_path: Path) -> None:
@@ -120,7 +124,12 @@ def test_the_environment_is_dropped_where_programs_are_limited(
     assert {"HOME", "USER", "LOGNAME", "PATH"} <= own.keys()
     if not kept:
         assert asked == [f"{name}={value}" for name, value in own.items()]
-        assert own.keys() == {"HOME", "USER", "LOGNAME", "PATH"}
+        assert own == {
+            **{name: own[name] for name in ("HOME", "USER", "LOGNAME", "PATH")},
+            **dict.fromkeys(("PAGER", "GIT_PAGER", "SYSTEMD_PAGER"), "cat"),
+            **dict.fromkeys(("EDITOR", "VISUAL", "BROWSER"), "false"),
+            "LESSSECURE": "1",
+        }
 
 
 def test_a_user_to_run_as(tmp_path: Path) -> None:
@@ -130,6 +139,85 @@ def test_a_user_to_run_as(tmp_path: Path) -> None:
         assert output(client, "sh", "-c", "echo $USER $LOGNAME $HOME") == (
             "nobody nobody /nonexistent\n"
         )
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that anybody can enter."""
+    with TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def closed(public: Path) -> Path:
+    """A directory that only root can enter, with one below it."""
+    closed = public / "closed"
+    (closed / "below").mkdir(parents=True)
+    program(closed / "program")
+    closed.chmod(0o700)
+    return closed
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_directory_is_entered_with_the_rights_of_the_user(
+    tmp_path: Path, public: Path, closed: Path, tty: bool
+) -> None:
+    with guarded(tmp_path, "[exec]\nuser=nobody\n") as (_, client):
+        for place in (closed, closed / "below", closed / "missing", closed / "program"):
+            for path in ("pwd", "/bin/pwd"):
+                assert client.refusal("qga-exec", path=path, directory=str(place), tty=tty) == (
+                    f"failed to start '{place}': Permission denied"
+                )
+        pid = client.call("qga-exec", path="pwd", directory=str(public), tty=tty)["pid"]
+        assert ended(client, pid)["out"].strip() == str(public).encode()
+
+
+def test_a_program_is_run_with_the_rights_of_the_user(tmp_path: Path, closed: Path) -> None:
+    """What only root can see is not told by an error."""
+    with guarded(tmp_path, "[exec]\nuser=nobody\n") as (_, client):
+        for command in ("guest-exec", "qga-exec"):
+            told = {
+                client.refusal(command, path=f"{closed}/{name}").replace(name, "*")
+                for name in ("program", "below", "missing")
+            }
+            assert len(told) == 1
+            assert "Permission denied" in told.pop()
+            told = {
+                client.refusal(command, path=name, env=[f"PATH={closed}"]).replace(name, "*")
+                for name in ("program", "below", "missing")
+            }
+            assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "gets_one"),
+    [
+        ("allow={}\n", False),
+        ("allow={}\nterminal=false\n", False),
+        ("allow={}\nterminal=true\n", True),
+        ("allow={}\nenvironment=keep\n", False),
+        ("terminal=false\n", False),
+        ("user=root\n", True),
+    ],
+)
+def test_a_terminal_is_a_way_to_a_shell(tmp_path: Path, keys: str, gets_one: bool) -> None:
+    """Of a pager that has one `!id` does; so it is not started, and this one stands for it."""
+    pager = program(tmp_path / "paged", "#!/bin/sh\nif test -t 0; then exec sh; fi\n")
+    with guarded(tmp_path, "[exec]\n" + keys.format(pager)) as (agent, client):
+        if gets_one:
+            pid = client.call("qga-exec", path=str(pager), tty=True)["pid"]
+        else:
+            assert "gets no terminal" in client.refusal("qga-exec", path=str(pager), tty=True)
+            agent.wait_for_log("qga-exec was refused: a program that")
+            pid = client.call("qga-exec", path=str(pager))["pid"]
+        typed = f"touch {tmp_path}/made; exit\n"
+        with suppress(Refused):
+            client.call(
+                "qga-exec-write", pid=pid, buf_b64=base64.b64encode(typed.encode()).decode()
+            )
+        ended(client, pid)
+    assert (tmp_path / "made").exists() == gets_one
 
 
 def test_an_unknown_user(tmp_path: Path) -> None:

@@ -99,13 +99,17 @@ def test_no_way_round(client: Client, place: Place, tmp_path: Path, path: str, m
     assert place.is_intact
 
 
-def test_the_last_link_is_resolved_for_reading(client: Client, place: Place) -> None:
+def test_the_last_link_is_resolved_for_reading(
+    guarded: AgentProcess, client: Client, place: Place
+) -> None:
+    """Where it leads is for the guest's log alone."""
     (place.allowed / "link").symlink_to(place.bad)
     (place.forbidden / "file").chmod(0o600)
     assert client.refusal("guest-file-open", path=f"{place.allowed}/link") == (
-        f"Command guest-file-open has been refused: '{place.allowed}/link', which is "
-        f"'{place.bad}', is not in [files] read of {place.conf}"
+        f"Command guest-file-open has been refused: '{place.allowed}/link' is not in [files] read "
+        f"of {place.conf}"
     )
+    guarded.wait_for_log(f"; it is really '{place.bad}'")
 
 
 def test_a_path_of_the_agent_s_own_descriptors_is_resolved(client: Client, place: Place) -> None:

@@ -290,8 +290,8 @@ def test_rules_for_programs_hold(tmp_path: Path) -> None:
     with listening(tmp_path, config=config) as agent, agent.connect() as client:
         pid = client.call("qga-exec", path="env", env=["A=b"], term="x")["pid"]
         names = {line.split(b"=")[0] for line in ended(client, pid)["out"].split()}
-        assert names == {b"HOME", b"USER", b"LOGNAME", b"PATH"}
-        refusal = f"Command qga-exec has been refused: the program '{os.path.realpath('/bin/sh')}'"
+        assert not names & {b"A", b"TERM"}
+        refusal = "Command qga-exec has been refused: the program 'sh'"
         with refused(f"{refusal} is not in [exec] allow of {tmp_path}/qemu-ga.conf"):
             client.call("qga-exec", path="sh")
         assert "runs where the agent does" in client.refusal("qga-exec", path="env", directory="/")

@@ -7,9 +7,12 @@ import socket
 import tty
 from pathlib import Path
 
+import pytest
+
 from qga.agent import Agent
 from qga.audit import BURST
 from qga.config import ChannelConfig, Config
+from qga.errors import ConfigError
 from qga.log import Log
 
 
@@ -26,20 +29,23 @@ class Lines:
         pass
 
 
-def test_a_name_that_is_no_command_is_told_once(tmp_path: Path) -> None:
-    lines = Lines()
-    second = ChannelConfig("second", "unix-listen", "s2", block_rpcs=("guest-exce", "guest-ping"))
+def config_of(tmp_path: Path, *block: str, allow: tuple[str, ...] = ()) -> Config:
     first = ChannelConfig(
-        method="unix-listen",
-        path=str(tmp_path / "s"),
-        block_rpcs=("guest-exec", "guest-exce"),
-        allow_rpcs=("guest-ping", "guest-pign"),
+        method="unix-listen", path=str(tmp_path / "s"), block_rpcs=block, allow_rpcs=allow
     )
-    config = Config((first, second), statedir=str(tmp_path))
+    second = ChannelConfig("second", "unix-listen", str(tmp_path / "s2"), block_rpcs=block)
+    return Config((first, second), statedir=str(tmp_path))
+
+
+def test_a_name_that_is_no_command_is_told_once(tmp_path: Path) -> None:
+    """It may be of a plugin that is not there or of another version."""
+    lines = Lines()
+    config = config_of(tmp_path, "guest-exec", "qga-pods", allow=("guest-ping", "acme-backup"))
     Agent(config, Log(lines)).close()
+    advice = "--block-rpcs=help lists all commands"
     assert lines.texts == [
-        "block-rpcs names guest-exce, which is no command of this agent",
-        "allow-rpcs names guest-pign, which is no command of this agent",
+        f"the command line: block-rpcs=qga-pods: unknown command 'qga-pods'; {advice}",
+        f"the command line: allow-rpcs=acme-backup: unknown command 'acme-backup'; {advice}",
     ]
 
 
@@ -73,3 +79,44 @@ def test_a_fault_that_comes_again_and_again_fills_no_log(tmp_path: Path) -> None
         assert str(agent.report_fault("qga-x", KeyError("k"))) == "qga-x failed: KeyError: 'k'"
     assert lines.texts.count("qga-x failed by a fault of its own:") == BURST
     agent.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("guest-exce", "did you mean 'guest-exec'?"),
+        ("guest_exec", "did you mean 'guest-exec'?"),
+        ("guestexec", "did you mean 'guest-exec'?"),
+        ("Guest-Exec", "did you mean 'guest-exec'?"),
+        ("guest-exec.", "did you mean 'guest-exec'?"),
+        ("gest-exec", "did you mean 'guest-exec'?"),
+        ("qga-exce", "did you mean 'qga-exec'?"),
+        ("guest-fle-opn", "did you mean 'guest-file-open'?"),
+        ("guest-fsfreeze-freez-lst", "did you mean 'guest-fsfreeze-freeze-list'?"),
+        ("guest-file-*", "name each in full, with commas between them"),
+        ("guest-exec;guest-file-open", "name each in full, with commas between them"),
+        ("guest-exec guest-file-open", "name each in full, with commas between them"),
+        ('"guest-exec"', "name each in full, with commas between them"),
+    ],
+)
+def test_a_misspelt_name_stops_the_agent(tmp_path: Path, name: str, reason: str) -> None:
+    for config in (
+        config_of(tmp_path, "guest-ping", name),
+        config_of(tmp_path, allow=("guest-ping", name)),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            Agent(config, Log(Lines()))
+        assert str(raised.value).endswith(f"unknown command '{name}'; {reason}")
+
+
+def test_commands_of_qemu_that_this_guest_lacks_are_known(tmp_path: Path) -> None:
+    """Those of other systems, and those that need what is not there."""
+    lines = Lines()
+    names = (
+        "guest-get-devices",
+        "guest-get-driver-packages",
+        "guest-suspend-ram",
+        "guest-get-disks",
+    )
+    Agent(config_of(tmp_path, *names), Log(lines)).close()
+    assert lines.texts == []

@@ -48,7 +48,10 @@ def test_an_error_names_line_and_remedy(text: str, message: str) -> None:
         ("[general]\ndaemonize=1\n", "line 2: the key 'daemonize' is unknown in [general] and "
          "ignored; the key is 'daemon'"),
         ("[channel x]\nverbose=1\n", "line 2: the key 'verbose' is unknown in [channel x]"),
-        ("[channel x]\nblacklist=a\n", "line 2: the key 'blacklist' is unknown in [channel x]"),
+        ("[general]\nfsfreeze_hook=/x\n", "line 2: the key 'fsfreeze_hook' is unknown in "
+         "[general] and ignored; did you mean 'fsfreeze-hook'?"),
+        ("[general]\nverbos=1\n", "line 2: the key 'verbos' is unknown in [general] and ignored; "
+         "did you mean 'verbose'?"),
         ("\n[other]\n", "line 2: the section [other] is unknown and ignored"),
         ("[general]\npath=/a\npath=/b\n", "line 3: this 'path' replaces that of line 2"),
         ("[general]\nblacklist=a\n", "line 2: config using deprecated 'blacklist' key, should be "
@@ -58,6 +61,50 @@ def test_an_error_names_line_and_remedy(text: str, message: str) -> None:
 def test_an_oddity_is_a_warning(text: str, warning: str) -> None:
     (told,) = read(text).warnings
     assert told.startswith(f"/etc/qemu/qemu-ga.conf, {warning}")
+
+
+BLOCK = "did you mean 'block-rpcs'"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[general]\nblockrpcs=a\n", f"2: the key 'blockrpcs' is unknown in [general]; {BLOCK}?"),
+        ("[general]\nblock_rpcs=a\n", f"2: the key 'block_rpcs' is unknown in [general]; {BLOCK}?"),
+        ("[general]\nBlock-RPCs=a\n", f"2: the key 'Block-RPCs' is unknown in [general]; {BLOCK}?"),
+        ("[general]\nblock-rpc=a\n", f"2: the key 'block-rpc' is unknown in [general]; {BLOCK}?"),
+        ("[general]\nblcok-rpcs=a\n", f"2: the key 'blcok-rpcs' is unknown in [general]; {BLOCK}"),
+        ("[general]\n#\nblackilst=a\n", f"3: the key 'blackilst' is unknown in [general]; {BLOCK}"),
+        ("[general]\nalow-rpcs=a\n", "2: the key 'alow-rpcs' is unknown in [general]; did you"),
+        ("[general]\nprofil=audit\n", "2: the key 'profil' is unknown in [general]; did you"),
+        ("[general]\nPROFILE=audit\n", "2: the key 'PROFILE' is unknown in [general]; did you"),
+        ("[general]\nallow-cid=3\n", "2: the key 'allow-cid' is unknown in [general]; did you"),
+        ("[general]\ndeny-rpcs=a\n", "2: the key 'deny-rpcs' is unknown in [general]; the keys of"),
+        ("[general]\nblocklist=a\n", "2: the key 'blocklist' is unknown in [general]; "),
+        ("[general]\nread=/x\n", "2: the key 'read' is unknown in [general]; it belongs in [file"),
+        ("[general]\nhandles=3\n", "2: the key 'handles' is unknown in [general]; it belongs in"),
+        ("[channel x]\nblockrpc=a\n", f"2: the key 'blockrpc' is unknown in [channel x]; {BLOCK}?"),
+        ("[channel x]\nblacklist=a\n", "2: the key 'blacklist' is unknown in [channel x]; did"),
+        ("[channel x]\nwrite=/x\n", "2: the key 'write' is unknown in [channel x]; it belongs in"),
+        ("\n[file]\nread=\n", "2: the section [file] is unknown; did you mean [files]?"),
+        ("[Files]\n", "1: the section [Files] is unknown; did you mean [files]?"),
+        ("[acounts]\n", "1: the section [acounts] is unknown; did you mean [accounts]?"),
+        ("[account]\n", "1: the section [account] is unknown; did you mean [accounts]?"),
+        ("[exce]\n", "1: the section [exce] is unknown; did you mean [exec]?"),
+        ("[limit x]\n", "1: the section [limit x] is unknown; did you mean [limits]?"),
+        ("[files.docs]\n", "1: the section [files.docs] is unknown; did you mean [files]?"),
+        ("[files:docs]\n", "1: the section [files:docs] is unknown; did you mean [files]?"),
+        ("[General]\n", "1: the section [General] is unknown; did you mean [general]?"),
+        ("[chanel x]\n", "1: the section [chanel x] is unknown; did you mean [channel]?"),
+        ("[ files ]\n", "1: the section [ files ] is unknown; did you mean [files]?"),
+        ("[agent]\nblock-rpcs=a\n", "2: the key 'block-rpcs' is in the section [agent], which is"),
+        ("[rules]\nallow=/x\n", "2: the key 'allow' is in the section [rules], which is unknown"),
+    ],
+)  # fmt: skip
+def test_what_speaks_of_rules_and_is_not_known_stops_the_agent(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert str(caught.value).startswith(WHERE + message)
 
 
 def test_an_unknown_key_may_hold_anything() -> None:

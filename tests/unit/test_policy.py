@@ -27,6 +27,14 @@ class Handlers:
     def guest_file_open(self) -> None:
         """Allowed from the profile file-read on."""
 
+    @command()
+    def guest_set_user_password(self) -> None:
+        """A way in."""
+
+    @command()
+    def guest_ssh_add_authorized_keys(self) -> None:
+        """Another."""
+
     @command(like=("guest-exec",))
     def qga_exec(self) -> None:
         """Does as much as guest-exec."""
@@ -43,7 +51,16 @@ def policy(allow: Sequence[str] = (), block: Sequence[str] = (), **rules: Any) -
     )
 
 
-PING, EXEC, OPEN = map(entry, ("guest-ping", "guest-exec", "guest-file-open"))
+PING, EXEC, OPEN, PASSWORD, ADD_KEYS = map(
+    entry,
+    (
+        "guest-ping",
+        "guest-exec",
+        "guest-file-open",
+        "guest-set-user-password",
+        "guest-ssh-add-authorized-keys",
+    ),
+)
 OUR_EXEC = entry("qga-exec")
 
 
@@ -114,3 +131,36 @@ def test_the_profiles_are_the_words_of_access() -> None:
 def test_rules_that_can_be_got_round_are_told(rules: dict[str, Any], told: list[str]) -> None:
     found = list(policy(**rules).loopholes([EXEC, OPEN]))
     assert [sentence.partition(";")[0] for sentence in found] == told
+
+
+@pytest.mark.parametrize(
+    ("rules", "way_in"),
+    [
+        ({"exec": (), "files": ()}, "guest-set-user-password"),
+        ({"exec": (), "files": (), "block": ["guest-set-user-password"]}, "guest-ssh-add"),
+        ({"exec": ()}, "guest-set-user-password"),
+        ({"files": ()}, "guest-set-user-password"),
+        ({"exec": (), "files": (), "accounts": ()}, None),
+        ({"exec": (), "files": (), "profile": "file-write"}, None),
+        (
+            {
+                "exec": (),
+                "files": (),
+                "block": ["guest-set-user-password", "guest-ssh-add-authorized-keys"],
+            },
+            None,
+        ),
+        ({}, None),
+    ],
+)
+def test_an_account_is_a_way_round_the_other_rules(
+    rules: dict[str, Any], way_in: str | None
+) -> None:
+    fields = {"exec": ("exec_allow",), "files": ("files_read", "files_write")}
+    fields["accounts"] = ("accounts_allow",)
+    given = {field: rules[key] for key in rules if key in fields for field in fields[key]}
+    others = {key: value for key, value in rules.items() if key not in fields}
+    found = policy(**given, **others).loopholes([EXEC, OPEN, PASSWORD, ADD_KEYS])
+    told = [sentence for sentence in found if "[accounts] allow" in sentence]
+    assert len(told) == (way_in is not None)
+    assert all(f": {way_in}" in sentence for sentence in told)

@@ -68,6 +68,19 @@ def test_where_a_link_lies_and_where_it_leads_both_count(path: Path, tmp_path: P
     assert fault(links / "link" / "file").startswith(f"{path.parent} is writable by others")
 
 
+def test_a_link_of_somebody_else_in_a_sticky_folder(path: Path, tmp_path: Path) -> None:
+    """Whoever has made it may make it lead elsewhere at any moment."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "link").symlink_to(path.parent)
+    require(f"{shared}/link/file")
+    os.lchown(shared / "link", STRANGER, 0)
+    assert fault(shared / "link" / "file") == (
+        f"{shared}/link is a link of uid {STRANGER}; it must belong to root"
+    )
+
+
 def test_links_in_a_circle_and_missing_files(path: Path) -> None:
     (path.parent / "circle").symlink_to("circle")
     with pytest.raises(OSError, match="Too many levels of symbolic links"):

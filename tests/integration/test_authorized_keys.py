@@ -1,0 +1,163 @@
+"""The program that reads and writes a user's authorized_keys, on stand-ins for the user's home."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+HELPER = import_module("qga.commands.ssh")._HELPER
+MIB = 1024 * 1024
+MEMORY = 256 * MIB
+KEY = "ssh-ed25519 AAAA a@host"
+
+
+class Home:
+    def __init__(self, directory: Path) -> None:
+        self.path = directory
+        self.ssh = directory / ".ssh"
+        self.ssh.mkdir(mode=0o700)
+        self.keys = self.ssh / "authorized_keys"
+
+    def run(self, action: str, *keys: str) -> tuple[int, bytes]:
+        """Exit status and output of the helper, within MEMORY."""
+        argv = [sys.executable, "-IS", HELPER, action, "root", str(self.path)]
+        done = subprocess.run(
+            argv,
+            input="".join(f"{key}\n" for key in keys).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=20,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
+        )
+        assert b"Traceback" not in done.stdout
+        return done.returncode, done.stdout
+
+    def refusal(self, action: str, *keys: str) -> str:
+        status, said = self.run(action, *keys)
+        assert status == 1
+        start = f"failed to read '{self.keys}': "
+        assert said.decode().startswith(start), said[:200]
+        return said.decode().removeprefix(start).strip()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def zero(keys: Path) -> None:
+    keys.symlink_to("/dev/zero")
+
+
+def terminal(keys: Path) -> None:
+    keys.symlink_to("/dev/ptmx")
+
+
+def fifo(keys: Path) -> None:
+    os.mkfifo(keys)
+
+
+def full_fifo(keys: Path) -> None:
+    os.mkfifo(keys)
+    os.open(keys, os.O_RDWR)  # which somebody has open, so that a read would wait
+
+
+def a_socket(keys: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(keys))
+
+
+def somebody_else_s(keys: Path) -> None:
+    keys.write_text(KEY)
+    os.chown(keys, 12345, 12345)
+
+
+def large(keys: Path) -> None:
+    with keys.open("wb") as file:
+        file.truncate(16 * MIB + 1)
+
+
+def many_lines(keys: Path) -> None:
+    keys.write_bytes(b"\n" * (16 * MIB))
+
+
+def binary(keys: Path) -> None:
+    with keys.open("wb") as file:
+        file.truncate(16 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (zero, "it is not a regular file"),
+        (terminal, "it is not a regular file"),
+        (fifo, "it is not a regular file"),
+        (full_fifo, "it is not a regular file"),
+        (a_socket, "No such device or address"),
+        (somebody_else_s, "it belongs to uid 12345"),
+        (large, "it is larger than 16 MiB"),
+        (many_lines, "it has more than 100000 lines"),
+        (binary, "it is not a text file"),
+    ],
+)
+@pytest.mark.parametrize("action", ["get", "add", "remove"])
+def test_what_is_no_file_of_keys(
+    home: Home, action: str, make: Callable[[Path], None], reason: str
+) -> None:
+    make(home.keys)
+    before = os.lstat(home.keys)
+    assert home.refusal(action, KEY).endswith(reason)
+    after = os.lstat(home.keys)
+    assert (before.st_ino, before.st_size) == (after.st_ino, after.st_size)
+    assert os.listdir(home.ssh) == ["authorized_keys"]
+
+
+def test_a_large_file_is_read_whole(home: Home) -> None:
+    """Up to the limit, without a newline at its end as with one."""
+    line = "ssh-rsa " + "A" * 500_000
+    count = 16 * MIB // (len(line) + 1)
+    for text in ("\n".join([line] * count), f"{line}\n" * count):
+        home.keys.write_text(text)
+        status, said = home.run("get")
+        assert (status, said) == (0, f"{line}\n".encode() * count)
+
+
+def test_what_would_be_too_large_is_not_written(home: Home) -> None:
+    home.keys.write_text(KEY)
+    status, said = home.run("add", *(f"{number} {'A' * 4 * MIB}" for number in range(4)))
+    assert status == 1
+    assert said.decode() == f"failed to write '{home.keys}': it is larger than 16 MiB\n"
+    assert home.keys.read_text() == KEY
+    assert os.listdir(home.ssh) == ["authorized_keys"]
+
+
+@pytest.mark.parametrize("before", ["", KEY, f"{KEY}\n", f"# x\n\n{KEY}\n\n", "# x"])
+def test_the_last_line_ends_with_a_newline(home: Home, before: str) -> None:
+    """Or the next `>>` joins two keys, and both are lost."""
+    home.keys.write_text(before)
+    assert home.run("add", "ssh-rsa B")[0] == 0
+    whole = before if not before or before.endswith("\n") else f"{before}\n"
+    assert home.keys.read_text() == f"{whole}ssh-rsa B\n"
+    with home.keys.open("a") as file:
+        file.write("ssh-rsa C\n")
+    assert home.run("remove", "ssh-rsa B")[0] == 0
+    assert home.keys.read_text() == f"{whole}ssh-rsa C\n"
+    assert home.run("reset", "ssh-rsa D")[0] == 0
+    assert home.keys.read_text() == "ssh-rsa D\n"
+    assert home.run("remove", "ssh-rsa D")[0] == 0
+    assert home.keys.read_text() == ""
+
+
+def test_a_link_to_keys_of_one_s_own_is_followed(home: Home) -> None:
+    (home.path / "elsewhere").write_text(f"{KEY}\n")
+    home.keys.symlink_to(home.path / "elsewhere")
+    assert home.run("get") == (0, f"{KEY}\n".encode())

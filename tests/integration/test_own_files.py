@@ -1,0 +1,130 @@
+"""What the agent itself writes, where others may write, too: a link of theirs leads it nowhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qga.state import is_frozen
+from tests.integration.agent_process import listening, refused_start
+
+STRANGER = 12345
+TEXT = "[global]\nfd_counter=5\nvictim\n"
+
+FILES = {"pid": "-f", "log": "-l", "qga.state": "-t"}
+"""Each with the option that names it or its directory."""
+
+
+def writable(directory: Path) -> None:
+    directory.chmod(0o777)
+
+
+def sticky(directory: Path) -> None:
+    directory.chmod(0o1777)
+
+
+def of_a_group(directory: Path) -> None:
+    directory.chmod(0o775)
+
+
+def of_a_stranger(directory: Path) -> None:
+    os.chown(directory, STRANGER, STRANGER)
+
+
+@pytest.fixture(
+    params=[writable, sticky, of_a_group, of_a_stranger], ids=lambda each: each.__name__
+)
+def theirs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    change: Callable[[Path], None] = request.param
+    change(directory)
+    return directory
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    victim = tmp_path / "victim"
+    victim.write_text(TEXT)
+    victim.chmod(0o640)
+    return victim
+
+
+def option(directory: Path, name: str) -> tuple[str, str]:
+    flag = FILES[name]
+    return flag, str(directory if flag == "-t" else directory / name)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("name", ["pid", "log", "qga.state"])
+def test_a_link_is_not_followed(
+    tmp_path: Path, theirs: Path, victim: Path, name: str, hard: bool
+) -> None:
+    if hard:
+        os.link(victim, theirs / name)
+    else:
+        (theirs / name).symlink_to(victim)
+    said = refused_start(tmp_path, *option(theirs, name))
+    reason = "it has another name" if hard else "it is a symbolic link"
+    assert f"{reason}, and others may write in {theirs}" in said
+    assert "fd_counter" not in said
+    assert victim.read_text() == TEXT
+
+
+@pytest.mark.parametrize("name", ["pid", "log", "qga.state"])
+def test_nor_is_a_link_to_nowhere(tmp_path: Path, theirs: Path, name: str) -> None:
+    (theirs / name).symlink_to(tmp_path / "made")
+    refused_start(tmp_path, *option(theirs, name))
+    assert not (tmp_path / "made").exists()
+
+
+def test_nor_is_one_while_the_agent_serves(tmp_path: Path, theirs: Path, victim: Path) -> None:
+    """A new state goes into a file of another name before it takes the place of the old one."""
+    with listening(tmp_path, "-t", str(theirs)) as agent, agent.connect() as client:
+        (theirs / "qga.state.new").symlink_to(victim)
+        refusal = client.refusal("guest-file-open", path="/etc/passwd")
+        assert refusal == "failed to commit persistent state to disk"
+        (theirs / "qga.state.new").unlink()
+        client.call("guest-file-open", path="/etc/passwd")
+    assert victim.read_text() == TEXT
+
+
+@pytest.mark.timeout(20)
+def test_a_fifo_in_place_of_the_frozen_marker_is_not_waited_for(theirs: Path) -> None:
+    os.mkfifo(theirs / "qga.state.isfrozen")
+    assert is_frozen(str(theirs))
+
+
+@pytest.mark.parametrize("name", ["pid", "log", "qga.state"])
+def test_a_link_of_theirs_on_the_way_is_not_followed(
+    tmp_path: Path, theirs: Path, name: str
+) -> None:
+    (tmp_path / "inside").mkdir()
+    (theirs / "way").symlink_to(tmp_path / "inside")
+    os.lchown(theirs / "way", STRANGER, STRANGER)
+    said = refused_start(tmp_path, *option(theirs / "way", name))
+    assert f"{theirs}/way is a link of uid {STRANGER}; it must belong to root" in said
+    assert os.listdir(tmp_path / "inside") == []
+
+
+@pytest.mark.parametrize("name", ["pid", "log", "qga.state"])
+def test_where_only_root_writes_a_link_is_root_s(tmp_path: Path, name: str) -> None:
+    ours, elsewhere = tmp_path / "ours", tmp_path / "elsewhere"
+    ours.mkdir(mode=0o755)
+    elsewhere.mkdir(mode=0o755)
+    (elsewhere / name).write_text("")
+    (ours / name).symlink_to(elsewhere / name)
+    with listening(tmp_path, "-v", *option(ours, name)) as agent, agent.connect() as client:
+        client.call("guest-ping")
+        if name != "qga.state":
+            assert (elsewhere / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["pid", "log", "qga.state"])
+def test_without_links_it_works_there_as_well(tmp_path: Path, theirs: Path, name: str) -> None:
+    with listening(tmp_path, "-v", *option(theirs, name)) as agent, agent.connect() as client:
+        client.call("guest-file-open", path="/etc/passwd")
+        assert (theirs / name).read_text()
