@@ -139,7 +139,7 @@ class Session:
         )
         self._pending = Pending(agent.registry)
         self._running: Running | None = None
-        self._last_answered: Running | None = None  # by the worker, and nothing has come since
+        self._last_answered: Command | None = None  # by the worker, and nothing has come since
         self._time_limit: Timer | None = None  # of what runs, or has run when it was set
         self._output = Output()
         self._peer_takes_replies = True
@@ -346,7 +346,7 @@ class Session:
     def try_again(self) -> None:
         """Carry out the request that was NotYet to be, if the client still waits for it."""
         running = self._running
-        if running is not None and running.request is not None:
+        if running is not None and running.request is not None and not self._closed:
             self._running = None
             self._carry_out(running.request)
             self._proceed()
@@ -358,7 +358,7 @@ class Session:
         """
         answered, self._last_answered = self._last_answered, None
         if answered and command and command.overtakes and not command.delimited:
-            answered.command.group.on_unheard(answered.command.name)
+            answered.group.on_unheard(answered.name)
 
     def _tell_end(
         self,
@@ -416,7 +416,7 @@ class Session:
         try:
             if error is None:
                 self._reply(running.command, result, running.id)
-                self._last_answered = running
+                self._last_answered = running.command
         except Exception as unwritable:
             error = unwritable
         answer = None
