@@ -406,6 +406,7 @@ class Session:
 
     def _finish(self, running: Running, result: Any, error: BaseException | None) -> None:
         if running is not self._running:
+            self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
             self._end_unheard(running, error)
             return
         self._running = None
@@ -426,7 +427,6 @@ class Session:
         self._proceed()
 
     def _end_unheard(self, running: Running, error: BaseException | None) -> None:
-        self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
         self._tell_end(running.command, running.entry, error)
         if error is None:
             running.command.group.on_unheard(running.command.name)
