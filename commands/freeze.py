@@ -108,7 +108,7 @@ class Freeze(CommandGroup):
         if command in ("guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list"):
             self._expect_question()
 
-    @command(access="filesystem", frozen=True, changes=False)
+    @command(access="filesystem", frozen=True, changes=False, timed=False)
     def guest_fsfreeze_status(self) -> GuestFsfreezeStatus:
         """Whether the filesystems are frozen: all that were to be, or not.
 
@@ -198,7 +198,10 @@ class Freeze(CommandGroup):
                     self.agent.log.warning(f"{gone}; it takes no part")
             if failure is not None and not count:
                 raise failure
-            self._complete = count > 0
+            with self._lock:
+                if self._given_up:
+                    raise QgaError(_ENDED)
+                self._complete = count > 0
         finally:
             if not self._complete:
                 if marked:

@@ -108,8 +108,7 @@ class Decoder:
         """
         events: list[Event] = []
         if self._on_drop and not self._between and self._is_ended_by(data):
-            self._on_drop()
-            self._forget_message()
+            self._drop()
         if self._between:
             if len(data) <= _MAX_KNOWN and data in _known:
                 return _known[data]
@@ -156,13 +155,8 @@ class Decoder:
         last = origin  # end of the last token
         goes_on = self._tokens > 0 and origin == 0  # the piece, with a message from before
         for kind, start, end in self._lexer.scan(data, origin):
-            if (
-                self._on_drop
-                and self._tokens
-                and (head := self._beginning_in_token(data, kind, begin, end))
-            ):
-                self._on_drop()
-                self._forget_message()
+            if kind in _MAY_HIDE and (head := self._hidden_beginning(data, kind, begin, end)):
+                self._drop()
                 self._read_tokens(head, 0, events, most)
                 return end
             if kind == lexer.STRAY:
@@ -172,8 +166,8 @@ class Decoder:
             else:
                 begin = self._skip_gap(data, origin, begin, last, start)
                 error = self._count(kind, end - start)
-                if self._on_drop and (head := self._misplaced_beginning(data, begin, end)):
-                    self._on_drop()
+                if self._misplaced and (head := self._misplaced_beginning(data, begin, end)):
+                    self._drop()
                     self._begin_with(head, data[: end - len(head)] if goes_on else b"", events)
                     begin = end
                     goes_on = False
@@ -192,22 +186,29 @@ class Decoder:
                 self._lexer.stop_after(kind)
                 return end
         if self._on_drop and goes_on and (request := self._request_on_line(data)):
-            self._on_drop()
+            self._drop()
             events.append(request)
-            self._start_message()
         else:
             self._keep_rest(data, origin, begin, last)
         return len(data)
 
-    def _beginning_in_token(self, data: bytes, kind: int, begin: int, end: int) -> bytes:
+    def _hidden_beginning(self, data: bytes, kind: int, begin: int, end: int) -> bytes:
         """What a request begins with that the lexer took for a part of a string or number."""
+        if not (self._on_drop and self._tokens):
+            return b""
         if kind == lexer.KEYWORD and self._previous == lexer.STRING:
             return halves.beginning_in_string(self._tail(data, begin, end))
         return halves.beginning_at(data, end - 1) if kind == lexer.STRAY else b""
 
+    def _drop(self) -> None:
+        """Forget the message, for another has begun."""
+        self._forget_message()
+        if self._on_drop:
+            self._on_drop()
+
     def _misplaced_beginning(self, data: bytes, begin: int, end: int) -> bytes:
         """What a request begins with that stands where no object may."""
-        if not self._misplaced or self._tokens != self._misplaced + 2:
+        if self._tokens != self._misplaced + 2:
             return b""
         return halves.beginning_at_end(self._tail(data, begin, end))
 
@@ -258,13 +259,13 @@ class Decoder:
             self._nesting.append(kind)
         elif kind == _CLOSE_BRACE:
             self._braces -= 1
-            self._nesting[-1:] = b""
+            del self._nesting[-1:]
         elif kind == _OPEN_BRACKET:
             self._brackets += 1
             self._nesting.append(kind)
         elif kind == _CLOSE_BRACKET:
             self._brackets -= 1
-            self._nesting[-1:] = b""
+            del self._nesting[-1:]
         self._previous = kind
         self._size += length
         if self._size > self._max_message:
@@ -306,6 +307,8 @@ class Decoder:
                 self._kept += b" "
 
 
+# Tokens by which one sees that the lexer took a request's beginning for a part of what came before.
+_MAY_HIDE = bytes([lexer.KEYWORD, lexer.STRAY])
 _OPEN_BRACE, _CLOSE_BRACE, _OPEN_BRACKET, _CLOSE_BRACKET, _COMMA, _COLON = b"{}[],:"
 
 

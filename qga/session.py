@@ -155,7 +155,7 @@ class Session:
         )
         self._pending = Pending(agent.registry)
         self._running: Running | None = None
-        self._last_answered: Running | None = None  # by the worker, and nothing has come since
+        self._last_answered: Command | None = None  # by the worker, and nothing has come since
         self._time_limit: Timer | None = None  # of what runs, or has run when it was set
         self._output = Output()
         self._peer_takes_replies = True
@@ -396,7 +396,7 @@ class Session:
     def try_again(self) -> None:
         """Carry out the request that was NotYet to be, if the client still waits for it."""
         running = self._running
-        if running is not None and running.request is not None:
+        if running is not None and running.request is not None and not self._closed:
             self._running = None
             self._carry_out(running.request)
             self._proceed()
@@ -408,7 +408,7 @@ class Session:
         """
         answered, self._last_answered = self._last_answered, None
         if answered and command and command.overtakes and not command.delimited:
-            answered.command.group.on_unheard(answered.command.name)
+            answered.group.on_unheard(answered.name)
 
     def _tell_end(
         self,
@@ -453,6 +453,7 @@ class Session:
 
     def _finish(self, running: Running, parts: list[Part], error: BaseException | None) -> None:
         if running is not self._running:
+            self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
             self._end_unheard(running, error)
             return
         self._running = None
@@ -463,14 +464,13 @@ class Session:
         answer = None
         if error is None:
             self._output.append(parts)
-            self._last_answered = running
+            self._last_answered = running.command
         else:
             answer = self._refuse(running.command.name, error, running.id)
         self._tell_end(running.command, running.entry, error, answer)
         self._proceed()
 
     def _end_unheard(self, running: Running, error: BaseException | None) -> None:
-        self._tell_of(running, f"ended after {running.age:.1f} s; its reply is dropped")
         self._tell_end(running.command, running.entry, error)
         if error is None:
             running.command.group.on_unheard(running.command.name)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.guest import service
 from tests.guest.freezing import Writer, can_write
 from tests.guest.image import run
 
+from .daemon import LibvirtError
 from .domain import Domain
 
 pytestmark = pytest.mark.timeout(900)
@@ -72,3 +74,38 @@ def test_quiesced_snapshot(domain: Domain, base: Path) -> None:
     assert run(["debugfs", "-R", "cat /kept", str(base)]) == "not synchronised\n"
     assert can_write(domain, "/root/written")
     assert can_write(domain, "/mnt/data/written")
+
+
+FOLDER = "/run/given-up"
+CONFIGURATION = f"""
+[general]
+fsfreeze-hook = {FOLDER}/hook
+fsfreeze-exclude = /
+fsfreeze-reply-timeout = 3
+fsfreeze-orphan-timeout = 5
+logfile = {FOLDER}/log
+"""
+
+
+@pytest.fixture
+def impatient(domain: Domain) -> Iterator[Domain]:
+    """An agent whose hook takes longer than libvirt waits."""
+    domain.write_file(f"{FOLDER}/hook", "#!/bin/sh\n[ $1 = thaw ] || sleep 8\n", mode="755")
+    domain.write_file(f"{FOLDER}/qemu-ga.conf", CONFIGURATION)
+    options = ["-c", f"{FOLDER}/qemu-ga.conf"]
+    with service.stopped(domain), service.by_hand(domain, *options):
+        service.wait_for(domain.answers, "the agent")
+        domain.virsh("guest-agent-timeout", "--timeout", "3")
+        yield domain
+        domain.virsh("guest-agent-timeout", "--timeout", "-2")
+    service.wait_for(domain.answers, "the agent")
+
+
+def test_a_freeze_that_libvirt_has_given_up(impatient: Domain) -> None:
+    """Its snapshot has failed, and it sends no thaw, nor anything else."""
+    options = ["--disk-only", "--quiesce", "--diskspec", "vda,snapshot=no"]
+    with pytest.raises(LibvirtError, match="agent is not responding"):
+        impatient.virsh("snapshot-create-as", "never", *options)
+    told = "nobody has asked for its status within 5 s (fsfreeze-orphan-timeout): 1 are thawed now"
+    service.wait_for(lambda: told in impatient.run(["cat", f"{FOLDER}/log"]).stdout, "the thaw")
+    assert can_write(impatient, "/mnt/data/written")
