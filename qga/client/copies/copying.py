@@ -195,7 +195,7 @@ class Draft(NamedTuple):
     """A file that is to be at `place`, and first at `temporary`.
 
     `offset`: bytes that an earlier copy has brought there. `resumable`: it stays if this one is
-    broken off.
+    broken off. `permissions`: what it will have, if that is known.
     """
 
     item: Item
@@ -204,6 +204,7 @@ class Draft(NamedTuple):
     is_new: bool = True
     offset: int = 0
     resumable: bool = False
+    permissions: int | None = None
 
 
 class Moved(NamedTuple):
@@ -349,10 +350,17 @@ class Copier:
                     self.unchanged += 1
                     self.observer.moved(item.entry.size)
                 else:
-                    drafts.append(self._draft(item, place))
+                    draft = self._draft(item, place)
+                    if there is None and not draft.resumable:
+                        draft = draft._replace(permissions=item.entry.permissions)
+                    drafts.append(draft)
         new = [draft for draft in drafts if draft.is_new]
         self._temporaries.update(draft.temporary for draft in new if self.target.can_rename)
-        reasons = self.target.create([draft.temporary for draft in new])
+        reasons = self.target.create(
+            [draft.temporary for draft in new],
+            [draft.permissions for draft in new],
+            self.options.preserve,
+        )
         self._skip_failed([draft.item for draft in new], reasons)
         failed = {draft.temporary for draft, reason in zip(new, reasons) if reason}
         self._temporaries -= failed  # they are somebody else's

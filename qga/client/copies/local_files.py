@@ -125,7 +125,9 @@ class LocalFiles:
     def make_folders(self, places: Sequence[Place]) -> list[str]:
         return each_of(self._make_folder, places)
 
-    def create(self, places: Sequence[Place]) -> list[str]:
+    def create(
+        self, places: Sequence[Place], permissions: Sequence[int | None], exactly: bool
+    ) -> list[str]:
         return each_of(self._create, places)
 
     def take_up(self, place: Place) -> int | None:

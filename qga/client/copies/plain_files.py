@@ -76,7 +76,9 @@ class PlainFiles(GuestFiles):
     def make_folders(self, places: Sequence[Place]) -> list[str]:
         return [f"making a directory {REASON}" for _ in places]
 
-    def create(self, places: Sequence[Place]) -> list[str]:
+    def create(
+        self, places: Sequence[Place], permissions: Sequence[int | None], exactly: bool
+    ) -> list[str]:
         return ["" for _ in places]  # done by opening it to write
 
     def take_up(self, place: Place) -> int | None:

@@ -17,6 +17,7 @@ A script that is given up is killed before the error goes on.
 from __future__ import annotations
 
 import posixpath
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,11 +50,18 @@ LONGEST_DELAY = 0.1
 # Arguments of one script: 64 paths of 4 KiB and their company are far below ARG_MAX.
 BATCH = 64
 
+READ_WRITE = stat.S_IRUSR | stat.S_IWUSR
+ANY_EXECUTES = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+
+OCTAL = re.compile("0*[0-7]{1,3}")
+
 # More than any st_mode, and than any size of a file (loff_t).
 MODES, SIZES = 1 << 16, 1 << 63
 
+# Prints the umask where there is what the others need.
 HAS_TOOLS = """
 for tool in find stat readlink; do command -v "$tool" || exit; done >/dev/null
+umask
 """
 
 FIND = """
@@ -118,17 +126,14 @@ enter() {
 }
 """
 
-# `act` for each lot of $1 arguments, in a shell of its own. The first three of a lot are a Place:
-# top, directory below that, name therein. Its output with + before it, or - if it failed.
+# `act` for each lot of $1 arguments: what it says, and its status. The first three of a lot are a
+# Place: top, directory below that, name therein. Nothing here forks but for what `act` runs.
 EACH = """
 width=$1
 shift
 while [ $# -gt 0 ]; do
-    if said=$(act "$@" 2>&1); then
-        printf "+%s\\0" "$said"
-    else
-        printf "%s\\0" "-$said"
-    fi
+    act "$@" 2>&1
+    printf "\\0%s\\0" "$?"
     shift "$width"
 done
 """
@@ -159,10 +164,18 @@ act() {
 }
 """
 
-# With -C a file that is there is an error, and no link is followed (O_EXCL).
+# With -C a file that is there is an error, and no link is followed (O_EXCL). With an umask $4 the
+# file has its permissions at once; else it is ours alone, and we must know it again.
 CREATE = """
+set -C
 act() {
-    enter "$1" "$2" && umask 077 && set -C && exec 3>"./$3" && stat -L -c "%d:%i" /proc/self/fd/3
+    enter "$1" "$2" || return
+    umask "${4:-077}"
+    if [ -n "$4" ]; then
+        { :; } >"./$3"
+    else
+        { stat -L -c "%d:%i" /proc/self/fd/3; } 3>"./$3"
+    fi
 }
 """
 
@@ -173,12 +186,13 @@ act() {
         echo "is no file of the agent's own"
         return 1
     fi
-    [ ! -e "./$3" ] || { exec 3<>"./$3" && stat -L -c "%d:%i %h %f %s" /proc/self/fd/3; }
+    [ ! -e "./$3" ] || { stat -L -c "%d:%i %h %f %s" /proc/self/fd/3; } 3<>"./$3"
 }
 """
 
-# $4 is the temporary name, $5 which file that must be, $6 and $7 its permissions and whether to
-# keep them exactly. An owner that cannot be kept by replacing a file is kept by writing into it.
+# $4 is the temporary name, $5 which file that must be ("": it has its permissions), $6 its
+# permissions, and $7 is whether they hold for what is in its place, too. An owner that cannot be
+# kept by replacing a file is kept by writing into it.
 FINISH = """
 act() {
     enter "$1" "$2" || return
@@ -186,7 +200,20 @@ act() {
         echo "a link, device or directory of this name is in the way"
         return 1
     fi
-    exec 3<"./$4" || return
+    if [ -n "$5" ]; then
+        put "$@" 3<"./$4"
+    elif [ -e "./$3" ]; then
+        echo "somebody has made this file meanwhile"
+        return 1
+    else
+        rename "./$4" "./$3"
+    fi
+}
+# Where mv has no -T: what is in the way is no directory, as far as we have seen.
+rename() {
+    mv -fT -- "$1" "$2" 2>/dev/null || mv -f -- "$1" "$2"
+}
+put() {
     if [ "$(stat -L -c %d:%i /proc/self/fd/3)" != "$5" ]; then
         echo "somebody has exchanged $4"
         return 1
@@ -199,12 +226,8 @@ act() {
             return
         fi
         [ -n "$7" ] || mode=$(printf %o $((0${was#* } & 0777)))
-    elif [ -z "$7" ]; then
-        mode=$(printf %o $((0$6 & ~0$(umask))))
     fi
-    chmod -- "$mode" /proc/self/fd/3 || return
-    # Where mv has no -T: what is in the way is no directory, as far as we have seen.
-    mv -fT -- "./$4" "./$3" 2>/dev/null || mv -f -- "./$4" "./$3"
+    chmod -- "$mode" /proc/self/fd/3 && rename "./$4" "./$3"
 }
 """
 
@@ -223,10 +246,7 @@ act() {
 
 SET_PERMISSIONS = """
 act() {
-    enter "$1" "${2:+$2/}$3" || return
-    mode=$4
-    [ -n "$5" ] || mode=$(printf %o $((0$4 & ~0$(umask))))
-    chmod -- "$mode" .
+    enter "$1" "${2:+$2/}$3" && chmod -- "$4" .
 }
 """
 
@@ -267,6 +287,7 @@ class ShellFiles(GuestFiles):
         ports: DataPorts | None = None,
     ) -> None:
         super().__init__(agent, tick, ports)
+        self._umask = 0
         self._made: dict[Place, str] = {}
         """Which files the temporary ones are, by device and inode."""
 
@@ -275,7 +296,12 @@ class ShellFiles(GuestFiles):
 
     def works(self) -> bool:
         """Whether the guest has what the scripts need. Raises what guest-exec answers."""
-        return not self._run(HAS_TOOLS, []).status
+        result = self._run(HAS_TOOLS, [])
+        digits = decoded(result.stdout).strip()
+        if result.status or not OCTAL.fullmatch(digits):
+            return False
+        self._umask = int(digits, 8)
+        return True
 
     def find(self, path: str) -> Entry | None:
         line = self._script(FIND, [path]).decode(errors="replace")
@@ -319,8 +345,12 @@ class ShellFiles(GuestFiles):
     def make_folders(self, places: Sequence[Place]) -> list[str]:
         return reasons(self._each(MAKE_FOLDER, [location(place) for place in places]))
 
-    def create(self, places: Sequence[Place]) -> list[str]:
-        answers = self._each(CREATE, [location(place) for place in places])
+    def create(
+        self, places: Sequence[Place], permissions: Sequence[int | None], exactly: bool
+    ) -> list[str]:
+        masks = [self._mask(mode, exactly) for mode in permissions]
+        arguments = [[*location(place), mask] for place, mask in zip(places, masks)]
+        answers = self._each(CREATE, arguments)
         for place, answer in zip(places, answers):
             if answer.startswith("+"):
                 self._made[place] = answer[1:]
@@ -357,8 +387,8 @@ class ShellFiles(GuestFiles):
                 *location(file.place),
                 file.temporary.name.rpartition("/")[2],
                 self._made.pop(file.temporary, ""),
-                f"{file.permissions:o}",
-                flag(exactly),
+                self._permissions(file.permissions, exactly),
+                "y" if exactly else "",
             ]
             for file in files
         ]
@@ -368,11 +398,22 @@ class ShellFiles(GuestFiles):
         return reasons(self._each(MAKE_LINK, [[*location(place), to] for to, place in links]))
 
     def set_permissions(self, folders: Sequence[tuple[int, Place]], exactly: bool) -> list[str]:
-        arguments = [[*location(place), f"{mode:o}", flag(exactly)] for mode, place in folders]
+        arguments = [
+            [*location(place), self._permissions(mode, exactly)] for mode, place in folders
+        ]
         return reasons(self._each(SET_PERMISSIONS, arguments))
 
     def remove(self, places: Sequence[Place]) -> None:
         self._each(REMOVE, [location(place) for place in places])
+
+    def _mask(self, mode: int | None, exactly: bool) -> str:
+        """An umask by which a new file gets these permissions; "" if none does that."""
+        if mode is None or mode & ANY_EXECUTES or mode & READ_WRITE != READ_WRITE:
+            return ""
+        return f"{0o777 & ~mode if exactly else 0o777 & ~mode | self._umask:o}"
+
+    def _permissions(self, mode: int, exactly: bool) -> str:
+        return f"{mode if exactly else mode & ~self._umask:o}"
 
     def _checksums_by_shell(self, pieces: Sequence[Piece]) -> list[str]:
         sums: list[str] = []
@@ -399,10 +440,13 @@ class ShellFiles(GuestFiles):
         for lot in lots(arguments, BATCH):
             flat = [text for each in lot for text in each]
             output = self._script(ENTER + act + EACH, [str(len(lot[0])), *flat])
-            said = [decoded(answer) for answer in output.split(b"\0")[:-1]]
-            if len(said) != len(lot) or not all(text.startswith(("+", "-")) for text in said):
+            texts = [decoded(text).removesuffix("\n") for text in output.split(b"\0")[:-1]]
+            said, statuses = texts[0::2], texts[1::2]
+            if not len(said) == len(statuses) == len(lot):
                 raise ProtocolError("the guest's shell does not say how it went")
-            answers += said
+            answers += [
+                f"{'-' if status != '0' else '+'}{text}" for text, status in zip(said, statuses)
+            ]
         return answers
 
     def _script(self, script: str, arguments: Sequence[str]) -> bytes:
@@ -430,10 +474,6 @@ def location(place: Place) -> list[str]:
     """A place as the scripts take it."""
     folder, name = posixpath.split(place.name)
     return [place.top, folder, name]
-
-
-def flag(wanted: bool) -> str:
-    return "y" if wanted else ""
 
 
 def reasons(answers: Sequence[str]) -> list[str]:

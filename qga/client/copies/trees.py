@@ -125,8 +125,14 @@ class Side(Protocol):
     def make_folders(self, places: Sequence[Place]) -> list[str]:
         """Make directories for ourselves alone, the outer ones first."""
 
-    def create(self, places: Sequence[Place]) -> list[str]:
-        """Make new empty files for ourselves alone."""
+    def create(
+        self, places: Sequence[Place], permissions: Sequence[int | None], exactly: bool
+    ) -> list[str]:
+        """Make new empty files for ourselves alone.
+
+        One whose final `permissions` are known may have these at once, less the umask if not
+        `exactly`.
+        """
 
     def take_up(self, place: Place) -> int | None:
         """How long the file of an earlier copy is; None if there is none.
