@@ -158,7 +158,7 @@ while True:
 """
 """What the user runs: ~/.ssh is a directory of its own, and a link to one of root's, in turn."""
 
-WATCHED = f"{OTHERS} {OTHERS}/.ssh {OTHERS}/.ssh/authorized_keys /etc"
+WATCHED = f"{OTHERS} {OTHERS}/.ssh {OTHERS}/.ssh/authorized_keys"
 
 
 def state_of_others(guest: Guest) -> str:
