@@ -316,7 +316,6 @@ class TestTime:
             assert all(b"lacks member" in line for line in lines[::3])
             assert all(b"stray" in line or b"parse" in line for line in lines[2::3])
 
-
     @pytest.mark.parametrize("number", [3, 7000, 40_000])
     def test_all_is_answered_to_one_that_will_send_nothing_more(
         self, agent: AgentProcess, number: int
