@@ -18,8 +18,8 @@ WRITE_SIZE = 192 * 1024
 """Bytes offered to one write(2): a unix socket's buffer has room for that many by default, a
 virtio port takes 32 KiB of them (drivers/char/virtio_console.c)."""
 
-TURN_SIZE = 8 * WRITE_SIZE
-"""Bytes that are encoded and written in a row, in some 2 ms, before others have their turn."""
+TURN_WRITES = 8
+"""Writes in a row, of some 2 ms with what they encode, before others have their turn."""
 
 _SLICE = WRITE_SIZE // 4 * 3
 
@@ -43,21 +43,19 @@ class Output:
     def clear(self) -> None:
         self.__init__()  # type: ignore[misc]
 
-    def write_to(self, fd: int) -> bool:
-        """Write all there is, but no more than some TURN_SIZE bytes; whether that was all.
+    def write_to(self, fd: int) -> None:
+        """Write all there is, or as much as is written in a turn.
 
         Raises BlockingIOError when the transport is full, another OSError when it is gone.
         """
-        enough = self.size - TURN_SIZE
-        while self.size:
-            if self.size < enough:
-                return False
+        writes = TURN_WRITES
+        while self.size and writes:
+            writes -= 1
             chunk = self._chunk or self._next_chunk()
             self._chunk = chunk
             written = os.write(fd, chunk)
             self._chunk = memoryview(chunk)[written:] if written < len(chunk) else b""
             self.size -= written
-        return True
 
     def _next_chunk(self) -> bytes:
         """About WRITE_SIZE bytes from the front of the queue, or all there are."""

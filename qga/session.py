@@ -548,8 +548,7 @@ class Session:
             return
         waiting = self._output.size
         try:
-            if not self._output.write_to(self.fd):
-                self._proceed_later()
+            self._output.write_to(self.fd)
         except BlockingIOError:
             if not self._waits_for_room:
                 self._wait_for_room(True)
@@ -559,6 +558,8 @@ class Session:
         else:
             if self._waits_for_room:
                 self._wait_for_room(False)
+            if self._output.size:
+                self._proceed_later()
         if self._output.size < waiting:
             self._peer_takes_replies = True
 
