@@ -13,6 +13,7 @@ from ._block import (
     GuestDiskAddress,
     dev_path,
     disk_address,
+    is_hidden,
     is_partition,
     is_virtual,
     made_of,
@@ -75,7 +76,8 @@ class Disks(CommandGroup):
 
         Devices without a medium are left out.
         """
-        return [_disk(name) for name in sorted(os.listdir(SYS_BLOCK)) if _size(name)]
+        names = sorted(os.listdir(SYS_BLOCK))
+        return [_disk(name) for name in names if _size(name) and not is_hidden(name)]
 
     @command(access="audit")
     def guest_get_diskstats(self) -> list[GuestDiskStatsInfo]:

@@ -47,6 +47,8 @@ QgaExecRead = TypedDict(
         "exited": bool,
         "exitcode": NotRequired[int],
         "signal": NotRequired[int],
+        "out-truncated": NotRequired[bool],
+        "err-truncated": NotRequired[bool],
     },
 )
 
@@ -148,7 +150,8 @@ class Streams(CommandGroup):
         err-offset: the same of its error output.
         Returns what is kept from there on. While 256 KiB of a stream are kept the program waits.
         The totals are bytes so far, with a port those written to it; they are final when
-        `exited` is true.
+        `exited` is true. Then there is also whether a stream was truncated: something that the
+        program has left behind may still write to it.
         """
         program = self._program(pid, caller)
         out, err = program.out, program.err
@@ -171,6 +174,9 @@ class Streams(CommandGroup):
                 result["signal"] = -program.code
             else:
                 result["exitcode"] = program.code
+            result["out-truncated"] = out.truncated
+            if err is not None:
+                result["err-truncated"] = err.truncated
         return result
 
     @command(access="unrestricted", changes=False, secret=("buf-b64",), like=("guest-exec",))
