@@ -150,8 +150,8 @@ class Streams(CommandGroup):
         err-offset: the same of its error output.
         Returns what is kept from there on. While 256 KiB of a stream are kept the program waits.
         The totals are bytes so far, with a port those written to it; they are final when
-        `exited` is true. Then there is also whether a stream was truncated: something that the
-        program has left behind may still write to it.
+        `exited` is true. A stream is truncated where something that the program has left
+        behind may still write to it.
         """
         program = self._program(pid, caller)
         out, err = program.out, program.err
@@ -174,9 +174,9 @@ class Streams(CommandGroup):
                 result["signal"] = -program.code
             else:
                 result["exitcode"] = program.code
-            result["out-truncated"] = out.truncated
-            if err is not None:
-                result["err-truncated"] = err.truncated
+            for name, output in (("out", out), ("err", err)):
+                if output is not None and output.truncated:
+                    result[f"{name}-truncated"] = True  # type: ignore[literal-required]
         return result
 
     @command(access="unrestricted", changes=False, secret=("buf-b64",), like=("guest-exec",))

@@ -10,7 +10,7 @@ from typing import TypedDict
 from qga import CommandGroup, NotRequired, command
 
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
-_MAX_SIZE = 64 * 1024  # characters
+_MAX_SIZE = 1024 * 1024  # characters
 
 GuestHostName = TypedDict("GuestHostName", {"host-name": str})
 

@@ -22,7 +22,8 @@ def use_utf8() -> None:
     try:
         with open("/proc/self/cmdline", "rb") as file:
             arguments = file.read().split(b"\0")[1:-1]
-        os.execv(sys.executable, [os.fsencode(sys.executable), b"-Xutf8", *arguments])
+        again = [os.fsencode(sys.executable), b"-Xutf8", *arguments]
+        os.execv(sys.executable, again)  # noqa: S606 - there is no shell to be had
     except OSError:  # no /proc: names beyond ASCII may not be found then
         pass
 
