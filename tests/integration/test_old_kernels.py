@@ -18,7 +18,13 @@ from hardened import audit_commands
 
 from tests.guest.test_same_as_original import flat
 from tests.integration import old_kernel, old_python
-from tests.integration.agent_process import AgentProcess, Client, listening, wait_for
+from tests.integration.agent_process import (
+    AgentProcess,
+    Client,
+    listening,
+    refused_start,
+    wait_for,
+)
 from tests.integration.guest_program import final_status, output, run, start_program
 
 CONTENT = os.urandom(200_000)
@@ -174,3 +180,9 @@ def test_what_the_host_asks_for(client: Client, usual: Client, command: str) -> 
             replies.append(str(error))
     if command != "qga-get-metrics":  # has entries of what happens to run
         assert replies[1] == replies[0]
+
+
+def test_a_python_without_vsock(tmp_path: Path) -> None:
+    launcher = without_names("AF_VSOCK")
+    log = refused_start(tmp_path, method="vsock-listen", path="-1:1234", launcher=launcher)
+    assert "error opening channel '-1:1234': this Python was built without vsock" in log
