@@ -45,6 +45,8 @@ def compare(guest: Guest, agent: AgentSocket, command: str) -> list[dict[str, An
     assert len(ours) == len(theirs)
     found = flat(ours)
     for path, value in flat(theirs).items():
+        if value == [] and any(each.startswith(f"{path}/") for each in found):
+            continue  # ours finds the disks below a partition of an array
         assert path in found, f"{path} is {value!r} in the original's reply, and not in ours"
         if COUNTERS.fullmatch(path) or (POSITION.fullmatch(path) and value in (0, -1, "unknown")):
             assert type(found[path]) is type(value), path
