@@ -257,3 +257,18 @@ def test_children_that_still_run_are_not_forgotten(
     gate.write_text("go on\n")
     group.turn_until(lambda: group.has_ended(running))
     assert group.is_known(running)
+
+
+OF_THE_SERVICE = (  # systemd.exec(5), "Environment variables set or propagated"
+    *("FDSTORE", "INVOCATION_ID", "LISTEN_FDNAMES", "MANAGERPID", "MANAGERPIDFDID"),
+    *("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "SYSTEMD_EXEC_PID", "WATCHDOG_PID"),
+)
+
+
+def test_a_child_is_not_told_what_the_service_manager_told_the_agent(tmp_path: Path) -> None:
+    """It would take the agent's memory pressure, watchdog or descriptors for its own."""
+    environment = {**os.environ, **dict.fromkeys(OF_THE_SERVICE, "1"), "OF_THE_ADMINISTRATOR": "1"}
+    with listening(tmp_path, env=environment) as agent, agent.connect() as client:
+        names = {line.split("=")[0] for line in output(client, "env").splitlines()}
+    assert "OF_THE_ADMINISTRATOR" in names
+    assert not names & set(OF_THE_SERVICE)
