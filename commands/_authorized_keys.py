@@ -1,6 +1,6 @@
 """Reads or changes ~/.ssh/authorized_keys with the user's own rights: a program of its own.
 
-    python3 -IS _authorized_keys.py get|add|reset|remove USER HOME < KEYS
+    python3 -ISXutf8 _authorized_keys.py get|add|reset|remove USER HOME < KEYS
 
 KEYS are lines. `get` prints the keys, last one first as the original has them. What goes wrong
 is printed, and the exit status is 1.

@@ -107,8 +107,16 @@ def is_partition(name: str) -> bool:
 
 
 def is_virtual(name: str) -> bool:
-    """Whether no hardware is behind the device itself: device mapper, md, loop, zram."""
-    return sys_path(name).startswith("/sys/devices/virtual/")
+    """Whether no hardware is behind the device itself: device mapper, md, loop, zram.
+
+    An NVMe disk that may have several paths is a virtual device as well, but no virtual disk.
+    """
+    return sys_path(name).startswith("/sys/devices/virtual/block/")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether it has no device file, as one of several paths to an NVMe disk."""
+    return not os.access(f"{SYS_BLOCK}/{name}/dev", os.F_OK)
 
 
 def parent(partition: str) -> str:

@@ -29,12 +29,14 @@ class Output:
     """What comes out of a program, from `offset` on; reading stops while MAX_KEPT bytes wait.
 
     closed: nothing more will come.
+    truncated: something may have come that was not kept.
     """
 
     def __init__(self, fd: int) -> None:
         self.data = bytearray()
         self.offset = 0
         self.closed = False
+        self.truncated = False
         self._fd = fd
         self._keep = True
         self._paused = False
@@ -70,6 +72,7 @@ class Output:
     def drop_the_rest(self) -> None:
         """Keep nothing of what is still to come; nor what waits, if it is in the way of that."""
         self._keep = False
+        self.truncated = self.truncated or not self.closed
         if self._paused:
             self.data.clear()
             self.give_up(0)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from ._sysfs import read_kept, read_word
+from ._sysfs import read_kept
 
 if TYPE_CHECKING:
     from socket import socket
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class Link(NamedTuple):
     """An interface.
 
-    number: its index. hardware_address: None where it has none. counters: the columns of
-    /proc/net/dev.
+    number: its index. hardware_address: six bytes, whatever it is: of a longer one the first, zeros
+    for what it has not. counters: the columns of /proc/net/dev.
     """
 
     number: int
     name: str
-    hardware_address: Optional[str]
+    hardware_address: str
     counters: list[int]
 
 
@@ -62,7 +62,6 @@ _SIOCGIFINDEX, _SIOCGIFHWADDR = 0x8933, 0x8927
 _IFREQ = struct.Struct("=16s24x")
 _IFREQ_INDEX = struct.Struct("=16si20x")
 _IFREQ_HWADDR = struct.Struct("=16sH6s16x")
-_SIX_BYTES = {1, 772}  # ARPHRD_ETHER and ARPHRD_LOOPBACK of <linux/if_arp.h>
 
 
 def links_and_addresses() -> tuple[list[Link], list[Address]]:
@@ -82,24 +81,10 @@ def _links(kernel: "socket") -> Iterator[Link]:
         request = _IFREQ.pack(name)
         try:
             _, index = _IFREQ_INDEX.unpack(ioctl(kernel, _SIOCGIFINDEX, request))
-            _, kind, raw = _IFREQ_HWADDR.unpack(ioctl(kernel, _SIOCGIFHWADDR, request))
-            text = os.fsdecode(name)
-            hardware_address = raw.hex(":") if kind in _SIX_BYTES else _other_address(text)
+            _, _, raw = _IFREQ_HWADDR.unpack(ioctl(kernel, _SIOCGIFHWADDR, request))
         except OSError:  # it has gone since
             continue
-        yield Link(index, text, hardware_address, [int(number) for number in counters.split()])
-
-
-def _other_address(name: str) -> Optional[str]:
-    """The hardware address of a link that is no Ethernet: of any length, shown with at least six.
-
-    None where it has none, as a tunnel, and in a container that sees no sysfs of its network.
-    """
-    try:
-        address = read_word(f"/sys/class/net/{name}/address")
-    except OSError:
-        return None
-    return address + ":00" * (5 - address.count(":")) if address else None
+        yield Link(index, os.fsdecode(name), raw.hex(":"), [int(n) for n in counters.split()])
 
 
 def _addresses(kernel: "socket") -> Iterator[Address]:

@@ -12,7 +12,8 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from qga.child import GRACE, exit_status, open_pidfd
+from qga.child import GRACE, exit_status
+from qga.exits import open_exit
 from qga.spawn import Launch, spawn
 
 from ._flows import Input, Output, Relay
@@ -70,7 +71,7 @@ class Program:
                 self._make_terminal(tty, launch, ours, theirs)
                 launch = launch._replace(terminal=True)
             self.pid = spawn(list(argv), environment, theirs, launch)
-            self._pidfd = open_pidfd(self.pid)
+            self._exit = open_exit(self.pid)
         except BaseException:
             for fd in ours:
                 os.close(fd)
@@ -97,7 +98,7 @@ class Program:
         self.input.watch(loop, relay.receive if relay else lambda: None)
         for output in self._outputs:
             output.watch(loop, self._on_output)
-        loop.watch(self._pidfd, self._on_exit)
+        loop.watch(self._exit, self._on_exit)
         if relay is not None:
             relay.watch(loop, self._abandon, self._end_if_all_out)
 
@@ -172,8 +173,8 @@ class Program:
         self._end_if_all_out()
 
     def _on_exit(self, _events: int) -> None:
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
+        self._loop.unwatch(self._exit)
+        os.close(self._exit)
         if self._abandoned:  # what it has left behind has its process group still
             self._kill(signal.SIGKILL)
         self.code = exit_status(self.pid)

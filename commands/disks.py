@@ -13,6 +13,7 @@ from ._block import (
     GuestDiskAddress,
     dev_path,
     disk_address,
+    is_hidden,
     is_partition,
     is_virtual,
     made_of,
@@ -76,7 +77,7 @@ class Disks(CommandGroup):
         Devices without a medium are left out.
         """
         names = until_given_up(sorted(os.listdir(SYS_BLOCK)))
-        return [_disk(name) for name in names if _size(name)]
+        return [_disk(name) for name in names if _size(name) and not is_hidden(name)]
 
     @command(access="audit")
     def guest_get_diskstats(self) -> list[GuestDiskStatsInfo]:

@@ -145,7 +145,7 @@ class Exec(CommandGroup):
             result["exitcode"] = status
         self._forget(caller.channel, pid)
         for stream, capture in job.child.captures.items():
-            if capture.data:
+            if capture.data or capture.truncated:
                 result[f"{stream}-data"] = Payload(capture.take())  # type: ignore[literal-required]
                 result[f"{stream}-truncated"] = capture.truncated  # type: ignore[literal-required]
         return result

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from errno import EOPNOTSUPP
+from errno import EAGAIN
 from stat import S_ISREG
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
@@ -49,7 +49,8 @@ MAX_AT_ONCE = 1024 * 1024
 """Bytes that are read on the loop where they are in memory: copying them takes some 0.1 ms."""
 
 _CLOSED = -1  # for a descriptor
-_NO_WAIT = getattr(os, "RWF_NOWAIT", 0)  # a flag of preadv2(2); Linux has it, Python perhaps not
+# A flag of preadv2(2); Linux has it, Python perhaps not.
+_NO_WAIT = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
 _POSITION = -1  # of preadv2(2): where the descriptor stands
 
 _ACCESS = {"r": os.O_RDONLY, "w": os.O_WRONLY | os.O_TRUNC, "a": os.O_WRONLY | os.O_APPEND}
@@ -331,15 +332,26 @@ def read_cached(file: OpenFile, count: int) -> tuple[bytearray, bool]:
                 if not read:
                     break
                 size += read
-    except OSError as error:
+        if size < count and not _is_at_end(file.fd):
+            raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
+    except (OSError, NotImplementedError) as error:
         if size:
             os.lseek(file.fd, -size, os.SEEK_CUR)
-        file.cached = error.errno != EOPNOTSUPP  # not every filesystem can tell
+        # Not every filesystem, kernel and seccomp filter lets the kernel tell.
+        file.cached = isinstance(error, BlockingIOError)
         raise BlockingIOError from None
     finally:
         file.lock.release()
     del data[size:]
     return data, size < count
+
+
+def _is_at_end(fd: int) -> bool:
+    """Whether a read that must not wait, and has given nothing, has met the end of the file.
+
+    Linux 5.9 and 5.10 give 0 also for what is not in memory.
+    """
+    return os.lseek(fd, 0, os.SEEK_CUR) >= os.fstat(fd).st_size
 
 
 def read_up_to(fd: int, count: int) -> tuple[bytes, bool]:

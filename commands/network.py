@@ -106,9 +106,10 @@ class Network(CommandGroup):
 
 
 def _interface(link: "Link") -> GuestNetworkInterface:
-    interface: GuestNetworkInterface = {"name": link.name}
-    if link.hardware_address is not None:
-        interface["hardware-address"] = link.hardware_address
+    interface: GuestNetworkInterface = {
+        "name": link.name,
+        "hardware-address": link.hardware_address,
+    }
     figures = {member: link.counters[column] for member, column in _COUNTERS.items()}
     interface["statistics"] = cast(GuestNetworkInterfaceStat, figures)
     return interface
@@ -116,10 +117,7 @@ def _interface(link: "Link") -> GuestNetworkInterface:
 
 def _alias(name: str, base: GuestNetworkInterface) -> GuestNetworkInterface:
     """An entry for a label, which has no counters of its own."""
-    alias: GuestNetworkInterface = {"name": name}
-    if "hardware-address" in base:
-        alias["hardware-address"] = base["hardware-address"]
-    return alias
+    return {"name": name, "hardware-address": base["hardware-address"]}
 
 
 def _ip_address(address: "Address") -> GuestIpAddress:

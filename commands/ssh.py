@@ -76,7 +76,7 @@ def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> st
     except (KeyError, ValueError):
         raise QgaError(f"failed to lookup user '{username}': Success") from None
     lines = "".join(f"{key}\n" for key in keys or ())
-    argv = [sys.executable, "-IS", _HELPER, action, account.pw_name, account.pw_dir]
+    argv = [sys.executable, "-ISXutf8", _HELPER, action, account.pw_name, account.pw_dir]
     try:
         ended = run(argv, _TIMEOUT, lines.encode(), _MAX_OUTPUT, only_looks=action == "get")
     except TimeoutError:

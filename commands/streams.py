@@ -45,6 +45,8 @@ QgaExecRead = TypedDict(
         "exited": bool,
         "exitcode": NotRequired[int],
         "signal": NotRequired[int],
+        "out-truncated": NotRequired[bool],
+        "err-truncated": NotRequired[bool],
     },
 )
 
@@ -142,7 +144,8 @@ class Streams(CommandGroup):
         err-offset: the same of its error output.
         Returns what is kept from there on. While 256 KiB of a stream are kept the program waits.
         The totals are bytes so far, with a port those written to it; they are final when
-        `exited` is true.
+        `exited` is true. A stream is truncated where something that the program has left
+        behind may still write to it.
         """
         program = self._program(pid, caller)
         out, err = program.out, program.err
@@ -165,6 +168,9 @@ class Streams(CommandGroup):
                 result["signal"] = -program.code
             else:
                 result["exitcode"] = program.code
+            for name, output in (("out", out), ("err", err)):
+                if output is not None and output.truncated:
+                    result[f"{name}-truncated"] = True  # type: ignore[literal-required]
         return result
 
     @command(access="unrestricted", changes=False, secret=("buf-b64",), like=("guest-exec",))

@@ -10,6 +10,7 @@ from typing import TypedDict
 from qga import CommandGroup, NotRequired, command
 
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
+_MAX_SIZE = 1024 * 1024  # characters
 
 GuestHostName = TypedDict("GuestHostName", {"host-name": str})
 
@@ -64,12 +65,12 @@ class System(CommandGroup):
 
 
 def read_os_release() -> dict[str, str]:
-    """The first os-release file that there is and that can be parsed; else nothing."""
+    """The first os-release file that there is; nothing where there is none."""
     for path in _OS_RELEASE:
         try:
             status = os.stat(path)
             return _parse_file(path, status.st_ino, status.st_mtime_ns, status.st_size)
-        except (OSError, ValueError):
+        except OSError:
             continue
     return {}
 
@@ -77,24 +78,30 @@ def read_os_release() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def _parse_file(path: str, *_version: int) -> dict[str, str]:
     """Parsed once for each version of the file."""
-    with open(path, encoding="utf-8") as file:
-        return dict(_parse_line(line) for line in file if _is_assignment(line))
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read(_MAX_SIZE).split("\n")
+    return dict(_parse_line(line) for line in lines if _is_assignment(line))
 
 
 def _is_assignment(line: str) -> bool:
-    return not line.isspace() and not line.lstrip().startswith("#")
+    """Whether a line counts; whatever else there is takes nothing from the other lines."""
+    return "=" in line and not line.lstrip().startswith(("#", ";"))
 
 
-_ASSIGNMENT = re.compile(
-    r"""\s*(?P<key>[^=]+?)=(?:"(?P<double>(?:[^"\\]|\\.)*)|'(?P<single>[^']*)|(?P<bare>\S*))"""
-)
+_QUOTED = re.compile(r"""[ \t]*(?:"(?P<double>(?:[^"\\]|\\.)*)\\?"?|'(?P<single>[^']*)'?)""")
 _ESCAPE = re.compile(r'\\(["$`\\])')
+_BARE_ESCAPE = re.compile(r"\\(.?)")
 
 
 def _parse_line(line: str) -> tuple[str, str]:
-    match = _ASSIGNMENT.match(line)
-    if match is None:
-        raise ValueError(f"no assignment: {line!r}")
-    if match["double"] is not None:
-        return match["key"], _ESCAPE.sub(r"\1", match["double"])
-    return match["key"], match["single"] if match["single"] is not None else match["bare"]
+    """Key and value, as systemd reads them: blanks around either do not count.
+
+    Beyond that, a quote that nothing closes ends with its line.
+    """
+    key, _, text = line.partition("=")
+    value, at = "", 0
+    while quoted := _QUOTED.match(text, at):
+        at = quoted.end()
+        double = quoted["double"]
+        value += quoted["single"] if double is None else _ESCAPE.sub(r"\1", double)
+    return key.strip(), value + _BARE_ESCAPE.sub(r"\1", text[at:].strip())

@@ -1,6 +1,7 @@
 """Who is logged in, and their passwords.
 
 utmp is read here, for psutil leaves out the microseconds, and knows of nobody without utmp.
+Where nothing keeps it any longer (Debian 13), systemd-logind knows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypedDict
 from qga import Caller, CommandGroup, NotRequired, QgaError, command, decode_base64
 from qga.run import run
 
-from ._sysfs import read_bytes
+from ._sysfs import read_bytes, read_text
 
 _UTMP = "/var/run/utmp"
 _RECORD = struct.Struct("hi32s4s32s256shhiii4i20x")  # struct utmp of utmp(5), 384 bytes
@@ -37,7 +38,7 @@ class Users(CommandGroup):
     def guest_get_users(self) -> list[GuestUser]:
         """Who is logged in, each once, with the earliest login in seconds since 1970.
 
-        From utmp(5); where the system no longer keeps one, from systemd-logind.
+        From utmp(5); where that is missing or knows nobody, from systemd-logind.
         """
         earliest: dict[str, float] = {}
         for user, login in _logins():
@@ -77,11 +78,15 @@ class Users(CommandGroup):
             raise QgaError(f"{failure}: {ended.output.strip()}".rstrip(": "))
 
 
-def _logins() -> Iterator[tuple[str, float]]:
-    if not os.access(_UTMP, os.R_OK):
-        yield from _logind_sessions()
+def _logins() -> list[tuple[str, float]]:
+    return list(_utmp_logins()) or _logind_sessions()
+
+
+def _utmp_logins() -> Iterator[tuple[str, float]]:
+    try:
+        records = read_bytes(_UTMP)
+    except OSError:
         return
-    records = read_bytes(_UTMP)
     for record in _RECORD.iter_unpack(records[: len(records) // _RECORD.size * _RECORD.size]):
         kind, _pid, _line, _id, user = record[:5]
         seconds, microseconds = record[9:11]
@@ -109,11 +114,27 @@ def _sessions_of(_changed: int) -> list[tuple[str, float]]:
     sessions = []
     for name in os.listdir(_LOGIND_SESSIONS):
         if not name.endswith(".ref"):  # a FIFO, which would block us
-            with open(f"{_LOGIND_SESSIONS}/{name}", encoding="utf-8", errors="replace") as file:
-                session = dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line)
-            if session.get("CLASS") == "user" and "USER" in session:
-                sessions.append((int(session.get("REALTIME", "0")) / 1e6, session["USER"]))
+            try:
+                text = read_text(f"{_LOGIND_SESSIONS}/{name}")
+            except OSError:  # it has ended since
+                continue
+            session = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
+            if _is_of_a_person(session):
+                login = session.get("REALTIME", "")
+                sessions.append((int(login) / 1e6 if login.isdecimal() else 0.0, session["USER"]))
     return [(user, login) for login, user in sorted(sessions)]
+
+
+def _is_of_a_person(session: dict[str, str]) -> bool:
+    """Whether somebody is logged in there (sd_session_get_class(3)).
+
+    Besides `user` there are kinds of it, such as `user-early` (root's), and not only those of
+    today; `user-incomplete` is somebody who still waits for the home directory. A session that
+    is closing is over, but for what was left running in it.
+    """
+    kind, _, variety = session.get("CLASS", "").partition("-")
+    is_over = session.get("STATE") == "closing"
+    return kind == "user" and variety != "incomplete" and "USER" in session and not is_over
 
 
 def _text(field: bytes) -> str:

@@ -2,7 +2,8 @@
 
 A background process that keeps an output pipe open does not keep the status back: GRACE after
 the child itself has ended it counts as ended. What such a process writes later is read and
-dropped, so that it does not die of a closed pipe.
+dropped, so that it does not die of a closed pipe; and as nobody knows whether it will, what is
+kept counts as truncated.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Mapping
-from signal import SIGKILL
 from typing import TYPE_CHECKING, Callable
 
+from qga.exits import open_exit
 from qga.spawn import PLAIN, Launch, spawn
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ Claim = Callable[[int], int]
 
 
 class Capture:
-    """What comes out of a pipe: the first MAX_CAPTURE bytes, and whether there were more."""
+    """What comes out of a pipe: the first MAX_CAPTURE bytes, and whether there may be more."""
 
     def __init__(self, fd: int, claim: Claim) -> None:
         self.data = bytearray()
@@ -57,6 +58,7 @@ class Capture:
     def drop_the_rest(self) -> None:
         """Keep nothing of what is still to come."""
         self._keep = False
+        self.truncated = self.truncated or self.open
 
     def take(self) -> bytearray:
         """What was captured, which is not kept here any longer."""
@@ -162,7 +164,7 @@ class Child:
                 theirs.update(dict.fromkeys(descriptors, end))
                 self.captures[name] = Capture(ours, claim)
             self.pid = spawn(argv, environment, theirs, launch)
-            self._pidfd = open_pidfd(self.pid)
+            self._exit = open_exit(self.pid)
         except BaseException:
             for fd in pipes:
                 os.close(fd)
@@ -183,11 +185,11 @@ class Child:
             self._feed.watch(loop)
         for capture in self.captures.values():
             capture.watch(loop, self._end_if_all_closed)
-        loop.watch(self._pidfd, self._on_exit)
+        loop.watch(self._exit, self._on_exit)
 
     def _on_exit(self, _events: int) -> None:
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
+        self._loop.unwatch(self._exit)
+        os.close(self._exit)
         self._code = exit_status(self.pid)
         for capture in self.captures.values():
             capture.read_at_hand()
@@ -222,16 +224,6 @@ def exit_status(pid: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     except ChildProcessError:  # somebody else in this process has waited for it
         return _UNKNOWN_STATUS
-
-
-def open_pidfd(pid: int) -> int:
-    """A descriptor of the child; without one it cannot be followed and is ended."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, SIGKILL)
-        os.waitpid(pid, 0)
-        raise
 
 
 def _pipe(opened: list[int]) -> tuple[int, int]:

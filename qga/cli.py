@@ -10,11 +10,14 @@ from qga import config, configfile, options
 from qga.config import Config
 from qga.errors import ConfigError
 from qga.log import PROGRAM, Log, open_log, tell_levels
+from qga.utf8 import use_utf8
 from qga.version import INTERFACE_VERSION, __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run qemu-ga with these arguments (sys.argv's by default); the exit status."""
+    if argv is None:
+        use_utf8()
     tell_levels()
     try:
         return _run(sys.argv[1:] if argv is None else argv)

@@ -13,6 +13,7 @@ import time
 from typing import NamedTuple
 
 from qga import task
+from qga.exits import open_exit
 from qga.spawn import spawn
 
 _READ_SIZE = 64 * 1024
@@ -45,64 +46,96 @@ def run(
     only_looks: whether it changes nothing, so that it is killed when nobody waits any longer.
     Raises OSError when it cannot be started, TimeoutError when it was killed.
     """
-    given = os.memfd_create("stdin")
-    read_end, write_end = os.pipe()
+    deadline = time.monotonic() + timeout
+    program = _Program(stdin, max_output)
     try:
-        os.write(given, stdin)
-        os.lseek(given, 0, os.SEEK_SET)
-        pid = spawn(argv, None, {0: given, 1: write_end, 2: write_end})
-    except BaseException:
-        os.close(read_end)
-        raise
+        program.start(argv)
+        return program.wait(deadline, only_looks)
     finally:
-        os.close(given)
-        os.close(write_end)
-    return _wait(pid, read_end, time.monotonic() + timeout, max_output, only_looks)
+        program.close()
 
 
-def _wait(pid: int, output_fd: int, deadline: float, max_output: int, only_looks: bool) -> Finished:
-    pidfd = os.pidfd_open(pid)
-    os.set_blocking(output_fd, False)
-    output = bytearray()
-    poll = select.poll()
-    for fd in (pidfd, output_fd):
-        poll.register(fd, select.POLLIN)
-    try:
+class _Program:
+    """A program under way, and our ends of its pipes."""
+
+    def __init__(self, stdin: bytes, max_output: int) -> None:
+        self._rest = memoryview(stdin)
+        self._max_output = max_output
+        self._output = bytearray()
+        self._ours: list[int] = []
+
+    def start(self, argv: list[str]) -> None:
+        theirs: dict[int, int] = {}
+        self._input_fd = -1
+        try:
+            self._output_fd, theirs[1] = os.pipe()
+            self._ours.append(self._output_fd)
+            theirs[2] = theirs[1]
+            if self._rest:
+                theirs[0], self._input_fd = os.pipe()
+                self._ours.append(self._input_fd)
+            self._pid = spawn(argv, None, theirs)
+        finally:
+            for fd in set(theirs.values()):
+                os.close(fd)
+        for fd in self._ours:
+            os.set_blocking(fd, False)
+        self._exit_fd = open_exit(self._pid)
+        self._ours.append(self._exit_fd)
+
+    def wait(self, deadline: float, only_looks: bool) -> Finished:
+        poll = select.poll()
+        for fd in self._ours:
+            poll.register(fd, select.POLLOUT if fd == self._input_fd else select.POLLIN)
         while True:
             rest = max(0, deadline - time.monotonic())
             ready = dict(poll.poll((min(rest, task.INTERVAL) if only_looks else rest) * 1000))
-            if output_fd in ready and not _take(output_fd, output, max_output):
-                poll.unregister(output_fd)
-            if pidfd in ready:
-                while len(output) < max_output and _take(output_fd, output, max_output):
-                    pass
+            if self._input_fd in ready and not self._give():
+                poll.unregister(self._input_fd)
+                self._ours.remove(self._input_fd)
+                os.close(self._input_fd)  # which tells the program that this is all
+            if self._output_fd in ready and not self._take():
+                poll.unregister(self._output_fd)
+            if self._exit_fd in ready:
                 break
             if time.monotonic() >= deadline:
-                _kill(pid)
+                self._kill()
                 raise TimeoutError
             if only_looks:
                 try:
                     task.stop_if_given_up()
                 except task.GivenUp:
-                    _kill(pid)
+                    self._kill()
                     raise
-    finally:
-        os.close(pidfd)
-        os.close(output_fd)
-    _, status = os.waitpid(pid, 0)
-    return Finished(os.waitstatus_to_exitcode(status), output.decode("utf-8", "replace"))
+        while len(self._output) < self._max_output and self._take():
+            pass
+        _, status = os.waitpid(self._pid, 0)
+        text = self._output.decode("utf-8", "replace")
+        return Finished(os.waitstatus_to_exitcode(status), text)
 
+    def close(self) -> None:
+        for fd in self._ours:
+            os.close(fd)
 
-def _kill(pid: int) -> None:
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    def _kill(self) -> None:
+        os.killpg(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
 
+    def _give(self) -> bool:
+        """Write once; whether there is more to be written, to somebody who reads it."""
+        try:
+            self._rest = self._rest[os.write(self._input_fd, self._rest) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        return bool(self._rest)
 
-def _take(fd: int, output: bytearray, limit: int) -> bool:
-    """Read once; whether there was anything. Keeps no more than `limit` bytes in all."""
-    try:
-        data = os.read(fd, _READ_SIZE)
-    except BlockingIOError:
-        return False
-    output += data[: limit - len(output)]
-    return bool(data)
+    def _take(self) -> bool:
+        """Read once; whether there was anything. Keeps no more than was asked for."""
+        try:
+            data = os.read(self._output_fd, _READ_SIZE)
+        except BlockingIOError:
+            return False
+        self._output += data[: self._max_output - len(self._output)]
+        return bool(data)

@@ -44,11 +44,11 @@ def method_of(listener: socket) -> str:
 
     if listener.family == AF_UNIX:
         return "unix-listen"
-    if listener.family.name == "AF_VSOCK":
+    family = getattr(listener.family, "name", f"family {listener.family}")  # Python knows not all
+    if family == "AF_VSOCK":
         return "vsock-listen"
     raise ChannelError(
-        f"socket activation passed a socket of {listener.family.name}; "
-        "unix and vsock sockets can be served"
+        f"socket activation passed a socket of {family}; unix and vsock sockets can be served"
     )
 
 

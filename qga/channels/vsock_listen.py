@@ -20,6 +20,10 @@ class VsockListen(ListeningChannel):
         address = _parse_address(path)
         try:
             listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        except AttributeError:
+            raise ChannelError(
+                f"error opening channel '{path}': this Python was built without vsock"
+            ) from None
         except OSError as error:
             raise ChannelError(
                 f"error opening channel '{path}': no vsock: {error.strerror}"

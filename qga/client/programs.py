@@ -148,7 +148,12 @@ class StreamedProgram(Program):
         has_all = self._received >= read.out_total and self._received_errors >= read.err_total
         self.exited = read.exited
         if read.exited and has_all:
-            self.result = ExecResult(read.exitcode, read.signal)
+            self.result = ExecResult(
+                read.exitcode,
+                read.signal,
+                stdout_truncated=read.stdout_truncated,
+                stderr_truncated=read.stderr_truncated,
+            )
         return Output(read.stdout, read.stderr)
 
     def receive(self) -> bytes:

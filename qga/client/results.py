@@ -83,7 +83,8 @@ class ExecOutput(NamedTuple):
     """What a program has written from an offset on, and how it has ended, if so.
 
     `out_total` and `err_total` are the bytes so far, those that went to a data port included;
-    they are final when `exited` is true.
+    they are final when `exited` is true. A stream is truncated where something that the program
+    has left behind may still write to it.
     """
 
     exited: bool
@@ -93,6 +94,8 @@ class ExecOutput(NamedTuple):
     stderr: Annotated[bytes, "err-data"] = b""
     exitcode: Optional[int] = None
     signal: Optional[int] = None
+    stdout_truncated: Annotated[bool, "out-truncated"] = False
+    stderr_truncated: Annotated[bool, "err-truncated"] = False
 
 
 class FileTransfer(NamedTuple):

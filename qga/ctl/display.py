@@ -80,12 +80,12 @@ def command_row(command: CommandInfo) -> Row:
 
 def tell_truncated(result: ExecResult) -> None:
     """Say which of a program's streams the agent has cut."""
-    for data, truncated, name in (
-        (result.stdout, result.stdout_truncated, "stdout"),
-        (result.stderr, result.stderr_truncated, "stderr"),
+    for truncated, name in (
+        (result.stdout_truncated, "stdout"),
+        (result.stderr_truncated, "stderr"),
     ):
         if truncated:
-            say(f"the agent kept only the first {len(data)} bytes of the program's {name}")
+            say(f"the program's {name} may not be complete: the agent has not kept all of it")
 
 
 def exec_json(result: ExecResult) -> dict[str, Any]:

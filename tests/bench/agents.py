@@ -52,7 +52,7 @@ def original() -> Contestant:
 def ours(folder: Path, python: str) -> Contestant:
     """Our agent, installed into `folder` and run by this interpreter."""
     install(folder, str(folder), python)
-    argv = (python, "-IS", str(folder / "qemu-ga"))
+    argv = (python, "-ISXutf8", str(folder / "qemu-ga"))
     versions = _output(*argv, "--version").splitlines()
     return Contestant("ours", argv, f"{versions[-1]}, {_output(python, '--version').strip()}")
 

@@ -122,7 +122,7 @@ def replug(guest: Guest) -> None:
 def is_ours(guest: Guest) -> bool:
     """Whether the process that serves is the package's."""
     command = guest.run(["cat", f"/proc/{show(guest, 'MainPID')}/cmdline"]).stdout.split("\0")
-    return command[:3] == ["/usr/bin/python3", "-IS", "/usr/sbin/qemu-ga"]
+    return command[:3] == ["/usr/bin/python3", "-ISXutf8", "/usr/sbin/qemu-ga"]
 
 
 def files(guest: Guest) -> set[str]:

@@ -40,8 +40,48 @@ def test_a_background_process_does_not_hold_the_status_back(client: Client, tmp_
     status = final_status(client, pid)
     assert status["exitcode"] == 0
     assert status["out-data"] == b"started\n"
+    assert status["out-truncated"]
     gate.write_text("go on\n")
     wait_for(lambda: done.exists() and done.read_text() == "alive\n", "it has written all")
+
+
+SLOW = 'exec > >(while read -r l; do sleep 0.5; echo "$l"; done); seq 6'
+LINES = b"1\n2\n3\n4\n5\n6\n"
+
+
+@pytest.mark.parametrize("capture", ["stdout", "separated", "merged"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        SLOW,
+        "(sleep 1.5; seq 6) &",  # writes nothing before the end
+        "seq 6; sleep 3 &",  # nor after it, but who knows
+        "seq 6",
+        "(sleep 0.3; seq 6) &",
+    ],
+)
+def test_output_is_not_cut_without_a_word(client: Client, script: str, capture: str) -> None:
+    pid = start_program(client, "bash", "-c", script, capture_output=capture)
+    status = final_status(client, pid)
+    whole = status["out-data"] == LINES and "3 &" not in script
+    assert LINES.startswith(status["out-data"])
+    assert status["out-truncated"] is not whole
+    if capture == "separated" and "&" not in script and script != SLOW:
+        assert "err-data" not in status and "err-truncated" not in status
+
+
+def test_without_room_for_any_output_it_is_said(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    config = "[limits]\ncaptured=4\n"
+    with listening(tmp_path, config=config) as agent, agent.connect() as client:
+        script = f"printf abcd; read x <{gate}"
+        first = start_program(client, "sh", "-c", script, capture_output=True)
+        wait_for(lambda: agent.waits, "the output to be read")
+        second = final_status(client, start_program(client, "echo", "hi", capture_output=True))
+        gate.write_text("go on\n")
+        assert final_status(client, first)["out-data"] == b"abcd"
+    assert (second["out-data"], second["out-truncated"]) == (b"", True)
 
 
 def test_a_child_has_three_descriptors_only(client: Client) -> None:
@@ -218,3 +258,18 @@ def test_children_that_still_run_are_not_forgotten(
     gate.write_text("go on\n")
     group.turn_until(lambda: group.has_ended(running))
     assert group.is_known(running)
+
+
+OF_THE_SERVICE = (  # systemd.exec(5), "Environment variables set or propagated"
+    *("FDSTORE", "INVOCATION_ID", "LISTEN_FDNAMES", "MANAGERPID", "MANAGERPIDFDID"),
+    *("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "SYSTEMD_EXEC_PID", "WATCHDOG_PID"),
+)
+
+
+def test_a_child_is_not_told_what_the_service_manager_told_the_agent(tmp_path: Path) -> None:
+    """It would take the agent's memory pressure, watchdog or descriptors for its own."""
+    environment = {**os.environ, **dict.fromkeys(OF_THE_SERVICE, "1"), "OF_THE_ADMINISTRATOR": "1"}
+    with listening(tmp_path, env=environment) as agent, agent.connect() as client:
+        names = {line.split("=")[0] for line in output(client, "env").splitlines()}
+    assert "OF_THE_ADMINISTRATOR" in names
+    assert not names & set(OF_THE_SERVICE)

@@ -110,10 +110,18 @@ def test_all_members_of_os_release(os_release: OsRelease) -> None:
         ("", ""),
         ('""', ""),
         ("''", ""),
-        ("two words", "two"),
+        ("two words", "two words"),
         ('"two words"', "two words"),
         ("'two words'", "two words"),
-        ('"a" b', "a"),
+        ('"a" b', "ab"),
+        ("""'a'"b"c'd' # e""", "abc'd' # e"),
+        (" plain", "plain"),
+        ("\t plain \t", "plain"),
+        (' "z" ', "z"),
+        ("  ' z '  ", " z "),
+        (r"a\ b\"c\\", 'a b"c\\'),
+        ("a\\", "a"),
+        ("a # no comment", "a # no comment"),
         (r'"\"q\" \$HOME \`x\` \\"', '"q" $HOME `x` \\'),
         (r'"\n \t \x"', r"\n \t \x"),
         (r"'\$HOME \"'", r"\$HOME \""),
@@ -121,12 +129,50 @@ def test_all_members_of_os_release(os_release: OsRelease) -> None:
         ('"it\'s"', "it's"),
         ("a=b", "a=b"),
         ('"ä€😀"', "ä€😀"),
-        ('"unfinished', "unfinished\n"),
+        ('"unfinished', "unfinished"),
+        ("'unfinished", "unfinished"),
+        ('"unfinished\\', "unfinished"),
+        ('"', ""),
     ],
 )
 def test_values_of_os_release(os_release: OsRelease, value: str, name: str) -> None:
     os_release.etc.write_text(f"NAME={value}\n", encoding="utf-8")
-    assert os_release.read()["name"].rstrip("\n") == name.rstrip("\n")
+    assert os_release.read() == {"name": name}
+
+
+@pytest.mark.parametrize("key", ["NAME", " NAME", "NAME ", "\tNAME\t ", "ID=x\r\nNAME"])
+def test_blanks_around_a_key_do_not_count(os_release: OsRelease, key: str) -> None:
+    os_release.etc.write_text(f"{key}= good\n", newline="")
+    assert os_release.read()["name"] == "good"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            b"no assignment",
+            b"=x",
+            b"=",
+            b"==",
+            b"   ",
+            b"\t",
+            b"\xff\xfe",
+            b"X=\xff",
+            b"\0",
+            b"X=\0",
+        ),
+        *(b'X="not closed', b"X='not closed", b'X="a\\', b"X=\\", b"X", b"X==", b'"', b"'", b"\\"),
+        *(b"export X=1", b"; X=1", b"# NAME=none", b"#", b"[section]", b"X=`id`", b"X=$(id)"),
+        b"\xef\xbb\xbfX=1",
+        b"X=" + 60_000 * b'""',
+    ],
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_whatever_a_line_is_like_the_others_count(
+    os_release: OsRelease, line: bytes, end: bytes
+) -> None:
+    os_release.etc.write_bytes(end.join([b"ID=debian", line, b'NAME="GNU"', b""]))
+    assert os_release.read() == {"id": "debian", "name": "GNU"}
 
 
 def test_the_last_of_two_equal_keys_counts(os_release: OsRelease) -> None:
@@ -139,14 +185,12 @@ def test_a_last_line_without_its_end_counts(os_release: OsRelease) -> None:
     assert os_release.read() == {"id": "one", "name": "two"}
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"ID=etc\nno assignment\n", b"ID=etc\nNAME=\xff\xfe\n", b"ID=etc\n=x\n"]
-)
-def test_the_second_file_stands_in_for_the_first(
-    os_release: OsRelease, content: bytes | None
-) -> None:
-    if content is not None:
-        os_release.etc.write_bytes(content)
+def test_a_value_that_is_no_utf8(os_release: OsRelease) -> None:
+    os_release.etc.write_bytes(b"ID=etc\nNAME=a\xff\n")
+    assert os_release.read() == {"id": "etc", "name": "a\ufffd"}
+
+
+def test_the_second_file_stands_in_for_the_first(os_release: OsRelease) -> None:
     os_release.usr.write_text("ID=usr\n")
     assert os_release.read() == {"id": "usr"}
 

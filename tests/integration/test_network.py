@@ -39,6 +39,7 @@ def test_interfaces(tmp_path: Path) -> None:
         },
         {
             "name": "tun0",
+            "hardware-address": "00:00:00:00:00:00",
             "ip-addresses": [ipv4("172.16.0.1", 32), ipv6("fd02::1", 127)],
         },
         {

@@ -54,6 +54,22 @@ def ended(client: Client, pid: int) -> dict[str, Any]:
     return wait_for(lambda: (now := seen(client, pid))["exited"] and now, f"the end of {pid}")
 
 
+@pytest.mark.parametrize(
+    ("script", "truncated"),
+    [
+        ('exec > >(while read -r l; do sleep 0.5; echo "$l"; done); seq 6', True),
+        ("(sleep 1.5; seq 6) &", True),
+        ("(sleep 0.3; seq 6) &", False),
+        ("seq 6", False),
+    ],
+)
+def test_output_is_not_cut_without_a_word(client: Client, script: str, truncated: bool) -> None:
+    pid = client.call("qga-exec", path="/bin/bash", arg=["-c", script])["pid"]
+    over = ended(client, pid)
+    assert over.get("out-truncated", False) is truncated
+    assert (over["out"] == b"1\n2\n3\n4\n5\n6\n") is not truncated
+
+
 def bring(client: Client, pid: int, data: bytes, **how: Any) -> int:
     text = base64.b64encode(data).decode()
     return int(client.call("qga-exec-write", pid=pid, buf_b64=text, **how)["count"])

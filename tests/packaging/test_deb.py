@@ -105,7 +105,7 @@ def test_the_exporters_user_is_there_before_its_unit_starts() -> None:
 
 def test_the_interpreter_is_the_distributions_own_and_isolated(agent_root: Root) -> None:
     launcher = agent_root.folder / "tree/usr/sbin/qemu-ga"
-    assert launcher.read_text().startswith("#!/usr/bin/python3 -IS\n")
+    assert launcher.read_text().startswith("#!/usr/bin/python3 -ISXutf8\n")
 
 
 def test_a_users_packages_change_nothing(agent_root: Root) -> None:

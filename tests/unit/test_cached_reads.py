@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from errno import EAGAIN
+from errno import EACCES, EAGAIN, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -55,6 +55,50 @@ def test_what_is_partly_in_memory_is_left_as_it_is(
     assert position(file) == 7
     assert file.cached
     assert file.lock.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("at_hand", [0, 1, 4096])
+@pytest.mark.parametrize("count", [1, 4096, 20_000])
+def test_nothing_read_is_no_end_of_the_file(
+    file: Any, monkeypatch: pytest.MonkeyPatch, at_hand: int, count: int
+) -> None:
+    """Linux 5.9 and 5.10 have nothing to give where something is not in memory."""
+
+    def read_some(fd: int, buffers: list[memoryview], _at: int, _flags: int) -> int:
+        rest = max(0, min(at_hand - position(file), len(buffers[0])))
+        buffers[0][:rest] = os.read(fd, rest)
+        return rest
+
+    monkeypatch.setattr(files.os, "preadv", read_some)
+    if count <= at_hand:
+        assert files.read_cached(file, count) == (CONTENT[:count], False)
+    else:
+        with pytest.raises(BlockingIOError):
+            files.read_cached(file, count)
+        assert position(file) == 0
+        assert file.cached
+    os.lseek(file.fd, 0, os.SEEK_END)
+    assert files.read_cached(file, count) == (b"", True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(number, "no") for number in (EACCES, EINVAL, ENOSYS, EOPNOTSUPP, EPERM)),
+        NotImplementedError("preadv2 is not there"),
+    ],
+)
+def test_where_the_call_is_not_to_be_had(
+    file: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_arguments: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(files.os, "preadv", refuse)
+    with pytest.raises(BlockingIOError):
+        files.read_cached(file, 100)
+    assert not file.cached
+    assert position(file) == 0
 
 
 def test_a_file_in_use_is_waited_for(file: Any) -> None:

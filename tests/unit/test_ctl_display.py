@@ -78,7 +78,9 @@ def test_what_the_agent_has_cut_is_told(capsys: pytest.CaptureFixture[str]) -> N
     tell_truncated(ExecResult(0, None, b"out", b"err\n", False, True))
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err == "qgactl: the agent kept only the first 4 bytes of the program's stderr\n"
+    assert shown.err == (
+        "qgactl: the program's stderr may not be complete: the agent has not kept all of it\n"
+    )
 
 
 def test_on_a_narrow_terminal_long_columns_fold_and_lose_nothing(

@@ -88,10 +88,64 @@ def test_sessions_of_logind_are_not_read_again_when_none_has_changed(
     assert users.Users(None).guest_get_users() == [{"user": "ada", "login-time": 2.0}]
 
 
-def log_in(sessions: Path, number: str, user: str, microseconds: int) -> None:
+CLASSES = {  # of sd_session_get_class(3), and one that may come
+    **dict.fromkeys(["user", "user-early", "user-light", "user-early-light", "user-later"], True),
+    **dict.fromkeys(["user-incomplete", "greeter", "lock-screen", "background"], False),
+    **dict.fromkeys(["background-light", "manager", "manager-early", "none", ""], False),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_sessions_of_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path / "sessions"))
+    (tmp_path / "sessions").mkdir()
+    log_in(tmp_path / "sessions", "1", "root", 2_000_000, f"CLASS={kind}\nSTATE=active")
+    log_in(tmp_path / "sessions", "2", "gone", 2_000_000, "CLASS=user\nSTATE=closing")
+    expected = [{"user": "root", "login-time": 2.0}] if CLASSES[kind] else []
+    assert users.Users(None).guest_get_users() == expected
+
+
+BOOT = users._RECORD.pack(2, 0, b"~", b"~~", b"reboot", b"", 0, 0, 0, 5, 0, 0, 0, 0, 0)
+DEAD = users._RECORD.pack(8, 7, b"tty1", b"1", b"", b"", 0, 0, 0, 5, 0, 0, 0, 0, 0)
+EVE = users._RECORD.pack(7, 7, b"tty1", b"1", b"eve", b"", 0, 0, 0, 5, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("utmp", "user"),
+    [(None, "ada"), (b"", "ada"), (BOOT, "ada"), (BOOT + DEAD, "ada"), (b"x", "ada"), (EVE, "eve")],
+)
+def test_where_utmp_knows_nobody_logind_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, utmp: bytes | None, user: str
+) -> None:
+    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path / "sessions"))
+    (tmp_path / "sessions").mkdir()
+    log_in(tmp_path / "sessions", "1", "ada", 2_000_000)
+    if utmp is not None:
+        (tmp_path / "utmp").write_bytes(utmp)
+    assert [each["user"] for each in users.Users(None).guest_get_users()] == [user]
+
+
+def test_a_session_file_that_is_odd_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path / "sessions"))
+    (tmp_path / "sessions").mkdir()
+    (tmp_path / "sessions/0").mkdir()
+    (tmp_path / "sessions/1").write_bytes(b"\xff\n=\nREALTIME=\nCLASS=user\n")
+    (tmp_path / "sessions/2").symlink_to("/nowhere")
+    log_in(tmp_path / "sessions", "3", "ada", 2_000_000, "CLASS=user\nREALTIME=soon")
+    assert users.Users(None).guest_get_users() == [{"user": "ada", "login-time": 0.0}]
+
+
+def log_in(
+    sessions: Path, number: str, user: str, microseconds: int, more: str = "CLASS=user"
+) -> None:
     """As logind does it: a new file takes the place of the old."""
     new = sessions / f".#{number}.ref"
-    new.write_text(f"USER={user}\nCLASS=user\nREALTIME={microseconds}\n")
+    new.write_text(f"USER={user}\nREALTIME={microseconds}\n{more}\n")
     new.replace(sessions / number)
 
 

@@ -1,0 +1,14 @@
+"""A locale that is not UTF-8, made for a test."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+GERMAN = "de_DE.ISO-8859-1"
+
+
+def make_german(folder: Path) -> None:
+    """Compile it into the folder, which is then the LOCPATH of whoever is to find it."""
+    argv = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(folder / GERMAN)]
+    subprocess.run(argv, check=True, capture_output=True)
