@@ -52,6 +52,7 @@ _SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
 # What `systemctl is-system-running` says when systemd answers.
 _STATES = ("initializing", "starting", "running", "degraded", "maintenance", "stopping")
 _ANSWER = 30.0  # seconds
+_LOCKED = "Access denied"  # all that systemd 257 says to root of an inhibitor's lock
 
 ShutdownMode = Literal["powerdown", "halt", "reboot"]
 
@@ -118,6 +119,8 @@ def _run_first_of(programs: list[list[str]], *, force: bool = False) -> bool:
             return True
         if not force and _systemd_answers():
             reason = " ".join(ended.output.split())
+            if _LOCKED in reason:
+                reason += " (systemd-inhibit --list in the guest shows who has locked it)"
             raise QgaError(f"{' '.join(argv)} has failed with status {ended.status}: {reason}")
     return False
 
