@@ -287,7 +287,7 @@ class ShellFiles(GuestFiles):
         ports: DataPorts | None = None,
     ) -> None:
         super().__init__(agent, tick, ports)
-        self._umask = 0
+        self._umask = 0o022
         self._made: dict[Place, str] = {}
         """Which files the temporary ones are, by device and inode."""
 
@@ -298,10 +298,9 @@ class ShellFiles(GuestFiles):
         """Whether the guest has what the scripts need. Raises what guest-exec answers."""
         result = self._run(HAS_TOOLS, [])
         digits = decoded(result.stdout).strip()
-        if result.status or not OCTAL.fullmatch(digits):
-            return False
-        self._umask = int(digits, 8)
-        return True
+        if OCTAL.fullmatch(digits):
+            self._umask = int(digits, 8)
+        return not result.status
 
     def find(self, path: str) -> Entry | None:
         line = self._script(FIND, [path]).decode(errors="replace")
