@@ -8,7 +8,7 @@ from typing import Any
 from qga.client.commands.exec import environment_of
 from qga.client.connection import Connection
 from qga.client.results import ExecOutput
-from qga.client.shapes import encode_base64
+from qga.client.shapes import encode_base64, share
 
 PORT_PATIENCE = 15.0
 """Seconds: the agent itself waits for some until the host has connected to a port."""
@@ -49,8 +49,10 @@ class Streams(Connection):
 
     def stream_write(self, pid: int, data: bytes) -> int:
         """Bring it input; how many of the bytes were taken, maybe not all."""
-        buf_b64 = encode_base64(data[: self.max_data()])
-        return self._ask("qga-exec-write", int, "count", pid=pid, buf_b64=buf_b64)
+        command, data = "qga-exec-write", data[: self.max_data()]
+        count = self._ask(command, int, "count", pid=pid, buf_b64=encode_base64(data))
+        with self._telling(command):
+            return share(count, len(data))
 
     def stream_end(self, pid: int, after: int | None = None) -> None:
         """There is no more input; with a data port after so many bytes of it."""
