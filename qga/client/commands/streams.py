@@ -35,12 +35,13 @@ class Streams(Connection):
         arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:])}
         if env is not None:
             arguments["env"] = environment_of(env)
+        timeout = self.timeout
         if port is not None:
             arguments["port"] = port
+            timeout = max(timeout, PORT_PATIENCE)
         if terminal is not None:
             rows, columns = terminal
             arguments.update(tty=True, rows=rows, columns=columns, term=term)
-        timeout = max(self.timeout, PORT_PATIENCE)
         return self._ask("qga-exec", int, "pid", timeout=timeout, **arguments)
 
     def stream_read(self, pid: int, offset: int = 0, err_offset: int = 0) -> ExecOutput:
