@@ -20,6 +20,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
 
+from qga.client import captured
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import AgentError, ProtocolError
@@ -111,6 +112,12 @@ class Program:
 
     def resize(self, size: TerminalSize) -> None:
         """Its terminal is of another size now."""
+
+    def terminate(self) -> None:
+        """Ask it to end, and give it a moment to do so."""
+        with suppress(AgentError):
+            self.signal("TERM")
+            self._wait_for_its_end()
 
     def abandon(self) -> None:
         """It was killed, and the guest says that it runs: do not wait for it."""
@@ -214,20 +221,24 @@ class PlainProgram(Program):
         *,
         env: Mapping[str, str] | None = None,
         input: bytes | None = None,
+        merged: bool = False,
     ) -> None:
-        super().__init__(agent, agent.exec_start(argv, env=env, input=input))
+        pid, self._kept = captured.start(agent, argv, input=input, env=env, merged=merged)
+        super().__init__(agent, pid)
         self._family = {self.pid}
 
     def poll(self) -> Output:
-        self.result = self.agent.exec_status(self.pid)
-        if self.result is None:
+        result = self.agent.exec_status(self.pid)
+        if result is None:
             return Output(b"", b"")
         self.exited = True
+        self.result = captured.fetched(self.agent, result) if self._kept else result
         return Output(self.result.stdout, self.result.stderr)
 
     def signal(self, name: str) -> None:
         argv = ["/bin/sh", "-c", SIGNAL_TREES, "sh", name, *map(str, self._family)]
-        signalled = self.agent.exec(argv, timeout=GRACE).stdout.split()
+        pid = self.agent.exec_start(argv)  # its output is small, also where that matters
+        signalled = self.agent.exec_wait(pid, GRACE).stdout.split()
         # Those whose parent has ended now are found by nobody later, unless remembered.
         self._family.update(int(pid) for pid in signalled if pid.isdigit())
 

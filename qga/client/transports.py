@@ -142,7 +142,7 @@ class SocketTransport:
             if not reader.dropped:
                 raise
             raise TimeoutError(
-                f"no answer to this request, but to none or another: {reader.dropped}"
+                f"no answer; a reply without this request's id was dropped: {reader.dropped}"
             ) from None
 
     def _converse(self, request: bytes, reader: Reader, deadline: float) -> Reply:

@@ -56,7 +56,9 @@ class Files(Connection):
         self.call("guest-file-close", handle=handle)
 
     def file_read(self, handle: int, count: int = CHUNK) -> FileChunk:
-        """At most `count` bytes (48 MiB is the most) from the current position."""
+        """At most `count` bytes (48 MiB; by libvirt 3 MiB) from the current position."""
+        most = self.max_output()
+        count = count if most is None else min(count, most)
         return self._ask("guest-file-read", FileChunk, handle=handle, count=count)
 
     def file_write(self, handle: int, data: bytes) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qga.client.commands.exec import environment_of
+from qga.client.commands.exec import check_argv, environment_of
 from qga.client.connection import Connection
 from qga.client.results import ExecOutput
 from qga.client.shapes import encode_base64, share
@@ -30,8 +30,7 @@ class Streams(Connection):
         input and output pass through; without it `stream_write` and `stream_read` carry them.
         `terminal` gives it a terminal of so many rows and columns, `term` that one's type.
         """
-        if isinstance(argv, str) or not argv:
-            raise ValueError(f"argv must be a list of at least one string, not {argv!r}")
+        check_argv(argv)
         arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:])}
         if env is not None:
             arguments["env"] = environment_of(env)
