@@ -25,7 +25,7 @@ SCENARIOS: dict[str, Scenario] = {}
 """By name."""
 
 WAITING: set[str] = set()
-"""Those that are over only when the victim gives up."""
+"""Those that are over only when the victim gives up: not even a sync is answered any more."""
 
 
 WHATEVER_THE_COMMAND: set[str] = set()
@@ -214,20 +214,20 @@ def a_wide_and_long_table(request: Request, value: Any) -> Iterator[bytes]:
     yield encode(request, value)
 
 
-@broken
+@waiting
 def endless_line(request: Request, value: Any) -> Iterator[bytes]:
     while True:
         yield b"x" * 65536
 
 
-@broken
+@waiting
 def endless_string(request: Request, value: Any) -> Iterator[bytes]:
     yield b'{"id": %d, "return": {"exited": true, "out-data": "' % request.get("id", 0)
     while True:
         yield b"AAAA" * 16384
 
 
-@broken
+@waiting
 def endless_replies(request: Request, value: Any) -> Iterator[bytes]:
     while True:
         yield b'{"return": {}}\n' * 4096

@@ -51,7 +51,8 @@ PASSING = {"exec", "shell", "cat"}
 PATIENT = {"freeze", "thaw", "trim", "vcpus", "passwd"}
 """They wait for minutes on purpose."""
 
-ENDLESS = {("cp", "never_exits"), ("cp", "no_id")}
+ENDLESS = {("cp", "never_exits"), ("shell", "never_exits"), ("shell", "promises_bytes")}
+"""They run programs that have no limit: until ^C."""
 
 FEW = ("os", "net", "top", "exec", "cat", "freeze", "call", "doctor")
 """Of each kind one, for what does not depend on the command."""
