@@ -137,7 +137,7 @@ def execute(
     before the program, so that its options are not taken for qgactl's.
 
     An agent without qga-exec (QEMU's own) is given all of the input at once, and gives the
-    output when the program has ended: 16 MiB of each stream at most.
+    output when the program has ended: 16 MiB of each stream at most. --json keeps 32 MiB.
 
     \b
     Examples:
