@@ -307,7 +307,6 @@ class Session:
         self._last_answered = None
         if self._running is not None:
             self._running.unheard = True
-            self._running.give_up()
             if self._running.request is not None:
                 self._running = None
                 self._agent.loop.post(self._proceed)

@@ -2,8 +2,10 @@
 
 It must stay true that a caller gets the reply to its own request or an error, never the reply
 to another one: neither after a timeout, nor when threads share the object, nor after an
-interrupt. The lock here and the transport's synchronizing see to it. Nothing is ever sent
-twice; a lost connection is reported, and the next call makes a new one.
+interrupt, nor when the guest is set back to an older state. The lock here, the requests' ids
+and the transport's synchronizing see to it. Nothing is ever sent twice; a lost connection is
+reported, and the next call makes a new one. A reply has a bound by its command: the guest
+decides what it sends, not how much of our memory that takes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from qga.client.errors import AgentError, AgentTimeout, ConnectError, ProtocolEr
 from qga.client.hosts.discovery import FoundGuest
 from qga.client.shapes import member, shaped
 from qga.client.transports import Transport
-from qga.client.wire import DEFAULT_MAX_REPLY, decode_reply, encode_request
+from qga.client.wire import DEFAULT_MAX_REPLY, USUAL_REPLY, encode_request, outcome, reply_limit
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Connection")
@@ -78,18 +80,23 @@ class Connection:
         /,
         *,
         timeout: float | None = None,
+        max_reply: int | None = None,
         **keywords: Any,
     ) -> Any:
         """Have `command` run in the guest and return its `return` value, decoded from JSON.
 
         Arguments are given by their names on the wire in a mapping, or as keywords with `_`
-        for `-`, or both: `call("guest-file-read", handle=1000, count=4096)`.
+        for `-`, or both: `call("guest-file-read", handle=1000, count=4096)`. `max_reply`: bytes
+        that the reply may have, 4 MiB by default, and more for the commands whose point is much
+        data (guest-file-read, guest-exec-status).
         """
-        request = self._request(command, arguments, keywords)
+        named = {**(arguments or {}), **named_on_the_wire(keywords)}
+        request = self._request(command, named)
+        limit = reply_limit(command, named) if max_reply is None else max_reply
 
         def ask(link: Transport, deadline: float) -> Any:
             try:
-                return decode_reply(link.exchange(request, deadline), command)
+                return outcome(link.exchange(request, limit, deadline), command)
             except ProtocolError:
                 link.mistrust()
                 raise
@@ -112,12 +119,12 @@ class Connection:
         guest that goes down seldom says so.
         """
         patience = min(self.timeout, ORDER_PATIENCE) if timeout is None else timeout
-        request = self._request(command, arguments, keywords)
+        request = self._request(command, {**(arguments or {}), **named_on_the_wire(keywords)})
 
         def ask(link: Transport, deadline: float) -> None:
-            reply = link.order(request, deadline)
+            reply = link.order(request, USUAL_REPLY, deadline)
             if reply is not None:
-                decode_reply(reply, command)
+                outcome(reply, command)
 
         with self._lock:
             self.sync(timeout=timeout)
@@ -135,12 +142,16 @@ class Connection:
         request = self._perform("connect", None, lambda link, _deadline: link.max_request)
         return (request - REQUEST_FRAME) // 4 * 3
 
-    def _request(
-        self, command: str, arguments: Mapping[str, Any] | None, keywords: Mapping[str, Any]
-    ) -> bytes:
-        named = {name.replace("_", "-"): value for name, value in keywords.items()}
+    def max_output(self) -> int | None:
+        """Bytes, sent as base64, that one member of a reply brings from this guest.
+
+        None: as many as any command of the agent returns.
+        """
+        return self._perform("connect", None, lambda link, _deadline: link.max_output)
+
+    def _request(self, command: str, arguments: Mapping[str, Any]) -> bytes:
         with self._telling(command):
-            return encode_request(command, {**(arguments or {}), **named})
+            return encode_request(command, arguments)
 
     def _ask(
         self,
@@ -190,3 +201,7 @@ class Connection:
             if not error.address:
                 error.address, error.command = self.address, command
             raise
+
+
+def named_on_the_wire(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "-"): value for name, value in keywords.items()}

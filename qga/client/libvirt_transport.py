@@ -1,18 +1,17 @@
 """The way to an agent by libvirt, which holds its guests' sockets itself.
 
-libvirt pairs requests with replies, so there is nothing to get back into step with. Each call
-into it is made on a thread of its own: they can be neither interrupted nor limited to less than a
-second, and one to another machine may hang whatever was asked. One that takes too long is
-abandoned, and ends by itself. An agent's error comes as an exception in libvirt's words, from
-which the agent's reply is made again as well as can be: its class is lost.
+libvirt pairs requests with replies, by their order: the ids of ours are still checked, for a
+guest that was set back to an older state sends old replies again. Each call into it is made on a
+thread of its own: they can be neither interrupted nor limited to less than a second, and one to
+another machine may hang whatever was asked. One that takes too long is abandoned, and ends by
+itself. An agent's error comes as an exception in libvirt's words, from which the agent's reply
+is made again as well as can be: its class is lost.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,16 @@ from typing import Any, NamedTuple, TypeVar
 from qga.client.errors import ConnectError, ProtocolError
 from qga.client.threads import beside
 from qga.client.transports import NO_AGENT
-from qga.client.wire import SYNC_IDS, decode_reply, encode_request
+from qga.client.wire import (
+    ID_REFUSED,
+    USUAL_REPLY,
+    Reply,
+    encode_request,
+    new_id,
+    outcome,
+    parse_reply,
+    tagged,
+)
 
 T = TypeVar("T")
 
@@ -32,6 +40,10 @@ GRACE = 1.0
 # libvirt 9.0 stops in the middle of a request for which the agent's socket has no room at once
 # (some 200 KB), and the agent then waits for the rest, be it this one or QEMU's own.
 MAX_REQUEST = 128 * 1024
+
+# libvirt 12.8 fails a reply with a string of more than 4 MiB. One of more than 10 MiB cuts every
+# libvirt off from the agent until that is restarted. Two strings of this size pass both.
+MAX_OUTPUT = 3 * 1024 * 1024
 
 AGENT_ERROR = re.compile(r"unable to execute QEMU agent command '[^']*': (?P<desc>.*)", re.DOTALL)
 # The words of agents for what QMP calls CommandNotFound.
@@ -70,6 +82,7 @@ class LibvirtTransport:
     """A domain of one connection to libvirt."""
 
     max_request = MAX_REQUEST
+    max_output = MAX_OUTPUT
 
     def __init__(self, address: str, modules: Modules, connection: Any, domain: Any) -> None:
         self._address = address
@@ -77,14 +90,32 @@ class LibvirtTransport:
         self._libvirt, self._qemu = modules
         self._connection = connection
         self._for_ever: int = self._qemu.VIR_DOMAIN_QEMU_AGENT_COMMAND_BLOCK
+        self._in_step = self._tagging = False
 
     def synchronize(self, deadline: float) -> None:
-        number = secrets.randbelow(SYNC_IDS)
-        reply = self.exchange(encode_request("guest-sync", {"id": number}), deadline)
-        if decode_reply(reply, "guest-sync") != number:
+        """Find out whether the agent echoes ids; libvirt itself is in step after a timeout."""
+        number = new_id()
+        request = encode_request("guest-sync", {"id": number})
+        reply = self._pass(tagged(request, number), USUAL_REPLY, deadline)
+        if ID_REFUSED.decode() in str(reply.get("error")):
+            reply = self._pass(request, USUAL_REPLY, deadline)
+        if outcome(reply, "guest-sync") != number:
             raise ProtocolError("guest-sync is answered with another number")
+        self._tagging = reply.get("id") == number
+        self._in_step = True
 
-    def exchange(self, request: bytes, deadline: float) -> bytes:
+    def exchange(self, request: bytes, limit: int, deadline: float) -> Reply:
+        if not self._in_step:
+            self.synchronize(deadline)
+        self._in_step = False  # until the answer is here
+        number = new_id() if self._tagging else None
+        reply = self._pass(tagged(request, number), limit, deadline)
+        if "return" in reply and self._tagging and reply.get("id") != number:
+            raise ProtocolError("libvirt has passed on the reply to another request")
+        self._in_step = True
+        return reply
+
+    def _pass(self, request: bytes, limit: int, deadline: float) -> Reply:
         if len(request) > MAX_REQUEST:
             raise ProtocolError(
                 f"a request of {len(request)} bytes is too large, "
@@ -98,13 +129,17 @@ class LibvirtTransport:
             reply: str = in_time(lambda: self._qemu.qemuAgentCommand(*arguments), patience)
         except self._libvirt.libvirtError as error:
             return reply_of(self._libvirt, error, deadline)
-        return reply.encode()
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"the reply is not UTF-8: {error}") from None
+        if len(reply) > limit:
+            raise ProtocolError(f"the reply is larger than {limit} bytes")
+        return parse_reply(reply.encode(errors="surrogatepass"))
 
-    def order(self, request: bytes, deadline: float) -> bytes | None:
+    def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
         """libvirt waits for an answer all the same, and says when the guest has gone instead."""
         self.synchronize(deadline)
         try:
-            return self.exchange(request, deadline)
+            return self.exchange(request, limit, deadline)
         except (TimeoutError, ConnectionError):
             return None
 
@@ -120,7 +155,7 @@ class LibvirtTransport:
             raise ConnectError(self._address, explained(self._libvirt, error)) from None
 
     def mistrust(self) -> None:
-        """The next reply is that to the next request all the same."""
+        self._in_step = False
 
     def close(self) -> None:
         try:
@@ -178,7 +213,7 @@ def in_time(call: Callable[[], T], seconds: float) -> T:
         raise TimeoutError("libvirt has not come back from the call") from None
 
 
-def reply_of(libvirt: Any, error: Any, deadline: float) -> bytes:
+def reply_of(libvirt: Any, error: Any, deadline: float) -> Reply:
     """The agent's error reply, if this is one; else TimeoutError or ConnectionError."""
     text = message_of(error)
     code = code_of(error)
@@ -186,7 +221,7 @@ def reply_of(libvirt: Any, error: Any, deadline: float) -> bytes:
     if told or code == getattr(libvirt, "VIR_ERR_AGENT_COMMAND_FAILED", None):
         desc = told["desc"] if told else text
         class_ = "CommandNotFound" if NOT_FOUND.search(desc) else "GenericError"
-        return json.dumps({"error": {"class": class_, "desc": desc}}).encode()
+        return {"error": {"class": class_, "desc": desc}}
     if time.monotonic() >= deadline:
         raise TimeoutError(explained(libvirt, error))
     raise ConnectionError(explained(libvirt, error))

@@ -7,7 +7,9 @@
 
 Both are asked, nothing here waits: whoever uses them decides how often to look (`poll`), and
 when to stop. It must stay true that a program never outlives its context: one that still runs
-at the end is killed, with all that it has started, and the agent has forgotten it.
+at the end is killed, with all that it has started, and the agent has forgotten it. What the guest
+says of a program need not be true: bytes that it promises and never gives are a ProtocolError,
+and whoever no longer believes that a program ends abandons it.
 """
 
 from __future__ import annotations
@@ -18,14 +20,21 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
 
+from qga.client import captured
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
-from qga.client.errors import AgentError
+from qga.client.errors import AgentError, ProtocolError
 from qga.client.results import ExecResult
 
 # Seconds that a killed program may take to be gone, and between two looks at it.
 GRACE = 5.0
 PAUSE = 0.02
+
+# Seconds for env(1).
+ENVIRONMENT_PATIENCE = 60.0
+
+# Seconds until the next of the bytes that a program that has ended has still written must be here.
+LAST_BYTES = 30.0
 
 # Bytes of input in one request: the agent keeps little more for a program that does not read.
 INPUT_SIZE = 64 * 1024
@@ -69,6 +78,7 @@ class Program:
         self.exited = False
         self.result: ExecResult | None = None
         """How it has ended, once that and all of its output are here."""
+        self._abandoned = False
 
     def __enter__(self) -> Program:
         return self
@@ -103,15 +113,26 @@ class Program:
     def resize(self, size: TerminalSize) -> None:
         """Its terminal is of another size now."""
 
+    def terminate(self) -> None:
+        """Ask it to end, and give it a moment to do so."""
+        with suppress(AgentError):
+            self.signal("TERM")
+            self._wait_for_its_end()
+
+    def abandon(self) -> None:
+        """It was killed, and the guest says that it runs: do not wait for it."""
+        self._abandoned = True
+
     def close(self) -> None:
         """Kill it if it runs; nothing of it is left in the guest."""
         with suppress(AgentError):
-            if not self.exited:
+            if not (self.exited or self._abandoned):
                 self.signal("KILL")
         if self.port:
             self.port.close()
         with suppress(AgentError):
-            self._wait_for_its_end()
+            if not self._abandoned:
+                self._wait_for_its_end()
 
     def _wait_for_its_end(self) -> None:
         deadline = time.monotonic() + GRACE
@@ -139,6 +160,8 @@ class StreamedProgram(Program):
         self.port = port
         self._received = self._received_errors = 0
         self._sent = 0
+        self._last: tuple[int, float] | None = None
+        """After the end, how many bytes were here when the last one came, and when that was."""
 
     def poll(self) -> Output:
         offset = 0 if self.port else self._received
@@ -154,7 +177,21 @@ class StreamedProgram(Program):
                 stdout_truncated=read.stdout_truncated,
                 stderr_truncated=read.stderr_truncated,
             )
+        elif read.exited:
+            self._watch_last_bytes(read.out_total + read.err_total)
         return Output(read.stdout, read.stderr)
+
+    def _watch_last_bytes(self, promised: int) -> None:
+        """ProtocolError if what an ended program is said to have written does not come."""
+        now, received = time.monotonic(), self._received + self._received_errors
+        if self._last is None or received > self._last[0]:
+            self._last = (received, now)
+        elif now - self._last[1] > LAST_BYTES:
+            raise ProtocolError(
+                f"only {received} of the {promised} bytes that the program wrote have come",
+                address=self.agent.address,
+                command="qga-exec-read",
+            )
 
     def receive(self) -> bytes:
         data = self.port.receive() if self.port else b""
@@ -189,20 +226,24 @@ class PlainProgram(Program):
         *,
         env: Mapping[str, str] | None = None,
         input: bytes | None = None,
+        merged: bool = False,
     ) -> None:
-        super().__init__(agent, agent.exec_start(argv, env=env, input=input))
+        pid, self._kept = captured.start(agent, argv, input=input, env=env, merged=merged)
+        super().__init__(agent, pid)
         self._family = {self.pid}
 
     def poll(self) -> Output:
-        self.result = self.agent.exec_status(self.pid)
-        if self.result is None:
+        result = self.agent.exec_status(self.pid)
+        if result is None:
             return Output(b"", b"")
         self.exited = True
+        self.result = captured.fetched(self.agent, result) if self._kept else result
         return Output(self.result.stdout, self.result.stderr)
 
     def signal(self, name: str) -> None:
         argv = ["/bin/sh", "-c", SIGNAL_TREES, "sh", name, *map(str, self._family)]
-        signalled = self.agent.exec(argv, timeout=GRACE).stdout.split()
+        pid = self.agent.exec_start(argv)  # its output is small, also where that matters
+        signalled = self.agent.exec_wait(pid, GRACE).stdout.split()
         # Those whose parent has ended now are found by nobody later, unless remembered.
         self._family.update(int(pid) for pid in signalled if pid.isdigit())
 
@@ -229,9 +270,9 @@ def start_streamed(
         raise
 
 
-def environment(agent: GuestAgent) -> dict[str, str]:
+def environment(agent: GuestAgent, timeout: float = ENVIRONMENT_PATIENCE) -> dict[str, str]:
     """What programs have in their environment by default, as far as it is UTF-8."""
-    result = agent.exec(["env", "-0"])
+    result = agent.exec(["env", "-0"], timeout=min(timeout, ENVIRONMENT_PATIENCE))
     if result.status:
         reason = result.stderr.decode(errors="replace").strip()
         raise AgentError(f"env: {reason}", address=agent.address, command="guest-exec")

@@ -6,8 +6,8 @@ as the field is, with `-` for `_`, unless `Annotated` gives its name; one whose 
 default may be missing or null. Members that a type does not have are left out, since every
 release of QEMU adds some.
 
-The guest is not trusted: whatever does not fit raises ProtocolError, and no integer is larger
-than what the agent's own types hold.
+The guest is not trusted: whatever does not fit raises ProtocolError, no integer is larger than
+what the agent's own types hold, and no list is longer than MOST_ENTRIES.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from qga.client.errors import ProtocolError
 T = TypeVar("T")
 
 INTEGERS = range(-(2**63), 2**64)  # int64 and uint64
+
+# Of one list; the longest honest ones are the blocks of a large memory: 4 TiB by 256 MiB.
+MOST_ENTRIES = 1 << 14
 
 
 def shaped(kind: type[T], reply: object) -> T:
@@ -42,6 +45,13 @@ def optional(kind: type[T], name: str, reply: object) -> T | None:
     """The same; None where there is no such member."""
     value = _checked(dict, reply, "").get(name)
     return None if value is None else cast(T, _shaped(kind, value, name))
+
+
+def share(count: int, whole: int) -> int:
+    """`count`, which an agent says that it has taken of `whole` bytes; ProtocolError if not."""
+    if not 0 <= count <= whole:
+        raise ProtocolError(f"took {count} of {whole} bytes")
+    return count
 
 
 def plain(value: Any) -> Any:
@@ -67,8 +77,11 @@ def _shaped(kind: Any, value: object, path: str) -> Any:
         return None if value is None else _shaped(get_args(kind)[0], value, path)
     if origin in (list, tuple):
         item = get_args(kind)[0]
-        entries = enumerate(_checked(list, value, path))
-        return origin(_shaped(item, entry, f"{path}[{number}]") for number, entry in entries)
+        entries = _checked(list, value, path)
+        if len(entries) > MOST_ENTRIES:
+            raise ProtocolError(f"{_place(path)} has more than {MOST_ENTRIES} entries")
+        numbered = enumerate(entries)
+        return origin(_shaped(item, entry, f"{path}[{number}]") for number, entry in numbered)
     if hasattr(kind, "_fields"):
         return _struct(kind, _checked(dict, value, path), path)
     if kind is bytes:

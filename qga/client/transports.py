@@ -1,9 +1,8 @@
 """How requests and replies travel, and the way that is a stream of bytes.
 
-A transport carries one request at a time and returns the line that answers *it*: getting back
-into step after a timeout is its business, because only it knows how. Over a stream of bytes
-that is `SocketTransport`'s conversation with `guest-sync-delimited`; a way that pairs requests
-with replies by itself (libvirt's) has nothing to do there.
+A transport carries one request at a time and returns the reply to *it*: each request gets an
+id, and after any doubt (a timeout, a reply too many, one that makes no sense) the transport
+gets back into step before the next one, in a way that only it knows.
 
 A transport raises TimeoutError when the deadline (of `time.monotonic()`) passes, OSError when
 the connection is lost, and ProtocolError for bytes that are no reply. After any of these, or a
@@ -18,7 +17,17 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from qga.client.wire import MAX_REQUEST, PING, Reader, ReplyReader, SyncSearch
+from qga.client.wire import (
+    MAX_REQUEST,
+    PING,
+    IdRefused,
+    Reader,
+    Reply,
+    ReplyReader,
+    SyncSearch,
+    new_id,
+    tagged,
+)
 
 # As much as a unix socket holds by default (net.core.wmem_default), and then some.
 RECEIVE_SIZE = 256 * 1024
@@ -31,18 +40,26 @@ NO_AGENT = "is the agent running in the guest (systemctl start qemu-guest-agent)
 
 
 class Transport(Protocol):
-    """One way to one agent. `max_request`: bytes of a request that it carries."""
+    """One way to one agent.
 
-    max_request: int
+    `max_request`: bytes of a request that it carries. `max_output`: bytes that one member of a
+    reply may carry as base64; None where that is as much as any command returns.
+    """
+
+    @property
+    def max_request(self) -> int: ...
+
+    @property
+    def max_output(self) -> int | None: ...
 
     def synchronize(self, deadline: float) -> None:
         """Make sure that the agent answers, and that the next reply is to the next request."""
 
-    def exchange(self, request: bytes, deadline: float) -> bytes:
-        """Send a request; return the reply's line without its newline."""
+    def exchange(self, request: bytes, limit: int, deadline: float) -> Reply:
+        """Send a request; return the reply, of at most `limit` bytes."""
 
-    def order(self, request: bytes, deadline: float) -> bytes | None:
-        """Send a request of which success is not answered; the line of its reply, or None.
+    def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
+        """Send a request of which success is not answered; its reply, or None.
 
         None when the agent has accepted it, as far as can be told by the deadline; a guest
         that goes down does not tell. TimeoutError only when it was not even sent.
@@ -61,6 +78,7 @@ class SocketTransport:
     """
 
     max_request = MAX_REQUEST
+    max_output = None
 
     def __init__(
         self,
@@ -74,27 +92,25 @@ class SocketTransport:
         self._explain_silence = explain_silence
         self._poll = select.poll()
         self._in_step = False
+        self._tagging = False
 
     def synchronize(self, deadline: float) -> None:
-        search = SyncSearch()
         try:
-            self._converse(search.request, search, deadline)
-        except TimeoutError:
-            raise TimeoutError(
-                f"not even guest-sync-delimited was answered: {self._explain_silence()}"
-            ) from None
+            self._search(SyncSearch(), deadline)
+        except IdRefused:
+            self._search(SyncSearch(tagging=False), deadline)
 
-    def exchange(self, request: bytes, deadline: float) -> bytes:
+    def exchange(self, request: bytes, limit: int, deadline: float) -> Reply:
         if not self._in_step:
             self.synchronize(deadline)
-        return self._converse(request, ReplyReader(self._max_reply), deadline)
+        return self._ask([request], limit, deadline)
 
-    def order(self, request: bytes, deadline: float) -> bytes | None:
+    def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
         """With a guest-ping behind it: requests are carried out one after the other."""
         if not self._in_step:
             self.synchronize(deadline)
         try:
-            return self._converse(request + PING, ReplyReader(self._max_reply), deadline)
+            return self._ask([request, PING], limit, deadline)
         except TimeoutError:
             return None
         finally:
@@ -106,7 +122,30 @@ class SocketTransport:
     def close(self) -> None:
         self._socket.close()
 
-    def _converse(self, request: bytes, reader: Reader, deadline: float) -> bytes:
+    def _search(self, search: SyncSearch, deadline: float) -> None:
+        try:
+            reply = self._converse(search.request, search, deadline)
+        except TimeoutError:
+            raise TimeoutError(
+                f"not even guest-sync-delimited was answered: {self._explain_silence()}"
+            ) from None
+        self._tagging = search.echoed(reply)
+
+    def _ask(self, requests: list[bytes], limit: int, deadline: float) -> Reply:
+        """The first reply to one of these."""
+        ids = [new_id() for _ in requests] if self._tagging else []
+        line = b"".join(map(tagged, requests, ids) if ids else requests)
+        reader = ReplyReader(min(limit, self._max_reply), ids)
+        try:
+            return self._converse(line, reader, deadline)
+        except TimeoutError:
+            if not reader.dropped:
+                raise
+            raise TimeoutError(
+                f"no answer; a reply without this request's id was dropped: {reader.dropped}"
+            ) from None
+
+    def _converse(self, request: bytes, reader: Reader, deadline: float) -> Reply:
         """Send and receive at once: an agent busy sending an old reply reads nothing."""
         self._in_step = False  # until the answer is here, whatever ends this loop
         unsent = memoryview(request)

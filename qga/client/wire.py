@@ -1,20 +1,25 @@
 """The client's half of the protocol, without any I/O.
 
-A reply is one line. Nothing in it says which request it answers: only the order does, so a
-client that gave up waiting, or that took over a serial line in the middle of someone else's
-talk, no longer knows whose reply comes next. `guest-sync-delimited` mends that: its reply, and
-nothing else the agent ever sends, has a byte 0xFF before it, and carries back the number that
-was sent. `SyncSearch` throws away all that comes before the reply with its own number;
-`ReplyReader` then takes the line after it as the answer to the one request in flight.
+A reply is one line. Which request it answers is told by its `id`, an echo of the request's:
+`ReplyReader` drops a reply with another id or with none, such as one that a guest sends again
+after QEMU has loaded an older state of it. A client that gave up waiting, or that took over a
+serial line in the middle of someone else's talk, also needs to know where the next line begins.
+`guest-sync-delimited` shows that: its reply, and nothing else the agent ever sends, has a byte
+0xFF before it, and carries back the number that was sent. `SyncSearch` throws away all that
+comes before the reply with its own number. It also finds out whether the agent echoes ids: old
+ones refuse a request with one. Only the order says which reply is whose then.
 
-Both take any cutting of the bytes, in time linear in their number.
+What must stay true: whatever the guest sends costs time linear in the number of bytes, however
+they are cut, and memory of a small multiple of what the command's reply may have; and what is
+no reply is a ProtocolError, whichever way Python fails at it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from qga.client.errors import CommandError, CommandNotFound, ProtocolError
@@ -22,8 +27,33 @@ from qga.client.errors import CommandError, CommandNotFound, ProtocolError
 # As QEMU's JSON lexer: a longer request is refused, but only after most of it was sent.
 MAX_REQUEST = 64 * 1024 * 1024 - 1
 
-# 48 MiB, the most that guest-file-read returns, are 64 MiB as base64.
+# No reply is larger, whatever the command.
 DEFAULT_MAX_REPLY = 128 * 1024 * 1024
+
+# Bytes of a reply whose point is not its size. Python makes up to 30 times as much of JSON.
+USUAL_REPLY = 4 * 1024 * 1024
+
+# Two streams of 16 MiB as base64; 48 MiB likewise, the most that guest-file-read returns.
+LARGEST_EXEC_STATUS = 44 * 1024 * 1024
+LARGEST_READ = 48 * 1024 * 1024
+
+# guest-file-read without a count.
+DEFAULT_READ = 4096
+
+# What a reply may have beside the data that it is for.
+REPLY_FRAME = 4096
+
+# A larger reply than the usual is one of long strings, not of many values.
+MOST_VALUES = 100_000
+
+# JSON has no such bounds, Python's parts have: for recursion, and for int() and its inverse.
+DEEPEST, LONGEST_NUMBER = 100, 400
+
+# Characters of an error's description: a terminal may have to show it.
+LONGEST_ERROR = 16 * 1024
+
+# The agent's refusal of a request with an id, before QEMU 3.0.
+ID_REFUSED = b"member 'id' is unexpected"
 
 # Clears a half-written request out of the agent's parser; also the mark of the sync reply.
 DELIMITER = b"\xff"
@@ -32,7 +62,10 @@ DELIMITER = b"\xff"
 MAX_SYNC_REPLY = 1024
 
 # Every JSON reader keeps integers up to 2^53 as they are.
-SYNC_IDS = 2**53
+IDS = 2**53
+TAG_SIZE = len(f'"id": {IDS}, ')
+
+Reply = dict[str, Any]
 
 
 def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
@@ -41,7 +74,7 @@ def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
     if arguments:
         request["arguments"] = arguments
     line = json.dumps(request, allow_nan=False).encode() + b"\n"
-    if len(line) > MAX_REQUEST:
+    if len(line) > MAX_REQUEST - TAG_SIZE:
         raise ProtocolError(
             f"a request of {len(line)} bytes is too large, the agent takes at most {MAX_REQUEST}",
             command=command,
@@ -52,28 +85,119 @@ def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
 PING = encode_request("guest-ping", {})
 
 
-def decode_reply(line: bytes, command: str) -> Any:
-    """The `return` value of the reply to `command`; CommandError for an error reply."""
+def new_id() -> int:
+    """One that no other request has, also of other programs: their replies may still come."""
+    return secrets.randbelow(IDS)
+
+
+def tagged(request: bytes, id: int | None) -> bytes:
+    """The same request with an id, if there is one."""
+    return request if id is None else b'{"id": %d, %s' % (id, memoryview(request)[1:])
+
+
+def reply_limit(command: str, arguments: Mapping[str, Any]) -> int:
+    """How many bytes a reply to this may have."""
+    if command == "guest-exec-status":
+        return LARGEST_EXEC_STATUS
+    if command == "guest-file-read":
+        count = arguments.get("count", DEFAULT_READ)
+        count = count if isinstance(count, int) else DEFAULT_READ
+        return max(0, min(count, LARGEST_READ)) // 3 * 4 + REPLY_FRAME
+    return USUAL_REPLY
+
+
+def parse_reply(line: bytes) -> Reply:
+    """A line as the object that a reply is; ProtocolError if it is none that can be taken."""
     try:
-        reply = json.loads(str(line.lstrip(DELIMITER), "utf-8"))
+        if len(line) > USUAL_REPLY and sum(map(line.count, b",[{")) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values")
+        reply = DECODER.decode(str(line.lstrip(DELIMITER), "utf-8"))
+        check_text(reply)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"no JSON in the reply {excerpt(line)}: {error}") from None
-    if isinstance(reply, dict):
-        if "return" in reply:
-            return reply["return"]
-        if isinstance(reply.get("error"), dict):
-            raise command_error(reply["error"], command)
+        raise ProtocolError(f"no JSON in the reply {excerpt(line)}: {reason_of(error)}") from None
+    if isinstance(reply, dict) and ("return" in reply or isinstance(reply.get("error"), dict)):
+        return reply
     raise ProtocolError(f"neither 'return' nor 'error' in the reply {excerpt(line)}")
 
 
+def check_text(value: object) -> None:
+    """ValueError for what JSON can say, but neither UTF-8 nor Python's own encoder afterwards."""
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        deeper: list[Any] = []
+        for each in level:
+            if type(each) is str:
+                check_string(each)
+            elif type(each) is dict:
+                deeper += each
+                deeper += each.values()
+            elif type(each) is list:
+                deeper += each
+        if not deeper:
+            return
+        level = deeper
+    raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+
+
+def check_string(text: str) -> None:
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair in a string") from None
+
+
+def reason_of(error: Exception) -> str:
+    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+
+
+def whole_number(digits: str) -> int:
+    """Python takes time for the square of many digits, or refuses them, by its version."""
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def finite_number(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:LONGEST_NUMBER]} is too large")
+    return number
+
+
+def no_number(word: str) -> float:
+    """NaN and the infinities, which Python takes for JSON."""
+    raise ValueError(f"{word} is not JSON")
+
+
+DECODER = json.JSONDecoder(
+    parse_int=whole_number, parse_float=finite_number, parse_constant=no_number
+)
+
+
+def outcome(reply: Mapping[str, Any], command: str) -> Any:
+    """The `return` value of the reply to `command`; CommandError for an error reply."""
+    if "return" in reply:
+        return reply["return"]
+    raise command_error(reply["error"], command)
+
+
 def command_error(error: Mapping[str, Any], command: str) -> CommandError:
-    class_ = str(error.get("class", "GenericError"))
+    class_ = text_of(error.get("class", "GenericError"))
     kind = CommandNotFound if class_ == "CommandNotFound" else CommandError
-    return kind(class_, str(error.get("desc", "no description")), command)
+    return kind(class_, text_of(error.get("desc", "no description")), command)
+
+
+def text_of(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}…"
 
 
 def excerpt(line: bytes, length: int = 60) -> str:
-    return repr(line[:length])[1:] + ("…" if len(line) > length else "")
+    return repr(bytes(line[:length]))[1:] + ("…" if len(line) > length else "")
+
+
+class IdRefused(Exception):
+    """This agent takes no requests with ids."""
 
 
 class Reader(Protocol):
@@ -82,63 +206,104 @@ class Reader(Protocol):
     surplus: bool
     """Whether bytes followed it, though nothing else was asked for."""
 
-    def feed(self, data: bytes) -> bytes | None:
+    def feed(self, data: bytes) -> Reply | None:
         """What was waited for, once it is complete."""
 
 
 class ReplyReader:
-    """Takes one line of at most `max_reply` bytes."""
+    """Takes the reply with one of `ids`, or the first one where there are none.
 
-    def __init__(self, max_reply: int = DEFAULT_MAX_REPLY) -> None:
+    `max_reply`: bytes that it may have, and those that are dropped before it.
+    """
+
+    def __init__(self, max_reply: int = DEFAULT_MAX_REPLY, ids: Sequence[int] = ()) -> None:
         self.surplus = False
+        self.dropped = ""
+        """Of what was dropped, the last."""
         self._max_reply = max_reply
-        self._pieces: list[bytes] = []
+        self._ids = ids
+        self._line = bytearray()
         self._size = 0
 
-    def feed(self, data: bytes) -> bytes | None:
-        line, newline, rest = data.partition(b"\n")
-        self._pieces.append(line)
-        self._size += len(line)
-        if self._size > self._max_reply:
-            raise ProtocolError(f"the reply is larger than {self._max_reply} bytes")
-        if not newline:
-            return None
-        self.surplus = bool(rest)
-        return b"".join(self._pieces)
+    def feed(self, data: bytes) -> Reply | None:
+        start = 0
+        while start < len(data):
+            end = data.find(b"\n", start)
+            piece = data[start : end if end >= 0 else len(data)]
+            self._size += len(piece)
+            if self._size > self._max_reply:
+                raise ProtocolError(f"the reply is larger than {self._max_reply} bytes")
+            self._line += piece
+            if end < 0:
+                return None
+            reply = self._reply()
+            if reply is not None:
+                self.surplus = end + 1 < len(data)
+                return reply
+            start = end + 1
+        return None
+
+    def _reply(self) -> Reply | None:
+        """What the line is, if that is waited for."""
+        line = bytes(self._line)
+        self._line.clear()
+        reply = parse_reply(line)
+        if not self._ids or reply.get("id") in self._ids:
+            return reply
+        self.dropped = excerpt(line)
+        return None
 
 
 class SyncSearch:
-    """Finds the reply to its own guest-sync-delimited and forgets everything before it."""
+    """Finds the reply to its own guest-sync-delimited and forgets everything before it.
 
-    def __init__(self) -> None:
+    `tagging`: the request has an id; IdRefused from an agent that takes none.
+    """
+
+    def __init__(self, *, tagging: bool = True) -> None:
         self.surplus = False
-        self._id = secrets.randbelow(SYNC_IDS)
+        self._id = new_id()
+        self._tagging = tagging
         self._candidate = b""
+        self._tail = b""
 
     @property
     def request(self) -> bytes:
-        return DELIMITER + encode_request("guest-sync-delimited", {"id": self._id})
+        request = encode_request("guest-sync-delimited", {"id": self._id})
+        return DELIMITER + tagged(request, self._id if self._tagging else None)
 
-    def feed(self, data: bytes) -> bytes | None:
+    def echoed(self, reply: Reply) -> bool:
+        """Whether the agent's replies have the ids of their requests."""
+        return self._tagging and reply.get("id") == self._id
+
+    def feed(self, data: bytes) -> Reply | None:
+        self._look_for_refusal(data)
         data = self._candidate + data
         start = data.find(DELIMITER)
         while start >= 0:
             end = data.find(b"\n", start)
             if end < 0:
                 break
-            reply = data[start:end].rpartition(DELIMITER)[2]
-            if self._is_ours(reply):
+            reply = self._ours(data[start:end].rpartition(DELIMITER)[2])
+            if reply is not None:
                 self.surplus = end + 1 < len(data)
                 return reply
             start = data.find(DELIMITER, end)
         self._candidate = self._unfinished(data, start)
         return None
 
-    def _is_ours(self, reply: bytes) -> bool:
+    def _look_for_refusal(self, data: bytes) -> None:
+        seen = self._tail + data
+        if self._tagging and ID_REFUSED in seen:
+            raise IdRefused
+        self._tail = seen[-len(ID_REFUSED) :]
+
+    def _ours(self, line: bytes) -> Reply | None:
         try:
-            return len(reply) <= MAX_SYNC_REPLY and json.loads(reply) == {"return": self._id}
-        except (ValueError, RecursionError):
-            return False
+            reply = parse_reply(line) if len(line) <= MAX_SYNC_REPLY else {}
+        except ProtocolError:
+            return None
+        return reply if reply.get("return") == self._id else None
 
     @staticmethod
     def _unfinished(data: bytes, start: int) -> bytes:

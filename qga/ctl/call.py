@@ -19,6 +19,9 @@ from qga.ctl.values import pairs
 # From 0 to 1; all names have their beginning in common.
 ALIKE = 0.8
 
+# Bytes of a reply to a command of a plugin, of which nobody here knows what it is for.
+LARGEST_REPLY = 32 * 1024 * 1024
+
 # What QAPI says of arguments that are missing, too many, or of a wrong type.
 ABOUT_ARGUMENTS = re.compile("Parameter '|Invalid parameter")
 
@@ -58,7 +61,8 @@ def carry_out(agent: GuestAgent, command: str, arguments: dict[str, Any]) -> Any
     try:
         if command in known and not known[command].success_response:
             return agent.order(command, arguments)
-        return agent.call(command, arguments)
+        largest = None if command in ARGUMENTS else LARGEST_REPLY
+        return agent.call(command, arguments, max_reply=largest)
     except CommandNotFound as error:
         error.reason += suggestion(command, known)
         raise

@@ -12,18 +12,24 @@ import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, CommandNotFound, GuestFrozen
+from qga.client.errors import AgentError, AgentTimeout, CommandNotFound, GuestFrozen
 from qga.client.programs import PlainProgram, Program, environment, start_streamed
 from qga.client.results import SIGNAL_STATUS, ExecResult
 from qga.ctl import display, terminal
 from qga.ctl.app import EXEC_FAILED, JSON, Settings, app, discard_output, faults, positive
-from qga.ctl.relay import FORWARDED, Left, Relay, Signals, read_all
+from qga.ctl.relay import FORWARDED, TIMED_OUT, Left, Relay, Signals, read_all
 from qga.ctl.values import pairs
 
 NO_TERMINAL = (
     "this guest's agent has no qga-exec, which a terminal needs, or it is disabled; "
     "'qgactl exec' without -t does without"
 )
+
+# Bytes of each stream that --json keeps in memory.
+MOST_KEPT = 32 * 1024 * 1024
+
+# The status for one that is no exit status here, such as an NTSTATUS of Windows.
+NO_STATUS = 255
 
 # The shell of whoever the agent runs as, as login(1) would start it.
 LOGIN = """
@@ -64,21 +70,39 @@ class Streams:
             display.tell_truncated(result)
 
 
+class Kept:
+    """The first `MOST_KEPT` bytes of a stream."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.truncated = False
+
+    def take(self, data: bytes) -> None:
+        kept = data[: MOST_KEPT - len(self.data)]
+        self.data += kept
+        self.truncated |= len(kept) < len(data)
+
+
 class Collected(Streams):
     """What the program writes, kept to be shown as JSON."""
 
     def __init__(self) -> None:
-        self._out, self._err = bytearray(), bytearray()
+        self._out, self._err = Kept(), Kept()
 
     def out(self, data: bytes) -> None:
-        self._out += data
+        self._out.take(data)
 
     def err(self, data: bytes) -> None:
-        self._err += data
+        self._err.take(data)
 
     def finish(self, result: Optional[ExecResult]) -> None:
         if result:
-            whole = result._replace(stdout=bytes(self._out), stderr=bytes(self._err))
+            whole = result._replace(
+                stdout=bytes(self._out.data),
+                stderr=bytes(self._err.data),
+                stdout_truncated=result.stdout_truncated or self._out.truncated,
+                stderr_truncated=result.stderr_truncated or self._err.truncated,
+            )
             print(display.compact_json(display.exec_json(whole)))
 
 
@@ -115,7 +139,7 @@ def execute(
     before the program, so that its options are not taken for qgactl's.
 
     An agent without qga-exec (QEMU's own) is given all of the input at once, and gives the
-    output when the program has ended: 16 MiB of each stream at most.
+    output when the program has ended: 16 MiB of each stream at most. --json keeps 32 MiB.
 
     \b
     Examples:
@@ -186,14 +210,14 @@ def run(settings: Settings, wanted: Wanted) -> int:
             settings.agent() as agent,
             started(agent, settings.ports(), wanted, signals) as program,
         ):
-            status = relayed(program, wanted, signals, streams)
+            status = relayed(agent, program, wanted, signals, streams)
     except Left as left:
         return left.status
     except BrokenPipeError:
         discard_output()
         return SIGNAL_STATUS + signal.SIGPIPE
     streams.finish(program.result)
-    return status
+    return status if 0 <= status <= NO_STATUS else NO_STATUS
 
 
 @contextmanager
@@ -204,7 +228,7 @@ def started(
     term = os.environ.get("TERM", "") if wanted.tty else ""
     env = wanted.env if wanted.clean_env else None
     if wanted.env and not wanted.clean_env:
-        env = {**environment(agent), **({"TERM": term} if term else {}), **wanted.env}
+        env = {**there(agent, wanted), **({"TERM": term} if term else {}), **wanted.env}
     program: Program
     try:
         size = terminal.size() if wanted.tty else None
@@ -220,18 +244,32 @@ def started(
         yield program
 
 
-def relayed(program: Program, wanted: Wanted, signals: Signals, streams: Streams) -> int:
+def there(agent: GuestAgent, wanted: Wanted) -> dict[str, str]:
+    """The environment that programs have in the guest."""
+    try:
+        return environment(agent, wanted.timeout)
+    except AgentTimeout as error:
+        if error.seconds < wanted.timeout:
+            raise
+        raise Left(TIMED_OUT) from None
+
+
+def relayed(
+    agent: GuestAgent, program: Program, wanted: Wanted, signals: Signals, streams: Streams
+) -> int:
     """Connect the program with us until it ends; its status."""
     source = None if isinstance(program, PlainProgram) else wanted.input
     relay = Relay(program, signals, source, streams.out, streams.err, timeout=wanted.timeout)
-    if not wanted.tty:
-        return relay.run()
-    relay.size = terminal.size
-    if source is None or not os.isatty(source):
-        return relay.run()
-    relay.escapes = terminal.Escapes()
-    with terminal.raw(source):
-        return relay.run()
+    with ExitStack() as stack:
+        if wanted.tty:
+            relay.size = terminal.size
+            if source is not None and os.isatty(source):
+                relay.escapes = terminal.Escapes()
+                stack.enter_context(terminal.raw(source))
+        status = relay.run()
+    if relay.complaint:
+        display.say(f"{agent.address}: process {program.pid} may still run: {relay.complaint}")
+    return status
 
 
 def write_all(descriptor: int, data: bytes) -> None:

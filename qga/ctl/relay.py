@@ -2,7 +2,8 @@
 
 One loop in one thread: it wakes up for input, for output at the data port and for signals, and
 asks the agent now and then. How often, what the program does decides: soon after something
-moved, ever less often while nothing does.
+moved, ever less often while nothing does. What must stay true: with a timeout it ends, whatever
+the guest says.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-from qga.client.errors import AgentError, CommandError
+from qga.client.errors import AgentError, AgentTimeout, CommandError
 from qga.client.programs import Program, TerminalSize
 from qga.client.results import SIGNAL_STATUS
 from qga.client.wire import MAX_REQUEST
@@ -135,7 +136,10 @@ class Relay:
         self.err = err
         self.size = size
         self.escapes = escapes
+        self.complaint = ""
+        """Why a program that took too long is not known to have ended, if so."""
         self._deadline = time.monotonic() + timeout
+        self._endings = iter(("TERM", "KILL"))
         self._timed_out = self._interrupted = False
         self._pending = b""
         self._delay = FIRST_DELAY
@@ -143,6 +147,16 @@ class Relay:
 
     def run(self) -> int:
         """The program's status, as a shell has it; `TIMED_OUT` if it took too long."""
+        try:
+            return self._run()
+        except AgentError as error:
+            if not self._timed_out:
+                raise
+            self.program.abandon()
+            self.complaint = error.reason
+            return TIMED_OUT
+
+    def _run(self) -> int:
         if self.input is None:
             self.program.end_input()
         while self.program.result is None:
@@ -214,12 +228,16 @@ class Relay:
             raise Left(SIGNAL_STATUS + signal.SIGHUP)
 
     def _watch_time(self) -> None:
-        """Too late, the program is asked to end, and then made to."""
-        if time.monotonic() < self._deadline:
+        """Too late, the program is asked to end, then made to, then given up."""
+        if time.monotonic() < self._deadline or self.program.result:
             return
-        self._signal("KILL" if self._timed_out else "TERM")
         self._timed_out = True
         self._deadline = time.monotonic() + GRACE
+        name = next(self._endings, "")
+        if not name:
+            raise AgentError("the guest says that it still runs, though it was killed")
+        with suppress(AgentTimeout):  # whether it has ended counts, not what becomes of kill(1)
+            self._signal(name)
 
     def _signal(self, name: str) -> None:
         with suppress(CommandError):  # it has ended already

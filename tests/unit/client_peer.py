@@ -13,6 +13,10 @@ Handler = Callable[[dict[str, Any]], Any]
 
 Start = Callable[[dict[str, Handler]], "Peer"]
 
+REFUSAL = b"""{"error": {"class": "GenericError", \
+"desc": "QMP input object member 'id' is unexpected"}}
+"""
+
 LATE = object()
 """Returned by a handler: the reply is held back until the next sync request."""
 
@@ -29,6 +33,7 @@ class Peer:
 
     A handler's value is the `return` member; an Exception's two arguments are an error's class
     and desc. `requests` are those that came, syncs left out; `deaf`: none is answered.
+    `ids`: whether those of requests are echoed, ignored or refused.
     """
 
     def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
@@ -37,6 +42,7 @@ class Peer:
         self.requests: list[dict[str, Any]] = []
         self.syncs = 0
         self.deaf = False
+        self.ids = "echoed"
         self._held = b""
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -74,16 +80,26 @@ class Peer:
         arguments = request.get("arguments", {})
         if request["execute"] == "guest-sync-delimited":
             self.syncs += 1
+            if self.ids == "refused" and "id" in request:
+                return REFUSAL
             held, self._held = self._held, b""
-            return held + b"\xff" + encode({"return": arguments["id"]})
+            return held + b"\xff" + self._encoded(request, {"return": arguments["id"]})
         self.requests.append(request)
         value = self.handlers[request["execute"]](arguments)
         if value is HANG_UP:
             return None
         if value is LATE:
-            self._held += encode({"return": "late"})
+            self._held += self._encoded(request, {"return": "late"})
             return b""
-        return encode_value(value)
+        if isinstance(value, Raw):
+            return value
+        return self._encoded(request, reply_with(value))
+
+    def _encoded(self, request: dict[str, Any], reply: dict[str, Any]) -> bytes:
+        """With the request's id, as this agent has it."""
+        if "id" in request and self.ids == "echoed":
+            reply = {**reply, "id": request["id"]}
+        return json.dumps(reply).encode() + b"\n"
 
 
 class Filesystems:
@@ -112,14 +128,8 @@ class Filesystems:
         return thawed
 
 
-def encode_value(value: Any) -> bytes:
-    if isinstance(value, Raw):
-        return value
+def reply_with(value: Any) -> dict[str, Any]:
     if isinstance(value, Exception):
         class_, desc = value.args
-        return encode({"error": {"class": class_, "desc": desc}})
-    return encode({"return": value})
-
-
-def encode(reply: dict[str, Any]) -> bytes:
-    return json.dumps(reply).encode() + b"\n"
+        return {"error": {"class": class_, "desc": desc}}
+    return {"return": value}

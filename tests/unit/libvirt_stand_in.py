@@ -52,6 +52,7 @@ class Libvirt:
         self.timeouts: list[int] = []
         self.domain_state = 1
         self.port_state = "state='connected'"
+        self.echoes_ids = False
         self.closed = 0
         self.released = threading.Event()
 
@@ -91,7 +92,9 @@ class Libvirt:
     def ask(self, domain: Libvirt, request: str, timeout: int, flags: int) -> str:
         assert (domain, flags) == (self, 0)
         self.timeouts.append(timeout)
-        return json.dumps({"return": self.agent(json.loads(request))})
+        sent = json.loads(request)
+        reply = {"return": self.agent(sent)}
+        return json.dumps({**reply, "id": sent["id"]} if self.echoes_ids else reply)
 
 
 def installed(monkeypatch: pytest.MonkeyPatch) -> Libvirt:

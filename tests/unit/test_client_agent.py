@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import signal
 import threading
 from typing import Any
@@ -135,7 +136,63 @@ def test_a_reply_that_is_too_large(start: Start) -> None:
 def test_a_large_reply_arrives_whole(start: Start) -> None:
     peer = start({"large": lambda _: "x" * (4 << 20)})
     with GuestAgent(peer.address) as agent:
-        assert agent.call("large") == "x" * (4 << 20)
+        assert agent.call("large", max_reply=8 << 20) == "x" * (4 << 20)
+        with pytest.raises(ProtocolError, match="larger than 4194304 bytes"):
+            agent.call("large")
+        assert agent.call("large", max_reply=8 << 20) == "x" * (4 << 20)
+
+
+def test_a_reply_is_bounded_by_what_its_command_is_for(start: Start) -> None:
+    data = b64(b"x" * (4 << 20))
+    status = {"exited": True, "exitcode": 0, "out-data": data, "err-data": data}
+    chunk = {"count": 4 << 20, "buf-b64": data, "eof": False}
+    peer = start({"guest-exec-status": lambda _: status, "guest-file-read": lambda _: chunk})
+    with GuestAgent(peer.address) as agent:
+        result = agent.exec_status(1)
+        assert result and len(result.stdout) == 4 << 20
+        assert len(agent.file_read(1, 4 << 20).data) == 4 << 20
+        with pytest.raises(ProtocolError, match="guest-file-read: the reply is larger than"):
+            agent.file_read(1, 4096)
+
+
+@pytest.mark.parametrize("ids", ["echoed", "ignored", "refused"])
+def test_agents_that_echo_ids_and_that_do_not(start: Start, ids: str) -> None:
+    peer = start({"slow": lambda _: LATE, "x": echo, "shutdown": echo, "guest-ping": echo})
+    peer.ids = ids
+    with GuestAgent(peer.address) as agent:
+        assert agent.call("x", n=1) == {"n": 1}
+        with pytest.raises(AgentTimeout):
+            agent.call("slow", timeout=0.01)
+        assert agent.call("x", n=2) == {"n": 2}
+        agent.order("shutdown")
+    tagged = ["id" in request for request in peer.requests]
+    assert tagged == [ids == "echoed"] * len(tagged)
+
+
+def test_a_reply_of_an_earlier_state_of_the_guest_is_dropped(start: Start) -> None:
+    """As after QEMU's loadvm: the guest sends what it was about to send when it was saved."""
+    seen: list[dict[str, Any]] = []
+
+    def answer(arguments: dict[str, Any]) -> Any:
+        request = peer.requests[-1]
+        seen.append(request)
+        replies = [{"return": n, "id": each["id"]} for n, each in enumerate(seen)]
+        return Raw(b"".join(json.dumps(reply).encode() + b"\n" for reply in replies))
+
+    peer = start({"x": answer})
+    with GuestAgent(peer.address) as agent:
+        assert [agent.call("x") for _ in range(5)] == [0, 1, 2, 3, 4]
+    ids = [request["id"] for request in peer.requests]
+    assert len(set(ids)) == 5
+
+
+def test_no_reply_but_that_to_another_request(start: Start) -> None:
+    stale = Raw(b'{"return": {}, "id": 1}\n')
+    peer = start({"x": lambda _: stale, "y": echo})
+    with GuestAgent(peer.address) as agent:
+        with pytest.raises(AgentTimeout, match=r"no answer; a reply without .*\"id\": 1}'"):
+            agent.call("x", timeout=0.1)
+        assert agent.call("y") == {}
 
 
 def test_info(start: Start) -> None:

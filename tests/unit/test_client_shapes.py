@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple, Optional
 import pytest
 
 from qga.client import ProtocolError, results
-from qga.client.shapes import member, plain, shaped
+from qga.client.shapes import MOST_ENTRIES, member, plain, shaped
 
 
 class Part(NamedTuple):
@@ -88,3 +88,9 @@ def test_the_types_of_results_can_be_read(kind: Any) -> None:
     else:
         with pytest.raises(ProtocolError, match="lacks"):
             shaped(kind, {})
+
+
+def test_a_list_of_too_many_entries_is_named() -> None:
+    assert len(shaped(list[int], [0] * MOST_ENTRIES)) == MOST_ENTRIES
+    with pytest.raises(ProtocolError, match="'parts' of the reply has more than 16384 entries"):
+        shaped(Whole, {"text": "", "parts": [{"some-name": 1}] * (MOST_ENTRIES + 1)})

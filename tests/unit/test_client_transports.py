@@ -15,6 +15,8 @@ from qga.client.transports import SocketTransport
 
 LIMIT = 1 << 20
 
+FIRST, SECOND = b'{"execute": "first"}\n', b'{"execute": "second"}\n'
+
 
 def soon() -> float:
     return time.monotonic() + 30
@@ -49,16 +51,16 @@ def test_the_first_exchange_synchronizes_and_the_next_does_not(
 
     def serve() -> None:
         answer_sync(peer, before=b'garbage {"return": "of someone else"}\n')
-        for reply in (b"one\n", b"two\n"):
+        for reply in (b'{"return": 1}\n', b'{"return": 2}\n'):
             received.append(peer.recv(100))
             peer.sendall(reply)
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert transport.exchange(b"first\n", soon()) == b"one"
-    assert transport.exchange(b"second\n", soon()) == b"two"
+    assert transport.exchange(FIRST, LIMIT, soon()) == {"return": 1}
+    assert transport.exchange(SECOND, LIMIT, soon()) == {"return": 2}
     thread.join()
-    assert received == [b"first\n", b"second\n"]
+    assert received == [FIRST, SECOND]
 
 
 def test_a_request_half_sent_and_a_large_reply_nobody_read_do_not_block_each_other(
@@ -71,18 +73,18 @@ def test_a_request_half_sent_and_a_large_reply_nobody_read_do_not_block_each_oth
     sync.join()
     request = b"x" * (8 << 20) + b"\n"
     with pytest.raises(TimeoutError):
-        transport.exchange(request, time.monotonic() + 0.05)
+        transport.exchange(request, LIMIT, time.monotonic() + 0.05)
     earlier = []
 
     def serve() -> None:
         peer.sendall(b"stale" * (1 << 20))
         earlier.append(answer_sync(peer))
         peer.recv(100)
-        peer.sendall(b"answer\n")
+        peer.sendall(b'{"return": 3}\n')
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert transport.exchange(b"next\n", soon()) == b"answer"
+    assert transport.exchange(b"{}\n", LIMIT, soon()) == {"return": 3}
     thread.join()
     assert 0 < len(earlier[0]) < len(request)
 
@@ -92,7 +94,7 @@ def test_nothing_at_all_from_the_agent_is_explained(
 ) -> None:
     transport, _ = ends
     with pytest.raises(TimeoutError, match="is the agent running in the guest"):
-        transport.exchange(b"{}\n", time.monotonic() + 0.01)
+        transport.exchange(b"{}\n", LIMIT, time.monotonic() + 0.01)
 
 
 def test_a_closed_connection_is_an_oserror(ends: tuple[SocketTransport, socket.socket]) -> None:
@@ -113,13 +115,13 @@ def test_a_reply_above_the_limit_leaves_the_connection_usable(
         peer.sendall(b"x" * (LIMIT + 1) + b"\n")
         answer_sync(peer)
         peer.recv(100)
-        peer.sendall(b"answer\n")
+        peer.sendall(b'{"return": 3}\n')
 
     thread = threading.Thread(target=serve)
     thread.start()
     with pytest.raises(ProtocolError, match="larger than"):
-        transport.exchange(b"first\n", soon())
-    assert transport.exchange(b"second\n", soon()) == b"answer"
+        transport.exchange(FIRST, LIMIT, soon())
+    assert transport.exchange(SECOND, LIMIT, soon()) == {"return": 3}
     thread.join()
 
 
@@ -131,13 +133,13 @@ def test_a_reply_too_many_is_not_the_answer_to_the_next_request(
     def serve() -> None:
         answer_sync(peer)
         peer.recv(100)
-        peer.sendall(b"answer\nsurplus\n")
+        peer.sendall(b'{"return": 3}\nsurplus\n')
         answer_sync(peer)
         peer.recv(100)
-        peer.sendall(b"right\n")
+        peer.sendall(b'{"return": 4}\n')
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert transport.exchange(b"first\n", soon()) == b"answer"
-    assert transport.exchange(b"second\n", soon()) == b"right"
+    assert transport.exchange(FIRST, LIMIT, soon()) == {"return": 3}
+    assert transport.exchange(SECOND, LIMIT, soon()) == {"return": 4}
     thread.join()

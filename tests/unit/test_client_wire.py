@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,22 @@ from hypothesis import strategies as st
 
 from qga.client import CommandError, CommandNotFound, ProtocolError
 from qga.client.wire import (
+    DEEPEST,
+    LARGEST_READ,
     MAX_REQUEST,
+    USUAL_REPLY,
+    IdRefused,
     Reader,
+    Reply,
     ReplyReader,
     SyncSearch,
-    decode_reply,
     encode_request,
+    outcome,
+    parse_reply,
+    reply_limit,
+    tagged,
 )
+from tests.unit.client_peer import REFUSAL
 
 STRAY = b'{"error": {"class": "GenericError", "desc": "JSON parse error, stray \'\\uFFFD\'"}}\n'
 
@@ -27,7 +37,11 @@ def sync_reply(search: SyncSearch, shift: int = 0) -> bytes:
     return b'\xff{"return": %d}\n' % (request["arguments"]["id"] + shift)
 
 
-def feed_in_pieces(reader: Reader, data: bytes, size: int) -> list[bytes]:
+def decode_reply(line: bytes, command: str) -> object:
+    return outcome(parse_reply(line), command)
+
+
+def feed_in_pieces(reader: Reader, data: bytes, size: int) -> list[Reply]:
     pieces = [data[i : i + size] for i in range(0, len(data), size)]
     return [found for piece in pieces if (found := reader.feed(piece)) is not None]
 
@@ -82,6 +96,14 @@ def test_error_replies_become_errors_by_their_class() -> None:
         b'{"return": "\xe4"}',
         b"[" * 100_000,
         b'{"return": ' + b"9" * 10_000 + b"}",
+        b'{"return": NaN}',
+        b'{"return": [-Infinity]}',
+        b'{"return": 1e400}',
+        b'{"return": "\\ud800"}',
+        b'{"return": {"\\udc00\\ud800": 1}}',
+        b'{"return": ' + b"[" * DEEPEST + b"]" * DEEPEST + b"}",
+        b'{"return": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"return": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
     ],
 )
 def test_what_is_no_reply_is_a_protocol_error(line: bytes) -> None:
@@ -89,21 +111,98 @@ def test_what_is_no_reply_is_a_protocol_error(line: bytes) -> None:
         decode_reply(line, "guest-x")
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"return": NaN}', "NaN is not JSON"),
+        (b'{"return": 1e999}', "the number 1e999 is too large"),
+        (b'{"return": ' + b"9" * 10_000 + b"}", "a number of 10000 digits"),
+        (b'{"return": "\\uD83D"}', "half of a surrogate pair in a string"),
+        (b"[" * 200 + b"]" * 200, "it is nested more than 100 levels deep"),
+        (b"[" * 100_000, "it is nested too deep"),
+        (b'{"return": "\xe4"}', "'utf-8' codec can't decode byte 0xe4 in position 12"),
+    ],
+)
+def test_a_reply_that_cannot_be_taken_is_named(line: bytes, reason: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse_reply(line)
+    assert f": {reason}" in str(caught.value)
+
+
+def test_a_whole_surrogate_pair_is_a_character() -> None:
+    assert decode_reply(b'{"return": "\\uD83D\\uDE00"}', "x") == "\U0001f600"
+
+
+def test_a_large_reply_is_one_of_long_strings_not_of_many_values() -> None:
+    text = "x" * (USUAL_REPLY + 1)
+    assert decode_reply(json.dumps({"return": [text, text]}).encode(), "x") == [text, text]
+    many = b'{"return":[' + b"{}," * (USUAL_REPLY // 3 + 1) + b"{}]}"
+    with pytest.raises(ProtocolError, match="more than 100000 values"):
+        parse_reply(many)
+
+
+def test_what_a_reply_may_have_follows_from_the_request() -> None:
+    assert reply_limit("guest-get-osinfo", {}) == USUAL_REPLY
+    assert reply_limit("guest-exec-status", {"pid": 1}) > 2 * (16 << 20) * 4 // 3
+    for count in (0, 1, 4096, 1 << 20, LARGEST_READ):
+        encoded = -(-count // 3) * 4
+        assert encoded < reply_limit("guest-file-read", {"count": count}) <= encoded + 4096
+    for nonsense in (-1, True, "x", 2**70):
+        assert 0 < reply_limit("guest-file-read", {"count": nonsense}) < 65 << 20
+
+
+def test_a_description_of_an_error_is_cut() -> None:
+    with pytest.raises(CommandError) as caught:
+        decode_reply(json.dumps({"error": {"desc": "x" * 100_000}}).encode(), "x")
+    assert len(caught.value.desc) < 20_000
+
+
+def test_a_request_is_tagged_with_an_id() -> None:
+    request = tagged(encode_request("guest-ping", {}), 5)
+    assert json.loads(request) == {"execute": "guest-ping", "id": 5}
+    assert request.endswith(b"\n")
+    assert tagged(b"{}\n", None) == b"{}\n"
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_replies_with_another_id_or_none_are_dropped(size: int) -> None:
+    reader = ReplyReader(ids=[7])
+    for other in (b'{"return": 1}', b'{"return": 1, "id": 8}', b'{"return": 1, "id": "7"}'):
+        assert feed_in_pieces(reader, other + b"\n", size) == []
+        assert other.decode() in reader.dropped
+    error = b'{"error": {"class": "GenericError", "desc": "of another"}}\n'
+    assert feed_in_pieces(reader, error, size) == []
+    assert feed_in_pieces(reader, b'{"return": 2, "id": 7}\n', size) == [{"return": 2, "id": 7}]
+
+
+def test_what_is_dropped_has_a_bound_too() -> None:
+    reader = ReplyReader(max_reply=100, ids=[7])
+    with pytest.raises(ProtocolError, match="larger than 100 bytes"):
+        feed_in_pieces(reader, b'{"return": 1}\n' * 10, 7)
+
+
+def test_many_short_lines_take_linear_time() -> None:
+    reader = ReplyReader(ids=[7])
+    start = time.process_time()
+    assert reader.feed(b'{"return":1}\n' * 100_000) is None
+    assert time.process_time() - start < 5
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_a_reply_line_is_found_however_it_is_cut(size: int) -> None:
     reader = ReplyReader()
-    assert feed_in_pieces(reader, b'{"return": {}}\n', size) == [b'{"return": {}}']
+    assert feed_in_pieces(reader, b'{"return": {}}\n', size) == [{"return": {}}]
     assert not reader.surplus
 
 
 def test_bytes_behind_a_reply_are_noticed() -> None:
     reader = ReplyReader()
-    assert reader.feed(b"one\ntw") == b"one"
+    assert reader.feed(b'{"return": 1}\ntw') == {"return": 1}
     assert reader.surplus
 
 
 def test_a_reply_may_be_as_large_as_the_limit_and_no_larger() -> None:
-    assert ReplyReader(max_reply=10).feed(b"0123456789\n") == b"0123456789"
+    assert ReplyReader(max_reply=12).feed(b'{"return":1}\n') == {"return": 1}
     reader = ReplyReader(max_reply=10)
     assert reader.feed(b"01234567") is None
     with pytest.raises(ProtocolError, match="larger than 10 bytes"):
@@ -111,7 +210,9 @@ def test_a_reply_may_be_as_large_as_the_limit_and_no_larger() -> None:
 
 
 def test_the_sync_request_clears_the_parser_first() -> None:
-    assert SyncSearch().request.startswith(b'\xff{"execute": "guest-sync-delimited", ')
+    request = SyncSearch().request
+    assert request[:1] == b"\xff"
+    assert json.loads(request[1:])["execute"] == "guest-sync-delimited"
 
 
 def test_each_sync_has_an_id_of_its_own() -> None:
@@ -123,7 +224,20 @@ def test_sync_passes_over_stale_replies_and_foreign_syncs(size: int) -> None:
     search = SyncSearch()
     stale = b'half a line"}\n' + STRAY + b'{"return": 1}\n' + sync_reply(search, shift=1)
     found = feed_in_pieces(search, stale + sync_reply(search), size)
-    assert found == [sync_reply(search)[1:-1]]
+    assert found == [json.loads(sync_reply(search)[1:-1])]
+
+
+@pytest.mark.parametrize("size", [1, 3, 10_000])
+def test_sync_finds_out_whether_ids_are_echoed(size: int) -> None:
+    search = SyncSearch()
+    number = json.loads(search.request[1:])["id"]
+    (reply,) = feed_in_pieces(search, b'\xff{"return": %d, "id": %d}\n' % (number, number), size)
+    assert search.echoed(reply)
+    (reply,) = feed_in_pieces(search, sync_reply(search), size)
+    assert not search.echoed(reply)
+    with pytest.raises(IdRefused):
+        feed_in_pieces(SyncSearch(), REFUSAL, size)
+    assert b'"id": ' not in SyncSearch(tagging=False).request.replace(b'{"id": ', b"")
 
 
 def test_a_number_alone_is_no_sync_reply_without_its_mark() -> None:

@@ -64,6 +64,33 @@ def test_a_uri_and_a_uuid(libvirt: Libvirt) -> None:
         assert libvirt.uris == ["qemu+ssh://host/system"]
 
 
+def test_ids_are_checked_where_the_agent_echoes_them(libvirt: Libvirt) -> None:
+    libvirt.agent, libvirt.echoes_ids = echo, True
+    with closing(GuestAgent("libvirt:web")) as agent:
+        assert agent.call("guest-x", a=1) == {"a": 1}
+        libvirt.echoes_ids = False  # what is passed on now belongs to another request
+        with pytest.raises(ProtocolError, match=r"guest-x: .*the reply to another request"):
+            agent.call("guest-x", a=2)
+        assert agent.call("guest-x", a=3) == {"a": 3}
+
+
+def test_an_old_agent_takes_no_ids(libvirt: Libvirt) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def old(request: dict[str, Any]) -> Any:
+        seen.append(request)
+        if "id" in request:
+            desc = "QMP input object member 'id' is unexpected"
+            raise LibvirtError("VIR_ERR_INTERNAL_ERROR", REFUSAL.format("guest-sync", desc))
+        return echo(request)
+
+    libvirt.agent = old
+    with closing(GuestAgent("libvirt:web")) as agent:
+        assert agent.call("guest-x", a=1) == {"a": 1}
+        assert agent.call("guest-x", a=2) == {"a": 2}
+    assert [request["execute"] for request in seen] == ["guest-sync"] * 2 + ["guest-x"] * 2
+
+
 def test_an_error_of_the_agent_is_the_commands(libvirt: Libvirt) -> None:
     text = REFUSAL.format("guest-file-open", "failed to open file '/x': No such file or directory")
     libvirt.agent = failing("VIR_ERR_INTERNAL_ERROR", text)
@@ -155,8 +182,8 @@ def test_files_are_written_in_pieces_that_libvirt_carries(libvirt: Libvirt) -> N
     pieces: list[bytes] = []
 
     def agent(request: dict[str, Any]) -> Any:
-        if request["execute"] != "guest-file-write":
-            return 1000
+        if request["execute"] == "guest-sync":
+            return request["arguments"]["id"]
         pieces.append(base64.b64decode(request["arguments"]["buf-b64"]))
         return {"count": len(pieces[-1]), "eof": False}
 

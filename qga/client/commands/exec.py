@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union, cast
 
 from qga.client.connection import Connection
 from qga.client.errors import AgentTimeout
 from qga.client.results import ExecResult
 from qga.client.shapes import encode_base64, member, shaped
+
+if TYPE_CHECKING:
+    from qga.client.agent import GuestAgent
 
 Capture = Union[bool, Literal["none", "stdout", "stderr", "separated", "merged"]]
 
@@ -34,7 +37,17 @@ class Exec(Connection):
         the program reads from its standard input; without it that is /dev/null. `env`
         *replaces* the program's environment. `capture` is True for both streams, False for
         none, or one of the words of newer agents. After AgentTimeout the program runs on.
+
+        By libvirt, which carries no large replies, the output comes by qga-exec, and AgentTimeout
+        ends the program; of an agent without that it is kept in files of the guest meanwhile, and
+        an end by a signal is an exit code of 128 + the signal.
         """
+        check_argv(argv)
+        if capture in (True, "separated", "merged") and self.max_output() is not None:
+            from qga.client import captured
+
+            agent, merged = cast("GuestAgent", self), capture == "merged"
+            return captured.run(agent, argv, input=input, env=env, merged=merged, timeout=timeout)
         return self.exec_wait(self.exec_start(argv, input=input, env=env, capture=capture), timeout)
 
     def exec_start(
@@ -45,9 +58,11 @@ class Exec(Connection):
         env: Mapping[str, str] | None = None,
         capture: Capture = True,
     ) -> int:
-        """Start a program likewise; its pid in the guest."""
-        if isinstance(argv, str) or not argv:
-            raise ValueError(f"argv must be a list of at least one string, not {argv!r}")
+        """Start a program likewise; its pid in the guest.
+
+        By libvirt `exec_status` fails for one that writes more than 3 MiB: use `exec` there.
+        """
+        check_argv(argv)
         arguments: dict[str, Any] = {
             "path": argv[0],
             "arg": list(argv[1:]),
@@ -80,6 +95,11 @@ class Exec(Connection):
                 raise AgentTimeout(self.address, "guest-exec", timeout, reason)
             time.sleep(min(delay, remaining))
             delay = min(delay * DELAY_GROWTH, LONGEST_DELAY)
+
+
+def check_argv(argv: Sequence[str]) -> None:
+    if isinstance(argv, str) or not argv:
+        raise ValueError(f"argv must be a list of at least one string, not {argv!r}")
 
 
 def environment_of(variables: Mapping[str, str]) -> list[str]:

@@ -65,8 +65,10 @@ class Files(Connection):
         self.call("guest-file-close", handle=handle)
 
     def file_read(self, handle: int, count: int = CHUNK) -> FileChunk:
-        """At most `count` bytes (48 MiB is the most) from the current position."""
+        """At most `count` bytes (48 MiB; by libvirt 3 MiB) from the current position."""
         command = "guest-file-read"
+        most = self.max_output()
+        count = count if most is None else min(count, most)
         piece = self._ask(command, FileChunk, handle=handle, count=count)
         if len(piece.data) > count:
             reason = f"gave {len(piece.data)} bytes, {count} were asked for"

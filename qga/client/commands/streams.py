@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qga.client.commands.exec import environment_of
+from qga.client.commands.exec import check_argv, environment_of
 from qga.client.connection import Connection
 from qga.client.results import ExecOutput
-from qga.client.shapes import encode_base64
+from qga.client.shapes import encode_base64, share
 
 PORT_PATIENCE = 15.0
 """Seconds: the agent itself waits for some until the host has connected to a port."""
@@ -30,17 +30,17 @@ class Streams(Connection):
         input and output pass through; without it `stream_write` and `stream_read` carry them.
         `terminal` gives it a terminal of so many rows and columns, `term` that one's type.
         """
-        if isinstance(argv, str) or not argv:
-            raise ValueError(f"argv must be a list of at least one string, not {argv!r}")
+        check_argv(argv)
         arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:])}
         if env is not None:
             arguments["env"] = environment_of(env)
+        timeout = self.timeout
         if port is not None:
             arguments["port"] = port
+            timeout = max(timeout, PORT_PATIENCE)
         if terminal is not None:
             rows, columns = terminal
             arguments.update(tty=True, rows=rows, columns=columns, term=term)
-        timeout = max(self.timeout, PORT_PATIENCE)
         return self._ask("qga-exec", int, "pid", timeout=timeout, **arguments)
 
     def stream_read(self, pid: int, offset: int = 0, err_offset: int = 0) -> ExecOutput:
@@ -49,8 +49,10 @@ class Streams(Connection):
 
     def stream_write(self, pid: int, data: bytes) -> int:
         """Bring it input; how many of the bytes were taken, maybe not all."""
-        buf_b64 = encode_base64(data[: self.max_data()])
-        return self._ask("qga-exec-write", int, "count", pid=pid, buf_b64=buf_b64)
+        command, data = "qga-exec-write", data[: self.max_data()]
+        count = self._ask(command, int, "count", pid=pid, buf_b64=encode_base64(data))
+        with self._telling(command):
+            return share(count, len(data))
 
     def stream_end(self, pid: int, after: int | None = None) -> None:
         """There is no more input; with a data port after so many bytes of it."""

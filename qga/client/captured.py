@@ -1,0 +1,200 @@
+"""The output of programs over a way that carries only small replies, as libvirt's is.
+
+guest-exec-status has all of it in one reply: libvirt fails one that is too large, or is cut off
+from the agent by it. So the output of a program comes in slices: as a stream where the agent has
+qga-exec, else from files that a script in the guest keeps it in. Output that fits into a reply
+after all is handed over in it.
+
+What must stay true: no more of a stream is kept than guest-exec keeps, here or in the guest, and
+the files are gone afterwards, unless the script was killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qga.client.agent import GuestAgent
+from qga.client.commands.exec import DELAY_GROWTH, FIRST_DELAY, Capture, environment_of
+from qga.client.errors import AgentError, AgentTimeout, CommandError, CommandNotFound
+from qga.client.results import ExecResult
+
+if TYPE_CHECKING:
+    from qga.client.programs import Program
+
+# Bytes of a stream that guest-exec keeps.
+MOST_KEPT = 16 * 1024 * 1024
+
+# Bytes of a file in one request.
+SLICE = 1024 * 1024
+
+LONGEST_DELAY = 0.1
+
+# Seconds for rm(1).
+PATIENCE = 10.0
+
+# $1: bytes that are kept of each stream; $2: those that a reply has room for; $3: "merged", or
+# not. The first line of output is the directory with the files, or empty if the rest follows.
+KEEP = r"""
+most=$1 room=$2 merged=$3
+shift 3
+umask 077
+directory=$(mktemp -d) || exit 125
+trap 'rm -rf -- "$directory"' EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT HUP
+trap : PIPE  # of what the shell says of a program that was killed, to nobody
+keep() { head -c "$most" >"$1"; cat >/dev/null; }
+mkfifo "$directory/1" "$directory/2" || exit 125
+keep "$directory/out" <"$directory/1" &
+keep "$directory/err" <"$directory/2" &
+if [ "$merged" ]; then
+    { "$@" 2>&1; } >"$directory/1" 2>"$directory/2"
+else
+    "$@" >"$directory/1" 2>"$directory/2"
+fi
+status=$?
+wait
+if [ "$(wc -c <"$directory/out")" -le "$room" ] && [ "$(wc -c <"$directory/err")" -le "$room" ]
+then
+    echo
+    cat "$directory/out"
+    cat "$directory/err" >&2
+else
+    trap - EXIT
+    echo "$directory"
+fi
+exit "$status"
+"""
+
+
+def run(
+    agent: GuestAgent,
+    argv: Sequence[str],
+    *,
+    input: bytes | None,
+    env: Mapping[str, str] | None,
+    merged: bool,
+    timeout: float,
+) -> ExecResult:
+    """Run a program to its end, as `GuestAgent.exec` does; before AgentTimeout it is ended."""
+    from qga.client.programs import PlainProgram, StreamedProgram
+
+    if not merged:
+        with suppress(CommandNotFound):
+            streamed = StreamedProgram(agent, argv, env=env)
+            return finished(streamed, input or b"", timeout)
+    return finished(PlainProgram(agent, argv, env=env, input=input, merged=merged), None, timeout)
+
+
+def finished(program: Program, input: bytes | None, timeout: float) -> ExecResult:
+    """Its result, with all the output that is kept. `input`: what is given to it meanwhile."""
+    deadline, delay = time.monotonic() + timeout, FIRST_DELAY
+    out, err = Kept(), Kept()
+    with program:
+        unsent = None if input is None else feed(program, input)
+        while program.result is None:
+            got = program.poll()
+            moved = out.take(got.stdout) | err.take(got.stderr)
+            if unsent:
+                rest = feed(program, unsent)
+                moved |= len(rest) < len(unsent)
+                unsent = rest
+            if program.result is None and time.monotonic() > deadline:
+                program.terminate()
+                reason = f"process {program.pid} took too long and was ended"
+                raise AgentTimeout(program.agent.address, "exec", timeout, reason)
+            delay = FIRST_DELAY if moved else min(delay * DELAY_GROWTH, LONGEST_DELAY)
+            time.sleep(0 if program.result else min(delay, max(0, deadline - time.monotonic())))
+    return program.result._replace(
+        stdout=bytes(out.data),
+        stderr=bytes(err.data),
+        stdout_truncated=program.result.stdout_truncated or out.truncated,
+        stderr_truncated=program.result.stderr_truncated or err.truncated,
+    )
+
+
+def feed(program: Program, data: bytes) -> bytes:
+    """Give a program input; what it has not taken. It is told when that was all."""
+    rest = data[program.write(data) :] if data else data
+    if not rest:
+        program.end_input()
+    return rest
+
+
+class Kept:
+    """The first MOST_KEPT bytes of a stream."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.truncated = False
+
+    def take(self, data: bytes) -> bool:
+        """Whether there was something."""
+        kept = data[: MOST_KEPT - len(self.data)]
+        self.data += kept
+        self.truncated |= len(kept) < len(data)
+        return bool(data)
+
+
+def start(
+    agent: GuestAgent,
+    argv: Sequence[str],
+    *,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    merged: bool = False,
+) -> tuple[int, bool]:
+    """Start a program by guest-exec; its pid, and whether `fetched` is to fetch its output.
+
+    A guest that has no shell, or may not run one, captures the output as ever: there it has to
+    be small.
+    """
+    capture: Capture = "merged" if merged else True
+    limit = agent.max_output()
+    if limit is not None:
+        set_env = [] if env is None else ["env", "-i", *environment_of(env)]
+        sizes = [str(MOST_KEPT + 1), str(limit - SLICE), "merged" if merged else ""]
+        script = ["/bin/sh", "-c", KEEP, "sh", *sizes, *set_env, *argv]
+        try:
+            return agent.exec_start(script, input=input), True
+        except CommandNotFound:
+            raise
+        except CommandError:
+            pass
+    return agent.exec_start(argv, input=input, env=env, capture=capture), False
+
+
+def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
+    """The result of KEEP as that of the program that it ran."""
+    line, newline, rest = result.stdout.partition(b"\n")
+    if not newline:  # killed, or without a place for files
+        return result
+    if not line:
+        return result._replace(stdout=rest)
+    directory = line.decode(errors="replace")
+    try:
+        out, err = (read(agent, f"{directory}/{name}") for name in ("out", "err"))
+    finally:
+        with suppress(AgentError):
+            agent.exec(["rm", "-rf", "--", directory], capture=False, timeout=PATIENCE)
+    return result._replace(
+        stdout=out[:MOST_KEPT],
+        stderr=err[:MOST_KEPT],
+        stdout_truncated=len(out) > MOST_KEPT,
+        stderr_truncated=len(err) > MOST_KEPT,
+    )
+
+
+def read(agent: GuestAgent, path: str) -> bytes:
+    """A file of the guest, one byte more than is kept at most."""
+    content = bytearray()
+    with agent.opened(path) as handle:
+        while len(content) <= MOST_KEPT:
+            piece = agent.file_read(handle, SLICE)
+            content += piece.data
+            if piece.eof or not piece.data:
+                break
+    return bytes(content)

@@ -1,0 +1,156 @@
+"""Runs a victim with bounds on memory, time and disk, and gives what it did and cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+MB = 1 << 20
+
+# Of address space: Python with qgactl maps 200 MiB.
+MOST_MEMORY = 1024 * MB
+
+# Seconds for what ought to be done in a fraction of one, on a busy machine.
+MOST_SECONDS = 30.0
+
+
+class Outcome(NamedTuple):
+    """How a run has ended, what it wrote, and what it cost."""
+
+    status: int
+    killed: bool
+    seconds: float
+    cpu: float
+    memory: int
+    disk: int
+    out: str
+    err: str
+
+
+class Victims:
+    """A process that forks victims; a context."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.hostile.zygote"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def __enter__(self) -> Victims:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.communicate(timeout=60)
+
+    def qgactl(
+        self, address: str, *argv: str, stdin: str = "", terminal: bool = False, wait: float = 0
+    ) -> Outcome:
+        """`wait`: how long each answer is waited for, where that is not for long anyhow."""
+        options = ["--timeout", str(wait or 30)]
+        return self._run(address, stdin, terminal, argv=[*options, *argv])
+
+    def methods(self, address: str, wait: float = 0) -> Outcome:
+        """All methods of the library; stdout has an object a line, from tests.hostile.methods."""
+        return self._run(address, "", False, methods=[address, wait or 30])
+
+    def _run(self, address: str, stdin: str, terminal: bool, **what: Any) -> Outcome:
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            home = folder / "home"
+            home.mkdir()
+            (folder / "stdin").write_text(stdin)
+            order = {
+                "argv": [],
+                "methods": [],
+                **what,
+                "directory": str(home),
+                "environment": {
+                    "HOME": str(home),
+                    "TMPDIR": str(home),
+                    "PATH": os.environ["PATH"],
+                    "TERM": "xterm-256color",
+                    "LC_ALL": "C.UTF-8",
+                    "QGA_CONNECT": address,
+                    "QGA_HOST_ROOT": str(home),
+                },
+                "address_space": MOST_MEMORY,
+                "seconds": MOST_SECONDS,
+            }
+            files = {name: str(folder / name) for name in ("stdin", "stdout", "stderr")}
+            if terminal:
+                with Screen() as screen:
+                    screen.type(f"{stdin}\n")
+                    files = dict.fromkeys(files, screen.name)
+                    cost = self._order({**order, **files})
+                return Outcome(**cost, disk=size_of(home), out=screen.shown, err="")
+            cost = self._order({**order, **files})
+            out, err = (read(folder / name) for name in ("stdout", "stderr"))
+            return Outcome(**cost, disk=size_of(home), out=out, err=err)
+
+    def _order(self, order: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        cost: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return cost
+
+
+class Screen:
+    """A terminal; `shown` has all that was written to it."""
+
+    def __init__(self) -> None:
+        self._screen, self._end = pty.openpty()
+        self.name = os.ttyname(self._end)
+        self.shown = ""
+        self._pieces: list[bytes] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Screen:
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._end)
+        self._reader.join(60)
+        os.close(self._screen)
+        self.shown = b"".join(self._pieces).decode(errors="surrogateescape")
+
+    def type(self, text: str) -> None:
+        os.write(self._screen, text.encode())
+
+    def _read(self) -> None:
+        with suppress(OSError):  # nobody has it open any more
+            while data := os.read(self._screen, 65536):
+                self._pieces.append(data)
+
+
+def read(path: Path) -> str:
+    return path.read_bytes().decode(errors="surrogateescape")
+
+
+def size_of(folder: Path) -> int:
+    """Bytes on disk below a directory."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def as_objects(text: str) -> Sequence[Any]:
+    return [json.loads(line) for line in text.splitlines()]

@@ -1,0 +1,116 @@
+"""Calls every public method of the library, and tells what became of each."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from qga.client import (
+    AgentError,
+    DataPorts,
+    GuestAgent,
+    PlainProgram,
+    StreamedProgram,
+    start_streamed,
+)
+from qga.client.data_ports import guest_ports
+from qga.client.hosts.checkup import checkup
+from qga.client.monitoring.metrics import read_metrics
+from qga.client.programs import Program, environment
+from qga.client.shapes import plain
+
+# What is no command of the agent but carries them all, or says what the way to it can do.
+GENERAL = {"call", "order", "close", "max_data", "max_output"}
+
+# For parameters without a default, by their names.
+ARGUMENTS: dict[str, Any] = {
+    "argv": ["true"],
+    "count": 4,
+    "data": b"text",
+    "handle": 1,
+    "keys": ["key"],
+    "number": 1,
+    "offset": 0,
+    "online": {1: True},
+    "password": "secret",
+    "path": "/file",
+    "pid": 1,
+    "port": "org.qga.data.0",
+    "rows": 24,
+    "columns": 80,
+    "signal": 9,
+    "username": "root",
+}
+
+# Those that may be given, where there would be no end without them.
+LIMITS = ("timeout",)
+
+
+def names() -> list[str]:
+    """The methods that stand for commands."""
+    public = inspect.getmembers(GuestAgent, inspect.isfunction)
+    return [name for name, _ in public if not name.startswith("_") and name not in GENERAL]
+
+
+def calls(agent: GuestAgent, seconds: float) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Every method, and what else there is that asks a guest."""
+    for name in names():
+        method = getattr(agent, name)
+        yield name, partial(use, method, seconds)
+    yield "echo(7)", lambda: agent.echo(7)
+    yield "read_metrics", lambda: read_metrics(agent, seconds)
+    yield "checkup", lambda: list(checkup(agent.address, seconds))
+    yield "environment", lambda: environment(agent, min(seconds, 1))
+    yield "guest_ports", lambda: guest_ports(agent)
+    yield "open_free", lambda: DataPorts(agent.address).open_free(agent)
+    for kind in (PlainProgram, StreamedProgram, start_streamed):
+        yield kind.__name__, partial(run_to_its_end, kind, agent, seconds)
+
+
+def run_to_its_end(kind: Callable[..., Program], agent: GuestAgent, seconds: float) -> None:
+    deadline = time.monotonic() + min(seconds, 1)
+    with kind(agent, ["true"]) as program:
+        while program.result is None and time.monotonic() < deadline:
+            program.poll()
+            program.write(b"text")
+            time.sleep(0.01)
+        program.abandon()
+
+
+def arguments_of(method: Callable[..., Any], seconds: float) -> dict[str, Any]:
+    chosen = {}
+    for name, parameter in inspect.signature(method).parameters.items():
+        if name in LIMITS:
+            chosen[name] = min(seconds, 1)
+        elif parameter.default is parameter.empty:
+            chosen[name] = ARGUMENTS[name]
+    return chosen
+
+
+def use(method: Callable[..., Any], seconds: float) -> None:
+    """Call it, and do what a caller would do next."""
+    value = method(**arguments_of(method, seconds))
+    if hasattr(value, "__enter__"):
+        with value:
+            return
+    json.dumps(plain(value), allow_nan=False)
+    str(value).encode()
+
+
+def call_all(order: list[Any]) -> None:
+    address, seconds = order
+    for name, call in calls(GuestAgent(address, seconds), seconds):
+        start, outcome = time.monotonic(), ""
+        try:
+            call()
+        except AgentError as error:
+            outcome = f"{type(error).__name__}: {str(error)[:300]}"
+        except BaseException:
+            outcome = traceback.format_exc()
+        seconds_taken = round(time.monotonic() - start, 3)
+        print(json.dumps([name, outcome, seconds_taken]), flush=True)

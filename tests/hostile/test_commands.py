@@ -1,0 +1,158 @@
+"""qgactl against a guest that answers anything: a line and a status, and nothing else happens.
+
+For each scenario all commands run, with a pipe and, where the guest's text is shown, with a
+terminal. Commands are those of qgactl's app: a new one is tried by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+import pytest
+from qga_docs import interface
+
+from tests.hostile.agent import HostileAgent
+from tests.hostile.bounded import MB, Outcome, Victims
+from tests.hostile.scenarios import (
+    ABOUT_PROGRAMS,
+    RAW_ESCAPES,
+    SCENARIOS,
+    WAITING,
+    WHATEVER_THE_COMMAND,
+)
+
+ARGUMENTS: dict[str, list[list[str]]] = {
+    "call": [["guest-get-osinfo"], ["guest-exec-status", "pid=1"], ["guest-shutdown"], ["acme"]],
+    "cat": [["/file"]],
+    "cp": [["guest:/file", "copy"], ["-r", "guest:/file", "copies"], ["home", "guest:/file"]],
+    "doctor": [[]],
+    "exec": [["--timeout", "0.5", "true"], ["--timeout", "0.5", "--env", "A=b", "true"]],
+    "freeze": [["--", "true"], []],
+    "passwd": [["--stdin", "root"]],
+    "shell": [["--", "true"]],
+    "ssh-keys": [["list", "root"]],
+    "time": [[], ["--set"]],
+    "top": [["--count", "1", "--interval", "0.1"]],
+    "vcpus": [[], ["--offline", "1"]],
+}
+"""Where a command needs some, or has more to it than it shows without any."""
+
+ELSEWHERE = {
+    "channel": "asks no guest",
+    "exporter": "goes on until it is ended; what it asks is asked by read_metrics",
+    "list": "finds guests by their processes; what it asks is asked by other commands",
+    "port": "has raw bytes of a port, not an agent",
+}
+PASSING = {"exec", "shell", "cat"}
+"""The guest's bytes are what they are for, whatever these are."""
+
+PATIENT = {"freeze", "thaw", "trim", "vcpus", "passwd"}
+"""They wait for minutes on purpose."""
+
+ENDLESS = {("cp", "never_exits"), ("shell", "never_exits"), ("shell", "promises_bytes")}
+"""They run programs that have no limit: until ^C."""
+
+FEW = ("os", "net", "top", "exec", "cat", "freeze", "call", "doctor")
+"""Of each kind one, for what does not depend on the command."""
+
+PROGRAMS = ("exec", "shell", "cp", "call")
+
+THOROUGH = {"escapes", "nan"}
+
+STATUSES = {0, 1, 3, 4, 124, 125}
+
+FAULT = re.compile(r"Traceback|\b(?!AgentError|OSError)[A-Z]\w*(Error|Exception)\b")
+
+COMMANDS = [program.name for program in interface.qgactl().commands]
+
+
+@pytest.fixture(scope="module")
+def victims() -> Iterator[Victims]:
+    with Victims() as victims:
+        yield victims
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileAgent]:
+    with HostileAgent(tmp_path_factory.mktemp("guest") / "socket", SCENARIOS["honest"]) as agent:
+        yield agent
+
+
+def runs(scenario: str) -> list[list[str]]:
+    """The command lines that are tried with it."""
+    left_out = {*ELSEWHERE, *(PATIENT if scenario in WAITING else ())}
+    left_out |= {command for command, other in ENDLESS if other == scenario}
+    chosen: Sequence[str] = COMMANDS
+    if scenario in ABOUT_PROGRAMS:
+        chosen = PROGRAMS
+    elif scenario in WAITING | WHATEVER_THE_COMMAND:
+        chosen = FEW
+    return [
+        [command, *arguments]
+        for command in chosen
+        if command not in left_out
+        for arguments in ARGUMENTS.get(command, [[]])
+    ]
+
+
+def check(outcome: Outcome, argv: list[str]) -> None:
+    shown = outcome._replace(out=outcome.out[-2000:], err=outcome.err[-2000:])
+    assert not outcome.killed, shown
+    assert outcome.status in STATUSES, shown
+    assert outcome.memory < 300 * MB, shown
+    assert outcome.cpu < 20, shown
+    assert outcome.disk < MB, shown
+    assert len(outcome.out) < 64 * MB, shown
+    assert len(outcome.err) < 2 * MB, shown
+    assert not FAULT.search(outcome.err or outcome.out), shown
+    if argv[0] not in PASSING:
+        assert not any(each in outcome.out + outcome.err for each in RAW_ESCAPES), shown
+
+
+def in_a_pipe(victims: Victims, address: str, argv: list[str], wait: float) -> None:
+    check(victims.qgactl(address, *argv, stdin="text", wait=wait), argv)
+
+
+def on_a_terminal(victims: Victims, address: str, argv: list[str], wait: float) -> None:
+    check(victims.qgactl(address, *argv, stdin="text", wait=wait, terminal=True), argv)
+
+
+def as_json(victims: Victims, address: str, argv: list[str], wait: float) -> None:
+    outcome = victims.qgactl(address, "--json", *argv, stdin="text", wait=wait)
+    if argv[0] == "shell":
+        return
+    check(outcome, argv)
+    for line in outcome.out.splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+WAYS = (in_a_pipe, on_a_terminal, as_json)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_command(victims: Victims, guest: HostileAgent, scenario: str) -> None:
+    """Each in one of the ways by turns, and in all of them where the guest's text is at stake."""
+    guest.scenario = SCENARIOS[scenario]
+    wait = 0.3 if scenario in WAITING else 0
+    turn = list(SCENARIOS).index(scenario)
+    for number, argv in enumerate(runs(scenario), turn):
+        for way in WAYS if scenario in THOROUGH else (WAYS[number % len(WAYS)],):
+            way(victims, guest.address, argv, wait)
+
+
+def test_an_honest_guest_is_served(victims: Victims, guest: HostileAgent) -> None:
+    """So that what fails above does so for what the scenario changed."""
+    guest.scenario = SCENARIOS["honest"]
+    failed = {
+        argv[0]
+        for argv in runs("honest")
+        if victims.qgactl(guest.address, *argv, stdin="text").status != 0
+    }
+    assert failed <= {"call", "cp", "shell"}
+
+
+def test_every_command_is_tried() -> None:
+    """One with arguments that must be given needs them here."""
+    assert set(ELSEWHERE) | set(ARGUMENTS) | {run[0] for run in runs("honest")} == set(COMMANDS)
