@@ -32,9 +32,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fcntl import ioctl
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, Optional
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict
 
-from qga import CommandGroup, QgaError, command
+from qga import CommandGroup, NotRequired, QgaError, command
 from qga.errors import NotYet
 
 from ._hooks import Hooks, diagnose_hooks
@@ -63,6 +63,15 @@ _BUSY = 10.0  # seconds that a disk may take
 _SPARE = 8  # descriptors: a mount point's, and those of a hook's pipes
 
 GuestFsfreezeStatus = Literal["thawed", "frozen"]
+
+QgaFreeze = TypedDict(
+    "QgaFreeze",
+    {
+        "status": Literal["thawed", "freezing", "frozen"],
+        "seconds": NotRequired[float],
+        "thaw-in": NotRequired[float],
+    },
+)
 
 
 class Freeze(CommandGroup):
@@ -121,6 +130,25 @@ class Freeze(CommandGroup):
             self._orphan_limit.cancel()
             self._orphan_limit = None
         return "frozen" if self._complete else "thawed"
+
+    @command(access="filesystem", frozen=True, changes=False)
+    def qga_get_freeze(self) -> QgaFreeze:
+        """Report whether the filesystems are frozen, without waiting for a freeze under way.
+
+        Returns the status; while frozen, for how many seconds, and in how many the agent thaws
+        by itself, where that is known.
+        """
+        if not self.agent.frozen:
+            return {"status": "freezing" if self._busy else "thawed"}
+        found: QgaFreeze = {"status": "frozen" if self._complete else "freezing"}
+        state = self.agent.state
+        for key, seconds in (
+            ("seconds", state.seconds_frozen()),
+            ("thaw-in", state.seconds_to_thaw()),
+        ):
+            if seconds is not None:
+                found[key] = round(seconds, 3)  # type: ignore[literal-required]
+        return found
 
     @command(access="filesystem", blocking=True, timed=False)
     def guest_fsfreeze_freeze(self) -> int:

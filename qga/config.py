@@ -126,7 +126,7 @@ class Config(NamedTuple):
     fsfreeze_exclude: tuple[str, ...] = ()
     freeze_timeout: int = 600
     fsfreeze_orphan_timeout: int = 30
-    fsfreeze_reply_timeout: int = 0
+    fsfreeze_reply_timeout: int = 5  # libvirt's limit for most commands
     command_timeout: int = 0
     statedir: str = DEFAULT_STATEDIR
     verbose: bool = False

@@ -80,15 +80,26 @@ class State:
 
         seconds: after which to thaw without being asked to; 0 for never.
         """
-        thaw_at = f"thaw_at={_uptime() + seconds:.0f}\n" if seconds else ""
-        _replace(self.marker, f"[frozen]\nboot={_boot()}\n{thaw_at}", sync=True)
+        now = _uptime()
+        thaw_at = f"thaw_at={now + seconds:.0f}\n" if seconds else ""
+        text = f"[frozen]\nboot={_boot()}\nfrozen_at={now:.0f}\n{thaw_at}"
+        _replace(self.marker, text, sync=True)
         self._frozen = True
 
     def seconds_to_thaw(self) -> float | None:
         """How long the filesystems may stay frozen yet; None where the marker does not tell."""
-        thaw_at = _read_marker(self.marker).get("thaw_at", "")
-        is_number = thaw_at.isascii() and thaw_at.isdecimal() and len(thaw_at) <= _MOST_DIGITS
-        return max(0.0, int(thaw_at) - _uptime()) if is_number else None
+        thaw_at = self._moment("thaw_at")
+        return None if thaw_at is None else max(0.0, thaw_at - _uptime())
+
+    def seconds_frozen(self) -> float | None:
+        """How long the filesystems have been frozen; None where the marker does not tell."""
+        frozen_at = self._moment("frozen_at")
+        return None if frozen_at is None else max(0.0, _uptime() - frozen_at)
+
+    def _moment(self, key: str) -> int | None:
+        text = _read_marker(self.marker).get(key, "")
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+        return int(text) if is_number else None
 
     def clear_frozen(self) -> None:
         """Take the marker away and do what waited for the thaw. Raises OSError after that."""

@@ -72,7 +72,7 @@ def test_the_exit_status_and_the_output_are_those_of_the_program(stage: Stage) -
     status, out, _ = qgactl("--json", "freeze", "--", "true", address=stage.peer.address)
     assert (status, json.loads(out)) == (0, {"frozen": 2, "thawed": 2, "status": 0})
     assert qgactl("freeze", "--", "sh", "-c", "kill -9 $$", address=stage.peer.address)[0] == 137
-    assert stage.commands() == ["freeze", "thaw"] * 3
+    assert stage.commands() == ["freeze", "status", "thaw"] * 3
 
 
 def test_some_filesystems_only(stage: Stage) -> None:

@@ -259,7 +259,11 @@ ROOT = [{"name": "vda1", "mountpoint": "/", "type": "ext4", "disk": []}]
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.command)
 def test_a_method(start: Start, case: Case) -> None:
-    handlers = {"guest-get-fsinfo": lambda _: ROOT, "guest-ping": lambda _: {}}
+    handlers = {
+        "guest-get-fsinfo": lambda _: ROOT,
+        "guest-fsfreeze-status": lambda _: "frozen",
+        "guest-ping": lambda _: {},
+    }
     peer = start({**handlers, case.command: lambda _: case.reply})
     with GuestAgent(peer.address) as agent:
         assert case.use(agent) == case.result

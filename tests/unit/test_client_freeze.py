@@ -41,7 +41,7 @@ def test_a_thaw_before_the_end_is_the_only_one(start: Start) -> None:
     with GuestAgent(peer.address) as agent, agent.freeze() as frozen:
         assert frozen.thaw() == 2
         assert frozen.thaw() == 2
-    assert commands(peer) == ["freeze", "thaw"]
+    assert commands(peer) == ["freeze", "status", "thaw"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -88,7 +88,7 @@ def test_an_error_behind_a_thaw_is_told_at_once(start: Start) -> None:
         agent.freeze(),
     ):
         pass
-    assert commands(peer) == ["freeze", "thaw", "status"]
+    assert commands(peer) == ["freeze", "status", "thaw", "status"]
 
 
 def test_a_freeze_that_ended_before_the_thaw_is_told(start: Start) -> None:

@@ -61,6 +61,7 @@ class Freezing(Filesystems):
         frozen = Frozen(self)
         try:
             frozen.count = self._ask_patiently(command, int, timeout=timeout, **arguments)
+            holds = self._holds()
         except CommandError:
             raise  # an agent that fails to freeze leaves nothing frozen
         except BaseException:
@@ -68,7 +69,16 @@ class Freezing(Filesystems):
             raise
         if frozen.count < expected:
             frozen.give_up(command, expected)
+        if not holds:
+            frozen.thaw()
         return frozen
+
+    def _holds(self) -> bool:
+        """Whether a freeze is there; asking also tells our agent that somebody knows of it."""
+        try:
+            return self.freeze_status() == "frozen"
+        except CommandError:  # not allowed
+            return True
 
     def _count_filesystems(self, mountpoints: Sequence[str], command: str) -> int:
         """How many filesystems these are, at least: agents pass over what is no mount point."""
@@ -107,7 +117,7 @@ class Freezing(Filesystems):
         except CommandNotFound as refusal:
             if "disabled" in refusal.desc and command not in ALWAYS_ANSWERED:
                 state = self._state_behind(refusal)
-                if state.status == "frozen":
+                if state.status != "thawed":
                     raise GuestFrozen(refusal, state.seconds) from None
             raise
 
