@@ -60,6 +60,10 @@ FEW = ("os", "net", "top", "exec", "cat", "freeze", "call", "doctor")
 PROGRAMS = ("exec", "shell", "cp", "call")
 
 THOROUGH = {"escapes", "nan"}
+"""They run in every way."""
+
+WHOLE = THOROUGH | {"a_list_of_128_mib", "huge", "surrogates", "all_lists", "errors"}
+"""They run with every command line; the others, to save time, with every second one by turns."""
 
 STATUSES = {0, 1, 3, 4, 124, 125}
 
@@ -137,7 +141,10 @@ def test_every_command(victims: Victims, guest: HostileAgent, scenario: str) -> 
     guest.scenario = SCENARIOS[scenario]
     wait = 0.3 if scenario in WAITING else 0
     turn = list(SCENARIOS).index(scenario)
-    for number, argv in enumerate(runs(scenario), turn):
+    tried = runs(scenario)
+    if len(tried) > 20 and scenario not in WHOLE:
+        tried = tried[turn % 2 :: 2]
+    for number, argv in enumerate(tried, turn // 2):
         for way in WAYS if scenario in THOROUGH else (WAYS[number % len(WAYS)],):
             way(victims, guest.address, argv, wait)
 
