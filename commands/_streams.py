@@ -12,9 +12,9 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from qga.child import GRACE, exit_status
-from qga.exits import open_exit
-from qga.spawn import Launch, spawn
+from qga.programs.child import GRACE, exit_status
+from qga.programs.exits import open_exit
+from qga.programs.spawn import Launch, spawn
 
 from ._flows import Input, Output, Relay
 
@@ -36,7 +36,7 @@ class Size(NamedTuple):
 class Program:
     """A program, started by the constructor, which may block; to be followed with `watch`.
 
-    argv, environment, launch: as of qga.spawn.
+    argv, environment, launch: as of qga.programs.spawn.
     tty: the size of its terminal; None for pipes.
     port: where its output goes and its input comes from; given back when it ends.
 

@@ -11,11 +11,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
 
 from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
-from qga.quota import Quota
+from qga.policy.quota import Quota
 
 if TYPE_CHECKING:
     from qga.agent import Agent
-    from qga.policy import Policy, Verdict
+    from qga.policy.policy import Policy, Verdict
 
 MAX_FINISHED = 1024
 """Children of a channel whose final status nobody has fetched; beyond, the oldest is forgotten."""

@@ -24,14 +24,14 @@ from qga import (
     decode_base64,
     stop_if_given_up,
 )
-from qga.quota import Quota
+from qga.policy.quota import Quota
 from qga.task import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from qga.agent import Agent
-    from qga.policy import Policy, Verdict
+    from qga.policy.policy import Policy, Verdict
 
 MAX_READ = 48 * 1024 * 1024
 """Bytes of one guest-file-read (QEMU's limit, since CVE-2018-12617)."""

@@ -42,9 +42,9 @@ from ._mounts import Mount, ask_in_time, block_mounts, open_mount
 
 if TYPE_CHECKING:
     from qga.agent import Agent
-    from qga.config import Config
-    from qga.findings import Finding
     from qga.loop import Timer
+    from qga.plugin.findings import Finding
+    from qga.settings.config import Config
 
 _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # <linux/fs.h>
 

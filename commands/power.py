@@ -16,7 +16,7 @@ import signal
 from typing import Literal
 
 from qga import CommandGroup, QgaError, command
-from qga.run import run
+from qga.programs.run import run
 
 _TIMEOUT = 600.0  # seconds; services may take their time to end
 

@@ -12,12 +12,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
-from qga.quota import Quota
+from qga.policy.quota import Quota
 
 if TYPE_CHECKING:
     from qga.agent import Agent
-    from qga.policy import Policy, Verdict
-    from qga.spawn import Launch
+    from qga.policy.policy import Policy, Verdict
+    from qga.programs.spawn import Launch
 
     from ._flows import Output
     from ._streams import Program, Size

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Optional, TypedDict
 from qga import CommandGroup, NotRequired, QgaError, command
 
 if TYPE_CHECKING:
-    from qga.config import Config
-    from qga.findings import Finding
+    from qga.plugin.findings import Finding
+    from qga.settings.config import Config
 
 _TZ = os.environ.get("TZ", "").lstrip(":")
 _SOME_TIME = (2000, 1, 1, 0, 0, 0, 0, 1, 0)
@@ -62,7 +62,7 @@ class Time(CommandGroup):
 
     @classmethod
     def diagnose(cls, config: Config) -> Iterator[Finding]:
-        from qga.findings import ok, warning
+        from qga.plugin.findings import ok, warning
 
         source = _clock_source()
         if source in _SLOW_SOURCES:

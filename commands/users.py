@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TypedDict
 
 from qga import Caller, CommandGroup, NotRequired, QgaError, command, decode_base64
-from qga.run import run
+from qga.programs.run import run
 
 from ._sysfs import read_bytes, read_text
 

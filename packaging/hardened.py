@@ -20,8 +20,8 @@ _LIST = re.compile(r"(?<=--allow-rpcs=)[a-z,-]*")
 
 def audit_commands() -> list[str]:
     """The standard commands of any guest that a host needs no more than `audit` for."""
-    from qga.discovery import discover
-    from qga.registry import commands_of
+    from qga.plugin.discovery import discover
+    from qga.plugin.registry import commands_of
 
     groups = discover(None, sys.exit)
     return sorted(

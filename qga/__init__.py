@@ -8,13 +8,13 @@ class Greetings(CommandGroup):
         return f"Hello, {name}!"
 """
 
-from qga.child import Child
 from qga.errors import CommandNotFound, QgaError
-from qga.payload import Payload, c_string, decode_base64
-from qga.registry import Caller, CommandGroup, command
-from qga.schema import NotRequired, UInt64
+from qga.plugin.registry import Caller, CommandGroup, command
+from qga.plugin.schema import NotRequired, UInt64
+from qga.programs.child import Child
 from qga.task import stop_if_given_up, until_given_up
 from qga.version import INTERFACE_VERSION, __version__
+from qga.wire.payload import Payload, c_string, decode_base64
 
 __all__ = [
     "INTERFACE_VERSION",

@@ -13,23 +13,23 @@ import sys
 import time
 from typing import TYPE_CHECKING, Callable
 
-from qga import discovery
-from qga.audit import Audit, Limit
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
 from qga.descriptors import Descriptors, raise_limit
 from qga.errors import ChannelError, ConfigError, PluginError, QgaError
 from qga.loop import SLOW, Loop
-from qga.policy import Policy
-from qga.registry import Caller, CommandGroup, Registry, command_names
-from qga.state import State
+from qga.plugin import discovery
+from qga.plugin.registry import Caller, CommandGroup, Registry, command_names
+from qga.policy.policy import Policy
+from qga.service.state import State
+from qga.serving.audit import Audit, Limit
 from qga.worker import Worker
 
 if TYPE_CHECKING:
     from qga.channels.base import Channel
-    from qga.config import Config
-    from qga.log import Log
-    from qga.session import Session
+    from qga.service.log import Log
+    from qga.serving.session import Session
+    from qga.settings.config import Config
 
 
 class Agent:

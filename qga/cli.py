@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from qga import config, configfile, options
-from qga.config import Config
 from qga.errors import ConfigError
-from qga.log import PROGRAM, Log, open_log, tell_levels
-from qga.utf8 import use_utf8
+from qga.service.log import PROGRAM, Log, open_log, tell_levels
+from qga.service.utf8 import use_utf8
+from qga.settings import config, configfile, options
+from qga.settings.config import Config
 from qga.version import INTERFACE_VERSION, __version__
 
 
@@ -75,7 +75,7 @@ def _load(arguments: options.Arguments) -> Config:
 
 def _list_commands(settings: Config) -> str:
     """The names of all commands that this guest has, one a line."""
-    from qga import discovery, registry
+    from qga.plugin import discovery, registry
 
     groups = discovery.discover(settings.plugin_dir, Log().warning)
     return "".join(f"{name}\n" for name in registry.command_names(groups))
@@ -99,7 +99,7 @@ def _diagnose(arguments: options.Arguments) -> int:
 
 
 def _serve(settings: Config) -> int:
-    from qga import daemon
+    from qga.service import daemon
 
     daemon.open_standard_descriptors()
     try:

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Optional
 
 from qga.errors import QgaError
-from qga.quota import Quota
+from qga.policy.quota import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qga.config import ChannelConfig
+    from qga.settings.config import ChannelConfig
 
 ENOUGH = 65536
 """Where raising the limit stops."""

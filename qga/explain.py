@@ -10,12 +10,12 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from qga import discovery, schema
-from qga.config import ChannelConfig, Config
 from qga.errors import ConfigError, QgaError
-from qga.log import Log
-from qga.policy import Policy, Verdict
-from qga.registry import INJECTED, CommandGroup, Judge, command_names, commands_of
+from qga.plugin import discovery, schema
+from qga.plugin.registry import INJECTED, CommandGroup, Judge, command_names, commands_of
+from qga.policy.policy import Policy, Verdict
+from qga.service.log import Log
+from qga.settings.config import ChannelConfig, Config
 
 
 class Explanation(NamedTuple):

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from qga import task
 from qga.errors import QgaError
+from qga.settings.values import MAX_THREADS
 from qga.task import Task
-from qga.values import MAX_THREADS
 
 if TYPE_CHECKING:
     from queue import SimpleQueue

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qga.client.addresses import FORMS
-from qga.config import DEFAULT_PATHS
+from qga.settings.config import DEFAULT_PATHS
 
 from . import interface
 from .interface import Argument, Option, Program

@@ -15,8 +15,9 @@ from __future__ import annotations
 import inspect
 from typing import Any, NamedTuple
 
-from qga import config, discovery, options, schema
-from qga.registry import INJECTED, commands_of
+from qga.plugin import discovery, schema
+from qga.plugin.registry import INJECTED, commands_of
+from qga.settings import config, options
 
 KINDS_BY_METAVAR = {
     "PATH": "file",

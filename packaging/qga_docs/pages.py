@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qga import config
+from qga.settings import config
 from qga.version import INTERFACE_VERSION, __version__
 
 from . import interface, roff

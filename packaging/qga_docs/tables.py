@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import wrap
 
-from qga import config
+from qga.settings import config
 from qga.version import INTERFACE_VERSION
 
 from . import interface

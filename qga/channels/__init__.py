@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qga.channels import activation
-from qga.policy import Policy
-from qga.registry import Caller
+from qga.plugin.registry import Caller
+from qga.policy.policy import Policy
 
 if TYPE_CHECKING:
     from qga.agent import Agent
     from qga.channels.base import Channel
-    from qga.config import ChannelConfig, Config
+    from qga.settings.config import ChannelConfig, Config
 
 _MODULES = {
     "virtio-serial": ("qga.channels.virtio_serial", "VirtioSerial"),

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from socket import socket
 
     from qga.agent import Agent
-    from qga.config import ChannelConfig
-    from qga.registry import Caller
+    from qga.plugin.registry import Caller
+    from qga.settings.config import ChannelConfig
 
 
 RETRY_INTERVAL = 0.5

@@ -12,7 +12,7 @@ from errno import EACCES, EBUSY
 
 from qga.channels.base import RETRY_INTERVAL, Channel
 from qga.errors import ChannelError
-from qga.session import Session
+from qga.serving.session import Session
 
 _HINTS = {
     EBUSY: " (another program has it open, perhaps the distribution's qemu-guest-agent)",

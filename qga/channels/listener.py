@@ -8,15 +8,15 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from qga.audit import Limit
 from qga.channels.base import RETRY_INTERVAL, Channel
 from qga.errors import ChannelError
-from qga.session import Session
+from qga.serving.audit import Limit
+from qga.serving.session import Session
 
 if TYPE_CHECKING:
     from qga.agent import Agent
-    from qga.config import ChannelConfig
-    from qga.registry import Caller
+    from qga.plugin.registry import Caller
+    from qga.settings.config import ChannelConfig
 
 _BACKLOG = 16
 

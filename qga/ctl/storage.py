@@ -5,13 +5,13 @@ from typing import NamedTuple, Optional
 
 import typer
 
-from qga import values
 from qga.client.agent import GuestAgent
 from qga.client.errors import CommandNotFound
 from qga.client.results import DiskAddress, DiskCounters, DiskInfo, FilesystemInfo, TrimResult
 from qga.ctl.app import FAILED, JSON, answer, app
 from qga.ctl.tables import Row, show_table
 from qga.ctl.units import percent, size
+from qga.settings import values
 
 SECTOR = 512  # bytes, whatever the disk's are
 

@@ -14,19 +14,20 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from qga import config as configuration
-from qga import configfile, log, options, state
-from qga.config import ChannelConfig, Config
-from qga.discovery import time_limit
 from qga.doctor import processes
 from qga.doctor.channels import diagnose_channel, users_of
 from qga.doctor.processes import Process
 from qga.doctor.trial import load_groups
 from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.errors import ConfigError
-from qga.findings import Finding, failed, ok, warning
-from qga.policy import Policy
-from qga.registry import CommandGroup, commands_of
+from qga.plugin.discovery import time_limit
+from qga.plugin.findings import Finding, failed, ok, warning
+from qga.plugin.registry import CommandGroup, commands_of
+from qga.policy.policy import Policy
+from qga.service import log, state
+from qga.settings import config as configuration
+from qga.settings import configfile, options
+from qga.settings.config import ChannelConfig, Config
 
 _SELINUX = "/sys/fs/selinux/enforce"
 _CONTEXT = "/proc/{}/attr/current"

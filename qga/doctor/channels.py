@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from qga import ports
 from qga.channels.virtio_serial import find_port
-from qga.config import ChannelConfig
 from qga.doctor import processes
 from qga.doctor.processes import Process
-from qga.findings import Finding, failed, ok, warning
+from qga.plugin.findings import Finding, failed, ok, warning
+from qga.settings.config import ChannelConfig
 
 _VSOCK = "/dev/vsock"
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH

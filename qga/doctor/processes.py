@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from qga import options
 from qga.errors import ConfigError
+from qga.settings import options
 
 _LONGEST_NAME = 60
 _START_TIME = 19  # the column of proc_pid_stat(5), counted from the state

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from qga import discovery
 from qga.agent import Agent
-from qga.config import Config
-from qga.findings import Finding, failed, warning
-from qga.log import Log
-from qga.registry import CommandGroup
-from qga.state import FIRST_HANDLE, State
+from qga.plugin import discovery
+from qga.plugin.findings import Finding, failed, warning
+from qga.plugin.registry import CommandGroup
+from qga.service.log import Log
+from qga.service.state import FIRST_HANDLE, State
+from qga.settings.config import Config
 
 _ADVICE = "put right what it says, and restart the agent"
 _NOWHERE = "/proc"  # a directory that takes no files

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from qga.doctor.processes import Process
-from qga.findings import Finding, failed, ok, warning
-from qga.options import Arguments
-from qga.run import run
+from qga.plugin.findings import Finding, failed, ok, warning
+from qga.programs.run import run
+from qga.settings.options import Arguments
 
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
 _UNIT = "qemu-guest-agent.service"

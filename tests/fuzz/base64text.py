@@ -11,7 +11,7 @@ import base64
 import re
 
 from qga.errors import QgaError
-from qga.payload import Payload, c_string, decode_base64
+from qga.wire.payload import Payload, c_string, decode_base64
 
 _STRICT = re.compile("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _ALPHABET = re.compile("[A-Za-z0-9+/=\n]*")

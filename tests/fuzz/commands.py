@@ -13,15 +13,15 @@ import json
 import os
 from typing import Any, Literal, get_args, get_origin
 
-from qga import schema
 from qga.errors import QgaError
-from qga.jsonwriter import write_exactly
-from qga.output import Output
-from qga.payload import Payload
-from qga.policy import Policy
-from qga.protocol import Decoder, Request, encode_error, encode_return
-from qga.registry import Caller, Command
-from qga.schema import UInt64
+from qga.plugin import schema
+from qga.plugin.registry import Caller, Command
+from qga.plugin.schema import UInt64
+from qga.policy.policy import Policy
+from qga.serving.output import Output
+from qga.wire.jsonwriter import write_exactly
+from qga.wire.payload import Payload
+from qga.wire.protocol import Decoder, Request, encode_error, encode_return
 from tests.fuzz.draw import Draw, members
 from tests.unit.test_interface import COMMANDS
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 
-from qga import config, configfile, keyfile
-from qga.config import Config
-from qga.configfile import ConfigFile
 from qga.errors import ConfigError
+from qga.settings import config, configfile, keyfile
+from qga.settings.config import Config
+from qga.settings.configfile import ConfigFile
 
 PATH = "/etc/qemu/qemu-ga.conf"
 _REFUSAL = re.compile(re.escape(f"error loading configuration from path: {PATH}, line ") + r"(\d+)")

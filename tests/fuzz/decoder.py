@@ -13,9 +13,9 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-from qga import jsontext
-from qga.jsontext import MAX_DEPTH
-from qga.protocol import ABSENT, Decoder, Event, Fault, Request, encode_error, encode_return
+from qga.wire import jsontext
+from qga.wire.jsontext import MAX_DEPTH
+from qga.wire.protocol import ABSENT, Decoder, Event, Fault, Request, encode_error, encode_return
 from tests.fuzz.draw import has_noncharacter
 from tests.unit.decoding import PING, cut, in_pieces, receive_all, shown
 

@@ -9,9 +9,9 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from qga import schema
-from qga.payload import Payload
-from qga.schema import UInt64
+from qga.plugin import schema
+from qga.plugin.schema import UInt64
+from qga.wire.payload import Payload
 
 T = TypeVar("T")
 

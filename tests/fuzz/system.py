@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from qga.protocol import encode_return
+from qga.wire.protocol import encode_return
 from tests.fuzz.draw import Draw
 
 mounts: Any = import_module("qga.commands._mounts")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from qga import keyfile
 from qga.errors import QgaError
-from qga.protocol import Decoder
-from qga.schema import Signature
+from qga.plugin.schema import Signature
+from qga.settings import keyfile
+from qga.wire.protocol import Decoder
 from tests.fuzz import base64text
 from tests.fuzz.__main__ import ROOT, main
 from tests.fuzz.targets import TARGETS

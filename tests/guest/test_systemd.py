@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qga.log import MESSAGE_IDS
+from qga.service.log import MESSAGE_IDS
 
 from . import service
 from .agent_socket import AgentError, AgentSocket

@@ -15,7 +15,7 @@ from tests.guest.freezing import LOOK
 from tests.guest.vm import Guest
 from tests.integration.qgactl_process import ON_A_TERMINAL, QGACTL, SLOW, environment, qgactl
 from tests.integration.test_qgactl_freeze import read_until
-from tests.unit.test_ctl_tables import KEY
+from tests.unit.ctl.test_ctl_tables import KEY
 
 pytestmark = pytest.mark.timeout(900)
 

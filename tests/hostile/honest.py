@@ -9,9 +9,9 @@ import base64
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from qga import discovery
-from qga.registry import commands_of
-from qga.schema import is_struct, members
+from qga.plugin import discovery
+from qga.plugin.registry import commands_of
+from qga.plugin.schema import is_struct, members
 
 TEXT = "text"
 DATA = base64.b64encode(TEXT.encode()).decode()

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from qga.audit import BURST
 from qga.channels.unix_listen import UnixListen
 from qga.channels.vsock_listen import VsockListen
-from qga.config import HOST_CID, ChannelConfig
-from qga.log import Log
 from qga.loop import Loop
-from qga.policy import Policy
-from qga.registry import Caller
+from qga.plugin.registry import Caller
+from qga.policy.policy import Policy
+from qga.service.log import Log
+from qga.serving.audit import BURST
+from qga.settings.config import HOST_CID, ChannelConfig
 from tests.integration.agent_process import refused_start
 
 CALLER = Caller("main", Policy())

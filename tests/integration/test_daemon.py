@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from qga.daemon import PidFile, acquire_when_thawed
-from qga.log import Log
-from qga.state import State
+from qga.service.daemon import PidFile, acquire_when_thawed
+from qga.service.log import Log
+from qga.service.state import State
 
 DEADLINE = 20.0
 

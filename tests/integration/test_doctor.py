@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qga.state import State
+from qga.service.state import State
 from tests.integration.agent_process import AgentProcess, listening, started, wait_for
 
 Found = list[dict[str, str]]
@@ -342,7 +342,7 @@ def test_whatever_an_agent_leaves_out_is_named(doctor: Doctor, source: str, reas
 
 PLUGIN = """
 from qga import CommandGroup
-from qga.findings import failed
+from qga.plugin.findings import failed
 
 
 class Tape(CommandGroup):

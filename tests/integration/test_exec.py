@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qga.child import MAX_CAPTURE
+from qga.programs.child import MAX_CAPTURE
 from tests.integration.agent_process import AgentProcess, Client, listening, wait_for
 from tests.integration.guest_program import final_status, output, run, start_program
 

@@ -123,7 +123,7 @@ def test_mount_points_are_read_as_utf8(german: Path, locale: dict[str, str]) -> 
     path = f"/mnt/{NAME.replace(' ', '')}".encode()
     line = b"30 1 8:1 / %s rw - ext4 /dev/sda1 rw\n" % path
     script = f"""
-from qga.utf8 import use_utf8
+from qga.service.utf8 import use_utf8
 use_utf8()
 import os
 from qga.commands import _mounts

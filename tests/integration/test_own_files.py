@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qga.state import is_frozen
+from qga.service.state import is_frozen
 from tests.integration.agent_process import listening, refused_start
 
 STRANGER = 12345

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from qga import errors, opening
-from qga.config import ChannelConfig
-from qga.policy import Policy
+from qga import errors
+from qga.policy import opening
+from qga.policy.policy import Policy
+from qga.settings.config import ChannelConfig
 from tests.integration.agent_process import AgentProcess, Client, listening
 from tests.integration.guest_file import File
 from tests.integration.test_explain_policy import explain

@@ -16,7 +16,7 @@ from tests.integration.qgactl_process import ON_A_TERMINAL, QGACTL, environment,
 from tests.integration.test_qgactl_freeze import read_until
 from tests.unit.client_peer import Peer, Raw, Start
 from tests.unit.conftest import start as start
-from tests.unit.test_ctl_tables import KEY
+from tests.unit.ctl.test_ctl_tables import KEY
 
 NOTHING = Raw(b"")
 YEAR_2033 = 2_000_000_000 * 10**9

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from qga.loop import Loop
-from qga.pending import MAX_INPUT
-from qga.values import MAX_THREADS
+from qga.serving.pending import MAX_INPUT
+from qga.settings.values import MAX_THREADS
 from tests.integration.agent_process import AgentProcess, Client, listening, request, wait_for
 from tests.integration.gates import Gate, with_gates
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qga.protocol import Decoder, Event, Fault
+from qga.wire.protocol import Decoder, Event, Fault
 
 PING = b'{"execute": "guest-ping"}'
 

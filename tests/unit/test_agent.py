@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from qga.agent import Agent
-from qga.audit import BURST
-from qga.config import ChannelConfig, Config
 from qga.errors import ConfigError
-from qga.log import Log
+from qga.service.log import Log
+from qga.serving.audit import BURST
+from qga.settings.config import ChannelConfig, Config
 
 
 class Lines:

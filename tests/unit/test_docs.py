@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from qga_docs import interface, pages, tables
 
-from qga import config, configfile, options
+from qga.settings import config, configfile, options
 
 CHECKOUT = Path(__file__).parent.parent.parent
 

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from qga.agent import Agent
-from qga.config import ChannelConfig, Config
-from qga.log import Log
+from qga.service.log import Log
+from qga.settings.config import ChannelConfig, Config
 
 freeze: Any = import_module("qga.commands.freeze")
 hooks: Any = import_module("qga.commands._hooks")

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from qga import discovery, schema
-from qga.config import Config
-from qga.registry import Command, Registry
+from qga.plugin import discovery, schema
+from qga.plugin.registry import Command, Registry
+from qga.settings.config import Config
 
 INTERFACE = json.loads((Path(__file__).parent.parent / "interface.json").read_text())
 AGENT: Any = SimpleNamespace(config=Config(), frozen=False)

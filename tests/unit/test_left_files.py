@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from qga.config import ChannelConfig
 from qga.descriptors import Descriptors
 from qga.errors import QgaError
-from qga.policy import Policy
-from qga.registry import Caller
+from qga.plugin.registry import Caller
+from qga.policy.policy import Policy
+from qga.settings.config import ChannelConfig
 
 files: Any = import_module("qga.commands.files")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qga.session import READ_SIZE, Session
+from qga.serving.session import READ_SIZE, Session
 
 BUFFER = os.sysconf("SC_PAGE_SIZE")
 

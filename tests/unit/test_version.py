@@ -34,8 +34,8 @@ folder, *heavy = sys.argv[1:]
 for name in heavy:  # what a development installation needs to find the packages
     sys.modules.pop(name, None)
 from qga.agent import Agent
-from qga.config import ChannelConfig, Config
-from qga.log import Log
+from qga.settings.config import ChannelConfig, Config
+from qga.service.log import Log
 door = ChannelConfig(method="unix-listen", path=folder + "/s")
 agent = Agent(Config((door,), statedir=folder), Log())
 agent.open()

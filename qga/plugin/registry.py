@@ -1,0 +1,339 @@
+"""Commands and the groups that define them.
+
+A group is a class, a command a method of it that carries `@command`; the method's name with
+`-` for `_` is the command's name on the wire. The standard commands use only what a plugin can
+use. Two commands of one name are an error that names both places.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from types import FunctionType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Literal,
+    NamedTuple,
+    Optional,
+    TypeVar,
+    get_args,
+)
+
+from qga.errors import PluginError
+from qga.loop import SLOW
+from qga.plugin import schema
+
+if TYPE_CHECKING:
+    from qga.agent import Agent
+    from qga.plugin.findings import Finding
+    from qga.policy.policy import Policy, Verdict
+    from qga.settings.config import Config
+
+Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
+"""The least privilege a host needs for a command, in Proxmox VE's words."""
+
+Judge = Callable[["Policy", dict[str, Any]], "Verdict"]
+"""What a policy says to the arguments of a command, which have the names of the handler's."""
+
+INJECTED = frozenset({"caller", "may_wait"})
+"""Parameters of handlers that are no arguments of requests."""
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+class Traits(NamedTuple):
+    """What `@command` says of a command."""
+
+    access: Access
+    blocking: Optional[bool]
+    frozen: bool
+    success_response: bool
+    delimited: bool
+    overtakes: bool
+    timed: bool
+    available: Optional[Callable[[], bool]]
+    changes: bool
+    continues: str
+    secret: tuple[str, ...]
+    verdict: Optional[Judge]
+    like: tuple[str, ...]
+
+
+class Caller(NamedTuple):
+    """Who asks: a handler with a keyword-only parameter `caller` is given it.
+
+    peer: who is at the other end, where the channel can tell.
+    """
+
+    channel: str
+    policy: Policy
+    peer: str = ""
+
+
+def command(
+    *,
+    access: Access = "unrestricted",
+    blocking: bool | None = None,
+    frozen: bool = False,
+    success_response: bool = True,
+    delimited: bool = False,
+    overtakes: bool = False,
+    timed: bool = True,
+    available: Callable[[], bool] | None = None,
+    changes: bool | None = None,
+    continues: str = "",
+    secret: tuple[str, ...] = (),
+    verdict: Judge | None = None,
+    like: tuple[str, ...] = (),
+) -> Callable[[_Handler], _Handler]:
+    """Make a method of a CommandGroup a command.
+
+    access: the least privilege that a host needs for it.
+    blocking: it may wait on a disk, a child or the network, and runs on a worker thread, as a
+        plugin's does unless it says False: that it never waits, not even for a file, and may run
+        on the loop, which serves nobody else meanwhile. With a keyword-only parameter `may_wait`
+        it is tried on the loop before, where that is False and BlockingIOError says that it would
+        have to wait; it then has done nothing. One that loops or waits for long asks
+        `qga.stop_if_given_up()` or goes through `qga.until_given_up(items)`.
+    frozen: it is allowed while filesystems are frozen.
+    success_response: without it success is not answered, only an error is.
+    delimited: the byte 0xFF goes before its successful reply.
+    overtakes: it is answered also while an earlier command of its connection hangs, which is
+        then given up.
+    timed: the administrator's `command-timeout` holds for it; not where giving up half-way does
+        harm.
+    available: tells whether this guest can offer the command at all; where it cannot, the
+        command is not registered.
+    changes: it changes something in the guest, so that each call is logged; by default so
+        unless `access` is audit or file-read.
+    continues: the argument that names what an earlier command, which was logged, has opened. Of
+        many such calls in a row the first ones are logged and the others counted.
+    secret: names of arguments that are never logged; with a `=` behind the name it is a list of
+        `NAME=value`, whose names are.
+    verdict: what the policy will say to given arguments, for --explain-policy; of a command
+        whose handler asks `caller.policy`.
+    like: commands that do as much: where block-rpcs names one of them it means this one, too, so
+        that a list made for QEMU's agent blocks all it was made to block.
+    """
+    if access not in get_args(Access):
+        words = ", ".join(get_args(Access))
+        raise ValueError(f"access='{access}' is unknown; use one of {words}")
+    if changes is None:
+        changes = access not in ("audit", "file-read")
+    traits = Traits(
+        access,
+        blocking,
+        frozen,
+        success_response,
+        delimited,
+        overtakes,
+        timed,
+        available,
+        changes,
+        continues,
+        secret,
+        verdict,
+        like,
+    )
+
+    def mark(handler: _Handler) -> _Handler:
+        handler.__qga_command__ = traits  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+class CommandGroup:
+    """Commands that belong together, and their state; one object for each Agent.
+
+    `self.agent` is the way to the loop, the configuration and the log. A group may override
+    the life-cycle methods below; all are called on the loop.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def start(self) -> None:
+        """The agent's channels are open."""
+
+    def stop(self) -> None:
+        """The agent ends."""
+
+    def on_connect(self, caller: Caller) -> None:
+        """A connection was made."""
+
+    def on_disconnect(self, caller: Caller) -> None:
+        """A connection was closed."""
+
+    def on_freeze(self) -> None:
+        """The filesystems are about to be frozen."""
+
+    def on_thaw(self) -> None:
+        """The filesystems were thawed."""
+
+    def on_unheard(self, command: str) -> None:
+        """A blocking command of the group has succeeded, and nobody knows its reply."""
+
+    @classmethod
+    def diagnose(cls, config: Config) -> Iterator[Finding]:
+        """For --doctor: whether the guest has what the group needs. Changes nothing."""
+        return iter(())
+
+
+class Command:
+    """A command of one agent, ready to be called."""
+
+    def __init__(
+        self, name: str, handler: Callable[..., Any], traits: Traits, plugin: bool = False
+    ) -> None:
+        self.name = name
+        self.access = traits.access
+        self.blocking = plugin if traits.blocking is None else traits.blocking
+        self.frozen = traits.frozen
+        self.success_response = traits.success_response
+        self.delimited = traits.delimited
+        self.overtakes = traits.overtakes
+        self.timed = traits.timed
+        self.changes = traits.changes
+        self.continues = traits.continues
+        self.secret = traits.secret
+        self.like = traits.like
+        self._function = function_of(handler)
+        self.group: CommandGroup = handler.__self__  # type: ignore[attr-defined]
+        code = self._function.__code__
+        injected = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
+        self.wants_caller = "caller" in injected
+        self.handler, self.at_once = _ways_to_call(handler, self.blocking, "may_wait" in injected)
+        if plugin and self.at_once is not _belongs_on_a_worker:
+            self.at_once = _watched(self.at_once, f"{name} ({self.place})", handler)
+        self.simple = code.co_argcount + code.co_kwonlyargcount == 1
+
+    @cached_property
+    def signature(self) -> schema.Signature:
+        """Arguments and result, read off the handler at first use."""
+        return schema.signature(self._function, INJECTED)
+
+    @cached_property
+    def carries_number(self) -> bool:
+        """Whether its result may hold floats, which have a notation of their own on the wire."""
+        return schema.carries_number(self.signature.returns)
+
+    @property
+    def place(self) -> str:
+        """File and line of the handler."""
+        code = self._function.__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+    def bind(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        """Keyword arguments for the handler; QgaError when `given` does not fit."""
+        if self.simple and not given:
+            return given
+        bound = self.signature.bind(given)
+        if self.wants_caller:
+            bound["caller"] = caller
+        return bound
+
+
+def _ways_to_call(
+    handler: Callable[..., Any], blocking: bool, tried: bool
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """How a handler is called on a worker, and on the loop."""
+    if not tried:
+        return handler, _belongs_on_a_worker if blocking else handler
+    from functools import partial
+
+    return partial(handler, may_wait=True), partial(handler, may_wait=False)
+
+
+def _watched(
+    call: Callable[..., Any], name: str, handler: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The same, and what takes too long is logged. Ours are tested instead."""
+
+    def watched(**arguments: Any) -> Any:
+        since = time.monotonic()
+        try:
+            return call(**arguments)
+        finally:
+            seconds = time.monotonic() - since
+            if seconds > SLOW:
+                handler.__self__.agent.tell_of_slow(name, seconds)  # type: ignore[attr-defined]
+
+    return watched
+
+
+def _belongs_on_a_worker(**_arguments: Any) -> Any:
+    raise BlockingIOError
+
+
+def function_of(handler: Callable[..., Any]) -> FunctionType:
+    """The function behind a bound method."""
+    return handler.__func__  # type: ignore[attr-defined,no-any-return]
+
+
+def commands_of(group: type[CommandGroup]) -> Iterator[tuple[str, str, Traits]]:
+    """Wire name, attribute and traits of each command that the class defines, in its order."""
+    for owner in reversed(group.__mro__):
+        for attribute, value in vars(owner).items():
+            traits = getattr(value, "__qga_command__", None)
+            if traits is not None:
+                yield attribute.replace("_", "-"), attribute, traits
+
+
+class Registry:
+    """The commands of one agent, by name, in the order in which they were found."""
+
+    def __init__(self) -> None:
+        self.groups: list[CommandGroup] = []
+        self._commands: dict[str, Command] = {}
+        self.get = self._commands.get
+        """`get(name)` is the Command, or None."""
+
+    def __iter__(self) -> Iterator[Command]:
+        return iter(self._commands.values())
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+    def add(self, group: CommandGroup, plugin: bool = False) -> None:
+        """Take in a group whole, or raise PluginError and take nothing of it.
+
+        plugin: whether it is not one of ours. Its signatures are read now, so that a fault in one
+            is told at once, and nobody has seen to it that its handlers never wait.
+        """
+        found = {}
+        for name, attribute, traits in commands_of(type(group)):
+            if traits.available is not None and not traits.available():
+                continue
+            entry = Command(name, getattr(group, attribute), traits, plugin)
+            other = self._commands.get(name)
+            if other is not None:
+                raise PluginError(
+                    f"command {name} is defined twice: in {other.place} and in {entry.place}"
+                )
+            if plugin:
+                _check_signature(entry)
+            found[name] = entry
+        self._commands.update(found)
+        self.groups.append(group)
+
+
+def _check_signature(entry: Command) -> None:
+    try:
+        names = [argument.name for argument in entry.signature.arguments]
+    except Exception as error:
+        raise PluginError(f"{entry.name} ({entry.place}): {error}") from error
+    for mark in entry.secret:
+        if mark.rstrip("=") not in names:
+            raise PluginError(
+                f"{entry.name} ({entry.place}): secret='{mark}' is none of its arguments "
+                f"({', '.join(names) or 'it has none'})"
+            )
+
+
+def command_names(groups: list[type[CommandGroup]]) -> list[str]:
+    """The names of all commands of these groups."""
+    return [name for group in groups for name, _, _ in commands_of(group)]

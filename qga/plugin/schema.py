@@ -1,0 +1,335 @@
+"""QAPI types from Python annotations: checks arguments, describes commands.
+
+The signature of a handler is the only schema there is. What stands for what:
+
+    int, str, bool, float    integer, string, boolean, number
+    UInt64                   uint64
+    list[T]                  a list
+    Literal["a", "b"]        an enum
+    TypedDict                a struct; a `NotRequired` member is optional
+    Union[...]               an alternate
+    a default                an optional argument; `Optional[T] = None` is an optional T, and a
+                             JSON null is never "absent"
+
+An enum or alternate is named by the module's variable that it is bound to. Checking is
+strict, without any coercion, and the texts are QAPI's: clients and logs know them.
+Annotations are resolved when a command is first used, so that starting costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FunctionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Callable,
+    Literal,
+    NamedTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from qga.errors import QgaError
+from qga.wire.payload import Payload
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired as NotRequired
+elif sys.version_info >= (3, 11):
+    from typing import NotRequired  # novermin
+else:
+
+    class NotRequired:
+        """typing.NotRequired, for functional TypedDicts on Python 3.9 and 3.10."""
+
+        def __class_getitem__(cls, item: Any) -> Any:
+            return Annotated[item, cls]
+
+
+UInt64 = Annotated[int, "uint64"]
+
+Check = Callable[[Any, str], Any]
+"""Takes a JSON value and its place in the request; returns the value or raises QgaError."""
+
+_UNIONS: tuple[Any, ...] = (Union,)
+if sys.version_info >= (3, 10):
+    from types import UnionType  # novermin
+
+    _UNIONS += (UnionType,)
+
+_INT64 = range(-(2**63), 2**63)
+_MODULO_UINT64 = range(-(2**63), 2**64)
+
+
+class Argument(NamedTuple):
+    """One argument of a command: its name on the wire and in Python, and its type."""
+
+    name: str
+    keyword: str
+    annotation: Any
+    required: bool
+    check: Check
+
+
+class Signature(NamedTuple):
+    """What a command takes and returns, read off its handler."""
+
+    arguments: tuple[Argument, ...]
+    returns: Any
+    namespace: dict[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """Argument and return types by their names in the interface; `*name` is optional."""
+        return {
+            "arguments": {
+                ("" if argument.required else "*") + argument.name: describe(
+                    argument.annotation, self.namespace
+                )
+                for argument in self.arguments
+            },
+            "returns": describe(self.returns, self.namespace),
+        }
+
+    def bind(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Checked keyword arguments from a request's `arguments`.
+
+        Raises QgaError as QAPI does: for each argument in turn when it is missing or of the
+        wrong type, and only then for one that is not known.
+        """
+        bound = {}
+        for name, keyword, _, required, check in self.arguments:
+            if name in given:
+                bound[keyword] = check(given[name], name)
+            elif required:
+                raise QgaError(f"Parameter '{name}' is missing")
+        if len(bound) < len(given):
+            known = {argument.name for argument in self.arguments}
+            _refuse_unknown(given, known, "")
+        return bound
+
+
+def signature(function: FunctionType, injected: frozenset[str]) -> Signature:
+    """The signature of a handler; `injected` names parameters that the wire does not fill."""
+    namespace = function.__globals__
+    hints = get_type_hints(function, include_extras=True)
+    code = function.__code__
+    keywords = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    first_default = code.co_argcount - len(function.__defaults__ or ())
+    optional = {
+        *(function.__kwdefaults__ or ()),
+        *keywords[first_default - 1 : code.co_argcount - 1],
+    }
+    arguments = []
+    for keyword in keywords:
+        if keyword in injected:
+            continue
+        if keyword not in hints:
+            raise TypeError(f"{function.__qualname__}: argument '{keyword}' has no annotation")
+        required = keyword not in optional
+        annotation = hints[keyword] if required else _without_none(hints[keyword])
+        check = checker(annotation, namespace)
+        name = keyword.replace("_", "-")
+        arguments.append(Argument(name, keyword, annotation, required, check))
+    return Signature(tuple(arguments), hints.get("return"), namespace)
+
+
+def checker(annotation: Any, namespace: dict[str, Any]) -> Check:
+    """A function that checks a JSON value against `annotation`."""
+    simple = _SIMPLE.get(annotation)
+    if simple is not None:
+        return simple
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return _enum_checker(get_args(annotation))
+    if origin is list:
+        return _list_checker(checker(get_args(annotation)[0], namespace))
+    if origin in _UNIONS:
+        return _alternate_checker(annotation, namespace)
+    if is_struct(annotation):
+        return _struct_checker(annotation)
+    raise TypeError(f"no QAPI type for the annotation {annotation!r}")
+
+
+def describe(annotation: Any, namespace: dict[str, Any]) -> Any:
+    """The name of a type in the interface; a list as `[name]`, no result as None."""
+    if annotation in _NAMES:
+        return _NAMES[annotation]
+    if get_origin(annotation) is list:
+        return [describe(get_args(annotation)[0], namespace)]
+    if is_struct(annotation):
+        return annotation.__name__
+    return _alias(annotation, namespace)
+
+
+def is_struct(annotation: Any) -> bool:
+    """Whether `annotation` is a TypedDict."""
+    return isinstance(annotation, type) and hasattr(annotation, "__total__")
+
+
+def members(struct: Any) -> dict[str, tuple[Any, bool]]:
+    """Type of each member of a TypedDict, and whether it is required."""
+    result = {}
+    for name, hint in get_type_hints(struct, include_extras=True).items():
+        if get_origin(hint) is NotRequired or (
+            get_origin(hint) is Annotated and hint.__metadata__[-1] is NotRequired
+        ):
+            result[name] = (get_args(hint)[0], False)
+        else:
+            result[name] = (hint, name in struct.__required_keys__)
+    return result
+
+
+def carries_number(annotation: Any) -> bool:
+    """Whether a value of this type may hold a float, at any depth."""
+    if annotation is float:
+        return True
+    if is_struct(annotation):
+        return any(carries_number(kind) for kind, _ in members(annotation).values())
+    return any(carries_number(part) for part in get_args(annotation))
+
+
+def _alias(annotation: Any, namespace: dict[str, Any]) -> str:
+    for name, value in namespace.items():
+        if value == annotation:
+            return name
+    return str(annotation)
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) not in _UNIONS:
+        return annotation
+    return Union[tuple(part for part in get_args(annotation) if part is not type(None))]
+
+
+def _wrong_type(place: str, expected: str) -> QgaError:
+    return QgaError(f"Invalid parameter type for '{place}', expected: {expected}")
+
+
+def _refuse_unknown(given: dict[str, Any], known: Any, prefix: str) -> None:
+    for name in given:
+        if name not in known:
+            raise QgaError(f"Parameter '{prefix}{name}' is unexpected")
+
+
+def _check_int(value: Any, place: str) -> int:
+    if type(value) is int and value in _INT64:
+        return value
+    raise _wrong_type(place, "integer")
+
+
+def _check_uint64(value: Any, place: str) -> int:
+    """A negative integer is taken modulo 2^64, as QAPI does."""
+    if type(value) is int and value in _MODULO_UINT64:
+        return value % 2**64
+    raise QgaError(f"Parameter '{place}' expects uint64")
+
+
+def _check_str(value: Any, place: str) -> str:
+    if type(value) is str:
+        return value
+    raise _wrong_type(place, "string")
+
+
+def _check_bool(value: Any, place: str) -> bool:
+    if type(value) is bool:
+        return value
+    raise _wrong_type(place, "boolean")
+
+
+def _check_number(value: Any, place: str) -> float:
+    if type(value) is float or type(value) is int:
+        return value
+    raise _wrong_type(place, "number")
+
+
+_SIMPLE: dict[Any, Check] = {
+    int: _check_int,
+    UInt64: _check_uint64,
+    str: _check_str,
+    bool: _check_bool,
+    float: _check_number,
+    Any: lambda value, place: value,
+}
+
+_NAMES: dict[Any, Any] = {
+    int: "int",
+    UInt64: "uint64",
+    str: "str",
+    bool: "bool",
+    float: "number",
+    Payload: "str",
+    Any: "any",
+    None: None,
+    type(None): None,
+}
+
+
+def _enum_checker(values: tuple[Any, ...]) -> Check:
+    def check(value: Any, place: str) -> str:
+        name = _check_str(value, place)
+        if name in values:
+            return name
+        raise QgaError(f"Parameter '{place}' does not accept value '{value}'")
+
+    return check
+
+
+def _list_checker(check_item: Check) -> Check:
+    def check(value: Any, place: str) -> list[Any]:
+        if type(value) is not list:
+            raise _wrong_type(place, "array")
+        return [check_item(item, f"{place}[{at}]") for at, item in enumerate(value)]
+
+    return check
+
+
+def _struct_checker(struct: Any) -> Check:
+    fields = [
+        (name, required, checker(kind, vars(sys.modules[struct.__module__])))
+        for name, (kind, required) in members(struct).items()
+    ]
+    known = {name for name, _, _ in fields}
+
+    def check(value: Any, place: str) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise _wrong_type(place, "object")
+        bound = {}
+        for name, required, check_member in fields:
+            if name in value:
+                bound[name] = check_member(value[name], f"{place}.{name}")
+            elif required:
+                raise QgaError(f"Parameter '{place}.{name}' is missing")
+        _refuse_unknown(value, known, f"{place}.")
+        return bound
+
+    return check
+
+
+_JSON_TYPES: dict[Any, type] = {int: int, str: str, bool: bool, float: float}
+
+
+def _alternate_checker(annotation: Any, namespace: dict[str, Any]) -> Check:
+    """Takes the branch of the value's JSON type.
+
+    A float where an integer is a branch is told that an integer was expected, as QAPI does.
+    """
+    branches = {}
+    for branch in get_args(annotation):
+        json_type = _JSON_TYPES.get(branch) or (
+            str if get_origin(branch) is Literal else get_origin(branch) or dict
+        )
+        branches[json_type] = checker(branch, namespace)
+    if int in branches:
+        branches.setdefault(float, branches[int])
+    name = _alias(annotation, namespace)
+
+    def check(value: Any, place: str) -> Any:
+        branch = branches.get(type(value))
+        if branch is None:
+            raise _wrong_type(place, name)
+        return branch(value, place)
+
+    return check

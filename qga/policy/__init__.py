@@ -1,0 +1,1 @@
+"""What the host may do, and the only doors to files and programs that ask."""

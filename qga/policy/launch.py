@@ -1,0 +1,117 @@
+"""How a program is started where rules say which may be.
+
+The rules speak of real paths, and the program is started by its real path. No race changes what
+that is, for nobody but root, the agent's user and the user it runs as may write anything on the
+way there: otherwise it is refused (qga.settings.trust). Nor can a name fool it: one file may be
+many programs by the name that it is called by (busybox, systemctl as `poweroff`). So it is called
+by its real path, unless the rules allow the very link that was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from errno import EISDIR
+from typing import TYPE_CHECKING
+
+from qga.errors import QgaError
+from qga.policy import opening
+from qga.policy.policy import Rules, Verdict
+from qga.programs.spawn import Launch, candidates, variables_of
+from qga.settings import trust
+
+if TYPE_CHECKING:
+    from pwd import struct_passwd
+
+    from qga.settings.config import ChannelConfig
+
+
+def settings(config: ChannelConfig) -> Launch:
+    """Everything but the program. Raises QgaError when there is no such user."""
+    drop = config.exec_environment == "drop" or (
+        config.exec_environment is None and config.exec_allow is not None
+    )
+    account = _account(config.exec_user) if config.exec_user else None
+    return Launch(account=account, clean=drop)
+
+
+def judge(
+    rules: Rules, settings: Launch, name: str, arguments: Sequence[str], env: list[str] | None
+) -> tuple[Launch, Verdict]:
+    """What the rules say of a program, and how it is started. Raises OSError for none.
+
+    A name without `/` is the first allowed program that PATH leads to.
+    """
+    missing: OSError | None = None
+    paths = _candidates(name, settings, env)
+    refused = _refuse(rules, name, paths, arguments)
+    for path in paths:
+        try:
+            names = _names(path)
+        except opening.Elsewhere as error:
+            refused = refused._replace(detail=refused.detail or error.text)
+            continue
+        except OSError as error:
+            if _allow(rules, path, arguments):
+                missing = missing or error
+            continue
+        for known_as in names:
+            allowed = _allow(rules, known_as, arguments)
+            if allowed:
+                verdict = _judge_trust(known_as, names[-1], settings, allowed)
+                return settings._replace(name=known_as, executable=names[-1]), verdict
+        if names[-1] != name:
+            refused = refused._replace(detail=refused.detail or f"it is really '{names[-1]}'")
+    if missing is not None:
+        raise missing
+    return settings, refused
+
+
+def _candidates(name: str, settings: Launch, env: list[str] | None) -> list[str]:
+    """The full paths that the name may stand for."""
+    raw = [os.fsdecode(path) for path in candidates(name, variables_of(env, settings))]
+    return [os.path.abspath(path) for path in raw]
+
+
+def _names(path: str) -> list[str]:
+    """The path of the very link that was asked for, if it is one, and the real path."""
+    real = opening.real_path(os.fsencode(path))
+    if os.path.isdir(real):
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+    link = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    return [real] if link == real else [link, real]
+
+
+def _allow(rules: Rules, path: str, arguments: Sequence[str]) -> Verdict | None:
+    matches = (rule.allows(path, arguments) for rule in rules.patterns)
+    verdict = rules.judge(f"the program '{path}' with these arguments", matches)
+    return verdict if verdict.allowed else None
+
+
+def _refuse(rules: Rules, name: str, paths: Sequence[str], arguments: Sequence[str]) -> Verdict:
+    """The refusal of a program, whether it exists or not: its name is all that is looked at."""
+    subject = f"the program '{name}'"
+    named = [rule for rule in rules.patterns if any(map(rule.path.fullmatch, paths))]
+    if named and not any(rule.allows(path, arguments) for rule in named for path in paths):
+        subject += " with these arguments"  # which may hold secrets, and this is logged
+    return rules.judge(subject, ())
+
+
+def _judge_trust(known_as: str, real: str, settings: Launch, allowed: Verdict) -> Verdict:
+    owners = [settings.account.pw_uid] if settings.account else []
+    try:
+        if trust.require(known_as, owners) == real:
+            return allowed
+        reason = f"'{known_as}' has just become another program"
+    except trust.Untrusted as error:
+        reason = f"'{known_as}' could be replaced by somebody else: {error}"
+    return Verdict(False, reason, allowed.rule)
+
+
+def _account(user: str) -> struct_passwd:
+    from pwd import getpwnam
+
+    try:
+        return getpwnam(user)
+    except KeyError:
+        raise QgaError(f"the user '{user}' of [exec] user is unknown in this guest") from None

@@ -1,0 +1,238 @@
+"""Opening files by paths that somebody else may change at any moment.
+
+What must stay true: what was approved is what is opened. So a path is walked once, to a
+descriptor that nothing can be read from or written to yet (O_PATH); the kernel reports the real
+path of that descriptor, without `..` and symbolic links; and after it was approved the file is
+opened through the descriptor and never by its path again. Before that nothing is truncated, and no
+FIFO or device notices. A new file is made in the directory that was approved, and only where there
+is nothing of that name.
+
+A real path means something only in the agent's own mount namespace. A user who makes a namespace
+mounts there what he likes where he likes, and /proc/PID/root and /proc/PID/fd lead into it. So the
+descriptor's mount must be one of the agent's own: as long as the descriptor is open no other mount
+has its id. Kernels with openat2(2), 5.6 and later, are told to follow no such link at all.
+
+Real paths cannot tell hard links apart: `fs.protected_hardlinks` (proc(5)) keeps users from making
+one of a file that is not theirs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from functools import cache
+from typing import Any, Callable, NamedTuple, Optional
+
+from qga.wire.payload import c_string
+
+_NEW_FILE_MODE = 0o644
+_TRIES = 16  # at a path that somebody takes away and puts back
+
+_CREATING = os.O_TRUNC | os.O_APPEND
+
+_OPENAT2 = 437  # on all architectures of Linux that Python runs on, but for Alpha
+_AT_FDCWD = -100  # <fcntl.h>
+_RESOLVE_NO_MAGICLINKS = 0x02  # <linux/openat2.h>
+_NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)  # an older kernel, or a filter of system calls
+
+Approve = Callable[[str], None]
+"""Takes a real path, and raises what is wrong with it."""
+
+
+class Elsewhere(OSError):
+    """The path leads in a circle, through a link such as /proc/PID/exe, or to another namespace."""
+
+    text = "it leads in a circle, or to another mount namespace"
+
+    def __init__(self) -> None:
+        super().__init__(errno.ELOOP, self.text)
+
+
+class Place(NamedTuple):
+    """Where a path leads.
+
+    fd: O_PATH descriptor of the file, or of its directory when the file is missing.
+    path: the real path.
+    name: of the missing file in its directory.
+    """
+
+    fd: int
+    path: str
+    name: Optional[bytes]
+
+
+def open_file(path: str, flags: int, follow_links: bool, approve: Approve | None = None) -> int:
+    """A descriptor; where a mode of fopen(3) may create, a file is created exclusively.
+
+    flags: of open(2), without O_CREAT.
+    follow_links: whether to write to what a symbolic link leads to; reading always does.
+    approve: asked before anything is opened.
+    Raises OSError, and what `approve` raises.
+    """
+    raw = c_string(path)
+    if _writes(flags) and not follow_links:
+        flags |= os.O_NOFOLLOW
+    try:
+        return _open(raw, flags) if approve is None else _open_approved(raw, flags, approve)
+    except OSError as error:
+        if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW and os.path.islink(raw):
+            raise OSError(errno.ELOOP, _explain_link(raw)) from None
+        raise
+
+
+def without_dots(path: str) -> str:
+    """The path without `..`, each of which takes back the step before it, whatever that is."""
+    return os.path.normpath(path) if ".." in path.split("/") else path
+
+
+def find(raw: bytes, flags: int) -> Place:
+    """Where a path leads; the descriptor is the caller's. Raises OSError."""
+    try:
+        fd = _walk(raw, flags & os.O_NOFOLLOW)
+    except FileNotFoundError:
+        directory, name = os.path.split(raw)
+        if not _creates(flags) or not name:
+            raise
+        fd = _walk(directory or b".", os.O_DIRECTORY)
+        try:
+            return Place(fd, os.path.join(_real_path(fd), os.fsdecode(name)), name)
+        except BaseException:
+            os.close(fd)
+            raise
+    try:
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return Place(fd, _real_path(fd), None)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def real_path(raw: bytes) -> str:
+    """The real path of what is there. Raises OSError."""
+    place = find(raw, os.O_RDONLY)
+    os.close(place.fd)
+    return place.path
+
+
+def _open(raw: bytes, flags: int) -> int:
+    try:
+        return os.open(raw, flags)
+    except FileNotFoundError:
+        if not _creates(flags):
+            raise
+    try:
+        return os.open(raw, flags | os.O_CREAT | os.O_EXCL, _NEW_FILE_MODE)
+    except FileExistsError:
+        raise _dangling() from None
+
+
+def _open_approved(raw: bytes, flags: int, approve: Approve) -> int:
+    for _ in range(_TRIES):
+        place = find(raw, flags)
+        try:
+            approve(place.path)
+            if place.name is None:
+                return os.open(f"/proc/self/fd/{place.fd}", flags & ~os.O_NOFOLLOW)
+            create = flags | os.O_CREAT | os.O_EXCL
+            return os.open(place.name, create, _NEW_FILE_MODE, dir_fd=place.fd)
+        except FileExistsError:  # made since, or a link to nowhere
+            continue
+        finally:
+            os.close(place.fd)
+    raise _dangling()
+
+
+def _walk(raw: bytes, flags: int) -> int:
+    """An O_PATH descriptor of what is there. Raises OSError."""
+    flags |= os.O_PATH | os.O_CLOEXEC
+    try:
+        return _openat2(raw, flags)
+    except OSError as error:
+        if error.errno in _NO_OPENAT2:
+            return os.open(raw, flags)
+        if error.errno != errno.ELOOP:
+            raise
+        # Not walked again to learn why: a user's own mount may never answer.
+        raise Elsewhere from None
+
+
+def _openat2(raw: bytes, flags: int) -> int:
+    import ctypes
+
+    how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_NO_MAGICLINKS)
+    fd: int = _libc().syscall(
+        ctypes.c_long(_OPENAT2),
+        ctypes.c_long(_AT_FDCWD),
+        ctypes.c_char_p(raw),
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return fd
+
+
+@cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _real_path(fd: int) -> str:
+    """As the kernel sees it now. Raises OSError for what has no path, such as a pipe."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    if not path.startswith("/") or not os.fstat(fd).st_nlink:
+        raise FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)}: it has no path")
+    if not _is_own_mount(fd):
+        raise Elsewhere
+    return path
+
+
+def _is_own_mount(fd: int) -> bool:
+    """Whether the descriptor's mount is in the agent's mount namespace."""
+    mount = _mount_id(fd)
+    with open("/proc/self/mountinfo", "rb") as file:
+        if b"\n%d " % mount in b"\n" + file.read():
+            return True
+    root = os.open("/", os.O_PATH)  # not listed where a chroot(2) has put it below its mount point
+    try:
+        return mount == _mount_id(root)
+    finally:
+        os.close(root)
+
+
+def _mount_id(fd: int) -> int:
+    """By fdinfo (proc(5)): statx(2) has it since 5.8 only, and Python has no statx."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        for line in file:
+            if line.startswith(b"mnt_id:"):
+                return int(line.split()[1])
+    raise Elsewhere
+
+
+def _writes(flags: int) -> bool:
+    return flags & os.O_ACCMODE != os.O_RDONLY
+
+
+def _creates(flags: int) -> bool:
+    return _writes(flags) and bool(flags & _CREATING)
+
+
+def _dangling() -> OSError:
+    text = f"{os.strerror(errno.ENOENT)}: it is a symbolic link to a missing file"
+    return FileNotFoundError(errno.ENOENT, text)
+
+
+def _explain_link(raw: bytes) -> str:
+    try:
+        target = os.fsdecode(os.readlink(raw))
+    except OSError:
+        target = "another file"
+    return (
+        f"{os.strerror(errno.ELOOP)}: it is a symbolic link to '{target}', and writing follows "
+        "none unless the agent's configuration has follow-symlinks=true in [files]"
+    )

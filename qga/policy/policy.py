@@ -1,0 +1,414 @@
+"""What this guest's administrator lets the host do.
+
+Allow first, block on top, then the profile, and the frozen list above all. Clients skip a refused
+command only because of the class of the error, so a command that is off as a whole is
+CommandNotFound. What depends on arguments is asked by the handlers, for what they are about to
+open or to start may be looked at on a worker only; they have no other door to it:
+
+    caller.policy.open_file(path, flags)     a descriptor
+    caller.policy.program(path, arg, env)    how to start a program
+    caller.policy.check_account(username)    before an account is changed
+
+Each raises Refused. Without rules they cost next to nothing, and so does `check`.
+
+What is refused must look the same to the host whether it exists or not, and whatever it is: a
+reason names it as the request did. Where it really leads is for the guest's own log and for
+--explain-policy (`Verdict.detail`). And `..` takes back the step before it without a look at what
+that is, for otherwise /etc/x/../../ALLOWED would reveal whether there is a directory /etc/x.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from qga.errors import CommandDisabled, CommandNotFound, Refused
+from qga.settings.config import ChannelConfig, Origin
+from qga.settings.values import PROFILES
+from qga.wire.payload import c_string
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from qga.plugin.registry import Command
+    from qga.programs.spawn import Launch
+
+    class Named(Protocol):
+        """What there is to know of a command."""
+
+        @property
+        def name(self) -> str: ...
+
+        @property
+        def access(self) -> str: ...
+
+        @property
+        def like(self) -> tuple[str, ...]: ...
+
+
+_LEVEL_TO_WRITE = PROFILES.index("file-write")
+_NO_RULES = ChannelConfig("main", "", "")
+
+_NO_DIRECTORY = "a program that [exec] allow speaks of runs where the agent does"
+_NO_TERMINAL = (
+    "a program that [exec] allow speaks of gets no terminal, from which pagers and editors start "
+    "a shell, unless [exec] has terminal=true"
+)
+
+_COMMANDS_OF_WINDOWS = ("guest-get-devices", "guest-get-driver-packages")
+_LONG_NAME = 13  # letters, from which on two wrong ones are a slip and not another command
+
+_WAYS_TO_LOG_IN = ("guest-set-user-password", "guest-ssh-add-authorized-keys")
+
+
+class Verdict(NamedTuple):
+    """Whether something is allowed, why, and the line that decides; "" where no rule does.
+
+    detail: what more there is to say, and not to the host: where a path really leads.
+    """
+
+    allowed: bool
+    reason: str
+    rule: str
+    detail: str = ""
+
+
+class Unknown(NamedTuple):
+    """A name in a list of commands, what is wrong with it, and whether the agent must not start."""
+
+    name: str
+    text: str
+    stops: bool
+
+
+class Setting:
+    """A key of the configuration, with the names that messages have for it."""
+
+    def __init__(self, key: str, origin: Origin | None) -> None:
+        section, _, self.key = key.rpartition(".")
+        self.section = origin.section if origin else section or "general"
+        self._origin = origin
+
+    @property
+    def name(self) -> str:
+        return f"[{self.section}] {self.key}" + (f" of {self._origin.path}" if self._origin else "")
+
+    def line(self, value: str, index: int | None = None) -> str:
+        """The line with that value; `index` counts those of a list, None is for all of it."""
+        text = f"{self.key}={value}"
+        if self._origin is not None and (index or 0) < len(self._origin.lines):
+            lines = self._origin.lines if index is None else self._origin.lines[index:][:1]
+            numbers = ", ".join(map(str, dict.fromkeys(lines)))
+            return f"{self._origin.path}, line {numbers}: {text}"
+        if self.key.endswith("-rpcs"):
+            return f"the command line: {text}"
+        return f"by default: {text}"
+
+
+class Rules:
+    """The patterns of one key; without any everything is allowed."""
+
+    def __init__(self, setting: Setting, texts: tuple[str, ...], compile: Callable[[str], Any]):
+        self._setting = setting
+        self._texts = texts
+        self.patterns = [compile(text) for text in texts]
+
+    def judge(self, subject: str, matches: Iterable[bool]) -> Verdict:
+        """`matches` says of each pattern whether it allows the subject."""
+        for index, (text, match) in enumerate(zip(self._texts, matches)):
+            if match:
+                rule = self._setting.line(text, index)
+                return Verdict(True, f"{subject} is in {self._setting.name}", rule)
+        rule = self._setting.line(";".join(self._texts))
+        return Verdict(False, f"{subject} is not in {self._setting.name}", rule)
+
+
+class Policy:
+    """The rules of one channel."""
+
+    def __init__(self, config: ChannelConfig = _NO_RULES) -> None:
+        self.limits = config
+        self._config = config
+        self._level = PROFILES.index(config.profile)
+        self._allow = frozenset(config.allow_rpcs)
+        self._block = frozenset(config.block_rpcs)
+        self._names_commands = bool(self._allow or self._block or config.profile != PROFILES[-1])
+        self._rules: dict[str, Rules] = {}
+        self._compile()
+        self._rules_on_files = "files.read" in self._rules or "files.write" in self._rules
+
+    def allows(self, command: Command, frozen: bool) -> bool:
+        """Whether the channel may call `command`; `frozen` while filesystems are frozen."""
+        if frozen and not command.frozen:
+            return False
+        return not self._names_commands or self.judge_command(command).allowed
+
+    def check(self, command: Command, frozen: bool) -> None:
+        """Raise CommandNotFound where `allows` is false."""
+        if frozen and not command.frozen:
+            raise CommandNotFound(_disabled(command))
+        if self._names_commands:
+            verdict = self.judge_command(command)
+            if not verdict.allowed:
+                raise CommandDisabled(_disabled(command), verdict.rule)
+
+    def judge_command(self, command: Named) -> Verdict:
+        """What the lists of commands and the profile say."""
+        name, config = command.name, self._config
+        for blocked in (name, *command.like):
+            if blocked in self._block:
+                return self._by_list(False, blocked, "block-rpcs", config.block_rpcs, name)
+        if self._allow and name not in self._allow:
+            rule = self._setting("allow-rpcs").line(",".join(config.allow_rpcs))
+            return Verdict(False, f"{name} is not in {self._setting('allow-rpcs').name}", rule)
+        if not self._includes(command.access):
+            return self._by_profile(False, f"{name} needs profile={command.access}")
+        if self._allow:
+            return self._by_list(True, name, "allow-rpcs", config.allow_rpcs)
+        return self._by_profile(True, f"{name} needs no more than profile={command.access}")
+
+    def unknown_names(self, known: Collection[str]) -> Iterator[Unknown]:
+        """The names in lists of commands that are none of `known`, which are all of this guest.
+
+        Those of a plugin that is not there, or of another version, do no harm. But a misspelt one
+        leaves open what was to be blocked.
+        """
+        from qga.settings.spelling import nearest
+
+        config = self._config
+        for key, names in (("block-rpcs", config.block_rpcs), ("allow-rpcs", config.allow_rpcs)):
+            for index, name in enumerate(names):
+                if name in known or name in _COMMANDS_OF_WINDOWS:
+                    continue
+                text = f"{self._setting(key).line(name, index)}: unknown command '{name}'"
+                meant = nearest(name, known, _LONG_NAME)
+                if not all(letter.isalnum() or letter in "-_." for letter in name):
+                    yield Unknown(
+                        name, f"{text}; name each in full, with commas between them", True
+                    )
+                elif meant:
+                    yield Unknown(name, f"{text}; did you mean '{meant}'?", True)
+                else:
+                    yield Unknown(name, f"{text}; --block-rpcs=help lists all commands", False)
+
+    def loopholes(self, commands: Iterable[Named]) -> Iterator[str]:
+        """Sentences on rules that other commands of this channel get round."""
+        if not self._rules:
+            return
+        usable = {command.name for command in commands if self.judge_command(command).allowed}
+        sections = list(dict.fromkeys(f"[{key.partition('.')[0]}]" for key in self._rules))
+        runs = [name for name in ("guest-exec", "qga-exec") if name in usable]
+        if runs and "[exec]" not in sections:
+            yield f"{', '.join(sections)}: {runs[0]} may run any program; set [exec] allow"
+        writes = "qga-file-receive" in usable or (
+            "guest-file-open" in usable and self._level >= _LEVEL_TO_WRITE
+        )
+        if writes and "[files]" not in sections:
+            yield f"{', '.join(sections)}: any file may be written; set [files] write"
+        changes = [name for name in _WAYS_TO_LOG_IN if name in usable]
+        if changes and "[accounts]" not in sections:
+            yield (
+                f"{', '.join(sections)}: {changes[0]} may let the host log in to any account; "
+                "set [accounts] allow"
+            )
+
+    def open_file(self, path: str, flags: int) -> int:
+        """Open as open(2) does, where that is allowed; modes that create do so exclusively.
+
+        flags: without O_CREAT, which O_TRUNC and O_APPEND imply. The real path is checked before
+        anything is opened, made or truncated. Raises Refused, or OSError.
+        """
+        from qga.policy import opening
+
+        follow = self._config.files_follow_symlinks
+        if not self._rules_on_files:
+            if self._level < _LEVEL_TO_WRITE:
+                _require(self.judge_path(path, path, flags))
+            return opening.open_file(path, flags, follow)
+        direct = opening.without_dots(path)
+        try:
+            return opening.open_file(
+                direct, flags, follow, lambda real: _require(self.judge_path(path, real, flags))
+            )
+        except OSError as error:
+            _require(self._judge_failure(path, flags, error))
+            raise
+
+    def judge_file(self, path: str, flags: int) -> Verdict:
+        """As `open_file`, and nothing is opened. Raises OSError."""
+        from qga.policy import opening
+
+        direct = opening.without_dots(path) if self._rules_on_files else path
+        try:
+            place = opening.find(c_string(direct), self._with_links(flags))
+        except OSError as error:
+            if not self._rules_on_files and isinstance(error, opening.Elsewhere):
+                return self.judge_path(path, path, flags)
+            verdict = self._judge_failure(path, flags, error)
+            if verdict.allowed:
+                raise
+            return verdict
+        os.close(place.fd)
+        return self.judge_path(path, place.path, flags)
+
+    def judge_path(self, path: str, real: str, flags: int) -> Verdict:
+        """What the rules say of a path that is really `real`; "" for what no pattern speaks of."""
+        access = flags & os.O_ACCMODE
+        if access != os.O_RDONLY and self._level < _LEVEL_TO_WRITE:
+            return self._by_profile(False, "to open a file for writing needs profile=file-write")
+        verdict = Verdict(True, f"'{path}' may be opened", "")
+        for key, unused in (("files.read", os.O_WRONLY), ("files.write", os.O_RDONLY)):
+            rules = self._rules.get(key)
+            if rules is not None and access != unused and verdict.allowed:
+                matches = (bool(pattern.fullmatch(real)) for pattern in rules.patterns)
+                verdict = rules.judge(f"'{path}'", matches)
+        return verdict if path == real else verdict._replace(detail=f"it is really '{real}'")
+
+    def _judge_failure(self, path: str, flags: int, error: OSError) -> Verdict:
+        """What the rules say of a path that cannot be opened: is its error for the host?"""
+        from qga.policy import opening
+
+        direct = os.path.abspath(path)
+        if isinstance(error, opening.Elsewhere):
+            return self.judge_path(path, "", flags)._replace(detail=error.text)
+        verdict = self.judge_path(path, _as_far_as_it_goes(direct), flags)
+        if verdict.allowed and self._with_links(flags) & os.O_NOFOLLOW:
+            directory, name = os.path.split(direct)  # where the link is counts, too
+            verdict = self.judge_path(
+                path, os.path.join(_as_far_as_it_goes(directory), name), flags
+            )
+        return verdict
+
+    def _with_links(self, flags: int) -> int:
+        """The flags of open(2), with what the configuration says of links."""
+        if flags & os.O_ACCMODE and not self._config.files_follow_symlinks:
+            return flags | os.O_NOFOLLOW
+        return flags
+
+    def program(
+        self,
+        path: str,
+        arg: Sequence[str],
+        env: list[str] | None,
+        directory: str | None = None,
+        terminal: bool = False,
+    ) -> Launch:
+        """How to start a program, where that is allowed. Raises Refused, or OSError.
+
+        path, arg, env: as of guest-exec.
+        directory: where it is to run; None for where the agent does.
+        terminal: whether it is to have one.
+        """
+        launch, verdict = self._judge_launch(path, arg, env, directory, terminal)
+        _require(verdict)
+        return launch._replace(directory=directory)
+
+    def judge_program(
+        self,
+        path: str,
+        arg: Sequence[str],
+        env: list[str] | None,
+        directory: str | None = None,
+        terminal: bool = False,
+    ) -> Verdict:
+        """As `program`, and nothing is started. Raises OSError."""
+        return self._judge_launch(path, arg, env, directory, terminal)[1]
+
+    def _judge_launch(
+        self,
+        path: str,
+        arg: Sequence[str],
+        env: list[str] | None,
+        directory: str | None,
+        terminal: bool,
+    ) -> tuple[Launch, Verdict]:
+        from qga.policy import launch
+
+        rules = self._rules.get("exec.allow")
+        found = launch.settings(self._config)
+        verdict = Verdict(True, f"'{path}' may be started", "")
+        if rules is None:
+            found = found._replace(name=path)
+        else:
+            found, verdict = launch.judge(rules, found, path, arg, env)
+            if verdict.allowed and directory is not None:
+                return found, Verdict(False, _NO_DIRECTORY, verdict.rule)
+        if verdict.allowed and terminal and not self._terminals:
+            rule = verdict.rule or self._setting("exec.terminal").line("false")
+            return found, Verdict(False, _NO_TERMINAL, rule)
+        return found, verdict
+
+    @property
+    def _terminals(self) -> bool:
+        """Whether programs may have a terminal."""
+        chosen = self._config.exec_terminal
+        return "exec.allow" not in self._rules if chosen is None else chosen
+
+    def check_account(self, username: str) -> None:
+        """Raise Refused when the account may not be changed."""
+        if "accounts.allow" in self._rules:
+            _require(self.judge_account(username))
+
+    def judge_account(self, username: str) -> Verdict:
+        rules = self._rules.get("accounts.allow")
+        if rules is None:
+            return Verdict(True, f"the account '{username}' may be changed", "")
+        matches = (bool(pattern.fullmatch(username)) for pattern in rules.patterns)
+        return rules.judge(f"the account '{username}'", matches)
+
+    def _compile(self) -> None:
+        """Only where there are rules: the module of patterns is not needed otherwise."""
+        config = self._config
+        texts = {
+            "exec.allow": config.exec_allow,
+            "files.read": config.files_read,
+            "files.write": config.files_write,
+            "accounts.allow": config.accounts_allow,
+        }
+        if all(each is None for each in texts.values()):
+            return
+        from qga.settings import patterns
+
+        compilers: dict[str, Callable[[str], Any]] = {
+            "exec.allow": patterns.compile_program,
+            "files.read": patterns.compile_path,
+            "files.write": patterns.compile_path,
+            "accounts.allow": patterns.compile_name,
+        }
+        for key, each in texts.items():
+            if each is not None:
+                self._rules[key] = Rules(self._setting(key), each, compilers[key])
+
+    def _includes(self, access: str) -> bool:
+        return PROFILES.index(access) <= self._level
+
+    def _setting(self, key: str) -> Setting:
+        return Setting(key, self._config.origins.get(key))
+
+    def _by_profile(self, allowed: bool, reason: str) -> Verdict:
+        setting = self._setting("profile")
+        profile = self._config.profile
+        return Verdict(allowed, f"{reason}; {setting.name} is {profile}", setting.line(profile))
+
+    def _by_list(
+        self, allowed: bool, name: str, key: str, names: tuple[str, ...], command: str = ""
+    ) -> Verdict:
+        setting = self._setting(key)
+        rule = setting.line(name, names.index(name))
+        does_as_much = f", and {command} does as much" if command not in ("", name) else ""
+        return Verdict(allowed, f"{name} is in {setting.name}{does_as_much}", rule)
+
+
+def _disabled(command: Command) -> str:
+    return f"Command {command.name} has been disabled: the command is not allowed"
+
+
+def _require(verdict: Verdict) -> None:
+    if not verdict.allowed:
+        raise Refused(verdict.reason, verdict.rule, verdict.detail)
+
+
+def _as_far_as_it_goes(path: str) -> str:
+    """Where a path that cannot be opened seems to lead to."""
+    return os.path.realpath(os.fsdecode(c_string(path)))

@@ -1,0 +1,1 @@
+"""Starting programs, and learning how they end."""

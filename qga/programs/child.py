@@ -1,0 +1,233 @@
+"""A child process whose pipes and exit are events of the loop: no thread, no polling.
+
+A background process that keeps an output pipe open does not keep the status back: GRACE after
+the child itself has ended it counts as ended. What such a process writes later is read and
+dropped, so that it does not die of a closed pipe; and as nobody knows whether it will, what is
+kept counts as truncated.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Callable
+
+from qga.programs.exits import open_exit
+from qga.programs.spawn import PLAIN, Launch, spawn
+
+if TYPE_CHECKING:
+    from qga.loop import Loop
+
+MAX_CAPTURE = 16 * 1024 * 1024
+"""Bytes kept of each stream (QEMU's limit); the rest is read and dropped."""
+
+GRACE = 1.0
+"""Seconds that open pipes hold the status back after the child has ended."""
+
+_READ_SIZE = 64 * 1024
+_UNKNOWN_STATUS = 255
+_NOTHING: Mapping[str, tuple[int, ...]] = {}
+
+Claim = Callable[[int], int]
+"""Asks to keep so many bytes of output; how many may be kept."""
+
+
+class Capture:
+    """What comes out of a pipe: the first MAX_CAPTURE bytes, and whether there may be more."""
+
+    def __init__(self, fd: int, claim: Claim) -> None:
+        self.data = bytearray()
+        self.truncated = False
+        self.open = True
+        self._fd = fd
+        self._claim = claim
+        self._keep = True
+
+    def watch(self, loop: Loop, on_close: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_close = on_close
+        os.set_blocking(self._fd, False)
+        loop.watch(self._fd, self._on_readable)
+
+    def read_at_hand(self) -> None:
+        """Read what is in the pipe now."""
+        while self.open and self._read():
+            pass
+
+    def drop_the_rest(self) -> None:
+        """Keep nothing of what is still to come."""
+        self._keep = False
+        self.truncated = self.truncated or self.open
+
+    def take(self) -> bytearray:
+        """What was captured, which is not kept here any longer."""
+        data, self.data = self.data, bytearray()
+        return data
+
+    def _on_readable(self, _events: int) -> None:
+        self._read()
+        if not self.open:
+            self._on_close()
+
+    def _read(self) -> bool:
+        """Read once; whether there was anything."""
+        try:
+            data = os.read(self._fd, _READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.open = False
+            self._loop.unwatch(self._fd)
+            os.close(self._fd)
+        elif self._keep:
+            room = self._claim(min(len(data), MAX_CAPTURE - len(self.data)))
+            self.data += data[:room]
+            self.truncated = self.truncated or len(data) > room
+        return bool(data)
+
+
+class Feed:
+    """What goes into a pipe: `data`, and then its end. `on_end` when nothing of it is kept."""
+
+    def __init__(self, fd: int, data: bytes, on_end: Callable[[], None]) -> None:
+        self._fd = fd
+        self._rest = memoryview(data)
+        self._on_end = on_end
+
+    def watch(self, loop: Loop) -> None:
+        self._loop = loop
+        os.set_blocking(self._fd, False)
+        loop.watch(self._fd, self._on_writable, select.EPOLLOUT)
+
+    def _on_writable(self, _events: int) -> None:
+        try:
+            while self._rest:
+                self._rest = self._rest[os.write(self._fd, self._rest) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # the child does not read it
+            pass
+        self._loop.unwatch(self._fd)
+        os.close(self._fd)
+        self._rest = memoryview(b"")
+        self._on_end()
+
+
+class Child:
+    """A program, started by the constructor, which may block; to be followed with `watch`.
+
+    argv: the program's name or path, and its arguments.
+    environment: `NAME=value` each; None for the agent's own.
+    stdin: what it reads; None for /dev/null.
+    streams: which of its descriptors 1 and 2 go into which capture, such as
+        {"out": (1,), "err": (2,)}, or {"out": (1, 2)} for both as one.
+    launch: who it runs as, and what else `caller.policy.program` has found.
+    claim: asked, on the loop, before output is kept.
+    on_fed: called, on the loop, when nothing of `stdin` is kept any longer.
+    on_closed: called, on the loop, when no descriptor is open any longer, which something that
+        the child has left behind may delay.
+
+    pid: its process id.
+    status: None until it counts as ended; then its exit code, or minus the signal's number.
+    captures: a Capture for each name in `streams`.
+
+    Raises OSError when it cannot be started.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        environment: list[str] | None = None,
+        stdin: bytes | None = None,
+        streams: Mapping[str, tuple[int, ...]] = _NOTHING,
+        *,
+        launch: Launch = PLAIN,
+        claim: Claim = lambda wanted: wanted,
+        on_fed: Callable[[], None] = lambda: None,
+        on_closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.status: int | None = None
+        self._code: int | None = None
+        self._on_fed = on_fed
+        self._on_closed: Callable[[], None] | None = on_closed
+        self.captures: dict[str, Capture] = {}
+        self._feed: Feed | None = None
+        theirs: dict[int, int] = {}
+        pipes: list[int] = []
+        try:
+            if stdin is not None:
+                theirs[0], ours = _pipe(pipes)
+                self._feed = Feed(ours, stdin, self._on_feed_end)
+            for name, descriptors in streams.items():
+                ours, end = _pipe(pipes)
+                theirs.update(dict.fromkeys(descriptors, end))
+                self.captures[name] = Capture(ours, claim)
+            self.pid = spawn(argv, environment, theirs, launch)
+            self._exit = open_exit(self.pid)
+        except BaseException:
+            for fd in pipes:
+                os.close(fd)
+            raise
+        for fd in set(theirs.values()):
+            os.close(fd)
+
+    @property
+    def size(self) -> int:
+        """Bytes captured."""
+        return sum(len(capture.data) for capture in self.captures.values())
+
+    def watch(self, loop: Loop, on_end: Callable[[Child], None]) -> None:
+        """Follow the child on the loop; `on_end` is called when it counts as ended."""
+        self._loop = loop
+        self._on_end = on_end
+        if self._feed is not None:
+            self._feed.watch(loop)
+        for capture in self.captures.values():
+            capture.watch(loop, self._end_if_all_closed)
+        loop.watch(self._exit, self._on_exit)
+
+    def _on_exit(self, _events: int) -> None:
+        self._loop.unwatch(self._exit)
+        os.close(self._exit)
+        self._code = exit_status(self.pid)
+        for capture in self.captures.values():
+            capture.read_at_hand()
+        self._end_if_all_closed()
+        if self.status is None:
+            self._loop.call_later(GRACE, self._end)
+
+    def _on_feed_end(self) -> None:
+        self._feed = None
+        self._on_fed()
+        self._end_if_all_closed()
+
+    def _end_if_all_closed(self) -> None:
+        if self._code is None or any(capture.open for capture in self.captures.values()):
+            return
+        self._end()
+        if self._feed is None and self._on_closed is not None:
+            on_closed, self._on_closed = self._on_closed, None
+            on_closed()
+
+    def _end(self) -> None:
+        if self.status is None:
+            self.status = self._code
+            for capture in self.captures.values():
+                capture.drop_the_rest()
+            self._on_end(self)
+
+
+def exit_status(pid: int) -> int:
+    """Exit code of a child that has ended, or minus the number of the signal."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:  # somebody else in this process has waited for it
+        return _UNKNOWN_STATUS
+
+
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    """Read and write end of a new pipe, noted in `opened`."""
+    ends = os.pipe()
+    opened.extend(ends)
+    return ends

@@ -1,0 +1,141 @@
+"""Running a program to its end, for handlers on the worker.
+
+For programs that the agent itself needs (hooks, chpasswd, systemctl): they get a time limit,
+and a process group of their own that is killed when it is over.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import NamedTuple
+
+from qga import task
+from qga.programs.exits import open_exit
+from qga.programs.spawn import spawn
+
+_READ_SIZE = 64 * 1024
+
+
+class Finished(NamedTuple):
+    """How a program ended.
+
+    status: its exit code, or minus the number of the signal that ended it.
+    output: what it wrote to standard output and standard error, as one.
+    """
+
+    status: int
+    output: str
+
+
+def run(
+    argv: list[str],
+    timeout: float,
+    stdin: bytes = b"",
+    max_output: int = 64 * 1024,
+    *,
+    only_looks: bool = False,
+) -> Finished:
+    """Run a program and wait for its end.
+
+    argv: its path or name, and its arguments.
+    timeout: seconds after which it is killed.
+    max_output: bytes kept of what it writes; the rest is read and dropped.
+    only_looks: whether it changes nothing, so that it is killed when nobody waits any longer.
+    Raises OSError when it cannot be started, TimeoutError when it was killed.
+    """
+    deadline = time.monotonic() + timeout
+    program = _Program(stdin, max_output)
+    try:
+        program.start(argv)
+        return program.wait(deadline, only_looks)
+    finally:
+        program.close()
+
+
+class _Program:
+    """A program under way, and our ends of its pipes."""
+
+    def __init__(self, stdin: bytes, max_output: int) -> None:
+        self._rest = memoryview(stdin)
+        self._max_output = max_output
+        self._output = bytearray()
+        self._ours: list[int] = []
+
+    def start(self, argv: list[str]) -> None:
+        theirs: dict[int, int] = {}
+        self._input_fd = -1
+        try:
+            self._output_fd, theirs[1] = os.pipe()
+            self._ours.append(self._output_fd)
+            theirs[2] = theirs[1]
+            if self._rest:
+                theirs[0], self._input_fd = os.pipe()
+                self._ours.append(self._input_fd)
+            self._pid = spawn(argv, None, theirs)
+        finally:
+            for fd in set(theirs.values()):
+                os.close(fd)
+        for fd in self._ours:
+            os.set_blocking(fd, False)
+        self._exit_fd = open_exit(self._pid)
+        self._ours.append(self._exit_fd)
+
+    def wait(self, deadline: float, only_looks: bool) -> Finished:
+        poll = select.poll()
+        for fd in self._ours:
+            poll.register(fd, select.POLLOUT if fd == self._input_fd else select.POLLIN)
+        while True:
+            rest = max(0, deadline - time.monotonic())
+            ready = dict(poll.poll((min(rest, task.INTERVAL) if only_looks else rest) * 1000))
+            if self._input_fd in ready and not self._give():
+                poll.unregister(self._input_fd)
+                self._ours.remove(self._input_fd)
+                os.close(self._input_fd)  # which tells the program that this is all
+            if self._output_fd in ready and not self._take():
+                poll.unregister(self._output_fd)
+            if self._exit_fd in ready:
+                break
+            if time.monotonic() >= deadline:
+                self._kill()
+                raise TimeoutError
+            if only_looks:
+                try:
+                    task.stop_if_given_up()
+                except task.GivenUp:
+                    self._kill()
+                    raise
+        while len(self._output) < self._max_output and self._take():
+            pass
+        _, status = os.waitpid(self._pid, 0)
+        text = self._output.decode("utf-8", "replace")
+        return Finished(os.waitstatus_to_exitcode(status), text)
+
+    def close(self) -> None:
+        for fd in self._ours:
+            os.close(fd)
+
+    def _kill(self) -> None:
+        os.killpg(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+    def _give(self) -> bool:
+        """Write once; whether there is more to be written, to somebody who reads it."""
+        try:
+            self._rest = self._rest[os.write(self._input_fd, self._rest) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        return bool(self._rest)
+
+    def _take(self) -> bool:
+        """Read once; whether there was anything. Keeps no more than was asked for."""
+        try:
+            data = os.read(self._output_fd, _READ_SIZE)
+        except BlockingIOError:
+            return False
+        self._output += data[: self._max_output - len(self._output)]
+        return bool(data)

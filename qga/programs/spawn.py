@@ -1,0 +1,294 @@
+"""Starting a program.
+
+A child has its own session, default signal dispositions, no descriptors but the three standard
+ones, which may be a terminal, and the limit of descriptors that the agent was started with.
+
+By subprocess, which uses vfork(2): the agent's memory is not copied, but CPython holds its
+global lock until exec is done. So the program's file is read beforehand: where that waits, on
+a dead mount or for a lease, only this thread does.
+
+What a program runs as another user for is reached with that user's rights: its directory is
+entered and its file is run after the change of identity, and no error tells what only root sees.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+
+from qga.descriptors import inherited_limit
+from qga.wire.payload import c_string
+
+if TYPE_CHECKING:
+    from pwd import struct_passwd
+
+_DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_FIRST_PAGE = 4096
+
+_NOTHING_INTERACTIVE = {
+    b"PAGER": b"cat",
+    b"GIT_PAGER": b"cat",
+    b"SYSTEMD_PAGER": b"cat",
+    b"LESSSECURE": b"1",
+    b"EDITOR": b"false",
+    b"VISUAL": b"false",
+    b"BROWSER": b"false",
+}  # for pagers, editors and browsers start a shell for whoever types at them
+
+_OF_THE_SERVICE = frozenset(
+    b"DAEMON_ARGS FDSTORE INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES LISTEN_FDS LISTEN_PID "
+    b"LISTEN_PIDFDID MANAGERPID MANAGERPIDFDID MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE "
+    b"NOTIFY_SOCKET RPC_ARGS SYSTEMD_EXEC_PID WATCHDOG_PID WATCHDOG_USEC".split()
+)  # what a service manager tells the agent and nobody else
+
+
+class Launch(NamedTuple):
+    """How a program is started, beyond what was asked for.
+
+    name: what it is called by; "" for the name that was asked for.
+    executable: the path of its file, where that is known already.
+    account: who it runs as; None for the agent's own user.
+    clean: whether it gets an environment of nothing but HOME, USER, LOGNAME, PATH, and what keeps
+        it from starting a pager, an editor or a browser.
+    directory: where it runs; None for where the agent does.
+    term: the TERM of its environment, unless that is clean or was asked for.
+    terminal: whether its standard input is a terminal, which becomes that of its session.
+    """
+
+    name: str = ""
+    executable: Optional[str] = None
+    account: Optional[struct_passwd] = None
+    clean: bool = False
+    directory: Optional[str] = None
+    term: str = ""
+    terminal: bool = False
+
+
+PLAIN = Launch()
+
+
+def spawn(
+    argv: list[str],
+    environment: list[str] | None,
+    streams: Mapping[int, int],
+    launch: Launch = PLAIN,
+) -> int:
+    """Start a program and return its process id; OSError when it cannot be started.
+
+    argv: its name or path, and its arguments. A name without `/` is searched for in the PATH
+        of its environment. A file that the kernel cannot run is run by /bin/sh, as by
+        execvp(3).
+    environment: `NAME=value` each; None for the agent's own.
+    streams: our descriptor for its 0, 1 or 2; /dev/null where there is none.
+    """
+    variables = variables_of(environment, launch)
+    arguments = [c_string(argument) for argument in (launch.name or argv[0], *argv[1:])]
+    failure = FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    if launch.directory is not None and not _other_user(launch):  # wait here, as for the program
+        os.close(os.open(c_string(launch.directory), os.O_PATH | os.O_DIRECTORY))
+    for path in candidates(launch.executable or argv[0], variables):
+        try:
+            return _start_file(path, arguments, variables, streams, launch)
+        except OSError as error:
+            if b"/" in arguments[0] or error.errno not in (ENOENT, ENOTDIR, EACCES):
+                raise
+            if error.errno == EACCES:  # said only when no later one can be run
+                failure = error  # type: ignore[assignment]
+    raise failure
+
+
+def candidates(name: str, variables: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """The files that a name may stand for."""
+    raw = c_string(name)
+    if b"/" in raw:
+        yield raw
+    elif raw:
+        for folder in variables.get(b"PATH", _DEFAULT_PATH).split(b":"):
+            yield os.path.join(folder, raw)
+
+
+def _start_file(
+    path: bytes,
+    argv: list[bytes],
+    variables: Mapping[bytes, bytes],
+    streams: Mapping[int, int],
+    launch: Launch,
+) -> int:
+    try:
+        _read_beforehand(path)
+    except OSError:
+        if not _other_user(launch):
+            raise
+    try:
+        return _start(path, argv, variables, streams, launch)
+    except OSError as error:
+        if error.errno != ENOEXEC:
+            raise
+    return _start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], variables, streams, launch)
+
+
+def _read_beforehand(path: bytes) -> None:
+    """Wait here for what exec would wait for. OSError when there is no such file."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # exec will refuse it
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except PermissionError:  # it may be run all the same
+        return
+    try:
+        os.read(fd, _FIRST_PAGE)
+    finally:
+        os.close(fd)
+
+
+def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes, bytes]:
+    """The environment of a program, which has asked for `environment`."""
+    account = _variables_of(launch.account) if launch.account else {}
+    if launch.clean:
+        return {b"PATH": _DEFAULT_PATH, **(account or _account()), **_NOTHING_INTERACTIVE}
+    if environment is None:
+        term = {b"TERM": c_string(launch.term)} if launch.term else {}
+        return {**own_environment(), **account, **term}
+    return Entries(environment)
+
+
+def own_environment() -> Mapping[bytes, bytes]:
+    """The agent's environment as its children have it.
+
+    Without what is between the agent and its service manager; with HOME, USER, LOGNAME and
+    PATH, which a service may lack and programs such as Ansible's modules need.
+    """
+    variables = {name: value for name, value in os.environb.items() if name not in _OF_THE_SERVICE}
+    variables.setdefault(b"PATH", _DEFAULT_PATH)
+    if not {b"HOME", b"USER", b"LOGNAME"} <= variables.keys():
+        for name, value in _account().items():
+            variables.setdefault(name, value)
+    return variables
+
+
+def _account() -> dict[bytes, bytes]:
+    from pwd import getpwuid
+
+    try:
+        return _variables_of(getpwuid(os.geteuid()))
+    except KeyError:  # the user has no entry, or it cannot be read now
+        return {}
+
+
+def _variables_of(account: struct_passwd) -> dict[bytes, bytes]:
+    name = os.fsencode(account.pw_name)
+    return {b"HOME": os.fsencode(account.pw_dir), b"USER": name, b"LOGNAME": name}
+
+
+class Entries(Mapping[bytes, bytes]):
+    """`NAME=value` entries as they are, in their order, also two of one name.
+
+    What no program could look up is left out: entries without a name or without `=`.
+    """
+
+    def __init__(self, entries: list[str]) -> None:
+        split = (c_string(entry).partition(b"=") for entry in entries)
+        self._pairs = [(name, value) for name, equals, value in split if name and equals]
+
+    def __getitem__(self, name: bytes) -> bytes:
+        return dict(reversed(self._pairs))[name]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (name for name, _ in self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def items(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
+        return self._pairs
+
+
+def _start(
+    path: bytes,
+    argv: list[bytes],
+    variables: Mapping[bytes, bytes],
+    streams: Mapping[int, int],
+    launch: Launch,
+) -> int:
+    import subprocess
+
+    directory = None if launch.directory is None else c_string(launch.directory)
+    as_user = directory is not None and _other_user(launch)
+    stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
+    try:
+        with inherited_limit() as limit:
+            child = subprocess.Popen(
+                argv,
+                executable=path,
+                env=variables,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=None if as_user else directory,
+                start_new_session=True,
+                preexec_fn=_in_child(  # noqa: PLW1509 - see there
+                    limit, launch.terminal, directory if as_user else None
+                ),
+                **_identity(launch),
+            )
+    except subprocess.SubprocessError:  # of _in_child, which cannot tell more
+        raise PermissionError(EACCES, os.strerror(EACCES), launch.directory) from None
+    child.returncode = 0  # it is not Popen's to wait for
+    _unprotect(child.pid)
+    return child.pid
+
+
+def _in_child(
+    limit: Callable[[], object] | None, terminal: bool, directory: bytes | None
+) -> Callable[[], object] | None:
+    """What the child does before exec and after its change of identity, which `cwd` comes before.
+
+    System calls and nothing else: it is the copy of a process whose other threads may hold locks.
+    """
+    from functools import partial
+
+    steps = [] if limit is None else [limit]
+    if terminal:
+        from fcntl import ioctl
+        from termios import TIOCSCTTY
+
+        steps.append(partial(ioctl, 0, TIOCSCTTY, 0))
+    if directory is not None:
+        steps.append(partial(os.chdir, directory))
+    return partial(_do_all, steps) if steps else None
+
+
+def _do_all(steps: list[Callable[[], object]]) -> None:
+    for step in steps:
+        step()
+
+
+def _unprotect(pid: int) -> None:
+    """When memory is short a child is killed like any program, though the agent's unit may have
+    asked (OOMScoreAdjust=) that the agent be spared."""
+    try:
+        with open("/proc/self/oom_score_adj", encoding="ascii") as own:
+            if int(own.read()) >= 0:
+                return
+        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("0")
+    except OSError:  # no /proc, or the child has ended
+        pass
+
+
+def _other_user(launch: Launch) -> bool:
+    """Whether the program runs as somebody else than the agent."""
+    return launch.account is not None and launch.account.pw_uid != os.geteuid()
+
+
+def _identity(launch: Launch) -> dict[str, Any]:
+    """Popen's arguments to become that user, unless we are."""
+    account = launch.account
+    if account is None or not _other_user(launch):
+        return {}
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}

@@ -1,0 +1,257 @@
+"""Process life: state directory, pid file, signals, and going to the background.
+
+What must stay true: status 0 means that the agent has served and was asked to end, or, for the
+first process of a daemon, that the agent serves now. Whatever stops it before is told on standard
+error and ends with status 1. While the filesystems are frozen no signal ends the agent, for nobody
+else would thaw them, and no pid file is created before the thaw.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from qga.agent import Agent
+from qga.errors import ChannelError, ConfigError
+from qga.service.log import Log
+from qga.service.service_manager import ServiceManager
+from qga.service.state import State, StateError
+from qga.settings.trust import open_own
+from qga.version import INTERFACE_VERSION, __version__
+
+if TYPE_CHECKING:
+    from qga.settings.config import Config
+
+_READY = b"\0"
+_STDERR = 2
+
+
+class PidFileError(Exception):
+    """The pid file cannot be written or belongs to another agent; the text says which."""
+
+
+def open_standard_descriptors() -> None:
+    """Make sure that 0, 1 and 2 are open, so that nothing of the agent's is taken for them."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > _STDERR:
+            os.close(fd)
+            return
+
+
+def run(config: Config, log: Log) -> int:
+    """Serve until a signal ends it; the exit status. With `daemonize` in the background."""
+    if config.daemonize:
+        return _run_daemon(config, log)
+    return serve(config, log, ready=lambda: None)
+
+
+def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
+    """Serve in this process; `ready` is called once all channels are open."""
+    try:
+        _serve(config, log, ready)
+    except ChannelError as error:
+        complain(log, *str(error).splitlines())
+        complain(log, "failed to create guest agent channel")
+        complain(log, "failed to initialize guest agent channel")
+    except (ConfigError, StateError, PidFileError) as error:
+        complain(log, str(error), "error initializing guest agent")
+    else:
+        return 0
+    return 1
+
+
+def complain(log: Log, *texts: str) -> None:
+    """Tell why the agent does not start: to the log, and to whoever has started it."""
+    for text in texts:
+        log.error(text)
+        if not log.on_stderr:
+            Log().error(text)
+
+
+def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
+    with ExitStack() as cleanup:
+        agent = Agent(config, log)
+        signals = Signals(agent, log)
+        cleanup.callback(signals.close)  # last: a second SIGTERM does not cut the end short
+        cleanup.callback(agent.close)
+        if config.pidfile:
+            pidfile = PidFile(config.pidfile)
+            cleanup.callback(pidfile.release)
+            acquire_when_thawed(pidfile, agent.state, log)
+        agent.open()
+        if signals.stopped:
+            raise ChannelError("ended by a signal before the channel could be opened")
+        ready()
+        manager = ServiceManager()
+        manager.ready()
+        manager.keep_alive(agent.loop)
+        agent.on_status = manager.status
+        log.info(f"Guest agent version {INTERFACE_VERSION} (qga {__version__}) started", "started")
+        agent.run()
+        agent.on_status = None
+        manager.stopping()
+        manager.close()
+
+
+class PidFile:
+    """A file with this process's id, locked for as long as the process lives."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Create or take over the file. Raises PidFileError when another process holds it."""
+        fd = self._open_and_lock()
+        while not self._is_at_path(fd):  # its owner removed it between our open and our lock
+            os.close(fd)
+            fd = self._open_and_lock()
+        try:
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            if self._is_at_path(fd):
+                os.unlink(self._path)
+            os.close(fd)
+            raise PidFileError(f"Could not write '{self._path}': {error.strerror}") from None
+        self._fd = fd
+
+    def release(self) -> None:
+        """Remove the file, if it was acquired."""
+        if self._fd < 0:
+            return
+        if self._is_at_path(self._fd):
+            os.unlink(self._path)
+        os.close(self._fd)
+        self._fd = -1
+
+    def _open_and_lock(self) -> int:
+        try:
+            fd = open_own(self._path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+        except OSError as error:
+            raise PidFileError(f"Could not create '{self._path}': {error.strerror}") from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise PidFileError(f"Could not create '{self._path}': it is no regular file")
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(fd, 20).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise PidFileError(
+                f"Cannot lock pid file: {error.strerror} "
+                f"('{self._path}' belongs to process {owner or 'unknown'})"
+            ) from None
+        return fd
+
+    def _is_at_path(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+
+def acquire_when_thawed(pidfile: PidFile, state: State, log: Log) -> None:
+    """Acquire at once, or raise PidFileError; while frozen later, when a fault is only logged."""
+    if not state.frozen:
+        pidfile.acquire()
+        return
+
+    def acquire_late() -> None:
+        try:
+            pidfile.acquire()
+        except PidFileError as error:
+            log.error(str(error))
+
+    state.when_thawed(acquire_late)
+
+
+class Signals:
+    """Makes signals events of the agent's loop: SIGTERM and SIGINT end it, SIGHUP reopens the log.
+
+    Nothing is done in a signal handler proper. `stopped` tells that the end was asked for.
+    """
+
+    HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def __init__(self, agent: Agent, log: Log) -> None:
+        self.stopped = False
+        self._agent = agent
+        self._log = log
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in self.HANDLED:
+            # A handler must exist for the number to be written to the pipe; it has nothing to do.
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no child could be waited for
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.HANDLED)
+        agent.loop.watch(self._read_fd, self._take_signals)
+
+    def close(self) -> None:
+        """Ignore the signals from now on: the process ends, and nothing is to cut that short."""
+        for number in self.HANDLED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+    def _take_signals(self, _events: int) -> None:
+        try:
+            numbers = os.read(self._read_fd, 4096)
+        except BlockingIOError:  # who may read /proc/PID/fd has read it
+            return
+        for number in numbers:
+            if number == signal.SIGHUP:
+                self._log.reopen()
+            elif number in (signal.SIGTERM, signal.SIGINT) and not self._agent.frozen:
+                self._log.info(f"received signal num {number}, quitting")
+                self.stopped = True
+                self._agent.stop()
+
+
+def _run_daemon(config: Config, log: Log) -> int:
+    """Serve in a child; this process ends when the child serves (0) or has failed (1)."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as it is when its descriptor was closed at the start
+            stream.flush()
+    starter = os.getpid()
+    read_fd, write_fd = os.pipe()
+    if os.fork():
+        os.close(write_fd)
+        return 0 if os.read(read_fd, 1) == _READY else 1
+    os.close(read_fd)
+    _hand_over_sockets(starter)
+    os.umask(0o077)
+    os.chdir("/")
+
+    def ready() -> None:
+        _detach()
+        with suppress(BrokenPipeError):  # the first process was killed; nobody waits for us
+            os.write(write_fd, _READY)
+        os.close(write_fd)
+
+    return serve(config, log, ready)
+
+
+def _hand_over_sockets(starter: int) -> None:
+    """Sockets that systemd has passed to the first process are the daemon's (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") == str(starter):
+        os.environ["LISTEN_PID"] = str(os.getpid())
+
+
+def _detach() -> None:
+    """Leave the terminal. Not before the agent serves: until then ^C and messages reach it."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stdio_fd in (0, 1, 2):
+        os.dup2(null, stdio_fd)
+    os.close(null)

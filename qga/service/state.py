@@ -1,0 +1,212 @@
+"""What outlives a restart of the agent: the file-handle counter and the frozen marker.
+
+Both live in the state directory under the names and in the format of qemu-ga, so that either agent
+can take over from the other. A handle number is on disk before anyone sees it: after a crash a
+client's old handle is unknown, never somebody else's file. While the marker exists nothing is
+written here, for the directory may lie on a frozen filesystem. The marker tells of which boot it
+is, for a reboot thaws everything, and when the filesystems are to be thawed if nobody asks for it.
+Each file is whole or not there: when there is no room, what was there stays, and nothing else does.
+A marker without a boot, as qemu-ga's is, or one that cannot be read, is doubtful.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from _thread import allocate_lock
+from collections.abc import Callable
+from errno import EINVAL
+
+from qga.errors import QgaError
+from qga.settings import keyfile
+from qga.settings.trust import open_own
+
+FIRST_HANDLE = 1000
+_MOST_DIGITS = 18  # of a handle, which must be an int64 on the wire
+_MOST_BYTES = 64 * 1024  # read of a file; it holds a line or two
+
+
+class StateError(Exception):
+    """The state directory or the state file cannot be used; the text names it and says why."""
+
+
+def state_path(statedir: str) -> str:
+    return f"{statedir}/qga.state"
+
+
+def is_frozen(statedir: str) -> bool:
+    """Whether an agent that has frozen the filesystems since the boot has left its marker."""
+    path = _marker_path(statedir)
+    return os.path.exists(path) and _read_marker(path).get("boot", _boot()) == _boot()
+
+
+class State:
+    """The state kept in one directory. Raises StateError when it cannot be kept there."""
+
+    def __init__(self, statedir: str) -> None:
+        self._path = state_path(statedir)
+        self.marker = _marker_path(statedir)
+        self._lock = allocate_lock()
+        self._frozen = is_frozen(statedir)
+        self._at_thaw: list[Callable[[], None]] = []
+        if not os.path.isdir(statedir):
+            raise StateError(f"the state directory '{statedir}' is missing or no directory")
+        self._next_handle = self._load()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the filesystems are frozen, as far as the marker tells."""
+        return self._frozen
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there is a marker that does not tell of which boot it is."""
+        return self._frozen and "boot" not in _read_marker(self.marker)
+
+    def next_handle(self) -> int:
+        """A number that no handle has had before. Raises QgaError when it cannot be recorded."""
+        with self._lock:
+            handle = self._next_handle
+            try:
+                self._save(handle + 1)
+            except OSError:
+                raise QgaError("failed to commit persistent state to disk") from None
+            self._next_handle = handle + 1
+        return handle
+
+    def mark_frozen(self, seconds: int = 0) -> None:
+        """Leave the marker; to be done before the first filesystem freezes. Raises OSError.
+
+        seconds: after which to thaw without being asked to; 0 for never.
+        """
+        now = _uptime()
+        thaw_at = f"thaw_at={now + seconds:.0f}\n" if seconds else ""
+        text = f"[frozen]\nboot={_boot()}\nfrozen_at={now:.0f}\n{thaw_at}"
+        _replace(self.marker, text, sync=True)
+        self._frozen = True
+
+    def seconds_to_thaw(self) -> float | None:
+        """How long the filesystems may stay frozen yet; None where the marker does not tell."""
+        thaw_at = self._moment("thaw_at")
+        return None if thaw_at is None else max(0.0, thaw_at - _uptime())
+
+    def seconds_frozen(self) -> float | None:
+        """How long the filesystems have been frozen; None where the marker does not tell."""
+        frozen_at = self._moment("frozen_at")
+        return None if frozen_at is None else max(0.0, _uptime() - frozen_at)
+
+    def _moment(self, key: str) -> int | None:
+        text = _read_marker(self.marker).get(key, "")
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+        return int(text) if is_number else None
+
+    def clear_frozen(self) -> None:
+        """Take the marker away and do what waited for the thaw. Raises OSError after that."""
+        self._frozen = False
+        try:
+            os.unlink(self.marker)
+        except FileNotFoundError:
+            pass  # an administrator who thawed by hand has removed it
+        finally:
+            waiting, self._at_thaw = self._at_thaw, []
+            for callback in waiting:
+                callback()
+
+    def when_thawed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` now, or after the thaw when the filesystems are frozen."""
+        if self._frozen:
+            self._at_thaw.append(callback)
+        else:
+            callback()
+
+    def _load(self) -> int:
+        try:
+            return _parse_counter(_read(self._path))
+        except FileNotFoundError:
+            return self._create()
+        except (OSError, keyfile.KeyFileError) as error:
+            raise StateError(
+                f"error loading persistent state from path: {self._path}, {_reason(error)}"
+            ) from None
+
+    def _create(self) -> int:
+        if not self._frozen:
+            try:
+                self._save(FIRST_HANDLE)
+            except OSError as error:
+                raise StateError(
+                    f"unable to create state file at path {self._path}: {error.strerror}"
+                ) from None
+        return FIRST_HANDLE
+
+    def _save(self, counter: int) -> None:
+        _replace(self._path, f"[global]\nfd_counter={counter}\n")
+
+
+def _replace(path: str, text: str, *, sync: bool = False) -> None:
+    """Replace a file as a whole, so that nobody ever finds half of it; OSError without a trace.
+
+    sync: whether to find out now, too, what the disk says to it.
+    """
+    unfinished = f"{path}.new"
+    fd = open_own(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(fd)
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def _marker_path(statedir: str) -> str:
+    return f"{state_path(statedir)}.isfrozen"
+
+
+def _read_marker(path: str) -> dict[str, str]:
+    """What the marker tells; nothing where it is qemu-ga's, which is empty."""
+    try:
+        group = keyfile.parse(_read(path)).get("frozen")
+    except (OSError, keyfile.KeyFileError):
+        return {}
+    return {key: entry.raw for key, entry in group.entries.items()} if group else {}
+
+
+def _read(path: str) -> str:
+    """A file of the state directory, where others may be able to write. Raises OSError."""
+    fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(EINVAL, "it is no regular file")
+        return file.read(_MOST_BYTES).decode("utf-8", "replace")
+
+
+def _uptime() -> float:
+    """Seconds since the boot, those spent suspended included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _boot() -> str:
+    """What tells this boot from all others (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _parse_counter(text: str) -> int:
+    group = keyfile.parse(text).get("global")
+    entry = group.entries.get("fd_counter") if group else None
+    if entry is None:
+        return FIRST_HANDLE
+    digits = entry.raw.strip()
+    is_number = digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS
+    return int(digits) if is_number else 0
+
+
+def _reason(error: OSError | keyfile.KeyFileError) -> str:
+    if isinstance(error, keyfile.KeyFileError):
+        return f"line {error.line}: {error}; repair or remove the file"
+    return error.strerror or str(error)

@@ -1,0 +1,1 @@
+"""One connection: its requests in order, its replies, its audit trail."""

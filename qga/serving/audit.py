@@ -1,0 +1,208 @@
+"""Who had what done: an entry for each request that changes something, and for each refusal.
+
+What must stay true:
+
+- A command that changes something is told at level `info` when it has ended, one that only reads at
+  `debug`, a request that never reached its command as a warning. `Command.changes` says which is
+  which.
+- No secret is told: an argument that `@command(secret=...)` names is hidden, also where an error
+  quotes it, and of a request that was refused no argument at all, for nobody has checked what is in
+  it.
+- What changes something is told each time, whatever else there is to tell.
+- A flood of anything else costs little, and no channel hides another's: of each command of a
+  channel BURST entries in WINDOW seconds are told, and then how many were left out. So it is with
+  changes that go on with what was opened before (`Command.continues`), of each thing opened.
+- What is not told costs nothing: the session asks before it makes an Entry.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from qga.errors import CommandDisabled, CommandNotFound, QgaError, Refused
+from qga.service.log import DEBUG, INFO, Log
+
+if TYPE_CHECKING:
+    from qga.loop import Loop
+    from qga.plugin.registry import Caller, Command
+
+BURST = 100
+WINDOW = 10.0
+
+MAX_ARGUMENTS = 1024
+"""Characters told of a request's arguments, or of why it was refused."""
+
+_MOST_WINDOWS = 1000  # then those that have ended are forgotten
+
+_MAX_DEPTH = 8  # levels told of an argument
+_MAX_TEXT = 200  # characters told of a name that is no command's, and of what is said of it
+_HIDDEN = "(hidden)"
+
+
+class Entry:
+    """A command that is being carried out, to be told when it has ended."""
+
+    __slots__ = ("caller", "command", "given", "since")
+
+    def __init__(self, caller: Caller, command: Command, given: dict[str, Any]) -> None:
+        self.caller = caller
+        self.command = command
+        self.given = given
+        self.since = time.monotonic()
+
+
+class Audit:
+    """What one agent tells.
+
+    reads, changes: whether commands that only read, and those that change something, are told.
+    """
+
+    def __init__(self, log: Log, loop: Loop) -> None:
+        self._log = log
+        self._limit = Limit(log, loop)
+        self.reads = log.keeps(DEBUG)
+        self.changes = log.keeps(INFO)
+
+    def ended(self, entry: Entry, error: BaseException | None) -> None:
+        """Tell of a command that has ended."""
+        command = entry.command
+        if not self._is_told(entry, error):
+            return
+        seconds = time.monotonic() - entry.since
+        arguments, secrets = _without_secrets(entry.given, command.secret)
+        facts = {**_origin(command.name, entry.caller), "arguments": arguments}
+        facts["duration_usec"] = str(round(seconds * 1e6))
+        facts["result"] = "success"
+        outcome = "done"
+        if error is not None:
+            reason = error.desc if isinstance(error, QgaError) else type(error).__name__
+            for secret in secrets:
+                reason = reason.replace(secret, _HIDDEN)
+            facts["result"], facts["error"] = _class_of(error), reason
+            outcome = f"failed: {reason}"
+        text = f"{_who(entry.caller)}: {command.name} {arguments}: {outcome} ({seconds:.3f} s)"
+        tell = self._log.info if command.changes else self._log.debug
+        tell(text, "command", **facts)
+
+    def refused(
+        self, caller: Caller, name: str, command: Command | None, error: BaseException
+    ) -> None:
+        """Tell of a request that has no command, does not fit it, or is against the policy."""
+        if not self._limit.admits(
+            caller.channel, f"refused: {command.name if command else 'no command'}"
+        ):
+            return
+        facts = {**_origin(name[:_MAX_TEXT], caller), "result": _class_of(error)}
+        reason = "its arguments do not fit"
+        if isinstance(error, (CommandNotFound, Refused)):  # others may quote the request
+            most = MAX_ARGUMENTS if isinstance(error, Refused) else _MAX_TEXT
+            reason = facts["error"] = error.desc[:most]
+        if isinstance(error, (CommandDisabled, Refused)) and error.rule:
+            facts["rule"] = error.rule
+            reason += f" ({error.rule})"
+        if isinstance(error, Refused) and error.detail:
+            reason += f"; {error.detail[:MAX_ARGUMENTS]}"
+        text = f"{_who(caller)}: {name[:_MAX_TEXT]} was refused: {reason}"
+        self._log.warning(text, "refused", **facts)
+
+    def _is_told(self, entry: Entry, error: BaseException | None) -> bool:
+        command, what = entry.command, entry.command.name
+        if command.changes and not command.continues:
+            return True
+        if command.continues and error is None:
+            what += f" {entry.given.get(command.continues)}"
+        return self._limit.admits(entry.caller.channel, what)
+
+
+class _Window:
+    __slots__ = ("count", "end")
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+        self.count = 0
+
+
+class Limit:
+    """At most BURST entries of a kind and a channel in WINDOW seconds; then how many more."""
+
+    def __init__(self, log: Log, loop: Loop) -> None:
+        self._log = log
+        self._loop = loop
+        self._windows: dict[tuple[str, str], _Window] = {}
+
+    def admits(self, channel: str, what: str) -> bool:
+        now = time.monotonic()
+        window = self._windows.get((channel, what))
+        if window is None or now >= window.end:
+            if len(self._windows) >= _MOST_WINDOWS:
+                self._windows = {at: each for at, each in self._windows.items() if now < each.end}
+            window = self._windows[channel, what] = _Window(now + WINDOW)
+        window.count += 1
+        if window.count == BURST + 1:
+            ended = window
+            self._loop.call_later(
+                ended.end - now, lambda: self._tell(channel, what, ended.count - BURST)
+            )
+        return window.count <= BURST
+
+    def _tell(self, channel: str, what: str, count: int) -> None:
+        self._log.warning(
+            f"channel {channel}: {what}: {count} more within {WINDOW:.0f} s",
+            "left-out",
+            channel=channel,
+            left_out=count,
+        )
+
+
+def _origin(name: str, caller: Caller) -> dict[str, str]:
+    facts = {"command": name, "channel": caller.channel}
+    if caller.peer:
+        facts["peer"] = caller.peer
+    return facts
+
+
+def _who(caller: Caller) -> str:
+    peer = f" ({caller.peer})" if caller.peer else ""
+    return f"channel {caller.channel}{peer}"
+
+
+def _class_of(error: BaseException) -> str:
+    return error.error_class if isinstance(error, QgaError) else QgaError.error_class
+
+
+def _without_secrets(given: dict[str, Any], secret: tuple[str, ...]) -> tuple[str, list[str]]:
+    """The arguments as JSON, cut, and what was hidden in them."""
+    shown = dict(given)
+    hidden: list[Any] = []
+    for mark in secret:
+        name = mark.rstrip("=")
+        if name not in given:
+            continue
+        values = given[name] if isinstance(given[name], list) else [given[name]]
+        if mark == name:
+            shown[name] = _HIDDEN
+            hidden += values
+        else:
+            pairs = [value.partition("=") for value in values]
+            shown[name] = [key + "=" + _HIDDEN if equals else _HIDDEN for key, equals, _ in pairs]
+            hidden += [value if equals else key for key, equals, value in pairs]
+    text = json.dumps(_cut(shown), ensure_ascii=False, separators=(",", ":"), default=str)
+    if len(text) > MAX_ARGUMENTS:
+        text = text[:MAX_ARGUMENTS] + "…"
+    return text, [value for value in hidden if isinstance(value, str) and value]
+
+
+def _cut(value: Any, depth: int = 0) -> Any:
+    """What may be of megabytes or of a thousand levels, cut before it is made text of."""
+    if isinstance(value, str):
+        return value[:MAX_ARGUMENTS]
+    if isinstance(value, (list, dict)) and depth == _MAX_DEPTH:
+        return "…"
+    if isinstance(value, list):
+        return [_cut(item, depth + 1) for item in value[:MAX_ARGUMENTS]]
+    if isinstance(value, dict):
+        members = list(value.items())[:MAX_ARGUMENTS]
+        return {name: _cut(item, depth + 1) for name, item in members}
+    return value

@@ -1,0 +1,85 @@
+"""Bytes on their way out of a connection.
+
+Replies wait here until the transport takes them. A Payload is encoded slice by slice as it
+leaves, so that a reply of n bytes of a file costs n bytes and a slice, not a base64 text, a
+JSON string and a line of it.
+"""
+
+from __future__ import annotations
+
+import os
+from binascii import b2a_base64
+from collections import deque
+from typing import Union
+
+from qga.wire.payload import Payload
+
+WRITE_SIZE = 192 * 1024
+"""Bytes offered to one write(2): a unix socket's buffer has room for that many by default, a
+virtio port takes 32 KiB of them (drivers/char/virtio_console.c)."""
+
+TURN_WRITES = 8
+"""Writes in a row, of some 2 ms with what they encode, before others have their turn."""
+
+_SLICE = WRITE_SIZE // 4 * 3
+
+Part = Union[bytes, Payload]
+
+
+class Output:
+    """A queue of reply parts, and how many bytes they come to."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: deque[Part] = deque()
+        self._encoded = 0  # bytes of the payload in front that are encoded already
+        self._chunk: bytes | memoryview = b""  # what goes next
+
+    def append(self, parts: list[Part]) -> None:
+        for part in parts:
+            self.size += len(part)
+        self._parts += parts
+
+    def clear(self) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def write_to(self, fd: int) -> None:
+        """Write all there is, or as much as is written in a turn.
+
+        Raises BlockingIOError when the transport is full, another OSError when it is gone.
+        """
+        writes = TURN_WRITES
+        while self.size and writes:
+            writes -= 1
+            chunk = self._chunk or self._next_chunk()
+            self._chunk = chunk
+            written = os.write(fd, chunk)
+            self._chunk = memoryview(chunk)[written:] if written < len(chunk) else b""
+            self.size -= written
+
+    def _next_chunk(self) -> bytes:
+        """About WRITE_SIZE bytes from the front of the queue, or all there are."""
+        first = self._parts[0]
+        if len(self._parts) == 1 and isinstance(first, bytes):  # one reply, as nearly always
+            self._parts.clear()
+            return first
+        pieces: list[bytes] = []
+        room = WRITE_SIZE
+        while self._parts and room > 0:
+            piece = self._next_piece()
+            room -= len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _next_piece(self) -> bytes:
+        part = self._parts[0]
+        if not isinstance(part, Payload):
+            self._parts.popleft()
+            return part
+        rest = memoryview(part.data)[self._encoded : self._encoded + _SLICE]
+        piece = b2a_base64(rest, newline=False)
+        self._encoded += _SLICE
+        if self._encoded >= len(part.data):
+            self._parts.popleft()
+            self._encoded = 0
+        return piece

@@ -1,0 +1,69 @@
+"""The requests of a connection that were read and are not carried out yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from qga.wire.protocol import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qga.plugin.registry import Registry
+    from qga.wire.protocol import Event
+
+MAX_REQUESTS = 1024
+"""Requests that may wait before reading stops."""
+
+MAX_INPUT = 64 * 1024 * 1024
+"""Bytes that may be read behind a running command before reading stops."""
+
+
+class Pending:
+    """A queue, and what it has come to."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._events: deque[Event] = deque()
+        self._overtaking = 0  # how many of them
+        self.size = 0
+        """Bytes that were read since everything was answered."""
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def overtakes(self) -> bool:
+        """Whether one of them does not wait for ever behind a running command."""
+        return self._overtaking > 0
+
+    def add(self, events: Sequence[Event], size: int) -> None:
+        """Add what came in `size` bytes."""
+        self._events += events
+        self._overtaking += sum(map(self._overtakes, events))
+        self.size += size
+
+    def take(self) -> Event:
+        event = self._events.popleft()
+        if self._overtaking:
+            self._overtaking -= self._overtakes(event)
+        return event
+
+    def drop_overtaken(self) -> int:
+        """Drop what stands before the first that overtakes; how many those were."""
+        dropped = 0
+        while not self._overtakes(self._events[0]):
+            self._events.popleft()
+            dropped += 1
+        return dropped
+
+    def is_full(self, running: bool) -> bool:
+        """Whether nothing more should be read, beside a running command or without one."""
+        return len(self._events) > MAX_REQUESTS or (running and self.size > MAX_INPUT)
+
+    def _overtakes(self, event: Event) -> bool:
+        if not isinstance(event, Request):
+            return False
+        command = self._registry.get(event.execute)
+        return command is not None and command.overtakes

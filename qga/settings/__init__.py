@@ -1,0 +1,1 @@
+"""What the administrator wants: options, the configuration file, their values and patterns."""

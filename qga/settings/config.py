@@ -1,0 +1,358 @@
+"""What the administrator wants: defaults, then qemu-ga.conf, then the command line.
+
+Each source yields a `Layer`, a value per configuration key; `overlay` puts one on another
+(scalars: the last wins, lists of commands add up) and `build` turns the sum into a `Config`, which
+nothing changes afterwards. `dump` is the inverse: what it writes reads back to the same Config.
+
+A key that a `[channel NAME]` section leaves out has the value of `[general]`, so that a command
+blocked there is not let in by a second door that forgot it. Method and path are a channel's own.
+The sections of rules are in the same way `[files]` for all and `[files NAME]` for a channel; in a
+layer their keys are written `files.read`, in a configuration `files_read`.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Optional
+
+from qga.errors import ConfigError
+from qga.settings import keyfile
+from qga.settings.values import (
+    DEFAULT_PATHS as DEFAULT_PATHS,
+)
+from qga.settings.values import (
+    MAX_MESSAGE,
+    MAX_THREADS,
+    MIB,
+    PROFILES,
+    Value,
+    parse_accounts,
+    parse_boolean,
+    parse_cids,
+    parse_environment,
+    parse_message_size,
+    parse_method,
+    parse_names,
+    parse_path_patterns,
+    parse_positive,
+    parse_profile,
+    parse_programs,
+    parse_seconds,
+    parse_size,
+)
+
+CONFIG_DIR = "/etc/qemu"
+"""Where this distribution has the agent's configuration; a package of another one changes it."""
+
+DEFAULT_CONFIG_PATH = f"{CONFIG_DIR}/qemu-ga.conf"
+DEFAULT_METHOD = "virtio-serial"
+DEFAULT_PIDFILE = "/var/run/qemu-ga.pid"
+DEFAULT_STATEDIR = "/var/run"
+DEFAULT_FSFREEZE_HOOK = f"{CONFIG_DIR}/fsfreeze-hook"
+
+HOST_CID = 2
+"""The vsock address of the host: VMADDR_CID_HOST of <linux/vm_sockets.h>."""
+
+Layer = dict[str, Value]
+
+
+class Origin(NamedTuple):
+    """Where a setting was made: the section, the file, and the line of each of its values."""
+
+    section: str
+    path: str
+    lines: tuple[int, ...]
+
+
+class Origins(dict[str, Origin]):
+    """The origin of each setting by its key.
+
+    What is set does not depend on where it was set: all are equal.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origins)
+
+    __hash__ = None
+
+
+NO_ORIGINS = Origins()
+
+
+class ChannelConfig(NamedTuple):
+    """One channel. `allow_rpcs` empty: every command; `block_rpcs` takes from what is allowed.
+
+    Of the rules, None means that there are none and all is allowed, () that nothing is. Of the
+    limits, None means that the system's are the only ones.
+    """
+
+    name: str = "main"
+    method: str = DEFAULT_METHOD
+    path: str = DEFAULT_PATHS[DEFAULT_METHOD]
+    profile: str = PROFILES[-1]
+    allow_rpcs: tuple[str, ...] = ()
+    block_rpcs: tuple[str, ...] = ()
+    allow_cids: tuple[int, ...] = (HOST_CID,)
+    max_clients: int = 16
+    baud: int = 38400
+    exec_allow: Optional[tuple[str, ...]] = None
+    exec_user: Optional[str] = None
+    exec_environment: Optional[str] = None
+    exec_terminal: Optional[bool] = None
+    files_read: Optional[tuple[str, ...]] = None
+    files_write: Optional[tuple[str, ...]] = None
+    files_follow_symlinks: bool = False
+    accounts_allow: Optional[tuple[str, ...]] = None
+    limits_handles: Optional[int] = None
+    limits_children: Optional[int] = None
+    limits_captured: int = 256 * MIB
+    limits_stdin: int = 256 * MIB
+    limits_message: int = MAX_MESSAGE
+    origins: Origins = NO_ORIGINS
+
+
+class Config(NamedTuple):
+    """The whole configuration. `channels` lists every channel, the main one first.
+
+    `pidfile` is the pid file to write: None when there is none to write, which is so unless one
+    was named or the agent becomes a daemon. `plugin_dir` None: no folder of plugins.
+    """
+
+    channels: tuple[ChannelConfig, ...] = (ChannelConfig(),)
+    daemonize: bool = False
+    logfile: Optional[str] = None
+    pidfile: Optional[str] = None
+    fsfreeze_hook: Optional[str] = None
+    fsfreeze_hook_timeout: int = 120
+    fsfreeze_exclude: tuple[str, ...] = ()
+    freeze_timeout: int = 600
+    fsfreeze_orphan_timeout: int = 30
+    fsfreeze_reply_timeout: int = 5  # libvirt's limit for most commands
+    command_timeout: int = 0
+    statedir: str = DEFAULT_STATEDIR
+    verbose: bool = False
+    retry_path: bool = False
+    plugin_dir: Optional[str] = None
+    limits_threads: int = MAX_THREADS
+
+    @property
+    def main(self) -> ChannelConfig:
+        """The channel of [general]."""
+        return self.channels[0]
+
+
+DEFAULTS: dict[str, Any] = {**Config()._asdict(), **ChannelConfig()._asdict()}
+"""What holds where nothing is set, by the names of the fields."""
+
+
+class ChannelSection(NamedTuple):
+    """The sections of a channel; `place` is where the first one stands, as messages name it."""
+
+    name: str
+    place: str
+    layer: Layer
+    origins: Origins = NO_ORIGINS
+
+
+CHANNEL_KEYS: dict[str, Callable[[str], Value]] = {
+    "method": parse_method,
+    "path": str,
+    "block-rpcs": parse_names,
+    "allow-rpcs": parse_names,
+    "allow-cids": parse_cids,
+    "max-clients": parse_positive,
+    "baud": parse_positive,
+    "profile": parse_profile,
+}
+"""The keys of a [channel NAME] section, each with what reads its value."""
+
+GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
+    "daemon": parse_boolean,
+    "method": parse_method,
+    "path": str,
+    "logfile": str,
+    "pidfile": str,
+    "fsfreeze-hook": str,
+    "statedir": str,
+    "verbose": parse_boolean,
+    "retry-path": parse_boolean,
+    **CHANNEL_KEYS,
+    "fsfreeze-hook-timeout": parse_positive,
+    "fsfreeze-exclude": parse_names,
+    "freeze-timeout": parse_seconds,
+    "fsfreeze-orphan-timeout": parse_seconds,
+    "fsfreeze-reply-timeout": parse_seconds,
+    "command-timeout": parse_seconds,
+    "plugin-dir": str,
+}
+"""The keys of the [general] section, each with what reads its value."""
+
+RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
+    "exec": {
+        "allow": parse_programs,
+        "user": str,
+        "environment": parse_environment,
+        "terminal": parse_boolean,
+    },
+    "files": {
+        "read": parse_path_patterns,
+        "write": parse_path_patterns,
+        "follow-symlinks": parse_boolean,
+    },
+    "accounts": {"allow": parse_accounts},
+    "limits": {
+        "handles": parse_positive,
+        "children": parse_positive,
+        "captured": parse_size,
+        "stdin": parse_size,
+        "message": parse_message_size,
+        "threads": parse_positive,
+    },
+}
+"""The sections of rules, and what reads the values of their keys."""
+
+ADDING_KEYS = ("exec.allow", "files.read", "files.write", "accounts.allow")
+"""Keys that may stand on several lines, which add up."""
+
+AGENT_KEYS = ("limits.threads",)
+"""Keys of rules that no channel has of its own."""
+
+_LIST_KEYS = ("block-rpcs", "allow-rpcs")
+_CHANNEL_RULES = tuple(
+    f"{section}.{key}"
+    for section, keys in RULE_KEYS.items()
+    for key in keys
+    if f"{section}.{key}" not in AGENT_KEYS
+)
+_INHERITED_KEYS = (*(key for key in CHANNEL_KEYS if key not in ("method", "path")), *_CHANNEL_RULES)
+_FIELDS = {"daemon": "daemonize"}  # the others are named as their keys, with _ for -
+_FILE_KEYS = ("logfile", "pidfile", "fsfreeze-hook", "statedir", "plugin-dir")
+_FILE_RULES = ("files.read", "files.write")
+
+
+def overlay(below: Layer, above: Layer) -> Layer:
+    """`above` put on `below`: its scalars replace, its lists of commands add up."""
+    merged = {**below, **above}
+    for key in _LIST_KEYS:
+        if key in below and key in above:
+            merged[key] = (*below[key], *above[key])  # type: ignore[misc]
+    return merged
+
+
+def build(
+    layer: Layer, sections: Iterable[ChannelSection] = (), origins: Origins = NO_ORIGINS
+) -> Config:
+    """The configuration that a layer and the channel sections amount to. Raises ConfigError."""
+    settings = {**layer, **_with_path(layer), **_complete(layer)}
+    for key in _FILE_KEYS:
+        if settings.get(key):
+            settings[key] = _absolute(str(settings[key]))
+        else:
+            settings.pop(key, None)  # an empty value takes back what a lower layer has set
+    if settings.get("daemon"):
+        settings.setdefault("pidfile", DEFAULT_PIDFILE)
+    fields = {_field(key): value for key, value in settings.items()}
+    of_main = {field: fields.pop(field) for field in ChannelConfig._fields if field in fields}
+    main = ChannelConfig(origins=origins, **of_main)  # type: ignore[arg-type]
+    channels = (main, *_more_channels(main, layer, sections))
+    return Config(channels, **fields)  # type: ignore[arg-type]
+
+
+def dump(config: Config) -> str:
+    """The text of a configuration file that reads back to the same configuration."""
+    main, *others = config.channels
+    general = {**config._asdict(), **main._asdict()}
+    lines = ["[general]", *_dump_keys(GENERAL_KEYS, general)]
+    lines += _dump_rules("", general, DEFAULTS)
+    for channel in others:
+        lines += ["", f"[channel {channel.name}]", *_dump_keys(CHANNEL_KEYS, channel._asdict())]
+        lines += _dump_rules(f" {channel.name}", channel._asdict(), general)
+    return "\n".join(lines) + "\n"
+
+
+def _with_path(layer: Layer) -> Layer:
+    """Method and path of a channel, by default where it may be."""
+    method = str(layer.get("method", DEFAULT_METHOD))
+    path = str(layer.get("path") or DEFAULT_PATHS[method])
+    if not path:
+        raise ConfigError(f"must specify a path for this channel ({method} has no default path)")
+    return {"method": method, "path": _absolute(path) if method == "unix-listen" else path}
+
+
+def _absolute(path: str) -> str:
+    """A daemon's working folder is /, and a dumped configuration may be read from anywhere."""
+    if path.startswith("/"):
+        return path
+    try:
+        return f"{os.getcwd()}/{path}"
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: give a full path, for the working folder is gone") from None
+
+
+def _more_channels(
+    main: ChannelConfig, general: Layer, sections: Iterable[ChannelSection]
+) -> tuple[ChannelConfig, ...]:
+    inherited = {key: general[key] for key in _INHERITED_KEYS if key in general}
+    origins = {key: main.origins[key] for key in _INHERITED_KEYS if key in main.origins}
+    taken = {(main.method, main.path): "the main channel"}
+    channels = []
+    for section in sections:
+        try:
+            settings = {**inherited, **section.layer, **_with_path(section.layer)}
+        except ConfigError as error:
+            raise ConfigError(f"{section.place}{error}") from None
+        settings.update(_complete(settings))
+        fields = {_field(key): value for key, value in settings.items()}
+        fields["origins"] = Origins({**origins, **section.origins})  # type: ignore[assignment]
+        channel = ChannelConfig(section.name, **fields)  # type: ignore[arg-type]
+        door = (channel.method, channel.path)
+        if door in taken:
+            raise ConfigError(
+                f"{section.place}{taken[door]} is on {channel.method} {channel.path} already; "
+                "give this channel a path of its own"
+            )
+        taken[door] = f"the channel '{channel.name}'"
+        channels.append(channel)
+    return tuple(channels)
+
+
+def _complete(layer: Layer) -> Layer:
+    """Who says what may be read, and nothing of writing, wants nothing to be written."""
+    if not any(key in layer for key in _FILE_RULES):
+        return {}
+    return {key: layer.get(key, ()) for key in _FILE_RULES}
+
+
+def _field(key: str) -> str:
+    return _FIELDS.get(key) or key.replace("-", "_").replace(".", "_")
+
+
+def _dump_keys(keys: Iterable[str], fields: dict[str, Any]) -> Iterable[str]:
+    for key in keys:
+        value = fields[_field(key)]
+        if value is not None:
+            yield f"{key}={_dump_value(value)}"
+
+
+def _dump_rules(suffix: str, fields: dict[str, Any], below: dict[str, Any]) -> Iterable[str]:
+    """The sections of rules that differ from what is so without them."""
+    for section, keys in RULE_KEYS.items():
+        lines = []
+        for key in keys:
+            field = _field(f"{section}.{key}")
+            value = fields.get(field)
+            if value is None or value == below[field]:
+                continue
+            adds_up = f"{section}.{key}" in ADDING_KEYS
+            lines += [f"{key}={_dump_value(each)}" for each in (value if adds_up else [value])]
+            if value == ():
+                lines.append(f"{key}=")
+        if lines:
+            yield from ("", f"[{section}{suffix}]", *lines)
+
+
+def _dump_value(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return keyfile.encode(",".join(map(str, value)))
+    return keyfile.encode(str(value))

@@ -1,0 +1,284 @@
+"""qemu-ga's command line: the table of options, and getopt_long as the C library has it.
+
+`OPTIONS` is the one place that knows the options: --help, the manual page and the shell
+completions are made from it. `scan` keeps to getopt_long, texts included, because an
+administrator's command lines and scripts were written against it: abbreviated long options,
+joined short ones, an optional argument only where it is attached, operands anywhere, `--`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Optional
+
+from qga.errors import ConfigError
+from qga.service.log import PROGRAM
+from qga.settings.config import (
+    DEFAULT_CONFIG_PATH,
+    DEFAULT_FSFREEZE_HOOK,
+    DEFAULT_METHOD,
+    DEFAULT_PATHS,
+    DEFAULT_PIDFILE,
+    DEFAULT_STATEDIR,
+    GENERAL_KEYS,
+    Layer,
+    overlay,
+)
+
+_HELP_INDENT = 30
+_HELP_WIDTH = 79
+
+
+class Option(NamedTuple):
+    """One option. `metavar` "" means that it takes no argument; `help` "" leaves it out of --help.
+
+    `key` is the configuration key that it sets ("" for the options that do something else).
+    `default` is the argument where it is optional and left out; None where it is not optional.
+    """
+
+    short: str
+    long: str
+    metavar: str
+    key: str
+    help: str
+    default: Optional[str] = None
+
+
+_METHODS = ", ".join(DEFAULT_PATHS)
+_WITH_PATH = "; ".join(f"{path} for {method}" for method, path in DEFAULT_PATHS.items() if path)
+
+OPTIONS = (
+    Option("m", "method", "METHOD", "method", f"the channel: {_METHODS} ({DEFAULT_METHOD})"),
+    Option(
+        "p",
+        "path",
+        "PATH",
+        "path",
+        f"device, socket, or CID:PORT for vsock-listen ({_WITH_PATH})",
+    ),
+    Option("l", "logfile", "PATH", "logfile", "log to this file (standard error or the journal)"),
+    Option("f", "pidfile", "PATH", "pidfile", f"write a pid file ({DEFAULT_PIDFILE} with -d)"),
+    Option(
+        "F",
+        "fsfreeze-hook",
+        "PATH",
+        "fsfreeze-hook",
+        "run this program around freeze and thaw; PATH is joined to the option "
+        f"({DEFAULT_FSFREEZE_HOOK})",
+        default=DEFAULT_FSFREEZE_HOOK,
+    ),
+    Option("t", "statedir", "PATH", "statedir", f"folder for the state ({DEFAULT_STATEDIR})"),
+    Option("v", "verbose", "", "verbose", "log what the agent does, too"),
+    Option("V", "version", "", "", "print the version and exit"),
+    Option("d", "daemonize", "", "daemon", "go to the background once the channel is open"),
+    Option(
+        "b",
+        "block-rpcs",
+        "LIST",
+        "block-rpcs",
+        "comma-separated commands to refuse; 'help' lists all commands",
+    ),
+    Option("b", "blacklist", "LIST", "block-rpcs", ""),
+    Option(
+        "a",
+        "allow-rpcs",
+        "LIST",
+        "allow-rpcs",
+        "comma-separated commands to allow, all others refused; -b takes away from these",
+    ),
+    Option("c", "config", "PATH", "", f"configuration file ($QGA_CONF, or {DEFAULT_CONFIG_PATH})"),
+    Option("D", "dump-conf", "", "", "print the resulting configuration as a file and exit"),
+    Option("r", "retry-path", "", "retry-path", "wait for a channel that is not there (yet)"),
+    Option(
+        "",
+        "explain-policy",
+        "COMMAND",
+        "",
+        "tell whether COMMAND would be allowed and which line decides, and exit with 0 if it "
+        "would, 1 if not; its arguments follow as KEY=VALUE or as a JSON object",
+    ),
+    Option("", "on-channel", "NAME", "", "the channel that --explain-policy is about (main)"),
+    Option(
+        "",
+        "doctor",
+        "",
+        "",
+        "look for what keeps the host from being served, tell what to try, and exit with 0 if all "
+        "is well, 1 if not",
+    ),
+    Option("", "json", "", "", "have --doctor write JSON"),
+    Option("s", "", "COMMAND", "", ""),  # Windows services only; qemu-ga accepts it everywhere
+    Option("h", "help", "", "", "print this help and exit"),
+)
+
+
+class OptionError(ConfigError):
+    """The command line cannot be read; the text is getopt's, without the program's name."""
+
+
+class Question(NamedTuple):
+    """What --explain-policy is asked: a command, its arguments as words, and on which channel."""
+
+    command: str
+    words: tuple[str, ...]
+    channel: str
+
+
+class Arguments(NamedTuple):
+    """What a command line asks for.
+
+    `action` is "serve", "version", "help", "list-commands", "dump-conf", "explain-policy" or
+    "doctor"; `config_path` is None when no -c was given; `settings` are the keys of [general] that
+    the options set; `question` is what to explain; `json` is how the doctor is to write.
+    """
+
+    action: str
+    config_path: Optional[str]
+    settings: Layer
+    warnings: tuple[str, ...]
+    question: Optional[Question] = None
+    json: bool = False
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """What the command line asks for (`argv` is without the program's name).
+
+    -V and -h count at once: what stands behind them is not looked at. Raises OptionError for a
+    line that getopt refuses and ConfigError for a value that an option cannot have.
+    """
+    action = "serve"
+    config_path: Optional[str] = None
+    settings: Layer = {}
+    warnings: list[str] = []
+    command, channel, words, json = "", "main", [], False
+    for option, value in _read(argv):
+        if option is None:
+            words.append(value or "")
+            continue
+        if option.long in ("version", "help"):
+            return Arguments(option.long, None, {}, ())
+        if option.long in ("dump-conf", "doctor"):
+            action = option.long
+        elif option.long == "json":
+            json = True
+        elif option.long == "config":
+            config_path = value
+        elif option.long == "explain-policy":
+            action, command = option.long, value or ""
+        elif option.long == "on-channel":
+            channel = value or ""
+        elif option.short in ("a", "b") and value in ("help", "?"):
+            action = "list-commands"
+        elif option.key:
+            settings = overlay(settings, _setting(option, value))
+        if option.long == "blacklist":
+            warnings.append("the option '--blacklist' is deprecated, use '--block-rpcs' instead")
+    question = Question(command, tuple(words), channel) if action == "explain-policy" else None
+    return Arguments(action, config_path, settings, tuple(warnings), question, json)
+
+
+def scan(argv: Sequence[str]) -> Iterator[tuple[Option, Optional[str]]]:
+    """The options of a command line in order, each with its argument, as getopt_long reads it.
+
+    The argument is None for an option that takes none. Operands are left out. Raises OptionError.
+    """
+    for option, value in _read(argv):
+        if option is not None:
+            yield option, value
+
+
+def _read(argv: Sequence[str]) -> Iterator[tuple[Optional[Option], Optional[str]]]:
+    """As `scan`, with the operands, for which the option is None."""
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            yield from ((None, operand) for operand in words)
+        elif word.startswith("--"):
+            yield _scan_long(word[2:], words)
+        elif word.startswith("-") and word != "-":
+            yield from _scan_short(word[1:], words)
+        else:
+            yield None, word
+
+
+def format_help() -> str:
+    """The text of --help."""
+    lines = [
+        f"Usage: {PROGRAM} [-m METHOD -p PATH] [OPTION]...",
+        "Let the host of this virtual machine look after it.",
+        "Defaults stand in parentheses.",
+        "",
+    ]
+    for option in OPTIONS:
+        if option.help:
+            lines += _help_lines(option)
+    return "\n".join(lines) + "\n"
+
+
+def _setting(option: Option, value: Optional[str]) -> Layer:
+    if value is None:
+        return {option.key: True}
+    try:
+        return {option.key: GENERAL_KEYS[option.key](value)}
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _scan_long(word: str, words: Iterator[str]) -> tuple[Option, Optional[str]]:
+    name, equals, attached = word.partition("=")
+    option = _find_long(name, word)
+    if not option.metavar:
+        if equals:
+            raise OptionError(f"option '--{option.long}' doesn't allow an argument")
+        return option, None
+    if equals:
+        return option, attached
+    if option.default is not None:
+        return option, option.default
+    value = next(words, None)
+    if value is None:
+        raise OptionError(f"option '--{option.long}' requires an argument")
+    return option, value
+
+
+def _find_long(name: str, word: str) -> Option:
+    candidates = [option for option in OPTIONS if option.long and option.long.startswith(name)]
+    for option in candidates:
+        if option.long == name:
+            return option
+    if not candidates:
+        raise OptionError(f"unrecognized option '--{word}'")
+    if len({option.short or option.long for option in candidates}) > 1:
+        possibilities = " ".join(f"'--{option.long}'" for option in candidates)
+        raise OptionError(f"option '--{word}' is ambiguous; possibilities: {possibilities}")
+    return candidates[0]
+
+
+def _scan_short(letters: str, words: Iterator[str]) -> Iterator[tuple[Option, Optional[str]]]:
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        option = next((option for option in OPTIONS if option.short == letter), None)
+        if option is None:
+            raise OptionError(f"invalid option -- '{letter}'")
+        if not option.metavar:
+            yield option, None
+            continue
+        value = letters or option.default
+        if value is None:
+            value = next(words, None)
+        if value is None:
+            raise OptionError(f"option requires an argument -- '{letter}'")
+        yield option, value
+        return
+
+
+def _help_lines(option: Option) -> list[str]:
+    from textwrap import wrap
+
+    argument = option.metavar and f"={option.metavar}"
+    if option.default is not None:
+        argument = f"[{argument}]"
+    short = f"-{option.short}, " if option.short else " " * len("-x, ")
+    heading = f"  {short}--{option.long}{argument}"
+    lines = wrap(option.help, _HELP_WIDTH - _HELP_INDENT, break_on_hyphens=False)
+    first = "" if len(heading) >= _HELP_INDENT else lines.pop(0)
+    heading = f"{heading:<{_HELP_INDENT}}{first}".rstrip()
+    return [heading, *(" " * _HELP_INDENT + line for line in lines)]

@@ -1,0 +1,68 @@
+"""Messages whose bulk is one string: a request that writes to a file, in most cases.
+
+Such a string has no escapes, and whether it has control characters is found out faster than by a
+reader of JSON. So the reader is given only what is around it, and it is cut out as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qga.wire import jsontext
+from qga.wire.lexer import has_control
+
+LONG = 16 * 1024
+"""Bytes of a message for which this pays."""
+
+_MOST_STRINGS = 16  # that are looked at for one that is long
+
+# In place of the string: half a pair of surrogates, which no message without escapes can hold.
+_PLACEHOLDER, _STAND_IN = rb'"\udfff"', "\udfff"
+
+
+def read(raw: bytearray) -> Any:
+    """As `jsontext.read`: `raw` has complete tokens and balanced brackets."""
+    if len(raw) >= LONG:
+        try:
+            return _read_around_bulk(raw, *_bulk(raw))
+        except (ValueError, RecursionError):
+            pass
+    return jsontext.read(raw)
+
+
+def read_message(data: bytes) -> Any:
+    """The value of `data`, whose tokens nobody has looked at.
+
+    Raises ValueError or RecursionError where it is no message whose bulk is one argument.
+    """
+    begin, end = _bulk(data)
+    if has_control(data[begin + 1 : end]):
+        raise ValueError("a string with control characters")
+    return _read_around_bulk(data, begin, end)
+
+
+def _read_around_bulk(raw: bytes | bytearray, begin: int, end: int) -> Any:
+    """Raises ValueError where the string from `begin` to `end` is no argument."""
+    text = str(memoryview(raw)[begin + 1 : end], "ascii")
+    around = raw[:begin] + _PLACEHOLDER + raw[end + 1 :].rstrip(b"\n")
+    value, stop = jsontext.read_plainly(around.decode("ascii"), 0)
+    arguments = value.get("arguments") if type(value) is dict else None
+    if stop == len(around) and type(arguments) is dict:
+        for name, given in arguments.items():
+            if given == _STAND_IN:
+                arguments[name] = text
+                return value
+    raise ValueError("the bulk is no argument")
+
+
+def _bulk(raw: bytes | bytearray) -> tuple[int, int]:
+    """Where the quotes are of a string that is more than half of `raw`; else ValueError."""
+    if b"\\" in raw:
+        raise ValueError("escapes make quotes ambiguous")
+    end = -1
+    for _ in range(_MOST_STRINGS):
+        begin = raw.index(b'"', end + 1)
+        end = raw.index(b'"', begin + 1)
+        if (end - begin) * 2 > len(raw):
+            return begin, end
+    raise ValueError("no string stands out")

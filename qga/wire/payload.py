@@ -1,0 +1,73 @@
+"""Binary data inside JSON: base64 in and out, and strings for the operating system.
+
+Out: a handler puts a `Payload` where the interface has a base64 string, as a member of its
+result; the bytes are encoded in slices while they leave (qga.serving.output), never as a whole.
+In: `decode_base64` accepts what QEMU's decoder accepts and is as lenient with the rest.
+"""
+
+from __future__ import annotations
+
+import binascii
+
+from qga.errors import QgaError
+
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n"
+
+
+class Payload:
+    """Bytes that the reply carries base64-encoded."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        if not isinstance(data, (bytes, bytearray)):  # said here, where it is the handler's fault
+            raise TypeError(f"a Payload is made of bytes, not of {type(data).__name__}")
+        self.data = data
+
+    def __len__(self) -> int:
+        """Bytes of the base64 text."""
+        return -(-len(self.data) // 3) * 4
+
+
+def c_string(text: str) -> bytes:
+    """`text` for a system call, which cannot take a NUL: it goes as C0 80, as in the original."""
+    return text.encode().replace(b"\0", b"\xc0\x80")
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes that `text` encodes.
+
+    Raises QgaError for characters other than the alphabet's, `=` and newline. As in the
+    original an incomplete last group is dropped, data after padding goes on, and a `=`
+    elsewhere counts as zero bits.
+    """
+    try:
+        data = binascii.a2b_base64(text)
+    except ValueError:  # not ASCII, or an incomplete last group
+        return _decode_leniently(text)
+    # The fast decoder skips what it does not know: it has read everything when lengths agree.
+    padding = 0 if not text or text[-1] != "=" else 2 if text[-2:] == "==" else 1
+    line_ends = text.count("\n") if "\n" in text else 0
+    if (len(text) - line_ends) * 3 == (len(data) + padding) * 4:
+        return data
+    return _decode_leniently(text)
+
+
+def _decode_leniently(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogatepass")
+    if raw.translate(None, _ALPHABET):
+        raise QgaError("Base64 data contains invalid characters")
+    symbols = raw.replace(b"\n", b"")
+    groups = (symbols[at : at + 4] for at in range(0, len(symbols) - len(symbols) % 4, 4))
+    return b"".join(map(_decode_group, groups))
+
+
+def _decode_group(group: bytes) -> bytes:
+    """Three bytes; a `=` as the third or the fourth symbol leaves out the byte that it ends."""
+    first, second, third = binascii.a2b_base64(group.replace(b"=", b"A"))
+    ended = [first]
+    if group[2:3] != b"=":
+        ended.append(second)
+    if group[3:4] != b"=":
+        ended.append(third)
+    return bytes(ended)

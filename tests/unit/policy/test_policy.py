@@ -1,0 +1,166 @@
+"""Which commands a channel may call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import pytest
+
+from qga import CommandNotFound
+from qga.plugin.registry import Access, Command, command
+from qga.policy.policy import Policy
+from qga.settings.config import ChannelConfig
+from qga.settings.values import PROFILES
+
+
+class Handlers:
+    @command(frozen=True)
+    def guest_ping(self) -> None:
+        """Allowed while frozen."""
+
+    @command()
+    def guest_exec(self) -> None:
+        """Not allowed while frozen."""
+
+    @command(access="file-read")
+    def guest_file_open(self) -> None:
+        """Allowed from the profile file-read on."""
+
+    @command()
+    def guest_set_user_password(self) -> None:
+        """A way in."""
+
+    @command()
+    def guest_ssh_add_authorized_keys(self) -> None:
+        """Another."""
+
+    @command(like=("guest-exec",))
+    def qga_exec(self) -> None:
+        """Does as much as guest-exec."""
+
+
+def entry(name: str) -> Command:
+    handler = getattr(Handlers(), name.replace("-", "_"))
+    return Command(name, handler, handler.__qga_command__)
+
+
+def policy(allow: Sequence[str] = (), block: Sequence[str] = (), **rules: Any) -> Policy:
+    return Policy(
+        ChannelConfig("main", "", "", allow_rpcs=tuple(allow), block_rpcs=tuple(block), **rules)
+    )
+
+
+PING, EXEC, OPEN, PASSWORD, ADD_KEYS = map(
+    entry,
+    (
+        "guest-ping",
+        "guest-exec",
+        "guest-file-open",
+        "guest-set-user-password",
+        "guest-ssh-add-authorized-keys",
+    ),
+)
+OUR_EXEC = entry("qga-exec")
+
+
+def test_a_command_is_blocked_with_one_that_does_as_much() -> None:
+    rules = policy(block=["guest-exec"])
+    assert not rules.allows(OUR_EXEC, frozen=False)
+    reason = rules.judge_command(OUR_EXEC).reason
+    assert reason == "guest-exec is in [general] block-rpcs, and qga-exec does as much"
+    assert policy(block=["guest-ping"]).allows(OUR_EXEC, frozen=False)
+    assert not policy(allow=["guest-exec"]).allows(OUR_EXEC, frozen=False)
+
+
+@pytest.mark.parametrize(
+    ("rules", "allowed"),
+    [
+        (policy(), ["guest-ping", "guest-exec"]),
+        (policy(allow=["guest-ping"]), ["guest-ping"]),
+        (policy(block=["guest-ping"]), ["guest-exec"]),
+        (policy(allow=["guest-ping", "guest-exec"], block=["guest-exec"]), ["guest-ping"]),
+        (policy(allow=["guest-ping"], block=["guest-ping"]), []),
+        (policy(allow=["no-such-command"]), []),
+    ],
+)
+def test_allow_first_and_block_on_top(rules: Policy, allowed: list[str]) -> None:
+    assert [each.name for each in (PING, EXEC) if rules.allows(each, frozen=False)] == allowed
+    for each in (PING, EXEC):
+        if each.name in allowed:
+            rules.check(each, frozen=False)
+        else:
+            with pytest.raises(CommandNotFound):
+                rules.check(each, frozen=False)
+
+
+def test_the_frozen_list_is_above_all() -> None:
+    rules = policy(allow=["guest-ping", "guest-exec"])
+    assert rules.allows(PING, frozen=True)
+    assert not rules.allows(EXEC, frozen=True)
+    assert not policy(block=["guest-ping"]).allows(PING, frozen=True)
+
+
+def test_what_a_refused_command_is_told() -> None:
+    with pytest.raises(CommandNotFound) as raised:
+        policy(block=["guest-exec"]).check(EXEC, frozen=False)
+    assert raised.value.error_class == "CommandNotFound"
+    assert raised.value.desc == ("Command guest-exec has been disabled: the command is not allowed")
+
+
+def test_the_profiles_are_the_words_of_access() -> None:
+    assert get_args(Access) == PROFILES
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ({}, []),
+        ({"files_read": (), "files_write": ()}, ["[files]: guest-exec may run any program"]),
+        ({"exec_allow": ()}, ["[exec]: any file may be written"]),
+        (
+            {"accounts_allow": ()},
+            ["[accounts]: guest-exec may run any program", "[accounts]: any file may be written"],
+        ),
+        ({"accounts_allow": (), "profile": "file-read"}, []),
+        ({"accounts_allow": (), "profile": "file-write"}, ["[accounts]: any file may be written"]),
+        ({"files_read": (), "files_write": (), "block": ["guest-exec"]}, []),
+        ({"files_read": (), "files_write": (), "exec_allow": ("/bin/df",)}, []),
+    ],
+)
+def test_rules_that_can_be_got_round_are_told(rules: dict[str, Any], told: list[str]) -> None:
+    found = list(policy(**rules).loopholes([EXEC, OPEN]))
+    assert [sentence.partition(";")[0] for sentence in found] == told
+
+
+@pytest.mark.parametrize(
+    ("rules", "way_in"),
+    [
+        ({"exec": (), "files": ()}, "guest-set-user-password"),
+        ({"exec": (), "files": (), "block": ["guest-set-user-password"]}, "guest-ssh-add"),
+        ({"exec": ()}, "guest-set-user-password"),
+        ({"files": ()}, "guest-set-user-password"),
+        ({"exec": (), "files": (), "accounts": ()}, None),
+        ({"exec": (), "files": (), "profile": "file-write"}, None),
+        (
+            {
+                "exec": (),
+                "files": (),
+                "block": ["guest-set-user-password", "guest-ssh-add-authorized-keys"],
+            },
+            None,
+        ),
+        ({}, None),
+    ],
+)
+def test_an_account_is_a_way_round_the_other_rules(
+    rules: dict[str, Any], way_in: str | None
+) -> None:
+    fields = {"exec": ("exec_allow",), "files": ("files_read", "files_write")}
+    fields["accounts"] = ("accounts_allow",)
+    given = {field: rules[key] for key in rules if key in fields for field in fields[key]}
+    others = {key: value for key, value in rules.items() if key not in fields}
+    found = policy(**given, **others).loopholes([EXEC, OPEN, PASSWORD, ADD_KEYS])
+    told = [sentence for sentence in found if "[accounts] allow" in sentence]
+    assert len(told) == (way_in is not None)
+    assert all(f": {way_in}" in sentence for sentence in told)

@@ -1,0 +1,253 @@
+"""Messages: one line each, never an exception, nothing while frozen."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qga.service.log import (
+    MAX_KEPT,
+    MESSAGE_IDS,
+    FileSink,
+    Log,
+    StderrSink,
+    SyslogSink,
+    escape,
+    open_log,
+    tell_levels,
+)
+from qga.settings.config import Config
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_stderr_is_plain_text(capfd: Captured) -> None:
+    log = Log()
+    log.warning("odd")
+    log.error("wrong", path="/x")
+    assert capfd.readouterr().err == "qemu-ga: warning: odd\nqemu-ga: error: wrong\n"
+
+
+def test_info_and_debug_only_when_verbose(capfd: Captured) -> None:
+    for verbose in (False, True):
+        log = Log(verbose=verbose)
+        log.info("a")
+        log.debug("b")
+    assert capfd.readouterr().err == "qemu-ga: info: a\nqemu-ga: debug: b\n"
+
+
+def test_a_service_without_systemd_python_tells_the_level_by_prefix(capfd: Captured) -> None:
+    Log(StderrSink(in_service=True)).warning("odd")
+    assert capfd.readouterr().err == "<4>odd\n"
+
+
+def test_the_file_has_time_and_level_and_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    log = open_log(Config(logfile=str(path), statedir=str(tmp_path)))
+    log.warning("odd", command="guest-ping")
+    before, line = path.read_text().splitlines()
+    assert before == "before"
+    assert re.fullmatch(r"\d{10}\.\d{6}: warning: odd", line)
+
+
+def test_reopen_follows_a_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = open_log(Config(logfile=str(path), statedir=str(tmp_path)))
+    log.warning("one")
+    path.rename(tmp_path / "log.1")
+    log.warning("two")
+    log.reopen()
+    log.warning("three")
+    assert (tmp_path / "log.1").read_text().count("\n") == 2
+    assert path.read_text().endswith("warning: three\n")
+
+
+def test_a_file_that_cannot_be_reopened_sends_messages_to_stderr(
+    tmp_path: Path, capfd: Captured
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = open_log(Config(logfile=str(folder / "log"), statedir=str(tmp_path)))
+    (folder / "log").unlink()
+    folder.rmdir()
+    log.reopen()
+    log.warning("odd")
+    assert capfd.readouterr().err == (
+        "qemu-ga: error: cannot reopen the log file: No such file or directory\n"
+        "qemu-ga: warning: odd\n"
+    )
+
+
+def test_a_full_disk_stops_nothing(capfd: Captured) -> None:
+    Log(FileSink("/dev/full")).error("wrong")
+    assert capfd.readouterr().err == "qemu-ga: error: wrong\n"
+
+
+def test_a_closed_stderr_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_fd: int, _data: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", fail)
+    Log().error("wrong")
+
+
+def test_a_log_file_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_log(Config(logfile=str(tmp_path / "none" / "log"), statedir=str(tmp_path)))
+
+
+def test_no_line_can_be_forged(capfd: Captured) -> None:
+    Log().warning("a\nqemu-ga: error: b\r\x1b[2J\u2028")
+    assert capfd.readouterr().err == ("qemu-ga: warning: a\\nqemu-ga: error: b\\r\\x1b[2J\\u2028\n")
+
+
+def test_each_kind_of_message_has_an_id_of_its_own() -> None:
+    assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
+    assert all(re.fullmatch("[0-9a-f]{32}", value) for value in MESSAGE_IDS.values())
+
+
+@given(st.text())
+def test_whatever_is_logged_is_one_line_of_utf_8(text: str) -> None:
+    line = escape(text).encode("utf-8", "backslashreplace").decode()
+    assert len(line.splitlines()) <= 1
+    assert escape(line) == line
+
+
+def test_nothing_is_written_while_frozen(tmp_path: Path) -> None:
+    (tmp_path / "qga.state.isfrozen").touch()
+    path = tmp_path / "log"
+    log = open_log(Config(logfile=str(path), statedir=str(tmp_path)))
+    log.warning("one")
+    log.error("two")
+    log.debug("not kept")
+    log.reopen()
+    assert log.frozen
+    assert not path.exists()
+    log.frozen = False
+    log.warning("three")
+    lines = [line.partition(": ")[2] for line in path.read_text().splitlines()]
+    assert lines == [
+        "warning: one (0 s ago, while filesystems were frozen)",
+        "error: two (0 s ago, while filesystems were frozen)",
+        "warning: three",
+    ]
+
+
+def test_of_many_messages_while_frozen_the_first_are_told_and_the_others_counted(
+    capfd: Captured,
+) -> None:
+    log = Log(frozen=True)
+    for number in range(MAX_KEPT + 3):
+        log.warning(f"number {number}")
+    log.frozen = False
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == MAX_KEPT + 1
+    assert f"number {MAX_KEPT - 1} (" in lines[-2]
+    assert lines[-1] == (
+        "qemu-ga: warning: 3 more messages were dropped while filesystems were frozen"
+    )
+
+
+def test_while_frozen_no_channel_hides_the_messages_of_another(capfd: Captured) -> None:
+    log = Log(frozen=True)
+    for number in range(MAX_KEPT + 3):
+        log.warning(f"flood {number}", channel="bad")
+    log.warning("of the agent")
+    log.warning("what matters", channel="good")
+    log.frozen = False
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == MAX_KEPT + 3
+    assert "of the agent (" in lines[-3]
+    assert "what matters (" in lines[-2]
+    assert "3 more messages were dropped" in lines[-1]
+
+
+def test_a_thaw_without_messages_is_silent(capfd: Captured) -> None:
+    log = Log()
+    log.frozen = True
+    log.frozen = False
+    assert capfd.readouterr().err == ""
+
+
+def test_the_journal_takes_fields_where_systemd_python_is(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    entries = []
+    journal = types.ModuleType("systemd._journal")
+    journal.sendv = lambda *fields: entries.append(fields)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "systemd", types.ModuleType("systemd"))
+    monkeypatch.setitem(sys.modules, "systemd._journal", journal)
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    log = open_log(Config())
+    log.debug("not kept")
+    log.info("odd\udc80", kind="command", command="guest-ping\nPRIORITY=0")
+    assert entries == [
+        (b"MESSAGE=odd\\udc80", b"PRIORITY=6", b"SYSLOG_IDENTIFIER=qemu-ga",
+         b"QGA_COMMAND=guest-ping\\nPRIORITY=0",
+         b"MESSAGE_ID=" + MESSAGE_IDS["command"].encode()),
+    ]  # fmt: skip
+    assert capfd.readouterr().err == ""
+
+
+def test_a_service_works_without_systemd_python(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setitem(sys.modules, "systemd._journal", None)
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    open_log(Config()).error("wrong")
+    assert capfd.readouterr().err == "<3>wrong\n"
+
+
+def test_what_is_written_before_there_is_a_log_has_a_level_in_the_journal(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    Log().warning("odd")
+    Log(FileSink("/dev/full")).error("wrong")
+    assert capfd.readouterr().err == "<4>odd\n<3>wrong\n"
+
+
+def test_python_s_own_complaints_are_errors_in_the_journal(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    status = os.fstat(2)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+    tell_levels()
+    print("one", file=sys.stderr)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    tell_levels()
+    print("two", "three\nfour", file=sys.stderr, flush=True)
+    sys.excepthook(ValueError, ValueError("five"), None)
+    assert capfd.readouterr().err == "one\n<3>two three\n<3>four\n<3>ValueError: five\n"
+
+
+def test_the_journal_of_somebody_else_is_not_ours(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+    open_log(Config()).error("wrong")
+    assert capfd.readouterr().err == "qemu-ga: error: wrong\n"
+
+
+def test_a_daemon_without_log_file_or_journal_uses_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
+    import syslog
+
+    sent = []
+    monkeypatch.setitem(sys.modules, "systemd._journal", None)
+    monkeypatch.setattr(syslog, "syslog", lambda priority, text: sent.append((priority, text)))
+    log = open_log(Config(daemonize=True))
+    log.warning("odd", path="/x")
+    assert isinstance(log._sink, SyslogSink)
+    assert sent == [(syslog.LOG_WARNING, "odd")]

@@ -1,0 +1,287 @@
+"""Entries of the audit: who had what done, without secrets, and not without end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qga import CommandGroup, QgaError, command
+from qga.errors import CommandNotFound
+from qga.loop import Loop
+from qga.plugin.discovery import discover
+from qga.plugin.registry import Caller, Command, Registry, commands_of
+from qga.policy.policy import Policy
+from qga.service.log import DEBUG, INFO, MESSAGE_IDS, WARNING, Log
+from qga.serving.audit import BURST, MAX_ARGUMENTS, Audit, Entry
+
+CALLER = Caller("main", Policy(), "pid 7, uid 0")
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, str, dict[str, str]]] = []
+
+    def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
+        self.entries.append((priority, text, fields))
+
+    def reopen(self) -> None:
+        pass
+
+
+class Vault(CommandGroup):
+    @command(secret=("password", "env="))
+    def qga_lock(self, door: str, password: str = "", env: tuple[str, ...] = ()) -> None:
+        """Lock it."""
+
+    @command(continues="drawer")
+    def qga_put(self, drawer: int) -> None:
+        """Put something in, where the drawer is open."""
+
+    @command(access="audit")
+    def qga_look(self) -> None:
+        """Look at it."""
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture
+def audit(sink: Sink, loop: Loop) -> Audit:
+    return Audit(Log(sink, verbose=True), loop)
+
+
+def vault(name: str) -> Command:
+    registry = Registry()
+    registry.add(Vault(None))  # type: ignore[arg-type]
+    found = registry.get(name)
+    assert found is not None
+    return found
+
+
+def lock(audit: Audit, error: BaseException | None = None, **given: Any) -> None:
+    audit.ended(Entry(CALLER, vault("qga-lock"), given), error)
+
+
+def test_a_change_is_told_with_all_facts_in_fields_and_in_one_line(
+    audit: Audit, sink: Sink
+) -> None:
+    lock(audit, door="front")
+    [(priority, text, fields)] = sink.entries
+    assert priority == INFO
+    assert text.startswith('channel main (pid 7, uid 0): qga-lock {"door":"front"}: done (0.0')
+    assert int(fields.pop("duration_usec")) >= 0
+    assert fields == {
+        "MESSAGE_ID": MESSAGE_IDS["command"],
+        "command": "qga-lock",
+        "channel": "main",
+        "peer": "pid 7, uid 0",
+        "arguments": '{"door":"front"}',
+        "result": "success",
+    }
+
+
+def test_a_look_is_told_at_debug(audit: Audit, sink: Sink) -> None:
+    audit.ended(Entry(CALLER, vault("qga-look"), {}), None)
+    assert sink.entries[0][0] == DEBUG
+
+
+def test_a_failure_is_told_with_its_reason(audit: Audit, sink: Sink) -> None:
+    lock(audit, QgaError("it is\nopen"), door="front")
+    _, text, fields = sink.entries[0]
+    assert "failed: it is\\nopen" in text
+    assert (fields["result"], fields["error"]) == ("GenericError", "it is\\nopen")
+
+
+def test_a_refusal_is_a_warning_without_arguments(audit: Audit, sink: Sink) -> None:
+    audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
+    audit.refused(CALLER, "qga-lock", vault("qga-lock"), QgaError("'hunter2' is invalid"))
+    audit.refused(CALLER, "x" * 10_000, None, CommandNotFound("x" * 10_000))
+    (priority, text, fields), misfit, unknown = sink.entries
+    assert priority == WARNING
+    assert text == "channel main (pid 7, uid 0): qga-lock was refused: it is off"
+    assert fields == {
+        "MESSAGE_ID": MESSAGE_IDS["refused"],
+        "command": "qga-lock",
+        "channel": "main",
+        "peer": "pid 7, uid 0",
+        "result": "CommandNotFound",
+        "error": "it is off",
+    }
+    assert "hunter2" not in str(misfit)
+    assert len(unknown[1]) < 500
+
+
+def test_no_secret_is_told_also_where_an_error_quotes_it(audit: Audit, sink: Sink) -> None:
+    lock(
+        audit,
+        QgaError("'hunter2' is weak, and s3cret known"),
+        door="front",
+        password="hunter2",
+        env=["PATH=/bin", "TOKEN=s3cret=", "TOKEN=s3cret", "odd"],
+    )
+    assert "hunter2" not in str(sink.entries)
+    assert "s3cret" not in str(sink.entries)
+    assert sink.entries[0][2]["arguments"] == (
+        '{"door":"front","password":"(hidden)",'
+        '"env":["PATH=(hidden)","TOKEN=(hidden)","TOKEN=(hidden)","(hidden)"]}'
+    )
+
+
+def test_megabytes_of_arguments_are_cut(audit: Audit, sink: Sink) -> None:
+    lock(audit, door=["x" * 10_000_000] * 3)
+    assert len(sink.entries[0][2]["arguments"]) == MAX_ARGUMENTS + 1
+
+
+def test_arguments_of_many_levels_are_cut(audit: Audit, sink: Sink) -> None:
+    deep: Any = "bottom"
+    for _ in range(5000):
+        deep = [deep]
+    lock(audit, door=deep)
+    assert sink.entries[0][2]["arguments"] == '{"door":[[[[[[["…"]]]]]]]}'
+
+
+class Clock:
+    """Stands still, however long the entries take."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("qga.serving.audit.time", clock)
+    monkeypatch.setattr("qga.serving.audit.WINDOW", 0.2)
+    return clock
+
+
+def told(sink: Sink, kind: str) -> list[str]:
+    return [text for _, text, fields in sink.entries if fields["MESSAGE_ID"] == MESSAGE_IDS[kind]]
+
+
+def test_every_change_is_told_whatever_there_is_to_tell(
+    audit: Audit, sink: Sink, clock: Clock
+) -> None:
+    for _ in range(3 * BURST):
+        lock(audit, door="front")
+        lock(audit, QgaError("it is open"), door="back")
+    assert len(told(sink, "command")) == 6 * BURST
+    assert told(sink, "left-out") == []
+
+
+def test_a_flood_of_refusals_is_cut_and_counted(
+    audit: Audit, sink: Sink, loop: Loop, clock: Clock
+) -> None:
+    for _ in range(BURST + 5):
+        audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
+    lock(audit, door="front")
+    assert (len(told(sink, "refused")), len(told(sink, "command"))) == (BURST, 1)
+    loop.call_later(0.3, loop.stop)
+    loop.run()
+    clock.now += 0.3
+    priority, text, fields = sink.entries[-1]
+    assert (priority, text) == (WARNING, "channel main: refused: qga-lock: 5 more within 0 s")
+    assert fields == {
+        "MESSAGE_ID": MESSAGE_IDS["left-out"],
+        "channel": "main",
+        "left_out": "5",
+    }
+    audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
+    assert len(told(sink, "refused")) == BURST + 1
+
+
+@pytest.mark.parametrize("name", ["qga-lock", "qga-nothing"])
+def test_no_channel_hides_the_refusals_or_looks_of_another(
+    audit: Audit, sink: Sink, clock: Clock, name: str
+) -> None:
+    command = vault(name) if name == "qga-lock" else None
+    other = Caller("other", Policy())
+    for caller in [CALLER] * (2 * BURST) + [other]:
+        audit.refused(caller, name, command, CommandNotFound("no"))
+        audit.ended(Entry(caller, vault("qga-look"), {}), None)
+    for kind in ("refused", "command"):
+        texts = told(sink, kind)
+        assert len(texts) == BURST + 1
+        assert texts[-1].startswith("channel other: ")
+
+
+def test_of_many_writes_to_a_file_the_others_are_counted(
+    audit: Audit, sink: Sink, clock: Clock
+) -> None:
+    """That it was opened for writing is told each time; what is written by a handle, in sum."""
+    write = vault("qga-put")
+    for drawer in (1, 2):
+        for _ in range(2 * BURST):
+            audit.ended(Entry(CALLER, write, {"drawer": drawer}), None)
+    for drawer in range(BURST * 2):
+        audit.ended(Entry(CALLER, write, {"drawer": drawer}), QgaError("there is none"))
+    texts = told(sink, "command")
+    assert [f'{{"drawer":{drawer}}}: done' in texts[BURST * at] for at, drawer in ((0, 1), (1, 2))]
+    assert len(texts) == 3 * BURST
+
+
+def test_what_was_limited_is_forgotten(audit: Audit, sink: Sink, clock: Clock) -> None:
+    for drawer in range(5000):
+        clock.now += 0.1
+        audit.ended(Entry(CALLER, vault("qga-put"), {"drawer": drawer}), None)
+    assert len(told(sink, "command")) == 5000
+    assert len(audit._limit._windows) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("verbose", "keeps_info", "told"),
+    [(False, False, (False, False)), (False, True, (False, True)), (True, False, (True, True))],
+)
+def test_what_the_log_does_not_keep_is_not_made(
+    sink: Sink, loop: Loop, verbose: bool, keeps_info: bool, told: tuple[bool, bool]
+) -> None:
+    audit = Audit(Log(sink, verbose=verbose, keeps_info=keeps_info), loop)
+    assert (audit.reads, audit.changes) == told
+
+
+# By the interface: what leaves nothing behind that was not there before.
+READING = {
+    "guest-exec-status",
+    "guest-file-close",
+    "guest-file-flush",
+    "guest-file-read",
+    "guest-file-seek",
+    "guest-fsfreeze-status",
+    "guest-info",
+    "guest-ping",
+    "guest-sync",
+    "guest-sync-delimited",
+    "qga-exec-read",
+    # What a program is given while it runs: it was told of when it was started.
+    "qga-exec-resize",
+    "qga-exec-write",
+}
+SECRET = {
+    "guest-exec": ("input-data", "env="),
+    "guest-file-write": ("buf-b64",),
+    "guest-set-user-password": ("password",),
+    "guest-ssh-add-authorized-keys": ("keys",),
+    "guest-ssh-remove-authorized-keys": ("keys",),
+    "qga-exec": ("env=",),
+    "qga-exec-write": ("buf-b64",),
+}
+
+
+def test_which_standard_commands_change_something_and_which_arguments_are_secret() -> None:
+    groups = discover(None, pytest.fail)
+    commands = {name: traits for group in groups for name, _, traits in commands_of(group)}
+    reading = {name for name, traits in commands.items() if not traits.changes}
+    assert {name for name in reading if "-get-" not in name} == READING
+    assert not {name for name in commands if "-get-" in name} - reading
+    assert {name: traits.secret for name, traits in commands.items() if traits.secret} == SECRET
