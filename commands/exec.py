@@ -14,8 +14,9 @@ from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, com
 from qga.policy.quota import Quota
 
 if TYPE_CHECKING:
-    from qga.agent import Agent
-    from qga.policy.policy import Policy, Verdict
+    from qga.plugin.services import Services
+    from qga.policy.policy import Policy
+    from qga.policy.rules import Verdict
 
 MAX_FINISHED = 1024
 """Children of a channel whose final status nobody has fetched; beyond, the oldest is forgotten."""
@@ -69,7 +70,7 @@ class Job:
 class Exec(CommandGroup):
     """Running programs."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Services) -> None:
         super().__init__(agent)
         self._jobs: dict[tuple[str, int], Job] = {}  # by channel and pid
         # By channel, pids of those that have ended, oldest first.

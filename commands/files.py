@@ -30,8 +30,9 @@ from qga.task import Lock
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from qga.agent import Agent
-    from qga.policy.policy import Policy, Verdict
+    from qga.plugin.services import Services
+    from qga.policy.policy import Policy
+    from qga.policy.rules import Verdict
 
 MAX_READ = 48 * 1024 * 1024
 """Bytes of one guest-file-read (QEMU's limit, since CVE-2018-12617)."""
@@ -103,7 +104,7 @@ def _may_open(policy: Policy, given: dict[str, Any]) -> Verdict:
 class Files(CommandGroup):
     """Reading and writing files."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Services) -> None:
         super().__init__(agent)
         self._files: dict[int, OpenFile] = {}
         self._quota = Quota()

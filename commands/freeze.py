@@ -41,9 +41,9 @@ from ._hooks import Hooks, diagnose_hooks
 from ._mounts import Mount, ask_in_time, block_mounts, open_mount
 
 if TYPE_CHECKING:
-    from qga.agent import Agent
     from qga.loop import Timer
     from qga.plugin.findings import Finding
+    from qga.plugin.services import Services
     from qga.settings.config import Config
 
 _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # <linux/fs.h>
@@ -77,7 +77,7 @@ QgaFreeze = TypedDict(
 class Freeze(CommandGroup):
     """Freezing and thawing filesystems."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Services) -> None:
         super().__init__(agent)
         self._complete = agent.frozen  # by an agent before this one
         self._busy = False

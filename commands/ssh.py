@@ -15,7 +15,8 @@ from qga import Caller, CommandGroup, QgaError, command
 from qga.programs.run import run
 
 if TYPE_CHECKING:
-    from qga.policy.policy import Policy, Verdict
+    from qga.policy.policy import Policy
+    from qga.policy.rules import Verdict
 
 _HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_authorized_keys.py")
 _TIMEOUT = 30.0  # seconds; a home may be on the network

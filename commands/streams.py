@@ -15,8 +15,9 @@ from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, d
 from qga.policy.quota import Quota
 
 if TYPE_CHECKING:
-    from qga.agent import Agent
-    from qga.policy.policy import Policy, Verdict
+    from qga.plugin.services import Services
+    from qga.policy.policy import Policy
+    from qga.policy.rules import Verdict
     from qga.programs.spawn import Launch
 
     from ._flows import Output
@@ -67,7 +68,7 @@ def _may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
 class Streams(CommandGroup):
     """Running programs with a terminal, or with their input and output as they come."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Services) -> None:
         super().__init__(agent)
         self._programs: dict[tuple[str, int], Program] = {}  # by channel and pid
         self._ended: defaultdict[str, dict[int, None]] = defaultdict(dict)  # pids, oldest first

@@ -27,7 +27,8 @@ from .files import open_file, open_flags
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qga.policy.policy import Policy, Verdict
+    from qga.policy.policy import Policy
+    from qga.policy.rules import Verdict
     from qga.ports import Port, PortFile
 
 MAX_WITHOUT_SIZE = 48 * 1024 * 1024

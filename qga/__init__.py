@@ -9,8 +9,9 @@ class Greetings(CommandGroup):
 """
 
 from qga.errors import CommandNotFound, QgaError
-from qga.plugin.registry import Caller, CommandGroup, command
+from qga.plugin.registry import CommandGroup, command
 from qga.plugin.schema import NotRequired, UInt64
+from qga.policy.caller import Caller
 from qga.programs.child import Child
 from qga.task import stop_if_given_up, until_given_up
 from qga.version import INTERFACE_VERSION, __version__

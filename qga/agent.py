@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Callable
 
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
-from qga.descriptors import Descriptors, raise_limit
 from qga.errors import ChannelError, ConfigError, PluginError, QgaError
 from qga.loop import SLOW, Loop
 from qga.plugin import discovery
-from qga.plugin.registry import Caller, CommandGroup, Registry, command_names
+from qga.plugin.registry import CommandGroup, Registry, command_names
+from qga.policy.caller import Caller
 from qga.policy.policy import Policy
+from qga.policy.shares import Descriptors
+from qga.programs.open_files import raise_limit
 from qga.service.state import State
 from qga.serving.audit import Audit, Limit
 from qga.worker import Worker

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from qga.errors import ConfigError
-from qga.service.log import PROGRAM, Log, open_log, tell_levels
+from qga.service.log import Log, open_log, tell_levels
 from qga.service.utf8 import use_utf8
 from qga.settings import config, configfile, options
 from qga.settings.config import Config
-from qga.version import INTERFACE_VERSION, __version__
+from qga.version import INTERFACE_VERSION, PROGRAM, __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +99,7 @@ def _diagnose(arguments: options.Arguments) -> int:
 
 
 def _serve(settings: Config) -> int:
-    from qga.service import daemon
+    from qga import daemon
 
     daemon.open_standard_descriptors()
     try:

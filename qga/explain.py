@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Optional
 from qga.errors import ConfigError, QgaError
 from qga.plugin import discovery, schema
 from qga.plugin.registry import INJECTED, CommandGroup, Judge, command_names, commands_of
-from qga.policy.policy import Policy, Verdict
+from qga.policy.policy import Policy
+from qga.policy.rules import Verdict
 from qga.service.log import Log
 from qga.settings.config import ChannelConfig, Config
 

@@ -7,3 +7,6 @@ INTERFACE_VERSION = "10.2.0"
 
 Clients compare it as N.N.N, each at most 255.
 """
+
+PROGRAM = "qemu-ga"
+"""What this program is called, in messages and in the journal."""

@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qga.channels import activation
-from qga.plugin.registry import Caller
+from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 
 if TYPE_CHECKING:
-    from qga.agent import Agent
     from qga.channels.base import Channel
+    from qga.serving.server import Server
     from qga.settings.config import ChannelConfig, Config
 
 _MODULES = {
@@ -24,7 +24,7 @@ _MODULES = {
 METHODS = tuple(_MODULES)
 
 
-def make_channels(agent: Agent, config: Config) -> list[Channel]:
+def make_channels(agent: Server, config: Config) -> list[Channel]:
     """The channels of the configuration, not yet open.
 
     A socket that the service manager hands over stands for the main channel, whatever its
@@ -42,7 +42,7 @@ def make_channels(agent: Agent, config: Config) -> list[Channel]:
     return channels
 
 
-def _make_channel(agent: Agent, config: ChannelConfig) -> Channel:
+def _make_channel(agent: Server, config: ChannelConfig) -> Channel:
     module, name = _MODULES[config.method]
     policy = Policy(config)
     channel: Channel = getattr(import_module(module), name)(

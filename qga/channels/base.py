@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from socket import socket
 
-    from qga.agent import Agent
-    from qga.plugin.registry import Caller
+    from qga.policy.caller import Caller
+    from qga.serving.server import Server
     from qga.settings.config import ChannelConfig
 
 
@@ -23,7 +23,7 @@ RETRY_INTERVAL = 0.5
 class Channel:
     """A door that bytes come through. `caller` is whoever comes through it."""
 
-    def __init__(self, agent: Agent, config: ChannelConfig, caller: Caller) -> None:
+    def __init__(self, agent: Server, config: ChannelConfig, caller: Caller) -> None:
         self.agent = agent
         self.config = config
         self.caller = caller

@@ -14,8 +14,8 @@ from qga.serving.audit import Limit
 from qga.serving.session import Session
 
 if TYPE_CHECKING:
-    from qga.agent import Agent
-    from qga.plugin.registry import Caller
+    from qga.policy.caller import Caller
+    from qga.serving.server import Server
     from qga.settings.config import ChannelConfig
 
 _BACKLOG = 16
@@ -27,7 +27,7 @@ class ListeningChannel(Channel):
     _listener: socket.socket | None = None
     _accepting = False
 
-    def __init__(self, agent: Agent, config: ChannelConfig, caller: Caller) -> None:
+    def __init__(self, agent: Server, config: ChannelConfig, caller: Caller) -> None:
         super().__init__(agent, config, caller)
         self._clients: dict[Session, socket.socket] = {}
         self._limit: Limit | None = None  # of what is logged of those who are not let in

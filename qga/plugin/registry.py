@@ -27,9 +27,11 @@ from qga.loop import SLOW
 from qga.plugin import schema
 
 if TYPE_CHECKING:
-    from qga.agent import Agent
     from qga.plugin.findings import Finding
-    from qga.policy.policy import Policy, Verdict
+    from qga.plugin.services import Services
+    from qga.policy.caller import Caller
+    from qga.policy.policy import Policy
+    from qga.policy.rules import Verdict
     from qga.settings.config import Config
 
 Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
@@ -60,17 +62,6 @@ class Traits(NamedTuple):
     secret: tuple[str, ...]
     verdict: Optional[Judge]
     like: tuple[str, ...]
-
-
-class Caller(NamedTuple):
-    """Who asks: a handler with a keyword-only parameter `caller` is given it.
-
-    peer: who is at the other end, where the channel can tell.
-    """
-
-    channel: str
-    policy: Policy
-    peer: str = ""
 
 
 def command(
@@ -153,7 +144,7 @@ class CommandGroup:
     the life-cycle methods below; all are called on the loop.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Services) -> None:
         self.agent = agent
 
     def start(self) -> None:

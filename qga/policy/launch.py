@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from qga.errors import QgaError
 from qga.policy import opening
-from qga.policy.policy import Rules, Verdict
+from qga.policy.rules import Rules, Verdict
 from qga.programs.spawn import Launch, candidates, variables_of
 from qga.settings import trust
 

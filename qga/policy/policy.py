@@ -24,14 +24,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from qga.errors import CommandDisabled, CommandNotFound, Refused
-from qga.settings.config import ChannelConfig, Origin
+from qga.policy.rules import Rules, Setting, Verdict
+from qga.settings.config import ChannelConfig
 from qga.settings.values import PROFILES
 from qga.wire.payload import c_string
 
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from qga.plugin.registry import Command
     from qga.programs.spawn import Launch
 
     class Named(Protocol):
@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 
         @property
         def like(self) -> tuple[str, ...]: ...
+
+    class Asked(Named, Protocol):
+        """The same of one that is called."""
+
+        @property
+        def frozen(self) -> bool: ...
 
 
 _LEVEL_TO_WRITE = PROFILES.index("file-write")
@@ -62,66 +68,12 @@ _LONG_NAME = 13  # letters, from which on two wrong ones are a slip and not anot
 _WAYS_TO_LOG_IN = ("guest-set-user-password", "guest-ssh-add-authorized-keys")
 
 
-class Verdict(NamedTuple):
-    """Whether something is allowed, why, and the line that decides; "" where no rule does.
-
-    detail: what more there is to say, and not to the host: where a path really leads.
-    """
-
-    allowed: bool
-    reason: str
-    rule: str
-    detail: str = ""
-
-
 class Unknown(NamedTuple):
     """A name in a list of commands, what is wrong with it, and whether the agent must not start."""
 
     name: str
     text: str
     stops: bool
-
-
-class Setting:
-    """A key of the configuration, with the names that messages have for it."""
-
-    def __init__(self, key: str, origin: Origin | None) -> None:
-        section, _, self.key = key.rpartition(".")
-        self.section = origin.section if origin else section or "general"
-        self._origin = origin
-
-    @property
-    def name(self) -> str:
-        return f"[{self.section}] {self.key}" + (f" of {self._origin.path}" if self._origin else "")
-
-    def line(self, value: str, index: int | None = None) -> str:
-        """The line with that value; `index` counts those of a list, None is for all of it."""
-        text = f"{self.key}={value}"
-        if self._origin is not None and (index or 0) < len(self._origin.lines):
-            lines = self._origin.lines if index is None else self._origin.lines[index:][:1]
-            numbers = ", ".join(map(str, dict.fromkeys(lines)))
-            return f"{self._origin.path}, line {numbers}: {text}"
-        if self.key.endswith("-rpcs"):
-            return f"the command line: {text}"
-        return f"by default: {text}"
-
-
-class Rules:
-    """The patterns of one key; without any everything is allowed."""
-
-    def __init__(self, setting: Setting, texts: tuple[str, ...], compile: Callable[[str], Any]):
-        self._setting = setting
-        self._texts = texts
-        self.patterns = [compile(text) for text in texts]
-
-    def judge(self, subject: str, matches: Iterable[bool]) -> Verdict:
-        """`matches` says of each pattern whether it allows the subject."""
-        for index, (text, match) in enumerate(zip(self._texts, matches)):
-            if match:
-                rule = self._setting.line(text, index)
-                return Verdict(True, f"{subject} is in {self._setting.name}", rule)
-        rule = self._setting.line(";".join(self._texts))
-        return Verdict(False, f"{subject} is not in {self._setting.name}", rule)
 
 
 class Policy:
@@ -138,13 +90,13 @@ class Policy:
         self._compile()
         self._rules_on_files = "files.read" in self._rules or "files.write" in self._rules
 
-    def allows(self, command: Command, frozen: bool) -> bool:
+    def allows(self, command: Asked, frozen: bool) -> bool:
         """Whether the channel may call `command`; `frozen` while filesystems are frozen."""
         if frozen and not command.frozen:
             return False
         return not self._names_commands or self.judge_command(command).allowed
 
-    def check(self, command: Command, frozen: bool) -> None:
+    def check(self, command: Asked, frozen: bool) -> None:
         """Raise CommandNotFound where `allows` is false."""
         if frozen and not command.frozen:
             raise CommandNotFound(_disabled(command))
@@ -400,7 +352,7 @@ class Policy:
         return Verdict(allowed, f"{name} is in {setting.name}{does_as_much}", rule)
 
 
-def _disabled(command: Command) -> str:
+def _disabled(command: Named) -> str:
     return f"Command {command.name} has been disabled: the command is not allowed"
 
 

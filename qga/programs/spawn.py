@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
-from qga.descriptors import inherited_limit
+from qga.programs.open_files import inherited_limit
 from qga.wire.payload import c_string
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from qga.service import state
 from qga.settings.trust import open_own
+from qga.version import PROGRAM
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from qga.settings.config import Config
 
-PROGRAM = "qemu-ga"
 
 # Priorities of syslog(3).
 ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7

@@ -26,7 +26,8 @@ from qga.service.log import DEBUG, INFO, Log
 
 if TYPE_CHECKING:
     from qga.loop import Loop
-    from qga.plugin.registry import Caller, Command
+    from qga.plugin.registry import Command
+    from qga.policy.caller import Caller
 
 BURST = 100
 WINDOW = 10.0

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from binascii import b2a_base64
 from collections import deque
-from typing import Union
 
-from qga.wire.payload import Payload
+from qga.wire.payload import Part, Payload
 
 WRITE_SIZE = 192 * 1024
 """Bytes offered to one write(2): a unix socket's buffer has room for that many by default, a
@@ -22,8 +21,6 @@ TURN_WRITES = 8
 """Writes in a row, of some 2 ms with what they encode, before others have their turn."""
 
 _SLICE = WRITE_SIZE // 4 * 3
-
-Part = Union[bytes, Payload]
 
 
 class Output:

@@ -40,10 +40,12 @@ from select import (
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from qga.errors import CommandNotFound, NotYet, QgaError, Refused
-from qga.plugin.registry import Caller, Command
+from qga.plugin.registry import Command
+from qga.policy.caller import Caller
 from qga.serving.audit import Entry
-from qga.serving.output import Output, Part
+from qga.serving.output import Output
 from qga.serving.pending import MAX_REQUESTS, Pending
+from qga.wire.payload import Part
 from qga.wire.protocol import (
     DELIMITER,
     Decoder,
@@ -57,8 +59,8 @@ from qga.wire.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qga.agent import Agent
     from qga.loop import Timer
+    from qga.serving.server import Server
     from qga.task import Task
 
 READ_SIZE = 96 * 1024
@@ -133,7 +135,7 @@ class Session:
 
     def __init__(
         self,
-        agent: Agent,
+        agent: Server,
         fd: int,
         caller: Caller,
         on_end: OnEnd,

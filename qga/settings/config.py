@@ -20,7 +20,6 @@ from qga.settings.values import (
     DEFAULT_PATHS as DEFAULT_PATHS,
 )
 from qga.settings.values import (
-    MAX_MESSAGE,
     MAX_THREADS,
     MIB,
     PROFILES,
@@ -39,6 +38,7 @@ from qga.settings.values import (
     parse_seconds,
     parse_size,
 )
+from qga.wire.payload import MAX_MESSAGE
 
 CONFIG_DIR = "/etc/qemu"
 """Where this distribution has the agent's configuration; a package of another one changes it."""

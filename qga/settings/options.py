@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
 from qga.errors import ConfigError
-from qga.service.log import PROGRAM
 from qga.settings.config import (
     DEFAULT_CONFIG_PATH,
     DEFAULT_FSFREEZE_HOOK,
@@ -22,6 +21,7 @@ from qga.settings.config import (
     Layer,
     overlay,
 )
+from qga.version import PROGRAM
 
 _HELP_INDENT = 30
 _HELP_WIDTH = 79

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Callable, Union
 
+from qga.wire.payload import MAX_MESSAGE
+
 Value = Union[bool, int, str, tuple[str, ...], tuple[int, ...]]
 
 DEFAULT_PATHS = {
@@ -20,9 +22,6 @@ DEFAULT_PATHS = {
 """The methods, each with the path that it has when none is given; "" where one must be given."""
 
 MIB = 1024 * 1024
-
-MAX_MESSAGE = 64 * MIB - 1
-"""Bytes of all tokens of one message, white space not counted (QEMU's limit)."""
 
 MAX_THREADS = 64
 """Blocking commands that may be under way at once."""

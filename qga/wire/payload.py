@@ -8,8 +8,12 @@ In: `decode_base64` accepts what QEMU's decoder accepts and is as lenient with t
 from __future__ import annotations
 
 import binascii
+from typing import Union
 
 from qga.errors import QgaError
+
+MAX_MESSAGE = 64 * 1024 * 1024 - 1
+"""Bytes of all tokens of one message, white space not counted (QEMU's limit)."""
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n"
 
@@ -27,6 +31,10 @@ class Payload:
     def __len__(self) -> int:
         """Bytes of the base64 text."""
         return -(-len(self.data) // 3) * 4
+
+
+Part = Union[bytes, Payload]
+"""A piece of a reply."""
 
 
 def c_string(text: str) -> bytes:

@@ -27,11 +27,10 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Union
 
 from qga.errors import QgaError
-from qga.serving.output import Part
-from qga.settings.values import MAX_MESSAGE as MAX_MESSAGE
 from qga.wire import bulk, halves, jsontext, jsonwriter, lexer
 from qga.wire.jsontext import MAX_DEPTH
-from qga.wire.payload import Payload
+from qga.wire.payload import MAX_MESSAGE as MAX_MESSAGE
+from qga.wire.payload import Part, Payload
 
 MAX_TOKENS = 2 * 1024 * 1024
 """Tokens in one message (QEMU's limit)."""

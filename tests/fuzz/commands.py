@@ -15,8 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from qga.errors import QgaError
 from qga.plugin import schema
-from qga.plugin.registry import Caller, Command
+from qga.plugin.registry import Command
 from qga.plugin.schema import UInt64
+from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.serving.output import Output
 from qga.wire.jsonwriter import write_exactly

@@ -12,7 +12,7 @@ import pytest
 from qga.channels.unix_listen import UnixListen
 from qga.channels.vsock_listen import VsockListen
 from qga.loop import Loop
-from qga.plugin.registry import Caller
+from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import Log
 from qga.serving.audit import BURST
@@ -50,7 +50,7 @@ def test_an_address_that_is_not_ours_cannot_be_bound(tmp_path: Path) -> None:
 
 def channel(**settings: Any) -> VsockListen:
     config = ChannelConfig("main", "vsock-listen", "3:1234", **settings)
-    return VsockListen(SimpleNamespace(), config, CALLER)  # type: ignore[arg-type]
+    return VsockListen(SimpleNamespace(), config, CALLER)
 
 
 def test_only_the_host_is_let_in() -> None:
@@ -80,7 +80,7 @@ def test_who_is_not_let_in_is_hung_up_on_and_takes_no_place(
     loop = Loop()
     agent = SimpleNamespace(loop=loop, log=Log())
     config = ChannelConfig("main", "unix-listen", str(tmp_path / "socket"), max_clients=1)
-    closed = Closed(agent, config, CALLER)  # type: ignore[arg-type]
+    closed = Closed(agent, config, CALLER)
     closed.open()
     closed.start()
     for _ in range(3):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from qga.service.daemon import PidFile, acquire_when_thawed
+from qga.daemon import PidFile, acquire_when_thawed
 from qga.service.log import Log
 from qga.service.state import State
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from qga.descriptors import Descriptors
 from qga.errors import QgaError
 from qga.loop import Loop
-from qga.plugin.registry import Caller
+from qga.policy.caller import Caller
 from qga.policy.policy import Policy
+from qga.policy.shares import Descriptors
 from qga.settings.config import ChannelConfig
 from tests.integration.agent_process import AgentProcess, Client, listening, wait_for
 from tests.integration.guest_program import final_status, output, run, start_program

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from qga.descriptors import Descriptors
 from qga.errors import QgaError
-from qga.plugin.registry import Caller
+from qga.policy.caller import Caller
 from qga.policy.policy import Policy
+from qga.policy.shares import Descriptors
 from qga.settings.config import ChannelConfig
 
 files: Any = import_module("qga.commands.files")

@@ -10,7 +10,8 @@ from qga import CommandGroup, QgaError, command
 from qga.errors import CommandNotFound
 from qga.loop import Loop
 from qga.plugin.discovery import discover
-from qga.plugin.registry import Caller, Command, Registry, commands_of
+from qga.plugin.registry import Command, Registry, commands_of
+from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import DEBUG, INFO, MESSAGE_IDS, WARNING, Log
 from qga.serving.audit import BURST, MAX_ARGUMENTS, Audit, Entry

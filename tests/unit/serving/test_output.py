@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from qga import Payload
-from qga.serving.output import WRITE_SIZE, Output, Part
+from qga.serving.output import WRITE_SIZE, Output
+from qga.wire.payload import Part
 
 
 class Pipe:

@@ -22,13 +22,13 @@ from qga.settings.config import (
     overlay,
 )
 from qga.settings.values import (
-    MAX_MESSAGE,
     PROFILES,
     parse_boolean,
     parse_cids,
     parse_names,
     parse_positive,
 )
+from qga.wire.payload import MAX_MESSAGE
 
 
 def from_text(text: str, options: Layer | None = None) -> Config:

@@ -1,9 +1,7 @@
-"""How many files the agent may have open, and which channel has how many of them.
+"""The limit on open files: the agent's own, and the one that programs get.
 
-What must stay true: however many files a channel opens and programs it starts, there are
-descriptors left for new clients, for a thaw, for passwords, and for the other channels. So the
-limit is raised as far as it goes, a part is kept back, and the rest is shared out equally. Programs
-get the limit that the agent was started with: more than 1024 breaks those that use select(2).
+What must stay true: programs get the limit that the agent was started with, for more than 1024
+breaks those that use select(2).
 """
 
 from __future__ import annotations
@@ -12,45 +10,15 @@ import os
 from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Callable, Optional
-
-from qga.errors import QgaError
-from qga.policy.quota import Quota
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from qga.settings.config import ChannelConfig
+from typing import Callable, Optional
 
 ENOUGH = 65536
 """Where raising the limit stops."""
 
-_KEPT_BACK = 128  # beside one for each client
 _MARGIN = 64  # more than are opened while a program is started
 
 _inherited: Optional[tuple[int, int]] = None  # the limits before they were raised
 _starting = allocate_lock()
-
-
-class Descriptors:
-    """What each channel may have open for longer than a command, of `most` in all."""
-
-    def __init__(self, most: int, channels: Sequence[ChannelConfig]) -> None:
-        kept_back = _KEPT_BACK + sum(channel.max_clients for channel in channels)
-        self.share = max(most - kept_back, most // 2) // len(channels)
-        self._quota = Quota()
-
-    def take(self, channel: str, count: int) -> None:
-        """Count so many more. Raises QgaError when the channel has its share already."""
-        if not self._quota.take(channel, count, self.share):
-            raise QgaError(
-                f"files and programs of this channel have {self._quota.taken(channel)} of its "
-                f"{self.share} descriptors already; close a file or wait for a program to end"
-            )
-
-    def give(self, channel: str, count: int) -> None:
-        """Give back what was taken."""
-        self._quota.give(channel, count)
 
 
 def raise_limit() -> int:

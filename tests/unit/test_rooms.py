@@ -1,0 +1,102 @@
+"""The rooms of the agent: which may import which, so that a stranger finds the way.
+
+docs/architecture.md has the picture. Imports for types count, too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import qga
+from qga.agent import Agent
+from qga.plugin.services import Services
+from qga.serving.server import Server
+
+PACKAGE = Path(qga.__file__).parent
+HOST = {"client", "ctl"}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The modules of ours that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("qga"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qga"):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else str(node.module)
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def edges() -> dict[str, dict[str, str]]:
+    """For each room those that it imports, and a module that does."""
+    found: dict[str, dict[str, str]] = {}
+    for module, path in MODULES.items():
+        for imported in imports_of(path):
+            here, there = room_of(module), room_of(imported)
+            if here != there:
+                found.setdefault(here, {})[there] = f"{module} imports {imported}"
+    return found
+
+
+def circle_from(room: str, rooms: dict[str, dict[str, str]], way: tuple[str, ...]) -> list[str]:
+    for there, reason in rooms.get(room, {}).items():
+        if there == way[0]:
+            return [reason]
+        if there not in way:
+            found = circle_from(there, rooms, (*way, there))
+            if found:
+                return [reason, *found]
+    return []
+
+
+def test_no_room_imports_itself_by_way_of_others() -> None:
+    rooms = edges()
+    for room in rooms:
+        circle = circle_from(room, rooms, (room,))
+        assert not circle, "; ".join(circle)
+
+
+def test_the_wire_knows_nothing_but_errors() -> None:
+    assert set(edges()["wire"]) == {"errors"}
+
+
+def test_what_the_agent_stands_on_does_not_know_it() -> None:
+    """What a command may ask of its agent is `Services`, what a connection may, `Server`."""
+    users = {room for room, others in edges().items() if "agent" in others}
+    assert users <= {"cli", "daemon", "doctor"}
+
+
+def test_the_hosts_side_imports_no_room_of_the_agent() -> None:
+    """But for how values are written, which qgactl reads as qemu-ga does."""
+    allowed = HOST | {"", "version", "errors", "ports"}
+    for room, more in (("client", set[str]()), ("ctl", {"settings"})):
+        beyond = {there: why for there, why in edges()[room].items() if there not in allowed | more}
+        assert not beyond, beyond
+
+
+def test_the_agent_fulfils_what_its_commands_and_connections_ask() -> None:
+    """mypy compares the signatures; here the names are, which plugins rely on."""
+
+    def as_server(agent: Agent) -> Server:
+        return agent
+
+    def as_services(agent: Agent) -> Services:
+        return agent
+
+    assert as_server is not as_services
+    for protocol in (Services, Server):
+        methods = {name for name, value in vars(protocol).items() if callable(value)}
+        asked = {name for name in methods if not name.startswith("_")}
+        assert asked
+        assert asked <= set(dir(Agent))
