@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from socket import socket
+    from _socket import socket
 
     from qga.policy.caller import Caller
     from qga.serving.server import Server

@@ -1,11 +1,12 @@
 """A listening socket as a channel: a session for each client, up to a number.
 
-Beyond that number clients wait in the socket's backlog until another one leaves.
+Beyond that number clients wait in the socket's backlog until another one leaves. It takes no more
+than `_socket`: the module `socket` costs 0.3 MB of memory.
 """
 
 from __future__ import annotations
 
-import socket
+from _socket import socket
 from typing import TYPE_CHECKING
 
 from qga.channels.base import RETRY_INTERVAL, Channel
@@ -24,12 +25,12 @@ _BACKLOG = 16
 class ListeningChannel(Channel):
     """What the listening methods share. They say how to make their socket and whom to let in."""
 
-    _listener: socket.socket | None = None
+    _listener: socket | None = None
     _accepting = False
 
     def __init__(self, agent: Server, config: ChannelConfig, caller: Caller) -> None:
         super().__init__(agent, config, caller)
-        self._clients: dict[Session, socket.socket] = {}
+        self._clients: dict[Session, socket] = {}
         self._limit: Limit | None = None  # of what is logged of those who are not let in
 
     @property
@@ -40,7 +41,7 @@ class ListeningChannel(Channel):
     def has_client(self) -> bool:
         return bool(self._clients)
 
-    def bind(self) -> socket.socket:
+    def bind(self) -> socket:
         """A bound socket that does not listen yet, or ChannelError."""
         raise NotImplementedError
 
@@ -48,11 +49,11 @@ class ListeningChannel(Channel):
         """Whether a client at this address is let in."""
         return True
 
-    def peer(self, client: socket.socket, address: object) -> str:
+    def peer(self, client: socket, address: object) -> str:
         """Who a client is."""
         raise NotImplementedError
 
-    def adopt(self, listener: socket.socket) -> None:
+    def adopt(self, listener: socket) -> None:
         """Serve a listening socket that the service manager made, which stays its own."""
         self._listener = listener
 
@@ -95,9 +96,10 @@ class ListeningChannel(Channel):
             self._accepting = False
             self.agent.loop.unwatch(self._listener.fileno())
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket) -> None:
         try:
-            client, address = listener.accept()
+            fd, address = listener._accept()  # type: ignore[attr-defined]
+            client = socket(listener.family, listener.type, listener.proto, fileno=fd)
         except OSError as error:  # it has left already, or we are out of descriptors
             self.agent.log.warning(f"channel '{self.config.path}': accept: {error.strerror}")
             self._stop_accepting()

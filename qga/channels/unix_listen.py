@@ -7,9 +7,9 @@ is somebody's and refused. The file is removed at the end.
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import struct
+from _socket import AF_UNIX, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, socket
 
 from qga.channels.listener import ListeningChannel
 from qga.errors import ChannelError
@@ -20,10 +20,10 @@ _CREDENTIALS = struct.Struct("=iII")  # struct ucred of unix(7)
 class UnixListen(ListeningChannel):
     _inode: int | None = None
 
-    def bind(self) -> socket.socket:
+    def bind(self) -> socket:
         path = self.config.path
         _remove_leftover(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = socket(AF_UNIX, SOCK_STREAM)
         try:
             listener.bind(path)
             self._inode = os.stat(path).st_ino
@@ -33,8 +33,8 @@ class UnixListen(ListeningChannel):
             raise ChannelError(f"Failed to bind socket to {path}: {reason}") from error
         return listener
 
-    def peer(self, client: socket.socket, address: object) -> str:
-        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    def peer(self, client: socket, address: object) -> str:
+        credentials = client.getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _gid = _CREDENTIALS.unpack(credentials)
         return f"pid {pid}, uid {uid}"
 
@@ -59,7 +59,7 @@ def _remove_leftover(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise ChannelError(f"Failed to bind socket to {path}: the file exists and is no socket")
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe = socket(AF_UNIX, SOCK_STREAM)
     probe.setblocking(False)
     try:
         probe.connect(path)

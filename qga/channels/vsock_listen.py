@@ -5,7 +5,7 @@ Whoever can connect can command: only the configured CIDs are let in, by default
 
 from __future__ import annotations
 
-import socket
+from _socket import SOCK_STREAM, socket
 from typing import cast
 
 from qga.channels.listener import ListeningChannel
@@ -15,12 +15,14 @@ _UINT32 = range(2**32)
 
 
 class VsockListen(ListeningChannel):
-    def bind(self) -> socket.socket:
+    def bind(self) -> socket:
         path = self.config.path
         address = _parse_address(path)
         try:
-            listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-        except AttributeError:
+            from _socket import AF_VSOCK
+
+            listener = socket(AF_VSOCK, SOCK_STREAM)
+        except ImportError:
             raise ChannelError(
                 f"error opening channel '{path}': this Python was built without vsock"
             ) from None
@@ -39,7 +41,7 @@ class VsockListen(ListeningChannel):
         cid, _port = cast("tuple[int, int]", address)
         return cid in self.config.allow_cids
 
-    def peer(self, client: socket.socket, address: object) -> str:
+    def peer(self, client: socket, address: object) -> str:
         cid, port = cast("tuple[int, int]", address)
         return f"cid {cid}, port {port}"
 
