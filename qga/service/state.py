@@ -152,7 +152,7 @@ def _replace(path: str, text: str, *, sync: bool = False) -> None:
     unfinished = f"{path}.new"
     fd = open_own(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        with open(fd, "w", encoding="ascii") as file:
+        with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
             if sync:
                 file.flush()
@@ -192,7 +192,7 @@ def _uptime() -> float:
 
 def _boot() -> str:
     """What tells this boot from all others (random(4))."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 
