@@ -20,6 +20,7 @@ virtio port takes 32 KiB of them (drivers/char/virtio_console.c)."""
 TURN_WRITES = 8
 """Writes in a row, of some 2 ms with what they encode, before others have their turn."""
 
+_TURN = range(TURN_WRITES)
 _SLICE = WRITE_SIZE // 4 * 3
 
 
@@ -45,14 +46,15 @@ class Output:
 
         Raises BlockingIOError when the transport is full, another OSError when it is gone.
         """
-        writes = TURN_WRITES
-        while self.size and writes:
-            writes -= 1
-            chunk = self._chunk or self._next_chunk()
-            self._chunk = chunk
+        if not self.size:
+            return
+        for _ in _TURN:
+            self._chunk = chunk = self._chunk or self._next_chunk()
             written = os.write(fd, chunk)
-            self._chunk = memoryview(chunk)[written:] if written < len(chunk) else b""
             self.size -= written
+            self._chunk = memoryview(chunk)[written:] if written < len(chunk) else b""
+            if not self.size:
+                return
 
     def _next_chunk(self) -> bytes:
         """About WRITE_SIZE bytes from the front of the queue, or all there are."""

@@ -264,7 +264,7 @@ class Session:
             data = self._read_on(data)
         self._peer_takes_replies = self._peer_was_there = False
         events = self._decoder.receive(data, MAX_REQUESTS)
-        if len(events) == 1 and self._running is None and not self._pending:
+        if len(events) == 1 and self._running is None and not self._pending.size:
             self._carry_out(events[0])  # without the queue, as nearly always
             if self._output.size:
                 self._flush()
@@ -386,7 +386,8 @@ class Session:
         except BaseException as error:  # also what a plugin should not raise
             self._tell_end(command, entry, error, self._refuse(name, error, request_id))
         else:
-            self._tell_end(command, entry)
+            if entry is not None:
+                self._tell_end(command, entry)
 
     def _postpone(self, request: Request, command: Command) -> None:
         self._running = Running(command, request.id, None, request)
@@ -559,8 +560,10 @@ class Session:
         else:
             if self._waits_for_room:
                 self._wait_for_room(False)
-            if self._output.size:
-                self._proceed_later()
+            if not self._output.size:  # as nearly always
+                self._peer_takes_replies = True
+                return
+            self._proceed_later()
         if self._output.size < waiting:
             self._peer_takes_replies = True
 
