@@ -102,3 +102,10 @@ def test_the_agent_fulfils_what_its_commands_and_connections_ask() -> None:
         asked = {name for name in methods if not name.startswith("_")}
         assert asked
         assert asked <= set(dir(Agent))
+
+
+def test_the_page_on_the_architecture_has_every_room() -> None:
+    page = (PACKAGE.parent / "docs/architecture.md").read_text()
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    named = {word.strip("`,/") for word in page.split() if word.strip("`,").endswith("/")}
+    assert rooms <= named | {"commands"}, rooms - named
