@@ -538,7 +538,7 @@ class Session:
         if now > self._silent_until:
             self._silent_until = now + _SILENCE
             self._agent.log.warning(
-                f"channel {self.caller.channel}: half a request was dropped, for another has begun"
+                f"channel {self.caller.channel}: dropped half a request, because another one began"
             )
 
     def _flush(self) -> None:

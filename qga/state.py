@@ -181,7 +181,7 @@ def _read(path: str) -> str:
     fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(EINVAL, "it is no regular file")
+            raise OSError(EINVAL, "it is not a regular file")
         return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 

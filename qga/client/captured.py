@@ -104,7 +104,7 @@ def finished(program: Program, input: bytes | None, timeout: float) -> ExecResul
                 unsent = rest
             if program.result is None and time.monotonic() > deadline:
                 program.terminate()
-                reason = f"process {program.pid} took too long and was ended"
+                reason = f"process {program.pid} took too long and was terminated"
                 raise AgentTimeout(program.agent.address, "exec", timeout, reason)
             delay = FIRST_DELAY if moved else min(delay * DELAY_GROWTH, LONGEST_DELAY)
             time.sleep(0 if program.result else min(delay, max(0, deadline - time.monotonic())))

@@ -344,7 +344,7 @@ def test_two_sources_of_one_name(cp: Copying) -> None:
         command, env=environment(cp.address), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "would overwrite another copy" in done.stderr
+    assert "would overwrite another copied file" in done.stderr
     assert (cp.target / "file").read_bytes() == SHORT
 
 

@@ -30,7 +30,7 @@ from qga.client.monitoring.watch import Sighting, Watcher
 PREFIX = "qga_"
 UP = Metric("up", "Whether the guest's agent has answered.")
 DURATION = Metric("scrape_duration_seconds", "How long the guest's agent took to answer.")
-LEFT_OUT = Metric("series_left_out", "Series of the guest that are not here: it has too many.")
+LEFT_OUT = Metric("series_left_out", "Series of the guest that were left out, being too many.")
 MEMORY = 3600.0  # seconds for which a series that is no longer seen counts as one
 PAGE = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>qgactl exporter</title></head>
