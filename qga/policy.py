@@ -65,7 +65,7 @@ _WAYS_TO_LOG_IN = ("guest-set-user-password", "guest-ssh-add-authorized-keys")
 class Verdict(NamedTuple):
     """Whether something is allowed, why, and the line that decides; "" where no rule does.
 
-    detail: what more there is to say, and not to the host: where a path really leads.
+    detail: more for the log, which the host must not see, such as where a path really leads.
     """
 
     allowed: bool

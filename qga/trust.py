@@ -65,7 +65,7 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
         os.close(folder_fd)
     if os.fstat(fd).st_nlink > 1:
         os.close(fd)
-        raise OSError(EMLINK, f"it has a second hard link, and others may write in {folder}")
+        raise OSError(EMLINK, f"it has another name, and others may write in {folder}")
     if flags & os.O_TRUNC:
         os.ftruncate(fd, 0)
     return fd

@@ -71,7 +71,7 @@ class Files(Connection):
         count = count if most is None else min(count, most)
         piece = self._ask(command, FileChunk, handle=handle, count=count)
         if len(piece.data) > count:
-            reason = f"returned {len(piece.data)} bytes instead of at most {count}"
+            reason = f"gave {len(piece.data)} bytes, {count} were asked for"
             raise ProtocolError(reason, address=self.address, command=command)
         return piece
 

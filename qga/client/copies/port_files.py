@@ -49,7 +49,7 @@ def send_file(
             data = port.receive()
             received += len(data)
             if received > count:
-                raise CopyError(f"{path}: more bytes came through {port.name} than were requested")
+                raise CopyError(f"{path}: more bytes come through {port.name} than were asked for")
             digest.update(data)
             yield data
         transfer.check(received, digest.hexdigest())
