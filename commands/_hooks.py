@@ -99,7 +99,7 @@ class Hooks:
 
 
 def diagnose_hooks(hook: str | None) -> Iterator[Finding]:
-    """Whether the hooks can be run and only root can write to them, and which are skipped."""
+    """Whether the scripts around a freeze can be run and are root's alone, and which are not."""
     from qga.findings import failed, ok
 
     if hook is None:
@@ -157,7 +157,7 @@ def _fault_of_first_line(script: str) -> str | None:
 
 
 def _diagnose_skipped(folder: str, in_folder: list[str]) -> Iterator[Finding]:
-    """What is in the directory of scripts and is silently skipped."""
+    """What lies among the scripts and is passed over without a word."""
     from qga.findings import ok, warning
 
     if os.path.exists(folder) and not os.path.isdir(folder):

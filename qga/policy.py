@@ -65,7 +65,7 @@ _WAYS_TO_LOG_IN = ("guest-set-user-password", "guest-ssh-add-authorized-keys")
 class Verdict(NamedTuple):
     """Whether something is allowed, why, and the line that decides; "" where no rule does.
 
-    detail: more for the log, which the host must not see, such as where a path really leads.
+    detail: what more there is to say, and not to the host: where a path really leads.
     """
 
     allowed: bool
@@ -266,7 +266,7 @@ class Policy:
         return verdict if path == real else verdict._replace(detail=f"it is really '{real}'")
 
     def _judge_failure(self, path: str, flags: int, error: OSError) -> Verdict:
-        """What the rules say of a path that cannot be opened: may the host see the error?"""
+        """What the rules say of a path that cannot be opened: is its error for the host?"""
         from qga import opening
 
         direct = os.path.abspath(path)

@@ -87,7 +87,7 @@ class Decoder:
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._between = True  # the next byte begins a message or is white space
         self.rest = b""
-        """What was received but not read yet."""
+        """What was received and not looked at yet."""
         self._start_message()
 
     @property
@@ -103,8 +103,8 @@ class Decoder:
     def receive(self, data: bytes, most: int = sys.maxsize) -> Sequence[Event]:
         """The events that `data` completes, in order.
 
-        most: how many at most. The bytes after these are kept as `rest`; read them with
-            `go_on` before any others.
+        most: how many at most; then the bytes behind them are the `rest`, and come before any
+            other: with `go_on`.
         """
         events: list[Event] = []
         if self._on_drop and not self._between and self._is_ended_by(data):
