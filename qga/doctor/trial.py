@@ -48,7 +48,7 @@ class _Trial(Agent):
     def log_fault(self, name: str, error: BaseException) -> None:
         self.log.error(f"{name} is left out: {type(error).__name__}: {error}")
 
-    def _warn_of_unknown_names(self) -> None:
+    def _check_names(self, known: list[str]) -> None:
         pass
 
     def _warn_of_loopholes(self) -> None:
