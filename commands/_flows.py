@@ -29,7 +29,7 @@ class Output:
     """What comes out of a program, from `offset` on; reading stops while MAX_KEPT bytes wait.
 
     closed: nothing more will come.
-    truncated: something may have come that was not kept.
+    truncated: whether there may have been output that was not kept.
     """
 
     def __init__(self, fd: int) -> None:

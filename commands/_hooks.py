@@ -121,7 +121,7 @@ def _diagnose_script(script: str) -> Finding:
     from qga.plugin.findings import failed, ok
 
     if not os.path.isfile(script):
-        text = f"{script} is no file: every freeze fails"
+        text = f"{script} is not a file: every freeze fails"
         return failed("hooks", text, "put a script there, or unset fsfreeze-hook")
     if not os.access(script, os.X_OK):
         text = f"{script} is not executable: every freeze fails"
@@ -139,12 +139,12 @@ def _diagnose_script(script: str) -> Finding:
 
 def _how_to_make_executable(script: str) -> str:
     if os.stat(script).st_mode & 0o111:
-        return f"mount what {script} lies on without noexec, or put it elsewhere"
+        return f"move {script} to a filesystem that is not mounted noexec"
     return f"chmod +x {script}"
 
 
 def _fault_of_first_line(script: str) -> str | None:
-    """What keeps the kernel from running a script by the interpreter that it names."""
+    """Why the kernel cannot run a script by its first line; None if it can."""
     with open(script, "rb") as file:
         line = file.readline(256)  # BINPRM_BUF_SIZE of <linux/binfmts.h>
     if not line.startswith(b"#!"):
@@ -162,19 +162,21 @@ def _diagnose_skipped(folder: str, in_folder: list[str]) -> Iterator[Finding]:
     from qga.plugin.findings import ok, warning
 
     if os.path.exists(folder) and not os.path.isdir(folder):
-        yield warning("hooks", f"{folder} is no directory of scripts", "make it one, or remove it")
+        yield warning(
+            "hooks", f"{folder} is not a directory of scripts", "make it one, or remove it"
+        )
     for path in (f"{folder}/{name}" for name in _names(folder)):
         if path in in_folder:
             continue
         if _is_left_over(path):
-            yield ok("hooks", f"{path} is not run, by its name: it is a left-over")
+            yield ok("hooks", f"{path} is not run: by its name it is a left-over")
         elif os.path.isfile(path):
             text = f"{path} is not run around a freeze: it is not executable"
             yield warning("hooks", text, f"{_how_to_make_executable(path)}, or remove it")
         else:
-            what = "a directory" if os.path.isdir(path) else "no file"
+            what = "a directory" if os.path.isdir(path) else "not a regular file"
             if not os.path.exists(path):
-                what = "a link to nothing"
+                what = "a dangling link"
             text = f"{path} is not run around a freeze: it is {what}"
             yield warning("hooks", text, "put a script there, or remove it")
 

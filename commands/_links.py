@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Link(NamedTuple):
     """An interface.
 
-    number: its index. hardware_address: six bytes, whatever it is: of a longer one the first, zeros
-    for what it has not. counters: the columns of /proc/net/dev.
+    number: its index. hardware_address: always six bytes: the first six of a longer address, and
+    zeros where there is none. counters: the columns of /proc/net/dev.
     """
 
     number: int

@@ -10,9 +10,9 @@ What must stay true:
 - A thaw works whatever happened in between: through the descriptors that were frozen, the last
   frozen first, then through the mount table until nothing more thaws; also while a freeze
   hangs, also when another agent, or this one before a restart, has frozen.
-- A thaw that could not look at everything is an error: its count would pass for the truth. For
-  that some descriptors are taken before a freeze, and given back for the thaw.
-- A filesystem whose disk is gone takes no part, and the log says so.
+- A thaw that could not look at every filesystem is an error, since its count would be wrong. So
+  that it can, some descriptors are reserved before a freeze and released for the thaw.
+- A filesystem whose disk is gone is left out of the freeze, and the log says so.
 - Whatever freeze hook has run, its thaw hook runs.
 - guest-fsfreeze-status waits for a freeze or thaw that is under way, on whatever channel: Proxmox
   VE takes its answer for the outcome of a freeze that it no longer waits for.
@@ -52,7 +52,7 @@ _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # <linux/fs.h>
 _PASSED_OVER = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EBUSY)
 # The disk is gone, or what is left of it takes no more writes.
 _GONE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.ESTALE, errno.EROFS)
-# What a thaw fails with that does not come to know what is frozen.
+# Errors after which a thaw does not know whether a filesystem is frozen.
 _BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 _ENDED = "the freeze was ended by guest-fsfreeze-thaw"
@@ -223,7 +223,7 @@ class Freeze(CommandGroup):
                     count += self._freeze_one(mount)
                 except _Gone as gone:
                     failure = failure or gone
-                    self.agent.log.warning(f"{gone}; it takes no part")
+                    self.agent.log.warning(f"{gone}; it is left out of the freeze")
             if failure is not None and not count:
                 raise failure
             with self._lock:
@@ -364,12 +364,12 @@ class Freeze(CommandGroup):
         self.agent.try_again()
 
     def _look_into_marker(self) -> None:
-        """Return to normal where a marker that says nothing is all that speaks of a freeze."""
+        """Return to normal if the marker is doubtful and no filesystem is frozen."""
         try:
             if not any(map(_is_frozen, block_mounts())):
                 self.agent.log.warning(
                     f"{self.agent.state.marker} does not say who has frozen filesystems, and none "
-                    "is frozen: it is a left-over"
+                    "is frozen: it is stale and ignored"
                 )
                 self._complete = False
                 self.agent.thaw()
@@ -382,7 +382,8 @@ class Freeze(CommandGroup):
                 self._spare.append(os.open(os.devnull, os.O_RDONLY))
         except OSError as error:
             self._give_spare_descriptors()
-            raise QgaError(f"a thaw would fail: {error.strerror}") from error
+            reason = f"nothing was frozen, because a thaw would fail: {error.strerror}"
+            raise QgaError(reason) from error
 
     def _give_spare_descriptors(self) -> None:
         with self._lock:
@@ -392,13 +393,14 @@ class Freeze(CommandGroup):
 
 
 class _Gone(QgaError):
-    """The disk of a filesystem is not there any more."""
+    """The disk of a filesystem is gone."""
 
 
 def _is_frozen(mount: Mount) -> bool:
-    """Whether anybody has frozen it, found out without a change: a removal waits for the thaw.
+    """Whether anybody has frozen it. Changes nothing.
 
-    What is removed has a name too long for any filesystem, which is found out after the wait.
+    On a frozen filesystem the removal of a file waits for the thaw. Elsewhere it fails at once,
+    because no filesystem has names as long as this one.
     """
     try:
         fd = open_mount(mount)

@@ -5,8 +5,8 @@ down to what the kernel alone can do where there is none.
 
 What must stay true: what systemd refuses is refused. An upgrade that is under way holds a lock
 against it (systemd.inhibitor, which binds root, too, since systemd 257), and what goes past
-systemd, a signal to PID 1 or a write to /sys/power, is for guests where nobody answers. Who
-insists says so, and systemd is told.
+systemd, a signal to PID 1 or a write to /sys/power, is for guests where nobody answers. Only
+`force` goes past a refusal, and systemd is told so.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ class Streams(CommandGroup):
         port: a data port, by its name, that the host is connected to: what comes from there is
             its input, and what it writes goes there. When the host disconnects it is ended.
             Without it qga-exec-write and qga-exec-read bring and fetch them.
-        tty: whether it gets a terminal, of `rows` and `columns`; where the configuration says which
-            programs may run, only if that has `terminal=true`, too.
+        tty: whether it gets a terminal, of `rows` and `columns`. Where the configuration says
+            which programs may run, this needs `terminal=true` in it as well.
         term: the terminal's type, TERM in the environment that is given by default.
         Returns its process id, which is also that of its process group. With a port its error
         output is fetched by qga-exec-read, unless it has a terminal.

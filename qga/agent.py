@@ -133,7 +133,7 @@ class Agent:
         self.loop.call(lambda: self._notify_groups(lambda group: group.on_thaw()))
 
     def try_again(self) -> None:
-        """Have the loop carry out the requests that were NotYet to be; any thread may."""
+        """Have the loop carry out the postponed requests; any thread may call it."""
         self.loop.post(self._try_again)
 
     def _try_again(self) -> None:
@@ -185,9 +185,9 @@ class Agent:
             self.log.error(line)
 
     def tell_of_slow(self, name: str, seconds: float) -> None:
-        """Log what has kept the loop from everybody else."""
+        """Log what has kept the loop from serving anybody else."""
         self.log.warning(
-            f"{name} took {seconds:.1f} s on the loop, which served nobody else meanwhile; it must "
+            f"{name} took {seconds:.1f} s on the loop, and no client was served meanwhile; it must "
             "not wait there",
             "slow",
             name=name,

@@ -1,8 +1,8 @@
 """A command on a worker thread, and how it learns that nobody waits for it any longer.
 
 A connection gives its command up when the client has left, has synchronised anew, or was answered
-because the time limit was over. No thread can be stopped from outside, so whatever loops or waits
-asks here, at a place where nothing is half done:
+because the time limit was over. No thread can be stopped from outside, so a handler that
+loops or waits asks here, at a point where nothing is half done:
 
     for mount in until_given_up(mounts):     or     stop_if_given_up()
 
@@ -19,7 +19,7 @@ from typing import Optional, TypeVar
 from qga.errors import QgaError
 
 INTERVAL = 1.0
-"""Seconds after which whatever waits for something else asks again."""
+"""Seconds between two such questions of a handler that waits for something else."""
 
 _T = TypeVar("_T")
 
@@ -48,12 +48,12 @@ _here = _Here()
 
 
 def begin(task: Task | None) -> None:
-    """What this thread does from now on."""
+    """Set what this thread is working on."""
     _here.task = task
 
 
 def current() -> Task | None:
-    """What this thread does; None where it is no worker's."""
+    """What this thread is working on; None on a thread that is not a worker's."""
     return _here.task
 
 
@@ -72,7 +72,7 @@ def until_given_up(items: Iterable[_T]) -> Iterator[_T]:
 
 
 class Lock:
-    """A lock for handlers: who waits for it does so no longer than somebody waits for them."""
+    """A lock for handlers. Waiting for it raises GivenUp once nobody waits for the handler."""
 
     def __init__(self) -> None:
         lock = allocate_lock()

@@ -5,11 +5,11 @@ What must stay true:
 - A handler that never returns costs one thread for good. Threads are reused, started only when
   all others are busy, and bounded in number: beyond that a command is refused, never queued
   behind one that hangs. They are daemons: the agent ends without waiting for them.
-- No channel takes the threads of another: half of them are shared out, at least one to each
-  channel, and the rest is whose comes first.
-- What is urgent, such as a thaw, finds a thread whatever else hangs: each channel has RESERVE more
-  for that alone.
-- A handler whose reply nobody waits for learns of it (qga.task).
+- No channel takes the threads of another: half of them are divided among the channels, at least
+  one for each, and the rest go to whoever comes first.
+- Something urgent, such as a thaw, finds a thread whatever else hangs: each channel has RESERVE
+  more for that alone.
+- A handler can find out that nobody waits for its reply any longer (qga.task).
 """
 
 from __future__ import annotations

@@ -42,11 +42,10 @@ KEY_HELP = {
     "fsfreeze-exclude": "mount points never to freeze, as patterns with commas between them; what "
     "is mounted elsewhere, too, is frozen unless that matches as well",
     "freeze-timeout": "seconds after which the agent thaws what nobody has thawed; 0 for never",
-    "fsfreeze-orphan-timeout": "seconds after which the agent thaws what was frozen for a client "
-    "that no longer waits for the reply, unless somebody asks for guest-fsfreeze-status; 0 for "
-    "never",
-    "fsfreeze-reply-timeout": "seconds after which clients give up waiting for a freeze, as "
-    "libvirt with guest-agent-timeout does without a word; 0 where they wait",
+    "fsfreeze-orphan-timeout": "seconds after which the agent ends a freeze whose client may have "
+    "given up, unless somebody asks for guest-fsfreeze-status; 0 for never",
+    "fsfreeze-reply-timeout": "seconds after which the client of a freeze may have given up, as "
+    "libvirt does without a sign; 0 if all clients wait",
     "command-timeout": "seconds after which a command that still runs is answered with an error; 0 "
     "for never; those that freeze and thaw take the time they need",
     "statedir": "folder for what outlives a restart",
@@ -68,20 +67,19 @@ RULE_HELP = {
     "exec.user": "the user that programs run as, instead of the agent's own",
     "exec.environment": "keep or drop the environment that a request gives; dropped by default "
     "wherever allow is given",
-    "exec.terminal": "whether qga-exec may give a program a terminal; by default not where allow "
-    "is given, for pagers and editors start a shell from one",
+    "exec.terminal": "whether qga-exec may give a program a terminal; not by default where allow "
+    "is given, because pagers and editors start a shell from one",
     "files.read": "patterns of the real paths that may be read, with semicolons between them",
     "files.write": "patterns of the real paths that may be written, likewise",
     "files.follow-symlinks": "whether writing follows a symbolic link in the last place of a path",
     "accounts.allow": "patterns of the users whose password or ssh keys may be changed",
-    "limits.handles": "files open at once; 1024 where nothing is said, fewer where the system "
-    "allows few",
+    "limits.handles": "files open at once; by default 1024, or fewer if the system's limit is low",
     "limits.children": "programs that run at once",
     "limits.captured": "bytes of output of programs kept in all, also as 64K, 16M or 1G",
     "limits.stdin": "bytes of input that programs have not read yet",
     "limits.message": "bytes of a request",
-    "limits.threads": "commands under way at once, in the whole agent; half of them are shared out "
-    "among the channels",
+    "limits.threads": "commands under way at once, in the whole agent; half of them are divided "
+    "equally among the channels",
 }
 """What the keys of the sections of rules do."""
 

@@ -146,7 +146,7 @@ def silence_of(path: str) -> str:
         return "the agent has accepted the connection, and may be busy or stuck"
     reason = (
         "another program is connected to this socket: QEMU serves one at a time, an agent that "
-        "listens as many as its max-clients allows"
+        "listens up to max-clients"
     )
     holder = discovery.libvirt_domain_of(path)
     return f"{reason}; libvirt holds its guests': use {holder}" if holder else reason

@@ -1,9 +1,9 @@
-"""The output of programs over a way that carries only small replies, as libvirt's is.
+"""The output of programs over a transport that carries only small replies, such as libvirt's.
 
-guest-exec-status has all of it in one reply: libvirt fails one that is too large, or is cut off
-from the agent by it. So the output of a program comes in slices: as a stream where the agent has
-qga-exec, else from files that a script in the guest keeps it in. Output that fits into a reply
-after all is handed over in it.
+guest-exec-status returns all of it in one reply. If that is too large, libvirt reports an error or
+even loses its connection to the agent. So the output of a program comes in slices: as a stream if
+the agent has qga-exec, else from files that a script in the guest keeps it in. Output that fits
+into a reply after all is returned in it.
 
 What must stay true: no more of a stream is kept than guest-exec keeps, here or in the guest, and
 the files are gone afterwards, unless the script was killed.
@@ -104,7 +104,7 @@ def finished(program: Program, input: bytes | None, timeout: float) -> ExecResul
                 unsent = rest
             if program.result is None and time.monotonic() > deadline:
                 program.terminate()
-                reason = f"process {program.pid} took too long and was ended"
+                reason = f"process {program.pid} took too long and was terminated"
                 raise AgentTimeout(program.agent.address, "exec", timeout, reason)
             delay = FIRST_DELAY if moved else min(delay * DELAY_GROWTH, LONGEST_DELAY)
             time.sleep(0 if program.result else min(delay, max(0, deadline - time.monotonic())))

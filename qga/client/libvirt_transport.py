@@ -111,7 +111,7 @@ class LibvirtTransport:
         number = new_id() if self._tagging else None
         reply = self._pass(tagged(request, number), limit, deadline)
         if "return" in reply and self._tagging and reply.get("id") != number:
-            raise ProtocolError("libvirt has passed on the reply to another request")
+            raise ProtocolError("libvirt passed on the reply to another request")
         self._in_step = True
         return reply
 

@@ -142,8 +142,8 @@ def options(
         "--data-port",
         envvar="QGA_DATA_PORT",
         metavar="NAME=SOCKET",
-        help="The socket of a data port that is not where libvirt puts it, or nothing to leave "
-        "the port alone; may be repeated.",
+        help="The socket of a data port that is not where libvirt puts it; NAME= leaves that port "
+        "alone; may be repeated.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Write JSON, for programs."),
     version: bool = typer.Option(

@@ -35,7 +35,7 @@ def cp(
     ),
     recursive: bool = typer.Option(False, "-r", "--recursive", help="Copy directories, too."),
     preserve: bool = typer.Option(
-        False, "-p", "--preserve", help="Set the permissions exactly, whatever the umask."
+        False, "-p", "--preserve", help="Set permissions exactly, ignoring the umask."
     ),
     resume: bool = typer.Option(
         False, "--resume", help="Go on where an earlier copy with --resume has ended."
@@ -44,7 +44,7 @@ def cp(
         f"{GROWTH // MIB}M",
         "--max-growth",
         metavar="SIZE",
-        help="Give up a file that grows by more than this while it is copied.",
+        help="Skip a file that grows by more than this while it is copied.",
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -107,7 +107,7 @@ def cat(
         f"{LIMIT // MIB}M",
         "--max-size",
         metavar="SIZE",
-        help="With --json: give up a file that is larger, or never ends.",
+        help="With --json: fail for a file that is larger, or never ends.",
     ),
     as_json: bool = JSON,
 ) -> None:

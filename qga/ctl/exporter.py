@@ -26,7 +26,7 @@ def exporter(
         LISTEN, metavar="ADDR:PORT", help="Where Prometheus fetches; [::]:PORT is everywhere."
     ),
     series: int = typer.Option(
-        MOST_SERIES, metavar="N", min=1, help="How many series each guest may have within an hour."
+        MOST_SERIES, metavar="N", min=1, help="Most series that each guest may have within an hour."
     ),
 ) -> None:
     """Serve the metrics of guests to Prometheus, until it is interrupted.

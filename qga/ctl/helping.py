@@ -1,4 +1,4 @@
-"""`qgactl help`, for fingers that type it: the same as --help."""
+"""`qgactl help`: the same as --help."""
 
 from typing import Any, Optional
 
@@ -10,7 +10,7 @@ from qga.ctl.app import app
 @app.command(name="help", hidden=True)
 def show_help(
     context: typer.Context,
-    command: Optional[str] = typer.Argument(None, metavar="[COMMAND]", help="Which command."),
+    command: Optional[str] = typer.Argument(None, metavar="[COMMAND]", help="A command of qgactl."),
 ) -> None:
     """Show the help of qgactl, or of one of its commands.
 

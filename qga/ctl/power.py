@@ -26,7 +26,7 @@ class Sleep(str, Enum):
 
 
 FORCE = typer.Option(
-    False, "--force", help="Even if a program in the guest, such as an upgrade, has locked it."
+    False, "--force", help="Override locks against it, such as that of an upgrade in the guest."
 )
 
 

@@ -3,8 +3,8 @@
 It only looks: it opens no channel, changes nothing, and works beside a running agent, without one
 and with a configuration that is broken. Without options of its own it is about the agent that
 runs, with the options that this one was started with. What a command needs is its group's to
-know: see CommandGroup.diagnose. Plugins are loaded as by an agent that starts, and what it would
-say of them is a finding: see qga.doctor.trial.
+know: see CommandGroup.diagnose. Plugins are loaded as an agent does when it starts, and what it
+would log about them is a finding: see qga.doctor.trial.
 """
 
 from __future__ import annotations
@@ -253,12 +253,12 @@ def _diagnose_files(config: Config) -> Iterator[Finding]:
         if os.path.isdir(path):
             fault = "it is a directory"
         elif os.path.exists(path) and not os.access(path, os.W_OK):
-            fault = "it may not be written"
+            fault = "it is not writable"
         elif not os.access(folder, os.W_OK):
-            fault = f"{folder} is missing, or may not be written"
+            fault = f"{folder} is missing or not writable"
         if fault:
-            text = f"{path} cannot be opened, so that no agent starts: {fault}"
-            yield failed("files", text, f"mend that, or set another {key}")
+            text = f"{path} cannot be opened, so the agent does not start: {fault}"
+            yield failed("files", text, f"fix that, or set another {key}")
 
 
 def _diagnose_selinux(agent: Process | None) -> Iterator[Finding]:

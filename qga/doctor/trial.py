@@ -1,7 +1,7 @@
-"""The doctor's trial: an agent is made as if to start, and what it says then are findings.
+"""The doctor's trial: an agent is made as if it were to start, and what it logs are findings.
 
-What must stay true: it runs the code by which an agent starts, so that nothing is left out without
-a word here; and it opens no channel, writes nothing and starts no group.
+What must stay true: it runs the same code as an agent that starts, so that everything which that
+would leave out is reported; and it opens no channel, writes nothing and starts no group.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qga.service.log import Log
 from qga.service.state import FIRST_HANDLE, State
 from qga.settings.config import Config
 
-_ADVICE = "put right what it says, and restart the agent"
+_ADVICE = "fix this, and restart the agent"
 _NOWHERE = "/proc"  # a directory that takes no files
 
 
@@ -35,7 +35,7 @@ def load_groups(config: Config) -> tuple[list[type[CommandGroup]], list[Finding]
 
 
 def _without_groups() -> Iterator[Finding]:
-    """Plugins that an agent loads, and has no more of."""
+    """Plugins that an agent loads and that add no command."""
     for name, module in list(sys.modules.items()):
         if name.startswith(discovery.PLUGIN_MODULE) and not discovery.groups_in(module):
             text = f"plugin {module.__file__} adds nothing: it defines no subclass of CommandGroup"
@@ -43,12 +43,12 @@ def _without_groups() -> Iterator[Finding]:
 
 
 class _Trial(Agent):
-    """What it would warn of beyond plugins, the doctor knows more of."""
+    """An agent that is never started. The doctor itself looks at names and loopholes."""
 
     def log_fault(self, name: str, error: BaseException) -> None:
         self.log.error(f"{name} is left out: {type(error).__name__}: {error}")
 
-    def _warn_of_unknown_names(self) -> None:
+    def _check_names(self, known: list[str]) -> None:
         pass
 
     def _warn_of_loopholes(self) -> None:

@@ -24,7 +24,7 @@ from qga.settings import trust
 ENTRY_POINTS = "qga.commands"
 
 PLUGIN_MODULE = "qga_plugin_"
-"""What the names of the modules begin with that are made of files of the plugin folder."""
+"""The beginning of the names of modules that are loaded from the plugin folder."""
 
 LOADING_TIME = 20.0
 """Seconds that a plugin may take; systemd gives the agent 90 for its whole start."""
@@ -46,12 +46,12 @@ def discover(plugin_dir: str | None, complain: Complain) -> list[type[CommandGro
 
 
 class _Overdue(BaseException):
-    """No Exception, for a plugin that tries until something works catches those."""
+    """Not an Exception: a plugin that retries in a loop would catch that."""
 
 
 @contextmanager
 def time_limit() -> Iterator[None]:
-    """End what takes over LOADING_TIME, be it waiting or busy; TimeoutError after that."""
+    """Raise TimeoutError in code that takes over LOADING_TIME, whether it waits or is busy."""
 
     def give_up(_signal: int, _frame: FrameType | None) -> None:
         raise _Overdue

@@ -166,7 +166,7 @@ class CommandGroup:
         """The filesystems were thawed."""
 
     def on_unheard(self, command: str) -> None:
-        """A blocking command of the group has succeeded, and nobody knows its reply."""
+        """A blocking command of the group has succeeded, but no client has got its reply."""
 
     @classmethod
     def diagnose(cls, config: Config) -> Iterator[Finding]:
@@ -242,7 +242,7 @@ def _ways_to_call(
 def _watched(
     call: Callable[..., Any], name: str, handler: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """The same, and what takes too long is logged. Ours are tested instead."""
+    """The same handler; calls that take too long are logged. Our own are tested instead."""
 
     def watched(**arguments: Any) -> Any:
         since = time.monotonic()
@@ -292,8 +292,8 @@ class Registry:
     def add(self, group: CommandGroup, plugin: bool = False) -> None:
         """Take in a group whole, or raise PluginError and take nothing of it.
 
-        plugin: whether it is not one of ours. Its signatures are read now, so that a fault in one
-            is told at once, and nobody has seen to it that its handlers never wait.
+        plugin: whether it is not one of ours. Then its signatures are read now, so that a fault in
+            one is reported at once, and its handlers may wait unless they say otherwise.
         """
         found = {}
         for name, attribute, traits in commands_of(type(group)):

@@ -41,9 +41,9 @@ Approve = Callable[[str], None]
 
 
 class Elsewhere(OSError):
-    """The path leads in a circle, through a link such as /proc/PID/exe, or to another namespace."""
+    """A loop of links, a link such as /proc/PID/exe, or a path into another mount namespace."""
 
-    text = "it leads in a circle, or to another mount namespace"
+    text = "its links form a loop, or it leads to another mount namespace"
 
     def __init__(self) -> None:
         super().__init__(errno.ELOOP, self.text)

@@ -58,8 +58,8 @@ _NO_RULES = ChannelConfig("main", "", "")
 
 _NO_DIRECTORY = "a program that [exec] allow speaks of runs where the agent does"
 _NO_TERMINAL = (
-    "a program that [exec] allow speaks of gets no terminal, from which pagers and editors start "
-    "a shell, unless [exec] has terminal=true"
+    "a program that [exec] allow speaks of gets no terminal, because pagers and editors start a "
+    "shell from one; terminal=true in [exec] allows it"
 )
 
 _COMMANDS_OF_WINDOWS = ("guest-get-devices", "guest-get-driver-packages")
@@ -137,7 +137,7 @@ class Policy:
                 meant = nearest(name, known, _LONG_NAME)
                 if not all(letter.isalnum() or letter in "-_." for letter in name):
                     yield Unknown(
-                        name, f"{text}; name each in full, with commas between them", True
+                        name, f"{text}; write each name in full, with commas between them", True
                     )
                 elif meant:
                     yield Unknown(name, f"{text}; did you mean '{meant}'?", True)

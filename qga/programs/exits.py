@@ -13,9 +13,9 @@ from signal import SIGKILL
 
 
 def open_exit(pid: int) -> int:
-    """A descriptor that is readable once the child has ended, for whoever asks to close.
+    """A descriptor that is readable once the child has ended; the caller closes it.
 
-    Without one the child cannot be followed and is killed: OSError.
+    If there is none to be had the child is killed, because nobody could wait for it: OSError.
     """
     try:
         return os.pidfd_open(pid)
@@ -31,7 +31,7 @@ def open_exit(pid: int) -> int:
 
 
 def _end_of_pipe(pid: int) -> int:
-    """The read end of a pipe that a thread closes, which waits for the child."""
+    """The read end of a pipe. A thread waits for the child and then closes the other end."""
     ours, theirs = os.pipe()
 
     def wait() -> None:

@@ -22,7 +22,7 @@ _starting = allocate_lock()
 
 
 def raise_limit() -> int:
-    """Have as many descriptors as the system allows; how many that are."""
+    """Raise the limit of open files as far as the system allows; returns the limit."""
     import resource
 
     global _inherited  # noqa: PLW0603 - as the limit, it is the process's
@@ -37,10 +37,11 @@ def raise_limit() -> int:
 
 @contextmanager
 def inherited_limit() -> Iterator[Optional[Callable[[], object]]]:
-    """Within it programs are started with the limit that the agent was started with.
+    """A context in which programs start with the limit that the agent was started with.
 
-    Yields what the child has to do for that, which takes a copy of the agent's memory; or None, as
-    nearly always: where few descriptors are in use the limit is the old one for that moment.
+    Nearly always the limit is just lowered for that moment, and None is yielded. That fails when
+    more descriptors are in use; then the child itself has to call what is yielded, which makes
+    its start slower (fork instead of vfork).
     """
     if _inherited is None:
         yield None

@@ -7,8 +7,9 @@ By subprocess, which uses vfork(2): the agent's memory is not copied, but CPytho
 global lock until exec is done. So the program's file is read beforehand: where that waits, on
 a dead mount or for a lease, only this thread does.
 
-What a program runs as another user for is reached with that user's rights: its directory is
-entered and its file is run after the change of identity, and no error tells what only root sees.
+A program that runs as another user is started with that user's rights only: its directory is
+entered and its file is opened after the change of identity, and no error reveals what only root
+can see.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Sink(Protocol):
 
 
 class StderrSink:
-    """Standard error, in plain text; the way systemd's journal reads levels where that is there.
+    """Standard error: plain text, or lines with a level if systemd's journal reads them.
 
     in_service: whether it is; found out by default.
     """
@@ -86,7 +86,7 @@ class StderrSink:
 
 
 class JournalText:
-    """For sys.stderr, where that is the journal: each line that is written is an error."""
+    """For sys.stderr where that is the journal: marks each line as an error."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -283,7 +283,7 @@ def open_log(config: Config) -> Log:
 
 
 def tell_levels() -> None:
-    """Have Python's own complaints (tracebacks, warnings) reach the journal as errors, too."""
+    """Let Python's own messages (tracebacks, warnings) reach the journal as errors."""
     if sys.stderr is not None and _stderr_is_journal():
         sys.stderr = JournalText(sys.stderr)
 

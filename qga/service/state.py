@@ -147,7 +147,7 @@ class State:
 def _replace(path: str, text: str, *, sync: bool = False) -> None:
     """Replace a file as a whole, so that nobody ever finds half of it; OSError without a trace.
 
-    sync: whether to find out now, too, what the disk says to it.
+    sync: whether to wait until it is on the disk, so that an error of the disk is seen now.
     """
     unfinished = f"{path}.new"
     fd = open_own(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -181,7 +181,7 @@ def _read(path: str) -> str:
     fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(EINVAL, "it is no regular file")
+            raise OSError(EINVAL, "it is not a regular file")
         return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 

@@ -8,10 +8,10 @@ What must stay true:
 - No secret is told: an argument that `@command(secret=...)` names is hidden, also where an error
   quotes it, and of a request that was refused no argument at all, for nobody has checked what is in
   it.
-- What changes something is told each time, whatever else there is to tell.
-- A flood of anything else costs little, and no channel hides another's: of each command of a
-  channel BURST entries in WINDOW seconds are told, and then how many were left out. So it is with
-  changes that go on with what was opened before (`Command.continues`), of each thing opened.
+- Every change is logged, however many there are.
+- A flood of anything else costs little, and no channel hides another's: for each command of a
+  channel BURST entries in WINDOW seconds are logged, and then how many were left out. The same
+  holds for changes to something whose opening was logged (`Command.continues`), for each of these.
 - What is not told costs nothing: the session asks before it makes an Entry.
 """
 

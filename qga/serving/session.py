@@ -8,14 +8,14 @@ What must stay true:
   came before. It waits no longer than PATIENCE, so that a client that merely sent several
   requests at once loses no reply; then the running command is abandoned: its reply is dropped
   when it comes, and the requests between the two are not carried out.
-- A request that is NotYet to be carried out waits without a thread, and is forgotten when the
-  client gives up on it.
-- A command whose reply nobody waits for any more is told so (`on_unheard`) when it succeeds: the
-  client has left, has synchronised anew, or does so before anything else.
-- Half a request goes with the client that has sent it, where it is seen to leave.
+- A request that cannot be carried out yet (NotYet) waits without a thread, and is forgotten when
+  the client gives up on it.
+- When a command succeeds and nobody has its reply, its group is told so (`on_unheard`): the client
+  has left, has sent a new sync, or sends one as its next request.
+- Half a request is dropped when the client that sent it is seen to leave.
 - A command that has not ended within `command-timeout` is answered with an error; what becomes
   of it is only logged.
-- A command whose reply nobody waits for any longer learns of it, so that it can stop (qga.task).
+- A command can find out that nobody waits for its reply any longer, and stop (qga.task).
 - Replies that the other side does not collect wait in a bounded queue; while it is full
   nothing is read and nothing carried out. No more is decoded than the queue of requests takes.
 - However much one connection sends, others have their turn: reading, carrying out and answering
@@ -92,9 +92,9 @@ OnEnd = Callable[["Session", Optional[OSError]], None]
 
 
 class Running:
-    """A command on the worker, or one that is NotYet to be carried out.
+    """A command on the worker, or one that cannot be carried out yet.
 
-    request: what to carry out once it can be.
+    request: what to carry out later, of one that cannot be carried out yet.
     task: the worker's, of a command that is there.
     unheard: whether nobody is left to read the reply.
     """
@@ -404,9 +404,9 @@ class Session:
             self._proceed()
 
     def _heed_next(self, command: Command | None) -> None:
-        """A sync right behind a reply says that the client has not waited for it.
+        """A sync right after a reply shows that the client did not wait for that reply.
 
-        Not a delimited one: that is how clients begin which connect anew for each command.
+        A delimited one does not: clients that connect anew for each command begin with it.
         """
         answered, self._last_answered = self._last_answered, None
         if answered and command and command.overtakes and not command.delimited:
@@ -536,7 +536,7 @@ class Session:
         )
 
     def _tell_of_half(self) -> None:
-        """Not at each of them: a host that cuts its requests may do so for ever."""
+        """Log it, but not each time: a host that cuts its requests may do so for ever."""
         now = time.monotonic()
         if now > self._silent_until:
             self._silent_until = now + _SILENCE

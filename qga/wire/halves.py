@@ -1,11 +1,11 @@
-"""Half a request, and how the request behind it is found.
+"""Half a request, and how the request after it is found.
 
-Some hosts send half a request and go: Proxmox VE cuts off as many bytes as one that is not ASCII
-has more than characters. On a port what the next connection sends follows as if it were the rest.
-So a request that begins inside an unfinished value ends that value. It is dropped without a
-reply: who waited for one is gone, and the next one would take it for its own.
+Some hosts send half a request and leave: Proxmox VE counts characters instead of bytes, and cuts a
+request that is not ASCII short. On a port, what the next connection sends looks like the rest of
+it. So a request that begins inside an unfinished value ends that value. That is dropped without a
+reply: whoever waited for one is gone, and the next client would take it for its own.
 
-What must stay true is that nothing which is JSON is taken for such a beginning:
+What must stay true is that no valid JSON is taken for such a beginning:
 
 - `{`, the name of a member of requests and `:`, where the grammar has no place for an object.
 - `{"` and such a name, where `"` ends a string: what follows a string is no bare word.

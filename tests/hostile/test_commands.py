@@ -157,7 +157,7 @@ def test_an_honest_guest_is_served(victims: Victims, guest: HostileAgent) -> Non
         for argv in runs("honest")
         if victims.qgactl(guest.address, *argv, stdin="text").status != 0
     }
-    assert failed <= {"call", "cp", "shell"}
+    assert failed <= {"cp"}  # its scripts are not carried out
 
 
 def test_every_command_is_tried() -> None:

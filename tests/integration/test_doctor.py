@@ -217,10 +217,10 @@ def test_each_hook_that_is_passed_over_is_named(doctor: Doctor) -> None:
         str(hook): ("ok", ""),
         f"{folder}/e": ("ok", ""),
         f"{folder}/a": ("warning", "it is not executable"),
-        f"{folder}/b~": ("ok", "it is a left-over"),
+        f"{folder}/b~": ("ok", "by its name it is a left-over"),
         f"{folder}/c": ("warning", "it is a directory"),
-        f"{folder}/d": ("warning", "it is a link to nothing"),
-        f"{folder}/f": ("warning", "it is no file"),
+        f"{folder}/d": ("warning", "it is a dangling link"),
+        f"{folder}/f": ("warning", "it is not a regular file"),
     }
 
 

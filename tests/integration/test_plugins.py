@@ -332,7 +332,7 @@ class TestLeftOut:
             name = "Local"
         with running(tmp_path, plugin_dir) as agent:
             assert agent.call("qga-local") == "local"
-            assert f"warning: {name} took 0.4 s on the loop, which served nobody" in agent.log
+            assert f"warning: {name} took 0.4 s on the loop, and no client was served" in agent.log
 
     @pytest.mark.parametrize(
         ("body", "reason"),

@@ -263,7 +263,7 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
         (["cp", "guest:/x"], "say what to copy, and where to"),
         (["cp", "x", "y"], "either all sources or the destination must be in the guest"),
         (["cp", ":/x", "y", ":/z"], "either all sources or the destination must be in the guest"),
-        (["--data-port", "x", "--connect", "unix:/x", "cp", "x", ":/"], "'x' is not KEY=VALUE"),
+        (["--data-port", "x", "--connect", "unix:/x", "cp", "x", ":/"], "'x' is not NAME=SOCKET"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_is_right(

@@ -112,7 +112,7 @@ def test_a_link_of_another_user_in_a_shared_directory(cp: Copying, tmp_path: Pat
     os.lchown(cp.target / "file", NOBODY, NOBODY)
     status, _, err = cp()
     assert status == 1
-    assert "is a symbolic link of another user" in err
+    assert "is another user's symbolic link" in err
     assert precious.read_text() == "precious"
     assert (cp.target / "file").is_symlink()
 
@@ -344,7 +344,7 @@ def test_two_sources_of_one_name(cp: Copying) -> None:
         command, env=environment(cp.address), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "would overwrite another copy" in done.stderr
+    assert "would overwrite another copied file" in done.stderr
     assert (cp.target / "file").read_bytes() == SHORT
 
 

@@ -85,7 +85,7 @@ def test_what_takes_programs(address: str, source: Path, target: Path, tmp_path:
     for sides in ((target, f":{tmp_path}/new"), (f":{target}", tmp_path / "new")):
         status, _, err = cp(address, "-r", *sides)
         assert status == 1
-        assert "directory takes guest-exec and a shell" in err
+        assert "directory requires guest-exec and a shell" in err
         assert not (tmp_path / "new").exists()
     status, _, err = cp(address, "--resume", source, f":{target}")
     assert status == 1

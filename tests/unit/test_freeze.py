@@ -406,7 +406,7 @@ def test_what_has_lost_its_disk_takes_no_part(stage: Stage, host: Host, number: 
     assert host.ask(FREEZE) == 2
     assert stage.kernel.frozen == {"a", "c"}
     assert host.ask(THAW) == 2
-    said = f"failed to freeze {stage.folder}/b: {os.strerror(number)}; it takes no part"
+    said = f"failed to freeze {stage.folder}/b: {os.strerror(number)}; it is left out of the freeze"
     eventually(lambda: said in stage.log.text)
 
 

@@ -238,7 +238,7 @@ class Copier:
     def copy(self, paths: Sequence[str], destination: str) -> None:
         self._note(self.source.lost(False) or self.target.lost(True))
         if self.options.resume and not self.target.can_rename:
-            raise CopyError("this guest cannot resume a copy into it: it has no guest-exec for us")
+            raise CopyError("cannot resume a copy into this guest, which does not offer guest-exec")
         items = self._plan(paths, destination)
         files = [item for item in items if item.entry.is_file]
         self.observer.planned(len(files), sum(item.entry.size for item in files))
@@ -263,7 +263,7 @@ class Copier:
             place = Place(destination, own_name(path)) if into else split(destination)
             for item in self._items(path, place, not into):
                 if item.place in taken and not item.entry.is_folder:
-                    self._skip(item.path, f"would overwrite another copy, {item.place.path}")
+                    self._skip(item.path, f"would overwrite another copied file, {item.place.path}")
                 else:
                     items.append(item)
                     taken.add(item.place)

@@ -194,7 +194,7 @@ class LocalFiles:
             link = os.stat(name, dir_fd=folder, follow_symlinks=False)
             around = os.fstat(folder)
         if is_planted(link.st_uid, around.st_mode, around.st_uid, os.geteuid()):
-            raise CopyError("is a symbolic link of another user in a directory that all can write")
+            raise CopyError("is another user's symbolic link in a world-writable directory")
 
     def _make_folder(self, place: Place) -> None:
         with self._parent(place) as (folder, name):
@@ -281,9 +281,9 @@ class LocalFiles:
             found = os.fstat(fd)
             check_regular(fd)
             if found.st_uid != os.geteuid() or found.st_nlink != 1:
-                raise CopyError("belongs to another user, or has several names")
+                raise CopyError("belongs to another user, or has hard links")
             if found.st_mode & OTHERS_WRITE:
-                raise CopyError("can be written by other users")
+                raise CopyError("is writable by other users")
             yield fd
         finally:
             os.close(fd)
@@ -295,7 +295,7 @@ class LocalFiles:
         found = os.open(place.path, os.O_PATH | no_link | os.O_CLOEXEC)
         try:
             if stat.S_IFMT(os.fstat(found).st_mode) != kind:
-                raise CopyError("is another file by now")
+                raise CopyError("was replaced by another file")
             fd = self._wait_for_reader(f"/proc/self/fd/{found}", kind)
         finally:
             os.close(found)
@@ -366,7 +366,7 @@ def check_room(fd: int, size: int) -> None:
 def check_regular(fd: int) -> None:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
-        raise CopyError(f"is a {kind_of(found.st_mode)} by now")
+        raise CopyError(f"was replaced by a {kind_of(found.st_mode)}")
 
 
 def umask() -> int:

@@ -22,7 +22,7 @@ MISSING, IS_FOLDER = "No such file or directory", "Is a directory"
 # Of the copy of a file whose own permissions nobody can report.
 UNKNOWN_PERMISSIONS = stat.S_IRUSR | stat.S_IWUSR
 
-REASON = "takes guest-exec and a shell, which this guest does not offer"
+REASON = "requires guest-exec and a shell, which this guest does not offer"
 
 
 class PlainFiles(GuestFiles):
@@ -104,5 +104,5 @@ class PlainFiles(GuestFiles):
         with suppress(CommandError):  # a FIFO has no size
             size = self.agent.file_seek(handle, 0, "end").position
         if size < 0:
-            raise CopyError(f"the guest says that its size is {size}")
+            raise CopyError(f"the guest reports a size of {size}")
         return size

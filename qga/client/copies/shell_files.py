@@ -183,7 +183,7 @@ TAKE_UP = """
 act() {
     enter "$1" "$2" || return
     if [ -L "./$3" ] || { [ -e "./$3" ] && { [ ! -f "./$3" ] || [ ! -O "./$3" ]; }; }; then
-        echo "is no file of the agent's own"
+        echo "is not a file of the agent's user"
         return 1
     fi
     [ ! -e "./$3" ] || { stat -L -c "%d:%i %h %f %s" /proc/self/fd/3; } 3<>"./$3"
@@ -203,7 +203,7 @@ act() {
     if [ -n "$5" ]; then
         put "$@" 3<"./$4"
     elif [ -e "./$3" ]; then
-        echo "somebody has made this file meanwhile"
+        echo "another process created this file meanwhile"
         return 1
     else
         rename "./$4" "./$3"
@@ -215,7 +215,7 @@ rename() {
 }
 put() {
     if [ "$(stat -L -c %d:%i /proc/self/fd/3)" != "$5" ]; then
-        echo "somebody has exchanged $4"
+        echo "another process replaced $4"
         return 1
     fi
     mode=$6
@@ -260,7 +260,7 @@ POUR = """
 act() {
     enter "$1" "$2" || return
     if [ -L "./$3" ] || ! [ "$5" "./$3" ]; then
-        echo "is another file by now"
+        echo "was replaced by another file"
         return 1
     fi
     cat -- "$4" >"./$3"
@@ -338,7 +338,7 @@ class ShellFiles(GuestFiles):
             mode, around_owner = around.split()
             planted = is_planted(int(owner), int(mode, 16), int(around_owner), int(us))
         if planted:
-            raise CopyError("is a symbolic link of another user in a directory that all can write")
+            raise CopyError("is another user's symbolic link in a world-writable directory")
         return split(real), entry("", found)
 
     def make_folders(self, places: Sequence[Place]) -> list[str]:
@@ -363,7 +363,7 @@ class ShellFiles(GuestFiles):
             identity, links, status = answer.split(maxsplit=2)
         found = entry("", status)
         if links != "1" or found.mode & OTHERS_WRITE:
-            raise CopyError("has several names, or can be written by other users")
+            raise CopyError("has hard links, or is writable by other users")
         self._made[place] = identity
         return found.size
 
@@ -442,7 +442,7 @@ class ShellFiles(GuestFiles):
             texts = [decoded(text).removesuffix("\n") for text in output.split(b"\0")[:-1]]
             said, statuses = texts[0::2], texts[1::2]
             if not len(said) == len(statuses) == len(lot):
-                raise ProtocolError("the guest's shell does not say how it went")
+                raise ProtocolError("the guest's shell gave an incomplete answer")
             answers += [
                 f"{'-' if status != '0' else '+'}{text}" for text, status in zip(said, statuses)
             ]
@@ -452,7 +452,7 @@ class ShellFiles(GuestFiles):
         """The output of a script; CopyError if it fails."""
         result = self._run(script, arguments)
         if result.status:
-            reason = decoded(result.stderr).strip() or f"/bin/sh ended with {result.status}"
+            reason = decoded(result.stderr).strip() or f"/bin/sh exited with {result.status}"
             raise CopyError(reason, address=self.agent.address)
         return result.stdout
 
@@ -484,7 +484,7 @@ def sensible(answer: str) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        raise ProtocolError(f"the guest's shell says {answer[:100]!r}") from None
+        raise ProtocolError(f"the guest's shell answered {answer[:100]!r}") from None
 
 
 def listed(output: bytes) -> Iterator[Entry]:
@@ -501,7 +501,7 @@ def listed(output: bytes) -> Iterator[Entry]:
                     raise ValueError("a name does not begin with ./")
                 yield entry(decoded(name)[len("./") :], line.decode())
     except ValueError as error:
-        raise ProtocolError(f"the guest's list of files makes no sense: {error}") from None
+        raise ProtocolError(f"the guest's list of files is invalid: {error}") from None
 
 
 def fields(output: bytes, position: int, count: int, end: bytes) -> tuple[list[bytes], int]:
@@ -520,9 +520,9 @@ def entry(name: str, line: str) -> Entry:
         mode, size = line.split()
         found = Entry(name, int(mode, 16), int(size))
     except ValueError:
-        raise ProtocolError(f"the guest's stat says {line[:100]!r}") from None
+        raise ProtocolError(f"the guest's stat printed {line[:100]!r}") from None
     if not (0 <= found.mode < MODES and 0 <= found.size < SIZES):
-        raise ProtocolError(f"the guest's stat says {line[:100]!r}")
+        raise ProtocolError(f"the guest's stat printed {line[:100]!r}")
     return found
 
 

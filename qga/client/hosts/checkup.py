@@ -69,7 +69,7 @@ RESUME = {
 
 
 # Where to look in the guest for what switches commands off.
-WHERE_OURS = "qemu-ga --doctor in the guest tells which line does it"
+WHERE_OURS = "qemu-ga --doctor in the guest shows which line does it"
 WHERE_QEMUS = "look at block-rpcs and allow-rpcs in the guest's qemu-ga.conf (qemu-ga --dump-conf)"
 
 

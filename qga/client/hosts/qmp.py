@@ -1,7 +1,8 @@
 """QEMU's own word on whether a machine runs, by QMP.
 
-QEMU serves one client of its socket at a time: who connects keeps others out, and hears nothing
-while another is there. So we ask one question and leave, and no answer is no fault of the machine.
+QEMU serves one client of its QMP socket at a time: a client keeps all others waiting, and may have
+to wait itself. So we ask one question and leave, and no answer does not mean that something is
+wrong with the machine.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from qga.client.monitoring.watch import Sighting, Watcher
 PREFIX = "qga_"
 UP = Metric("up", "Whether the guest's agent has answered.")
 DURATION = Metric("scrape_duration_seconds", "How long the guest's agent took to answer.")
-LEFT_OUT = Metric("series_left_out", "Series of the guest that are not here: it has too many.")
+LEFT_OUT = Metric("series_left_out", "Series of the guest that were left out, being too many.")
 MEMORY = 3600.0  # seconds for which a series that is no longer seen counts as one
 PAGE = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>qgactl exporter</title></head>
@@ -74,7 +74,7 @@ class Admission:
         return admitted
 
     def forget(self, now: float) -> None:
-        """Those that were not seen for long, and guests of which nothing is left."""
+        """Drop series that were not seen for long, and guests without any."""
         for guest, seen in list(self._seen.items()):
             while seen and next(iter(seen.values())) < now - MEMORY:
                 seen.popitem(last=False)
@@ -111,7 +111,7 @@ class GuestCollector(Collector):
         yield from families.values()
 
     def _add(self, families: dict[str, Family], sighting: Sighting) -> int:
-        """Returns how many series there are too many."""
+        """Returns how many series were left out."""
         guest = valid(sighting.target.name)
         families[UP.name].add_metric([guest], float(sighting.readings is not None))
         families[DURATION.name].add_metric([guest], sighting.seconds)
