@@ -440,8 +440,8 @@ class Copier:
             else:
                 self._skip(each.draft.item.path, "changed while it was copied, or was damaged")
         finished = [
-            Finished(draft.item.entry.permissions, draft.temporary, draft.place)
-            for draft, _ in whole
+            Finished(draft.item.entry.permissions, draft.temporary, draft.place, size)
+            for draft, size in whole
         ]
         reasons = self.target.finish(finished, self.options.preserve)
         self._skip_failed([each.draft.item for each in whole], reasons)
