@@ -53,6 +53,7 @@ from qga.protocol import (
     encode_return,
 )
 from qga.registry import Caller, Command
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -520,8 +521,8 @@ class Session:
         dropped = self._pending.drop_overtaken()
         self._tell_of(
             running,
-            f"is given up after {running.age:.1f} s, with {dropped} more requests behind it: "
-            "the client has synchronised anew",
+            f"is given up after {running.age:.1f} s, with {counted(dropped, 'more request')} "
+            "behind it: the client has synchronised anew",
         )
         self._proceed()
 

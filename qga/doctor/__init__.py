@@ -27,6 +27,7 @@ from qga.errors import ConfigError
 from qga.findings import Finding, failed, ok, warning
 from qga.policy import Policy
 from qga.registry import CommandGroup, commands_of
+from qga.wording import counted
 
 _SELINUX = "/sys/fs/selinux/enforce"
 _CONTEXT = "/proc/{}/attr/current"
@@ -194,7 +195,8 @@ def _diagnose_commands(
     if not off:
         yield ok("commands", f"all {len(commands)} are on{where}")
     for rule, names in off.items():
-        count = f"{len(names)} of {len(commands)} are off{where}"
+        of = f"of {len(commands)}"
+        count = f"{counted(len(names), f'{of} is', f'{of} are')} off{where}"
         yield ok("commands", f"{count} by {_place(rule, unit)}: {', '.join(names)}")
     advice = "qemu-ga --block-rpcs=help lists those there are"
     for name, reason, stops in policy.unknown_names({command.name for command in commands}):

@@ -190,8 +190,8 @@ def test_no_answer(mute: str) -> None:
     assert qgactl("--timeout", "0.05", "ping", address=mute) == (
         4,
         "",
-        f"qgactl: {mute}: guest-sync-delimited: timed out after 0.05 s: not even "
-        "guest-sync-delimited was answered: is the agent running in the guest "
+        f"qgactl: {mute}: guest-sync-delimited: timed out after 0.05 s: the agent "
+        "did not respond at all: is the agent running in the guest "
         "(systemctl start qemu-guest-agent)?\n",
     )
     assert qgactl("--timeout", "0.05", "exec", "--", "true", address=mute)[0] == 125

@@ -11,6 +11,7 @@ from qga.client.connection import Connection
 from qga.client.errors import AgentError, AgentTimeout, CopyError, ProtocolError
 from qga.client.results import FileChunk, FilePosition
 from qga.client.shapes import encode_base64
+from qga.wording import counted
 
 # Bytes of a file in one request: larger ones cost memory and gain nothing.
 CHUNK = 1024 * 1024
@@ -36,7 +37,7 @@ class Files(Connection):
                 pace.moved(len(piece.data))
                 content += piece.data
                 if len(content) > limit:
-                    reason = f"{path} has more than {limit} bytes, or does not end"
+                    reason = f"{path} has more than {counted(limit, 'byte')}, or does not end"
                     raise CopyError(reason, address=self.address)
                 if piece.eof or not piece.data:
                     return bytes(content)
@@ -64,7 +65,7 @@ class Files(Connection):
             count = self.file_write(handle, piece)
             if not 0 < count <= len(piece):
                 raise ProtocolError(
-                    f"took {count} of {len(piece)} bytes",
+                    f"took {count} of {counted(len(piece), 'byte')}",
                     address=self.address,
                     command="guest-file-write",
                 )
@@ -86,7 +87,7 @@ class Files(Connection):
         count = count if most is None else min(count, most)
         piece = self._ask(command, FileChunk, handle=handle, count=count)
         if len(piece.data) > count:
-            reason = f"gave {len(piece.data)} bytes, {count} were asked for"
+            reason = f"gave {counted(len(piece.data), 'byte')}, but was asked for {count}"
             raise ProtocolError(reason, address=self.address, command=command)
         return piece
 

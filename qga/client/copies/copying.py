@@ -45,6 +45,7 @@ from qga.client.copies.trees import (
 )
 from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentError, CommandError, CommandNotFound, CopyError
+from qga.wording import counted
 
 # Files, and bytes, that are compared and renamed together.
 LOT, LOT_SIZE = 64, 64 * 1024 * 1024
@@ -534,7 +535,8 @@ class Counter:
         for chunk in chunks:
             self.total += len(chunk)
             if self.total > self.limit:
-                raise CopyError(f"has grown to more than {self.limit} bytes, or does not end")
+                limit = counted(self.limit, "byte")
+                raise CopyError(f"has grown to more than {limit}, or does not end")
             self.moved(len(chunk))
             yield chunk
 

@@ -25,6 +25,7 @@ from qga.client.hosts.trust import user_name
 from qga.client.libvirt_transport import open_libvirt
 from qga.client.sockets import PERMISSION, connected_paths, connections_to
 from qga.client.transports import NO_AGENT
+from qga.wording import counted
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 
@@ -282,7 +283,7 @@ def commands(agent: GuestAgent) -> Check:
     off = sorted(command.name for command in every if not command.enabled)
     if not off:
         return Check("commands", OK, f"all {len(every)} are enabled")
-    detail = f"{len(off)} of {len(every)} are off"
+    detail = counted(len(off), f"of {len(every)} is off", f"of {len(every)} are off")
     if agent.freeze_status() == "frozen":
         return Check("commands", WARNING, f"{detail} while filesystems are frozen")
     ours = any(command.name.startswith("qga-") for command in every)
