@@ -220,8 +220,8 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "Missing command (see qgactl --help)"),
-        (["frob"], "No such command 'frob' (see qgactl --help)"),
+        ([], "no command given (see qgactl --help)"),
+        (["frob"], "no such command: frob (see qgactl --help)"),
         (["ping"], "no guest given: use --connect NAME (see `qgactl list`) or set QGA_CONNECT"),
         (["--connect", "/run/s", "ping"], "is not the address of an agent, expected: unix:PATH"),
         (
@@ -256,14 +256,14 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
         ),
         (["ssh-keys", "remove", "--reset", "root", "-"], "--reset is only for add"),
         (["exec"], "missing argument PROGRAM"),
-        (["exec", "-l"], "No such option: -l (see qgactl exec --help)"),
+        (["exec", "-l"], "no such option: -l (see qgactl exec --help)"),
         (["exec", "--env", "A", "--", "x"], "'A' is not KEY=VALUE"),
         (["exec", "--input", "/nonexistent", "--", "x"], "cannot read /nonexistent: No such file"),
         (["--json", "shell"], "a terminal cannot be shown as JSON"),
         (["cp", "guest:/x"], "say what to copy, and where to"),
         (["cp", "x", "y"], "either all sources or the destination must be in the guest"),
         (["cp", ":/x", "y", ":/z"], "either all sources or the destination must be in the guest"),
-        (["--data-port", "x", "--connect", "unix:/x", "cp", "x", ":/"], "'x' is not KEY=VALUE"),
+        (["--data-port", "x", "--connect", "unix:/x", "cp", "x", ":/"], "'x' is not NAME=SOCKET"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_is_right(
