@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
 
 from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
 from qga.policy.quota import Quota
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from qga.plugin.services import Services
@@ -155,14 +156,13 @@ class Exec(CommandGroup):
         """Count one child more, and its input. Raises QgaError when that is too much."""
         limits, channel = caller.policy.limits, caller.channel
         if not self._running.take(channel, 1, limits.limits_children):
-            raise QgaError(
-                f"{limits.limits_children} programs are running already; wait for one to end"
-            )
+            programs = counted(self._running.taken(channel), "program is", "programs are")
+            raise QgaError(f"{programs} running already; wait for one to end")
         if not self._input.take(channel, len(stdin or b""), limits.limits_stdin):
             self._running.give(channel, 1)
             raise QgaError(
-                f"programs have not read all of their input yet, of which {limits.limits_stdin} "
-                "bytes are kept at most"
+                "programs have not read all of their input yet, of which "
+                f"{counted(limits.limits_stdin, 'byte is', 'bytes are')} kept at most"
             )
 
     def _start(

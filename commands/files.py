@@ -26,6 +26,7 @@ from qga import (
 )
 from qga.policy.quota import Quota
 from qga.task import Lock
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -245,7 +246,8 @@ class Files(CommandGroup):
         if not self._quota.take(channel, 1, limit):
             self._close_unused({channel})
             if not self._quota.take(channel, 1, limit):
-                raise QgaError(f"{limit} files are open already; close one of them first")
+                files = counted(limit, "file is", "files are")
+                raise QgaError(f"{files} open already; close one of them first")
         try:
             self.agent.descriptors.take(channel, 1)
         except BaseException:

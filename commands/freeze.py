@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict
 
 from qga import CommandGroup, NotRequired, QgaError, command
 from qga.errors import NotYet
+from qga.wording import counted
 
 from ._hooks import Hooks, diagnose_hooks
 from ._mounts import Mount, ask_in_time, block_mounts, open_mount
@@ -298,8 +299,8 @@ class Freeze(CommandGroup):
         def tell(count: Any, error: BaseException | None) -> None:
             log = self.agent.log
             log.error(
-                f"{why}: {count or 0} are thawed now, and a snapshot that is not complete by now "
-                "is not consistent"
+                f"{why}: {counted(count or 0, 'is', 'are')} thawed now, and a snapshot "
+                "that is not complete by now is not consistent"
             )
             if error is not None:
                 log.error(f"guest-fsfreeze-thaw: {error}")
@@ -354,7 +355,8 @@ class Freeze(CommandGroup):
             self.agent.thaw()
         if blind is not None:
             raise QgaError(
-                f"thawed {len(thawed)} filesystem(s), but cannot look for others: {blind.strerror}"
+                f"thawed {counted(len(thawed), 'filesystem')}, but cannot look for others: "
+                f"{blind.strerror}"
             )
         return len(thawed)
 

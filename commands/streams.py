@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
 from qga.policy.quota import Quota
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from qga.plugin.services import Services
@@ -241,7 +242,8 @@ class Streams(CommandGroup):
         self.agent.descriptors.take(channel, _DESCRIPTORS)
         if not self._running.take(channel, 1, limit):
             self._give_descriptors(channel)
-            raise QgaError(f"{limit} programs are running already; wait for one to end")
+            programs = counted(self._running.taken(channel), "program is", "programs are")
+            raise QgaError(f"{programs} running already; wait for one to end")
 
     def _give_descriptors(self, channel: str) -> None:
         self.agent.descriptors.give(channel, _DESCRIPTORS)
@@ -302,7 +304,8 @@ def _count_before(output: Output | None, offset: int | None, name: str) -> int:
     if offset is None or output is None:
         return 0
     if offset > output.total:
-        raise QgaError(f"Parameter '{name}' is {offset}, but only {output.total} bytes have come")
+        come = counted(output.total, "byte has", "bytes have")
+        raise QgaError(f"Parameter '{name}' is {offset}, but only {come} come")
     return max(0, offset - output.offset)
 
 

@@ -21,6 +21,7 @@ from qga import (
     stop_if_given_up,
     until_given_up,
 )
+from qga.wording import counted
 
 from .files import open_file, open_flags
 
@@ -256,7 +257,7 @@ def _write(fd: int, chunk: memoryview) -> None:
 
 
 def _broken_off(error: OSError, count: int) -> QgaError:
-    return QgaError(f"broken off after {count} bytes: {error.strerror}")
+    return QgaError(f"broken off after {counted(count, 'byte')}: {error.strerror}")
 
 
 def _write_flags(offset: int) -> int:

@@ -21,6 +21,7 @@ from qga import task
 from qga.errors import QgaError
 from qga.settings.values import MAX_THREADS
 from qga.task import Task
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -61,10 +62,8 @@ class Worker:
         if not self._has_room(channel):
             busy = self._urgent
             if not urgent or busy[channel] >= RESERVE:
-                count = self._under_way[channel]
-                raise QgaError(
-                    f"{count} commands are still running; try again when one of them is done"
-                )
+                commands = counted(self._under_way[channel], "command is", "commands are")
+                raise QgaError(f"{commands} still running; try again when one of them is done")
         inbox = self._idle.pop() if self._idle else self._start_thread()
         busy[channel] += 1
         started = Task()

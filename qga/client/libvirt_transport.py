@@ -31,6 +31,7 @@ from qga.client.wire import (
     parse_reply,
     tagged,
 )
+from qga.wording import counted
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class LibvirtTransport:
     def _pass(self, request: bytes, limit: int, deadline: float) -> Reply:
         if len(request) > MAX_REQUEST:
             raise ProtocolError(
-                f"a request of {len(request)} bytes is too large, "
+                f"a request of {counted(len(request), 'byte')} is too large, "
                 f"by way of libvirt at most {MAX_REQUEST} reach the agent"
             )
         remaining = deadline - time.monotonic()
@@ -132,7 +133,7 @@ class LibvirtTransport:
         except UnicodeDecodeError as error:
             raise ProtocolError(f"the reply is not UTF-8: {error}") from None
         if len(reply) > limit:
-            raise ProtocolError(f"the reply is larger than {limit} bytes")
+            raise ProtocolError(f"the reply is larger than {counted(limit, 'byte')}")
         return parse_reply(reply.encode(errors="surrogatepass"))
 
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:

@@ -25,6 +25,7 @@ from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import AgentError, ProtocolError
 from qga.client.results import ExecResult
+from qga.wording import counted
 
 # Seconds that a killed program may take to be gone, and between two looks at it.
 GRACE = 5.0
@@ -188,7 +189,8 @@ class StreamedProgram(Program):
             self._last = (received, now)
         elif now - self._last[1] > LAST_BYTES:
             raise ProtocolError(
-                f"only {received} of the {promised} bytes that the program wrote have come",
+                f"only {received} of the {counted(promised, 'byte')} that the program wrote "
+                "have come",
                 address=self.agent.address,
                 command="qga-exec-read",
             )

@@ -19,6 +19,7 @@ from functools import cache
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from qga.client.errors import ProtocolError
+from qga.wording import counted
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ def optional(kind: type[T], name: str, reply: object) -> T | None:
 def share(count: int, whole: int) -> int:
     """`count`, which an agent says that it has taken of `whole` bytes; ProtocolError if not."""
     if not 0 <= count <= whole:
-        raise ProtocolError(f"took {count} of {whole} bytes")
+        raise ProtocolError(f"took {count} of {counted(whole, 'byte')}")
     return count
 
 

@@ -127,7 +127,7 @@ class SocketTransport:
             reply = self._converse(search.request, search, deadline)
         except TimeoutError:
             raise TimeoutError(
-                f"not even guest-sync-delimited was answered: {self._explain_silence()}"
+                f"the agent did not respond at all: {self._explain_silence()}"
             ) from None
         self._tagging = search.echoed(reply)
 

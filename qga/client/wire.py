@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from qga.client.errors import CommandError, CommandNotFound, ProtocolError
+from qga.wording import counted
 
 # As QEMU's JSON lexer: a longer request is refused, but only after most of it was sent.
 MAX_REQUEST = 64 * 1024 * 1024 - 1
@@ -76,7 +77,8 @@ def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
     line = json.dumps(request, allow_nan=False).encode() + b"\n"
     if len(line) > MAX_REQUEST - TAG_SIZE:
         raise ProtocolError(
-            f"a request of {len(line)} bytes is too large, the agent takes at most {MAX_REQUEST}",
+            f"a request of {counted(len(line), 'byte')} is too large, "
+            f"the agent takes at most {MAX_REQUEST}",
             command=command,
         )
     return line
@@ -153,7 +155,7 @@ def reason_of(error: Exception) -> str:
 def whole_number(digits: str) -> int:
     """Python takes time for the square of many digits, or refuses them, by its version."""
     if len(digits) > LONGEST_NUMBER:
-        raise ValueError(f"a number of {len(digits)} digits")
+        raise ValueError(f"a number of {counted(len(digits), 'digit')}")
     return int(digits)
 
 
@@ -232,7 +234,7 @@ class ReplyReader:
             piece = data[start : end if end >= 0 else len(data)]
             self._size += len(piece)
             if self._size > self._max_reply:
-                raise ProtocolError(f"the reply is larger than {self._max_reply} bytes")
+                raise ProtocolError(f"the reply is larger than {counted(self._max_reply, 'byte')}")
             self._line += piece
             if end < 0:
                 return None

@@ -217,7 +217,7 @@ def advice(error: AgentError) -> str:
     if "disabled" in error.desc:
         return (
             "it is disabled in the guest (allow-rpcs, block-rpcs or profile); "
-            "qemu-ga --doctor there shows by which line"
+            "qgactl doctor shows where to look"
         )
     return "this agent does not offer it; qgactl info lists what it offers"
 

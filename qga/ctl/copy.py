@@ -19,6 +19,7 @@ from qga.ctl.app import FAILED, JSON, Settings, app, discard_output, faults
 from qga.ctl.interrupts import Interrupts
 from qga.ctl.progress import Progress
 from qga.ctl.storage import parse_size
+from qga.wording import counted
 
 GUEST = ("guest:", ":")
 
@@ -190,5 +191,5 @@ def file_json(files: GuestFiles, path: str, limit: int) -> dict[str, str]:
         for chunk in chunks:
             content += chunk
             if len(content) > limit:
-                raise CopyError(f"{path}: has more than {limit} bytes, or does not end")
+                raise CopyError(f"{path}: has more than {counted(limit, 'byte')}, or does not end")
     return {"path": path, "buf-b64": encode_base64(content)}

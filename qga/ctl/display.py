@@ -20,7 +20,7 @@ from qga.client.results import AgentInfo, CommandInfo, ExecResult
 from qga.ctl.tables import Row, yes
 from qga.ctl.tables import printable as printable
 from qga.ctl.tables import show_table as show_table
-from qga.ctl.units import counted
+from qga.wording import counted
 
 ASTRAL = 0x10000
 

@@ -29,6 +29,7 @@ def list_guests(context: typer.Context, as_json: bool = JSON) -> None:
     \b
     States:
       answers      the agent does
+      frozen       its filesystems are, and it answers little: qgactl thaw
       silent       nothing came in time (see --timeout)
       held         libvirt holds the socket, and its Python module is missing here
       unreachable  the reason is told on stderr

@@ -9,7 +9,7 @@ from qga.client.shapes import plain
 from qga.ctl import display
 from qga.ctl.app import EXEC_FAILED, JSON, Settings, answer, app, faults
 from qga.ctl.frozen import CannotRun, Interrupted, Outcome, freeze_and_run
-from qga.ctl.units import counted
+from qga.wording import counted
 
 NOT_RUNNABLE, NOT_FOUND = 126, 127  # as shells have it
 

@@ -21,11 +21,6 @@ def size(count: Optional[int]) -> Optional[str]:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 filesystem`, `2 filesystems`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def percent(part: float, whole: float) -> Optional[str]:
     return f"{100 * part / whole:.1f}%" if whole > 0 else None
 

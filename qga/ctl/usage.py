@@ -7,6 +7,7 @@ from what the parameter's declaration says.
 """
 
 import inspect
+import re
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any, get_args
@@ -17,6 +18,15 @@ from qga.ctl.tables import printable
 
 # typer has a copy of click in it, or uses the one that is installed: these are of either.
 UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+PARSERS_WORDS = {
+    r"Got unexpected extra arguments?(\(s\))? \((.*)\)": r"too many arguments: \2",
+    r"No such command '(.*?)'": r"no such command: \1",
+    r"Missing command": "no command given",
+    r"[Oo]ption '?(\S+?)'? requires an argument": r"option \1 needs a value",
+    r"[Oo]ption '?(\S+?)'? does not take a value": r"option \1 takes no value",
+}
 
 
 class Expected(typer.BadParameter):
@@ -37,8 +47,31 @@ def sentence(error: Any) -> str:
     """What was wrong, in one line, and where to read on."""
     command = error.ctx.command_path if error.ctx else "qgactl"
     ours = isinstance(error, typer.BadParameter)
-    message = " ".join((error.message if ours else error.format_message()).rstrip(".").split())
-    return f"{printable(message)} (see {command} --help)"
+    message = error.message if ours else _in_our_words(error)
+    return f"{printable(' '.join(message.rstrip('.').split()))} (see {command} --help)"
+
+
+def _in_our_words(error: Any) -> str:
+    """What the parser has found wrong with the words as such."""
+    text: str = error.message
+    if hasattr(error, "possibilities"):
+        return _unknown_option(error)
+    for theirs, ours in PARSERS_WORDS.items():
+        text = re.sub(theirs, ours, text)
+    return text
+
+
+def _unknown_option(error: Any) -> str:
+    name = error.option_name
+    context = error.ctx
+    if context and context.parent and name in _options(context.parent.command):
+        return f"{name} goes before the command: qgactl {name} ... {context.info_name}"
+    similar = ", ".join(sorted(error.possibilities or ()))
+    return f"no such option: {name}" + (f"; did you mean {similar}?" if similar else "")
+
+
+def _options(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts}
 
 
 def _report_in_our_words(command: Any, parameter: Any) -> None:

@@ -28,6 +28,7 @@ from qga.service import log, state
 from qga.settings import config as configuration
 from qga.settings import configfile, options
 from qga.settings.config import ChannelConfig, Config
+from qga.wording import counted
 
 _SELINUX = "/sys/fs/selinux/enforce"
 _CONTEXT = "/proc/{}/attr/current"
@@ -195,8 +196,9 @@ def _diagnose_commands(
     if not off:
         yield ok("commands", f"all {len(commands)} are on{where}")
     for rule, names in off.items():
-        count = f"{len(names)} of {len(commands)} are off{where}"
-        yield ok("commands", f"{count} by {_place(rule, unit)}: {', '.join(names)}")
+        every = len(commands)
+        count = counted(len(names), f"of {every} is off", f"of {every} are off")
+        yield ok("commands", f"{count}{where} by {_place(rule, unit)}: {', '.join(names)}")
     advice = "qemu-ga --block-rpcs=help lists those there are"
     for name, reason, stops in policy.unknown_names({command.name for command in commands}):
         text = f"{name} is in a list of commands{where}, but there is no such command"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from qga.errors import QgaError
 from qga.policy.quota import Quota
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,8 @@ class Descriptors:
         if not self._quota.take(channel, count, self.share):
             raise QgaError(
                 f"files and programs of this channel have {self._quota.taken(channel)} of its "
-                f"{self.share} descriptors already; close a file or wait for a program to end"
+                f"{counted(self.share, 'descriptor')} already; close a file or wait for a program "
+                "to end"
             )
 
     def give(self, channel: str, count: int) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from qga.service import state
 from qga.settings.trust import open_own
 from qga.version import PROGRAM
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -233,7 +234,9 @@ class Log:
             self._send(priority, f"{text} ({age:.0f} s ago, while filesystems were frozen)", fields)
         if dropped:
             self.warning(
-                f"{dropped} more messages were dropped while filesystems were frozen", "dropped"
+                f"{counted(dropped, 'more message was', 'more messages were')} dropped "
+                "while filesystems were frozen",
+                "dropped",
             )
 
     def reopen(self) -> None:

@@ -55,6 +55,7 @@ from qga.wire.protocol import (
     encode_error,
     encode_return,
 )
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -523,8 +524,8 @@ class Session:
         dropped = self._pending.drop_overtaken()
         self._tell_of(
             running,
-            f"is given up after {running.age:.1f} s, with {dropped} more requests behind it: "
-            "the client has synchronised anew",
+            f"is given up after {running.age:.1f} s, with {counted(dropped, 'more request')} "
+            "behind it: the client has synchronised anew",
         )
         self._proceed()
 

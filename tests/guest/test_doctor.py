@@ -62,7 +62,7 @@ def test_a_command_that_a_file_of_the_unit_switches_off(guest: Guest) -> None:
     with drop_in(guest, blocked):
         off, unknown, *_ = of(doctor(guest), "commands")
     place = f"/etc/systemd/system/{UNIT}.d/50-test.conf, line 3"
-    assert off["text"].endswith(f" are off by {place}: block-rpcs=guest-get-users: guest-get-users")
+    assert off["text"].endswith(f" is off by {place}: block-rpcs=guest-get-users: guest-get-users")
     assert unknown["status"] == "warning"
     assert unknown["text"].startswith("guest-nix is in a list")
 

@@ -1,7 +1,12 @@
-"""Keys land where sshd looks for them, with the owner and modes that it wants, and nowhere else."""
+"""Keys land where sshd looks for them, with the owner and modes that it wants, and nowhere else.
+
+That holds against the user, too, who swaps the directory and the file for links while the agent is
+at work (CVE-2026-12080 of QEMU's agent, which was root there).
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -127,3 +132,70 @@ def test_link_to_anothers_file_is_not_followed(guest: Guest, agent: AgentSocket)
     add(agent, A, reset=True)
     assert written(guest) == [A]
     assert others(guest) == "secret\n"
+
+
+RACE = f"""
+import os
+os.chdir("/home/person")
+for name, target in (("to-directory", "{OTHERS}/.ssh"), ("to-etc", "/etc")):
+    os.symlink(target, name)
+while True:
+    for name in ("to-directory", "to-etc"):
+        for held, path in (("{FOLDER}", "mine"), (name, "{FOLDER}"), ("{FOLDER}", name),
+                           ("mine", "{FOLDER}")):
+            try:
+                os.rename(held, path)
+            except OSError:
+                pass
+    try:
+        os.symlink("{OTHERS}/.ssh/authorized_keys", "link")
+        os.rename("link", "{FILE}")
+    except OSError:
+        pass
+    for name, target in (("to-directory", "{OTHERS}/.ssh"), ("to-etc", "/etc")):
+        if not os.path.lexists(name):
+            os.symlink(target, name)
+"""
+"""What the user runs: ~/.ssh is a directory of its own, and a link to one of root's, in turn."""
+
+WATCHED = f"{OTHERS} {OTHERS}/.ssh {OTHERS}/.ssh/authorized_keys"
+
+
+def state_of_others(guest: Guest) -> str:
+    """Owners, modes, contents and names of what is not the user's."""
+    script = (
+        f"stat --format='%n %i %U %G %a %s %Z' {WATCHED}; cat {OTHERS}/.ssh/authorized_keys; "
+        f"ls -A {OTHERS}/.ssh; ls -A /etc | grep authorized_keys || true"
+    )
+    return guest.run(["/bin/sh", "-ec", script]).stdout
+
+
+def test_links_that_come_and_go_lead_to_nobody_elses_files(
+    guest: Guest, agent: AgentSocket
+) -> None:
+    before = state_of_others(guest)
+    guest.run(["su", "person", "-c", f"mkdir -p -m 700 {FOLDER}"])
+    start = ["systemd-run", "--unit=key-race", "--uid=person", "/usr/bin/python3", "-c", RACE]
+    guest.run(start)
+    outcomes: Counter[str] = Counter()
+    try:
+        for number in range(20):
+            for command, arguments in (
+                ("add", {"keys": [f"ssh-rsa {number}"]}),
+                ("add", {"keys": [f"ssh-rsa {number}"], "reset": True}),
+                ("remove", {"keys": ["secret", f"ssh-rsa {number}"]}),
+                ("get", {}),
+            ):
+                name = f"guest-ssh-{command}-authorized-keys"
+                try:
+                    reply = agent.execute(name, username="person", **arguments)
+                    outcomes["done"] += 1
+                    assert "secret" not in str(reply)
+                except AgentError as error:
+                    outcomes[str(error).rpartition(": ")[2]] += 1
+    finally:
+        guest.run(["systemctl", "stop", "key-race"], check=False)
+        guest.run(["/bin/sh", "-c", "rm -rf /home/person/mine /home/person/to-*"])
+    assert state_of_others(guest) == before
+    assert outcomes["done"]
+    assert outcomes["Permission denied"]  # so links were there at the wrong moment

@@ -212,7 +212,8 @@ def test_an_interrupted_copy_leaves_nothing(
     assert os.listdir(tmp_path) == []
     with host.guest.connect() as other:
         wait_until_free(other)
-    assert open_files(host.guest, main_pid(host.guest)) == before
+    agents = main_pid(host.guest)
+    wait_for(lambda: open_files(host.guest, agents) == before, "all files to be closed")
 
 
 def test_an_interrupted_copy_is_resumed(host: Host, large: Path) -> None:

@@ -24,7 +24,7 @@ def root(guest: Guest, tmp_path: Path) -> Path:
     """A host on which nothing runs but this guest."""
     assert guest.qemu is not None
     (tmp_path / "proc").mkdir()
-    for name in ("tmp", f"proc/{guest.qemu.pid}"):
+    for name in ("tmp", "proc/1", f"proc/{guest.qemu.pid}"):
         (tmp_path / name).symlink_to(f"/{name}")
     return tmp_path
 
@@ -110,4 +110,5 @@ def test_doctor_sees_that_filesystems_are_frozen(guest: Guest, root: Path) -> No
     assert states(out)["filesystems"] == "warning"
     assert "filesystems: frozen\n        try: " in out
     assert refused[0] == 1
-    assert "not allowed while its filesystems are frozen" in refused[2]
+    assert refused[2].startswith(f"qgactl: {name_of(guest)} is frozen since ")
+    assert refused[2].endswith(" ago): qgactl thaw\n")

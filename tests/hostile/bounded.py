@@ -15,10 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from tests.unit.host_root import HostRoot, qemu
+
 MB = 1 << 20
 
 # Of address space: Python with qgactl maps 200 MiB.
 MOST_MEMORY = 1024 * MB
+
+# Seconds between two attempts of a user to leave.
+INSISTENCE = 0.2
 
 # Seconds for what ought to be done in a fraction of one, on a busy machine.
 MOST_SECONDS = 30.0
@@ -57,22 +62,41 @@ class Victims:
         self._process.communicate(timeout=60)
 
     def qgactl(
-        self, address: str, *argv: str, stdin: str = "", terminal: bool = False, wait: float = 0
+        self,
+        address: str,
+        *argv: str,
+        stdin: str = "",
+        terminal: bool = False,
+        insists: str = "",
+        wait: float = 0,
     ) -> Outcome:
-        """`wait`: how long each answer is waited for, where that is not for long anyhow."""
+        """`wait`: how long each answer is waited for, where that is not for long anyhow.
+
+        insists: what the user of the terminal types again and again.
+        """
         options = ["--timeout", str(wait or 30)]
-        return self._run(address, stdin, terminal, argv=[*options, *argv])
+        return self._run(address, stdin, terminal, insists, argv=[*options, *argv])
 
     def methods(self, address: str, wait: float = 0) -> Outcome:
         """All methods of the library; stdout has an object a line, from tests.hostile.methods."""
-        return self._run(address, "", False, methods=[address, wait or 30])
+        return self._run(address, methods=[address, wait or 30])
 
-    def _run(self, address: str, stdin: str, terminal: bool, **what: Any) -> Outcome:
+    def _run(
+        self,
+        address: str,
+        stdin: str = "",
+        terminal: bool = False,
+        insists: str = "",
+        **what: Any,
+    ) -> Outcome:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             home = folder / "home"
             home.mkdir()
             (folder / "stdin").write_text(stdin)
+            host = HostRoot(folder / "host")
+            host.process(4711, qemu("web", "/socket"))
+            (folder / "host/socket").symlink_to(address.partition(":")[2])
             order = {
                 "argv": [],
                 "methods": [],
@@ -85,14 +109,14 @@ class Victims:
                     "TERM": "xterm-256color",
                     "LC_ALL": "C.UTF-8",
                     "QGA_CONNECT": address,
-                    "QGA_HOST_ROOT": str(home),
+                    "QGA_HOST_ROOT": str(host.folder),
                 },
                 "address_space": MOST_MEMORY,
                 "seconds": MOST_SECONDS,
             }
             files = {name: str(folder / name) for name in ("stdin", "stdout", "stderr")}
             if terminal:
-                with Screen() as screen:
+                with Screen(insists) as screen:
                     screen.type(f"{stdin}\n")
                     files = dict.fromkeys(files, screen.name)
                     cost = self._order({**order, **files})
@@ -112,15 +136,19 @@ class Victims:
 class Screen:
     """A terminal; `shown` has all that was written to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, insists: str) -> None:
         self._screen, self._end = pty.openpty()
         self.name = os.ttyname(self._end)
         self.shown = ""
         self._pieces: list[bytes] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
+        self._insists = insists
+        self._left = threading.Event()
+        self._user = threading.Thread(target=self._insist, daemon=True)
 
     def __enter__(self) -> Screen:
         self._reader.start()
+        self._user.start()
         return self
 
     def __exit__(
@@ -129,6 +157,8 @@ class Screen:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._left.set()
+        self._user.join()
         os.close(self._end)
         self._reader.join(60)
         os.close(self._screen)
@@ -136,6 +166,10 @@ class Screen:
 
     def type(self, text: str) -> None:
         os.write(self._screen, text.encode())
+
+    def _insist(self) -> None:
+        while self._insists and not self._left.wait(INSISTENCE):
+            self.type(self._insists)
 
     def _read(self) -> None:
         with suppress(OSError):  # nobody has it open any more

@@ -301,6 +301,15 @@ def promises_bytes(request: Request, value: Any) -> Iterator[bytes]:
     yield encode(request, value)
 
 
+@about_programs
+def a_byte_now_and_then(request: Request, value: Any) -> Iterator[bytes]:
+    """Of files that never end, or take for ever to be written."""
+    if request["execute"] in ("guest-file-read", "guest-file-write"):
+        time.sleep(0.01)
+        value = {"count": 1, "buf-b64": "YQ==", "eof": False}
+    yield encode(request, value)
+
+
 def output(name: str, data: bytes) -> None:
     """Of every program."""
 

@@ -25,7 +25,10 @@ import typer
 import typer.main
 
 from qga.client import programs
-from qga.client.commands import freeze
+from qga.client.commands import files, freeze
+from qga.client.copies import shell_files
+from qga.client.copies.plain_files import PlainFiles
+from qga.client.copies.shell_files import ShellFiles
 from qga.ctl import relay
 from qga.ctl.cli import app, run
 from tests.hostile import methods
@@ -47,6 +50,8 @@ def hurry() -> None:
     freeze.RETRIES_END, freeze.RETRY_DELAY = 0.1, 0.02
     freeze.Freezing.thaw.__kwdefaults__["timeout"] = 1.0  # type: ignore[index]
     relay.GRACE = programs.GRACE = programs.LAST_BYTES = 0.3
+    shell_files.PATIENCE = shell_files.TIDYING = 0.3
+    files.SLACK = ShellFiles.slack = PlainFiles.slack = 0.3
 
 
 def serve() -> None:

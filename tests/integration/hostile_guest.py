@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,12 @@ class HostileGuest:
         self.announced = announced
         self.served = 0
         """Bytes that were read."""
+        self.runs_for_ever = False
+        """Whether it says so of every program."""
+        self.signals: list[str] = []
+        """Those that were to be sent to its programs."""
+        self.dawdles = 0.0
+        """Seconds for each byte."""
         self._results: dict[int, bytes] = {}
         self._peer = Peer(folder / "hostile", self._handlers())
         self.address = self._peer.address
@@ -57,12 +64,16 @@ class HostileGuest:
             "guest-exec-status": self._status,
             "guest-file-open": lambda _: 1000,
             "guest-file-read": self._read,
+            "guest-file-write": self._write,
+            "guest-file-flush": lambda _: {},
             "guest-file-close": lambda _: {},
             "qga-file-checksum": lambda _: missing,
         }
 
     def _exec(self, arguments: dict[str, Any]) -> Any:
         _, script, _, *words = arguments["arg"]
+        if "kill -s" in script:
+            self.signals.append(words[0])
         pid = len(self._results) + 1
         self._results[pid] = self._output(script, words)
         return {"pid": pid}
@@ -79,12 +90,21 @@ class HostileGuest:
         return b""
 
     def _status(self, arguments: dict[str, Any]) -> Any:
+        if self.runs_for_ever:
+            return {"exited": False}
         output = base64.b64encode(self._results[arguments["pid"]]).decode()
         return {"exited": True, "exitcode": 0, "out-data": output}
 
     def _read(self, arguments: dict[str, Any]) -> Any:
         data = ENDLESS if self.endless else b"content"
+        if self.dawdles:
+            time.sleep(self.dawdles)
+            data = data[:1]
         self.served += len(data)
         ends = not self.endless or self.served > PATIENCE
         text = base64.b64encode(data).decode()
         return {"count": len(data), "buf-b64": text, "eof": ends}
+
+    def _write(self, arguments: dict[str, Any]) -> Any:
+        time.sleep(self.dawdles)
+        return {"count": 1, "eof": False}

@@ -97,7 +97,7 @@ def test_the_line_that_switches_a_command_off(doctor: Doctor, agent: AgentProces
     commands = of(doctor.findings(), "commands")
     assert commands[0]["status"] == "ok"
     place = f"{doctor.config}, line 3: block-rpcs=guest-get-users"
-    assert commands[0]["text"].endswith(f" are off by {place}: guest-get-users")
+    assert commands[0]["text"].endswith(f" is off by {place}: guest-get-users")
     assert commands[1]["status"] == "warning"
     assert commands[1]["text"].startswith("guest-nonsense is in a list of commands")
     assert "was changed after" in of(doctor.findings(), "configuration")[1]["text"]

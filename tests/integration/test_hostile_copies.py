@@ -7,17 +7,22 @@ import os
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qga.client import CopyError, GuestAgent, ProtocolError
-from qga.client.copies import beneath
+from qga.client import AgentTimeout, CopyError, GuestAgent, ProtocolError, programs
+from qga.client.commands import files
+from qga.client.copies import beneath, shell_files
 from qga.client.copies.copying import GROWTH, Observer, copy_from, copy_to
+from qga.client.copies.plain_files import PlainFiles
 from qga.client.copies.port_files import send_file
+from qga.client.copies.shell_files import ShellFiles
+from qga.client.copies.trees import Finished, Piece, Place
 from qga.client.data_ports import DataPort
 from tests.integration.client_agents import AGENTS, running
 from tests.integration.hostile_guest import DIRECTORY, FILE, LINK, HostileGuest, Listed
@@ -232,7 +237,7 @@ def test_more_than_was_asked_for(host: Host) -> None:
     with (
         HostileGuest(host.folder, endless=True) as guest,
         GuestAgent(guest.address) as agent,
-        pytest.raises(ProtocolError, match="gave 65536 bytes, 10 were asked for"),
+        pytest.raises(ProtocolError, match="gave 65536 bytes, but was asked for 10"),
     ):
         agent.file_read(1000, 10)
 
@@ -348,3 +353,116 @@ def test_no_link_is_followed_below_a_directory(host: Host, way: str) -> None:
                 pass
         with pytest.raises(FileNotFoundError), top.parent("none/new"):
             pass
+
+
+HERE = Place("/x", "name")
+
+SCRIPTS: dict[str, Callable[[ShellFiles], object]] = {
+    "looking for its tools": lambda guest: guest.works(),
+    "looking for a file": lambda guest: guest.find("/x"),
+    "listing a directory": lambda guest: guest.below("/x"),
+    "computing checksums": lambda guest: guest.checksums([Piece(HERE, 0, 10)]),
+    "looking for files": lambda guest: guest.look([HERE]),
+    "following a symbolic link": lambda guest: guest.follow(HERE),
+    "making directories": lambda guest: guest.make_folders([HERE]),
+    "creating files": lambda guest: guest.create([HERE], [None], False),
+    "looking at an unfinished copy": lambda guest: guest.take_up(HERE),
+    "making a temporary file": lambda guest: guest.write_through(HERE, stat.S_IFIFO, iter([])),
+    "putting files in their places": lambda guest: guest.finish(
+        [Finished(0o644, HERE, HERE, 10)], False
+    ),
+    "making symbolic links": lambda guest: guest.make_links([("to", HERE)]),
+    "setting permissions": lambda guest: guest.set_permissions([(0o755, HERE)], False),
+    "removing files": lambda guest: guest.remove([HERE]),
+}
+"""By what the script is for, as the error says."""
+
+
+@pytest.mark.parametrize("purpose", SCRIPTS)
+def test_a_script_that_never_ends(
+    host: Host, monkeypatch: pytest.MonkeyPatch, purpose: str
+) -> None:
+    """The guest says that it runs, for ever: the script is killed, and the copy given up."""
+    for name in ("PATIENCE", "TIDYING"):
+        monkeypatch.setattr(shell_files, name, 0.1, raising=False)
+    monkeypatch.setattr(programs, "GRACE", 0.1)
+    with HostileGuest(host.folder) as guest, GuestAgent(guest.address) as agent:
+        guest.runs_for_ever = True
+        shell = ShellFiles(agent, until_it_is_too_late())
+        with pytest.raises(AgentTimeout, match=f"has not finished {purpose}"):
+            SCRIPTS[purpose](shell)
+        assert guest.signals == ["KILL"]
+
+
+class Impatient(Observer):
+    def __init__(self) -> None:
+        self._tick = until_it_is_too_late()
+
+    def moved(self, count: int) -> None:
+        self._tick()
+
+
+def until_it_is_too_late(seconds: float = 20) -> Callable[[], None]:
+    deadline = time.monotonic() + seconds
+
+    def tick() -> None:
+        assert time.monotonic() < deadline, "it goes on for ever"
+
+    return tick
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_fifo_of_the_guest_that_nobody_reads(
+    host: Host, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script that waits for a reader is gone, and so is what it was to write."""
+    source, fifo = host.folder / "source", host.folder / "fifo"
+    source.write_bytes(b"content")
+    os.mkfifo(fifo)
+    monkeypatch.setenv("TMPDIR", str(host.target))
+    monkeypatch.setattr(shell_files, "PATIENCE", 3.0, raising=False)
+    with running(name, host.folder) as address, GuestAgent(address, 30) as agent:
+        with pytest.raises(AgentTimeout, match="writing into a device or FIFO"):
+            copy_to(agent, [str(source)], str(fifo), observer=Impatient())
+        assert os.listdir(host.target) == []
+        assert not processes_that_name(fifo.name, host.folder)
+
+
+def processes_that_name(*words: object) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            line = path.read_bytes().decode(errors="replace")
+            if "cat -- " in line and all(str(word) in line for word in words):
+                found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("kind", [ShellFiles, PlainFiles])
+def test_a_byte_now_and_then(
+    host: Host, monkeypatch: pytest.MonkeyPatch, kind: type[ShellFiles | PlainFiles]
+) -> None:
+    """A guest that is never silent, but gives and takes next to nothing, is given up."""
+    monkeypatch.setattr(kind, "slack", 0.2, raising=False)
+    monkeypatch.setattr(files, "SLACK", 0.2, raising=False)
+    with HostileGuest(host.folder, endless=True) as guest, GuestAgent(guest.address) as agent:
+        guest.dawdles = 0.02
+        side = kind(agent, until_it_is_too_late())
+        with pytest.raises(AgentTimeout, match="bytes a second"):
+            for _ in side.chunks(HERE, 0, 0):
+                pass
+        with pytest.raises(AgentTimeout, match="bytes a second"):
+            side.write(HERE, 0, 0, iter([b"x" * 100_000]))
+
+
+def test_a_file_that_is_written_and_read_slowly_is_no_fault(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was late may be made up for, and what we do in between is not the guest's fault."""
+    monkeypatch.setattr(ShellFiles, "slack", 0.2)
+    with HostileGuest(host.folder, endless=True) as guest, GuestAgent(guest.address) as agent:
+        chunks = ShellFiles(agent).chunks(HERE, 0, 0)
+        for _ in range(3):
+            assert next(chunks)
+            time.sleep(0.3)
+        chunks.close()

@@ -38,7 +38,7 @@ def test_children_that_run_at_once(tmp_path: Path) -> None:
         pid = start_program(client, "sh", "-c", f"read x <{gate}")
         made = tmp_path / "made"
         assert client.refusal("guest-exec", path="touch", arg=[str(made)]) == (
-            "1 programs are running already; wait for one to end"
+            "1 program is running already; wait for one to end"
         )
         gate.write_text("go on\n")
         final_status(client, pid)
@@ -127,7 +127,7 @@ def test_worker_threads(tmp_path: Path, gate: Gate) -> None:
         one.send(gate.request)
         gate.wait_until_reached()
         assert two.refusal("qga-echo", text="x") == (
-            "1 commands are still running; try again when one of them is done"
+            "1 command is still running; try again when one of them is done"
         )
         gate.open("go on")
         assert one.result() == "go on"

@@ -190,8 +190,8 @@ def test_no_answer(mute: str) -> None:
     assert qgactl("--timeout", "0.05", "ping", address=mute) == (
         4,
         "",
-        f"qgactl: {mute}: guest-sync-delimited: timed out after 0.05 s: not even "
-        "guest-sync-delimited was answered: is the agent running in the guest "
+        f"qgactl: {mute}: guest-sync-delimited: timed out after 0.05 s: the agent "
+        "did not respond at all: is the agent running in the guest "
         "(systemctl start qemu-guest-agent)?\n",
     )
     assert qgactl("--timeout", "0.05", "exec", "--", "true", address=mute)[0] == 125
@@ -220,8 +220,8 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "Missing command (see qgactl --help)"),
-        (["frob"], "No such command 'frob' (see qgactl --help)"),
+        ([], "no command given (see qgactl --help)"),
+        (["frob"], "no such command: frob (see qgactl --help)"),
         (["ping"], "no guest given: use --connect NAME (see `qgactl list`) or set QGA_CONNECT"),
         (["--connect", "/run/s", "ping"], "is not the address of an agent, expected: unix:PATH"),
         (
@@ -256,7 +256,7 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
         ),
         (["ssh-keys", "remove", "--reset", "root", "-"], "--reset is only for add"),
         (["exec"], "missing argument PROGRAM"),
-        (["exec", "-l"], "No such option: -l (see qgactl exec --help)"),
+        (["exec", "-l"], "no such option: -l (see qgactl exec --help)"),
         (["exec", "--env", "A", "--", "x"], "'A' is not KEY=VALUE"),
         (["exec", "--input", "/nonexistent", "--", "x"], "cannot read /nonexistent: No such file"),
         (["--json", "shell"], "a terminal cannot be shown as JSON"),

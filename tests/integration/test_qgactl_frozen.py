@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from qga.ctl.cli import app
 from qga.ctl.usage import command_of
-from tests.integration.qgactl_process import qgactl
+from tests.integration.qgactl_process import QGACTL, environment, qgactl
 from tests.unit.client_peer import Handler, Peer, Start
 from tests.unit.conftest import start as start
+from tests.unit.host_root import HostRoot, qemu
 
 NOT_FOUND = "The command {} has not been found"
 NEW_WORDS = "Command {} has been disabled: the command is not allowed"
@@ -103,7 +105,7 @@ def test_a_command_that_is_disabled_otherwise(start: Start) -> None:
     status, _, err = qgactl("os", address=peer.address)
     assert status == 1
     assert "frozen" not in err
-    assert "qemu-ga --doctor there shows by which line" in err
+    assert err.endswith("; qgactl doctor shows where to look\n")
 
 
 def test_as_json_the_error_is_the_same(frozen: tuple[Peer, bool]) -> None:
@@ -116,3 +118,32 @@ def test_top(frozen: tuple[Peer, bool]) -> None:
     peer, _ = frozen
     _, out, _ = qgactl("--json", "top", "--count", "1", address=peer.address)
     assert "the guest's filesystems are frozen" in json.loads(out)["error"]
+
+
+def test_doctor(frozen: tuple[Peer, bool]) -> None:
+    """It says so before anything else about the guest, and names none of what is off by that."""
+    status, out, err = qgactl("doctor", address=frozen[0].address)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    answers = next(number for number, line in enumerate(lines) if " answer: " in line)
+    assert lines[answers + 1] == "warning filesystems: frozen"
+    assert lines[answers + 2].endswith(": qgactl thaw")
+    assert "guest-get-osinfo" not in out
+    assert "disabled" not in out
+    assert "clock: cannot be told while filesystems are frozen" in out
+
+
+def test_list(frozen: tuple[Peer, bool], tmp_path: Path) -> None:
+    peer, _ = frozen
+    root = HostRoot(tmp_path / "host")
+    root.process(4711, qemu("web", "/socket"))
+    (root.folder / "socket").symlink_to(peer.address.removeprefix("unix:"))
+    listed = subprocess.run(
+        [*QGACTL, "list", "--json"],
+        stdout=subprocess.PIPE,
+        env={**environment(None), "QGA_HOST_ROOT": str(root.folder)},
+        timeout=60,
+        check=True,
+    )
+    (found,) = json.loads(listed.stdout)
+    assert (found["name"], found["state"], found["version"]) == ("web", "frozen", "10.2.0")

@@ -322,7 +322,7 @@ def test_a_terminal_belongs_to_the_user_of_the_program(tmp_path: Path) -> None:
 def test_so_many_programs_and_no_more(tmp_path: Path) -> None:
     with listening(tmp_path, config="[limits]\nchildren=1\n") as agent, agent.connect() as client:
         pid = start(client, "cat")
-        with refused("1 programs are running already; wait for one to end"):
+        with refused("1 program is running already; wait for one to end"):
             client.call("qga-exec", path="true")
         bring(client, pid, b"", eof=True)
         ended(client, pid)

@@ -217,7 +217,7 @@ def test_only_our_agent_has_a_doctor(tmp_path: Path, own: list[str], advice: str
     assert check.advice.startswith("if that is not wanted: ")
     assert advice in check.advice
     assert ("--doctor" in check.advice) is bool(own)
-    assert check.detail.endswith("are off: guest-exec")
+    assert check.detail.endswith(" is off: guest-exec")
 
 
 def test_while_frozen_commands_are_off_and_not_named(tmp_path: Path) -> None:

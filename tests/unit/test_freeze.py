@@ -435,7 +435,7 @@ def test_a_thaw_that_cannot_look_is_an_error(stage: Stage, host: Host, number: i
 def test_what_it_has_frozen_it_thaws_without_a_look(stage: Stage, host: Host) -> None:
     assert host.ask(FREEZE) == 3
     stage.kernel.blind = errno.EMFILE
-    assert "thawed 3 filesystem(s), but cannot look for others" in host.ask(THAW)
+    assert "thawed 3 filesystems, but cannot look for others" in host.ask(THAW)
     assert stage.kernel.frozen == set()
     assert host.ask(STATUS) == "thawed"
     assert stage.called() == ["freeze", "thaw"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
 
 from qga.client.connection import Connection
-from qga.client.errors import AgentError, CopyError, ProtocolError
+from qga.client.errors import AgentError, AgentTimeout, CopyError, ProtocolError
 from qga.client.results import FileChunk, FilePosition
 from qga.client.shapes import encode_base64
+from qga.wording import counted
 
 # Bytes of a file in one request: larger ones cost memory and gain nothing.
 CHUNK = 1024 * 1024
@@ -17,20 +19,25 @@ CHUNK = 1024 * 1024
 # Bytes of a file that is held in memory as a whole: a guest may have files that never end.
 LIMIT = 64 * 1024 * 1024
 
+# Bytes a second that a file must be read or written with, and seconds that it may be late.
+LEAST_PACE, SLACK = 256, 300.0
+
 
 class Files(Connection):
     def read_file(self, path: str, *, chunk: int = CHUNK, limit: int = LIMIT) -> bytes:
         """The content of a file of the guest, fetched `chunk` bytes at a time.
 
-        CopyError if it has more than `limit` bytes, or never ends.
+        CopyError if it has more than `limit` bytes, or never ends; AgentTimeout if they come far
+        too slowly.
         """
-        content = bytearray()
+        content, pace = bytearray(), Pace(self.address, "guest-file-read")
         with self.opened(path, "r") as handle:
             while True:
                 piece = self.file_read(handle, chunk)
+                pace.moved(len(piece.data))
                 content += piece.data
                 if len(content) > limit:
-                    reason = f"{path} has more than {limit} bytes, or does not end"
+                    reason = f"{path} has more than {counted(limit, 'byte')}, or does not end"
                     raise CopyError(reason, address=self.address)
                 if piece.eof or not piece.data:
                     return bytes(content)
@@ -42,20 +49,29 @@ class Files(Connection):
             self.file_write_all(handle, data, chunk)
             self.file_flush(handle)
 
-    def file_write_all(self, handle: int, data: bytes, chunk: int = CHUNK) -> None:
-        """Write all of `data` at the current position."""
-        chunk = min(chunk, self.max_data())
+    def file_write_all(
+        self,
+        handle: int,
+        data: bytes,
+        chunk: int = CHUNK,
+        *,
+        moved: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Write all of `data` at the current position. `moved` is called after each request."""
+        chunk, pace = min(chunk, self.max_data()), Pace(self.address, "guest-file-write")
         position = 0
         while position < len(data):
             piece = data[position : position + chunk]
             count = self.file_write(handle, piece)
             if not 0 < count <= len(piece):
                 raise ProtocolError(
-                    f"took {count} of {len(piece)} bytes",
+                    f"took {count} of {counted(len(piece), 'byte')}",
                     address=self.address,
                     command="guest-file-write",
                 )
             position += count
+            pace.moved(count)
+            moved(count)
 
     def file_open(self, path: str, mode: str = "r") -> int:
         """Open a file as fopen(3) does; its handle, which outlives the connection."""
@@ -71,7 +87,7 @@ class Files(Connection):
         count = count if most is None else min(count, most)
         piece = self._ask(command, FileChunk, handle=handle, count=count)
         if len(piece.data) > count:
-            reason = f"gave {len(piece.data)} bytes, {count} were asked for"
+            reason = f"gave {counted(len(piece.data), 'byte')}, but was asked for {count}"
             raise ProtocolError(reason, address=self.address, command=command)
         return piece
 
@@ -103,3 +119,27 @@ class Files(Connection):
                 self.file_close(handle)
             raise
         self.file_close(handle)
+
+
+class Pace:
+    """Whether the bytes of a file come fast enough that it is worth waiting for them."""
+
+    def __init__(self, address: str, command: str, slack: float | None = None) -> None:
+        self._address = address
+        self._command = command
+        self._slack = SLACK if slack is None else slack
+        self._late = 0.0
+        self.resume()
+
+    def resume(self) -> None:
+        """The guest has been asked only now."""
+        self._since = time.monotonic()
+
+    def moved(self, count: int) -> None:
+        """AgentTimeout if the guest has given or taken too little for too long."""
+        now = time.monotonic()
+        self._late = max(0.0, self._late + now - self._since - count / LEAST_PACE)
+        self._since = now
+        if self._late > self._slack:
+            reason = f"less than {LEAST_PACE} bytes a second have moved"
+            raise AgentTimeout(self._address, self._command, self._slack, reason)

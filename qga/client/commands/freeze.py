@@ -25,6 +25,7 @@ from qga.client.errors import (
 )
 from qga.client.results import FreezeState
 from qga.client.transports import Transport
+from qga.wording import counted
 
 T = TypeVar("T")
 
@@ -162,9 +163,9 @@ class Frozen:
             if self.thawed < self.count:
                 raise self._failure(
                     FreezeEnded,
-                    f"the freeze did not last: {self.count - max(0, self.thawed)} of {self.count} "
-                    "filesystems had been thawed already, and a snapshot taken meanwhile may not "
-                    "be consistent",
+                    f"the freeze did not last: {self.count - max(0, self.thawed)} of "
+                    f"{counted(self.count, 'filesystem')} had been thawed already, and a snapshot "
+                    "taken meanwhile may not be consistent",
                 )
         return self.thawed
 
@@ -174,7 +175,8 @@ class Frozen:
         self.thaw()  # QEMU's agent has run its freeze hook all the same
         reason = "nothing was frozen"
         if count > 0:
-            reason = f"only {count} of {expected} filesystems could be frozen; thawed again"
+            wanted = counted(expected, "filesystem")
+            reason = f"only {count} of {wanted} could be frozen; thawed again"
         raise NothingFrozen(reason, address=self._agent.address, command=command)
 
     def _thaw_until_done(self) -> int:

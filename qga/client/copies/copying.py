@@ -44,7 +44,8 @@ from qga.client.copies.trees import (
     temporary_place,
 )
 from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, CommandError, CommandNotFound, CopyError
+from qga.client.errors import AgentError, CommandError, CommandNotFound, CopyError, GuestFrozen
+from qga.wording import counted
 
 # Files, and bytes, that are compared and renamed together.
 LOT, LOT_SIZE = 64, 64 * 1024 * 1024
@@ -167,9 +168,13 @@ def guest_side(
 ) -> ShellFiles | PlainFiles:
     """The guest's files, with its shell if it has one for us."""
     guest = ShellFiles(agent, tick, ports)
-    with suppress(CommandError):  # no guest-exec, not for this, or no /bin/sh
+    try:
         if guest.works():
             return guest
+    except GuestFrozen:
+        raise
+    except CommandError:  # no guest-exec, not for this, or no /bin/sh
+        pass
     return PlainFiles(agent, tick, ports)
 
 
@@ -440,8 +445,8 @@ class Copier:
             else:
                 self._skip(each.draft.item.path, "changed while it was copied, or was damaged")
         finished = [
-            Finished(draft.item.entry.permissions, draft.temporary, draft.place)
-            for draft, _ in whole
+            Finished(draft.item.entry.permissions, draft.temporary, draft.place, size)
+            for draft, size in whole
         ]
         reasons = self.target.finish(finished, self.options.preserve)
         self._skip_failed([each.draft.item for each in whole], reasons)
@@ -534,7 +539,8 @@ class Counter:
         for chunk in chunks:
             self.total += len(chunk)
             if self.total > self.limit:
-                raise CopyError(f"has grown to more than {self.limit} bytes, or does not end")
+                limit = counted(self.limit, "byte")
+                raise CopyError(f"has grown to more than {limit}, or does not end")
             self.moved(len(chunk))
             yield chunk
 

@@ -4,16 +4,20 @@ They go by guest-file-read and -write, or raw through a data port with qga-file-
 What more there is to a copy is up to the two kinds of guests: `ShellFiles`, where programs can be
 run, and `PlainFiles`, where not.
 
+A guest that moves a few bytes now and then, for ever, is given up.
+
 Every wait calls `tick`, which may raise to give up: then the file is closed and the port hung up
 before the error goes on. A request itself is never broken off, for what it has opened would stay.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from qga.client.agent import GuestAgent
+from qga.client.commands.files import Pace
 from qga.client.copies.port_files import receive_file, send_file
 from qga.client.copies.trees import Chunks, Piece, Place
 from qga.client.data_ports import DataPort, DataPorts
@@ -27,6 +31,9 @@ PORT_COMMANDS = {"qga-get-ports", "qga-file-send", "qga-file-receive"}
 
 class GuestFiles:
     """Files of a guest, as a side of a copy. `ports` are the data ports that may be used."""
+
+    slack = math.inf
+    """For whoever reads a FIFO or terminal; a copy has less."""
 
     @property
     def can_rename(self) -> bool:
@@ -62,10 +69,13 @@ class GuestFiles:
             yield from send_file(self.agent, port, path, offset, size - offset, self.tick)
             return
         with self._opened(path, "r", offset) as handle:
+            pace = Pace(self.agent.address, "guest-file-read", self.slack)
             eof = False
             while not eof:
                 self.tick()
+                pace.resume()
                 data, eof = self.agent.file_read(handle)
+                pace.moved(len(data))
                 eof = eof or not data
                 yield data
 
@@ -79,10 +89,14 @@ class GuestFiles:
         with self._opened(place.path, "r+" if self.can_rename else "w", offset) as handle:
             self._write_all(handle, chunks)
 
-    def _write_all(self, handle: int, chunks: Iterator[bytes]) -> None:
+    def _write_all(self, handle: int, chunks: Iterator[bytes]) -> int:
+        """How many bytes that was."""
+        size = 0
         for chunk in chunks:
-            self.agent.file_write_all(handle, chunk)
+            self.agent.file_write_all(handle, chunk, moved=lambda count: self.tick())
+            size += len(chunk)
         self.agent.file_flush(handle)
+        return size
 
     def _port_for(self, size: int) -> DataPort | None:
         """The data port, for so many bytes; none if they are few, or there is none."""

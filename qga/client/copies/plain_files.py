@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
+from qga.client.commands.files import SLACK
 from qga.client.copies.guest_files import GuestFiles
 from qga.client.copies.trees import Entry, Finished, Piece, Place
 from qga.client.errors import CommandError, CommandNotFound, CopyError
@@ -29,6 +30,7 @@ class PlainFiles(GuestFiles):
     """Files of a guest that runs no programs for us."""
 
     can_rename = False
+    slack = SLACK
 
     @cached_property
     def can_compare(self) -> bool:

@@ -11,7 +11,8 @@ used. A file gets owner and permissions through a descriptor, and only if it is 
 have made. Its bytes are written by the agent, by its path: QEMU's agent follows a link that
 somebody puts there in the meantime.
 
-A script that is given up is killed before the error goes on.
+A script that is given up is killed before the error goes on. None may take for ever, whatever the
+guest says of it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.exec import DELAY_GROWTH, FIRST_DELAY
+from qga.client.commands.files import SLACK
 from qga.client.copies.guest_files import GuestFiles
+from qga.client.copies.port_files import SLOWEST
 from qga.client.copies.trees import (
     OTHERS_WRITE,
     Entry,
@@ -38,7 +41,7 @@ from qga.client.copies.trees import (
     split,
 )
 from qga.client.data_ports import DataPorts
-from qga.client.errors import CommandNotFound, CopyError, ProtocolError
+from qga.client.errors import AgentTimeout, CommandNotFound, CopyError, ProtocolError
 from qga.client.programs import PlainProgram
 from qga.client.results import ExecResult
 
@@ -50,6 +53,11 @@ LONGEST_DELAY = 0.1
 # Arguments of one script: 64 paths of 4 KiB and their company are far below ARG_MAX.
 BATCH = 64
 
+# Seconds that a script may take, with more for what it reads or writes (SLOWEST), and that one may
+# take which only tidies up.
+PATIENCE = 600.0
+TIDYING = 30.0
+
 READ_WRITE = stat.S_IRUSR | stat.S_IWUSR
 ANY_EXECUTES = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
@@ -58,17 +66,33 @@ OCTAL = re.compile("0*[0-7]{1,3}")
 # More than any st_mode, and than any size of a file (loff_t).
 MODES, SIZES = 1 << 16, 1 << 63
 
+
+class Script(NamedTuple):
+    """What /bin/sh in the guest is to run, and what for, as an error says it."""
+
+    purpose: str
+    text: str
+
+
 # Prints the umask where there is what the others need.
-HAS_TOOLS = """
+HAS_TOOLS = Script(
+    "looking for its tools",
+    """
 for tool in find stat readlink; do command -v "$tool" || exit; done >/dev/null
 umask
-"""
+""",
+)
 
-FIND = """
+FIND = Script(
+    "looking for a file",
+    """
 if [ -e "$1" ]; then stat -L -c "%f %s" -- "$1"; fi
-"""
+""",
+)
 
-LIST = r"""
+LIST = Script(
+    "listing a directory",
+    r"""
 cd -- "$1" && find . -mindepth 1 -exec sh -c '
 if lines=$(stat -c "%f %s" -- "$@" 2>/dev/null); then
     printf "%s\n%s\n" "$#" "$lines"
@@ -79,13 +103,19 @@ else
     done
 fi
 ' sh {} +
-"""
+""",
+)
 
-LINKS = r"""
+LINKS = Script(
+    "reading symbolic links",
+    r"""
 cd -- "$1" && shift && for link; do readlink -n -- "$link"; printf "\0"; done
-"""
+""",
+)
 
-CHECKSUMS = """
+CHECKSUMS = Script(
+    "computing checksums",
+    """
 while [ $# -gt 0 ]; do
     if [ -r "$1" ]; then
         tail -c "+$(($2 + 1))" -- "$1" | head -c "$3" | sha256sum
@@ -94,7 +124,8 @@ while [ $# -gt 0 ]; do
     fi
     shift 3
 done
-"""
+""",
+)
 
 # Go to the directory $2 below $1, by no link.
 ENTER = """
@@ -138,15 +169,20 @@ while [ $# -gt 0 ]; do
 done
 """
 
-LOOK = """
+LOOK = Script(
+    "looking for files",
+    """
 act() {
     enter "$1" "$2" || return
     if [ -e "./$3" ] || [ -L "./$3" ]; then stat -c "%f %s" -- "./$3"; fi
 }
-"""
+""",
+)
 
 # Who has made the link and in what directory, what it leads to, and where that is.
-FOLLOW = """
+FOLLOW = Script(
+    "following a symbolic link",
+    """
 act() {
     enter "$1" "$2" || return
     stat -c %u -- "./$3" && stat -c "%f %u" . && id -u || return
@@ -156,17 +192,23 @@ act() {
     fi
     stat -L -c "%f %s" -- "./$3" && readlink -f -- "./$3"
 }
-"""
+""",
+)
 
-MAKE_FOLDER = """
+MAKE_FOLDER = Script(
+    "making directories",
+    """
 act() {
     enter "$1" "$2" && mkdir -m 700 -- "./$3"
 }
-"""
+""",
+)
 
 # With -C a file that is there is an error, and no link is followed (O_EXCL). With an umask $4 the
 # file has its permissions at once; else it is ours alone, and we must know it again.
-CREATE = """
+CREATE = Script(
+    "creating files",
+    """
 set -C
 act() {
     enter "$1" "$2" || return
@@ -177,9 +219,12 @@ act() {
         { stat -L -c "%d:%i" /proc/self/fd/3; } 3>"./$3"
     fi
 }
-"""
+""",
+)
 
-TAKE_UP = """
+TAKE_UP = Script(
+    "looking at an unfinished copy",
+    """
 act() {
     enter "$1" "$2" || return
     if [ -L "./$3" ] || { [ -e "./$3" ] && { [ ! -f "./$3" ] || [ ! -O "./$3" ]; }; }; then
@@ -188,12 +233,15 @@ act() {
     fi
     [ ! -e "./$3" ] || { stat -L -c "%d:%i %h %f %s" /proc/self/fd/3; } 3<>"./$3"
 }
-"""
+""",
+)
 
 # $4 is the temporary name, $5 which file that must be ("": it has its permissions), $6 its
 # permissions, and $7 is whether they hold for what is in its place, too. An owner that cannot be
 # kept by replacing a file is kept by writing into it.
-FINISH = """
+FINISH = Script(
+    "putting files in their places",
+    """
 act() {
     enter "$1" "$2" || return
     if [ -L "./$3" ] || { [ -e "./$3" ] && [ ! -f "./$3" ]; }; then
@@ -229,9 +277,12 @@ put() {
     fi
     chmod -- "$mode" /proc/self/fd/3 && rename "./$4" "./$3"
 }
-"""
+""",
+)
 
-MAKE_LINK = """
+MAKE_LINK = Script(
+    "making symbolic links",
+    """
 act() {
     enter "$1" "$2" || return
     if [ -L "./$3" ]; then
@@ -242,21 +293,30 @@ act() {
     fi
     ln -sn -- "$4" "./$3"
 }
-"""
+""",
+)
 
-SET_PERMISSIONS = """
+SET_PERMISSIONS = Script(
+    "setting permissions",
+    """
 act() {
     enter "$1" "${2:+$2/}$3" && chmod -- "$4" .
 }
-"""
+""",
+)
 
 # Not beside a device: /dev/pts, for one, takes no files.
-MAKE_TEMPORARY = """
+MAKE_TEMPORARY = Script(
+    "making a temporary file",
+    """
 mktemp
-"""
+""",
+)
 
 # $4 is what goes into the device or FIFO $3, whose kind -c or -p is $5.
-POUR = """
+POUR = Script(
+    "writing into a device or FIFO",
+    """
 act() {
     enter "$1" "$2" || return
     if [ -L "./$3" ] || ! [ "$5" "./$3" ]; then
@@ -265,13 +325,17 @@ act() {
     fi
     cat -- "$4" >"./$3"
 }
-"""
+""",
+)
 
-REMOVE = """
+REMOVE = Script(
+    "removing files",
+    """
 act() {
     enter "$1" "$2" && rm -f -- "./$3"
 }
-"""
+""",
+)
 
 
 class ShellFiles(GuestFiles):
@@ -279,6 +343,7 @@ class ShellFiles(GuestFiles):
 
     can_compare = True
     can_rename = True
+    slack = SLACK
 
     def __init__(
         self,
@@ -375,8 +440,10 @@ class ShellFiles(GuestFiles):
         # An agent that cannot wait for a FIFO to be read may lose what it was given.
         temporary = split(decoded(self._script(MAKE_TEMPORARY, [])).removesuffix("\n"))
         try:
-            self.write(temporary, 0, 0, chunks)
-            self._one(POUR, place, temporary.path, "-p" if stat.S_ISFIFO(kind) else "-c")
+            with self._opened(temporary.path, "r+", 0) as handle:
+                size = self._write_all(handle, chunks)
+            test = "-p" if stat.S_ISFIFO(kind) else "-c"
+            self._one(POUR, place, temporary.path, test, size=size)
         finally:
             self.remove([temporary])
 
@@ -391,7 +458,7 @@ class ShellFiles(GuestFiles):
             ]
             for file in files
         ]
-        return reasons(self._each(FINISH, arguments))
+        return reasons(self._each(FINISH, arguments, sum(file.size for file in files)))
 
     def make_links(self, links: Sequence[tuple[str, Place]]) -> list[str]:
         return reasons(self._each(MAKE_LINK, [[*location(place), to] for to, place in links]))
@@ -403,7 +470,7 @@ class ShellFiles(GuestFiles):
         return reasons(self._each(SET_PERMISSIONS, arguments))
 
     def remove(self, places: Sequence[Place]) -> None:
-        self._each(REMOVE, [location(place) for place in places])
+        self._each(REMOVE, [location(place) for place in places], patience=TIDYING)
 
     def _mask(self, mode: int | None, exactly: bool) -> str:
         """An umask by which a new file gets these permissions; "" if none does that."""
@@ -422,23 +489,31 @@ class ShellFiles(GuestFiles):
                 for piece in lot
                 for text in (piece.place.path, str(piece.offset), str(piece.size))
             ]
-            lines = self._script(CHECKSUMS, arguments).decode(errors="replace").splitlines()
+            size = sum(piece.size for piece in lot)
+            lines = self._script(CHECKSUMS, arguments, size).decode(errors="replace").splitlines()
             sums += [line.partition(" ")[0] for line in lines]
         return sums
 
-    def _one(self, act: str, place: Place, *more: str) -> str:
+    def _one(self, act: Script, place: Place, *more: str, size: int = 0) -> str:
         """What `act` said about one file; CopyError if it failed."""
-        (answer,) = self._each(act, [[*location(place), *more]])
+        (answer,) = self._each(act, [[*location(place), *more]], size)
         if answer.startswith("-"):
             raise CopyError(answer[1:])
         return answer[1:]
 
-    def _each(self, act: str, arguments: Sequence[Sequence[str]]) -> list[str]:
-        """What `act` said about each, after + or -."""
+    def _each(
+        self,
+        act: Script,
+        arguments: Sequence[Sequence[str]],
+        size: int = 0,
+        patience: float | None = None,
+    ) -> list[str]:
+        """What `act` said about each, after + or -. `size`: bytes that it may move, at most."""
+        script = Script(act.purpose, ENTER + act.text + EACH)
         answers: list[str] = []
         for lot in lots(arguments, BATCH):
             flat = [text for each in lot for text in each]
-            output = self._script(ENTER + act + EACH, [str(len(lot[0])), *flat])
+            output = self._script(script, [str(len(lot[0])), *flat], size, patience)
             texts = [decoded(text).removesuffix("\n") for text in output.split(b"\0")[:-1]]
             said, statuses = texts[0::2], texts[1::2]
             if not len(said) == len(statuses) == len(lot):
@@ -448,22 +523,39 @@ class ShellFiles(GuestFiles):
             ]
         return answers
 
-    def _script(self, script: str, arguments: Sequence[str]) -> bytes:
+    def _script(
+        self,
+        script: Script,
+        arguments: Sequence[str],
+        size: int = 0,
+        patience: float | None = None,
+    ) -> bytes:
         """The output of a script; CopyError if it fails."""
-        result = self._run(script, arguments)
+        result = self._run(script, arguments, size, patience)
         if result.status:
             reason = decoded(result.stderr).strip() or f"/bin/sh exited with {result.status}"
             raise CopyError(reason, address=self.agent.address)
         return result.stdout
 
-    def _run(self, script: str, arguments: Sequence[str]) -> ExecResult:
-        delay = FIRST_DELAY
-        with PlainProgram(self.agent, ["/bin/sh", "-c", script, "sh", *arguments]) as program:
+    def _run(
+        self,
+        script: Script,
+        arguments: Sequence[str],
+        size: int = 0,
+        patience: float | None = None,
+    ) -> ExecResult:
+        """Run a script that reads or writes `size` bytes; AgentTimeout if it does not end."""
+        seconds = (PATIENCE if patience is None else patience) + size / SLOWEST
+        deadline, delay = time.monotonic() + seconds, FIRST_DELAY
+        with PlainProgram(self.agent, ["/bin/sh", "-c", script.text, "sh", *arguments]) as program:
             while program.result is None:
                 self.tick()
                 time.sleep(delay)
                 delay = min(delay * DELAY_GROWTH, LONGEST_DELAY)
                 program.poll()
+                if program.result is None and time.monotonic() > deadline:
+                    reason = f"/bin/sh in the guest has not finished {script.purpose}"
+                    raise AgentTimeout(self.agent.address, "guest-exec", seconds, reason)
         if program.result.stdout_truncated:
             raise ProtocolError("this directory is too large to list at once: copy its parts")
         return program.result

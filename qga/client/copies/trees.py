@@ -83,6 +83,7 @@ class Finished(NamedTuple):
     permissions: int
     temporary: Place
     place: Place
+    size: int
 
 
 class Side(Protocol):

@@ -17,7 +17,14 @@ from xml.etree import ElementTree
 
 from qga.client import addresses
 from qga.client.agent import GuestAgent
-from qga.client.errors import AgentError, AgentTimeout, CommandError, ConnectError, ProtocolError
+from qga.client.errors import (
+    AgentError,
+    AgentTimeout,
+    CommandError,
+    ConnectError,
+    GuestFrozen,
+    ProtocolError,
+)
 from qga.client.hosts import discovery
 from qga.client.hosts.processes import AGENT_PORT
 from qga.client.hosts.qmp import run_state
@@ -25,6 +32,7 @@ from qga.client.hosts.trust import user_name
 from qga.client.libvirt_transport import open_libvirt
 from qga.client.sockets import PERMISSION, connected_paths, connections_to
 from qga.client.transports import NO_AGENT
+from qga.wording import counted
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 
@@ -259,6 +267,8 @@ def needed(subject: str, advice: str = "") -> Iterator[None]:
 def answer_to(subject: str, question: Callable[[GuestAgent], Check], agent: GuestAgent) -> Check:
     try:
         return question(agent)
+    except GuestFrozen:
+        return Check(subject, WARNING, "cannot be told while filesystems are frozen")
     except (CommandError, ProtocolError) as error:
         return Check(subject, WARNING, f"cannot be told: {error}")
 
@@ -282,7 +292,7 @@ def commands(agent: GuestAgent) -> Check:
     off = sorted(command.name for command in every if not command.enabled)
     if not off:
         return Check("commands", OK, f"all {len(every)} are enabled")
-    detail = f"{len(off)} of {len(every)} are off"
+    detail = counted(len(off), f"of {len(every)} is off", f"of {len(every)} are off")
     if agent.freeze_status() == "frozen":
         return Check("commands", WARNING, f"{detail} while filesystems are frozen")
     ours = any(command.name.startswith("qga-") for command in every)
@@ -299,9 +309,8 @@ def filesystems(agent: GuestAgent) -> Check:
     status = agent.freeze_status()
     if status == "thawed":
         return Check("filesystems", OK, "not frozen")
-    return Check(
-        "filesystems", WARNING, status, "after a snapshot that did not end: thaw the guest"
-    )
+    advice = "after a snapshot that did not end: qgactl thaw"
+    return Check("filesystems", WARNING, status, advice)
 
 
 def clock(agent: GuestAgent) -> Check:
@@ -314,10 +323,11 @@ def clock(agent: GuestAgent) -> Check:
     return Check("clock", WARNING, detail, "guest-set-time sets it; NTP in the guest keeps it")
 
 
+# A guest that is frozen explains what follows, so that comes first.
 QUESTIONS: dict[str, Callable[[GuestAgent], Check]] = {
+    "filesystems": filesystems,
     "round trip": round_trip,
     "version": version,
-    "filesystems": filesystems,
     "commands": commands,
     "clock": clock,
 }

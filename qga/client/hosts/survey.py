@@ -13,7 +13,13 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from qga.client.agent import GuestAgent
-from qga.client.errors import AgentError, AgentTimeout, CommandError, ProtocolError
+from qga.client.errors import (
+    AgentError,
+    AgentTimeout,
+    CommandError,
+    GuestFrozen,
+    ProtocolError,
+)
 from qga.client.hosts.discovery import FoundGuest, libvirt_is_installed
 from qga.client.results import NetworkInterface
 from qga.client.threads import beside
@@ -23,14 +29,16 @@ T = TypeVar("T")
 # Characters of a text, and addresses: a guest could send megabytes of them.
 LONGEST_TEXT, MOST_ADDRESSES = 200, 50
 
-ANSWERS, SILENT, HELD, UNREACHABLE = "answers", "silent", "held", "unreachable"
+ANSWERS, FROZEN, SILENT = "answers", "frozen", "silent"
+HELD, UNREACHABLE = "held", "unreachable"
 
 
 class Answer(NamedTuple):
     """How it went, and what the guest told; None for what it does not tell.
 
-    state: `answers`; `silent`, the agent does not; `held`, libvirt has the socket and there is
-    no way by libvirt; `unreachable`, for the reason in `error`.
+    state: `answers`; `frozen`, it answers little until it is thawed; `silent`, the agent does
+    not answer; `held`, libvirt has the socket and there is no way by libvirt; `unreachable`, for
+    the reason in `error`.
     """
 
     guest: FoundGuest
@@ -63,21 +71,28 @@ def ask(guest: FoundGuest, timeout: float) -> Answer:
 
 
 def told(guest: FoundGuest, agent: GuestAgent, deadline: float) -> Answer:
+    state = ANSWERS
+
     def value(question: Callable[[], T]) -> T | None:
+        nonlocal state
         agent.timeout = deadline - time.monotonic()
         try:
             return question()
+        except GuestFrozen:
+            state = FROZEN
+            return None
         except (CommandError, ProtocolError):
             return None
 
     info, os = value(agent.info), value(agent.osinfo)
+    name, interfaces = value(agent.hostname), value(agent.interfaces)
     return Answer(
         guest,
-        ANSWERS,
+        state,
         version=cut(info and info.version),
         os=cut(os and (os.pretty_name or os.kernel_release)),
-        host_name=cut(value(agent.hostname)),
-        addresses=addresses(value(agent.interfaces) or []),
+        host_name=cut(name),
+        addresses=addresses(interfaces or []),
     )
 
 

@@ -150,7 +150,7 @@ def test_a_file_whose_owner_cannot_be_kept_is_written_in_place(
     local, temporary = LocalFiles(), Place(top, ".part")
     assert local.create([temporary], [None], exactly=False) == [""]
     local.write(temporary, 0, 3, iter([b"new"]))
-    assert local.finish([Finished(0o777, temporary, Place(top, "file"))], exactly=False) == [""]
+    assert local.finish([Finished(0o777, temporary, Place(top, "file"), 0)], exactly=False) == [""]
     assert there.read_text() == "new"
     assert (there.stat().st_ino, there.stat().st_mode) == (before.st_ino, before.st_mode)
     assert os.listdir(tmp_path) == ["file"]

@@ -18,7 +18,8 @@ COMMANDS = {"": COMMAND, **COMMAND.commands}
 
 FOREIGN = re.compile(
     r"Value error|Input should|unable to parse|Choose from|is not a valid|is not one of|\n"
-    r"|<class|\[type=|Missing|list\[|<(str|int|float)",
+    r"|<class|\[type=|Missing|list\[|<(str|int|float)|No such|Got |unexpected extra|\(s\)"
+    r"|Possible options|requires an argument",
 )
 
 
@@ -118,3 +119,30 @@ def test_help_of_a_command_that_is_not_there() -> None:
 def test_our_own_sentences_come_without_a_prefix() -> None:
     assert not issubclass(typer.Exit, UsageError)
     assert complaint("ping").startswith("no guest given: use --connect NAME")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("ping --foo", "no such option: --foo (see qgactl ping --help)"),
+        ("ping --coun 3", "no such option: --coun; did you mean --count, --json?"),
+        ("-x os", "no such option: -x (see qgactl --help)"),
+        ("ping --connect web", "--connect goes before the command: qgactl --connect ... ping"),
+        ("ping --timeout=3", "--timeout goes before the command: qgactl --timeout ... ping"),
+        ("os foo", "too many arguments: foo (see qgactl os --help)"),
+        ("ping a b", "too many arguments: a b (see qgactl ping --help)"),
+        ("pingg", "no such command: pingg"),
+        ("--timeout 5", "no command given (see qgactl --help)"),
+        ("ping --count", "option --count needs a value"),
+        ("thaw --json=3", "option --json takes no value"),
+    ],
+)
+def test_words_that_are_none_of_ours(words: str, said: str) -> None:
+    shown = complaint(*words.split())
+    assert shown.startswith(said.partition(", --json")[0])
+    assert not FOREIGN.search(shown)
+
+
+@pytest.mark.parametrize("name", COMMAND.commands)
+def test_more_words_than_a_command_takes(name: str) -> None:
+    assert complaint(name, "--nonsense").startswith("no such option: --nonsense")
