@@ -8,13 +8,20 @@ class Greetings(CommandGroup):
         return f"Hello, {name}!"
 """
 
-from qga.child import Child
-from qga.errors import CommandNotFound, QgaError
-from qga.payload import Payload, c_string, decode_base64
-from qga.registry import Caller, CommandGroup, command
-from qga.schema import NotRequired, UInt64
-from qga.task import stop_if_given_up, until_given_up
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from qga.version import INTERFACE_VERSION, __version__
+
+if TYPE_CHECKING:
+    from qga.child import Child
+    from qga.errors import CommandNotFound, QgaError
+    from qga.payload import Payload, c_string, decode_base64
+    from qga.registry import Caller, CommandGroup, command
+    from qga.schema import NotRequired, UInt64
+    from qga.task import stop_if_given_up, until_given_up
 
 __all__ = [
     "INTERFACE_VERSION",
@@ -33,3 +40,27 @@ __all__ = [
     "stop_if_given_up",
     "until_given_up",
 ]
+
+# Loaded when they are asked for: qgactl, which is in this package, has no use for them.
+_HOMES = {
+    "Caller": "registry",
+    "Child": "child",
+    "CommandGroup": "registry",
+    "CommandNotFound": "errors",
+    "NotRequired": "schema",
+    "Payload": "payload",
+    "QgaError": "errors",
+    "UInt64": "schema",
+    "c_string": "payload",
+    "command": "registry",
+    "decode_base64": "payload",
+    "stop_if_given_up": "task",
+    "until_given_up": "task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"qga.{_HOMES[name]}"), name)
+    return value
