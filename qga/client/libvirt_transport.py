@@ -29,6 +29,7 @@ from qga.client.wire import (
     new_id,
     outcome,
     parse_reply,
+    reason_of,
     tagged,
 )
 
@@ -130,7 +131,7 @@ class LibvirtTransport:
         except self._libvirt.libvirtError as error:
             return reply_of(self._libvirt, error, deadline)
         except UnicodeDecodeError as error:
-            raise ProtocolError(f"the reply is not UTF-8: {error}") from None
+            raise ProtocolError(f"no JSON in the reply: {reason_of(error)}") from None
         if len(reply) > limit:
             raise ProtocolError(f"the reply is larger than {limit} bytes")
         return parse_reply(reply.encode(errors="surrogatepass"))

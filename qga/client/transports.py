@@ -36,6 +36,7 @@ RECEIVE_SIZE = 256 * 1024
 LONGEST_POLL = 3600.0
 
 
+CLOSED = "the connection was closed at the other end"
 NO_AGENT = "is the agent running in the guest (systemctl start qemu-guest-agent)?"
 
 
@@ -167,11 +168,16 @@ class SocketTransport:
             return self._socket.send(data, socket.MSG_NOSIGNAL) if data else 0
         except BlockingIOError:
             return 0
+        except ConnectionError:
+            raise ConnectionError(CLOSED) from None
 
     def _receive(self) -> bytes:
-        data = self._socket.recv(RECEIVE_SIZE)
+        try:
+            data = self._socket.recv(RECEIVE_SIZE)
+        except ConnectionError:
+            data = b""
         if not data:
-            raise ConnectionError("the connection was closed at the other end")
+            raise ConnectionError(CLOSED)
         return data
 
 

@@ -235,11 +235,11 @@ def test_small_facts(start: Start) -> None:
 @pytest.mark.parametrize(
     ("command", "method", "reply", "complaint"),
     [
-        ("guest-get-time", "time", "now", "the reply is not of type int"),
-        ("guest-get-time", "time", True, "the reply is not of type int"),
+        ("guest-get-time", "time", "now", "the reply is not an integer"),
+        ("guest-get-time", "time", True, "the reply is not an integer"),
         ("guest-get-host-name", "hostname", {}, "the reply lacks 'host-name'"),
-        ("guest-get-host-name", "hostname", [], "the reply is not of type dict"),
-        ("guest-get-osinfo", "osinfo", {"id": 5}, "'id' of the reply is not of type str"),
+        ("guest-get-host-name", "hostname", [], "the reply is not an object"),
+        ("guest-get-osinfo", "osinfo", {"id": 5}, "'id' of the reply is not a string"),
         ("guest-info", "info", {"version": "1"}, "the reply lacks 'supported_commands'"),
     ],
 )
