@@ -44,7 +44,7 @@ from qga.client.copies.trees import (
     temporary_place,
 )
 from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, CommandError, CommandNotFound, CopyError
+from qga.client.errors import AgentError, CommandError, CommandNotFound, CopyError, GuestFrozen
 
 # Files, and bytes, that are compared and renamed together.
 LOT, LOT_SIZE = 64, 64 * 1024 * 1024
@@ -167,9 +167,13 @@ def guest_side(
 ) -> ShellFiles | PlainFiles:
     """The guest's files, with its shell if it has one for us."""
     guest = ShellFiles(agent, tick, ports)
-    with suppress(CommandError):  # no guest-exec, not for this, or no /bin/sh
+    try:
         if guest.works():
             return guest
+    except GuestFrozen:
+        raise
+    except CommandError:
+        pass  # no guest-exec, not for this, or no /bin/sh
     return PlainFiles(agent, tick, ports)
 
 
