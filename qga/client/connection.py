@@ -190,7 +190,9 @@ class Connection:
                 raise AgentTimeout(self.address, command, seconds, str(error)) from None
             except OSError as error:
                 self.close()
-                raise ConnectError(self.address, str(error), command=command) from None
+                raise ConnectError(
+                    self.address, error.strerror or str(error), command=command
+                ) from None
 
     @contextmanager
     def _telling(self, command: str) -> Iterator[None]:

@@ -28,6 +28,8 @@ from qga.client.results import PortInfo
 
 PREFIX = "org.qga.data."
 
+CLOSED = "QEMU has closed this data port"
+
 # Seconds until the guest must have seen that its port was connected.
 PATIENCE = 2.0
 PAUSE = 0.005
@@ -60,11 +62,16 @@ class DataPort:
         return self._socket.fileno()
 
     def send(self, data: bytes | memoryview) -> int:
-        """How many of the bytes were taken; 0 when QEMU takes none just now."""
+        """How many of the bytes were taken; 0 when QEMU takes none just now.
+
+        ConnectError when QEMU has closed its end.
+        """
         try:
             return self._socket.send(data, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return 0
+        except ConnectionError:
+            raise ConnectError(self.name, CLOSED) from None
 
     def receive(self) -> bytes:
         """What has come; ConnectError when QEMU has closed its end."""
@@ -72,8 +79,10 @@ class DataPort:
             data = self._socket.recv(CHUNK)
         except BlockingIOError:
             return b""
+        except ConnectionError:
+            data = b""
         if not data:
-            raise ConnectError(self.name, "QEMU has closed this data port")
+            raise ConnectError(self.name, CLOSED)
         return data
 
     def close(self) -> None:
@@ -155,7 +164,8 @@ class DataPorts:
 
 def free_ports(ports: Sequence[PortInfo]) -> list[str]:
     """The names of those that neither the guest nor another program of a host is using."""
-    return [port.name for port in ports if not port.busy and port.host_connected is False]
+    free = (port.name for port in ports if not port.busy and port.host_connected is False)
+    return list(dict.fromkeys(free))  # each costs PATIENCE, however often a guest names it
 
 
 def was_seen(agent: GuestAgent, name: str) -> bool:

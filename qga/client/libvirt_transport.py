@@ -29,6 +29,7 @@ from qga.client.wire import (
     new_id,
     outcome,
     parse_reply,
+    reason_of,
     tagged,
 )
 from qga.wording import counted
@@ -131,7 +132,7 @@ class LibvirtTransport:
         except self._libvirt.libvirtError as error:
             return reply_of(self._libvirt, error, deadline)
         except UnicodeDecodeError as error:
-            raise ProtocolError(f"the reply is not UTF-8: {error}") from None
+            raise ProtocolError(f"no JSON in the reply: {reason_of(error)}") from None
         if len(reply) > limit:
             raise ProtocolError(f"the reply is larger than {counted(limit, 'byte')}")
         return parse_reply(reply.encode(errors="surrogatepass"))

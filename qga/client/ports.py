@@ -14,29 +14,22 @@ import socket
 from collections.abc import Callable
 from typing import Literal
 
-from qga.client.errors import ConnectError
+from qga.client.sockets import PERMISSION, connect_unix
 
 # As much as a unix socket holds by default (net.core.wmem_default), and then some.
 CHUNK = 256 * 1024
 
 ADVICE = {
     errno.ENOENT: "is the guest running, and does it have a port with its socket at this path?",
-    errno.EACCES: "run this as root, or as the user who owns the socket and its folders",
+    errno.EACCES: PERMISSION,
     errno.ECONNREFUSED: "nobody listens there: start the guest",
+    errno.EAGAIN: "other programs use this port and wait for it already: end one of them",
 }
 
 
 def connect_port(path: str) -> socket.socket:
     """A connection to the port whose socket is at `path`. Raises ConnectError."""
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        link.connect(path)
-    except OSError as error:
-        link.close()
-        text = os.strerror(error.errno) if error.errno else str(error)
-        advice = ADVICE.get(error.errno or 0)
-        raise ConnectError(f"unix:{path}", f"{text}: {advice}" if advice else text) from None
-    return link
+    return connect_unix(f"unix:{path}", path, ADVICE)
 
 
 AtEnd = Literal["go on", "leave", "hang up"]

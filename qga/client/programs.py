@@ -40,6 +40,10 @@ LAST_BYTES = 30.0
 # Bytes of input in one request: the agent keeps little more for a program that does not read.
 INPUT_SIZE = 64 * 1024
 
+# Bytes that env(1) or SIGNAL_TREES honestly write, and digits of a pid (PID_MAX_LIMIT).
+MOST_WRITTEN = 1024 * 1024
+LONGEST_PID = 7
+
 # The signal $1 for the other processes and all that have come from them, children last; which
 # those are.
 SIGNAL_TREES = """
@@ -245,9 +249,11 @@ class PlainProgram(Program):
     def signal(self, name: str) -> None:
         argv = ["/bin/sh", "-c", SIGNAL_TREES, "sh", name, *map(str, self._family)]
         pid = self.agent.exec_start(argv)  # its output is small, also where that matters
-        signalled = self.agent.exec_wait(pid, GRACE).stdout.split()
+        signalled = bounded(self.agent, self.agent.exec_wait(pid, GRACE).stdout).split()
         # Those whose parent has ended now are found by nobody later, unless remembered.
-        self._family.update(int(pid) for pid in signalled if pid.isdigit())
+        self._family.update(
+            int(pid) for pid in signalled if pid.isdigit() and len(pid) <= LONGEST_PID
+        )
 
 
 def start_streamed(
@@ -278,5 +284,13 @@ def environment(agent: GuestAgent, timeout: float = ENVIRONMENT_PATIENCE) -> dic
     if result.status:
         reason = result.stderr.decode(errors="replace").strip()
         raise AgentError(f"env: {reason}", address=agent.address, command="guest-exec")
-    texts = result.stdout.decode(errors="ignore").split("\0")
+    texts = bounded(agent, result.stdout).decode(errors="ignore").split("\0")
     return dict(text.split("=", 1) for text in texts if "=" in text)
+
+
+def bounded(agent: GuestAgent, output: bytes) -> bytes:
+    """The output of a program of ours; ProtocolError if it is more than such a one writes."""
+    if len(output) > MOST_WRITTEN:
+        reason = f"a program is said to have written {len(output)} bytes, more than it can"
+        raise ProtocolError(reason, address=agent.address, command="guest-exec-status")
+    return output

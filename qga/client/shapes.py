@@ -23,6 +23,15 @@ from qga.wording import counted
 
 T = TypeVar("T")
 
+JSON_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+}
+
 INTEGERS = range(-(2**63), 2**64)  # int64 and uint64
 
 # Of one list; the longest honest ones are the blocks of a large memory: 4 TiB by 256 MiB.
@@ -118,7 +127,7 @@ def _members(kind: Any) -> tuple[tuple[str, str, Any], ...]:
 def _checked(kind: type[T], value: Any, path: str) -> T:
     """`value`, if it is of that very type (in Python, True is an int too)."""
     if type(value) is not kind:
-        raise ProtocolError(f"{_place(path)} is not of type {kind.__name__}")
+        raise ProtocolError(f"{_place(path)} is not {JSON_NAMES[kind]}")
     if kind is int and value not in INTEGERS:
         raise ProtocolError(f"{_place(path)} is a number of more than 64 bits")
     return value
@@ -136,8 +145,8 @@ def _number(value: object, path: str) -> float:
 def _decoded(text: str, path: str) -> bytes:
     try:
         return binascii.a2b_base64(text)
-    except ValueError as error:
-        raise ProtocolError(f"the base64 in {_place(path)} is damaged: {error}") from None
+    except ValueError:
+        raise ProtocolError(f"the base64 in {_place(path)} is damaged") from None
 
 
 def _place(path: str) -> str:

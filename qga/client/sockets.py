@@ -6,7 +6,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,8 @@ VSOCK_ADVICE = {
 }
 
 
-def connect_unix(address: str, path: str) -> socket.socket:
+def connect_unix(address: str, path: str, advice: Mapping[int, str] = UNIX_ADVICE) -> socket.socket:
+    """Connected, or refused at once: it may have no room for another client for ever."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
@@ -55,7 +56,7 @@ def connect_unix(address: str, path: str) -> socket.socket:
             sock.connect(place)
     except OSError as error:
         sock.close()
-        raise ConnectError(address, explained(error, UNIX_ADVICE)) from None
+        raise ConnectError(address, explained(error, advice)) from None
     return sock
 
 
@@ -101,7 +102,7 @@ def connected_by(deadline: float, sock: socket.socket, place: tuple[int, int]) -
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def explained(error: OSError, advice: dict[int, str]) -> str:
+def explained(error: OSError, advice: Mapping[int, str]) -> str:
     """The system's words, and what to try."""
     text = os.strerror(error.errno) if error.errno else str(error)
     tip = advice.get(error.errno or 0)

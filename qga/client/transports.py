@@ -14,7 +14,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from qga.client.wire import (
@@ -36,6 +36,7 @@ RECEIVE_SIZE = 256 * 1024
 LONGEST_POLL = 3600.0
 
 
+CLOSED = "the connection was closed at the other end"
 NO_AGENT = "is the agent running in the guest (systemctl start qemu-guest-agent)?"
 
 
@@ -103,14 +104,16 @@ class SocketTransport:
     def exchange(self, request: bytes, limit: int, deadline: float) -> Reply:
         if not self._in_step:
             self.synchronize(deadline)
-        return self._ask([request], limit, deadline)
+        return self._ask({new_id(): request}, limit, deadline)
 
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
         """With a guest-ping behind it: requests are carried out one after the other."""
         if not self._in_step:
             self.synchronize(deadline)
+        ping = new_id()
         try:
-            return self._ask([request, PING], limit, deadline)
+            reply = self._ask({new_id(): request, ping: PING}, limit, deadline)
+            return None if reply.get("id") == ping else reply  # also where a ping is refused
         except TimeoutError:
             return None
         finally:
@@ -131,10 +134,11 @@ class SocketTransport:
             ) from None
         self._tagging = search.echoed(reply)
 
-    def _ask(self, requests: list[bytes], limit: int, deadline: float) -> Reply:
-        """The first reply to one of these."""
-        ids = [new_id() for _ in requests] if self._tagging else []
-        line = b"".join(map(tagged, requests, ids) if ids else requests)
+    def _ask(self, requests: Mapping[int, bytes], limit: int, deadline: float) -> Reply:
+        """The first reply to one of these, which are given by their ids."""
+        ids = list(requests) if self._tagging else []
+        lines = requests.values()
+        line = b"".join(map(tagged, lines, ids) if ids else lines)
         reader = ReplyReader(min(limit, self._max_reply), ids)
         try:
             return self._converse(line, reader, deadline)
@@ -167,11 +171,16 @@ class SocketTransport:
             return self._socket.send(data, socket.MSG_NOSIGNAL) if data else 0
         except BlockingIOError:
             return 0
+        except ConnectionError:
+            raise ConnectionError(CLOSED) from None
 
     def _receive(self) -> bytes:
-        data = self._socket.recv(RECEIVE_SIZE)
+        try:
+            data = self._socket.recv(RECEIVE_SIZE)
+        except ConnectionError:
+            data = b""
         if not data:
-            raise ConnectionError("the connection was closed at the other end")
+            raise ConnectionError(CLOSED)
         return data
 
 

@@ -149,7 +149,15 @@ def check_string(text: str) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+    """In our own words what the JSON reader has met."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte 0x{error.object[error.start]:02x} at {error.start} is not UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        at_end = error.pos >= len(error.doc)
+        return "it ends too early" if at_end else f"unexpected text at character {error.pos}"
+    return str(error)
 
 
 def whole_number(digits: str) -> int:

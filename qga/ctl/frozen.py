@@ -16,7 +16,17 @@ from typing import Any, NamedTuple, NoReturn, Optional
 
 from qga.client.agent import GuestAgent
 
-ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+# Those of faults in a program, and those that end none.
+FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS", "SIGSTKFLT"}
+HARMLESS = {"SIGCHLD", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGWINCH"}
+BEYOND_US = {"SIGKILL", "SIGSTOP"}
+
+# Signals by which a process ends that does not expect them, as by an administrator's kill -USR1.
+ENDING = {
+    number
+    for number in signal.valid_signals()
+    if getattr(number, "name", "") not in FAULTS | HARMLESS | BEYOND_US
+}
 
 KILLED = 128  # a shell's way to tell a program that a signal has ended
 
@@ -79,18 +89,18 @@ def breaking_off() -> Iterator[None]:
 
 
 @contextmanager
-def held() -> Iterator[set[signal.Signals]]:
+def held() -> Iterator[set[int]]:
     """Signals wait, and are forgotten in the end; gives the mask that was before."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGCHLD})
     try:
-        yield {signal.Signals(number) for number in mask}
+        yield {int(number) for number in mask}
     finally:
         while signal.sigtimedwait(ENDING, 0):
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def run(argv: Sequence[str], mask: set[signal.Signals]) -> int:
+def run(argv: Sequence[str], mask: set[int]) -> int:
     """Run a program with signals held; how it ended, as a shell has it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # stopped, it would keep the guest frozen

@@ -85,7 +85,14 @@ def test_some_filesystems_only(stage: Stage) -> None:
     assert stage.peer.requests[1]["arguments"] == {"mountpoints": ["/a", "/b"]}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+ENDING = [
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
+    *(signal.SIGALRM, signal.SIGPIPE, signal.SIGXCPU, signal.SIGPROF, signal.SIGIO, signal.SIGPWR),
+    signal.SIGRTMIN,
+]
+
+
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_ends_the_program_and_the_guest_is_thawed(stage: Stage, number: int) -> None:
     process, end = stage.freeze_and_wait()
     process.send_signal(number)
@@ -133,7 +140,7 @@ def read_until(leader: int, mark: bytes) -> bytes:
     return seen
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_while_the_freeze_is_under_way_undoes_it(stage: Stage, number: int) -> None:
     def freeze(arguments: dict[str, Any]) -> object:
         stage.guest.freeze(arguments)

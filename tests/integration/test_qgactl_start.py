@@ -52,3 +52,11 @@ def test_a_background_job_of_a_shell_keeps_ignoring_it(slow_library: dict[str, s
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         process.kill()
+
+
+def test_nothing_is_loaded_before_signals_are_seen_to() -> None:
+    """A ^C in the middle of that would print a traceback."""
+    script = "import sys; from qga.ctl.main import main; print(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    ours = [name for name in run.stdout.split() if name.partition(".")[0] in ("qga", "commands")]
+    assert ours == ["qga", "qga.ctl", "qga.ctl.main", "qga.version"]

@@ -32,6 +32,8 @@ T = TypeVar("T")
 # Seconds: hooks and full disks make a freeze wait; a thaw of ours waits for little.
 FREEZE_PATIENCE, THAW_PATIENCE = 600.0, 180.0
 
+FROZEN = "frozen"
+
 # Refused for some other reason, for they are carried out while filesystems are frozen.
 ALWAYS_ANSWERED = ("guest-fsfreeze-status", "qga-get-freeze")
 
@@ -62,7 +64,7 @@ class Freezing(Filesystems):
         frozen = Frozen(self)
         try:
             frozen.count = self._ask_patiently(command, int, timeout=timeout, **arguments)
-            holds = self._holds()
+            state = self._reported()  # asking tells our agent that somebody knows of it
         except CommandError:
             raise  # an agent that fails to freeze leaves nothing frozen
         except BaseException:
@@ -70,16 +72,18 @@ class Freezing(Filesystems):
             raise
         if frozen.count < expected:
             frozen.give_up(command, expected)
-        if not holds:
+        if state != FROZEN:
             frozen.thaw()
+            reason = f"the freeze did not last: the guest reports '{state}' right after it"
+            raise FreezeEnded(reason, address=self.address, command=command)
         return frozen
 
-    def _holds(self) -> bool:
-        """Whether a freeze is there; asking also tells our agent that somebody knows of it."""
+    def _reported(self) -> str:
+        """The status behind a freeze; where it may not be asked, as it should be."""
         try:
-            return self.freeze_status() == "frozen"
-        except CommandError:  # not allowed
-            return True
+            return self.freeze_status()
+        except CommandError:
+            return FROZEN
 
     def _count_filesystems(self, mountpoints: Sequence[str], command: str) -> int:
         """How many filesystems these are, at least: agents pass over what is no mount point."""

@@ -173,8 +173,8 @@ def guest_side(
             return guest
     except GuestFrozen:
         raise
-    except CommandError:  # no guest-exec, not for this, or no /bin/sh
-        pass
+    except CommandError:
+        pass  # no guest-exec, not for this, or no /bin/sh
     return PlainFiles(agent, tick, ports)
 
 

@@ -63,6 +63,12 @@ ANY_EXECUTES = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 OCTAL = re.compile("0*[0-7]{1,3}")
 
+# Files of a tree: what a guest lists costs some hundred bytes of memory for each.
+MOST_FILES = 500_000
+
+# Bytes that a script may write about the files of a lot; only LIST writes more.
+MOST_WRITTEN = 1024 * 1024
+
 # More than any st_mode, and than any size of a file (loff_t).
 MODES, SIZES = 1 << 16, 1 << 63
 
@@ -535,6 +541,8 @@ class ShellFiles(GuestFiles):
         if result.status:
             reason = decoded(result.stderr).strip() or f"/bin/sh exited with {result.status}"
             raise CopyError(reason, address=self.agent.address)
+        if len(result.stdout) > MOST_WRITTEN:
+            raise ProtocolError("the guest's shell says more than can be true")
         return result.stdout
 
     def _run(
@@ -582,10 +590,13 @@ def sensible(answer: str) -> Iterator[None]:
 def listed(output: bytes) -> Iterator[Entry]:
     """What LIST has written, as entries; ProtocolError if it makes no sense."""
     try:
-        position = 0
+        position = total = 0
         while position < len(output):
             end = output.index(b"\n", position)
             count = int(output[position:end])
+            total += count
+            if total > MOST_FILES:
+                raise ValueError(f"more than {MOST_FILES} files: copy its parts")
             lines, position = fields(output, end + 1, count, b"\n")
             names, position = fields(output, position, count, b"\0")
             for name, line in zip(names, lines):

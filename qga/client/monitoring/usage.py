@@ -10,6 +10,9 @@ from qga.client.errors import AgentError
 from qga.client.monitoring.metrics import Readings
 from qga.client.monitoring.watch import Sighting, Target, Watcher
 
+# Seconds from which on there are rates: agents tell their time in milliseconds.
+SHORTEST = 0.001
+
 MADE_OF_OTHERS = re.compile(r"(dm-|md)\d+")  # what they do is counted by their disks, too
 
 
@@ -89,7 +92,7 @@ def usage(before: Readings, now: Readings, seconds: float) -> Usage:
     grown = {
         key: value - before[key]
         for key, value in now.items()
-        if seconds > 0 and value >= before.get(key, value + 1)
+        if seconds >= SHORTEST and value >= before.get(key, value + 1)
     }
     cpus = _busy(grown)
     processes = [value for key, value in now.items() if key[0] == "processes"]

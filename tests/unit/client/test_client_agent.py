@@ -169,6 +169,19 @@ def test_agents_that_echo_ids_and_that_do_not(start: Start, ids: str) -> None:
     assert tagged == [ids == "echoed"] * len(tagged)
 
 
+def test_an_order_is_accepted_also_where_a_ping_is_refused(start: Start) -> None:
+    """The reply to the ping behind it shows that the agent went on; it may be any."""
+    refused = OSError(
+        "CommandNotFound", "The command guest-ping has been disabled for this instance"
+    )
+    peer = start({"guest-shutdown": lambda _: Raw(), "guest-ping": lambda _: refused})
+    with GuestAgent(peer.address) as agent:
+        agent.order("guest-shutdown")
+        peer.handlers["guest-shutdown"] = lambda _: OSError("GenericError", "not now")
+        with pytest.raises(CommandError, match="guest-shutdown: not now"):
+            agent.order("guest-shutdown")
+
+
 def test_a_reply_of_an_earlier_state_of_the_guest_is_dropped(start: Start) -> None:
     """As after QEMU's loadvm: the guest sends what it was about to send when it was saved."""
     seen: list[dict[str, Any]] = []
@@ -235,11 +248,11 @@ def test_small_facts(start: Start) -> None:
 @pytest.mark.parametrize(
     ("command", "method", "reply", "complaint"),
     [
-        ("guest-get-time", "time", "now", "the reply is not of type int"),
-        ("guest-get-time", "time", True, "the reply is not of type int"),
+        ("guest-get-time", "time", "now", "the reply is not an integer"),
+        ("guest-get-time", "time", True, "the reply is not an integer"),
         ("guest-get-host-name", "hostname", {}, "the reply lacks 'host-name'"),
-        ("guest-get-host-name", "hostname", [], "the reply is not of type dict"),
-        ("guest-get-osinfo", "osinfo", {"id": 5}, "'id' of the reply is not of type str"),
+        ("guest-get-host-name", "hostname", [], "the reply is not an object"),
+        ("guest-get-osinfo", "osinfo", {"id": 5}, "'id' of the reply is not a string"),
         ("guest-info", "info", {"version": "1"}, "the reply lacks 'supported_commands'"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from qga.client import ConnectError, GuestAgent
-from qga.client.data_ports import DataPorts
+from qga.client import ConnectError, GuestAgent, data_ports
+from qga.client.data_ports import DataPort, DataPorts
+from qga.client.ports import connect_port
 from tests.unit.client_peer import Peer
 from tests.unit.host_root import HostRoot
 
@@ -89,6 +92,64 @@ def test_a_free_port_is_used_once_the_guest_has_seen_us(tmp_path: Path) -> None:
     finally:
         other.close()
     assert next(answers, None) is None
+
+
+def test_a_port_that_is_listed_often_is_tried_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_ports, "PATIENCE", 0.1)
+    with (
+        listening(tmp_path / DATA) as port,
+        peer_with(tmp_path, lambda _: described(False) * 9) as agent,
+    ):
+        assert DataPorts(agent.address).open_free(agent) is None
+        port.setblocking(False)
+        port.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            port.accept()
+
+
+def test_a_port_with_no_room_for_another_client(tmp_path: Path) -> None:
+    """The guest may say that nobody is connected."""
+    with listening(tmp_path / DATA, backlog=0), socket.socket(socket.AF_UNIX) as other:
+        other.connect(f"{tmp_path}/{DATA}")
+        with pytest.raises(ConnectError, match="temporarily unavailable: other programs use this"):
+            connect_port(f"{tmp_path}/{DATA}")
+        with peer_with(tmp_path, lambda _: described(False)) as agent:
+            assert DataPorts(agent.address).open_free(agent) is None
+
+
+def test_a_port_with_a_long_path(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as port:
+        monitor = os.open(folder, os.O_PATH)
+        port.bind(f"/proc/self/fd/{monitor}/{DATA}")
+        os.close(monitor)
+        port.listen()
+        connect_port(f"{folder}/{DATA}").close()
+
+
+@pytest.mark.parametrize("sending", [True, False])
+def test_a_port_that_qemu_closes_is_named(sending: bool) -> None:
+    """Also where the kernel says so by an error, as it does when bytes were not read."""
+    ours, theirs = socket.socketpair()
+    ours.send(b"unread")
+    with DataPort(DATA, ours) as port:
+        theirs.close()
+        with pytest.raises(ConnectError, match=f"{DATA}: QEMU has closed this data port"):
+            if sending:
+                port.send(b"x")
+            else:
+                port.receive()
+
+
+@contextmanager
+def listening(path: Path, backlog: int = 8) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(backlog)
+        yield listener
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,18 @@ def test_a_freeze_that_ended_before_the_thaw_is_told(start: Start) -> None:
         raise ValueError
 
 
+@pytest.mark.parametrize("status", ["thawed", "error", ""])
+def test_a_freeze_that_is_none_right_afterwards(start: Start, status: str) -> None:
+    """However many filesystems the guest then says to have thawed."""
+    guest = Filesystems()
+    peer = start({**guest.handlers, "guest-fsfreeze-status": lambda _: status})
+    complaint = f"the freeze did not last: the guest reports '{status}' right after it"
+    with GuestAgent(peer.address) as agent, pytest.raises(FreezeEnded, match=complaint):
+        agent.freeze()
+    assert guest.frozen == 0
+    assert commands(peer) == ["freeze", "status", "thaw"]
+
+
 def test_a_freeze_that_fails_thaws_nothing_of_others(start: Start) -> None:
     guest = Filesystems()
     busy = OSError("GenericError", "a freeze is going on already")

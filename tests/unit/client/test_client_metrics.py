@@ -196,6 +196,12 @@ def test_without_uptime_our_clock_counts() -> None:
     assert usage(before, now, seconds=8).network == {"eth0": Flow(1000, 0.5)}
 
 
+@pytest.mark.parametrize("uptime", [100.0, 100.0 + 2e-14, 100.0 + 1e-4])
+def test_in_no_time_there_are_no_rates(uptime: float) -> None:
+    seen = usage(BEFORE, {**NOW, ("uptime_seconds",): uptime}, seconds=5)
+    assert (seen.network, seen.disks, seen.cpu) == ({}, {}, None)
+
+
 def test_after_a_reboot_there_are_no_rates_for_once() -> None:
     seen = usage(NOW, BEFORE, seconds=5)
     assert (seen.cpu, seen.network, seen.disks) == (None, {}, {})

@@ -74,6 +74,39 @@ def test_one_that_was_abandoned_is_not_waited_for(start: Start) -> None:
     assert [request["execute"] for request in peer.requests] == ["guest-exec"]
 
 
+def wrote(data: bytes) -> Handler:
+    return read(exited=True, exitcode=0, **{"out-data": base64.b64encode(data).decode()})
+
+
+def test_an_environment_is_no_larger_than_one_can_be(start: Start) -> None:
+    many = b"".join(b"%d=\0" % number for number in range(200_000))
+    peer = start({"guest-exec": lambda _: {"pid": 7}, "guest-exec-status": wrote(many)})
+    with (
+        GuestAgent(peer.address) as agent,
+        pytest.raises(ProtocolError, match=r"said to have written \d+ bytes, more than it can"),
+    ):
+        environment(agent)
+
+
+def test_impossible_pids_of_what_a_program_has_started(start: Start) -> None:
+    pids = b"8 -1 +9 1_0 " + b"9" * 5000 + b" 4194303"
+    peer = start({"guest-exec": lambda _: {"pid": 7}, "guest-exec-status": wrote(pids)})
+    with GuestAgent(peer.address) as agent:
+        program = PlainProgram(agent, ["x"])
+        program.signal("TERM")
+        program.signal("KILL")
+    started = [each["arguments"] for each in peer.requests if each["execute"] == "guest-exec"]
+    assert set(started[-1]["arg"][4:]) == {"7", "8", "4194303"}
+
+
+def test_more_pids_than_a_guest_can_have(start: Start) -> None:
+    peer = start({"guest-exec": lambda _: {"pid": 7}, "guest-exec-status": wrote(b"1 " * 600_000)})
+    with GuestAgent(peer.address) as agent:
+        program = PlainProgram(agent, ["x"])
+        with pytest.raises(ProtocolError, match="1200000 bytes, more than it can"):
+            program.signal("TERM")
+
+
 def test_the_environment_is_not_waited_for_for_ever(start: Start) -> None:
     peer = start({"guest-exec": lambda _: {"pid": 7}, "guest-exec-status": read()})
     with GuestAgent(peer.address) as agent, pytest.raises(AgentTimeout, match="process 7 still"):

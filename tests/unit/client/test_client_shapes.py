@@ -46,18 +46,20 @@ def test_what_is_missing_or_null_has_its_default() -> None:
 @pytest.mark.parametrize(
     ("kind", "reply", "complaint"),
     [
-        (Whole, [], "the reply is not of type dict"),
+        (Whole, [], "the reply is not an object"),
         (Whole, {}, "the reply lacks 'text'"),
         (Whole, {"text": None}, "the reply lacks 'text'"),
-        (Whole, {"text": 1}, "'text' of the reply is not of type str"),
-        (Whole, {"text": "", "parts": {}}, "'parts' of the reply is not of type list"),
+        (Whole, {"text": 1}, "'text' of the reply is not a string"),
+        (Whole, {"text": "", "parts": {}}, "'parts' of the reply is not an array"),
         (Whole, {"text": "", "parts": [{}]}, "the reply lacks 'parts[0].some-name'"),
-        (Whole, {"text": "", "part": 1}, "'part' of the reply is not of type dict"),
-        (Whole, {"text": "", "ratio": True}, "'ratio' of the reply is not of type float"),
-        (Whole, {"text": "", "ratio": "1"}, "'ratio' of the reply is not of type float"),
+        (Whole, {"text": "", "part": 1}, "'part' of the reply is not an object"),
+        (Whole, {"text": "", "ratio": True}, "'ratio' of the reply is not a number"),
+        (Whole, {"text": "", "ratio": "1"}, "'ratio' of the reply is not a number"),
         (Whole, {"text": "", "buf-b64": "a"}, "the base64 in 'buf-b64' of the reply is damaged"),
-        (list[Part], [{"some-name": True}], "'[0].some-name' of the reply is not of type int"),
-        (int, 1.0, "the reply is not of type int"),
+        (Whole, {"text": "", "buf-b64": "\xe4"}, "the base64 in 'buf-b64' of the reply is damaged"),
+        (bool, 1, "the reply is not true or false"),
+        (list[Part], [{"some-name": True}], "'[0].some-name' of the reply is not an integer"),
+        (int, 1.0, "the reply is not an integer"),
         (int, 2**64, "the reply is a number of more than 64 bits"),
         (float, float("inf"), "the reply is not a finite number"),
         (float, 10**400, "the reply is a number of more than 64 bits"),
@@ -66,14 +68,14 @@ def test_what_is_missing_or_null_has_its_default() -> None:
 def test_what_does_not_fit_is_named(kind: Any, reply: object, complaint: str) -> None:
     with pytest.raises(ProtocolError) as caught:
         shaped(kind, reply)
-    assert str(caught.value).startswith(complaint)
+    assert str(caught.value) == complaint
 
 
 def test_one_member() -> None:
     assert member(list[str], "keys", {"keys": ["a"], "other": 1}) == ["a"]
     with pytest.raises(ProtocolError, match="the reply lacks 'keys'"):
         member(list[str], "keys", {})
-    with pytest.raises(ProtocolError, match=r"'keys\[1\]' of the reply is not of type str"):
+    with pytest.raises(ProtocolError, match=r"'keys\[1\]' of the reply is not a string"):
         member(list[str], "keys", {"keys": ["", 1]})
 
 
@@ -81,7 +83,7 @@ def test_one_member() -> None:
     "kind", [kind for kind in vars(results).values() if hasattr(kind, "_fields")]
 )
 def test_the_types_of_results_can_be_read(kind: Any) -> None:
-    with pytest.raises(ProtocolError, match="is not of type dict"):
+    with pytest.raises(ProtocolError, match="is not an object"):
         shaped(kind, 0)
     if set(kind._fields) <= set(kind._field_defaults):
         assert shaped(kind, {}) == kind()

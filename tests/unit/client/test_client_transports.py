@@ -97,6 +97,19 @@ def test_nothing_at_all_from_the_agent_is_explained(
         transport.exchange(b"{}\n", LIMIT, time.monotonic() + 0.01)
 
 
+def test_a_connection_that_is_reset_is_one_that_is_closed() -> None:
+    """The kernel resets it when bytes were not read, and breaks the pipe of who sends more."""
+    ours, theirs = socket.socketpair()
+    transport = SocketTransport(ours, LIMIT)
+    ours.send(b"unread")
+    theirs.close()
+    for _ in ("reset", "broken pipe"):
+        with pytest.raises(ConnectionError) as caught:
+            transport.synchronize(soon())
+        assert str(caught.value) == "the connection was closed at the other end"
+    transport.close()
+
+
 def test_a_closed_connection_is_an_oserror(ends: tuple[SocketTransport, socket.socket]) -> None:
     transport, peer = ends
     peer.shutdown(socket.SHUT_WR)

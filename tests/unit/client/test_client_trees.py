@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qga.client import ProtocolError
+from qga.client.copies import shell_files
 from qga.client.copies.local_files import LocalFiles
 from qga.client.copies.shell_files import listed
 from qga.client.copies.trees import (
@@ -173,3 +174,18 @@ def test_a_piece_that_cannot_be_read_has_no_checksum(tmp_path: Path) -> None:
         "",
         "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d",
     ]
+
+
+@pytest.mark.parametrize("count", [500_001, 10**12])
+def test_more_files_than_can_be_listed(count: int) -> None:
+    """Refused by the number alone, before anything is made of the list."""
+    with pytest.raises(ProtocolError, match="more than 500000 files: copy its parts"):
+        list(listed(b"%d\n" % count + b"\n" * 1000))
+
+
+def test_files_are_counted_over_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_files, "MOST_FILES", 2)
+    one = b"1\n81a4 5\n./a\0"
+    assert len(list(listed(one * 2))) == 2
+    with pytest.raises(ProtocolError, match="more than 2 files"):
+        list(listed(one * 3))

@@ -121,7 +121,11 @@ def test_what_is_no_reply_is_a_protocol_error(line: bytes) -> None:
         (b'{"return": "\\uD83D"}', "half of a surrogate pair in a string"),
         (b"[" * 200 + b"]" * 200, "it is nested more than 100 levels deep"),
         (b"[" * 100_000, "it is nested too deep"),
-        (b'{"return": "\xe4"}', "'utf-8' codec can't decode byte 0xe4 in position 12"),
+        (b'{"return": "\xe4"}', "byte 0xe4 at 12 is not UTF-8"),
+        (b"", "it ends too early"),
+        (b'{"return": [1,', "it ends too early"),
+        (b"hello", "unexpected text at character 0"),
+        (b'{"return": 1} {}', "unexpected text at character 14"),
     ],
 )
 def test_a_reply_that_cannot_be_taken_is_named(line: bytes, reason: str) -> None:
