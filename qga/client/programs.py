@@ -291,6 +291,7 @@ def environment(agent: GuestAgent, timeout: float = ENVIRONMENT_PATIENCE) -> dic
 def bounded(agent: GuestAgent, output: bytes) -> bytes:
     """The output of a program of ours; ProtocolError if it is more than such a one writes."""
     if len(output) > MOST_WRITTEN:
-        reason = f"a program is said to have written {len(output)} bytes, more than it can"
+        size = counted(len(output), "byte")
+        reason = f"a program is said to have written {size}, more than it can"
         raise ProtocolError(reason, address=agent.address, command="guest-exec-status")
     return output
