@@ -343,7 +343,7 @@ def test_a_data_port_that_is_not_there(address: str, here: Path, there: Path) ->
     assert qgactl("--data-port", "x", *arguments, address=address) == (
         2,
         "",
-        "qgactl: Invalid value: 'x' is not NAME=SOCKET (see qgactl --help)\n",
+        "qgactl: 'x' is not NAME=SOCKET (see qgactl --help)\n",
     )
     complaint = "--data-port x=/nonexistent: there is no socket at this path"
     for status, _, err in (
