@@ -114,6 +114,9 @@ def check(outcome: Outcome, argv: list[str]) -> None:
 
 
 def in_a_pipe(victims: Victims, address: str, argv: list[str], wait: float) -> None:
+    if argv[0] in INSISTS:  # from a pipe nobody could leave
+        on_a_terminal(victims, address, argv, wait)
+        return
     check(victims.qgactl(address, *argv, stdin="text", wait=wait), argv)
 
 
