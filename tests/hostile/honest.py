@@ -50,6 +50,7 @@ def replies() -> dict[str, Any]:
         {"name": name, "enabled": True, "success-response": True} for name in found
     ]
     found["guest-exec-status"]["out-data"] = STAT_LINE
+    found["guest-fsfreeze-status"] = "frozen"  # only asked behind a freeze
     return found
 
 
