@@ -32,8 +32,8 @@ SLICE = 1024 * 1024
 
 LONGEST_DELAY = 0.1
 
-# Seconds for rm(1).
-PATIENCE = 10.0
+# Seconds for rm(1), and for the content of both files: a guest may hand it over byte by byte.
+PATIENCE, FETCH_PATIENCE = 10.0, 60.0
 
 # $1: bytes that are kept of each stream; $2: those that a reply has room for; $3: "merged", or
 # not. The first line of output is the directory with the files, or empty if the rest follows.
@@ -175,8 +175,9 @@ def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
     if not line:
         return result._replace(stdout=rest)
     directory = line.decode(errors="replace")
+    deadline = time.monotonic() + FETCH_PATIENCE
     try:
-        out, err = (read(agent, f"{directory}/{name}") for name in ("out", "err"))
+        out, err = (read(agent, f"{directory}/{name}", deadline) for name in ("out", "err"))
     finally:
         with suppress(AgentError):
             agent.exec(["rm", "-rf", "--", directory], capture=False, timeout=PATIENCE)
@@ -188,11 +189,14 @@ def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
     )
 
 
-def read(agent: GuestAgent, path: str) -> bytes:
-    """A file of the guest, one byte more than is kept at most."""
+def read(agent: GuestAgent, path: str, deadline: float) -> bytes:
+    """A file of the guest, one byte more than is kept at most. AgentTimeout after the deadline."""
     content = bytearray()
     with agent.opened(path) as handle:
         while len(content) <= MOST_KEPT:
+            if time.monotonic() > deadline:
+                reason = f"only {len(content)} bytes of {path} have come"
+                raise AgentTimeout(agent.address, "guest-file-read", FETCH_PATIENCE, reason)
             piece = agent.file_read(handle, SLICE)
             content += piece.data
             if piece.eof or not piece.data:

@@ -51,6 +51,7 @@ def replies() -> dict[str, Any]:
     ]
     found["guest-exec-status"]["out-data"] = STAT_LINE
     del found["guest-fstrim"]["paths"][0]["error"]
+    found["guest-fsfreeze-status"] = "frozen"  # only asked behind a freeze
     return found
 
 

@@ -13,6 +13,7 @@ from qga.client import (
     PlainProgram,
     ProtocolError,
     StreamedProgram,
+    captured,
     programs,
 )
 from qga.client.programs import environment
@@ -111,3 +112,28 @@ def test_the_environment_is_not_waited_for_for_ever(start: Start) -> None:
     peer = start({"guest-exec": lambda _: {"pid": 7}, "guest-exec-status": read()})
     with GuestAgent(peer.address) as agent, pytest.raises(AgentTimeout, match="process 7 still"):
         environment(agent, timeout=0.05)
+
+
+def test_output_that_is_handed_over_byte_by_byte(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by libvirt, from files in the guest; KEEP has written the directory with these."""
+    monkeypatch.setattr(captured, "FETCH_PATIENCE", 0.1)
+    monkeypatch.setattr(GuestAgent, "max_output", lambda _: 3 << 20)
+    byte = {"count": 1, "buf-b64": base64.b64encode(b"x").decode(), "eof": False}
+    read_byte = iter([byte] * 20_000)
+    peer = start(
+        {
+            "guest-exec": lambda _: {"pid": 7},
+            "guest-exec-status": wrote(b"/tmp/x\n"),
+            "guest-file-open": lambda _: 1000,
+            "guest-file-read": lambda _: next(read_byte),
+            "guest-file-close": lambda _: {},
+        }
+    )
+    with (
+        GuestAgent(peer.address) as agent,
+        pytest.raises(AgentTimeout, match=r"only \d+ bytes of /tmp/x/out have come"),
+    ):
+        PlainProgram(agent, ["x"]).poll()
+    assert peer.requests[-2]["arguments"]["arg"] == ["-rf", "--", "/tmp/x"]
