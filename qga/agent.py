@@ -9,9 +9,10 @@ It reads top to bottom: `open` acquires the channels and may fail; `run` serves 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from qga import discovery
 from qga.audit import Audit, Limit
@@ -159,7 +160,7 @@ class Agent:
     def report_fault(self, name: str, error: BaseException) -> QgaError:
         """What to answer when a handler raised something else than QgaError."""
         if isinstance(error, OSError) and error.strerror:
-            where = f" '{error.filename}'" if error.filename else ""
+            where = f" '{_text_of(error.filename)}'" if error.filename else ""
             return QgaError(f"{name} failed{where}: {error.strerror}")
         self.log_fault(name, error)
         try:
@@ -254,3 +255,8 @@ class Agent:
                 return
             self.loop.call_later(RETRY_INTERVAL, self.loop.stop)
             self.loop.run()
+
+
+def _text_of(filename: Any) -> str:
+    """What an OSError has for a file: its path, in whatever form it was given, or a descriptor."""
+    return os.fsdecode(filename) if isinstance(filename, (str, bytes)) else str(filename)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tty
+from errno import ENOENT
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,16 @@ def test_which_channels_have_a_client(tmp_path: Path) -> None:
     agent.loop.call_later(0.1, agent.stop)
     agent.loop.run()
     assert agent.channels_without_client() == {"main", "port"}
+    agent.close()
+
+
+@pytest.mark.parametrize("path", ["/näh", "/näh".encode()])
+def test_an_error_of_the_system_names_the_file_as_text(tmp_path: Path, path: str | bytes) -> None:
+    main = ChannelConfig(method="unix-listen", path=str(tmp_path / "s"))
+    agent = Agent(Config((main,), statedir=str(tmp_path)), Log(Lines()))
+    error = OSError(ENOENT, os.strerror(ENOENT), path)
+    told = agent.report_fault("qga-x", error)
+    assert str(told) == "qga-x failed '/näh': No such file or directory"
     agent.close()
 
 
