@@ -22,7 +22,7 @@ from qga.descriptors import Descriptors, raise_limit
 from qga.errors import ChannelError, ConfigError, PluginError, QgaError
 from qga.loop import SLOW, Loop
 from qga.policy import Policy
-from qga.registry import Caller, CommandGroup, Registry, command_names
+from qga.registry import Caller, Command, CommandGroup, Registry, command_names
 from qga.state import State
 from qga.worker import Worker
 
@@ -227,13 +227,20 @@ class Agent:
         except Exception as error:
             self.log_fault(f"{group.__module__}.{group.__name__}", error)
 
+    def tell_unheard(self, command: Command) -> None:
+        """Its group learns that nobody knows the reply; that it fails harms nobody."""
+        try:
+            command.group.on_unheard(command.name)
+        except (Exception, SystemExit) as error:
+            self.log_fault(type(command.group).__name__, error)
+
     def _notify_groups(self, notify: Callable[[CommandGroup], None]) -> None:
         """Call a life-cycle method of each group; one that fails harms no other."""
         since = time.monotonic()
         for group in self.registry.groups:
             try:
                 notify(group)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.log_fault(type(group).__name__, error)
             before, since = since, time.monotonic()
             if since - before > SLOW:

@@ -420,7 +420,7 @@ class Session:
         """
         answered, self._last_answered = self._last_answered, None
         if answered and command and command.overtakes and not command.delimited:
-            answered.group.on_unheard(answered.name)
+            self._agent.tell_unheard(answered)
 
     def _tell_end(
         self,
@@ -485,7 +485,7 @@ class Session:
     def _end_unheard(self, running: Running, error: BaseException | None) -> None:
         self._tell_end(running.command, running.entry, error)
         if error is None:
-            running.command.group.on_unheard(running.command.name)
+            self._agent.tell_unheard(running.command)
 
     def _is_alone(self, running: Running) -> bool:
         """Whether the other side of a port has left before that could be seen.

@@ -55,6 +55,7 @@ ARGUMENTS = {
     "qga-file-checksum": "path, [offset], [count]",
     "qga-file-receive": "path, port, count, [offset]",
     "qga-file-send": "path, port, [offset], [count]",
+    "qga-get-freeze": "",
     "qga-get-memory": "",
     "qga-get-metrics": "",
     "qga-get-ports": "",

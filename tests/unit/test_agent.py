@@ -97,6 +97,8 @@ def test_a_fault_that_comes_again_and_again_fills_no_log(tmp_path: Path) -> None
     [
         ("guest-exce", "did you mean 'guest-exec'?"),
         ("guest_exec", "did you mean 'guest-exec'?"),
+        ("exec", "did you mean 'guest-exec'?"),
+        ("set-user-password", "did you mean 'guest-set-user-password'?"),
         ("guestexec", "did you mean 'guest-exec'?"),
         ("Guest-Exec", "did you mean 'guest-exec'?"),
         ("guest-exec.", "did you mean 'guest-exec'?"),
