@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from errno import EAGAIN
+from errno import EAGAIN, EINVAL
 from stat import S_ISREG
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
@@ -220,7 +220,7 @@ class Files(CommandGroup):
         with file.lock:
             self._file(handle, caller)
             try:
-                position = os.lseek(file.fd, offset, _WHENCE[whence])
+                position = seek(file.fd, offset, _WHENCE[whence])
             except OSError as error:
                 raise QgaError(f"failed to seek file: {error.strerror}") from error
         return {"position": position, "eof": False}
@@ -316,6 +316,18 @@ def open_file(policy: Policy, path: str, mode: str, flags: int) -> int:
         raise QgaError(
             f"failed to open file '{path}' (mode: '{mode}'): {error.strerror}"
         ) from error
+
+
+def seek(fd: int, offset: int, whence: int) -> int:
+    """As lseek(2), but to no position beyond 2^63-1.
+
+    /proc/PID/mem and /dev/mem have such, and Python takes them for errors without a reason.
+    """
+    if whence == os.SEEK_CUR and offset:
+        whence, offset = os.SEEK_SET, os.lseek(fd, 0, os.SEEK_CUR) + offset
+    if whence == os.SEEK_SET and not 0 <= offset < 2**63:
+        raise OSError(EINVAL, os.strerror(EINVAL))
+    return os.lseek(fd, offset, whence)
 
 
 def read_cached(file: OpenFile, count: int) -> tuple[bytearray, bool]:

@@ -95,7 +95,7 @@ def _trim(mount: Mount, minimum: int) -> GuestFilesystemTrimResult:
             result["error"] = "it is hidden under another mount"
             return result
         try:
-            done = ioctl(fd, _FITRIM, _TRIM_RANGE.pack(0, _WHOLE, minimum))
+            done = ioctl(fd, _FITRIM, _TRIM_RANGE.pack(0, _WHOLE, minimum % 2**64))
         finally:
             os.close(fd)
     except OSError as error:

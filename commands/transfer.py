@@ -207,7 +207,7 @@ def read_range(caller: Caller, path: str, offset: int, count: int | None) -> Ite
                 return
             rest -= len(chunk)
             yield chunk
-        if size == 0 and os.lseek(fd, 0, os.SEEK_CUR) > MAX_WITHOUT_SIZE:
+        if size == 0 and offset <= MAX_WITHOUT_SIZE < os.lseek(fd, 0, os.SEEK_CUR):
             raise OSError(EFBIG, os.strerror(EFBIG))
     except OSError as error:
         raise QgaError(f"failed to read file '{path}': {error.strerror}") from error

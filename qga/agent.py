@@ -9,16 +9,17 @@ It reads top to bottom: `open` acquires the channels and may fail; `run` serves 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
 from qga.errors import ChannelError, ConfigError, PluginError, QgaError
 from qga.loop import SLOW, Loop
 from qga.plugin import discovery
-from qga.plugin.registry import CommandGroup, Registry, command_names
+from qga.plugin.registry import Command, CommandGroup, Registry, command_names
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.policy.shares import Descriptors
@@ -161,7 +162,7 @@ class Agent:
     def report_fault(self, name: str, error: BaseException) -> QgaError:
         """What to answer when a handler raised something else than QgaError."""
         if isinstance(error, OSError) and error.strerror:
-            where = f" '{error.filename}'" if error.filename else ""
+            where = f" '{_text_of(error.filename)}'" if error.filename else ""
             return QgaError(f"{name} failed{where}: {error.strerror}")
         self.log_fault(name, error)
         try:
@@ -228,13 +229,20 @@ class Agent:
         except Exception as error:
             self.log_fault(f"{group.__module__}.{group.__name__}", error)
 
+    def tell_unheard(self, command: Command) -> None:
+        """Its group learns that nobody knows the reply; that it fails harms nobody."""
+        try:
+            command.group.on_unheard(command.name)
+        except (Exception, SystemExit) as error:
+            self.log_fault(type(command.group).__name__, error)
+
     def _notify_groups(self, notify: Callable[[CommandGroup], None]) -> None:
         """Call a life-cycle method of each group; one that fails harms no other."""
         since = time.monotonic()
         for group in self.registry.groups:
             try:
                 notify(group)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.log_fault(type(group).__name__, error)
             before, since = since, time.monotonic()
             if since - before > SLOW:
@@ -256,3 +264,8 @@ class Agent:
                 return
             self.loop.call_later(RETRY_INTERVAL, self.loop.stop)
             self.loop.run()
+
+
+def _text_of(filename: Any) -> str:
+    """What an OSError has for a file: its path, in whatever form it was given, or a descriptor."""
+    return os.fsdecode(filename) if isinstance(filename, (str, bytes)) else str(filename)

@@ -56,7 +56,7 @@ class Worker:
         """Run `job` on a thread, then `done` on the loop.
 
         channel: for whom. Raises QgaError when all its threads are busy with commands that do not
-        return.
+        return, or when the system has no more.
         """
         busy = self._under_way
         if not self._has_room(channel):
@@ -84,7 +84,13 @@ class Worker:
         if not self._threads:
             _share_one_arena()
         inbox: SimpleQueue[_Order] = SimpleQueue()
-        Thread(target=self._work, args=(inbox,), name="qga-worker", daemon=True).start()
+        thread = Thread(target=self._work, args=(inbox,), name="qga-worker", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # RLIMIT_NPROC, the unit's TasksMax=, or no memory
+            raise QgaError(
+                "the system lets the agent start no thread; try again when processes have ended"
+            ) from None
         self._threads += 1
         return inbox
 

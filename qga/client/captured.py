@@ -20,6 +20,7 @@ from qga.client.agent import GuestAgent
 from qga.client.commands.exec import DELAY_GROWTH, FIRST_DELAY, Capture, environment_of
 from qga.client.errors import AgentError, AgentTimeout, CommandError, CommandNotFound
 from qga.client.results import ExecResult
+from qga.wording import counted
 
 if TYPE_CHECKING:
     from qga.client.programs import Program
@@ -195,7 +196,7 @@ def read(agent: GuestAgent, path: str, deadline: float) -> bytes:
     with agent.opened(path) as handle:
         while len(content) <= MOST_KEPT:
             if time.monotonic() > deadline:
-                reason = f"only {len(content)} bytes of {path} have come"
+                reason = f"{path} is not whole: {counted(len(content), 'byte')} so far"
                 raise AgentTimeout(agent.address, "guest-file-read", FETCH_PATIENCE, reason)
             piece = agent.file_read(handle, SLICE)
             content += piece.data

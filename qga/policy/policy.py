@@ -134,7 +134,8 @@ class Policy:
                 if name in known or name in _COMMANDS_OF_WINDOWS:
                     continue
                 text = f"{self._setting(key).line(name, index)}: unknown command '{name}'"
-                meant = nearest(name, known, _LONG_NAME)
+                short = next((full for full in known if full.partition("-")[2] == name), None)
+                meant = short or nearest(name, known, _LONG_NAME)
                 if not all(letter.isalnum() or letter in "-_." for letter in name):
                     yield Unknown(
                         name, f"{text}; write each name in full, with commas between them", True

@@ -36,7 +36,7 @@ def state_path(statedir: str) -> str:
 def is_frozen(statedir: str) -> bool:
     """Whether an agent that has frozen the filesystems since the boot has left its marker."""
     path = _marker_path(statedir)
-    return os.path.exists(path) and _read_marker(path).get("boot", _boot()) == _boot()
+    return os.path.exists(path) and _boot_of(path) in ("", _boot())
 
 
 class State:
@@ -60,7 +60,7 @@ class State:
     @property
     def doubtful(self) -> bool:
         """Whether there is a marker that does not tell of which boot it is."""
-        return self._frozen and "boot" not in _read_marker(self.marker)
+        return self._frozen and not _boot_of(self.marker)
 
     def next_handle(self) -> int:
         """A number that no handle has had before. Raises QgaError when it cannot be recorded."""
@@ -172,6 +172,12 @@ def _read_marker(path: str) -> dict[str, str]:
     except (OSError, keyfile.KeyFileError):
         return {}
     return {key: entry.raw for key, entry in group.entries.items()} if group else {}
+
+
+def _boot_of(marker: str) -> str:
+    """The boot that it tells of; nothing where it tells of none, or not of a whole one."""
+    boot = _read_marker(marker).get("boot", "").strip()
+    return boot if len(boot) == len(_boot()) else ""
 
 
 def _read(path: str) -> str:

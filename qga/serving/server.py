@@ -8,6 +8,7 @@ from qga.plugin.services import Services
 
 if TYPE_CHECKING:
     from qga.errors import QgaError
+    from qga.plugin.registry import Command
     from qga.policy.caller import Caller
     from qga.serving.audit import Audit
     from qga.serving.session import Session
@@ -31,6 +32,9 @@ class Server(Services, Protocol):
 
     def report_status(self) -> None:
         """A channel serves now, or does not any longer."""
+
+    def tell_unheard(self, command: Command) -> None:
+        """A command has succeeded, and nobody has its reply."""
 
     def report_fault(self, name: str, error: BaseException) -> QgaError:
         """What to answer when a handler raised something else than QgaError."""

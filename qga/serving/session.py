@@ -18,8 +18,8 @@ What must stay true:
 - A command can find out that nobody waits for its reply any longer, and stop (qga.task).
 - Replies that the other side does not collect wait in a bounded queue; while it is full
   nothing is read and nothing carried out. No more is decoded than the queue of requests takes.
-- However much one connection sends, others have their turn: reading, carrying out and answering
-  pause after _TURN.
+- However much one connection sends, others have their turn: reading, decoding, carrying out and
+  answering pause after _TURN.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ _SILENCE = 60.0  # seconds between two warnings of halves of requests
 _TURN = 0.002  # seconds in a row before other connections have theirs; a request takes some 10 µs
 
 _AT_ONCE = 8  # requests between two looks at the clock
+
+_BATCH = 128  # requests that are decoded at once
 
 # Edge-triggered: a virtio port whose host side is closed reports a hang-up for ever. Waiting
 # for room to write only when there was none: else each reply collected would wake the loop.
@@ -264,12 +266,13 @@ class Session:
         if len(data) == _PORT_BUFFER and not self._short_read_empties:
             data = self._read_on(data)
         self._peer_takes_replies = self._peer_was_there = False
-        events = self._decoder.receive(data, MAX_REQUESTS)
-        if len(events) == 1 and self._running is None and not self._pending.size:
+        events = self._decoder.receive(data, _BATCH)
+        rest = self._decoder.rest
+        if len(events) == 1 and self._running is None and not (rest or self._pending.size):
             self._carry_out(events[0])  # without the queue, as nearly always
             if self._output.size:
                 self._flush()
-        elif events or self._running is not None:
+        elif events or rest or self._running is not None:
             self._queue(events, len(data))
             self._serve()
 
@@ -310,6 +313,7 @@ class Session:
         self._last_answered = None
         if self._running is not None:
             self._running.unheard = True
+            self._running.give_up()
             if self._running.request is not None:
                 self._running = None
                 self._agent.loop.post(self._proceed)
@@ -334,19 +338,28 @@ class Session:
         if self._output.size:
             self._flush()
         end = time.monotonic() + _TURN
-        while self._may_carry_out() and not self._resumes:
+        while not self._resumes and (self._may_carry_out() or self._may_decode()):
+            if self._may_decode():
+                self._queue(self._decoder.go_on(_BATCH), 0)
             for _ in range(_AT_ONCE):
-                self._carry_out(self._pending.take())
                 if not self._may_carry_out():
                     break
+                self._carry_out(self._pending.take())
             if time.monotonic() > end:
                 self._proceed_later()
             if self._output.size and (self._resumes or not self._may_carry_out()):
                 self._flush()
-            if not self._pending and self._decoder.rest:
-                self._queue(self._decoder.go_on(MAX_REQUESTS), 0)
-        if not self._pending and self._running is None:
+        if not (self._pending or self._running or self._decoder.rest):
             self._pending.size = 0
+
+    def _may_decode(self) -> bool:
+        """Whether the next of what was read should be looked at; behind a running command, too,
+        for one that overtakes it."""
+        if not self._decoder.rest or self._output.size > MAX_OUTPUT:
+            return False
+        return not self._pending or (
+            self._running is not None and len(self._pending) < MAX_REQUESTS
+        )
 
     def _may_carry_out(self) -> bool:
         return bool(self._pending) and self._running is None and self._output.size <= MAX_OUTPUT
@@ -411,7 +424,7 @@ class Session:
         """
         answered, self._last_answered = self._last_answered, None
         if answered and command and command.overtakes and not command.delimited:
-            answered.group.on_unheard(answered.name)
+            self._agent.tell_unheard(answered)
 
     def _tell_end(
         self,
@@ -476,7 +489,7 @@ class Session:
     def _end_unheard(self, running: Running, error: BaseException | None) -> None:
         self._tell_end(running.command, running.entry, error)
         if error is None:
-            running.command.group.on_unheard(running.command.name)
+            self._agent.tell_unheard(running.command)
 
     def _is_alone(self, running: Running) -> bool:
         """Whether the other side of a port has left before that could be seen.

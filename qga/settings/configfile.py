@@ -32,7 +32,10 @@ _OLD_BLOCK_KEY = "blacklist"
 _HINTS = {"daemonize": "; the key is 'daemon'"}  # qemu-ga's manual has it wrong in its sample
 
 _RULES_OF_COMMANDS = ("block-rpcs", "allow-rpcs", "allow-cids", "profile", _OLD_BLOCK_KEY)
-_WORDS_OF_RULES = ("rpc", "allow", "block", "deny", "forbid", "permit", "blacklist", "whitelist")
+_WORDS_OF_RULES = (
+    *("rpc", "allow", "block", "deny", "disable", "forbid", "permit", "restrict"),
+    *("blacklist", "whitelist"),
+)
 _SECTIONS = ("general", "channel", *RULE_KEYS)
 
 
@@ -164,8 +167,9 @@ class _Reader:
             return "; did you mean 'block-rpcs'?"
         if meant:
             return f"; did you mean '{meant}' of [general] or [channel NAME]?"
+        plain = key.lower().replace("_", "-")
         for section, keys in RULE_KEYS.items():
-            if key.lower().replace("_", "-") in keys:
+            if plain.removeprefix(f"{section}.").removeprefix(f"{section}-") in keys:
                 return f"; it belongs in [{section}]"
         if any(word in key.lower() for word in _WORDS_OF_RULES):
             return f"; the keys of rules are {', '.join(_RULES_OF_COMMANDS[:-1])}"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from errno import ELOOP, EMLINK
+from errno import EINVAL, ELOOP, EMLINK
 
 _MAX_LINKS = 40  # as in the kernel (path_resolution(7))
 
@@ -43,7 +43,8 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     """Open a file that the agent keeps, by its full path; `flags` and `mode` as of open(2).
 
     Where others than root and the agent's user may write, no link is followed: no symbolic one,
-    and no file that has another name elsewhere is opened. Raises OSError.
+    and no file that has another name elsewhere is opened; nor is a FIFO of theirs waited for.
+    Raises OSError.
     """
     trusted = {0, os.geteuid()}
     folder, name = os.path.split(path)
@@ -56,19 +57,31 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     try:
         if not _others_may_write(os.fstat(folder_fd), trusted):
             return os.open(name, flags, mode, dir_fd=folder_fd)
-        fd = os.open(name, flags & ~os.O_TRUNC | os.O_NOFOLLOW, mode, dir_fd=folder_fd)
+        warily = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(name, warily, mode, dir_fd=folder_fd)
     except OSError as error:
         if error.errno != ELOOP:
             raise
         raise OSError(ELOOP, f"it is a symbolic link, and others may write in {folder}") from None
     finally:
         os.close(folder_fd)
-    if os.fstat(fd).st_nlink > 1:
+    try:
+        _require_own(os.fstat(fd), folder, trusted)
+        if flags & os.O_TRUNC:
+            os.ftruncate(fd, 0)
+        os.set_blocking(fd, not flags & os.O_NONBLOCK)
+    except BaseException:
         os.close(fd)
-        raise OSError(EMLINK, f"it has another name, and others may write in {folder}")
-    if flags & os.O_TRUNC:
-        os.ftruncate(fd, 0)
+        raise
     return fd
+
+
+def _require_own(status: os.stat_result, folder: str, trusted: set[int]) -> None:
+    """Raise OSError for what somebody else may have put into a folder where others may write."""
+    if not stat.S_ISREG(status.st_mode) and status.st_uid not in trusted:
+        raise OSError(EINVAL, f"it is no regular file, and others may write in {folder}")
+    if status.st_nlink > 1:
+        raise OSError(EMLINK, f"it has another name, and others may write in {folder}")
 
 
 def _way(path: str) -> Iterator[tuple[str, str]]:

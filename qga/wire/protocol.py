@@ -9,8 +9,8 @@ true, whatever arrives and however it is cut:
   send to get rid of whatever was pending.
 - Memory is bounded by QEMU's limits: 64 MiB of tokens in a message, 2 Mi tokens, 1024 levels.
 - Work grows with the number of bytes, not with the number of pieces.
-- No more events are made at once than asked for, however small they are: the bytes of the others
-  are kept as they came.
+- No more events are made at once than asked for, however small they are, and no more tokens looked
+  at than take a moment, however large a message is: the other bytes are kept as they came.
 
 Where one client's bytes may follow another's, a request that begins inside an unfinished value
 ends that value (see `halves`); nothing that is JSON is read otherwise for it.
@@ -38,6 +38,7 @@ MAX_TOKENS = 2 * 1024 * 1024
 DELIMITER = b"\xff"
 """What guest-sync-delimited puts before its reply."""
 
+_MOST_AT_ONCE = 2048  # tokens; each takes about a microsecond
 _MAX_GAP = 8  # bytes of white space between two tokens that are kept as they are
 _MEMBERS = {"execute", "arguments", "id"}
 _NO_ARGUMENTS: dict[str, Any] = {}
@@ -85,6 +86,7 @@ class Decoder:
         self._max_message = MAX_MESSAGE if max_message is None else max_message
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._between = True  # the next byte begins a message or is white space
+        self._budget = sys.maxsize  # tokens that may be looked at yet
         self.rest = b""
         """What was received and not looked at yet."""
         self._start_message()
@@ -99,14 +101,17 @@ class Decoder:
         self.rest = b""
         self._forget_message()
 
-    def receive(self, data: bytes, most: int = sys.maxsize) -> Sequence[Event]:
+    def receive(
+        self, data: bytes, most: int = sys.maxsize, is_piece: bool = True
+    ) -> Sequence[Event]:
         """The events that `data` completes, in order.
 
-        most: how many at most; then the bytes behind them are the `rest`, and come before any
-            other: with `go_on`.
+        most: how many at most, and of not too many tokens; then the bytes behind them are the
+            `rest`, and come before any other: with `go_on`.
+        is_piece: whether it begins where a piece did when it came.
         """
         events: list[Event] = []
-        if self._on_drop and not self._between and self._is_ended_by(data):
+        if self._on_drop and is_piece and not self._between and self._is_ended_by(data):
             self._drop()
         if self._between:
             if len(data) <= _MAX_KNOWN and data in _known:
@@ -121,8 +126,9 @@ class Decoder:
                     self.rest = data
                     return events
         position = 0
-        while position < len(data) and len(events) < most:
-            position = self._read_tokens(data, position, events, most)
+        self._budget = sys.maxsize if most == sys.maxsize else _MOST_AT_ONCE
+        while position < len(data) and len(events) < most and self._budget > 0:
+            position = self._read_tokens(data, position, events, most, is_piece)
         self.rest = data[position:]
         self._between = self._lexer.at_rest and not self._kept
         return events
@@ -130,7 +136,7 @@ class Decoder:
     def go_on(self, most: int) -> Sequence[Event]:
         """As `receive`, of the rest."""
         data, self.rest = self.rest, b""
-        return self.receive(data, most)
+        return self.receive(data, most, is_piece=False)
 
     def _start_message(self) -> None:
         self._kept = bytearray()  # what earlier pieces held of the message
@@ -144,19 +150,23 @@ class Decoder:
         self._between = True
         self._start_message()
 
-    def _read_tokens(self, data: bytes, origin: int, events: list[Event], most: int) -> int:
+    def _read_tokens(
+        self, data: bytes, origin: int, events: list[Event], most: int, is_piece: bool
+    ) -> int:
         """Read from `origin` to the end, or to where to go on: behind the last event that is
-        wanted, or behind a request that began in a token.
+        wanted, behind a request that began in a token, or where there were too many tokens.
 
         Returns how far it came.
         """
         begin = origin  # of the part of `data` that belongs to the message and is not in _kept
         last = origin  # end of the last token
-        goes_on = self._tokens > 0 and origin == 0  # the piece, with a message from before
+        # The piece, with a message from before.
+        goes_on = is_piece and self._tokens > 0 and origin == 0
         for kind, start, end in self._lexer.scan(data, origin):
+            self._budget -= 1
             if kind in _MAY_HIDE and (head := self._hidden_beginning(data, kind, begin, end)):
                 self._drop()
-                self._read_tokens(head, 0, events, most)
+                self._read_tokens(head, 0, events, most, is_piece=False)
                 return end
             if kind == lexer.STRAY:
                 error: QgaError | None = jsontext.stray(self._token(data, origin, start, end))
@@ -176,19 +186,24 @@ class Decoder:
             elif self._braces < 0 or self._brackets < 0 or not (self._braces or self._brackets):
                 self._kept += data[begin:end]
                 events.append(_event(self._kept))
-            else:
+            elif self._budget > 0 or end == len(data):
                 continue
+            else:
+                self._kept += data[begin:end]
+                self._lexer.stop_after(kind)
+                return end
             self._start_message()
             begin = end
             goes_on = False
-            if len(events) >= most and end < len(data):
+            if (len(events) >= most or self._budget <= 0) and end < len(data):
                 self._lexer.stop_after(kind)
                 return end
-        if self._on_drop and goes_on and (request := self._request_on_line(data)):
-            self._drop()
-            events.append(request)
-        else:
+        request = self._request_on_line(data) if self._on_drop and goes_on else None
+        if request is None:
             self._keep_rest(data, origin, begin, last)
+            return len(data)
+        self._drop()
+        events.append(request)
         return len(data)
 
     def _hidden_beginning(self, data: bytes, kind: int, begin: int, end: int) -> bytes:

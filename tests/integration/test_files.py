@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.agent_process import Client, Refused, listening, refused
+from tests.integration.agent_process import AgentProcess, Client, Refused, listening, refused
 from tests.integration.guest_file import File
 
 MIB = 1024 * 1024
@@ -352,3 +352,17 @@ def test_an_unknown_handle_is_told_first(client: Client, path: Path) -> None:
             assert client.refusal(command, handle=handle, **arguments) == (
                 f"handle '{handle}' has not been found"
             )
+
+
+@pytest.mark.parametrize(
+    ("offset", "whence"), [(-1, "set"), (-(2**63), "set"), (-(2**31), "cur"), (2**63 - 1, "cur")]
+)
+def test_there_is_no_seeking_to_where_no_number_reaches(
+    agent: AgentProcess, client: Client, offset: int, whence: str
+) -> None:
+    """The kernel knows such positions in few files; lseek(2) gives them as negative numbers."""
+    memory = File(client, f"/proc/{agent.pid}/mem")
+    assert memory.seek(4096) == 4096
+    with refused("failed to seek file: Invalid argument"):
+        memory.seek(offset, whence)
+    assert memory.seek(0, "cur") == 4096

@@ -81,6 +81,23 @@ def test_nor_is_a_link_to_nowhere(tmp_path: Path, theirs: Path, name: str) -> No
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+@pytest.mark.parametrize("name", ["pid", "log", "qga.state", "qga.state.new"])
+def test_a_fifo_is_neither_waited_for_nor_written_to(
+    tmp_path: Path, theirs: Path, name: str, is_read: bool
+) -> None:
+    path = theirs / name
+    os.mkfifo(path)
+    os.chown(path, STRANGER, STRANGER)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if is_read else -1
+    try:
+        refused_start(tmp_path, *option(theirs, name.removesuffix(".new")))
+        assert not is_read or not os.read(reader, 1)
+    finally:
+        if is_read:
+            os.close(reader)
+
+
 def test_nor_is_one_while_the_agent_serves(tmp_path: Path, theirs: Path, victim: Path) -> None:
     """A new state goes into a file of another name before it takes the place of the old one."""
     with listening(tmp_path, "-t", str(theirs)) as agent, agent.connect() as client:

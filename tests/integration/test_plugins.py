@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from qga.client import AgentError, GuestAgent
+from tests.integration.agent_process import listening
 from tests.integration.client_agents import PATIENCE, wait_until_it_listens
 
 EXAMPLE = Path(__file__).parent.parent / "plugin_example"
@@ -354,6 +355,19 @@ class TestLeftOut:
             with pytest.raises(AgentError, match=reason):
                 agent.call("qga-local")
             agent.call("guest-ping")
+
+    @pytest.mark.parametrize("method", ["on_connect(self, caller)", "on_unheard(self, command)"])
+    @pytest.mark.parametrize("body", ["raise SystemExit", "return {}['x']"])
+    def test_a_life_cycle_method_that_fails_harms_nobody(
+        self, tmp_path: Path, plugin_dir: Path, method: str, body: str
+    ) -> None:
+        write(plugin_dir / "local.py", f"{PLUGIN}\n    def {method}:\n        {body}\n")
+        config = write(tmp_path / "conf", f"[general]\nplugin-dir={plugin_dir}\n")
+        with listening(tmp_path, "-c", str(config)) as agent, agent.connect() as client:
+            assert client.call("qga-local") == "local"
+            assert client.call("guest-sync", id=1) == 1  # which says that the reply was not heard
+            assert client.call("guest-ping") == {}
+            assert "Local failed by a fault of its own:" in agent.log
 
     def test_a_fault_of_a_command_is_an_error_reply(self, tmp_path: Path, plugin_dir: Path) -> None:
         write(plugin_dir / "local.py", PLUGIN.replace('return "local"', "return {}['x']"))

@@ -94,6 +94,51 @@ def test_a_client_that_only_sends_is_not_read_for_ever(agent: AgentProcess, gate
         gate.open("")
 
 
+@pytest.mark.parametrize("junk", [b"[", b'{"execute":{', b"}", b"\xff"])
+def test_junk_behind_a_request_is_answered_though_nothing_follows(
+    agent: AgentProcess, junk: bytes
+) -> None:
+    """What was read and not looked at yet is looked at without a further event."""
+    with agent.connect() as client:
+        client.send(request("guest-ping") + junk * (90_000 // len(junk)) + b"\xff")
+        client.send(request("guest-sync", id=7))
+        client.half_close()
+        replies = client.rest().splitlines()
+    assert replies[0] == b'{"return": {}}'
+    assert replies[-1] == b'{"return": 7}'
+    assert len(replies) > 10
+
+
+def test_a_sync_far_behind_a_command_that_hangs_is_seen(agent: AgentProcess, gate: Gate) -> None:
+    """Within what may wait, however many tokens there are before it."""
+    with agent.connect() as client:
+        client.send(
+            gate.request
+            + request("guest-file-seek", handle=0, offset=0, whence="set") * 600
+            + request("guest-sync", id=7)
+        )
+        assert client.result() == 7
+        gate.open("")
+
+
+def test_junk_of_one_client_does_not_hold_up_another(agent: AgentProcess) -> None:
+    """96 KiB are looked at in turns; as a whole they take some 50 ms, and those of 12 clients
+    half a second."""
+    junk, clients = b"[" * 96 * 1024, [agent.connect() for _ in range(12)]
+    turns = 0
+    with agent.connect() as other:
+        for client in clients:
+            client.socket.setblocking(False)
+            client.socket.send(junk)
+        before = processor_time(agent)
+        while turns < 3 and processor_time(agent) - before < len(clients) * 0.03:
+            other.call("guest-ping")
+            turns += 1
+    for client in clients:
+        client.close()
+    assert turns == 3
+
+
 def test_a_client_that_only_sends_large_requests_is_not_read_for_ever(
     client: Client, gate: Gate
 ) -> None:
@@ -115,6 +160,12 @@ def test_a_client_that_only_sends_large_requests_is_not_read_for_ever(
         client.send(large[sent % len(large) :])
         assert client.result() == "open"
         assert client.replies(sent // len(large) + 1) == [{"return": {}}] * (sent // len(large) + 1)
+
+
+def processor_time(agent: AgentProcess) -> float:
+    """Seconds (proc_pid_stat(5))."""
+    times = Path(f"/proc/{agent.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for_room(client: Client) -> None:

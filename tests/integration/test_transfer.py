@@ -80,6 +80,13 @@ def test_a_part_of_a_file_is_sent_and_summed_up(
     assert client.call("qga-file-checksum", path=str(path), **where) == summary(expected)
 
 
+def test_nothing_comes_of_an_empty_file_however_far(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.touch()
+    for offset in (0, 48 * 1024**2, 2**40):
+        assert client.call("qga-file-checksum", path=str(path), offset=offset) == summary(b"")
+
+
 def test_a_file_is_received(port: tuple[Client, HostEnd], tmp_path: Path) -> None:
     client, host = port
     path = tmp_path / "file"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tty
+from errno import ENOENT
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,16 @@ def test_which_channels_have_a_client(tmp_path: Path) -> None:
     agent.close()
 
 
+@pytest.mark.parametrize("path", ["/näh", "/näh".encode()])
+def test_an_error_of_the_system_names_the_file_as_text(tmp_path: Path, path: str | bytes) -> None:
+    main = ChannelConfig(method="unix-listen", path=str(tmp_path / "s"))
+    agent = Agent(Config((main,), statedir=str(tmp_path)), Log(Lines()))
+    error = OSError(ENOENT, os.strerror(ENOENT), path)
+    told = agent.report_fault("qga-x", error)
+    assert str(told) == "qga-x failed '/näh': No such file or directory"
+    agent.close()
+
+
 def test_a_fault_that_comes_again_and_again_fills_no_log(tmp_path: Path) -> None:
     lines = Lines()
     main = ChannelConfig(method="unix-listen", path=str(tmp_path / "s"))
@@ -86,6 +97,8 @@ def test_a_fault_that_comes_again_and_again_fills_no_log(tmp_path: Path) -> None
     [
         ("guest-exce", "did you mean 'guest-exec'?"),
         ("guest_exec", "did you mean 'guest-exec'?"),
+        ("exec", "did you mean 'guest-exec'?"),
+        ("set-user-password", "did you mean 'guest-set-user-password'?"),
         ("guestexec", "did you mean 'guest-exec'?"),
         ("Guest-Exec", "did you mean 'guest-exec'?"),
         ("guest-exec.", "did you mean 'guest-exec'?"),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from qga.agent import Agent
+from qga.policy.caller import Caller
+from qga.policy.policy import Policy
+from qga.service.log import Log
 from qga.serving.session import READ_SIZE, Session
+from qga.settings.config import ChannelConfig, Config
 
 BUFFER = os.sysconf("SC_PAGE_SIZE")
 
@@ -69,3 +76,29 @@ def test_a_host_that_leaves_is_seen_by_the_next_read(
     host.close()
     assert read_on(guest) == buffers(1)[0]
     assert guest.recv(1) == b""
+
+
+def test_a_host_that_leaves_gives_up_what_runs_for_it(
+    tmp_path: Path, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    """So that the next one need not wait for the checksum of a terabyte."""
+    host, guest = ends
+    file = tmp_path / "large"
+    file.touch()
+    os.truncate(file, 2**40)
+    main = ChannelConfig(method="unix-listen", path=str(tmp_path / "socket"))
+    agent = Agent(Config((main,), statedir=str(tmp_path)), Log())
+    caller = Caller("main", Policy())
+    session = Session(
+        agent, guest.fileno(), caller, print, short_read_empties=False, outlives_peer=True
+    )
+    session.start()
+    agent.loop.call_later(0.3, host.close)
+    agent.loop.call_later(1.5, agent.loop.stop)
+    host.send(
+        json.dumps({"execute": "qga-file-checksum", "arguments": {"path": str(file)}}).encode()
+    )
+    agent.loop.run()
+    assert session._running is None
+    session.close()
+    agent.close()

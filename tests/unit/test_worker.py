@@ -235,3 +235,22 @@ def test_who_waits_for_a_lock_gives_up(loop: Loop, monkeypatch: pytest.MonkeyPat
         ends.wait_for(1)
     assert type(ends.noted[0][1]) is GivenUp
     assert lock.acquire(blocking=False)
+
+
+def test_a_thread_that_the_system_refuses_is_an_error_in_words(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that whoever asks for a thaw tries again, as for busy threads."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ends, worker = Ends(loop), Worker(loop, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(3 * RESERVE):
+            with pytest.raises(QgaError, match="the system lets the agent start no thread"):
+                worker.submit(list, ends.note, urgent=True)
+    worker.submit(list, ends.note)
+    ends.wait_for(1)
+    assert ends.noted == [([], None)]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -123,7 +124,7 @@ def test_the_marker_of_another_agent_does_not_tell(tmp_path: Path) -> None:
 
 
 def test_a_reboot_has_thawed_everything(tmp_path: Path) -> None:
-    (tmp_path / "qga.state.isfrozen").write_text("[frozen]\nboot=before\nthaw_at=99999999\n")
+    (tmp_path / "qga.state.isfrozen").write_text(f"[frozen]\nboot={uuid4()}\nthaw_at=99999999\n")
     assert not State(str(tmp_path)).frozen
 
 
@@ -173,7 +174,7 @@ def test_a_number_for_which_there_is_no_room_leaves_the_file(tmp_path: Path) -> 
     assert content(tmp_path) == "[global]\nfd_counter=1000\n"
 
 
-@pytest.mark.parametrize("text", [b"", b"[fro", b"[frozen]\n", b"\xff\0\n", b"[frozen]\nboot"])
+@pytest.mark.parametrize("text", [b"", b"[fro", b"[frozen]\n", b"\xff\0\n", b"[frozen]\nboot=1e"])
 def test_a_marker_that_does_not_say_of_which_boot_it_is(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "qga.state.isfrozen").write_bytes(text)
     state = State(str(tmp_path))

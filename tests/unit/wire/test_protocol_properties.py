@@ -81,6 +81,35 @@ def test_a_few_at_a_time_are_the_same_events(data: bytes, cuts: list[int], most:
     assert found == receive_all(Decoder(), [data])
 
 
+@given(st.lists(noise, min_size=1, max_size=3).map(b"".join), places, st.integers(1, 5))
+@example(
+    b'{"execute": "x", "arguments": {"list": [1, "a b", -2.5e1,  {"execute": true}]}}\n', [], 1
+)
+@settings(EXAMPLES)
+def test_a_few_tokens_at_a_time_are_the_same_events(
+    data: bytes, cuts: list[int], tokens: int
+) -> None:
+    decoder, found = Decoder(), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "_MOST_AT_ONCE", tokens)
+        for piece in cut(data, cuts):
+            found += shown(decoder.receive(piece, 100))
+            while decoder.rest:
+                found += shown(decoder.go_on(100))
+    assert found == receive_all(Decoder(), [data])
+
+
+@pytest.mark.parametrize("data", [b"[", b"{", b'{"a":', b"}", b"tru ", b"\xff"])
+@pytest.mark.parametrize("is_port", [False, True])
+def test_only_so_many_tokens_are_looked_at_at_once(data: bytes, is_port: bool) -> None:
+    decoder = Decoder(on_drop=(lambda: None) if is_port else None)
+    decoder.receive(data * 20_000, 100)
+    left = len(decoder.rest)
+    assert left > len(data) * 17_000
+    decoder.go_on(100)
+    assert left > len(decoder.rest) > left - len(data) * 3000
+
+
 @given(noise, places)
 @settings(EXAMPLES)
 def test_after_0xff_the_next_request_is_answered(data: bytes, cuts: list[int]) -> None:
