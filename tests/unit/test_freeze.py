@@ -464,3 +464,52 @@ def test_an_agent_that_starts_while_all_is_frozen(stage: Stage) -> None:
         stage.kernel.blind = 0
         assert host.ask(THAW) == 3
         assert host.ask(STATUS) == "thawed"
+
+
+def test_since_when_and_until_when(stage: Stage) -> None:
+    """qga-get-freeze answers at once, also while a freeze is under way."""
+    with stage.agent(freeze_timeout=600):
+        one, two = stage.host(), stage.host("two")
+        assert two.ask("qga-get-freeze") == {"status": "thawed"}
+        stage.slow_freeze(one)
+        assert two.ask("qga-get-freeze")["status"] == "freezing"
+        stage.open("freeze")
+        assert one.reply() == 3
+        state = two.ask("qga-get-freeze")
+        assert state["status"] == "frozen"
+        assert 0 <= state["seconds"] < PATIENCE
+        assert 600 - PATIENCE <= state["thaw-in"] <= 601
+        assert one.ask(THAW) == 3
+        assert two.ask("qga-get-freeze") == {"status": "thawed"}
+
+
+def test_asking_since_when_keeps_no_orphan(stage: Stage) -> None:
+    """Only the status does, which Proxmox VE takes for the outcome."""
+    with stage.agent(fsfreeze_reply_timeout=1):
+        one, two = stage.host(), stage.host("two")
+        stage.slow_freeze(one)
+        time.sleep(1.1)
+        stage.open("freeze")
+        assert one.reply() == 3
+        deadline = time.monotonic() + PATIENCE
+        while two.ask("qga-get-freeze")["status"] != "thawed":
+            assert time.monotonic() < deadline, "it stays frozen"
+            time.sleep(0.1)
+    assert stage.kernel.frozen == set()
+
+
+def test_by_default_a_freeze_that_took_long_needs_a_question() -> None:
+    """libvirt gives up without a sign."""
+    config = Config((ChannelConfig(),))
+    assert 0 < config.fsfreeze_reply_timeout <= 10
+    assert config.fsfreeze_orphan_timeout == 30
+
+
+def test_since_when_outlives_a_restart(stage: Stage) -> None:
+    with stage.agent():
+        assert stage.host().ask(FREEZE) == 3
+    with stage.agent():
+        state = stage.host().ask("qga-get-freeze")
+        assert state["status"] == "frozen"
+        assert state["seconds"] >= 0
+        assert stage.host().ask(THAW) == 3
