@@ -31,6 +31,7 @@ from qga.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from qga.loop import Timer
     from qga.plugin.services import Services
     from qga.policy.policy import Policy
     from qga.policy.rules import Verdict
@@ -109,7 +110,7 @@ class Files(CommandGroup):
         super().__init__(agent)
         self._files: dict[int, OpenFile] = {}
         self._quota = Quota()
-        self._sweeps = False  # whether there is a timer for it
+        self._sweep_timer: Timer | None = None  # while files are open: it costs each request
 
     @command(access="file-read", blocking=True, changes=True, verdict=_may_open)
     def guest_file_open(self, path: str, mode: str = "r", *, caller: Caller) -> int:
@@ -135,7 +136,7 @@ class Files(CommandGroup):
             self._release(caller.channel)
             raise
         self._files[handle] = file
-        if not self._sweeps:
+        if self._sweep_timer is None:
             self.agent.loop.post(self._sweep_later)
         return handle
 
@@ -261,6 +262,10 @@ class Files(CommandGroup):
     def _close(self, handle: int, file: OpenFile) -> None:
         """Close it; its lock is held. Raises OSError."""
         del self._files[handle]
+        timer = self._sweep_timer
+        if timer is not None and not self._files:
+            self._sweep_timer = None
+            timer.cancel()
         self._release(file.channel)
         fd, file.fd = file.fd, _CLOSED
         os.close(fd)
@@ -280,13 +285,12 @@ class Files(CommandGroup):
                     file.lock.release()
 
     def _sweep_later(self) -> None:
-        if not self._sweeps:
-            self._sweeps = True
-            self.agent.loop.call_later(UNUSED, self._sweep)
+        if self._sweep_timer is None and self._files:
+            self._sweep_timer = self.agent.loop.call_later(UNUSED, self._sweep)
 
     def _sweep(self) -> None:
         """Close files that their channels have left behind. Only while files are open."""
-        self._sweeps = False
+        self._sweep_timer = None
         if not self._files:
             return
         self._sweep_later()
