@@ -16,7 +16,7 @@ from qga.programs.run import run
 from qga.settings import trust
 
 if TYPE_CHECKING:
-    from qga.plugin.findings import Finding
+    from qga.findings import Finding
 
 _LEFT_OVERS = ("~", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmorig", ".rpmnew")
 
@@ -101,7 +101,7 @@ class Hooks:
 
 def diagnose_hooks(hook: str | None) -> Iterator[Finding]:
     """Whether the scripts around a freeze can be run and are root's alone, and which are not."""
-    from qga.plugin.findings import failed, ok
+    from qga.findings import failed, ok
 
     if hook is None:
         yield ok("hooks", "none are configured (fsfreeze-hook)")
@@ -118,7 +118,7 @@ def diagnose_hooks(hook: str | None) -> Iterator[Finding]:
 
 
 def _diagnose_script(script: str) -> Finding:
-    from qga.plugin.findings import failed, ok
+    from qga.findings import failed, ok
 
     if not os.path.isfile(script):
         text = f"{script} is not a file: every freeze fails"
@@ -159,7 +159,7 @@ def _fault_of_first_line(script: str) -> str | None:
 
 def _diagnose_skipped(folder: str, in_folder: list[str]) -> Iterator[Finding]:
     """What lies among the scripts and is passed over without a word."""
-    from qga.plugin.findings import ok, warning
+    from qga.findings import ok, warning
 
     if os.path.exists(folder) and not os.path.isdir(folder):
         yield warning(

@@ -42,8 +42,8 @@ from ._hooks import Hooks, diagnose_hooks
 from ._mounts import Mount, ask_in_time, block_mounts, open_mount
 
 if TYPE_CHECKING:
+    from qga.findings import Finding
     from qga.loop import Timer
-    from qga.plugin.findings import Finding
     from qga.plugin.services import Services
     from qga.settings.config import Config
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional, TypedDict
 from qga import CommandGroup, NotRequired, QgaError, command
 
 if TYPE_CHECKING:
-    from qga.plugin.findings import Finding
+    from qga.findings import Finding
     from qga.settings.config import Config
 
 _TZ = os.environ.get("TZ", "").lstrip(":")
@@ -62,7 +62,7 @@ class Time(CommandGroup):
 
     @classmethod
     def diagnose(cls, config: Config) -> Iterator[Finding]:
-        from qga.plugin.findings import ok, warning
+        from qga.findings import ok, warning
 
         source = _clock_source()
         if source in _SLOW_SOURCES:

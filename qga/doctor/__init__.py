@@ -20,8 +20,8 @@ from qga.doctor.processes import Process
 from qga.doctor.trial import load_groups
 from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.errors import ConfigError
+from qga.findings import Finding, failed, ok, warning
 from qga.plugin.discovery import time_limit
-from qga.plugin.findings import Finding, failed, ok, warning
 from qga.plugin.registry import CommandGroup, commands_of
 from qga.policy.policy import Policy
 from qga.service import log, state

@@ -10,7 +10,7 @@ from qga import ports
 from qga.channels.virtio_serial import find_port
 from qga.doctor import processes
 from qga.doctor.processes import Process
-from qga.plugin.findings import Finding, failed, ok, warning
+from qga.findings import Finding, failed, ok, warning
 from qga.settings.config import ChannelConfig
 
 _VSOCK = "/dev/vsock"

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 
 from qga.agent import Agent
+from qga.findings import Finding, failed, warning
 from qga.plugin import discovery
-from qga.plugin.findings import Finding, failed, warning
 from qga.plugin.registry import CommandGroup
 from qga.service.log import Log
 from qga.service.state import FIRST_HANDLE, State

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from qga.doctor.processes import Process
-from qga.plugin.findings import Finding, failed, ok, warning
+from qga.findings import Finding, failed, ok, warning
 from qga.programs.run import run
 from qga.settings.options import Arguments
 

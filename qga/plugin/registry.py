@@ -27,7 +27,7 @@ from qga.loop import SLOW
 from qga.plugin import schema
 
 if TYPE_CHECKING:
-    from qga.plugin.findings import Finding
+    from qga.findings import Finding
     from qga.plugin.services import Services
     from qga.policy.caller import Caller
     from qga.policy.policy import Policy

@@ -342,7 +342,7 @@ def test_whatever_an_agent_leaves_out_is_named(doctor: Doctor, source: str, reas
 
 PLUGIN = """
 from qga import CommandGroup
-from qga.plugin.findings import failed
+from qga.findings import failed
 
 
 class Tape(CommandGroup):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Optional, TypedDict
 from qga import Caller, CommandGroup, NotRequired, QgaError, command, stop_if_given_up
 
 if TYPE_CHECKING:
-    from qga.agent import Agent
+    from qga.plugin.services import Services
 
 MAX_NOTES = 100
 """Beyond, a note is refused: the host must not fill the guest's memory."""
@@ -38,7 +38,7 @@ class QgaNoteBoard(TypedDict):
 class Notes(CommandGroup):
     """A board with notes."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Services) -> None:
         super().__init__(agent)
         self._path = f"{agent.config.statedir}/qga-notes.json"
         self._notes: list[QgaNote] = []

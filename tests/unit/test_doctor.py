@@ -19,7 +19,7 @@ from qga.doctor import Report, processes
 from qga.doctor import unit as doctor_unit
 from qga.doctor.processes import Process
 from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
-from qga.plugin.findings import failed, ok, warning
+from qga.findings import failed, ok, warning
 from qga.settings import options
 
 AGENT = Process(7, ["/usr/bin/python3", "-IS", "/usr/sbin/qemu-ga", "-v"], "/usr/bin/python3.11")
