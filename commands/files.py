@@ -9,12 +9,11 @@ handle and its file: what guest-file-write reports as written is written.
 from __future__ import annotations
 
 import os
-from _thread import start_new_thread
 from contextlib import suppress
 from errno import EAGAIN, EINVAL
 from stat import S_ISREG
-from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict, Union
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
 
 from qga import (
     Caller,
@@ -32,6 +31,7 @@ from qga.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from qga.loop import Timer
     from qga.plugin.services import Services
     from qga.policy.policy import Policy
     from qga.policy.rules import Verdict
@@ -110,7 +110,7 @@ class Files(CommandGroup):
         super().__init__(agent)
         self._files: dict[int, OpenFile] = {}
         self._quota = Quota()
-        self._sweeps = False  # whether one is to come
+        self._sweep_timer: Timer | None = None  # while files are open: it costs each request
 
     @command(access="file-read", blocking=True, changes=True, verdict=_may_open)
     def guest_file_open(self, path: str, mode: str = "r", *, caller: Caller) -> int:
@@ -136,7 +136,8 @@ class Files(CommandGroup):
             self._release(caller.channel)
             raise
         self._files[handle] = file
-        self._sweep_later()
+        if self._sweep_timer is None:
+            self.agent.loop.post(self._sweep_later)
         return handle
 
     @command(access="file-read", blocking=True)
@@ -261,6 +262,10 @@ class Files(CommandGroup):
     def _close(self, handle: int, file: OpenFile) -> None:
         """Close it; its lock is held. Raises OSError."""
         del self._files[handle]
+        timer = self._sweep_timer
+        if timer is not None and not self._files:
+            self._sweep_timer = None
+            timer.cancel()
         self._release(file.channel)
         fd, file.fd = file.fd, _CLOSED
         os.close(fd)
@@ -280,13 +285,12 @@ class Files(CommandGroup):
                     file.lock.release()
 
     def _sweep_later(self) -> None:
-        if not self._sweeps:
-            self._sweeps = True
-            _call_after(UNUSED, lambda: self.agent.loop.post(self._sweep))
+        if self._sweep_timer is None and self._files:
+            self._sweep_timer = self.agent.loop.call_later(UNUSED, self._sweep)
 
     def _sweep(self) -> None:
         """Close files that their channels have left behind. Only while files are open."""
-        self._sweeps = False
+        self._sweep_timer = None
         if not self._files:
             return
         self._sweep_later()
@@ -295,16 +299,6 @@ class Files(CommandGroup):
         with suppress(QgaError):  # all threads are busy: the next time
             left = self.agent.channels_without_client()
             self.agent.worker.submit(lambda: self._close_unused(left), lambda *_: None)
-
-
-def _call_after(seconds: float, callback: Callable[[], None]) -> None:
-    """On a thread of its own: a pending timer of the loop costs each request a microsecond."""
-
-    def wait() -> None:
-        sleep(seconds)
-        callback()
-
-    start_new_thread(wait, ())
 
 
 def open_flags(mode: str) -> int:

@@ -306,7 +306,8 @@ def test_a_freeze_keeps_descriptors_for_its_thaw(guest: Guest) -> None:
 NO_MORE = r"""
 for process in /proc/[0-9]*; do
     case $(readlink $process/exe) in
-    */python3*) tr '\0' ' ' <$process/cmdline | grep -q -e "-t /run/state" && pid=${process#/proc/} ;;
+    */python3*)
+        tr '\0' ' ' <$process/cmdline | grep -q -e "-t /run/state" && pid=${process#/proc/} ;;
     esac
 done
 prlimit --pid $pid --nofile=$(ls /proc/$pid/fd | sort -n | tail -n 1 | xargs expr 1 +):64
