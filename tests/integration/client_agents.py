@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ def running(name: str, folder: Path, extra: Sequence[str] = ()) -> Iterator[str]
         yield address
         assert process.poll() is None, f"the agent ended by itself: {process.returncode}"
     finally:
-        process.terminate()
+        # The original ends late, or never, while a reply waits that its client has left unread.
+        process.send_signal(signal.SIGKILL if name == "original" else signal.SIGTERM)
         process.wait(PATIENCE)
 
 
