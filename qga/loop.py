@@ -125,7 +125,7 @@ class Loop:
                 except Exception as error:
                     self.unwatch(fd)  # it would fail again, and again at once
                     self._on_fault(error)
-            if self._timers:
+            if self._timers and self._timers[0].when <= time.monotonic():
                 self._run_timers()
 
     def stop(self) -> None:
