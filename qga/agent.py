@@ -102,7 +102,12 @@ class Agent:
     def disconnected(self, caller: Caller) -> None:
         """A channel has lost a connection."""
         self._notify_groups(lambda group: group.on_disconnect(caller))
+        self.client_left(caller)
         self.report_status()
+
+    def client_left(self, caller: Caller) -> None:
+        """A client of a channel has left; of a virtio port, whose connection stays, too."""
+        self._notify_groups(lambda group: group.on_client_left(caller))
 
     def channels_without_client(self) -> set[str]:
         """The names of the channels that nobody is connected to."""

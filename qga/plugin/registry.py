@@ -159,6 +159,10 @@ class CommandGroup:
     def on_disconnect(self, caller: Caller) -> None:
         """A connection was closed."""
 
+    def on_client_left(self, caller: Caller) -> None:
+        """A client has left: its connection was closed, or the host has left a virtio port, which
+        stays connected."""
+
     def on_freeze(self) -> None:
         """The filesystems are about to be frozen."""
 

@@ -30,6 +30,9 @@ class Server(Services, Protocol):
     def disconnected(self, caller: Caller) -> None:
         """A channel has lost a connection."""
 
+    def client_left(self, caller: Caller) -> None:
+        """The host has left a virtio port, whose connection stays."""
+
     def report_status(self) -> None:
         """A channel serves now, or does not any longer."""
 

@@ -311,6 +311,7 @@ class Session:
         """The other side was there and is not any more."""
         self._decoder.reset()
         self._last_answered = None
+        self._agent.client_left(self.caller)
         if self._running is not None:
             self._running.unheard = True
             self._running.give_up()

@@ -40,7 +40,6 @@ class Group:
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.agent = SimpleNamespace(
             loop=SimpleNamespace(
-                post=lambda call: call(),
                 call_later=self._call_later,
             ),
             worker=SimpleNamespace(submit=lambda job, done: done(job(), None)),
@@ -114,6 +113,7 @@ def test_those_of_a_channel_without_a_client_are_closed_by_themselves(
     group: Group, clock: Clock
 ) -> None:
     ours, theirs = group.open(), group.open(OTHER)
+    group.commands.on_client_left(MAIN)
     clock.now = files.UNUSED - 1
     young = group.open()
     clock.now = files.UNUSED + 1
@@ -124,28 +124,66 @@ def test_those_of_a_channel_without_a_client_are_closed_by_themselves(
 
 def test_nothing_is_closed_while_filesystems_are_frozen(group: Group, clock: Clock) -> None:
     handle = group.open()
+    group.commands.on_client_left(MAIN)
     clock.now = files.UNUSED + 1
     group.agent.frozen = True
     group.run_timer()
     assert group.is_open(handle)
 
 
-def test_no_timer_runs_while_no_file_is_open(group: Group, clock: Clock) -> None:
-    """One that is pending costs each request a microsecond."""
-    assert not group.timers
+def test_a_timer_runs_only_while_files_are_open_whose_client_has_left(
+    group: Group, clock: Clock
+) -> None:
+    """One that is pending costs each request some microseconds."""
+    group.commands.on_client_left(MAIN)
+    assert not group.timers, "no file was open"
     handle = group.open()
-    group.open(OTHER)
+    assert not group.timers, "its client is there"
+    group.commands.on_client_left(MAIN)
+    group.commands.on_client_left(OTHER)
     assert len(group.timers) == 1
     group.commands.guest_file_close(handle, caller=MAIN)
-    assert len(group.timers) == 1
-    group.commands.guest_file_close(handle + 1, caller=OTHER)
     assert not group.timers
-    group.open()
-    assert len(group.timers) == 1
+
+
+def test_a_file_that_was_opened_for_a_client_that_had_left_is_closed_too(
+    group: Group, clock: Clock
+) -> None:
+    group.commands.on_client_left(MAIN)
+    handle = group.open()
+    group.commands.on_unheard("guest-file-open")
+    clock.now = files.UNUSED + 1
+    group.run_timer()
+    assert not group.is_open(handle)
+
+
+def test_the_timer_goes_on_until_the_last_one_is_closed(group: Group, clock: Clock) -> None:
+    handle = group.open()
+    group.commands.on_client_left(MAIN)
+    clock.now = files.UNUSED - 1
+    assert group.is_open(handle), "and was used just now"
+    clock.now = files.UNUSED + 1
+    group.run_timer()
+    assert group.timers
+    clock.now = 2 * files.UNUSED + 1
+    group.run_timer()
+    assert not group.is_open(handle)
+    assert not group.timers
+
+
+def test_the_timer_stops_when_the_client_is_back(group: Group, clock: Clock) -> None:
+    handle = group.open()
+    group.commands.on_client_left(MAIN)
+    group.without_client = set()
+    clock.now = files.UNUSED + 1
+    group.run_timer()
+    assert group.is_open(handle)
+    assert not group.timers
 
 
 def test_one_that_is_in_use_stays(group: Group, clock: Clock) -> None:
     handle = group.open()
+    group.commands.on_client_left(MAIN)
     clock.now = files.UNUSED + 1
     with group.commands._files[handle].lock:
         group.run_timer()

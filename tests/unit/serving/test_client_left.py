@@ -1,0 +1,89 @@
+"""Command groups hear of every client that leaves, also where the connection stays."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qga.agent import Agent
+from qga.policy.caller import Caller
+from qga.policy.policy import Policy
+from qga.service.log import Log
+from qga.serving.session import Session
+from qga.settings.config import ChannelConfig, Config
+
+PING = b'{"execute": "guest-ping"}\n'
+
+
+class Group:
+    """Hears of it, and stops the loop."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.left: list[str] = []
+
+    def on_client_left(self, caller: Caller) -> None:
+        self.left.append(caller.channel)
+        self.agent.stop()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "socket"
+
+
+@pytest.fixture
+def agent(tmp_path: Path, path: Path) -> Iterator[Agent]:
+    main = ChannelConfig(method="unix-listen", path=str(path))
+    agent = Agent(Config((main,), statedir=str(tmp_path)), Log())
+    agent.loop.call_later(5, agent.stop)
+    yield agent
+    agent.close()
+
+
+@pytest.fixture
+def group(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Group:
+    group = Group(agent)
+    monkeypatch.setattr(agent, "_notify_groups", lambda call: call(group))
+    for method in ("start", "stop", "on_connect", "on_disconnect"):
+        setattr(group, method, lambda *_: None)
+    return group
+
+
+def leave(client: socket.socket) -> None:
+    """With its reply read: else the connection is reset, which a port cannot be."""
+    client.recv(1000)
+    client.close()
+
+
+def test_one_of_a_socket(agent: Agent, group: Group, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        agent.open()
+        client.connect(str(path))
+        client.sendall(PING)
+        agent.loop.call_later(0.1, lambda: leave(client))
+        agent.run()
+    assert group.left == ["main"]
+
+
+def test_the_host_of_a_port(agent: Agent, group: Group) -> None:
+    host, guest = socket.socketpair()
+    with host, guest:
+        guest.setblocking(False)
+        session = Session(
+            agent,
+            guest.fileno(),
+            Caller("port", Policy()),
+            print,
+            short_read_empties=False,
+            outlives_peer=True,
+        )
+        session.start()
+        host.sendall(PING)
+        agent.loop.call_later(0.1, lambda: leave(host))
+        agent.loop.run()
+        assert group.left == ["port"]
+        session.close()
