@@ -47,8 +47,8 @@ class _Here(_local):
 _here = _Here()
 
 
-def begin(task: Task | None) -> None:
-    """Set what this thread is working on."""
+def begin(task: Task) -> None:
+    """Set what this thread is working on, until the next call."""
     _here.task = task
 
 
@@ -79,8 +79,9 @@ class Lock:
         self.acquire, self.release = lock.acquire, lock.release
 
     def __enter__(self) -> None:
-        while not self.acquire(timeout=INTERVAL):
-            stop_if_given_up()
+        if not self.acquire(False):  # nearly always it is free
+            while not self.acquire(timeout=INTERVAL):
+                stop_if_given_up()
 
     def __exit__(self, *_error: object) -> None:
         self.release()

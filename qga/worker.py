@@ -59,7 +59,7 @@ class Worker:
         return, or when the system has no more.
         """
         busy = self._under_way
-        if not self._has_room(channel):
+        if busy[channel] >= self._share and not self._may_borrow():
             busy = self._urgent
             if not urgent or busy[channel] >= RESERVE:
                 commands = counted(self._under_way[channel], "command is", "commands are")
@@ -70,10 +70,8 @@ class Worker:
         inbox.put((started, job, done, busy, channel))
         return started
 
-    def _has_room(self, channel: str) -> bool:
-        """Whether the channel has a thread to itself, or there is one for whoever comes first."""
-        if self._under_way[channel] < self._share:
-            return True
+    def _may_borrow(self) -> bool:
+        """Whether one of the threads is left that go to whoever comes first."""
         lent = sum(max(0, count - self._share) for count in self._under_way.values())
         return lent < self._common
 
@@ -103,7 +101,6 @@ class Worker:
                 result = job()
             except BaseException as raised:
                 error = raised
-            task.begin(None)
             self._loop.post(self._finish(inbox, done, result, error, busy, channel))
             del started, job, done, result, error  # a big result must not stay while it idles
 
