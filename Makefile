@@ -3,61 +3,71 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# With what `make run` needs; with all that development needs.
+RUN    := $(VENV)/.run
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz soak image deb rpm docs clean
+.PHONY: help run test guest check bench fuzz soak image deb rpm docs clean
 
-help: ## show this list
+help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(READY) ## start an agent here and hold a short conversation with it
+run: $(RUN) ## start an agent on this machine and send it a few requests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/conversation
 
-test: $(READY) ## install what the tests need and run them all, a real guest included
+test: $(READY) ## install what the tests need and run all of them, including those in a VM
 	@packaging/prepare test deb rpm
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder $(PYTEST_ARGS)
 
-check: $(READY) ## lint, types, oldest Python, unit tests: under a minute
+guest: $(READY) ## boot a test VM with the agent and keep it running until ^C
+	@packaging/prepare test
+	@$(BIN)/python -m tests.guest
+
+check: $(READY) ## run linters, type checker and unit tests, in under a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/(client|ctl)' qga commands
 	$(BIN)/pytest -q tests/unit
 
-bench: $(READY) ## measure against the original qemu-ga; writes tests/bench/RESULTS.md
+bench: $(READY) ## compare speed and memory with QEMU's agent; updates tests/bench/RESULTS.md
 	@packaging/prepare test
 	$(BIN)/python -m tests.bench --python /usr/bin/python3 $(BENCH_ARGS)
 
-fuzz: $(READY) ## try FUZZ_RUNS inputs (1000000), guided by coverage; a finding is kept
+fuzz: $(READY) ## fuzz decoder, commands and configuration with FUZZ_RUNS inputs (1000000)
 	@$(BIN)/python -m tests.fuzz --runs $(or $(FUZZ_RUNS),1000000) $(FUZZ_ARGS)
 
-soak: $(READY) ## good and bad clients at one agent for SOAK_SECONDS (600)
+soak: $(READY) ## serve well-behaved and hostile clients for SOAK_SECONDS (600)
 	@$(BIN)/python -m tests.soak --seconds $(or $(SOAK_SECONDS),600) $(SOAK_ARGS)
 
-image: $(READY) ## build the disk image of the test guest
+image: $(READY) ## build the disk image of the test VM
 	@packaging/prepare test
 	$(BIN)/python -m tests.guest.image
 
-deb: ## build Debian packages of the agent and of qgactl into dist/
+deb: ## build Debian packages of the agent and qgactl in dist/
 	@packaging/prepare deb
 	packaging/build-deb
 
-rpm: ## build rpm packages likewise, for Fedora and its kin
+rpm: ## build RPM packages of the agent and qgactl in dist/
 	@packaging/prepare rpm
 	packaging/build-rpm
 
-docs: $(READY) ## make docs/commands.md, docs/top.svg and qga/ctl/arguments.py anew from the code
+docs: $(READY) ## regenerate the files that are made from the code
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs commands >docs/commands.md
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs top >docs/top.svg
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs arguments >qga/ctl/arguments.py.new
 	mv qga/ctl/arguments.py.new qga/ctl/arguments.py
 
-clean: ## remove what was made here, the cached guest image included
+clean: ## remove everything that was built here, including the cached VM image
 	rm -rf $(VENV) .cache build dist *.egg-info
 
-$(READY): pyproject.toml
+$(RUN): pyproject.toml
 	@PYTHON=$(PYTHON) packaging/prepare run
-	$(PYTHON) -m venv "$(VENV)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[host,test,check]'
-	@touch $(READY)
+	@packaging/venv "$(PYTHON)" $(VENV) host
+	@touch $@
+
+# Not rebuilt for a newer $(RUN), which has nothing that it lacks.
+$(READY): pyproject.toml | $(RUN)
+	@packaging/venv "$(PYTHON)" $(VENV) host,test,check
+	@touch $@

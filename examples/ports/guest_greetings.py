@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""In the guest: greet the host once a second, whenever it is there.
+"""In the guest: greet the host once a second while it is connected.
 
 guest_greetings.py org.example.greetings
 """
@@ -17,7 +17,7 @@ def main() -> None:
             port.wait_for_host()
             try:
                 port.write(f"Hello, host! This is greeting {number}.\n".encode())
-            except BrokenPipeError:  # it has just left
+            except BrokenPipeError:  # the host has just disconnected
                 continue
             time.sleep(1)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""In the guest: give the host one message, as soon as it is there, and end.
+"""In the guest: wait for the host, send it one message and exit.
 
 guest_message.py org.example.message 'The backup is done.'
 """

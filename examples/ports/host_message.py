@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""On the host: wait for one message from the guest, print it and end.
+"""On the host: wait for one message from the guest, print it and exit.
 
 host_message.py /run/vm/message.sock
 """

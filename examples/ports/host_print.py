@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""On the host: print what a program of the guest writes to a data port, for as long as it comes.
+"""On the host: print what a program in the guest writes to a data port, until QEMU closes it.
 
 host_print.py /run/vm/greetings.sock
 
-Nothing of qga is needed for it: the port is a unix socket, and what goes through it is raw.
+It needs nothing of qga: the port is a unix socket, and its bytes are raw.
 """
 
 import socket

@@ -1,0 +1,216 @@
+"""The documentation: its blocks can be read, its links lead somewhere, its tables are complete."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shlex
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from qga_docs import interface
+
+import qga
+from qga import client
+from qga.client import errors as errors_module
+from qga.settings import config, configfile, options
+from tests.pages import CHECKOUT, Block, blocks, pages, steps
+
+BLOCKS = [block for page in pages() for block in blocks(page)]
+RUN_BY_COMMENT = ("", "run here", "run with the configuration above")
+
+MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.M))
+
+
+def named(block: Block) -> str:
+    return block.place
+
+
+def commands(text: str) -> list[list[str]]:
+    """The simple commands of a script, as words; comments are left out."""
+    joined = text.replace("\\\n", " ")
+    found = []
+    for line in joined.splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>()")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("|&;<>()"):
+                found.append(words)
+                words = []
+            else:
+                words.append(word)
+    return [words for words in found if words]
+
+
+def check_make(words: list[str]) -> None:
+    assert {word for word in words if "=" not in word} <= MAKE_TARGETS
+
+
+def check_qemu_ga(words: list[str]) -> None:
+    options.parse(words)
+
+
+def check_pytest(words: list[str]) -> None:
+    assert all((CHECKOUT / word).exists() for word in words if word.startswith("tests/"))
+
+
+OUR_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "make": check_make,
+    "qemu-ga": check_qemu_ga,
+    "pytest": check_pytest,
+    "qgactl": lambda words: None,  # tests/integration/test_pages.py runs it
+}
+
+
+def check_shell(block: Block) -> None:
+    subprocess.run(["sh", "-n"], input=block.text, text=True, check=True)
+    for name, *words in commands(block.text):
+        program = Path(name).name
+        assert program in OUR_COMMANDS or block.reason, f"{program} is not run: say why"
+        if program in OUR_COMMANDS:
+            OUR_COMMANDS[program](words)
+
+
+def check_console(block: Block) -> None:
+    assert block.text.startswith("$ ")
+    assert block.comment in RUN_BY_COMMENT or block.reason
+    for step in steps(block.text):
+        subprocess.run(["sh", "-n"], input=step.command, text=True, check=True)
+
+
+def check_python(block: Block) -> None:
+    compile(block.text, block.place, "exec")
+
+
+def check_ini(block: Block) -> None:
+    if block.reason:
+        return
+    section = "" if block.text.startswith(("[", "#")) else "[general]\n"
+    read = configfile.parse(section + block.text, block.page)
+    assert read.warnings == ()
+    config.build(read.general, read.channels)
+
+
+def check_yaml(block: Block) -> None:
+    """Parsed by the distribution's Python, which has yaml for Ansible."""
+    if subprocess.run(["/usr/bin/python3", "-c", "import yaml"], check=False).returncode == 0:
+        argv = ["/usr/bin/python3", "-c", "import sys, yaml; yaml.safe_load(sys.stdin)"]
+        subprocess.run(argv, input=block.text, text=True, check=True)
+
+
+def check_picture(block: Block) -> None:
+    opened = len(re.findall(r"^ *subgraph ", block.text, re.M))
+    assert opened == len(re.findall(r"^ *end$", block.text, re.M))
+
+
+CHECKS: dict[str, Callable[[Block], object]] = {
+    "console": check_console,
+    "ini": check_ini,
+    "json": lambda block: json.loads(block.text),
+    "mermaid": check_picture,
+    "python": check_python,
+    "sh": check_shell,
+    "xml": lambda block: ET.fromstring(block.text),
+    "yaml": check_yaml,
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=named)
+def test_a_block_can_be_read(block: Block) -> None:
+    if block.language == "text":
+        assert block.reason, "say in a comment why this is not run"
+    else:
+        CHECKS[block.language](block)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=named)
+def test_a_reason_names_tests_that_exist(block: Block) -> None:
+    for path in re.findall(r"\btests/[\w/.]+\w", block.comment):
+        assert (CHECKOUT / path).exists()
+
+
+@pytest.mark.parametrize("page", pages())
+def test_code_is_fenced(page: str) -> None:
+    """An indented block has no language, so that nothing would check it."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", (CHECKOUT / page).read_text(), flags=re.M | re.S)
+    assert re.findall(r"\n\n(?:    |\t)[^ *\d-].*", text) == []
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_lead_somewhere(page: str) -> None:
+    text = (CHECKOUT / page).read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, heading = target.partition("#")
+        if not path.startswith(("https:", "http:", "mailto:")):
+            linked = (CHECKOUT / page).parent / path if path else CHECKOUT / page
+            assert linked.exists(), target
+            assert not heading or heading in anchors(linked.read_text()), target
+
+
+def anchors(text: str) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+def test_every_page_is_in_the_list() -> None:
+    listed = (CHECKOUT / "README.md").read_text() + (CHECKOUT / "docs/README.md").read_text()
+    for page in CHECKOUT.glob("docs/*.md"):
+        assert page.name in listed, f"{page.name} is linked neither by README.md nor docs/README.md"
+
+
+def configuration_on_the_page() -> dict[str, dict[str, str]]:
+    """Each key of docs/configuration.md with its default, by the section in the heading above."""
+    found: dict[str, dict[str, str]] = {}
+    section = ""
+    for line in (CHECKOUT / "docs/configuration.md").read_text().splitlines():
+        heading = re.match(r"##+ (?:Keys of `\[(\w+).*\]`)?", line)
+        if heading and (heading[1] or line.startswith("## ")):
+            section = heading[1] or ""
+        row = re.match(r"\| `([^|]+)` \| ([^|]*) ?\|", line)
+        if row and section:
+            found.setdefault(section, {})[row[1]] = row[2].strip("` -")
+    return found
+
+
+def test_the_page_of_the_configuration_has_every_key() -> None:
+    sections = {"general": config.GENERAL_KEYS, "channel": config.CHANNEL_KEYS, **config.RULE_KEYS}
+    shown = configuration_on_the_page()
+    assert {name: set(keys) for name, keys in shown.items()} == {
+        name: set(keys) for name, keys in sections.items()
+    }
+
+
+def test_the_page_of_the_configuration_has_the_defaults() -> None:
+    sections = {"general": interface.general_keys(), **interface.rule_keys()}
+    shown = configuration_on_the_page()
+    for section, keys in sections.items():
+        for key in keys:
+            assert shown[section][key.name] == (key.default or ""), key.name
+
+
+def test_the_page_of_plugins_has_the_public_interface() -> None:
+    page = (CHECKOUT / "docs/plugins.md").read_text()
+    parameters = inspect.signature(qga.command).parameters
+    methods = {name for name in vars(qga.CommandGroup) if not name.startswith("_")}
+    for name in {*qga.__all__, *parameters, *methods}:
+        assert f"`{name}`" in page or f"`{name}(" in page, name
+
+
+def test_the_page_of_the_library_has_every_method_and_error() -> None:
+    page = (CHECKOUT / "docs/library.md").read_text()
+    methods = {name for name in dir(client.GuestAgent) if not name.startswith("_")}
+    errors = {name for name, kind in vars(errors_module).items() if isinstance(kind, type)}
+    for name in methods - {"max_data", "max_output"} | errors:
+        assert f"`{name}`" in page or f"`{name}(" in page, name
+
+
+def test_the_readme_is_short() -> None:
+    assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 150
