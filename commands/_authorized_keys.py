@@ -17,6 +17,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from errno import ELOOP, ENOENT, ENOTDIR
 
 MAX_FILE = 16 * 1024 * 1024
 MAX_LINES = 100_000
@@ -25,18 +26,18 @@ MAX_LINES = 100_000
 def main(action: str, user: str, home: str) -> None:
     keys = lines_of(sys.stdin.buffer.read())
     become(user)
-    folder = f"{home}/.ssh"
-    path = f"{folder}/authorized_keys"
+    directory = f"{home}/.ssh"
+    path = f"{directory}/authorized_keys"
     if action == "get":
         trimmed = (line.strip() for line in reversed(read(path)))
-        told = [f"{line}\n" for line in trimmed if line and not line.startswith("#")]
-        sys.stdout.buffer.write("".join(told).encode("utf-8", "surrogateescape"))
+        listed = [f"{line}\n" for line in trimmed if line and not line.startswith("#")]
+        sys.stdout.buffer.write("".join(listed).encode("utf-8", "surrogateescape"))
     elif action == "remove":
         if exists(path):
             unwanted = set(keys)
             replace(path, [line for line in read(path) if line not in unwanted])
     else:
-        make_folder(folder)
+        make_directory(directory)
         lines = read(path) if action == "add" and exists(path) else []
         present = set(lines)
         replace(path, lines + [key for key in dict.fromkeys(keys) if key not in present])
@@ -54,23 +55,23 @@ def become(user: str) -> None:
     os.umask(0o077)
 
 
-def make_folder(folder: str) -> None:
+def make_directory(directory: str) -> None:
     try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        pass
+        os.mkdir(directory, 0o700)
     except OSError as error:
-        sys.exit(f"failed to create directory '{folder}': {error.strerror}")
+        if not isinstance(error, FileExistsError) or not os.path.isdir(directory):
+            sys.exit(f"failed to create directory '{directory}': {error.strerror}")
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file, even if it may not be seen."""
+    """Whether the path leads to a file, perhaps one that the user may not see.
+
+    A link that leads nowhere does not, nor a path through something that is not a directory.
+    """
     try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        pass
+        os.stat(path)
+    except OSError as error:
+        return error.errno not in (ENOENT, ENOTDIR, ELOOP)
     return True
 
 
@@ -116,21 +117,28 @@ def lines_of(content: bytes) -> list[str]:
 
 
 def replace(path: str, lines: list[str]) -> None:
-    """Write the file anew and put it in the place of the old one, be that a symbolic link."""
+    """Write a new file and put it in the place of the old one, even if that is a symbolic link.
+
+    The words are those of GLib, which QEMU's agent uses.
+    """
     content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
-    wrong = fault_of_size(len(content), len(lines))
-    if wrong:
-        sys.exit(f"failed to write '{path}': {wrong}")
     unfinished = f"{path}.qga-{os.getpid()}"
+    new, old = f"\u201c{unfinished}\u201d", f"\u201c{path}\u201d"
+    failure = fault_of_size(len(content), len(lines))
+    if failure:
+        sys.exit(f"failed to write to '{path}': {failure}")
     try:
+        failure = f"Failed to create file {new}"
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        failure = f"Failed to write file {new}: write() failed"
         with open(fd, "wb") as file:
             file.write(content)
+        failure = f"Failed to rename file {new} to {old}: g_rename() failed"
         os.replace(unfinished, path)
     except OSError as error:
         with suppress(OSError):
             os.unlink(unfinished)
-        sys.exit(f"failed to write '{path}': {error.strerror}")
+        sys.exit(f"failed to write to '{path}': {failure}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Ssh(CommandGroup):
 
 def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> str:
     for key in keys or ():
-        if "\n" in key or key.startswith("#"):
+        if "\n" in key or "\0" in key or key.startswith("#"):
             raise QgaError(f"invalid OpenSSH public key: '{key}'")
     try:
         account = pwd.getpwnam(username)

@@ -10,10 +10,14 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-HELPER = import_module("qga.commands.ssh")._HELPER
+from qga import QgaError
+
+ssh: Any = import_module("qga.commands.ssh")
+HELPER = ssh._HELPER
 MIB = 1024 * 1024
 MEMORY = 256 * MIB
 KEY = "ssh-ed25519 AAAA a@host"
@@ -135,7 +139,7 @@ def test_what_would_be_too_large_is_not_written(home: Home) -> None:
     home.keys.write_text(KEY)
     status, said = home.run("add", *(f"{number} {'A' * 4 * MIB}" for number in range(4)))
     assert status == 1
-    assert said.decode() == f"failed to write '{home.keys}': it is larger than 16 MiB\n"
+    assert said.decode() == f"failed to write to '{home.keys}': it is larger than 16 MiB\n"
     assert home.keys.read_text() == KEY
     assert os.listdir(home.ssh) == ["authorized_keys"]
 
@@ -161,3 +165,95 @@ def test_a_link_to_keys_of_one_s_own_is_followed(home: Home) -> None:
     (home.path / "elsewhere").write_text(f"{KEY}\n")
     home.keys.symlink_to(home.path / "elsewhere")
     assert home.run("get") == (0, f"{KEY}\n".encode())
+
+
+def dangling(home: Home) -> None:
+    home.keys.symlink_to("nowhere")
+
+
+def loop(home: Home) -> None:
+    home.keys.symlink_to(home.keys.name)
+
+
+def link_through_a_file(home: Home) -> None:
+    home.keys.symlink_to("/etc/passwd/keys")
+
+
+def empty(home: Home) -> None:
+    home.keys.touch()
+
+
+@pytest.mark.parametrize("make", [dangling, loop, link_through_a_file, empty])
+def test_without_keys_so_far(home: Home, make: Callable[[Home], None]) -> None:
+    """A link that leads nowhere is replaced, and its target is not created."""
+    make(home)
+    assert home.run("remove", KEY) == (0, b"")
+    assert home.run("add", KEY) == (0, b"")
+    assert not home.keys.is_symlink()
+    assert home.keys.read_text() == f"{KEY}\n"
+    assert os.listdir(home.ssh) == ["authorized_keys"]
+
+
+def ssh_is_a_file(home: Home) -> str:
+    home.ssh.rmdir()
+    home.ssh.touch()
+    return "File exists"
+
+
+def ssh_leads_nowhere(home: Home) -> str:
+    home.ssh.rmdir()
+    home.ssh.symlink_to("nowhere")
+    return "File exists"
+
+
+def home_is_a_file(home: Home) -> str:
+    home.ssh.rmdir()
+    home.path.rmdir()
+    home.path.touch()
+    return "Not a directory"
+
+
+def no_home(home: Home) -> str:
+    home.ssh.rmdir()
+    home.path.rmdir()
+    return "No such file or directory"
+
+
+@pytest.mark.parametrize("make", [ssh_is_a_file, ssh_leads_nowhere, home_is_a_file, no_home])
+def test_without_a_directory_for_keys(home: Home, make: Callable[[Home], str]) -> None:
+    reason = make(home)
+    assert home.run("remove", KEY) == (0, b"")
+    refusal = f"failed to create directory '{home.ssh}': {reason}\n".encode()
+    assert home.run("add", KEY) == home.run("reset", KEY) == (1, refusal)
+
+
+def test_a_write_that_fails(home: Home) -> None:
+    """In procfs no file can be created, not even by root."""
+    home.ssh.rmdir()
+    home.ssh.symlink_to("/proc")
+    for action in ("add", "reset"):
+        status, said = home.run(action, KEY)
+        start = f"failed to write to '{home.keys}': Failed to create file \u201c{home.keys}."
+        assert status == 1
+        assert said.decode().startswith(start)
+        assert said.decode().endswith("\u201d: No such file or directory\n")
+
+
+def test_a_file_that_cannot_be_replaced(home: Home) -> None:
+    home.keys.mkdir()
+    status, said = home.run("reset", KEY)
+    assert status == 1
+    assert said.decode().startswith(f"failed to write to '{home.keys}': Failed to rename file")
+    assert said.decode().endswith(
+        f" to \u201c{home.keys}\u201d: g_rename() failed: Is a directory\n"
+    )
+    assert os.listdir(home.ssh) == ["authorized_keys"]
+
+
+@pytest.mark.parametrize("key", ["#", "# ssh-rsa A", "ssh-rsa A\nssh-rsa B", "ssh-rsa A\0", "\0"])
+@pytest.mark.parametrize("action", ["add", "remove"])
+def test_what_is_not_a_line_with_a_key(action: str, key: str) -> None:
+    """Refused before anybody's file is looked for; the account does not exist."""
+    with pytest.raises(QgaError) as caught:
+        ssh._ask_helper("qga-does-not-exist", action, [key])
+    assert caught.value.desc == f"invalid OpenSSH public key: '{key}'"
