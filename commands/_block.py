@@ -145,6 +145,14 @@ def disks_behind(name: str) -> list[str]:
     return [disk for slave in made_of(volume) for disk in disks_behind(slave)]
 
 
+def addresses_behind(name: str) -> list[GuestDiskAddress]:
+    """Where those disks sit; none when one of them is unplugged meanwhile."""
+    try:
+        return [disk_address(disk) for disk in disks_behind(name)]
+    except OSError:
+        return []
+
+
 def disk_address(name: str) -> GuestDiskAddress:
     """Where the disk of a device sits, as the host knows it."""
     path = sys_path(name)

@@ -9,6 +9,7 @@ from typing import TypedDict
 from qga import NotRequired, UInt64
 
 from ._block import GuestDiskBusType
+from ._ioctl import ioctl_number
 
 _COUNTERS = (
     "data-units-read",
@@ -60,7 +61,7 @@ _COUNTER = struct.Struct("<QQ")
 
 # struct nvme_admin_cmd of <linux/nvme_ioctl.h>
 _ADMIN_COMMAND = struct.Struct("=BBHIIIQQIIIIIIIIII")
-_NVME_IOCTL_ADMIN_CMD = 0xC0484E41
+_NVME_IOCTL_ADMIN_CMD = ioctl_number("both", "N", 0x41, _ADMIN_COMMAND.size)
 _GET_LOG_PAGE, _HEALTH_LOG, _ALL_NAMESPACES = 0x02, 0x02, 0xFFFFFFFF
 _LOG_SIZE = 512
 

@@ -53,6 +53,15 @@ def keep_open(path: str) -> int:
     return os.open(path, os.O_RDONLY)
 
 
+def numbers_of(prefix: str, directory: int) -> list[int]:
+    """The numbers in names such as cpu0 and cpu1, in the kernel's order, as QEMU's agent has them.
+
+    directory: a descriptor, as of `keep_open`.
+    """
+    names = (name[len(prefix) :] for name in os.listdir(directory) if name.startswith(prefix))
+    return [int(digits) for digits in names if digits.isdecimal()]
+
+
 def read_kept(path: str) -> bytes:
     """All of a file that stays open."""
     fd = keep_open(path)

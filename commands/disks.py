@@ -4,6 +4,7 @@ The counters are read here, for psutil has only 9 of the 17.
 """
 
 import os
+from contextlib import suppress
 from typing import Optional, TypedDict
 
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
@@ -76,8 +77,12 @@ class Disks(CommandGroup):
 
         Devices without a medium are left out.
         """
-        names = until_given_up(sorted(os.listdir(SYS_BLOCK)))
-        return [_disk(name) for name in names if _size(name) and not is_hidden(name)]
+        disks = []
+        for name in until_given_up(sorted(os.listdir(SYS_BLOCK))):
+            if _size(name) and not is_hidden(name):
+                with suppress(FileNotFoundError):  # unplugged meanwhile
+                    disks.append(_disk(name))
+        return disks
 
     @command(access="audit")
     def guest_get_diskstats(self) -> list[GuestDiskStatsInfo]:

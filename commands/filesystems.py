@@ -8,7 +8,8 @@ from typing import TypedDict
 
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
 
-from ._block import GuestDiskAddress, device_name, disk_address, disks_behind
+from ._block import GuestDiskAddress, addresses_behind, device_name
+from ._ioctl import ioctl_number
 from ._mounts import Mount, block_mounts, open_mount, size_of
 
 GuestFilesystemInfo = TypedDict(
@@ -36,8 +37,9 @@ class GuestFilesystemTrimResponse(TypedDict):
     paths: list[GuestFilesystemTrimResult]
 
 
-_FITRIM = 0xC0185879  # <linux/fs.h>
+# <linux/fs.h>
 _TRIM_RANGE = struct.Struct("=QQQ")  # struct fstrim_range: start, len, minlen
+_FITRIM = ioctl_number("both", "X", 121, _TRIM_RANGE.size)
 _WHOLE = 2**64 - 1
 
 
@@ -53,8 +55,7 @@ class Filesystems(CommandGroup):
         mounts = block_mounts()
         if not may_wait and any(mount.may_wait for mount in mounts):
             raise BlockingIOError
-        found = (self._filesystem(mount) for mount in until_given_up(reversed(mounts)))
-        return [filesystem for filesystem in found if filesystem is not None]
+        return [_filesystem(mount) for mount in until_given_up(reversed(mounts))]
 
     @command(access="filesystem", blocking=True)
     def guest_fstrim(self, minimum: int = 0) -> GuestFilesystemTrimResponse:
@@ -66,23 +67,22 @@ class Filesystems(CommandGroup):
         mounts = reversed(block_mounts())
         return {"paths": [_trim(mount, minimum) for mount in until_given_up(mounts)]}
 
-    def _filesystem(self, mount: Mount) -> GuestFilesystemInfo | None:
-        name = device_name(mount.device)
-        if name is None:
-            return None
-        filesystem: GuestFilesystemInfo = {
-            "name": name,
-            "mountpoint": mount.paths[0],
-            "type": mount.type,
-            "disk": [disk_address(disk) for disk in disks_behind(name)],
-        }
-        size = size_of(mount)
-        if size is not None:
-            used = size.f_blocks - size.f_bfree
-            filesystem["used-bytes"] = used * size.f_frsize
-            filesystem["total-bytes"] = (used + size.f_bavail) * size.f_frsize
-            filesystem["total-bytes-privileged"] = size.f_blocks * size.f_frsize
-        return filesystem
+
+def _filesystem(mount: Mount) -> GuestFilesystemInfo:
+    name = device_name(mount.device)
+    filesystem: GuestFilesystemInfo = {
+        "name": name or "{}:{}".format(*mount.device),
+        "mountpoint": mount.paths[0],
+        "type": mount.type,
+        "disk": addresses_behind(name) if name else [],
+    }
+    size = size_of(mount)
+    if size is not None:
+        used = size.f_blocks - size.f_bfree
+        filesystem["used-bytes"] = used * size.f_frsize
+        filesystem["total-bytes"] = (used + size.f_bavail) * size.f_frsize
+        filesystem["total-bytes-privileged"] = size.f_blocks * size.f_frsize
+    return filesystem
 
 
 def _trim(mount: Mount, minimum: int) -> GuestFilesystemTrimResult:

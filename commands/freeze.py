@@ -39,6 +39,7 @@ from qga.errors import NotYet
 from qga.wording import counted
 
 from ._hooks import Hooks, diagnose_hooks
+from ._ioctl import ioctl_number
 from ._mounts import Mount, ask_in_time, block_mounts, open_mount
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
     from qga.plugin.services import Services
     from qga.settings.config import Config
 
-_FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878  # <linux/fs.h>
+# <linux/fs.h>
+_FIFREEZE = ioctl_number("both", "X", 119, 4)
+_FITHAW = ioctl_number("both", "X", 120, 4)
 
 # A kind of filesystem that cannot be frozen; one that somebody else has frozen.
 _PASSED_OVER = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EBUSY)

@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
 
-from ._sysfs import keep_open, read_kept_word, read_word
+from ._sysfs import keep_open, numbers_of, read_kept_word, read_word
 
 _MEMORY = "/sys/devices/system/memory"
 
@@ -46,24 +46,19 @@ class Memory(CommandGroup):
 
     @command(access="audit", available=_has_memory_blocks)
     def guest_get_memory_blocks(self) -> list[GuestMemoryBlock]:
-        """Each memory block: is it online, and may it be taken offline?"""
-        folder = keep_open(_MEMORY)
-        entries = os.listdir(folder)
-        names = [name[len("memory") :] for name in entries if name.startswith("memory")]
-        numbers = sorted(int(digits) for digits in names if digits.isdecimal())
-        removable = _removable_blocks(folder, numbers)
+        """List the memory blocks: whether each is online, and whether it can be taken offline."""
+        directory = keep_open(_MEMORY)
+        numbers = numbers_of("memory", directory)
+        removable = _removable_blocks(directory, numbers)
         blocks: list[GuestMemoryBlock] = []
         for number in numbers:
             try:
-                state = read_word(f"memory{number}/state", folder)
+                state = read_word(f"memory{number}/state", directory)
+                can_offline = number in removable and not _is_fixed(directory, number)
             except FileNotFoundError:  # the kernel is about to add it, or to remove it
                 continue
             blocks.append(
-                {
-                    "phys-index": number,
-                    "online": state == "online",
-                    "can-offline": number in removable,
-                }
+                {"phys-index": number, "online": state == "online", "can-offline": can_offline}
             )
         return blocks
 
@@ -86,21 +81,33 @@ class Memory(CommandGroup):
         return {"size": int(read_kept_word(f"{_MEMORY}/block_size_bytes"), 16)}
 
 
-def _removable_blocks(folder: int, numbers: list[int]) -> set[int]:
-    """The blocks that can be taken offline.
+def _removable_blocks(directory: int, numbers: list[int]) -> set[int]:
+    """The blocks that are marked as removable.
 
-    Newer kernels say of all that they can if the kernel supports it at all, and then one
-    speaks for all (the kernel's Documentation/ABI/testing/sysfs-devices-memory; since Linux 5.7).
+    Since Linux 5.7 either all or none are, so one of them is enough (the kernel's
+    Documentation/ABI/testing/sysfs-devices-memory).
     """
     if _kernel_release() >= (5, 7):
-        return set(numbers) if numbers and _is_removable(folder, numbers[0]) else set()
-    return {number for number in numbers if _is_removable(folder, number)}
+        return set(numbers) if numbers and _is_removable(directory, numbers[0]) else set()
+    return {number for number in numbers if _is_removable(directory, number)}
 
 
-def _is_removable(folder: int, number: int) -> bool:
+def _is_removable(directory: int, number: int) -> bool:
     try:
-        return read_word(f"memory{number}/removable", folder) != "0"
-    except FileNotFoundError:  # not where the kernel cannot take memory offline at all
+        return read_word(f"memory{number}/removable", directory) != "0"
+    except FileNotFoundError:  # the kernel cannot take memory offline at all
+        return False
+
+
+@cache
+def _is_fixed(directory: int, number: int) -> bool:
+    """Whether a block can never be taken offline: it has holes, or belongs to several zones.
+
+    That is so from the boot on, hence the cache. Blocks that were added later are in one zone.
+    """
+    try:
+        return read_word(f"memory{number}/valid_zones", directory) == "none"
+    except FileNotFoundError:  # before Linux 3.18
         return False
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypedDict, cast
 
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
 
-from ._block import SYS_BLOCK, dev_path, device_name, is_partition, is_virtual
+from ._block import dev_path, device_name, is_partition, is_virtual
 from ._mounts import Mount, block_mounts, size_of
 from ._sysfs import read_bytes, read_kept
 from .network import GuestNetworkInterfaceStat
@@ -301,11 +301,15 @@ def _disks() -> Iterator[QgaDisk]:
     import psutil
 
     for name, counters in psutil.disk_io_counters(perdisk=True, nowrap=False).items():
-        if not any(counters) or is_partition(name) or not os.access(f"{SYS_BLOCK}/{name}", os.F_OK):
+        try:
+            if not any(counters) or is_partition(name):
+                continue
+            virtual = is_virtual(name)
+        except FileNotFoundError:  # unplugged meanwhile, or hidden
             continue
         yield {
             "name": name,
-            "virtual": is_virtual(name),
+            "virtual": virtual,
             "read-ops": counters.read_count,
             "read-bytes": counters.read_bytes,
             "read-ms": counters.read_time,

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, cast
 
 from qga import CommandGroup, NotRequired, QgaError, UInt64, command, until_given_up
 
-from ._sysfs import keep_open, read_kept, read_kept_word
+from ._sysfs import keep_open, numbers_of, read_kept, read_kept_word
 
 _TICK = 1000 // os.sysconf("SC_CLK_TCK")  # milliseconds
 
@@ -102,11 +102,9 @@ def _known(_present: str) -> list[tuple[int, bool]]:
 
     Kept as long as the same ones are present.
     """
-    folder = keep_open(_CPUS)
-    names = [name[len("cpu") :] for name in os.listdir(folder) if name.startswith("cpu")]
-    numbers = sorted(int(digits) for digits in names if digits.isdecimal())
-    files = ((number, f"cpu{number}/online") for number in numbers)
-    return [(number, not os.access(file, os.F_OK, dir_fd=folder)) for number, file in files]
+    directory = keep_open(_CPUS)
+    files = ((number, f"cpu{number}/online") for number in numbers_of("cpu", directory))
+    return [(number, not os.access(file, os.F_OK, dir_fd=directory)) for number, file in files]
 
 
 def _processor(number: int, fixed: bool, online: bool) -> GuestLogicalProcessor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -19,8 +20,9 @@ from qga.programs.run import run
 from ._sysfs import read_bytes, read_text
 
 _UTMP = "/var/run/utmp"
-_RECORD = struct.Struct("hi32s4s32s256shhiii4i20x")  # struct utmp of utmp(5), 384 bytes
 _USER_PROCESS = 7
+# Where __WORDSIZE_TIME64_COMPAT32 of glibc's <bits/wordsize.h> is 0 and a long has 64 bits.
+_WITH_LONG_TIMES = ("aarch64", "alpha", "ia64", "loongarch64", "s390x")
 
 _LOGIND_SESSIONS = "/run/systemd/sessions"
 _SETTLED = 10**9  # nanoseconds, many ticks
@@ -31,8 +33,21 @@ _PASSWORD_TIMEOUT = 60.0  # seconds; PAM may ask a server
 GuestUser = TypedDict("GuestUser", {"user": str, "login-time": float, "domain": NotRequired[str]})
 
 
+def _layout(machine: str, is_64_bit: bool) -> struct.Struct:
+    """struct utmp of glibc's <bits/utmp.h>: 384 bytes, or 400 where time is a long.
+
+    In the short one seconds are unsigned, as in glibc 2.43: in 2.36 they end in 2038.
+    """
+    has_long_times = is_64_bit and machine.startswith(_WITH_LONG_TIMES)
+    session_and_time = "qqq4i20x0q" if has_long_times else "iIi4i20x"
+    return struct.Struct("hi32s4s32s256shh" + session_and_time)
+
+
+_RECORD = _layout(os.uname().machine, sys.maxsize > 2**32)
+
+
 class Users(CommandGroup):
-    """People."""
+    """Users."""
 
     @command(access="audit")
     def guest_get_users(self) -> list[GuestUser]:

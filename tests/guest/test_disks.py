@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from .agent_socket import AgentSocket
+from .freezing import unplugged_filesystem
 from .vm import Guest
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks")]
@@ -123,3 +124,18 @@ def test_filesystems(agent: AgentSocket, devices: dict[str, Device]) -> None:
         assert sorted(disk["dev"] for disk in filesystem["disk"]) == sorted(device.disks())
         assert filesystem["used-bytes"] <= filesystem["total-bytes"]
         assert filesystem["total-bytes"] <= filesystem["total-bytes-privileged"]
+
+
+def test_a_filesystem_whose_disk_is_gone(guest: Guest, agent: AgentSocket) -> None:
+    """It is still mounted; /sys has nothing of its disk any longer."""
+    assert guest.original is not None
+    with unplugged_filesystem(guest):
+        ours, theirs = (
+            [each for each in asked.execute("guest-get-fsinfo") if each["disk"] == []]
+            for asked in (agent, guest.original)
+        )
+    (listed,) = ours
+    assert listed["mountpoint"] == "/mnt/unplugged"
+    assert [(each["name"], each["mountpoint"]) for each in theirs] == [
+        (listed["name"], "/mnt/unplugged")
+    ]

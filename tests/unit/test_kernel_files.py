@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+block: Any = import_module("qga.commands._block")
+clock: Any = import_module("qga.commands.time")
+disks: Any = import_module("qga.commands.disks")
+filesystems: Any = import_module("qga.commands.filesystems")
 memory: Any = import_module("qga.commands.memory")
+mounts: Any = import_module("qga.commands._mounts")
 processors: Any = import_module("qga.commands.processors")
 sysfs: Any = import_module("qga.commands._sysfs")
 users: Any = import_module("qga.commands.users")
@@ -25,7 +33,8 @@ def test_a_list_of_processors(text: str, numbers: set[int]) -> None:
 
 def test_processors_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def told() -> list[tuple[int, bool, bool]]:
-        return [tuple(each.values()) for each in processors.Processors(None).guest_get_vcpus()]
+        listed = processors.Processors(None).guest_get_vcpus()
+        return sorted(tuple(each.values()) for each in listed)
 
     def plug_in(number: int) -> None:
         (tmp_path / f"cpu{number}").mkdir()
@@ -106,6 +115,62 @@ def test_the_sessions_of_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert users.Users(None).guest_get_users() == expected
 
 
+# By <bits/utmp.h> and <bits/wordsize.h> of glibc 2.36 and 2.43 in Debian's libc6-dev-*-cross. Files
+# of the longer layout were read by `who` of arm64 and of s390x.
+UTMP_SIZES = {
+    **dict.fromkeys(["x86_64", "ppc64le", "ppc64", "mips64", "riscv64", "sparc64"], 384),
+    **dict.fromkeys(["aarch64", "alpha", "loongarch64", "s390x"], 400),
+}
+
+
+@pytest.mark.parametrize("machine", UTMP_SIZES)
+def test_the_size_of_a_record_in_utmp(machine: str) -> None:
+    assert users._layout(machine, is_64_bit=True).size == UTMP_SIZES[machine]
+    assert users._layout(machine, is_64_bit=False).size == 384  # such as armhf on an arm64 kernel
+
+
+@pytest.mark.parametrize("machine", UTMP_SIZES)
+def test_users_on_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    layout = users._layout(machine, is_64_bit=True)
+    logins = [("ada", 1_790_000_000, 500_000), ("eve", 1_790_003_600, 0), ("ada", 1, 0)]
+    records = (
+        layout.pack(7, 1, b"pts/0", b"ts", user.encode(), b"host", 0, 0, 0, *time, 0, 0, 0, 0)
+        for user, *time in logins
+    )
+    (tmp_path / "utmp").write_bytes(b"".join(records))
+    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "_RECORD", layout)
+    assert users.Users(None).guest_get_users() == [
+        {"user": "ada", "login-time": 1},
+        {"user": "eve", "login-time": 1_790_003_600},
+    ]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler and libc6-dev")
+def test_the_layout_of_utmp_on_this_machine(tmp_path: Path) -> None:
+    """A record made by the C library, read by us."""
+    program, source = tmp_path / "record", tmp_path / "record.c"
+    source.write_text(
+        """
+        #include <stdio.h>
+        #include <utmp.h>
+        int main(void) {
+            struct utmp record = {.ut_type = USER_PROCESS, .ut_user = "ada", .ut_host = "host",
+                                  .ut_session = -1, .ut_addr_v6 = {-1, -1, -1, -1}};
+            record.ut_tv.tv_sec = 1790000000;
+            record.ut_tv.tv_usec = 250000;
+            return fwrite(&record, sizeof record, 1, stdout) != 1;
+        }
+        """
+    )
+    subprocess.run(["cc", "-o", program, source], check=True)
+    record = subprocess.run([program], stdout=subprocess.PIPE, check=True).stdout
+    kind, _pid, _line, _id, user, _host, _, _, _session, *time = users._RECORD.unpack(record)
+    assert (kind, user.rstrip(b"\0"), time[:2]) == (7, b"ada", [1_790_000_000, 250_000])
+
+
 BOOT = users._RECORD.pack(2, 0, b"~", b"~~", b"reboot", b"", 0, 0, 0, 5, 0, 0, 0, 0, 0)
 DEAD = users._RECORD.pack(8, 7, b"tty1", b"1", b"", b"", 0, 0, 0, 5, 0, 0, 0, 0, 0)
 EVE = users._RECORD.pack(7, 7, b"tty1", b"1", b"eve", b"", 0, 0, 0, 5, 0, 0, 0, 0, 0)
@@ -160,3 +225,84 @@ def test_a_memory_block_that_the_kernel_is_about_to_add(
         (tmp_path / "memory0" / name).write_text(f"{text}\n")
     (found,) = memory.Memory(None).guest_get_memory_blocks()
     assert found == {"phys-index": 0, "online": True, "can-offline": True}
+
+
+def make_block(memory_directory: Path, number: int, zones: str | None = "Normal") -> None:
+    block = memory_directory / f"memory{number}"
+    block.mkdir()
+    (block / "state").write_text("online\n")
+    (block / "removable").write_text("1\n")
+    if zones is not None:
+        (block / "valid_zones").write_text(f"{zones}\n")
+
+
+def test_a_memory_block_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one of a PC, for example, for it has holes."""
+    monkeypatch.setattr(memory, "_MEMORY", str(tmp_path))
+    for number, zones in ((0, "none"), (1, "DMA32"), (2, "Normal Movable"), (3, None)):
+        make_block(tmp_path, number, zones)
+    listed = memory.Memory(None).guest_get_memory_blocks()
+    assert {block["phys-index"]: block["can-offline"] for block in listed} == {
+        0: False,
+        1: True,
+        2: True,
+        3: True,
+    }
+
+
+def test_lists_have_the_kernels_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with QEMU's agent. A program of the host may take the first one that it finds."""
+    monkeypatch.setattr(memory, "_MEMORY", str(tmp_path))
+    monkeypatch.setattr(processors, "_CPUS", str(tmp_path))
+    order = [7, 2, 11, 0]
+    for number in order:
+        make_block(tmp_path, number)
+        (tmp_path / f"cpu{number}").mkdir()
+    for name in ("present", "online"):
+        (tmp_path / name).write_text("0,2,7,11\n")
+    names = ["uevent", *(f"{kind}{number}" for number in order for kind in ("cpu", "memory"))]
+    monkeypatch.setattr(sysfs.os, "listdir", lambda directory: names)
+    processors._known.cache_clear()
+    blocks = memory.Memory(None).guest_get_memory_blocks()
+    cpus = processors.Processors(None).guest_get_vcpus()
+    processors._known.cache_clear()
+    assert [block["phys-index"] for block in blocks] == order
+    assert [cpu["logical-id"] for cpu in cpus] == order
+
+
+def test_a_filesystem_whose_disk_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is still mounted, but /sys has nothing of its disk."""
+    mount = mounts.Mount((254, 4095), [str(tmp_path)], "ext4", "/dev/vdx")
+    monkeypatch.setattr(filesystems, "block_mounts", lambda: [mount])
+    (listed,) = filesystems.Filesystems(None).guest_get_fsinfo(may_wait=True)
+    assert listed["total-bytes"] > 0
+    assert (listed["name"], listed["disk"]) == ("254:4095", [])
+    assert (listed["mountpoint"], listed["type"]) == (str(tmp_path), "ext4")
+
+
+def test_a_disk_that_goes_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory in /sys is a dangling link by then."""
+    (tmp_path / "vdx").mkdir()
+    (tmp_path / "vdx/size").write_text("8\n")
+    (tmp_path / "vdx/dev").write_text("254:4095\n")
+    monkeypatch.setattr(disks, "SYS_BLOCK", str(tmp_path))
+    monkeypatch.setattr(block, "SYS_BLOCK", str(tmp_path))
+    monkeypatch.setattr(filesystems, "device_name", lambda device: "vdx")
+    mount = mounts.Mount((254, 4095), [str(tmp_path)], "ext4", "/dev/vdx")
+
+    def unplugged(*_: object) -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(block.os, "readlink", unplugged)
+    assert disks.Disks(None).guest_get_disks() == []
+    assert filesystems._filesystem(mount)["disk"] == []
+
+
+def test_the_hardware_clock_that_a_mainframe_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "_RTC", "/nowhere")
+    for machine, expected in (("s390x", "ok"), ("x86_64", "warning"), ("aarch64", "warning")):
+        monkeypatch.setattr(clock.os, "uname", lambda name=machine: SimpleNamespace(machine=name))
+        found = [each for each in clock.Time.diagnose(None) if "hardware clock" in each.text]
+        assert [each.status for each in found] == [expected]
