@@ -1,4 +1,8 @@
-"""Every command with every integer at its extremes: an error in words, never one of Python's."""
+"""Every command with every integer at its extremes: an error in words, never one of Python's.
+
+What to try is read off the signatures, so that a new command is tried as well. The agent may do no
+harm: it runs as nobody in namespaces of its own, where it can read everything and change nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import os
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -17,62 +21,108 @@ from qga.plugin import discovery, schema
 from qga.plugin.registry import INJECTED, commands_of
 from tests.integration.agent_process import Client, listening, request
 
+clock: Any = import_module("qga.commands.time")
 filesystems: Any = import_module("qga.commands.filesystems")
 mounts: Any = import_module("qga.commands._mounts")
 
-EXTREMES = (-(2**63), -(2**31), -1, 0, 1, 2**31, 2**32, 2**63 - 1)
+EXTREMES = (-(2**63), -(2**31), -1, 0, 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 
-CHANGES_THE_MACHINE = {
-    "guest-fstrim",
-    "guest-set-memory-blocks",
-    "guest-set-time",
-    "guest-set-vcpus",
-}
-PROGRAMS = {"guest-exec-status", "qga-exec-read", "qga-exec-resize", "qga-exec-write"}
-OTHERS = {
-    "path": "/etc/passwd",
-    "whence": "cur",
-    "buf-b64": "YQ==",
-    "port": "none",
-    "signal": "WINCH",
-}
+NOBODY = 65534
+KEPT = "-all,+dac_read_search"
+HARMLESS = (
+    *("unshare", "--mount", "--net", "--ipc", "--uts"),
+    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"),
+    *(f"--inh-caps={KEPT}", f"--ambient-caps={KEPT}", f"--bounding-set={KEPT}"),
+)
+
+OPTIONAL = {"tty": True, "eof": True}
+"""Arguments without which others are not looked at."""
+
+SAMPLES: dict[Any, Any] = {str: "none", bool: True, int: 1, schema.UInt64: 1, float: 1}
 
 
-def integers_of(name: str, arguments: tuple[schema.Argument, ...]) -> list[str]:
-    """Those that may be anything: what tells a file or a program is not."""
-    return [a.name for a in arguments if a.annotation is int and a.name not in ("handle", "pid")]
+def is_integer(annotation: Any) -> bool:
+    return annotation in (int, float) or annotation == schema.UInt64
 
 
-def commands() -> Iterator[tuple[str, tuple[schema.Argument, ...]]]:
-    for group in discovery.discover(None, print):
+def extremes(annotation: Any) -> Iterator[Any]:
+    """Values of a type that hold an extreme integer at any depth."""
+    if is_integer(annotation):
+        yield from EXTREMES
+    elif get_origin(annotation) is list:
+        yield from ([item] for item in extremes(get_args(annotation)[0]))
+    elif schema.is_struct(annotation):
+        for name, (kind, _) in schema.members(annotation).items():
+            yield from ({**sample(annotation), name: value} for value in extremes(kind))
+    elif get_origin(annotation) is not Literal:
+        for part in get_args(annotation):
+            yield from extremes(part)
+
+
+def sample(annotation: Any) -> Any:
+    """Some value of a type."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)[0]
+    if get_origin(annotation) is list:
+        return [sample(get_args(annotation)[0])]
+    if schema.is_struct(annotation):
+        members = schema.members(annotation).items()
+        return {name: sample(kind) for name, (kind, required) in members if required}
+    return SAMPLES[annotation] if annotation in SAMPLES else sample(get_args(annotation)[0])
+
+
+def requests(known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every command that takes integers, with all combinations of them.
+
+    known: values by the names of arguments. Integers among them are tried as well as extremes.
+    """
+    for group in discovery.discover(None, pytest.fail):
         for name, attribute, _ in commands_of(group):
             arguments = schema.signature(getattr(group, attribute), INJECTED).arguments
-            if integers_of(name, arguments) and name not in CHANGES_THE_MACHINE:
-                yield name, arguments
+            tried = {each.name: list(extremes(each.annotation)) for each in arguments}
+            tried = {argument: values for argument, values in tried.items() if values}
+            if not tried:
+                continue
+            given = {
+                each.name: known.get(each.name, sample(each.annotation))
+                for each in arguments
+                if each.required or each.name in OPTIONAL
+            }
+            for argument in tried.keys() & known.keys():
+                tried[argument].append(known[argument])
+            for values in itertools.product(*tried.values()):
+                yield name, {**given, **dict(zip(tried, values))}
+
+
+def test_what_is_tried() -> None:
+    tried = {name for name, _ in requests({})}
+    assert {"guest-fstrim", "guest-set-time", "guest-set-vcpus", "guest-file-seek"} <= tried
+    members = [given for name, given in requests({}) if name == "guest-set-memory-blocks"]
+    assert {"mem-blks": [{"phys-index": 2**64 - 1, "online": True}]} in members
+    places = [given["whence"] for name, given in requests({}) if name == "guest-file-seek"]
+    assert set(places) == set(EXTREMES)
 
 
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "/dev/zero", "/proc/self/mem", "/proc/self/status"]
 )
 def test_an_error_in_words(tmp_path: Path, path: str) -> None:
-    with listening(tmp_path) as agent, agent.connect() as client:
+    os.chown(tmp_path, NOBODY, NOBODY)
+    with listening(tmp_path, launcher=HARMLESS) as agent, agent.connect() as client:
         handle = client.call("guest-file-open", path=path)
         pid = client.call("qga-exec", path="/bin/cat", tty=True)["pid"]
-        tried = 0
-        for name, arguments in commands():
-            integers = integers_of(name, arguments)
-            fixed = {**OTHERS, "path": path, "handle": handle, "pid": pid, "tty": True}
+        known = {**OPTIONAL, "path": path, "handle": handle, "pid": pid, "buf-b64": "YQ=="}
+        tried = list(requests(known))
+        assert len(tried) > 2000
+        for name, given in tried:
             if name == "qga-exec":
-                fixed["path"] = "/bin/true"
-            given = {a.name: fixed[a.name] for a in arguments if a.name in fixed}
-            for values in itertools.product(EXTREMES, repeat=len(integers)):
-                told = ask(client, name, {**given, **dict(zip(integers, values))})
-                assert "Error" not in told, (name, values)
-                assert "exception" not in told, (name, values)
-                tried += 1
-        assert tried > 400
-        client.call("qga-exec-signal", pid=pid, signal="KILL")
+                given["path"] = "/bin/true"
+            if name != "qga-exec-signal" or given["pid"] != pid:
+                told = ask(client, name, given)
+                assert "Error" not in told, (name, given)
+                assert "exception" not in told, (name, given)
         assert "Traceback" not in agent.log
+        assert "fault" not in agent.log
 
 
 def ask(client: Client, name: str, arguments: dict[str, Any]) -> str:
@@ -97,3 +147,14 @@ def test_a_trim_of_any_minimum(monkeypatch: pytest.MonkeyPatch, minimum: int, as
 def root() -> Any:
     number = os.stat("/").st_dev
     return mounts.Mount((os.major(number), os.minor(number)), ["/"], "ext4", "/dev/root")
+
+
+@pytest.mark.parametrize("time", EXTREMES[:8])
+def test_a_hardware_clock_of_any_time(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
+    """As far as the kernel has set the system clock to it."""
+    monkeypatch.setattr(clock, "_set_clock", lambda nanoseconds: None)
+    monkeypatch.setattr(clock, "_RTC", "/dev/null")
+    written = []
+    monkeypatch.setattr(fcntl, "ioctl", lambda fd, number, data: written.append(data) or data)
+    clock.Time(None).guest_set_time(time)
+    assert len(written) == 1
