@@ -120,25 +120,25 @@ def _cpu_stats(line: bytes) -> GuestCpuStats:
 
 
 def _set_online(number: int, online: bool) -> None:
-    folder = f"{_CPUS}/cpu{number}/"
+    directory = f"{_CPUS}/cpu{number}/"
     try:
-        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise QgaError(f'open("{folder}"): {error.strerror}') from error
+        raise QgaError(f"Could not open '{directory}': {error.strerror}") from error
     try:
-        fd = os.open("online", os.O_RDWR, dir_fd=folder_fd)
+        fd = os.open("online", os.O_RDWR, dir_fd=directory_fd)
     except FileNotFoundError:
         if not online:
             raise QgaError(f"logical processor #{number} can't be offlined") from None
         return
     except OSError as error:
-        raise QgaError(f'open("{folder}online"): {error.strerror}') from error
+        raise QgaError(f"could not open {directory}/online: {error.strerror}") from error
     finally:
-        os.close(folder_fd)
+        os.close(directory_fd)
     try:
         if (os.read(fd, 1) == b"1") != online:
             os.pwrite(fd, b"1" if online else b"0", 0)
     except OSError as error:
-        raise QgaError(f'write("{folder}online"): {error.strerror}') from error
+        raise QgaError(f'write("{directory}online"): {error.strerror}') from error
     finally:
         os.close(fd)

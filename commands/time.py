@@ -25,6 +25,8 @@ GuestTimezone = TypedDict("GuestTimezone", {"zone": NotRequired[str], "offset": 
 _CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 _SLOW_SOURCES = ("acpi_pm", "hpet", "jiffies", "pit", "refined-jiffies")  # asked by port or memory
 
+_TOO_LATE = 3_155_760_000 * 10**9  # 2070-01-01, which QEMU's agent refuses
+
 _RTC = "/dev/rtc0"
 # <linux/rtc.h>
 _RTC_TIME = struct.Struct("9i")  # struct rtc_time: sec min hour mday mon year wday yday isdst
@@ -59,6 +61,8 @@ class Time(CommandGroup):
         if time is None:
             _set_clock(_read_rtc() * 10**9)
             return
+        if not -(10**9) < time < _TOO_LATE:
+            raise QgaError("Invalid time")
         _set_clock(time)
         if os.path.exists(_RTC):
             _write_rtc(time // 10**9)

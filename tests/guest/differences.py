@@ -86,6 +86,9 @@ NEW_COMMANDS = {"guest-network-get-route", "guest-get-load"}
 NO_PASSWORD = "child process has failed to set user password"
 """Behind this text ours has what chpasswd(8) has said of it, as QEMU has since 9.1."""
 
+NOT_OPENED = r'open\(\\"([^"]*)\\"\)'
+"""In an error of the original. Since QEMU 11.0 it is worded as ours."""
+
 
 def allows(difference: Difference, value: Any) -> bool:
     """Whether ours may have this value where the difference is."""

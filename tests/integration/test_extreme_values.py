@@ -6,6 +6,7 @@ harm: it runs as nobody in namespaces of its own, where it can read everything a
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import json
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from qga import QgaError
 from qga.plugin import discovery, schema
 from qga.plugin.registry import INJECTED, commands_of
 from tests.integration.agent_process import Client, listening, request
@@ -26,6 +28,8 @@ filesystems: Any = import_module("qga.commands.filesystems")
 mounts: Any = import_module("qga.commands._mounts")
 
 EXTREMES = (-(2**63), -(2**31), -1, 0, 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
+
+END_OF_2069 = 3_155_760_000 * 10**9
 
 NOBODY = 65534
 KEPT = "-all,+dac_read_search"
@@ -149,12 +153,39 @@ def root() -> Any:
     return mounts.Mount((os.major(number), os.minor(number)), ["/"], "ext4", "/dev/root")
 
 
-@pytest.mark.parametrize("time", EXTREMES[:8])
-def test_a_hardware_clock_of_any_time(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
-    """As far as the kernel has set the system clock to it."""
-    monkeypatch.setattr(clock, "_set_clock", lambda nanoseconds: None)
+@pytest.mark.parametrize(
+    ("time", "refused"),
+    [
+        *(
+            (time, "Invalid time")
+            for time in (-(2**63), -(2**31), -(10**9), END_OF_2069, 2**63 - 1)
+        ),
+        *(
+            (time, "Failed to set time to guest: Invalid argument")
+            for time in (-(10**9) + 1, -1000)
+        ),
+    ],
+)
+def test_a_time_that_qemus_agent_refuses(
+    monkeypatch: pytest.MonkeyPatch, time: int, refused: str
+) -> None:
+    monkeypatch.setattr(clock.time, "clock_settime_ns", like_the_kernel)
+    with pytest.raises(QgaError) as caught:
+        clock.Time(None).guest_set_time(time)
+    assert caught.value.desc == refused
+
+
+@pytest.mark.parametrize("time", [0, 1, 2**31, 2**32, 2**61, END_OF_2069 - 1])
+def test_a_time_for_both_clocks(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(clock.time, "clock_settime_ns", like_the_kernel)
     monkeypatch.setattr(clock, "_RTC", "/dev/null")
-    written = []
     monkeypatch.setattr(fcntl, "ioctl", lambda fd, number, data: written.append(data) or data)
     clock.Time(None).guest_set_time(time)
     assert len(written) == 1
+
+
+def like_the_kernel(_clock: int, nanoseconds: int) -> None:
+    """A stand-in for clock_settime(2)."""
+    if nanoseconds < 0:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
