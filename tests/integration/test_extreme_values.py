@@ -178,9 +178,14 @@ def test_a_time_that_qemus_agent_refuses(
 @pytest.mark.parametrize("time", [0, 1, 2**31, 2**32, 2**61, END_OF_2069 - 1])
 def test_a_time_for_both_clocks(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
     written: list[bytes] = []
+
+    def write(_fd: int, _request: int, data: bytes) -> bytes:
+        written.append(data)
+        return data
+
     monkeypatch.setattr(clock.time, "clock_settime_ns", like_the_kernel)
     monkeypatch.setattr(clock, "_RTC", "/dev/null")
-    monkeypatch.setattr(fcntl, "ioctl", lambda fd, number, data: written.append(data) or data)
+    monkeypatch.setattr(fcntl, "ioctl", write)
     clock.Time(None).guest_set_time(time)
     assert len(written) == 1
 
