@@ -16,7 +16,7 @@ help: ## list all targets
 run: $(RUN) ## start an agent on this machine and send it a few requests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/conversation
 
-test: $(READY) ## install what the tests need and run all of them, including those in a VM
+test: $(READY) ## run all tests, including those in VMs; installs what they need
 	@packaging/prepare test deb rpm
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder $(PYTEST_ARGS)
 
@@ -24,21 +24,21 @@ guest: $(READY) ## boot a test VM with the agent and keep it running until ^C
 	@packaging/prepare test
 	@$(BIN)/python -m tests.guest
 
-check: $(READY) ## run linters, type checker and unit tests, in under a minute
+check: $(READY) ## run linters, type checker and unit tests; under a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/(client|ctl)' qga commands
 	$(BIN)/pytest -q tests/unit
 
-bench: $(READY) ## compare speed and memory with QEMU's agent; updates tests/bench/RESULTS.md
+bench: $(READY) ## compare with QEMU's agent; updates tests/bench/RESULTS.md
 	@packaging/prepare test
 	$(BIN)/python -m tests.bench --python /usr/bin/python3 $(BENCH_ARGS)
 
-fuzz: $(READY) ## fuzz decoder, commands and configuration with FUZZ_RUNS inputs (1000000)
+fuzz: $(READY) ## feed FUZZ_RUNS (1000000) random inputs to the parsers
 	@$(BIN)/python -m tests.fuzz --runs $(or $(FUZZ_RUNS),1000000) $(FUZZ_ARGS)
 
-soak: $(READY) ## serve well-behaved and hostile clients for SOAK_SECONDS (600)
+soak: $(READY) ## serve good and hostile clients for SOAK_SECONDS (600)
 	@$(BIN)/python -m tests.soak --seconds $(or $(SOAK_SECONDS),600) $(SOAK_ARGS)
 
 image: $(READY) ## build the disk image of the test VM
@@ -59,7 +59,7 @@ docs: $(READY) ## regenerate the files that are made from the code
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs arguments >qga/ctl/arguments.py.new
 	mv qga/ctl/arguments.py.new qga/ctl/arguments.py
 
-clean: ## remove everything that was built here, including the cached VM image
+clean: ## remove everything built here, including the cached VM images
 	rm -rf $(VENV) .cache build dist *.egg-info
 
 $(RUN): pyproject.toml

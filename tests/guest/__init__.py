@@ -1,11 +1,9 @@
 """The agent in a real guest: Debian under QEMU, on the port that libvirt gives a guest.
 
-    python -m tests.guest
+    make guest
 
-builds the image (once; a minute, as root), boots it, prints the sockets and waits for Ctrl-C.
-Then, from another terminal:
-
-    qgactl --connect unix:/tmp/qga-guest-…/charchannel0 ping
+builds the image (once; a minute, as root), boots it, prints its sockets and the line that makes
+qgactl use it in another terminal, and waits for ^C.
 
 What the modules are for: `image` makes the disks, `vm` runs QEMU, `qmp` and `agent_socket` speak to
 the machine and to an agent, `service` manages the agent under test inside the guest, `conftest`

@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-from .image import CannotBuildError
+from .image import CannotBuildError, progress
 from .vm import DATA_PORTS, ORIGINAL_PORT, SPARE_PORT, Guest, GuestError
+
+INTERVAL = 10
+"""Seconds between two lines of progress."""
+
+
+@contextmanager
+def sign_of_life() -> Iterator[None]:
+    """Report every INTERVAL seconds that we are still working: an image takes minutes to build."""
+    done = threading.Event()
+
+    def report() -> None:
+        seconds = INTERVAL
+        while not done.wait(INTERVAL):
+            progress(f"still working ({seconds} s)")
+            seconds += INTERVAL
+
+    reporter = threading.Thread(target=report)
+    reporter.start()
+    try:
+        yield
+    finally:
+        done.set()
+        reporter.join()
+
+
+def introduce(guest: Guest) -> None:
+    """Print how to reach the guest; what is to be pasted comes last."""
+    qgactl = os.path.relpath(Path(sys.executable).parent / "qgactl")
+    print(f"QEMU's own agent   {guest.channel_path(ORIGINAL_PORT)} (in use here)")
+    print(f"spare port         {guest.channel_path(SPARE_PORT)} (not plugged in)")
+    for port in DATA_PORTS:
+        print(f"{port.name}     {guest.channel_path(port)}")
+    print(f"ISA serial, ttyS1  {guest.isa_serial_path}")
+    print(f"console log        {guest.console_log}")
+    print(
+        f"\nThe agent is running. In another terminal, paste this line and try `{qgactl} ping`:\n"
+    )
+    print(f"    export QGA_CONNECT=unix:{guest.channel_path()}\n")
+    print("Press ^C to stop the guest.", flush=True)
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Guest() as guest:
-            print(f"agent under test   {guest.channel_path()}")
-            print(f"original agent     {guest.channel_path(ORIGINAL_PORT)} (in use here)")
-            print(f"spare port         {guest.channel_path(SPARE_PORT)} (not plugged in)")
-            for port in DATA_PORTS:
-                print(f"{port.name}     {guest.channel_path(port)}")
-            print(f"ISA serial, ttyS1  {guest.isa_serial_path}")
-            print(f"console's log      {guest.console_log}")
-            print("Ctrl-C ends the guest.", flush=True)
+        with ExitStack() as stack:
+            with sign_of_life():
+                guest = stack.enter_context(Guest())
+            introduce(guest)
             guest.wait()
     except KeyboardInterrupt:
         return 0
     except (CannotBuildError, GuestError) as error:
         print(f"guest: {error}", file=sys.stderr)
         return 1
-    print("guest: QEMU has ended by itself", file=sys.stderr)
+    print("guest: QEMU has exited by itself", file=sys.stderr)
     return 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
