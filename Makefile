@@ -1,4 +1,4 @@
-# What a person types. Everything that is needed is installed here and in packaging/prepare.
+# The commands that people type. What they need is installed here and by packaging/prepare.
 
 PYTHON ?= python3
 VENV   := .venv

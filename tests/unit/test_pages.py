@@ -214,3 +214,31 @@ def test_the_page_of_the_library_has_every_method_and_error() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 150
+
+
+MEASURED = {
+    "Speed: round trip of a ping": ["guest-ping round trip, p50"],
+    "Run `/bin/true` and fetch its status": ["guest-exec of /bin/true until exited"],
+    "Read, write a file in a VM": [
+        "in a guest: file read, 1 MiB a request",
+        "in a guest: file write, 1 MiB a request",
+    ],
+    "**Cost**: idle memory": ["idle memory (RSS), after the first ping"],
+    "**Cost**: start to first answer": ["start to first answer"],
+}
+
+
+def cells(page: str, name: str) -> list[str]:
+    """The cells of the row of a table that begins with this one, without it."""
+    rows = (line.split("|") for line in (CHECKOUT / page).read_text().splitlines())
+    (row,) = (row for row in rows if len(row) > 3 and row[1].strip() == name)
+    return row[2:4]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_numbers_of_the_readme_are_those_that_were_measured(name: str) -> None:
+    for side, shown in enumerate(cells("README.md", name)):
+        numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", shown)]
+        measured = (cells("tests/bench/RESULTS.md", row)[side] for row in MEASURED[name])
+        expected = [float(text.replace(",", "").split()[0]) for text in measured]
+        assert numbers == pytest.approx(expected, rel=0.25)
