@@ -12,7 +12,7 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
-from qga.programs.child import GRACE, exit_status
+from qga.programs.child import GRACE, LAST_WORDS, exit_status, job_of
 from qga.programs.exits import open_exit
 from qga.programs.spawn import Launch, spawn
 
@@ -21,9 +21,6 @@ from ._flows import Input, Output, Relay
 if TYPE_CHECKING:
     from qga.loop import Loop, Timer
     from qga.ports import PortFile
-
-LAST_WORDS = 2.0
-"""Seconds that a program has to end once the host has left, before it is killed."""
 
 
 class Size(NamedTuple):
@@ -43,6 +40,7 @@ class Program:
     pid: its process id, its session's and its process group's.
     code: None until it has ended; then its exit code, or minus the number of the signal.
     ended: it has, and nothing more will come out of it.
+    ended_by: what the agent has ended it for, such as "timeout"; "" where it has not.
     out, err: what it has written; with a terminal all is in `out`, with a port that is sent.
 
     Raises OSError when it cannot be started.
@@ -58,7 +56,9 @@ class Program:
     ) -> None:
         self.code: int | None = None
         self.ended = False
+        self._over = False
         self._abandoned = False
+        self._job = job_of(launch)
         self._timer: Timer | None = None
         self._terminal: int | None = None
         self.err: Output | None = None
@@ -82,6 +82,10 @@ class Program:
         self._relay = None if port is None else Relay(port, self.out, self.input)
 
     @property
+    def ended_by(self) -> str:
+        return self._job.ended_by if self._job else ""
+
+    @property
     def has_port(self) -> bool:
         return self._relay is not None
 
@@ -101,6 +105,8 @@ class Program:
         loop.watch(self._exit, self._on_exit)
         if relay is not None:
             relay.watch(loop, self._abandon, self._end_if_all_out)
+        if self._job is not None:
+            self._job.watch(loop, self.pid)
 
     def end_input(self, after: int) -> None:
         """End its input, with a port after that many bytes of it."""
@@ -159,8 +165,8 @@ class Program:
         terminal, slave = os.openpty()
         ours.append(terminal)
         theirs.update(dict.fromkeys((0, 1, 2), slave))
-        if launch.account is not None:
-            os.fchown(slave, launch.account.pw_uid, -1)
+        if launch.identity is not None:
+            os.fchown(slave, launch.identity.uid, -1)
         _set_size(terminal, size)
         ours.append(os.dup(terminal))
         self._terminal = terminal
@@ -177,7 +183,7 @@ class Program:
         os.close(self._exit)
         if self._abandoned:  # what it has left behind has its process group still
             self._kill(signal.SIGKILL)
-        self.code = exit_status(self.pid)
+        self.code = exit_status(self.pid) if self._job is None else self._job.on_exit()
         self.input.close()
         for output in self._outputs:
             output.read_at_hand()
@@ -188,7 +194,7 @@ class Program:
         as long as it takes."""
         if self.ended:
             self._tell_if_closed()
-        if self.code is None or self.ended or self._host_is_awaited:
+        if self.code is None or self._over or self._host_is_awaited:
             return
         if all(output.closed for output in self._outputs):
             self._end()
@@ -202,12 +208,19 @@ class Program:
 
     def _on_grace_over(self) -> None:
         self._timer = None
-        if not self.ended and not self._host_is_awaited:
+        if not self._over and not self._host_is_awaited:
             self._end()
 
     def _end(self) -> None:
-        self.ended = True
+        self._over = True
         self.close()
+        if self._job is None:
+            self._tell_end()
+        else:
+            self._job.finish(self._tell_end)
+
+    def _tell_end(self) -> None:
+        self.ended = True
         self._on_end()
         self._tell_if_closed()
 
@@ -218,7 +231,7 @@ class Program:
 
     def _abandon(self) -> None:
         """The host has left the port: end the program."""
-        if self._abandoned or self.ended:
+        if self._abandoned or self._over:
             return
         self._abandoned = True
         self.close()

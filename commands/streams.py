@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from math import inf
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
@@ -17,6 +18,7 @@ from qga.wording import counted
 
 if TYPE_CHECKING:
     from qga.plugin.services import Services
+    from qga.policy.launch import Wanted
     from qga.policy.policy import Policy
     from qga.policy.rules import Verdict
     from qga.programs.spawn import Launch
@@ -49,6 +51,7 @@ QgaExecRead = TypedDict(
         "signal": NotRequired[int],
         "out-truncated": NotRequired[bool],
         "err-truncated": NotRequired[bool],
+        "ended-by": NotRequired[str],
     },
 )
 
@@ -63,7 +66,24 @@ class QgaExecWrite(TypedDict):
 
 def _may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
     path, arg, env = given["path"], given.get("arg") or [], given.get("env")
-    return policy.judge_program(path, arg, env, given.get("directory"), given.get("tty", False))
+    return policy.judge_program(path, arg, env, _wanted(**given))
+
+
+def _wanted(
+    *,
+    directory: str | None = None,
+    tty: bool = False,
+    user: str | None = None,
+    group: str | None = None,
+    timeout: float | None = None,
+    **_others: Any,
+) -> Wanted:
+    """What the arguments of qga-exec say of the way in which a program is to run."""
+    from qga.policy.launch import Wanted
+
+    if timeout is not None and not 0 < timeout < inf:
+        raise QgaError(f"Parameter 'timeout' is {timeout}; use a number of seconds above 0")
+    return Wanted(directory, tty, user, group, timeout)
 
 
 class Streams(CommandGroup):
@@ -93,6 +113,9 @@ class Streams(CommandGroup):
         rows: int = DEFAULT_ROWS,
         columns: int = DEFAULT_COLUMNS,
         term: str = "",
+        user: Optional[str] = None,
+        group: Optional[str] = None,
+        timeout: Optional[float] = None,
         *,
         caller: Caller,
     ) -> QgaExec:
@@ -108,11 +131,19 @@ class Streams(CommandGroup):
         tty: whether it gets a terminal, of `rows` and `columns`. Where the configuration says
             which programs may run, this needs `terminal=true` in it as well.
         term: the terminal's type, TERM in the environment that is given by default.
+        user: the user that it runs as, by name or number, with the groups of that user, and with
+            HOME, SHELL, USER and LOGNAME in the environment that is given by default. No session
+            is opened (PAM). By default the agent's own user, or the one that the configuration
+            names; where that says which programs may run, it cannot be chosen.
+        group: the group that takes the place of the user's primary group, by name or number.
+        timeout: seconds after which it is ended: SIGTERM, and 2 s later SIGKILL. With a timeout
+            all that it has started ends when it does.
         Returns its process id, which is also that of its process group. With a port its error
         output is fetched by qga-exec-read, unless it has a terminal.
         """
         size = _size(rows, columns) if tty else None
-        launch = caller.policy.program(path, arg or [], env, directory, tty)
+        wanted = _wanted(directory=directory, tty=tty, user=user, group=group, timeout=timeout)
+        launch = caller.policy.program(path, arg or [], env, wanted)
         self._reserve(caller)
         try:
             program = _start(
@@ -144,7 +175,9 @@ class Streams(CommandGroup):
         offset: of the first byte wanted; those before it have arrived and are not kept any
             longer. By default nothing is given up.
         err-offset: the same of its error output.
-        Returns what is kept from there on. While 256 KiB of a stream are kept the program waits.
+        Returns what is kept from there on, and when it has ended its exit code or signal;
+        `ended-by` is "timeout" where the agent has ended it. While 256 KiB of a stream are kept
+        the program waits.
         The totals are bytes so far, with a port those written to it; they are final when
         `exited` is true. A stream is truncated where something that the program has left
         behind may still write to it.
@@ -170,6 +203,8 @@ class Streams(CommandGroup):
                 result["signal"] = -program.code
             else:
                 result["exitcode"] = program.code
+            if program.ended_by:
+                result["ended-by"] = program.ended_by
             for name, output in (("out", out), ("err", err)):
                 if output is not None and output.truncated:
                     result[f"{name}-truncated"] = True  # type: ignore[literal-required]
@@ -278,15 +313,16 @@ def _start(
     from ._ports import connected_port
     from ._streams import Program
 
-    file = None if port is None else connected_port(port)
+    opened = None if port is None else connected_port(port)
     try:
-        return Program(argv, env, launch, size, file)
+        return Program(argv, env, launch, size, opened)
     except BaseException as error:
-        if file is not None:
-            file.close()
+        if opened is not None:
+            opened.close()
         if isinstance(error, OSError):
-            what = f"'{os.fsdecode(error.filename or argv[0])}'"
-            raise QgaError(f"failed to start {what}: {error.strerror}") from error
+            file = os.fsdecode(error.filename or argv[0])
+            failed = "enter the directory" if file == launch.directory else "start"
+            raise QgaError(f"failed to {failed} '{file}': {error.strerror}") from error
         raise
 
 

@@ -69,6 +69,7 @@ RULE_HELP = {
     "wherever allow is given",
     "exec.terminal": "whether qga-exec may give a program a terminal; not by default where allow "
     "is given, because pagers and editors start a shell from one",
+    "exec.timeout": "seconds after which a program is ended, with all that it has started",
     "files.read": "patterns of the real paths that may be read, with semicolons between them",
     "files.write": "patterns of the real paths that may be written, likewise",
     "files.follow-symlinks": "whether writing follows a symbolic link in the last place of a path",
@@ -88,6 +89,7 @@ EXAMPLES = {
     "exec.user": "nobody",
     "exec.environment": "drop",
     "exec.terminal": "false",
+    "exec.timeout": "60",
     "files.read": "/etc/*.conf; /var/log/",
     "files.write": "/srv/upload/**",
     "accounts.allow": "web-*",

@@ -11,6 +11,7 @@ the files are gone afterwards, unless the script was killed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +19,14 @@ from typing import TYPE_CHECKING
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.exec import DELAY_GROWTH, FIRST_DELAY, Capture, environment_of
-from qga.client.errors import AgentError, AgentTimeout, CommandError, CommandNotFound
+from qga.client.errors import (
+    AgentError,
+    AgentTimeout,
+    CommandError,
+    CommandNotFound,
+    ProgramTimeout,
+)
+from qga.client.how import ANYHOW, How
 from qga.client.results import ExecResult
 from qga.wording import counted
 
@@ -32,6 +40,12 @@ MOST_KEPT = 16 * 1024 * 1024
 SLICE = 1024 * 1024
 
 LONGEST_DELAY = 0.1
+
+# Seconds beyond its time that a program has to be ended by the agent, before we do it.
+LAST_WORDS = 10.0
+
+# As "merged" has it, of a program whose streams come apart.
+MERGE = 'exec "$@" 2>&1'
 
 # Seconds for rm(1), and for the content of both files: a guest may hand it over byte by byte.
 PATIENCE, FETCH_PATIENCE = 10.0, 60.0
@@ -74,20 +88,34 @@ exit "$status"
 def run(
     agent: GuestAgent,
     argv: Sequence[str],
+    how: How = ANYHOW,
     *,
-    input: bytes | None,
-    env: Mapping[str, str] | None,
-    merged: bool,
-    timeout: float,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    merged: bool = False,
+    timeout: float = math.inf,
 ) -> ExecResult:
-    """Run a program to its end, as `GuestAgent.exec` does; before AgentTimeout it is ended."""
+    """Run a program to its end, as `GuestAgent.exec` does.
+
+    timeout: seconds after which it is ended, and AgentTimeout raised, by us; that of `how` is for
+    the agent, and ProgramTimeout is raised.
+    """
     from qga.client.programs import PlainProgram, StreamedProgram
 
+    bound, as_whom = min(timeout, how.timeout), how._replace(timeout=math.inf)._asdict()
+    del as_whom["timeout"]
+    if merged and how != ANYHOW:  # qga-exec and QEMU's agent 7.2 have no word for it
+        argv, merged = ["/bin/sh", "-c", MERGE, "sh", *argv], False
     if not merged:
         with suppress(CommandNotFound):
-            streamed = StreamedProgram(agent, argv, env=env)
-            return finished(streamed, input or b"", timeout)
-    return finished(PlainProgram(agent, argv, env=env, input=input, merged=merged), None, timeout)
+            streamed = StreamedProgram(agent, argv, env=env, timeout=how.timeout, **as_whom)
+            patience = how.timeout + LAST_WORDS if streamed.is_bounded else bound
+            result = finished(streamed, input or b"", min(timeout, patience))
+            if result.ended_by == "timeout":
+                raise ProgramTimeout(agent.address, how.timeout, result)
+            return result
+    plain = PlainProgram(agent, argv, env=env, input=input, merged=merged, **as_whom)
+    return finished(plain, None, bound)
 
 
 def finished(program: Program, input: bytes | None, timeout: float) -> ExecResult:
@@ -105,8 +133,8 @@ def finished(program: Program, input: bytes | None, timeout: float) -> ExecResul
                 unsent = rest
             if program.result is None and time.monotonic() > deadline:
                 program.terminate()
-                reason = f"process {program.pid} took too long and was terminated"
-                raise AgentTimeout(program.agent.address, "exec", timeout, reason)
+                so_far = ExecResult(None, None, bytes(out.data), bytes(err.data), True, True)
+                raise ProgramTimeout(program.agent.address, timeout, so_far)
             delay = FIRST_DELAY if moved else min(delay * DELAY_GROWTH, LONGEST_DELAY)
             time.sleep(0 if program.result else min(delay, max(0, deadline - time.monotonic())))
     return program.result._replace(
@@ -181,7 +209,8 @@ def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
         out, err = (read(agent, f"{directory}/{name}", deadline) for name in ("out", "err"))
     finally:
         with suppress(AgentError):
-            agent.exec(["rm", "-rf", "--", directory], capture=False, timeout=PATIENCE)
+            pid = agent.exec_start(["rm", "-rf", "--", directory], capture=False)
+            agent.exec_wait(pid, PATIENCE)
     return result._replace(
         stdout=out[:MOST_KEPT],
         stderr=err[:MOST_KEPT],

@@ -186,6 +186,8 @@ class Connection:
                 if self._transport is None:
                     self._transport = self._open_transport(deadline)
                 return step(self._transport, deadline)
+            except AgentError:  # some of which are OSErrors
+                raise
             except TimeoutError as error:
                 raise AgentTimeout(self.address, command, seconds, str(error)) from None
             except OSError as error:

@@ -1,23 +1,33 @@
 """What can go wrong between the host and the agent in the guest.
 
     AgentError
-    ├── ConnectError        no way to the agent: no such socket, no permission, nobody there
-    ├── AgentTimeout        the agent did not answer in time
-    ├── ProtocolError       bytes came that are no answer
-    ├── CopyError           a file is not copied as it is
-    ├── NothingFrozen       a freeze did not freeze what it was to freeze
-    ├── FreezeEnded         the filesystems were thawed before we did it
-    ├── ThawFailed          they may still be frozen, after all tries
-    └── CommandError        the agent answered: it refused the command, or the command failed
-        └── CommandNotFound     it does not know the command, or its administrator disabled it
-            └── GuestFrozen         it carries out nothing else until it is thawed
+    ├── ConnectError        the agent cannot be reached; also a ConnectionError
+    ├── AgentTimeout        the agent did not answer in time; also a TimeoutError
+    │   └── ProgramTimeout      a program took too long and was ended
+    ├── ProgramFailed       a program ended with an exit code other than 0, or by a signal
+    ├── ProtocolError       what the agent sent is not a valid reply
+    ├── CopyError           a file could not be copied as it is
+    ├── NothingFrozen       a freeze did not freeze everything that it should
+    ├── FreezeEnded         the filesystems were thawed by somebody else
+    ├── ThawFailed          the filesystems may still be frozen after all attempts
+    └── CommandError        the agent refused the command, or the command failed
+        ├── ProgramNotStarted   a program could not be started; also an OSError
+        └── CommandNotFound     the agent lacks the command, or its administrator disabled it
+            └── GuestFrozen         the agent does nothing else until it is thawed
 
-Every message names the guest, by its address, and the command that it is about, so that
-`str(error)` alone tells a user what happened. Text in it may come from the guest: escape it
-before a terminal sees it.
+Every message begins with the guest's address and the command, so that `str(error)` alone is enough
+for a user. It may contain text from the guest: escape it before you print it to a terminal.
 """
 
 from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from errno import errorcode
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qga.client.results import AnyResult
 
 
 class AgentError(Exception):
@@ -37,15 +47,15 @@ class AgentError(Exception):
         return ": ".join(filter(None, (self.address, self.command, self.reason)))
 
 
-class ConnectError(AgentError):
+class ConnectError(AgentError, ConnectionError):
     """The agent's channel cannot be reached, or was closed at the other end."""
 
     def __init__(self, address: str, reason: str, *, command: str = "") -> None:
         super().__init__(reason, address=address, command=command)
 
 
-class AgentTimeout(AgentError):
-    """`command` was not done within `seconds`.
+class AgentTimeout(AgentError, TimeoutError):
+    """`command` did not finish within `seconds`.
 
     It may still be running in the guest, and its effect may still come.
     """
@@ -54,6 +64,29 @@ class AgentTimeout(AgentError):
         reason = f"timed out after {seconds:g} s: {reason}"
         super().__init__(reason, address=address, command=command)
         self.seconds = seconds
+
+
+class ProgramTimeout(AgentTimeout):
+    """A program took longer than `seconds` and was ended.
+
+    `result` has what it had written until then.
+    """
+
+    def __init__(self, address: str, seconds: float, result: AnyResult) -> None:
+        super().__init__(address, "exec", seconds, "the program took too long and was terminated")
+        self.result = result
+        self.stdout, self.stderr = result.stdout, result.stderr
+
+
+class ProgramFailed(AgentError):
+    """A program that was to be checked did not exit with 0; `result` says how it ended."""
+
+    def __init__(self, address: str, argv: Sequence[str], result: AnyResult) -> None:
+        super().__init__(f"'{argv[0]}' {how_it_ended(result)}", address=address, command="exec")
+        self.argv = list(argv)
+        self.result = result
+        self.stdout, self.stderr = result.stdout, result.stderr
+        self.returncode = result.returncode
 
 
 class ProtocolError(AgentError):
@@ -85,6 +118,16 @@ class CommandError(AgentError):
         self.desc = desc
 
 
+class ProgramNotStarted(CommandError, OSError):
+    """The agent could not start a program; `errno` is set where the reason is a known one."""
+
+    def __init__(self, refusal: CommandError) -> None:
+        super().__init__(refusal.class_, refusal.desc, refusal.command)
+        self.address = refusal.address
+        known = [number for number in errorcode if os.strerror(number) in refusal.desc]
+        self.errno = max(known, key=lambda number: len(os.strerror(number)), default=None)
+
+
 class CommandNotFound(CommandError):
     """The guest does not offer this command."""
 
@@ -97,3 +140,12 @@ class GuestFrozen(CommandNotFound):
         self.address = refusal.address
         self.reason = "the guest's filesystems are frozen"
         self.seconds = seconds
+
+
+def how_it_ended(result: AnyResult) -> str:
+    """The end of a program, in words."""
+    if result.ended_by:
+        return f"was ended: {result.ended_by}"
+    if result.signal is not None:
+        return f"was killed by signal {result.signal}"
+    return f"exited with {result.exitcode}"

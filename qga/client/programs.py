@@ -14,6 +14,8 @@ and whoever no longer believes that a program ends abandons it.
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +25,9 @@ from typing import NamedTuple
 from qga.client import captured
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
-from qga.client.errors import AgentError, ProtocolError
+from qga.client.errors import AgentError, CommandError, CommandNotFound, ProtocolError
+from qga.client.how import ANYHOW, How
+from qga.client.older_agents import in_that_way
 from qga.client.results import ExecResult
 from qga.wording import counted
 
@@ -43,6 +47,9 @@ INPUT_SIZE = 64 * 1024
 # Bytes that env(1) or SIGNAL_TREES honestly write, and digits of a pid (PID_MAX_LIMIT).
 MOST_WRITTEN = 1024 * 1024
 LONGEST_PID = 7
+
+# What qga 0.1 answers to arguments that it does not know yet.
+UNKNOWN_ARGUMENT = re.compile("Parameter '(user|group|timeout)' is unexpected")
 
 # The signal $1 for the other processes and all that have come from them, children last; which
 # those are.
@@ -76,6 +83,9 @@ class Program:
 
     port: DataPort | None = None
     """Where its input and output pass, if not through the agent."""
+
+    is_bounded = False
+    """Whether the agent itself ends the program in time."""
 
     def __init__(self, agent: GuestAgent, pid: int) -> None:
         self.agent = agent
@@ -147,7 +157,11 @@ class Program:
 
 
 class StreamedProgram(Program):
-    """A program by qga-exec. Give it a data port that is connected, or none."""
+    """A program by qga-exec. Give it a data port that is connected, or none.
+
+    `user`, `group`, `cwd` and `timeout` are as of `GuestAgent.exec`. An agent of qga 0.1 does not
+    end the program in time (`is_bounded` is False), and needs setpriv(1) for another user.
+    """
 
     def __init__(
         self,
@@ -158,9 +172,28 @@ class StreamedProgram(Program):
         terminal: TerminalSize | None = None,
         term: str = "",
         port: DataPort | None = None,
+        user: str | None = None,
+        group: str | None = None,
+        cwd: str | None = None,
+        timeout: float = math.inf,
     ) -> None:
+        how = How(user, group, cwd, timeout)
         name = port.name if port else None
-        pid = agent.stream_start(argv, env=env, port=name, terminal=terminal, term=term)
+
+        def start(argv: Sequence[str], how: How) -> int:
+            return agent.stream_start(
+                argv, env=env, port=name, terminal=terminal, term=term, how=how
+            )
+
+        try:
+            pid = start(argv, how)
+            self.is_bounded = how.timeout < math.inf
+        except CommandNotFound:
+            raise
+        except CommandError as error:
+            if not UNKNOWN_ARGUMENT.fullmatch(error.desc):
+                raise
+            pid = start(in_that_way(agent, argv, how, env is not None), ANYHOW)
         super().__init__(agent, pid)
         self.port = port
         self._received = self._received_errors = 0
@@ -181,6 +214,7 @@ class StreamedProgram(Program):
                 read.signal,
                 stdout_truncated=read.stdout_truncated,
                 stderr_truncated=read.stderr_truncated,
+                ended_by=read.ended_by,
             )
         elif read.exited:
             self._watch_last_bytes(read.out_total + read.err_total)
@@ -223,7 +257,10 @@ class StreamedProgram(Program):
 
 
 class PlainProgram(Program):
-    """A program by guest-exec."""
+    """A program by guest-exec.
+
+    Another user, group or directory needs a shell in the guest, and setpriv(1) for the first two.
+    """
 
     def __init__(
         self,
@@ -233,7 +270,11 @@ class PlainProgram(Program):
         env: Mapping[str, str] | None = None,
         input: bytes | None = None,
         merged: bool = False,
+        user: str | None = None,
+        group: str | None = None,
+        cwd: str | None = None,
     ) -> None:
+        argv = in_that_way(agent, argv, How(user, group, cwd), env is not None)
         pid, self._kept = captured.start(agent, argv, input=input, env=env, merged=merged)
         super().__init__(agent, pid)
         self._family = {self.pid}
@@ -264,23 +305,49 @@ def start_streamed(
     env: Mapping[str, str] | None = None,
     terminal: TerminalSize | None = None,
     term: str = "",
+    user: str | None = None,
+    group: str | None = None,
+    cwd: str | None = None,
+    timeout: float = math.inf,
 ) -> StreamedProgram:
     """Start a program, through a data port if one of `ports` is free.
 
-    CommandNotFound where the agent has no qga-exec.
+    The keywords are those of StreamedProgram. CommandNotFound if the agent has no qga-exec: use
+    PlainProgram instead.
     """
     port = ports.open_free(agent) if ports else None
     try:
-        return StreamedProgram(agent, argv, env=env, terminal=terminal, term=term, port=port)
+        return StreamedProgram(
+            agent,
+            argv,
+            env=env,
+            terminal=terminal,
+            term=term,
+            port=port,
+            user=user,
+            group=group,
+            cwd=cwd,
+            timeout=timeout,
+        )
     except BaseException:
         if port:
             port.close()
         raise
 
 
-def environment(agent: GuestAgent, timeout: float = ENVIRONMENT_PATIENCE) -> dict[str, str]:
-    """What programs have in their environment by default, as far as it is UTF-8."""
-    result = agent.exec(["env", "-0"], timeout=min(timeout, ENVIRONMENT_PATIENCE))
+def environment(
+    agent: GuestAgent,
+    timeout: float = ENVIRONMENT_PATIENCE,
+    *,
+    user: str | None = None,
+    group: str | None = None,
+) -> dict[str, str]:
+    """What programs of this user have in their environment by default, as far as it is UTF-8."""
+    argv, patience = ["env", "-0"], min(timeout, ENVIRONMENT_PATIENCE)
+    if user or group:
+        result = captured.run(agent, argv, How(user, group), timeout=patience)
+    else:
+        result = agent.exec_wait(agent.exec_start(argv), patience)
     if result.status:
         reason = result.stderr.decode(errors="replace").strip()
         raise AgentError(f"env: {reason}", address=agent.address, command="guest-exec")

@@ -7,7 +7,7 @@ older agent, or because the guest has no such thing. qga.client.shapes makes and
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple, Optional
+from typing import Annotated, NamedTuple, Optional, Union
 
 # A shell's way to tell a program that was killed from one that ended.
 SIGNAL_STATUS = 128
@@ -31,8 +31,9 @@ class AgentInfo(NamedTuple):
 class ExecResult(NamedTuple):
     """How a program in the guest ended: with an exit code, or killed by a signal.
 
-    `stdout` and `stderr` are empty unless captured; the agent keeps the first 16 MiB of each
-    and says so if it dropped the rest.
+    `stdout` and `stderr` are empty unless captured. Only the first 16 MiB of each are kept; a
+    stream that was longer is marked as truncated. `ended_by` is what the agent ended the program
+    for, such as "timeout"; it is empty if the program ended by itself.
     """
 
     exitcode: Optional[int] = None
@@ -41,6 +42,7 @@ class ExecResult(NamedTuple):
     stderr: Annotated[bytes, "err-data"] = b""
     stdout_truncated: Annotated[bool, "out-truncated"] = False
     stderr_truncated: Annotated[bool, "err-truncated"] = False
+    ended_by: str = ""
 
     @property
     def status(self) -> int:
@@ -48,6 +50,40 @@ class ExecResult(NamedTuple):
         if self.signal is not None:
             return SIGNAL_STATUS + self.signal
         return self.exitcode or 0
+
+    @property
+    def returncode(self) -> int:
+        """One number, as in subprocess: the exit code, or minus the signal."""
+        return returncode_of(self)
+
+    def as_text(self) -> TextResult:
+        """The same with its output decoded; what is not UTF-8 becomes U+FFFD."""
+        out, err = (data.decode(errors="replace") for data in (self.stdout, self.stderr))
+        return TextResult(*self._replace(stdout=out, stderr=err))  # type: ignore[arg-type]
+
+
+class TextResult(NamedTuple):
+    """An ExecResult whose output is text."""
+
+    exitcode: Optional[int] = None
+    signal: Optional[int] = None
+    stdout: str = ""
+    stderr: str = ""
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    ended_by: str = ""
+
+    @property
+    def returncode(self) -> int:
+        """As of ExecResult."""
+        return returncode_of(self)
+
+
+AnyResult = Union[ExecResult, TextResult]
+
+
+def returncode_of(result: AnyResult) -> int:
+    return (result.exitcode or 0) if result.signal is None else -result.signal
 
 
 class OSInfo(NamedTuple):
@@ -96,6 +132,7 @@ class ExecOutput(NamedTuple):
     signal: Optional[int] = None
     stdout_truncated: Annotated[bool, "out-truncated"] = False
     stderr_truncated: Annotated[bool, "err-truncated"] = False
+    ended_by: str = ""
 
 
 class FileTransfer(NamedTuple):

@@ -12,7 +12,7 @@ from qga.client.commands.files import LIMIT
 from qga.client.copies.copying import GROWTH, Summary, copy_from, copy_to
 from qga.client.copies.guest_files import GuestFiles
 from qga.client.copies.trees import Place
-from qga.client.errors import CopyError
+from qga.client.errors import AgentError, CopyError
 from qga.client.shapes import encode_base64
 from qga.ctl import display
 from qga.ctl.app import FAILED, JSON, Settings, app, discard_output, faults
@@ -147,6 +147,8 @@ def interruptible(last_words: str = "") -> Iterator[Interrupts]:
             if last_words:
                 display.say(last_words)
             raise typer.Exit(interrupts.status) from None
+        except AgentError:  # some of which are OSErrors
+            raise
         except OSError as error:
             display.say(display.reason_of(error))
             raise typer.Exit(FAILED) from None

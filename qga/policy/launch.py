@@ -12,18 +12,38 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from errno import EISDIR
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from qga.errors import QgaError
 from qga.policy import opening
-from qga.policy.rules import Rules, Verdict
+from qga.policy.rules import Rules, Setting, Verdict
 from qga.programs.spawn import Launch, candidates, variables_of
 from qga.settings import trust
 
 if TYPE_CHECKING:
     from pwd import struct_passwd
 
+    from qga.programs.accounts import Identity
     from qga.settings.config import ChannelConfig
+
+
+class Wanted(NamedTuple):
+    """How a request wants a program to run.
+
+    directory: where; None for where the agent does.
+    terminal: whether with one.
+    user, group: as whom, by name or number; None for whoever the configuration names.
+    timeout: seconds after which it is ended.
+    """
+
+    directory: Optional[str] = None
+    terminal: bool = False
+    user: Optional[str] = None
+    group: Optional[str] = None
+    timeout: Optional[float] = None
+
+
+ANYHOW = Wanted()
 
 
 def settings(config: ChannelConfig) -> Launch:
@@ -31,8 +51,45 @@ def settings(config: ChannelConfig) -> Launch:
     drop = config.exec_environment == "drop" or (
         config.exec_environment is None and config.exec_allow is not None
     )
-    account = _account(config.exec_user) if config.exec_user else None
-    return Launch(account=account, clean=drop)
+    account = None
+    if config.exec_user:
+        account = _account(config.exec_user, f"the user '{config.exec_user}' of [exec] user")
+    return Launch(account=account, clean=drop, timeout=config.exec_timeout)
+
+
+def judge_user(config: ChannelConfig, wanted: Wanted, setting: Setting) -> Verdict | None:
+    """The refusal of the user or group that a request wants; None where it may choose.
+
+    Rules that name programs, or a user, were made for that user: as another one the same program
+    reads other files, and obeys whoever can write to them.
+    """
+    if wanted.user is None and wanted.group is None:
+        return None
+    if config.exec_user is None and config.exec_allow is None:
+        return None
+    forced = config.exec_user or "the agent's user"
+    if wanted.group is None and wanted.user == config.exec_user:
+        return None
+    reason = f"programs run as {forced}, for {setting.name} is set"
+    return Verdict(
+        False, reason, setting.line(config.exec_user or ";".join(config.exec_allow or ()))
+    )
+
+
+def complete(launch: Launch, wanted: Wanted) -> Launch:
+    """With the user and the bounds that a request wants. Raises QgaError for an unknown one."""
+    account, group = launch.account, None
+    if wanted.user is not None:
+        account = _account(wanted.user, f"the user '{wanted.user}'")
+    if wanted.group is not None:
+        group = _group(wanted.group)
+        account = account or _account(str(os.geteuid()), "the agent's user")
+    return launch._replace(
+        account=account,
+        identity=_identity(account, group),
+        directory=wanted.directory,
+        timeout=_shorter(launch.timeout, wanted.timeout),
+    )
 
 
 def judge(
@@ -108,10 +165,39 @@ def _judge_trust(known_as: str, real: str, settings: Launch, allowed: Verdict) -
     return Verdict(False, reason, allowed.rule)
 
 
-def _account(user: str) -> struct_passwd:
-    from pwd import getpwnam
+def _identity(account: struct_passwd | None, group: int | None) -> Identity | None:
+    """None for what the agent is already."""
+    if account is None or (account.pw_uid == os.geteuid() and group is None):
+        return None
+    from qga.programs.accounts import identity_of
 
     try:
-        return getpwnam(user)
+        return identity_of(account, group)
+    except OSError as error:
+        raise QgaError(f"cannot find the groups of '{account.pw_name}': {error}") from error
+
+
+def _shorter(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)
+
+
+def _account(user: str, subject: str) -> struct_passwd:
+    from qga.programs.accounts import find_user
+
+    try:
+        return find_user(user)
     except KeyError:
-        raise QgaError(f"the user '{user}' of [exec] user is unknown in this guest") from None
+        raise QgaError(f"{subject} is unknown in this guest") from None
+    except OSError as error:
+        raise QgaError(f"cannot look up {subject}: {error.strerror}") from error
+
+
+def _group(group: str) -> int:
+    from qga.programs.accounts import find_group
+
+    try:
+        return find_group(group)
+    except KeyError:
+        raise QgaError(f"the group '{group}' is unknown in this guest") from None
+    except OSError as error:
+        raise QgaError(f"cannot look up the group '{group}': {error.strerror}") from error

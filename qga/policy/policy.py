@@ -32,6 +32,7 @@ from qga.wire.payload import c_string
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from qga.policy.launch import Wanted
     from qga.programs.spawn import Launch
 
     class Named(Protocol):
@@ -240,44 +241,30 @@ class Policy:
         return flags
 
     def program(
-        self,
-        path: str,
-        arg: Sequence[str],
-        env: list[str] | None,
-        directory: str | None = None,
-        terminal: bool = False,
+        self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None = None
     ) -> Launch:
-        """How to start a program, where that is allowed. Raises Refused, or OSError.
+        """How to start a program, where that is allowed. Raises Refused, QgaError or OSError.
 
-        path, arg, env: as of guest-exec.
-        directory: where it is to run; None for where the agent does.
-        terminal: whether it is to have one.
+        It may wait, for a disk and for the name service. path, arg, env: as of guest-exec.
         """
-        launch, verdict = self._judge_launch(path, arg, env, directory, terminal)
+        from qga.policy import launch
+
+        found, verdict = self._judge_launch(path, arg, env, wanted)
         _require(verdict)
-        return launch._replace(directory=directory)
+        return launch.complete(found, wanted or launch.ANYHOW)
 
     def judge_program(
-        self,
-        path: str,
-        arg: Sequence[str],
-        env: list[str] | None,
-        directory: str | None = None,
-        terminal: bool = False,
+        self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None = None
     ) -> Verdict:
         """As `program`, and nothing is started. Raises OSError."""
-        return self._judge_launch(path, arg, env, directory, terminal)[1]
+        return self._judge_launch(path, arg, env, wanted)[1]
 
     def _judge_launch(
-        self,
-        path: str,
-        arg: Sequence[str],
-        env: list[str] | None,
-        directory: str | None,
-        terminal: bool,
+        self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None
     ) -> tuple[Launch, Verdict]:
         from qga.policy import launch
 
+        wanted = wanted or launch.ANYHOW
         rules = self._rules.get("exec.allow")
         found = launch.settings(self._config)
         verdict = Verdict(True, f"'{path}' may be started", "")
@@ -285,12 +272,21 @@ class Policy:
             found = found._replace(name=path)
         else:
             found, verdict = launch.judge(rules, found, path, arg, env)
-            if verdict.allowed and directory is not None:
-                return found, Verdict(False, _NO_DIRECTORY, verdict.rule)
-        if verdict.allowed and terminal and not self._terminals:
-            rule = verdict.rule or self._setting("exec.terminal").line("false")
-            return found, Verdict(False, _NO_TERMINAL, rule)
+        if verdict.allowed:
+            verdict = self._judge_wanted(wanted, verdict)
         return found, verdict
+
+    def _judge_wanted(self, wanted: Wanted, verdict: Verdict) -> Verdict:
+        """What the rules say of the way in which an allowed program is to run."""
+        from qga.policy import launch
+
+        if "exec.allow" in self._rules and wanted.directory is not None:
+            return Verdict(False, _NO_DIRECTORY, verdict.rule)
+        if wanted.terminal and not self._terminals:
+            rule = verdict.rule or self._setting("exec.terminal").line("false")
+            return Verdict(False, _NO_TERMINAL, rule)
+        key = "exec.user" if self._config.exec_user else "exec.allow"
+        return launch.judge_user(self._config, wanted, self._setting(key)) or verdict
 
     @property
     def _terminals(self) -> bool:

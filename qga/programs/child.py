@@ -18,6 +18,7 @@ from qga.programs.spawn import PLAIN, Launch, spawn
 
 if TYPE_CHECKING:
     from qga.loop import Loop
+    from qga.programs.job import Job
 
 MAX_CAPTURE = 16 * 1024 * 1024
 """Bytes kept of each stream (QEMU's limit); the rest is read and dropped."""
@@ -25,8 +26,12 @@ MAX_CAPTURE = 16 * 1024 * 1024
 GRACE = 1.0
 """Seconds that open pipes hold the status back after the child has ended."""
 
+LAST_WORDS = 2.0
+"""Seconds that a program has to end once it is asked to, before it is killed."""
+
+UNKNOWN_STATUS = 255
+
 _READ_SIZE = 64 * 1024
-_UNKNOWN_STATUS = 255
 _NOTHING: Mapping[str, tuple[int, ...]] = {}
 
 Claim = Callable[[int], int]
@@ -149,10 +154,12 @@ class Child:
     ) -> None:
         self.status: int | None = None
         self._code: int | None = None
+        self._over = False
         self._on_fed = on_fed
         self._on_closed: Callable[[], None] | None = on_closed
         self.captures: dict[str, Capture] = {}
         self._feed: Feed | None = None
+        self._job = job_of(launch)
         theirs: dict[int, int] = {}
         pipes: list[int] = []
         try:
@@ -186,15 +193,17 @@ class Child:
         for capture in self.captures.values():
             capture.watch(loop, self._end_if_all_closed)
         loop.watch(self._exit, self._on_exit)
+        if self._job is not None:
+            self._job.watch(loop, self.pid)
 
     def _on_exit(self, _events: int) -> None:
         self._loop.unwatch(self._exit)
         os.close(self._exit)
-        self._code = exit_status(self.pid)
+        self._code = exit_status(self.pid) if self._job is None else self._job.on_exit()
         for capture in self.captures.values():
             capture.read_at_hand()
         self._end_if_all_closed()
-        if self.status is None:
+        if not self._over:
             self._loop.call_later(GRACE, self._end)
 
     def _on_feed_end(self) -> None:
@@ -211,11 +220,28 @@ class Child:
             on_closed()
 
     def _end(self) -> None:
-        if self.status is None:
-            self.status = self._code
-            for capture in self.captures.values():
-                capture.drop_the_rest()
-            self._on_end(self)
+        if self._over:
+            return
+        self._over = True
+        for capture in self.captures.values():
+            capture.drop_the_rest()
+        if self._job is None:
+            self._tell_end()
+        else:
+            self._job.finish(self._tell_end)
+
+    def _tell_end(self) -> None:
+        self.status = self._code
+        self._on_end(self)
+
+
+def job_of(launch: Launch) -> Job | None:
+    """What sees to it that a program ends, where something bounds it."""
+    if not launch.bounded:
+        return None
+    from qga.programs.job import Job
+
+    return Job(launch)
 
 
 def exit_status(pid: int) -> int:
@@ -223,7 +249,7 @@ def exit_status(pid: int) -> int:
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     except ChildProcessError:  # somebody else in this process has waited for it
-        return _UNKNOWN_STATUS
+        return UNKNOWN_STATUS
 
 
 def _pipe(opened: list[int]) -> tuple[int, int]:

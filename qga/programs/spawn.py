@@ -9,7 +9,7 @@ a dead mount or for a lease, only this thread does.
 
 A program that runs as another user is started with that user's rights only: its directory is
 entered and its file is opened after the change of identity, and no error reveals what only root
-can see.
+can see. Such a child is forked by fork(2), for the change is made between fork and exec.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from qga.programs.open_files import inherited_limit
 from qga.wire.payload import c_string
 
 if TYPE_CHECKING:
     from pwd import struct_passwd
+
+    from qga.programs.accounts import Identity
 
 _DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -52,21 +54,30 @@ class Launch(NamedTuple):
 
     name: what it is called by; "" for the name that was asked for.
     executable: the path of its file, where that is known already.
-    account: who it runs as; None for the agent's own user.
+    account: whose environment it has; None for that of the agent's own user.
+    identity: what it has to become; None for what the agent is.
     clean: whether it gets an environment of nothing but HOME, USER, LOGNAME, PATH, and what keeps
         it from starting a pager, an editor or a browser.
     directory: where it runs; None for where the agent does.
     term: the TERM of its environment, unless that is clean or was asked for.
     terminal: whether its standard input is a terminal, which becomes that of its session.
+    timeout: seconds after which it is ended, with all that it has started.
     """
 
     name: str = ""
     executable: Optional[str] = None
     account: Optional[struct_passwd] = None
+    identity: Optional[Identity] = None
     clean: bool = False
     directory: Optional[str] = None
     term: str = ""
     terminal: bool = False
+    timeout: Optional[float] = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the agent sees to it that the program ends."""
+        return self.timeout is not None
 
 
 PLAIN = Launch()
@@ -89,11 +100,13 @@ def spawn(
     variables = variables_of(environment, launch)
     arguments = [c_string(argument) for argument in (launch.name or argv[0], *argv[1:])]
     failure = FileNotFoundError(ENOENT, os.strerror(ENOENT))
-    if launch.directory is not None and not _other_user(launch):  # wait here, as for the program
+    if launch.directory is not None and launch.identity is None:  # wait here, as for the program
         os.close(os.open(c_string(launch.directory), os.O_PATH | os.O_DIRECTORY))
     for path in candidates(launch.executable or argv[0], variables):
         try:
             return _start_file(path, arguments, variables, streams, launch)
+        except NotPrepared:  # which no other file would change
+            raise
         except OSError as error:
             if b"/" in arguments[0] or error.errno not in (ENOENT, ENOTDIR, EACCES):
                 raise
@@ -122,7 +135,7 @@ def _start_file(
     try:
         _read_beforehand(path)
     except OSError:
-        if not _other_user(launch):
+        if launch.identity is None:
             raise
     try:
         return _start(path, argv, variables, streams, launch)
@@ -153,7 +166,8 @@ def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes
         return {b"PATH": _DEFAULT_PATH, **(account or _account()), **_NOTHING_INTERACTIVE}
     if environment is None:
         term = {b"TERM": c_string(launch.term)} if launch.term else {}
-        return {**own_environment(), **account, **term}
+        shell = {b"SHELL": _shell_of(launch.account)} if launch.account else {}
+        return {**own_environment(), **account, **shell, **term}
     return Entries(environment)
 
 
@@ -183,6 +197,10 @@ def _account() -> dict[bytes, bytes]:
 def _variables_of(account: struct_passwd) -> dict[bytes, bytes]:
     name = os.fsencode(account.pw_name)
     return {b"HOME": os.fsencode(account.pw_dir), b"USER": name, b"LOGNAME": name}
+
+
+def _shell_of(account: struct_passwd) -> bytes:
+    return os.fsencode(account.pw_shell) or b"/bin/sh"  # as passwd(5) has it
 
 
 class Entries(Mapping[bytes, bytes]):
@@ -218,10 +236,15 @@ def _start(
     import subprocess
 
     directory = None if launch.directory is None else c_string(launch.directory)
-    as_user = directory is not None and _other_user(launch)
     stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
-    try:
-        with inherited_limit() as limit:
+    with inherited_limit() as limit, _Steps() as steps:
+        if limit is not None:
+            steps.add(limit)
+        if launch.terminal:
+            steps.add_terminal()
+        if launch.identity is not None:
+            steps.become(launch.identity, directory)
+        try:
             child = subprocess.Popen(
                 argv,
                 executable=path,
@@ -229,43 +252,82 @@ def _start(
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                cwd=None if as_user else directory,
+                cwd=directory if launch.identity is None else None,
                 start_new_session=True,
-                preexec_fn=_in_child(  # noqa: PLW1509 - see there
-                    limit, launch.terminal, directory if as_user else None
-                ),
-                **_identity(launch),
+                preexec_fn=steps.carry_out if steps else None,  # noqa: PLW1509 - see _Steps
             )
-    except subprocess.SubprocessError:  # of _in_child, which cannot tell more
-        raise PermissionError(EACCES, os.strerror(EACCES), launch.directory) from None
+        except subprocess.SubprocessError:
+            raise steps.failure() from None
     child.returncode = 0  # it is not Popen's to wait for
     _unprotect(child.pid)
     return child.pid
 
 
-def _in_child(
-    limit: Callable[[], object] | None, terminal: bool, directory: bytes | None
-) -> Callable[[], object] | None:
-    """What the child does before exec and after its change of identity, which `cwd` comes before.
+class NotPrepared(OSError):
+    """A child could not become what it was to be, whatever program it was to run."""
+
+
+class _Steps:
+    """What a child does between fork and exec.
 
     System calls and nothing else: it is the copy of a process whose other threads may hold locks.
     """
-    from functools import partial
 
-    steps = [] if limit is None else [limit]
-    if terminal:
+    def __init__(self) -> None:
+        self._steps: list[tuple[Callable[[], object], bytes]] = []
+        self._report: tuple[int, int] = (-1, -1)
+
+    def __enter__(self) -> _Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._steps:
+            for fd in self._report:
+                os.close(fd)
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+    def add(self, step: Callable[[], object], about: bytes = b"") -> None:
+        """about: the file that an error is about."""
+        if not self._steps:
+            self._report = os.pipe()  # for Popen does not report which error it was
+        self._steps.append((step, about))
+
+    def add_terminal(self) -> None:
         from fcntl import ioctl
+        from functools import partial
         from termios import TIOCSCTTY
 
-        steps.append(partial(ioctl, 0, TIOCSCTTY, 0))
-    if directory is not None:
-        steps.append(partial(os.chdir, directory))
-    return partial(_do_all, steps) if steps else None
+        self.add(partial(ioctl, 0, TIOCSCTTY, 0))
 
+    def become(self, identity: Identity, directory: bytes | None) -> None:
+        from functools import partial
 
-def _do_all(steps: list[Callable[[], object]]) -> None:
-    for step in steps:
-        step()
+        uid, gid, groups = identity
+        self.add(partial(os.setgroups, groups))
+        self.add(partial(os.setresgid, gid, gid, gid))
+        self.add(partial(os.setresuid, uid, uid, uid))
+        if directory is not None:
+            self.add(partial(os.chdir, directory), directory)
+
+    def carry_out(self) -> None:
+        """In the child."""
+        for number, (step, _) in enumerate(self._steps):
+            try:
+                step()
+            except OSError as error:
+                os.write(self._report[1], b"%d %d" % (number, error.errno or EIO))
+                raise
+
+    def failure(self) -> NotPrepared:
+        """In the agent, the error that has stopped the child."""
+        os.set_blocking(self._report[0], False)
+        try:
+            number, code = map(int, os.read(self._report[0], 64).split())
+        except (BlockingIOError, ValueError):  # no system call has failed
+            number, code = 0, EIO
+        return NotPrepared(code, os.strerror(code), self._steps[number][1] or None)
 
 
 def _unprotect(pid: int) -> None:
@@ -279,17 +341,3 @@ def _unprotect(pid: int) -> None:
             score.write("0")
     except OSError:  # no /proc, or the child has ended
         pass
-
-
-def _other_user(launch: Launch) -> bool:
-    """Whether the program runs as somebody else than the agent."""
-    return launch.account is not None and launch.account.pw_uid != os.geteuid()
-
-
-def _identity(launch: Launch) -> dict[str, Any]:
-    """Popen's arguments to become that user, unless we are."""
-    account = launch.account
-    if account is None or not _other_user(launch):
-        return {}
-    groups = os.getgrouplist(account.pw_name, account.pw_gid)
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}

@@ -98,6 +98,7 @@ class ChannelConfig(NamedTuple):
     exec_user: Optional[str] = None
     exec_environment: Optional[str] = None
     exec_terminal: Optional[bool] = None
+    exec_timeout: Optional[int] = None
     files_read: Optional[tuple[str, ...]] = None
     files_write: Optional[tuple[str, ...]] = None
     files_follow_symlinks: bool = False
@@ -192,6 +193,7 @@ RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
         "user": str,
         "environment": parse_environment,
         "terminal": parse_boolean,
+        "timeout": parse_positive,
     },
     "files": {
         "read": parse_path_patterns,

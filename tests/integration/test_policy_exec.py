@@ -167,7 +167,7 @@ def test_a_directory_is_entered_with_the_rights_of_the_user(
         for place in (closed, closed / "below", closed / "missing", closed / "program"):
             for path in ("pwd", "/bin/pwd"):
                 assert client.refusal("qga-exec", path=path, directory=str(place), tty=tty) == (
-                    f"failed to start '{place}': Permission denied"
+                    f"failed to enter the directory '{place}': Permission denied"
                 )
         pid = client.call("qga-exec", path="pwd", directory=str(public), tty=tty)["pid"]
         assert ended(client, pid)["out"].strip() == str(public).encode()

@@ -7,8 +7,9 @@ from typing import Any
 
 from qga.client.commands.exec import check_argv, environment_of
 from qga.client.connection import Connection
+from qga.client.how import ANYHOW, How
 from qga.client.results import ExecOutput
-from qga.client.shapes import encode_base64, share
+from qga.client.shapes import encode_base64, member, share
 
 PORT_PATIENCE = 15.0
 """Seconds: the agent itself waits for some until the host has connected to a port."""
@@ -23,25 +24,30 @@ class Streams(Connection):
         port: str | None = None,
         terminal: tuple[int, int] | None = None,
         term: str = "",
+        how: How = ANYHOW,
     ) -> int:
-        """Start a program; its pid in the guest.
+        """Start a program and return its process ID in the guest.
 
         `env` *replaces* its environment. `port` is a data port, connected already, that its
         input and output pass through; without it `stream_write` and `stream_read` carry them.
-        `terminal` gives it a terminal of so many rows and columns, `term` that one's type.
+        `terminal` gives it a terminal of so many rows and columns, of the type `term`.
         """
         check_argv(argv)
         arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:])}
         if env is not None:
             arguments["env"] = environment_of(env)
-        timeout = self.timeout
+        patience = self.timeout
         if port is not None:
             arguments["port"] = port
-            timeout = max(timeout, PORT_PATIENCE)
+            patience = max(patience, PORT_PATIENCE)
         if terminal is not None:
             rows, columns = terminal
             arguments.update(tty=True, rows=rows, columns=columns, term=term)
-        return self._ask("qga-exec", int, "pid", timeout=timeout, **arguments)
+        arguments.update(how.on_the_wire())
+        command = "qga-exec"
+        reply = self.call(command, arguments, timeout=patience)  # which has a `timeout`, too
+        with self._telling(command):
+            return member(int, "pid", reply)
 
     def stream_read(self, pid: int, offset: int = 0, err_offset: int = 0) -> ExecOutput:
         """What a program has written from the offsets on; what comes before them is given up."""

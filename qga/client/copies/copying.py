@@ -44,7 +44,15 @@ from qga.client.copies.trees import (
     temporary_place,
 )
 from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, CommandError, CommandNotFound, CopyError, GuestFrozen
+from qga.client.errors import (
+    AgentError,
+    AgentTimeout,
+    CommandError,
+    CommandNotFound,
+    ConnectError,
+    CopyError,
+    GuestFrozen,
+)
 from qga.wording import counted
 
 # Files, and bytes, that are compared and renamed together.
@@ -52,6 +60,9 @@ LOT, LOT_SIZE = 64, 64 * 1024 * 1024
 
 # Bytes by which a file may grow while it is copied.
 GROWTH = 16 * 1024 * 1024
+
+# Errors that end the whole copy, although they are OSErrors.
+SILENCE = (AgentTimeout, ConnectError)
 
 
 class Summary(NamedTuple):
@@ -347,6 +358,8 @@ class Copier:
             with self._skipping(item):
                 try:
                     place, kind = self._landing(item, there)
+                except SILENCE:
+                    raise
                 except (CopyError, OSError) as error:
                     raise CopyError(f"{item.place.path}: {reason_of(error)}") from None
                 if kind:
@@ -506,7 +519,7 @@ class Copier:
         """What goes wrong with this file skips it."""
         try:
             yield
-        except CommandNotFound:
+        except (CommandNotFound, *SILENCE):
             raise
         except (CommandError, CopyError, OSError) as error:
             self._skip(item.path, reason_of(error))

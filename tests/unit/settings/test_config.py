@@ -220,6 +220,7 @@ RULES = {
     "exec_user": st.none() | st.sampled_from(["nobody", " x "]),
     "exec_environment": st.sampled_from([None, "keep", "drop"]),
     "exec_terminal": st.sampled_from([None, True, False]),
+    "exec_timeout": NO_OR_POSITIVE,
     "files_read": st.none() | PATTERNS,
     "files_write": st.none() | PATTERNS,
     "files_follow_symlinks": st.booleans(),

@@ -1,0 +1,94 @@
+"""A user and a directory for programs of agents that know neither: QEMU's, and qga 0.1.
+
+setpriv(1) changes the user, env(1) sets its environment, and a shell enters the directory, all in
+the guest. A script looks first whether that will work, so that nothing is started where it will
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from qga.client.agent import GuestAgent
+from qga.client.errors import CommandError, ProtocolError
+from qga.client.how import How
+
+# Seconds that the script may take, and bytes of a line of it that are shown.
+PATIENCE = 30.0
+LONGEST_LINE = 1024
+
+# $1: the user, or empty; $2: the group, or empty; $3: the directory, or empty. Prints the name,
+# numbers, home and shell of the user; without one nothing.
+LOOK = r"""
+fail() { printf '%s\n' "$1" >&2; exit 1; }
+as=
+if [ "$1$2" ]; then
+    user=${1:-$(id -u)}
+    entry=$(getent passwd "$user") || fail "the user '$user' is unknown in this guest"
+    IFS=: read -r name _ uid gid _ home shell <<END
+$entry
+END
+    if [ "$2" ]; then
+        gid=$(getent group "$2" | cut -d : -f 3)
+        [ "$gid" ] || fail "the group '$2' is unknown in this guest"
+    fi
+    as="setpriv --reuid $uid --regid $gid --init-groups --"
+    $as true 2>/dev/null ||
+        fail "another user requires qga 0.2 or setpriv (util-linux) in the guest"
+fi
+if [ "$3" ]; then
+    $as /bin/sh -c 'cd -- "$1"' sh "$3" 2>/dev/null ||
+        fail "cannot enter the directory '$3'${name:+ as $name}"
+fi
+[ -z "$as" ] || printf '%s\n' "$name" "$uid" "$gid" "$home" "${shell:-/bin/sh}"
+"""
+
+ENTER = 'cd -- "$1" && shift && exec "$@"'
+
+
+class Account(NamedTuple):
+    name: str
+    uid: str
+    gid: str
+    home: str
+    shell: str
+
+
+def in_that_way(
+    agent: GuestAgent, argv: Sequence[str], how: How, has_environment: bool
+) -> list[str]:
+    """The arguments of a program that runs `argv` as that user, in that directory.
+
+    has_environment: whether it is given one of its own, which then stays as it is. CommandError if
+    there is no such user or directory, or no way to become the user.
+    """
+    if not (how.user or how.group or how.cwd):
+        return list(argv)
+    account = look(agent, how)
+    words: list[str] = []
+    if account:
+        words += ["setpriv", "--reuid", account.uid, "--regid", account.gid, "--init-groups", "--"]
+    if how.cwd:
+        words += ["/bin/sh", "-c", ENTER, "sh", how.cwd]
+    if account and not has_environment:
+        name = account.name
+        words += ["env", f"HOME={account.home}", f"SHELL={account.shell}"]
+        words += [f"USER={name}", f"LOGNAME={name}"]
+    return [*words, *argv]
+
+
+def look(agent: GuestAgent, how: How) -> Account | None:
+    """The user's account, if one is wanted; CommandError if anything will not work."""
+    script = ["/bin/sh", "-c", LOOK, "sh", how.user or "", how.group or "", how.cwd or ""]
+    result = agent.exec_wait(agent.exec_start(script), PATIENCE)
+    if result.status:
+        reason = result.stderr[:LONGEST_LINE].decode(errors="replace").strip()
+        raise CommandError("GenericError", reason or "cannot look up the user", "guest-exec")
+    lines = result.stdout.decode(errors="replace").splitlines()
+    if not (how.user or how.group):
+        return None
+    if len(lines) != len(Account._fields) or not (lines[1].isdecimal() and lines[2].isdecimal()):
+        reason = f"the account of '{how.user or how.group}' cannot be read"
+        raise ProtocolError(reason, address=agent.address, command="guest-exec")
+    return Account(*lines)

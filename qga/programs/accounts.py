@@ -1,0 +1,73 @@
+"""Users and groups of the guest, by its name service (nsswitch.conf(5)).
+
+A name service may ask a server that does not answer: look up on a worker thread only. CPython
+releases its lock in `pwd` and `grp`, but not in os.getgrouplist, which would stop the loop as well.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from functools import cache
+from typing import Any, NamedTuple
+
+_USUAL_GROUPS = 64
+_MOST_GROUPS = 65536  # NGROUPS_MAX of Linux
+
+
+class Identity(NamedTuple):
+    """What a process has to become to be a user."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def find_user(user: str) -> pwd.struct_passwd:
+    """The entry of a user, by name or number. Raises KeyError when there is none."""
+    try:
+        return pwd.getpwnam(user)
+    except (KeyError, ValueError, UnicodeError):
+        return pwd.getpwuid(_number(user))
+
+
+def find_group(group: str) -> int:
+    """The number of a group, by name or number. Raises KeyError when there is none."""
+    try:
+        return grp.getgrnam(group).gr_gid
+    except (KeyError, ValueError, UnicodeError):
+        return grp.getgrgid(_number(group)).gr_gid
+
+
+def identity_of(account: pwd.struct_passwd, group: int | None) -> Identity:
+    """A user with the groups that it is in; `group` takes the place of its primary group."""
+    gid = account.pw_gid if group is None else group
+    return Identity(account.pw_uid, gid, _groups_of(os.fsencode(account.pw_name), gid))
+
+
+def _number(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text) < 2**32 - 1:
+        return int(text)
+    raise KeyError(text)
+
+
+def _groups_of(name: bytes, gid: int) -> tuple[int, ...]:
+    """As getgrouplist(3), which returns -1 and the number of groups where there are more."""
+    from ctypes import byref, c_int, c_uint
+
+    room = _USUAL_GROUPS
+    while True:
+        groups, count = (c_uint * room)(), c_int(room)
+        if _libc().getgrouplist(name, c_uint(gid), groups, byref(count)) >= 0:
+            return tuple(groups[: count.value])
+        room = max(count.value, 2 * room)
+        if room > 2 * _MOST_GROUPS:
+            raise OSError(f"the user {os.fsdecode(name)} is in too many groups")
+
+
+@cache
+def _libc() -> Any:
+    from ctypes import CDLL
+
+    return CDLL(None)

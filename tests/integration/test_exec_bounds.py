@@ -1,0 +1,146 @@
+"""qga-exec as another user, and programs that have to end in time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.agent_process import AgentProcess, Client, listening, refused, wait_for
+from tests.integration.guest_program import run
+from tests.integration.test_streams import ended, start
+
+AS_WHO = "id -u; id -g; id -Gn; echo $HOME $SHELL $USER $LOGNAME; pwd"
+
+
+def processes(word: str) -> list[str]:
+    """Those that have this word in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                if word in (entry / "cmdline").read_text().split("\0"):
+                    found.append(entry.name)
+            except OSError:  # it has ended
+                pass
+    return found
+
+
+def test_a_user_with_its_groups_and_environment(client: Client) -> None:
+    over = ended(client, start(client, AS_WHO, user="games", directory="/usr"))
+    assert over["out"].decode().splitlines() == [
+        "5", "60", "games", "/usr/games /usr/sbin/nologin games games", "/usr",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("user", "group"), [("65534", "games"), ("nobody", "60")])
+def test_a_group_takes_the_place_of_the_primary_one(client: Client, user: str, group: str) -> None:
+    over = ended(client, start(client, AS_WHO, user=user, group=group))
+    assert over["out"].decode().splitlines()[:3] == ["65534", "60", "games"]
+
+
+def test_a_group_alone(client: Client) -> None:
+    over = ended(client, start(client, "id -u; id -g", group="games"))
+    assert over["out"].split() == [str(os.geteuid()).encode(), b"60"]
+
+
+@pytest.mark.parametrize("user", ["no-such-user", "4294967295", "-1", "", "a\0b", "1.5"])
+def test_an_unknown_user(client: Client, tmp_path: Path, user: str) -> None:
+    with refused(f"the user '{user}' is unknown in this guest"):
+        start(client, f"touch {tmp_path}/made", user=user)
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_unknown_group(client: Client, tmp_path: Path) -> None:
+    with refused("the group 'no-such-group' is unknown in this guest"):
+        start(client, f"touch {tmp_path}/made", group="no-such-group")
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_environment_of_a_request_is_all_of_it(client: Client) -> None:
+    pid = client.call("qga-exec", path="/usr/bin/env", env=["A=1"], user="nobody")["pid"]
+    assert ended(client, pid)["out"] == b"A=1\n"
+
+
+def test_a_program_that_ends_in_time(client: Client) -> None:
+    over = ended(client, start(client, "echo fine; exit 3", timeout=30, user="nobody"))
+    assert (over["out"], over["exitcode"], over.get("ended-by")) == (b"fine\n", 3, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "signal"),
+    [
+        ("sleep 4711", 15),
+        ("trap '' TERM; echo; sleep 4711; sleep 4712; sleep 4713", 9),
+        ("kill -STOP $$; sleep 4711", 15),
+        ("sleep 4711 & exec sleep 4712", 15),
+        ("setsid sh -c \"trap '' TERM; sleep 4711; sleep 4712\" & wait", 15),
+    ],
+)
+def test_the_end_of_what_takes_too_long(client: Client, script: str, signal: int) -> None:
+    since = time.monotonic()
+    over = ended(client, start(client, script, timeout=0.5, user="nobody"))
+    assert (over["signal"], over["ended-by"]) == (signal, "timeout")
+    assert time.monotonic() - since < 5
+    wait_for(lambda: not processes("4711") + processes("4712"), "the end of all of it")
+
+
+def test_what_is_left_behind_ends_with_the_program(client: Client) -> None:
+    over = ended(client, start(client, "sleep 4714 >/dev/null 2>&1 & echo done", timeout=100))
+    assert (over["exitcode"], over.get("ended-by"), over["out"]) == (0, None, b"done\n")
+    wait_for(lambda: not processes("4714"), "its end")
+
+
+def test_output_that_comes_late_is_not_lost(client: Client) -> None:
+    over = ended(client, start(client, "(sleep 0.3; seq 6) &", timeout=100))
+    assert (over["out"], over.get("out-truncated")) == (b"1\n2\n3\n4\n5\n6\n", None)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -0.5])
+def test_no_timeout(client: Client, timeout: float) -> None:
+    with refused(f"Parameter 'timeout' is {timeout}; use a number of seconds above 0"):
+        start(client, "true", timeout=timeout)
+
+
+@pytest.fixture
+def ruled(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[AgentProcess, Client]]:
+    with (
+        listening(tmp_path, config=f"[exec]\n{request.param}\n") as agent,
+        agent.connect() as client,
+    ):
+        yield agent, client
+
+
+@pytest.mark.parametrize("ruled", ["timeout=1"], indirect=True)
+def test_a_rule_forces_a_timeout(ruled: tuple[AgentProcess, Client]) -> None:
+    _, client = ruled
+    since = time.monotonic()
+    assert run(client, "sleep", "4715") == {"exited": True, "signal": 15}
+    over = ended(client, start(client, "sleep 4715", timeout=100))
+    assert (over["signal"], over["ended-by"]) == (15, "timeout")
+    assert time.monotonic() - since < 10
+    assert ended(client, start(client, "sleep 4715", timeout=0.1))["ended-by"] == "timeout"
+
+
+@pytest.mark.parametrize("ruled", ["user=nobody"], indirect=True)
+def test_a_rule_forces_a_user(ruled: tuple[AgentProcess, Client]) -> None:
+    agent, client = ruled
+    assert ended(client, start(client, "id -un", user="nobody"))["out"] == b"nobody\n"
+    for how in ({"user": "root"}, {"user": "no-such-user"}, {"user": "nobody", "group": "games"}):
+        refusal = client.refusal("qga-exec", path="/bin/sh", **how)
+        assert "has been refused: programs run as nobody, for [exec] user of" in refusal
+    agent.wait_for_log("line 2: user=nobody")
+
+
+@pytest.mark.parametrize("ruled", ["allow=/usr/bin/id ..."], indirect=True)
+def test_a_rule_that_speaks_of_no_user_allows_none(ruled: tuple[AgentProcess, Client]) -> None:
+    """As somebody else the same program would read other files."""
+    _, client = ruled
+    for how in ({"user": "nobody"}, {"user": "no-such-user"}, {"group": "games"}):
+        refusal = client.refusal("qga-exec", path="/usr/bin/id", **how)
+        assert "has been refused: programs run as the agent's user, for [exec] allow" in refusal
+    pid = client.call("qga-exec", path="/usr/bin/id", arg=["-u"], timeout=60)["pid"]
+    assert ended(client, pid)["out"] == b"0\n"
