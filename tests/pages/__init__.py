@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 CHECKOUT = Path(__file__).parent.parent.parent
-EXAMPLE_PLUGIN = "tests/plugin_example/README.md"
+PLACES = ("*.md", *(f"{place}/**/*.md" for place in ("docs", "examples", "packaging", "tests")))
 
 _NOT_RUN = "not run: "
 _COMMENT = re.compile(r"<!-- (.*) -->")
-_FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+)(?P<language>\S*)$")
+_FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+)(?P<language>.*)$")
 
 
 class Block(NamedTuple):
@@ -65,9 +65,8 @@ class Step(NamedTuple):
 
 def pages() -> list[str]:
     """The pages, relative to the checkout."""
-    folders = ("*.md", "docs/**/*.md", "examples/**/*.md")
-    found = (path for folder in folders for path in CHECKOUT.glob(folder))
-    return [*sorted(str(path.relative_to(CHECKOUT)) for path in found), EXAMPLE_PLUGIN]
+    found = (path for place in PLACES for path in CHECKOUT.glob(place))
+    return sorted(str(path.relative_to(CHECKOUT)) for path in found)
 
 
 def blocks(page: str, text: str | None = None) -> Iterator[Block]:

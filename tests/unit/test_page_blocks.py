@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.pages import Block, blocks, shape, steps
+from tests.unit.test_pages import commands
 
 PAGE = """\
 # A page
@@ -56,3 +57,8 @@ def test_steps_of_a_console_block() -> None:
 
 def test_shape_hides_numbers_and_widths() -> None:
     assert shape("Used   12.5 MiB\n────\n") == shape("Used 3.25   MiB\n──────────\n")
+
+
+def test_commands_of_a_script() -> None:
+    script = "qgactl ls \\\n  -l | tar -t >out 2>&1; echo 'a b'  # a comment\n"
+    assert commands(script) == [["qgactl", "ls", "-l"], ["tar", "-t", "2"], ["echo", "a b"]]
