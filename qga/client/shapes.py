@@ -12,13 +12,12 @@ what the agent's own types hold, and no list is longer than MOST_ENTRIES.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from qga.client.errors import ProtocolError
+from qga.wire import base64
 from qga.wording import counted
 
 T = TypeVar("T")
@@ -78,7 +77,7 @@ def plain(value: Any) -> Any:
 
 
 def encode_base64(data: bytes | bytearray) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return base64.encode(data).decode("ascii")
 
 
 def _shaped(kind: Any, value: object, path: str) -> Any:
@@ -144,7 +143,7 @@ def _number(value: object, path: str) -> float:
 
 def _decoded(text: str, path: str) -> bytes:
     try:
-        return binascii.a2b_base64(text)
+        return base64.decode(text)
     except ValueError:
         raise ProtocolError(f"the base64 in {_place(path)} is damaged") from None
 

@@ -8,9 +8,9 @@ JSON string and a line of it.
 from __future__ import annotations
 
 import os
-from binascii import b2a_base64
 from collections import deque
 
+from qga.wire import base64
 from qga.wire.payload import Part, Payload
 
 WRITE_SIZE = 192 * 1024
@@ -76,7 +76,7 @@ class Output:
             self._parts.popleft()
             return part
         rest = memoryview(part.data)[self._encoded : self._encoded + _SLICE]
-        piece = b2a_base64(rest, newline=False)
+        piece = base64.encode(rest)
         self._encoded += _SLICE
         if self._encoded >= len(part.data):
             self._parts.popleft()

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from qga.wire import base64
+
 # Kinds of tokens; a structural one is its own byte.
 STRING, INTEGER, FLOAT, KEYWORD, STRAY, OVERSIZE = b"sifk!>"
 
@@ -206,4 +208,5 @@ def _end_of_text(data: bytes, start: int, limit: int) -> int:
 
 def has_control(text: bytes) -> bool:
     """Whether there is a byte that no string holds; many searches, but each at memory's speed."""
-    return any(map(text.__contains__, _CONTROLS))
+    rest = text[base64.length_of_base64(text) :]
+    return any(map(rest.__contains__, _CONTROLS))

@@ -11,6 +11,7 @@ import binascii
 from typing import Union
 
 from qga.errors import QgaError
+from qga.wire import base64
 
 MAX_MESSAGE = 64 * 1024 * 1024 - 1
 """Bytes of all tokens of one message, white space not counted (QEMU's limit)."""
@@ -50,15 +51,9 @@ def decode_base64(text: str) -> bytes:
     elsewhere counts as zero bits.
     """
     try:
-        data = binascii.a2b_base64(text)
-    except ValueError:  # not ASCII, or an incomplete last group
+        return base64.decode(text)
+    except ValueError:
         return _decode_leniently(text)
-    # The fast decoder skips what it does not know: it has read everything when lengths agree.
-    padding = 0 if not text or text[-1] != "=" else 2 if text[-2:] == "==" else 1
-    line_ends = text.count("\n") if "\n" in text else 0
-    if (len(text) - line_ends) * 3 == (len(data) + padding) * 4:
-        return data
-    return _decode_leniently(text)
 
 
 def _decode_leniently(text: str) -> bytes:

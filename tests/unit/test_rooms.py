@@ -78,8 +78,8 @@ def test_what_the_agent_stands_on_does_not_know_it() -> None:
 
 
 def test_the_hosts_side_imports_no_room_of_the_agent() -> None:
-    """But for how values are written, which qgactl reads as qemu-ga does."""
-    allowed, found = HOST | {"", "version", "errors", "ports", "wording"}, edges()
+    """But for the wire, and for how values are written, which qgactl reads as qemu-ga does."""
+    allowed, found = HOST | {"", "version", "errors", "ports", "wire", "wording"}, edges()
     for room, more in (("client", set[str]()), ("ctl", {"settings"})):
         beyond = {
             there: why for there, why in found.get(room, {}).items() if there not in allowed | more

@@ -13,6 +13,8 @@ from qga.wire.protocol import Decoder, Request
 from tests.unit.decoding import cut, in_pieces, receive_all
 from tests.unit.wire.test_protocol_properties import TELLING
 
+pytestmark = pytest.mark.usefixtures("codec")
+
 TEXT = b"QUJD" * 64  # more than the rest of what is made of it
 WRITE = b'{"execute":"guest-file-write","arguments":{"handle":1,"buf-b64":"%s"},"id":["a"]}\n'
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from qga import Payload, QgaError, c_string, decode_base64
 from qga.wire import payload
 
+pytestmark = pytest.mark.usefixtures("codec")
+
 
 @given(st.binary(max_size=200), st.integers(1, 80))
 def test_what_was_encoded(data: bytes, width: int) -> None:
