@@ -234,7 +234,7 @@ class Agent:
         except Exception as error:
             self.log_fault(f"{group.__module__}.{group.__name__}", error)
 
-    def tell_unheard(self, command: Command) -> None:
+    def report_unheard(self, command: Command) -> None:
         """Its group learns that nobody knows the reply; that it fails harms nobody."""
         try:
             command.group.on_unheard(command.name)

@@ -36,7 +36,7 @@ class Server(Services, Protocol):
     def report_status(self) -> None:
         """A channel serves now, or does not any longer."""
 
-    def tell_unheard(self, command: Command) -> None:
+    def report_unheard(self, command: Command) -> None:
         """A command has succeeded, and nobody has its reply."""
 
     def report_fault(self, name: str, error: BaseException) -> QgaError:

@@ -286,4 +286,4 @@ def test_half_a_request_is_nothing_to_the_next_host(link: Path, end: str) -> Non
         assert client.line() == b'\xff{"return": 3}\n'
         assert client.line() == b'{"return": {}}\n'
         assert client.call("guest-ping") == {}
-        assert "half a request was dropped" in agent.log
+        assert "dropped an incomplete request" in agent.log

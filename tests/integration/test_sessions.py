@@ -155,7 +155,7 @@ def test_a_sync_overtakes_a_command_that_hangs(
     client.send(request(sync, id=4711))
     delimiter = b"\xff" if sync == "guest-sync-delimited" else b""
     assert client.line() == delimiter + b'{"return": 4711}\n'
-    agent.wait_for_log("qga-wait is given up")
+    agent.wait_for_log("qga-wait abandoned")
     assert client.call("qga-echo", text="on a thread of its own") == "on a thread of its own"
     gate.open("too late")
     agent.wait_for_log("its reply is dropped")
@@ -227,7 +227,7 @@ def test_a_command_that_takes_too_long_is_answered_with_an_error(
         answer = client.reply()
         assert answer["id"] == f"gate {gate.path.name}"
         assert answer["error"]["desc"] == (
-            "qga-wait has not ended within 1 s (command-timeout); it may still go on"
+            "qga-wait did not finish within 1 s (command-timeout); it may still be running"
         )
         assert client.result() == {"host-name": socket.gethostname()}
         gate.open("too late")

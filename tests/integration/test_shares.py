@@ -116,10 +116,10 @@ class TestThreads:
         settings = "command-timeout=1\n[limits]\nthreads=1\n"
         with with_gates(tmp_path, settings) as agent, agent.connect() as client:
             reason = client.refusal("qga-go-round", note=f"{tmp_path}/note")
-            assert "has not ended within 1 s" in reason
+            assert "did not finish within 1 s" in reason
             wait_for((tmp_path / "note").exists, "it has stopped")
             wait_for(lambda: summed_up(client, __file__), "its thread is free")
-            agent.wait_for_log("qga-go-round ended after")
+            agent.wait_for_log("qga-go-round finished after")
 
     @pytest.mark.parametrize("command", ["qga-file-send", "qga-file-receive"])
     def test_a_transfer_that_stands_still_stops_with_its_client(

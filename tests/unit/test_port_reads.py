@@ -99,6 +99,6 @@ def test_a_host_that_leaves_gives_up_what_runs_for_it(
         json.dumps({"execute": "qga-file-checksum", "arguments": {"path": str(file)}}).encode()
     )
     agent.loop.run()
-    assert session._running is None
+    assert session._under_way.running is None
     session.close()
     agent.close()

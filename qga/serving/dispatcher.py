@@ -1,0 +1,190 @@
+"""The requests of one connection carried out: request, policy, command, reply.
+
+What must stay true:
+
+- A command that never waits runs at once, on the loop. One that may wait runs on a worker thread,
+  and the connection is told when it has ended.
+- A request that cannot be carried out yet (NotYet) waits without a thread, and is forgotten when
+  the client gives up on it.
+- When a command succeeds and nobody gets its reply, its group is notified (`on_unheard`): the
+  client has left, has sent a new sync, or sends one as its next request.
+- Every refusal and every change is recorded in the audit trail.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qga.errors import CommandNotFound, NotYet, QgaError, Refused
+from qga.serving.audit import Entry
+from qga.serving.running import PATIENCE, Running
+from qga.wire.protocol import DELIMITER, Event, Fault, encode_error, encode_return
+
+if TYPE_CHECKING:
+    from qga.plugin.registry import Command
+    from qga.policy.caller import Caller
+    from qga.serving.output import Output
+    from qga.serving.running import UnderWay
+    from qga.serving.server import Server
+    from qga.serving.session import Session
+    from qga.wire.payload import Part
+
+
+class Dispatcher:
+    """Finds, checks and calls the command of each request, and appends its reply to `output`.
+
+    The connection is an argument of each request, not an attribute: a reference cycle would keep
+    the memory of a closed connection until the garbage collector runs.
+    """
+
+    def __init__(self, agent: Server, caller: Caller, under_way: UnderWay, output: Output) -> None:
+        self._agent = agent
+        self._find = agent.registry.get
+        self._audit = agent.audit
+        self._records_reads = agent.audit.reads
+        self._records_changes = agent.audit.changes
+        self._verbose = agent.config.verbose
+        self._caller = caller
+        self._policy = caller.policy
+        self._under_way = under_way
+        self._output = output
+        self._answered_last: Command | None = None  # by a worker, and nothing has come since
+
+    def carry_out(self, event: Event, connection: Session) -> None:
+        """Answer a request, or begin to: then `connection.proceed` is called when it has ended."""
+        if isinstance(event, Fault):
+            self._output.append([encode_error(event.error, event.id)])
+            return
+        name, given, request_id = event
+        if self._verbose:
+            self._agent.log.debug(f"channel {self._caller.channel}: {name}")
+        command = self._find(name)
+        if self._answered_last is not None:
+            self._check_if_heard(command)
+        try:
+            if command is None:
+                raise CommandNotFound(f"The command {name} has not been found")
+            self._policy.check(command, self._agent.frozen)
+            arguments = command.bind(given, self._caller)
+        except BaseException as error:
+            self._refuse(name, error, request_id)
+            self._audit.refused(self._caller, name, command, error)
+            return
+        entry = None
+        if self._records_changes if command.changes else self._records_reads:
+            entry = Entry(self._caller, command, given)
+        try:
+            try:
+                result = command.at_once(**arguments)
+            except BlockingIOError:
+                if not command.blocking:
+                    raise
+                self._run(Running(command, request_id, connection, entry), arguments)
+                return
+            self._output.append(_encode(command, result, request_id))
+        except NotYet:
+            self._agent.postponed.add(connection)
+            self._under_way.begin(Running(command, request_id, connection, request=event))
+        except BaseException as error:  # a plugin may raise anything, even SystemExit
+            self._record(command, entry, error, self._refuse(name, error, request_id))
+        else:
+            if entry is not None:
+                self._record(command, entry)
+
+    def forget_client(self) -> bool:
+        """Drop what only the client that has left was waiting for; whether others may go on."""
+        self._answered_last = None
+        running = self._under_way.running
+        if running is None:
+            return False
+        running.unheard = True
+        running.give_up()
+        if running.request is not None:
+            self._under_way.running = None
+        return running.request is not None
+
+    def _check_if_heard(self, command: Command | None) -> None:
+        """A sync right after a reply shows that the client did not wait for that reply.
+
+        A delimited sync does not show it: clients that connect anew for each command begin with
+        one.
+        """
+        answered, self._answered_last = self._answered_last, None
+        if answered and command and command.overtakes and not command.delimited:
+            self._agent.report_unheard(answered)
+
+    def _run(self, running: Running, arguments: dict[str, Any]) -> None:
+        """Have the worker carry out a blocking command."""
+        command, request_id = running.command, running.id
+        handler = command.handler
+        running.task = self._agent.worker.submit(
+            lambda: _encode(command, handler(**arguments), request_id),
+            lambda parts, error: self._finish(running, parts, error),
+            urgent=command.frozen,
+            channel=self._caller.channel,
+        )
+        running.task.given_up = running.connection.closed
+        self._under_way.begin(running)
+
+    def _finish(self, running: Running, parts: list[Part], error: BaseException | None) -> None:
+        """A command on the worker has ended."""
+        if running is not self._under_way.running:
+            fate = f"finished after {running.age:.1f} s; its reply is dropped"
+            self._under_way.report(running, fate)
+            self._finish_unheard(running, error)
+            return
+        self._under_way.running = None
+        if _is_unheard(running):
+            self._finish_unheard(running, error)
+        elif error is None:
+            self._output.append(parts)
+            self._answered_last = running.command
+            self._record(running.command, running.entry)
+        else:
+            answer = self._refuse(running.command.name, error, running.id)
+            self._record(running.command, running.entry, error, answer)
+        running.connection.proceed()
+
+    def _finish_unheard(self, running: Running, error: BaseException | None) -> None:
+        self._record(running.command, running.entry, error)
+        if error is None:
+            self._agent.report_unheard(running.command)
+
+    def _record(
+        self,
+        command: Command,
+        entry: Entry | None,
+        error: BaseException | None = None,
+        answer: QgaError | None = None,
+    ) -> None:
+        """Add to the audit trail; `answer` is the error as the client saw it."""
+        if isinstance(error, Refused):
+            self._audit.refused(self._caller, command.name, command, error)
+        elif entry is not None:
+            self._audit.ended(entry, answer or error)
+
+    def _refuse(self, name: str, error: BaseException, id: Any) -> QgaError:
+        """Answer with an error, and return it as the client sees it."""
+        if not isinstance(error, QgaError):
+            error = self._agent.report_fault(name, error)
+        elif isinstance(error, Refused):
+            error = QgaError(f"Command {name} has been refused: {error.desc}")
+        self._output.append([encode_error(error, id)])
+        return error
+
+
+def _is_unheard(running: Running) -> bool:
+    connection = running.connection
+    if running.unheard or connection.closed:
+        return True
+    # A host that has just connected to a port is not visible yet either (Session._hang_up), but
+    # not for long.
+    return running.age >= PATIENCE and connection.peer_has_left()
+
+
+def _encode(command: Command, result: Any, id: Any) -> list[Part]:
+    """The reply to a command that has succeeded."""
+    if not command.success_response:
+        return []
+    parts = encode_return(result, id, command.carries_number)
+    return [DELIMITER, *parts] if command.delimited else parts
