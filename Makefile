@@ -67,7 +67,7 @@ $(RUN): pyproject.toml
 	@packaging/venv "$(PYTHON)" $(VENV) host
 	@touch $@
 
-# Not rebuilt for a newer $(RUN), which has nothing that it lacks.
-$(READY): pyproject.toml | $(RUN)
+$(READY): pyproject.toml
+	@PYTHON=$(PYTHON) packaging/prepare run
 	@packaging/venv "$(PYTHON)" $(VENV) host,test,check
-	@touch $@
+	@touch $(RUN) $@

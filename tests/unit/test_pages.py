@@ -25,6 +25,23 @@ RUN_BY_COMMENT = ("", "run here", "run with the configuration above")
 MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.M))
 
 
+FLAGS = {
+    "qemu-ga": {flag for option in interface.qemu_ga().options for flag in option.flags},
+    "qgactl": {
+        flag
+        for program in (interface.qgactl(), *interface.qgactl().commands)
+        for option in program.options
+        for flag in option.flags
+    },
+}
+SUBCOMMANDS = {command.name for command in interface.qgactl().commands} | {"help"}
+
+
+def prose(page: str) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^( *)```.*?^\1```$", "", (CHECKOUT / page).read_text(), flags=re.M | re.S)
+
+
 def named(block: Block) -> str:
     return block.place
 
@@ -137,8 +154,21 @@ def test_a_reason_names_tests_that_exist(block: Block) -> None:
 @pytest.mark.parametrize("page", pages())
 def test_code_is_fenced(page: str) -> None:
     """An indented block has no language, so that nothing would check it."""
-    text = re.sub(r"^( *)```.*?^\1```$", "", (CHECKOUT / page).read_text(), flags=re.M | re.S)
-    assert re.findall(r"\n\n(?:    |\t)[^ *\d-].*|^~~~|<pre", text, re.M) == []
+    assert re.findall(r"\n\n(?:    |\t)[^ *\d-].*|^~~~|<pre", prose(page), re.M) == []
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_in_sentences_exist(page: str) -> None:
+    for line in re.findall(r"`((?:qgactl|qemu-ga|make) [^`]+)`", prose(page)):
+        program, *words = line.split()
+        ours = words[: words.index("--")] if "--" in words else words
+        if program == "make":
+            assert set(words) <= MAKE_TARGETS, line
+            continue
+        flags = {word.partition("=")[0] for word in ours if word.startswith("-")}
+        assert flags <= FLAGS[program], line
+        if program == "qgactl" and not ours[0].startswith("-"):
+            assert ours[0] in SUBCOMMANDS, line
 
 
 @pytest.mark.parametrize("page", pages())
