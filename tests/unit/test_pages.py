@@ -246,8 +246,19 @@ def test_the_page_of_the_library_has_every_method_and_error() -> None:
         assert f"`{name}`" in page or f"`{name}(" in page, name
 
 
-def test_the_readme_is_short() -> None:
-    assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 150
+def test_the_readme_is_short_and_names_the_interface() -> None:
+    readme = (CHECKOUT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 150
+    assert f"agent ({qga.INTERFACE_VERSION})" in readme
+    count = sum(command.name.startswith("guest-") for command in interface.commands())
+    assert f"all {count} commands" in readme
+
+
+def test_the_changelog_has_this_version() -> None:
+    """The newest one that is not marked as unreleased."""
+    headings = re.findall(r"^## (.*)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.M)
+    released = next(heading for heading in headings if not heading.endswith("(unreleased)"))
+    assert released.split()[0] == qga.__version__
 
 
 MEASURED = {
