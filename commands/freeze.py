@@ -96,7 +96,7 @@ class Freeze(CommandGroup):
         self._orphan_limit: Timer | None = None
         self._status_known = False  # somebody was told since the last freeze began
 
-    def start(self) -> None:
+    def on_start(self) -> None:
         if not self.agent.frozen:
             return
         self.on_freeze()
@@ -191,7 +191,7 @@ class Freeze(CommandGroup):
             self._end_thaw()
 
     @classmethod
-    def diagnose(cls, config: Config) -> Iterator[Finding]:
+    def do_diagnose(cls, config: Config) -> Iterator[Finding]:
         yield from diagnose_hooks(config.fsfreeze_hook)
 
     def _freeze(self, mounts: list[Mount]) -> int:

@@ -68,7 +68,7 @@ class Time(CommandGroup):
             _write_rtc(time // 10**9)
 
     @classmethod
-    def diagnose(cls, config: Config) -> Iterator[Finding]:
+    def do_diagnose(cls, config: Config) -> Iterator[Finding]:
         from qga.findings import ok, warning
 
         source = _clock_source()

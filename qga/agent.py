@@ -94,18 +94,18 @@ class Agent:
             channel.close()
         self.loop.close()
 
-    def connected(self, caller: Caller) -> None:
+    def on_connect(self, caller: Caller) -> None:
         """A channel has a new connection."""
         self._notify_groups(lambda group: group.on_connect(caller))
         self.report_status()
 
-    def disconnected(self, caller: Caller) -> None:
+    def on_disconnect(self, caller: Caller) -> None:
         """A channel has lost a connection."""
         self._notify_groups(lambda group: group.on_disconnect(caller))
-        self.client_left(caller)
+        self.on_client_left(caller)
         self.report_status()
 
-    def client_left(self, caller: Caller) -> None:
+    def on_client_left(self, caller: Caller) -> None:
         """A client of a channel has left; of a virtio port, whose connection stays, too."""
         self._notify_groups(lambda group: group.on_client_left(caller))
 

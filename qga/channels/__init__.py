@@ -1,9 +1,9 @@
-"""The doors that bytes come through, one module a method."""
+"""How bytes reach the agent: one module for each `--method`."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from qga.channels import activation
 from qga.policy.caller import Caller
@@ -11,6 +11,7 @@ from qga.policy.policy import Policy
 
 if TYPE_CHECKING:
     from qga.channels.base import Channel
+    from qga.channels.listener import ListeningChannel
     from qga.serving.server import Server
     from qga.settings.config import ChannelConfig, Config
 
@@ -27,8 +28,8 @@ METHODS = tuple(_MODULES)
 def make_channels(agent: Server, config: Config) -> list[Channel]:
     """The channels of the configuration, not yet open.
 
-    A socket that the service manager hands over stands for the main channel, whatever its
-    method and path are; ChannelError when what was handed over cannot be served.
+    A socket that the service manager passes becomes the main channel, whatever its configured
+    method and path. Raises ChannelError if what was passed cannot be served.
     """
     inherited = activation.inherited_socket()
     main, *others = config.channels
@@ -38,7 +39,7 @@ def make_channels(agent: Server, config: Config) -> list[Channel]:
         )
     channels = [_make_channel(agent, channel) for channel in (main, *others)]
     if inherited is not None:
-        channels[0].adopt(inherited)
+        cast("ListeningChannel", channels[0]).adopt(inherited)
     return channels
 
 

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class IsaSerial(DeviceChannel):
-    outlives_hang_up = False  # a terminal that was hung up must be opened anew
+    outlives_hang_up = False  # a terminal must be opened anew after a hang-up
 
     _line: Serial | None = None
 
-    def open_device(self) -> int:
+    def do_open_device(self) -> int:
         from serial import Serial, SerialException
 
         try:
-            # With an inter-byte timeout (VMIN 1) a silent line does not read as an end of file.
+            # With an inter-byte timeout (VMIN 1) a silent line is not read as an end of file.
             self._line = Serial(self.config.path, self.config.baud, timeout=0, inter_byte_timeout=0)
         except (SerialException, ValueError, OverflowError) as error:
             code = getattr(error, "errno", None)
@@ -29,6 +29,6 @@ class IsaSerial(DeviceChannel):
         fd: int = self._line.fileno()
         return fd
 
-    def close_device(self, fd: int) -> None:
+    def do_close_device(self, fd: int) -> None:
         if self._line is not None:
             self._line.close()

@@ -1,16 +1,14 @@
-"""A listening socket as a channel: a session for each client, up to a number.
+"""A listening socket as a channel: a session for each client, up to `max-clients`.
 
-Beyond that number clients wait in the socket's backlog until another one leaves. It takes no more
-than `_socket`: the module `socket` costs 0.3 MB of memory.
+Further clients wait in the socket's backlog until another one leaves.
 """
 
 from __future__ import annotations
 
-from _socket import socket
+from _socket import socket  # the module `socket` would cost 0.3 MB of memory
 from typing import TYPE_CHECKING
 
 from qga.channels.base import RETRY_INTERVAL, Channel
-from qga.errors import ChannelError
 from qga.serving.audit import Limit
 from qga.serving.session import Session
 
@@ -23,7 +21,7 @@ _BACKLOG = 16
 
 
 class ListeningChannel(Channel):
-    """What the listening methods share. They say how to make their socket and whom to let in."""
+    """What the listening methods share. They override how to bind, and whom to accept."""
 
     _listener: socket | None = None
     _accepting = False
@@ -31,7 +29,7 @@ class ListeningChannel(Channel):
     def __init__(self, agent: Server, config: ChannelConfig, caller: Caller) -> None:
         super().__init__(agent, config, caller)
         self._clients: dict[Session, socket] = {}
-        self._limit: Limit | None = None  # of what is logged of those who are not let in
+        self._limit: Limit | None = None  # of warnings about rejected clients
 
     @property
     def serves(self) -> bool:
@@ -41,49 +39,38 @@ class ListeningChannel(Channel):
     def has_client(self) -> bool:
         return bool(self._clients)
 
-    def bind(self) -> socket:
-        """A bound socket that does not listen yet, or ChannelError."""
+    def do_bind(self) -> socket:
+        """Return a bound socket that does not listen yet, or raise ChannelError."""
         raise NotImplementedError
 
-    def admits(self, address: object) -> bool:
-        """Whether a client at this address is let in."""
+    def do_admit(self, address: object) -> bool:
+        """Whether a client at this address is accepted."""
         return True
 
-    def peer(self, client: socket, address: object) -> str:
-        """Who a client is."""
+    def do_name_peer(self, client: socket, address: object) -> str:
+        """Who a client is, for the log."""
         raise NotImplementedError
 
     def adopt(self, listener: socket) -> None:
-        """Serve a listening socket that the service manager made, which stays its own."""
+        """Serve a listening socket that the service manager made and will remove."""
         self._listener = listener
 
-    def open(self) -> None:
+    def do_open(self) -> None:
         if self._listener is None:
-            self._listener = self.bind()
+            self._listener = self.do_bind()
             self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
 
-    def start(self) -> None:
-        if self._listener is None:
-            self.agent.loop.call_later(RETRY_INTERVAL, self._retry)
+    def do_start(self) -> None:
         self._accept_while_there_is_room()
 
-    def close(self) -> None:
+    def do_close(self) -> None:
         self._stop_accepting()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
         for session in list(self._clients):
             self._on_end(session, None)
-
-    def _retry(self) -> None:
-        try:
-            self.open()
-        except ChannelError:
-            pass
-        else:
-            self.agent.report_status()
-        self.start()
 
     def _accept_while_there_is_room(self) -> None:
         listener = self._listener
@@ -100,17 +87,17 @@ class ListeningChannel(Channel):
         try:
             fd, address = listener._accept()  # type: ignore[attr-defined]
             client = socket(listener.family, listener.type, listener.proto, fileno=fd)
-        except OSError as error:  # it has left already, or we are out of descriptors
+        except OSError as error:  # the client has left already, or no descriptor is free
             self.agent.log.warning(f"channel '{self.config.path}': accept: {error.strerror}")
             self._stop_accepting()
             self.agent.loop.call_later(RETRY_INTERVAL, self._accept_while_there_is_room)
             return
-        if not self.admits(address):
+        if not self.do_admit(address):
             client.close()
-            self._tell_of_stranger(address)
+            self._report_rejected(address)
             return
         client.setblocking(False)
-        caller = self.caller._replace(peer=self.peer(client, address))
+        caller = self.caller._replace(peer=self.do_name_peer(client, address))
         session = Session(
             self.agent,
             client.fileno(),
@@ -123,17 +110,17 @@ class ListeningChannel(Channel):
         if len(self._clients) >= self.config.max_clients:
             self._stop_accepting()
         session.start()
-        self.agent.connected(caller)
+        self.agent.on_connect(caller)
 
-    def _tell_of_stranger(self, address: object) -> None:
-        """Anybody may knock, as often as they like."""
+    def _report_rejected(self, address: object) -> None:
+        # Limited: anybody may try to connect, as often as they like.
         if self._limit is None:
             self._limit = Limit(self.agent.log, self.agent.loop)
-        if self._limit.admits(self.config.name, "clients that are not let in"):
-            self.agent.log.warning(f"channel '{self.config.path}': {address} is not let in")
+        if self._limit.admits(self.config.name, "clients rejected"):
+            self.agent.log.warning(f"channel '{self.config.path}': rejected client {address}")
 
     def _on_end(self, session: Session, _error: OSError | None) -> None:
         session.close()
         self._clients.pop(session).close()
-        self.agent.disconnected(session.caller)
+        self.agent.on_disconnect(session.caller)
         self._accept_while_there_is_room()

@@ -1,7 +1,7 @@
 """A virtio-serial port: `/dev/virtio-ports/NAME`, or any `/dev/vportNpM`.
 
-What Linux's virtio_console does is told in qga.ports; that without a host it reports a hang-up for
-ever, edge-triggered just once, is why sessions wait for edges.
+qga.ports describes what Linux's virtio_console does. Without a host it reports a hang-up for ever,
+but only once to a watcher of edges: this is why sessions are edge-triggered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class VirtioSerial(DeviceChannel):
         except OSError:  # unplugged
             return False
 
-    def open_device(self) -> int:
+    def do_open_device(self) -> int:
         return os.open(find_port(self.config.path), os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
 
 

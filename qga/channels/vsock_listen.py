@@ -1,6 +1,7 @@
 """A vsock port: `<cid>:<port>`; a cid of 4294967295, or -1, is any of the guest's own.
 
-Whoever can connect can command: only the configured CIDs are let in, by default the host's.
+Anyone who can connect can send commands, so only the configured CIDs are accepted; by default the
+host's (2).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _UINT32 = range(2**32)
 
 
 class VsockListen(ListeningChannel):
-    def bind(self) -> socket:
+    def do_bind(self) -> socket:
         path = self.config.path
         address = _parse_address(path)
         try:
@@ -37,11 +38,11 @@ class VsockListen(ListeningChannel):
             raise ChannelError(f"Failed to bind socket to {path}: {error.strerror}") from error
         return listener
 
-    def admits(self, address: object) -> bool:
+    def do_admit(self, address: object) -> bool:
         cid, _port = cast("tuple[int, int]", address)
         return cid in self.config.allow_cids
 
-    def peer(self, client: socket, address: object) -> str:
+    def do_name_peer(self, client: socket, address: object) -> str:
         cid, port = cast("tuple[int, int]", address)
         return f"cid {cid}, port {port}"
 

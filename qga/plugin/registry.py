@@ -140,18 +140,32 @@ def command(
 class CommandGroup:
     """Commands that belong together, and their state; one object for each Agent.
 
-    `self.agent` is the way to the loop, the configuration and the log. A group may override
-    the life-cycle methods below; all are called on the loop.
+    `self.agent` gives access to the loop, the configuration and the log. A group may override the
+    methods `on_…`, which report what has happened, and `do_…`, which ask for work. Both do nothing
+    by default and are called on the loop. The other methods are for the agent to call.
+
+    Plugins that override `start`, `stop` and `diagnose` instead of `on_start`, `on_stop` and
+    `do_diagnose` keep working.
     """
 
     def __init__(self, agent: Services) -> None:
         self.agent = agent
 
     def start(self) -> None:
-        """The agent's channels are open."""
+        self.on_start()
 
     def stop(self) -> None:
-        """The agent ends."""
+        self.on_stop()
+
+    @classmethod
+    def diagnose(cls, config: Config) -> Iterator[Finding]:
+        return cls.do_diagnose(config)
+
+    def on_start(self) -> None:
+        """The agent's channels are open."""
+
+    def on_stop(self) -> None:
+        """The agent is about to exit."""
 
     def on_connect(self, caller: Caller) -> None:
         """A connection was made."""
@@ -173,8 +187,8 @@ class CommandGroup:
         """A blocking command of the group has succeeded, but no client has got its reply."""
 
     @classmethod
-    def diagnose(cls, config: Config) -> Iterator[Finding]:
-        """For --doctor: whether the guest has what the group needs. Changes nothing."""
+    def do_diagnose(cls, config: Config) -> Iterator[Finding]:
+        """Yield findings for --doctor: does the guest have what the group needs? Change nothing."""
         return iter(())
 
 

@@ -24,13 +24,13 @@ class Server(Services, Protocol):
     audit: Audit
     postponed: set[Session]
 
-    def connected(self, caller: Caller) -> None:
+    def on_connect(self, caller: Caller) -> None:
         """A channel has a new connection."""
 
-    def disconnected(self, caller: Caller) -> None:
+    def on_disconnect(self, caller: Caller) -> None:
         """A channel has lost a connection."""
 
-    def client_left(self, caller: Caller) -> None:
+    def on_client_left(self, caller: Caller) -> None:
         """The host has left a virtio port, whose connection stays."""
 
     def report_status(self) -> None:

@@ -246,7 +246,7 @@ class Session:
         if self._outlives_peer and self._peer_was_there:
             self._peer_was_there = False
             self._decoder.reset()
-            self._agent.client_left(self.caller)
+            self._agent.on_client_left(self.caller)
             if self._dispatcher.forget_client():
                 self._agent.loop.post(self.proceed)
 

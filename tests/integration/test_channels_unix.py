@@ -66,7 +66,7 @@ def test_what_is_no_socket_is_refused_and_stays(tmp_path: Path, kind: str) -> No
     else:
         path.symlink_to("nowhere")
     before = path.lstat()
-    assert f"{path}: the file exists and is no socket" in refused_start(tmp_path)
+    assert f"{path}: the file exists and is not a socket" in refused_start(tmp_path)
     assert path.lstat() == before
 
 

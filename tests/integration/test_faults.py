@@ -243,7 +243,7 @@ def test_what_cannot_be_a_channel_is_refused(tmp_path: Path, kind: str) -> None:
     path.touch()
     place = "/dev/null" if kind == "/dev/null" else path
     complaint = refused_start(tmp_path, method="virtio-serial", path=place)
-    assert f"error opening channel '{place}': it is no port or serial line" in complaint
+    assert f"error opening channel '{place}': not a port or serial line" in complaint
 
 
 def test_verbose_tells_of_all_commands_who_asked_and_no_secrets(tmp_path: Path) -> None:

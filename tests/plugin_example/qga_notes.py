@@ -46,7 +46,7 @@ class Notes(CommandGroup):
         self._connections = 0
         self._waiting = 0
 
-    def start(self) -> None:
+    def on_start(self) -> None:
         try:
             with open(self._path, encoding="utf-8") as file:
                 self._notes = json.load(file)
@@ -55,7 +55,7 @@ class Notes(CommandGroup):
         except (OSError, ValueError) as error:
             self.agent.log.warning(f"notes are lost: {self._path}: {error}")
 
-    def stop(self) -> None:
+    def on_stop(self) -> None:
         unfinished = f"{self._path}.new"
         with open(unfinished, "w", encoding="utf-8") as file:
             json.dump(self._notes, file)
