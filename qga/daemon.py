@@ -60,6 +60,7 @@ def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
         complain(log, *str(error).splitlines())
         complain(log, "failed to create guest agent channel")
         complain(log, "failed to initialize guest agent channel")
+        complain(log, "error initializing guest agent")
     except (ConfigError, StateError, PidFileError) as error:
         complain(log, str(error), "error initializing guest agent")
     else:

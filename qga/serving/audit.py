@@ -38,7 +38,9 @@ MAX_ARGUMENTS = 1024
 _MOST_WINDOWS = 1000  # then those that have ended are forgotten
 
 _MAX_DEPTH = 8  # levels told of an argument
-_MAX_TEXT = 200  # characters told of a name that is no command's, and of what is said of it
+MAX_NAME = 200
+"""Characters logged of a command's name, which the client chooses, and of an error about it."""
+
 _HIDDEN = "(hidden)"
 
 
@@ -95,17 +97,17 @@ class Audit:
             caller.channel, f"refused: {command.name if command else 'no command'}"
         ):
             return
-        facts = {**_origin(name[:_MAX_TEXT], caller), "result": _class_of(error)}
+        facts = {**_origin(name[:MAX_NAME], caller), "result": _class_of(error)}
         reason = "its arguments do not fit"
         if isinstance(error, (CommandNotFound, Refused)):  # others may quote the request
-            most = MAX_ARGUMENTS if isinstance(error, Refused) else _MAX_TEXT
+            most = MAX_ARGUMENTS if isinstance(error, Refused) else MAX_NAME
             reason = facts["error"] = error.desc[:most]
         if isinstance(error, (CommandDisabled, Refused)) and error.rule:
             facts["rule"] = error.rule
             reason += f" ({error.rule})"
         if isinstance(error, Refused) and error.detail:
             reason += f"; {error.detail[:MAX_ARGUMENTS]}"
-        text = f"{_who(caller)}: {name[:_MAX_TEXT]} was refused: {reason}"
+        text = f"{_who(caller)}: {name[:MAX_NAME]} was refused: {reason}"
         self._log.warning(text, "refused", **facts)
 
     def _is_told(self, entry: Entry, error: BaseException | None) -> bool:

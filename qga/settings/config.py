@@ -244,7 +244,8 @@ def build(
     layer: Layer, sections: Iterable[ChannelSection] = (), origins: Origins = NO_ORIGINS
 ) -> Config:
     """The configuration that a layer and the channel sections amount to. Raises ConfigError."""
-    settings = {**layer, **_with_path(layer), **_complete(layer)}
+    place = _with_path(layer, path_required=not _socket_is_passed())
+    settings = {**layer, **place, **_complete(layer)}
     for key in _FILE_KEYS:
         if settings.get(key):
             settings[key] = _absolute(str(settings[key]))
@@ -271,13 +272,18 @@ def dump(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _with_path(layer: Layer) -> Layer:
+def _socket_is_passed() -> bool:
+    """Whether the main channel's socket, and with it its path, comes from sd_listen_fds(3)."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid())
+
+
+def _with_path(layer: Layer, path_required: bool = True) -> Layer:
     """Method and path of a channel, by default where it may be."""
     method = str(layer.get("method", DEFAULT_METHOD))
     path = str(layer.get("path") or DEFAULT_PATHS[method])
-    if not path:
+    if not path and path_required:
         raise ConfigError(f"must specify a path for this channel ({method} has no default path)")
-    return {"method": method, "path": _absolute(path) if method == "unix-listen" else path}
+    return {"method": method, "path": _absolute(path) if path and method == "unix-listen" else path}
 
 
 def _absolute(path: str) -> str:

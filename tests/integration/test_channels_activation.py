@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,26 @@ def test_the_socket_is_served_whatever_the_method(
         assert client.call("guest-ping") == {}
         assert not (tmp_path / "unused").exists()
     assert (tmp_path / "activated").exists(), "the service manager's socket is its own"
+
+
+@pytest.mark.parametrize("options", [("-m", "unix-listen"), ("-m", "vsock-listen"), ("-d",)])
+def test_a_method_without_a_path_takes_that_of_the_socket(
+    tmp_path: Path, listener: socket.socket, options: tuple[str, ...]
+) -> None:
+    """The path comes with the socket, also where the agent goes to the background."""
+    how = handing_over(listener.fileno())
+    pidfile = tmp_path / "pid"
+    with started(tmp_path, *options, "-p", "", "-f", str(pidfile), **how) as agent:
+        with agent.connect(tmp_path / "activated") as client:
+            assert client.call("guest-ping") == {}
+        if "-d" in options:
+            os.kill(int(pidfile.read_text()), signal.SIGTERM)
+            wait_for(lambda: not pidfile.exists(), "the daemon has exited")
+
+
+def test_without_a_socket_the_path_is_required(tmp_path: Path, listener: socket.socket) -> None:
+    complaint = refused_start(tmp_path, "-p", "", **handing_over(listener.fileno(), pid_offset=1))
+    assert "must specify a path for this channel" in complaint
 
 
 def test_children_see_nothing_of_it(tmp_path: Path, listener: socket.socket) -> None:

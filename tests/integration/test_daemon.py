@@ -214,6 +214,7 @@ def test_what_prevents_the_start(place: Place, options: tuple[str, ...]) -> None
     assert said.endswith(
         "qemu-ga: error: failed to create guest agent channel\n"
         "qemu-ga: error: failed to initialize guest agent channel\n"
+        "qemu-ga: error: error initializing guest agent\n"
     )
     (place.folder / "qga.state").write_text("garbage\n")
     assert ", line 1: a group header such as [general] must come first; repair" in place.fail(

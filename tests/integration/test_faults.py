@@ -252,9 +252,12 @@ def test_verbose_tells_of_all_commands_who_asked_and_no_secrets(tmp_path: Path) 
         client.refusal("guest-file-close", handle=1)
         client.refusal("guest-ping", password="secret")
         client.refusal("guest-secret\nqemu-ga: error: forged")
+        client.refusal("guest-" + "x" * 5000)
         agent.wait_for_log("guest-secret\\nqemu-ga: error: forged was refused: The command")
+        agent.wait_for_log("guest-xxx")
+        assert max(map(len, agent.log.splitlines())) < 1000
         who = f"channel main (pid {os.getpid()}, uid {os.getuid()}): "
-        assert "channel main: guest-exec\n" in agent.log
+        assert "channel main: read data: guest-exec\n" in agent.log
         hidden = '{"path":"true","arg":["shown"],"env":["TOKEN=(hidden)"]}'
         assert f"{who}guest-exec {hidden}: done (" in agent.log
         assert f"{who}guest-file-close {{\"handle\":1}}: failed: handle '1' has not" in agent.log
