@@ -3,34 +3,27 @@
 What must stay true:
 
 - From the first freeze to the thaw nothing is written: the agent is `frozen`, logs nothing and
-  carries out no command but those marked so. The marker of the state directory, which outlives
-  the agent, is made before.
-- A filesystem is frozen once, however often it is mounted, the last mounted first. When one
-  fails all are thawed again.
-- A thaw works whatever happened in between: through the descriptors that were frozen, the last
-  frozen first, then through the mount table until nothing more thaws; also while a freeze
-  hangs, also when another agent, or this one before a restart, has frozen.
-- A thaw that could not look at every filesystem is an error, since its count would be wrong. So
-  that it can, some descriptors are reserved before a freeze and released for the thaw.
-- A filesystem whose disk is gone is left out of the freeze, and the log says so.
+  runs only commands that are marked so. The marker in the state directory, which outlives the
+  agent, is created before.
+- The last mounted filesystem is frozen first. When one fails, all are thawed again. One whose disk
+  is gone is left out, and the log says so.
 - Whatever freeze hook has run, its thaw hook runs.
-- guest-fsfreeze-status waits for a freeze or thaw that is under way, on whatever channel: Proxmox
-  VE takes its answer for the outcome of a freeze that it no longer waits for.
-- A host that never thaws leaves no guest frozen: after `freeze-timeout` the agent thaws by
-  itself, and a later thaw returns 0, so that the snapshot cannot pass for a consistent one. It
-  does so after `fsfreeze-orphan-timeout` where nobody waits for the reply to the freeze (libvirt
-  gives up, and never thaws) and nobody asks for the status, as Proxmox VE does.
+- guest-fsfreeze-status waits for a freeze or thaw in progress, on whatever channel: Proxmox VE
+  takes its answer for the outcome of a freeze that it no longer waits for.
+- A host that never thaws leaves no guest frozen: after `freeze-timeout` the agent thaws by itself,
+  and a later thaw returns 0, so that the snapshot cannot pass for a consistent one. It does so
+  after `fsfreeze-orphan-timeout` if nobody waits for the reply to the freeze (libvirt gives up, and
+  never thaws) and nobody asks for the status, as Proxmox VE does.
+
+The kernel's part is in _freezer.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import suppress
-from fcntl import ioctl
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict
 
@@ -38,9 +31,9 @@ from qga import CommandGroup, NotRequired, QgaError, command
 from qga.errors import NotYet
 from qga.wording import counted
 
+from ._freezer import Freezer, Gone, any_frozen
 from ._hooks import Hooks, diagnose_hooks
-from ._ioctl import ioctl_number
-from ._mounts import Mount, ask_in_time, block_mounts, open_mount
+from ._mounts import Mount, block_mounts
 
 if TYPE_CHECKING:
     from qga.findings import Finding
@@ -48,23 +41,8 @@ if TYPE_CHECKING:
     from qga.plugin.services import Services
     from qga.settings.config import Config
 
-# <linux/fs.h>
-_FIFREEZE = ioctl_number("both", "X", 119, 4)
-_FITHAW = ioctl_number("both", "X", 120, 4)
-
-# A kind of filesystem that cannot be frozen; one that somebody else has frozen.
-_PASSED_OVER = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EBUSY)
-# The disk is gone, or what is left of it takes no more writes.
-_GONE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.ESTALE, errno.EROFS)
-# Errors after which a thaw does not know whether a filesystem is frozen.
-_BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-
-_ENDED = "the freeze was ended by guest-fsfreeze-thaw"
 _RETRY = 1.0  # seconds
 _LOOK_AGAIN = 0.05  # seconds
-_NO_NAME = "-" * 256
-_BUSY = 10.0  # seconds that a disk may take
-_SPARE = 8  # descriptors: a mount point's, and those of a hook's pipes
 
 GuestFsfreezeStatus = Literal["thawed", "frozen"]
 
@@ -83,18 +61,14 @@ class Freeze(CommandGroup):
 
     def __init__(self, agent: Services) -> None:
         super().__init__(agent)
-        self._complete = agent.frozen  # by an agent before this one
-        self._busy = False
-        self._thaws = 0  # under way
-        self._given_up = False
-        self._lock = allocate_lock()  # of these; not held while anything may wait
-        self._frozen: dict[tuple[int, int], int] = {}  # descriptors by device
-        self._freezing: tuple[int, int] | None = None  # a thaw of this one would wait with it
-        self._spare: list[int] = []
+        self._freezer = Freezer(complete=agent.frozen)
+        self._lock = allocate_lock()  # of the next two
+        self._busy = False  # with a freeze
+        self._thaws = 0  # in progress
         self._hooks = Hooks(agent.config.fsfreeze_hook, agent.config.fsfreeze_hook_timeout)
         self._time_limit: Timer | None = None
         self._orphan_limit: Timer | None = None
-        self._status_known = False  # somebody was told since the last freeze began
+        self._status_known = False  # whether a client got it since the last freeze began
 
     def on_start(self) -> None:
         if not self.agent.frozen:
@@ -133,7 +107,7 @@ class Freeze(CommandGroup):
         if self._orphan_limit is not None:
             self._orphan_limit.cancel()
             self._orphan_limit = None
-        return "frozen" if self._complete else "thawed"
+        return "frozen" if self._freezer.complete else "thawed"
 
     @command(access="filesystem", frozen=True, changes=False)
     def qga_get_freeze(self) -> QgaFreeze:
@@ -144,7 +118,7 @@ class Freeze(CommandGroup):
         """
         if not self.agent.frozen:
             return {"status": "freezing" if self._busy else "thawed"}
-        found: QgaFreeze = {"status": "frozen" if self._complete else "freezing"}
+        found: QgaFreeze = {"status": "frozen" if self._freezer.complete else "freezing"}
         state = self.agent.state
         for key, seconds in (
             ("seconds", state.seconds_frozen()),
@@ -183,7 +157,7 @@ class Freeze(CommandGroup):
         Returns how many filesystems were thawed. An error of a hook does not undo the thaw.
         """
         with self._lock:
-            self._given_up = True  # tells a freeze that still goes on
+            self._freezer.give_up()
             self._thaws += 1
         try:
             return self._thaw_with_hooks()
@@ -198,13 +172,14 @@ class Freeze(CommandGroup):
         start = time.monotonic()
         with self._lock:
             if self._busy:
-                raise QgaError("a freeze is going on already")
-            self._busy, self._given_up, self._status_known = True, False, False
+                raise QgaError("a freeze is already in progress")
+            self._busy, self._status_known = True, False
+            self._freezer.begin()
         try:
-            while self._thaws and not self._given_up:  # it would thaw what is frozen now
+            while self._thaws:  # it would thaw what is frozen now
+                self._freezer.check()
                 time.sleep(_LOOK_AGAIN)
-            if self._given_up:
-                raise QgaError(_ENDED)
+            self._freezer.check()
             count = self._freeze_or_undo([m for m in mounts if not self._is_excluded(m)])
         finally:
             self._busy = False
@@ -215,66 +190,35 @@ class Freeze(CommandGroup):
         return count
 
     def _freeze_or_undo(self, mounts: list[Mount]) -> int:
-        self._take_spare_descriptors()
+        freezer = self._freezer
+        freezer.reserve()
         self._hooks.freeze()
-        count, failure = 0, None
         marked = False
         try:
             self.agent.freeze(self.agent.config.freeze_timeout)
             marked = True
-            for mount in reversed(mounts):
-                try:
-                    count += self._freeze_one(mount)
-                except _Gone as gone:
-                    failure = failure or gone
-                    self.agent.log.warning(f"{gone}; it is left out of the freeze")
-            if failure is not None and not count:
-                raise failure
-            with self._lock:
-                if self._given_up:
-                    raise QgaError(_ENDED)
-                self._complete = count > 0
+            count = self._freeze_all(mounts)
+            freezer.finish()
         finally:
-            if not self._complete:
+            if not freezer.complete:
                 if marked:
                     with suppress(QgaError):
                         self._thaw()
-                self._give_spare_descriptors()
+                freezer.release()
                 self._hooks.undo()
         return count
 
-    def _freeze_one(self, mount: Mount) -> bool:
-        """Freeze a filesystem; whether that was done, or need not or cannot be."""
-        try:
-            fd = open_mount(mount)
-            if fd is None:
-                return False
+    def _freeze_all(self, mounts: list[Mount]) -> int:
+        count, failure = 0, None
+        for mount in reversed(mounts):
             try:
-                self._go_on_with(mount.device)
-                ioctl(fd, _FIFREEZE)
-            except BaseException:
-                os.close(fd)
-                raise
-            finally:
-                self._freezing = None
-        except OSError as error:
-            if error.errno in _PASSED_OVER:
-                return False
-            kind = _Gone if error.errno in _GONE else QgaError
-            raise kind(f"failed to freeze {mount.paths[0]}: {error.strerror}") from error
-        with self._lock:
-            if not self._given_up:
-                self._frozen[mount.device] = fd
-                return True
-        _thaw_once(fd)
-        os.close(fd)
-        raise QgaError(_ENDED)
-
-    def _go_on_with(self, device: tuple[int, int]) -> None:
-        with self._lock:
-            if self._given_up:
-                raise QgaError(_ENDED)
-            self._freezing = device
+                count += self._freezer.freeze(mount)
+            except Gone as gone:
+                failure = failure or gone
+                self.agent.log.warning(f"{gone}; it is left out of the freeze")
+        if failure is not None and not count:
+            raise failure
+        return count
 
     def _is_excluded(self, mount: Mount) -> bool:
         """Whether the administrator wants it left alone, wherever it is mounted."""
@@ -284,7 +228,7 @@ class Freeze(CommandGroup):
     def _expect_question(self) -> None:
         """Thaw soon unless somebody asks for the status: nobody may know of the freeze."""
         seconds = self.agent.config.fsfreeze_orphan_timeout
-        if seconds and self._complete and not (self._status_known or self._orphan_limit):
+        if seconds and self._freezer.complete and not (self._status_known or self._orphan_limit):
             self._orphan_limit = self.agent.loop.call_later(seconds, self._thaw_orphan)
 
     def _thaw_orphan(self) -> None:
@@ -318,7 +262,7 @@ class Freeze(CommandGroup):
         try:
             count = self._thaw()
         except QgaError as error:
-            if self._complete:  # all is as it was
+            if self._freezer.complete:  # all is as it was
                 raise
             failure = error
         try:
@@ -330,38 +274,16 @@ class Freeze(CommandGroup):
         return count
 
     def _thaw(self) -> int:
-        """Thaw, and return to normal; how many filesystems were thawed.
-
-        QgaError when some could not be looked at. It then stays frozen where another agent has
-        frozen, for nothing else tells what that was.
-        """
-        with self._lock:
-            frozen, self._frozen = self._frozen, {}
-        self._give_spare_descriptors()
-        thawed = set()
-        for device, fd in reversed(frozen.items()):  # a thaw writes to what is beneath
-            if _thaw_once(fd):
-                thawed.add(device)
-            os.close(fd)
-        blind: OSError | None = None
-        try:
-            for mount in block_mounts():
-                try:
-                    if mount.device != self._freezing and _thaw_fully(mount):
-                        thawed.add(mount.device)
-                except OSError as error:
-                    blind = error
-        except OSError as error:
-            blind = error
-        if blind is None or frozen or not self._complete:
-            self._complete = False
+        """Thaw, and return to normal. Raises QgaError if it could not look at all filesystems."""
+        count, blind = self._freezer.thaw()
+        if not self._freezer.complete:
             self.agent.thaw()
         if blind is not None:
             raise QgaError(
-                f"thawed {counted(len(thawed), 'filesystem')}, but cannot look for others: "
+                f"thawed {counted(count, 'filesystem')}, but cannot look for others: "
                 f"{blind.strerror}"
             )
-        return len(thawed)
+        return count
 
     def _end_thaw(self) -> None:
         with self._lock:
@@ -371,81 +293,12 @@ class Freeze(CommandGroup):
     def _look_into_marker(self) -> None:
         """Return to normal if the marker is doubtful and no filesystem is frozen."""
         try:
-            if not any(map(_is_frozen, block_mounts())):
+            if not any_frozen():
                 self.agent.log.warning(
                     f"{self.agent.state.marker} does not say who has frozen filesystems, and none "
                     "is frozen: it is stale and ignored"
                 )
-                self._complete = False
+                self._freezer.complete = False
                 self.agent.thaw()
         finally:
             self._end_thaw()
-
-    def _take_spare_descriptors(self) -> None:
-        try:
-            while len(self._spare) < _SPARE:
-                self._spare.append(os.open(os.devnull, os.O_RDONLY))
-        except OSError as error:
-            self._give_spare_descriptors()
-            reason = f"nothing was frozen, because a thaw would fail: {error.strerror}"
-            raise QgaError(reason) from error
-
-    def _give_spare_descriptors(self) -> None:
-        with self._lock:
-            spare, self._spare = self._spare, []
-        for fd in spare:
-            os.close(fd)
-
-
-class _Gone(QgaError):
-    """The disk of a filesystem is gone."""
-
-
-def _is_frozen(mount: Mount) -> bool:
-    """Whether anybody has frozen it. Changes nothing.
-
-    On a frozen filesystem the removal of a file waits for the thaw. Elsewhere it fails at once,
-    because no filesystem has names as long as this one.
-    """
-    try:
-        fd = open_mount(mount)
-    except OSError:
-        return False
-    if fd is None:
-        return False
-    try:
-        ask_in_time(
-            f"removal at {mount.paths[0]}", lambda _: os.unlink(_NO_NAME, dir_fd=fd), patience=_BUSY
-        )
-    except OSError as error:
-        return isinstance(error, TimeoutError)
-    finally:
-        os.close(fd)
-    return False
-
-
-def _thaw_fully(mount: Mount) -> bool:
-    """Thaw a filesystem as often as it was frozen; whether it was. OSError if that is unknown."""
-    try:
-        fd = open_mount(mount)
-    except OSError as error:
-        if error.errno in _BLIND:
-            raise
-        return False
-    if fd is None:
-        return False
-    try:
-        was_frozen = False
-        while _thaw_once(fd):
-            was_frozen = True
-        return was_frozen
-    finally:
-        os.close(fd)
-
-
-def _thaw_once(fd: int) -> bool:
-    try:
-        ioctl(fd, _FITHAW)
-    except OSError:  # EINVAL: it is not frozen
-        return False
-    return True

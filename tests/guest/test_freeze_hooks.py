@@ -198,7 +198,7 @@ def go(guest: Guest) -> None:
 def test_others_are_answered_during_a_slow_freeze(guest: Guest, slow_freeze: AgentSocket) -> None:
     with guest.connect(SPARE_PORT) as other:
         assert other.execute("guest-ping") == {}
-        with pytest.raises(AgentError, match="a freeze is going on already"):
+        with pytest.raises(AgentError, match="a freeze is already in progress"):
             other.execute("guest-fsfreeze-freeze")
         go(guest)
         assert json.loads(slow_freeze.read_line()) == {"return": 2}

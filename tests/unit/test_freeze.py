@@ -24,6 +24,7 @@ from qga.service.log import Log
 from qga.settings.config import ChannelConfig, Config
 
 freeze: Any = import_module("qga.commands.freeze")
+freezer: Any = import_module("qga.commands._freezer")
 hooks: Any = import_module("qga.commands._hooks")
 mounts: Any = import_module("qga.commands._mounts")
 
@@ -58,7 +59,7 @@ class Kernel:
 
     def ioctl(self, fd: int, request: int) -> None:
         name = self._opened[fd]
-        freezes = request == freeze._FIFREEZE
+        freezes = request == freezer._FIFREEZE
         error = self.fails.get(name, 0) if freezes else 0
         if not error and freezes == (name in self.frozen):
             error = errno.EBUSY if freezes else errno.EINVAL
@@ -194,8 +195,9 @@ def eventually(condition: Callable[[], object]) -> None:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     kernel = Kernel(tmp_path)
+    monkeypatch.setattr(freeze, "block_mounts", kernel.block_mounts)
     for name in ("block_mounts", "open_mount", "ioctl"):
-        monkeypatch.setattr(freeze, name, getattr(kernel, name))
+        monkeypatch.setattr(freezer, name, getattr(kernel, name))
     monkeypatch.setattr(hooks.trust, "require", lambda path: None)
     stage = Stage(tmp_path, kernel)
     yield stage

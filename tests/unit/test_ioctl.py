@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-MODULES = ("_links", "_nvme", "filesystems", "freeze", "time")
+MODULES = ("_freezer", "_links", "_nvme", "filesystems", "time")
 HEADERS = ("linux/fs.h", "linux/nvme_ioctl.h", "linux/rtc.h", "linux/sockios.h")
 CODES = {
     name.lstrip("_"): number
