@@ -1,1 +1,1 @@
-"""The standard commands of the QEMU guest agent, one file a group."""
+"""The standard commands of the QEMU guest agent, one file per group."""

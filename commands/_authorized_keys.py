@@ -2,13 +2,13 @@
 
     python3 -ISXutf8 _authorized_keys.py get|add|reset|remove USER HOME < KEYS
 
-KEYS are lines. `get` prints the keys, last one first as the original has them. What goes wrong
-is printed, and the exit status is 1.
+KEYS are lines. `get` prints the keys, the last one first, as QEMU's agent does. Errors are printed,
+and the exit status is then 1.
 
-What must stay true: the user may make the file anything, a link to /dev/zero or a FIFO, and swap it
-at any moment. So every step is taken as the user; the file is opened without waiting, judged by its
-descriptor, and read no further than MAX_FILE; a larger one is an error and never cut. The last line
-gets a newline when the file is written, so that what others append is a line of its own.
+What must stay true: users may make the file anything, such as a link to /dev/zero or a FIFO, and
+replace it at any moment. So every step is taken as the user. The file is opened without waiting and
+checked through its descriptor. At most MAX_FILE bytes are read; a larger file is an error and never
+truncated. The last line gets a newline, so that lines that others append stay separate.
 """
 
 from __future__ import annotations
@@ -64,10 +64,7 @@ def make_directory(directory: str) -> None:
 
 
 def exists(path: str) -> bool:
-    """Whether the path leads to a file, perhaps one that the user may not see.
-
-    A link that leads nowhere does not, nor a path through something that is not a directory.
-    """
+    """Whether the path leads to a file, or may do so where the user cannot look."""
     try:
         os.stat(path)
     except OSError as error:
@@ -86,7 +83,7 @@ def read(path: str) -> list[str]:
     except OSError as error:
         reason = f"Failed to open file \u201c{path}\u201d: {error.strerror}"
     else:
-        # Some files of /proc and FUSE have more than their size says.
+        # Some files in procfs and FUSE are longer than their size.
         reason = wrong or fault_of_size(len(content), content.count(b"\n"))
         if b"\0" in content:
             reason = "it is not a text file"
@@ -96,11 +93,11 @@ def read(path: str) -> list[str]:
 
 
 def fault_of(status: os.stat_result) -> str:
-    """Why it cannot be a file of keys; "" if it can."""
+    """Why the file cannot be used; "" if it can."""
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"
-    if status.st_uid not in (os.geteuid(), 0):  # as sshd has it
-        return f"it belongs to uid {status.st_uid}"
+    if status.st_uid not in (os.geteuid(), 0):  # as sshd does
+        return f"it is owned by uid {status.st_uid}"
     return fault_of_size(status.st_size, 0)
 
 
@@ -111,15 +108,15 @@ def fault_of_size(size: int, lines: int) -> str:
 
 
 def lines_of(content: bytes) -> list[str]:
-    """The lines, of which the last may lack its newline."""
+    """The lines. The last one may lack its newline."""
     lines = content.decode("utf-8", "surrogateescape").split("\n")
     return lines if lines[-1] else lines[:-1]
 
 
 def replace(path: str, lines: list[str]) -> None:
-    """Write a new file and put it in the place of the old one, even if that is a symbolic link.
+    """Write a new file and replace the old one, even if that is a symbolic link.
 
-    The words are those of GLib, which QEMU's agent uses.
+    Errors are worded as in GLib, which QEMU's agent uses.
     """
     content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
     unfinished = f"{path}.qga-{os.getpid()}"

@@ -1,4 +1,4 @@
-"""Block devices and where they sit in the machine, from sysfs; no device is opened here."""
+"""Block devices and their place in the machine, from sysfs. No device is opened here."""
 
 import os
 import re
@@ -69,7 +69,7 @@ _CCW = re.compile(
 _SCSI = re.compile(r"/(host[0-9]+)/(?:.+/)?target[0-9:]+/[0-9]+:([0-9]+):([0-9]+):([0-9]+)/")
 _ATA = re.compile(r"^(.*)/ata([0-9]+)/")
 
-# The first of these in a device's path tells its bus.
+# The first of these that the path of a device contains determines its bus.
 _BUSES: list[tuple[str, GuestDiskBusType]] = [
     ("/usb", "usb"),
     ("/nvme", "nvme"),
@@ -85,7 +85,7 @@ _NO_PCI: GuestPCIAddress = {"domain": -1, "bus": -1, "slot": -1, "function": -1}
 
 
 def device_name(device: tuple[int, int]) -> Optional[str]:
-    """The kernel's name for a block device, such as vda1; None when there is none of the number."""
+    """The kernel's name of a block device, such as vda1, or None if it does not exist."""
     try:
         return os.path.basename(os.readlink(f"/sys/dev/block/{device[0]}:{device[1]}"))
     except OSError:
@@ -93,12 +93,12 @@ def device_name(device: tuple[int, int]) -> Optional[str]:
 
 
 def sys_path(name: str) -> str:
-    """The folder of a device in /sys/devices, which shows where it sits."""
+    """The directory of a device in /sys/devices, which shows its place in the machine."""
     return "/sys/" + os.readlink(f"{SYS_BLOCK}/{name}").lstrip("./")  # ../../devices/…
 
 
 def dev_path(name: str) -> str:
-    """The device file; `!` in sysfs stands for `/`."""
+    """The device file. sysfs has `!` in place of `/`."""
     return "/dev/" + name.replace("!", "/")
 
 
@@ -107,27 +107,27 @@ def is_partition(name: str) -> bool:
 
 
 def is_virtual(name: str) -> bool:
-    """Whether no hardware is behind the device itself: device mapper, md, loop, zram.
+    """Whether it is made by software: device mapper, md, loop, zram.
 
-    An NVMe disk that may have several paths is a virtual device as well, but no virtual disk.
+    The kernel lists an NVMe disk with several paths under virtual/, but not under virtual/block.
     """
     return sys_path(name).startswith("/sys/devices/virtual/block/")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether it has no device file, as one of several paths to an NVMe disk."""
+    """Whether it has no device file, such as one of several paths to an NVMe disk."""
     return not os.access(f"{SYS_BLOCK}/{name}/dev", os.F_OK)
 
 
 def parent(partition: str) -> str:
-    """The disk that a partition is part of."""
+    """The disk that contains a partition."""
     return os.path.basename(os.path.dirname(sys_path(partition)))
 
 
 def made_of(name: str) -> list[str]:
-    """The devices right below: a partition's disk, a volume's or an array's members.
+    """The devices directly below: a partition's disk, or the members of a volume or an array.
 
-    The last that sysfs lists comes first, as the original has it.
+    In the reverse order of sysfs, as in QEMU's agent.
     """
     if is_partition(name):
         return [parent(name)]
@@ -138,7 +138,7 @@ def made_of(name: str) -> list[str]:
 
 
 def disks_behind(name: str) -> list[str]:
-    """The disks, or partitions of them, that the data of a device ends up on."""
+    """The disks, or their partitions, that store the data of a device."""
     if not is_virtual(name):
         return [name]
     volume = parent(name) if is_partition(name) else name
@@ -146,7 +146,7 @@ def disks_behind(name: str) -> list[str]:
 
 
 def addresses_behind(name: str) -> list[GuestDiskAddress]:
-    """Where those disks sit; none when one of them is unplugged meanwhile."""
+    """The addresses of these disks; empty if one of them is unplugged meanwhile."""
     try:
         return [disk_address(disk) for disk in disks_behind(name)]
     except OSError:
@@ -154,7 +154,7 @@ def addresses_behind(name: str) -> list[GuestDiskAddress]:
 
 
 def disk_address(name: str) -> GuestDiskAddress:
-    """Where the disk of a device sits, as the host knows it."""
+    """The address of a device's disk, as the host knows it."""
     path = sys_path(name)
     if is_partition(name):
         path = os.path.dirname(path)
@@ -178,7 +178,7 @@ def disk_address(name: str) -> GuestDiskAddress:
 
 
 def _position(path: str) -> tuple[GuestDiskBusType, int, int, int]:
-    """Bus type, bus, target and unit, as libvirt's drive addresses have them."""
+    """Bus type, bus, target and unit, as in libvirt's drive addresses."""
     bus, target, unit = _scsi_position(path)
     ata = _ATA.search(path)
     if ata:
@@ -191,7 +191,7 @@ def _position(path: str) -> tuple[GuestDiskBusType, int, int, int]:
 
 
 def _scsi_position(path: str) -> tuple[int, int, int]:
-    """Channel, target and logical unit; 0 where the disk has none."""
+    """Channel, target and logical unit; 0 if the disk has none."""
     scsi = _SCSI.search(path)
     if not scsi:
         return 0, 0, 0
@@ -216,7 +216,7 @@ def _driver(device: str) -> str:
 
 
 def _pci_controller(path: str) -> GuestPCIAddress:
-    """The last PCI device on the way to the disk; -1 all over where there is none."""
+    """The last PCI device on the path to the disk; -1 in all members if there is none."""
     found = _PCI.findall(path)
     if not found:
         return _NO_PCI
@@ -225,7 +225,7 @@ def _pci_controller(path: str) -> GuestPCIAddress:
 
 
 def _serial(path: str) -> Optional[str]:
-    """ID_SERIAL, as udev has found it out and noted it down."""
+    """ID_SERIAL, as udev recorded it."""
     try:
         number = read_word(f"{path}/dev")
         lines = read_text(f"/run/udev/data/b{number}").split("\n")

@@ -1,8 +1,8 @@
 """The administrator's scripts around a freeze, such as one that flushes a database.
 
-They are the hook itself and, after it, every executable in the folder `HOOK.d`, by name; each
-is called with `freeze`, and after the thaw, in reverse, with `thaw`. A hook that names the
-folder in its text runs it itself, as the one that distributions ship does.
+These are the hook itself and then every executable in the directory `HOOK.d`, by name. Each is
+called with `freeze` and, after the thaw and in reverse order, with `thaw`. A hook that contains the
+name of the directory runs the scripts itself, as the hook that distributions ship does.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from qga.settings import trust
 if TYPE_CHECKING:
     from qga.findings import Finding
 
-_LEFT_OVERS = ("~", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmorig", ".rpmnew")
+_LEFTOVERS = ("~", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmorig", ".rpmnew")
 
 
 class Hooks:
-    """hook: the path of the hook, or None for no hooks. timeout: seconds for each script."""
+    """hook: path of the hook, or None to run none. timeout: seconds for each script."""
 
     def __init__(self, hook: str | None, timeout: float) -> None:
         self._hook = hook
@@ -30,7 +30,10 @@ class Hooks:
         self._ran: list[str] = []  # since the last thaw
 
     def freeze(self) -> None:
-        """Call the scripts with `freeze`. When one fails, undo with `thaw` and raise QgaError."""
+        """Call the scripts with `freeze`.
+
+        If one fails, those called so far are called with `thaw`. Raises QgaError.
+        """
         for script in self._scripts():
             self._ran.append(script)
             try:
@@ -40,10 +43,10 @@ class Hooks:
                 raise
 
     def thaw(self) -> None:
-        """Call with `thaw`, in reverse, the scripts that were called with `freeze`.
+        """Call the scripts that were called with `freeze` with `thaw`, in reverse order.
 
-        All of them where this agent has called none: another may have. Each is called whatever
-        becomes of the others; then the first failure is raised.
+        If this agent has called none, another may have, so all are called. The first failure is
+        raised after the last call.
         """
         if not self._ran:
             self._ran = self._scripts()
@@ -52,9 +55,9 @@ class Hooks:
             raise failure
 
     def undo(self) -> QgaError | None:
-        """Call with `thaw` what was called with `freeze`; the first failure."""
+        """Call with `thaw` what was called with `freeze`. Returns the first failure."""
         failure = None
-        ran, self._ran = self._ran, []  # two thaws at once call each of them once
+        ran, self._ran = self._ran, []  # so that two thaws at once call each only once
         for script in reversed(ran):
             try:
                 self._call(script, "thaw")
@@ -65,56 +68,56 @@ class Hooks:
     def _scripts(self) -> list[str]:
         if self._hook is None:
             return []
-        folder = f"{self._hook}.d"
-        in_folder = _executables(folder)
+        directory = f"{self._hook}.d"
+        in_directory = _executables(directory)
         try:
             with open(self._hook, "rb") as file:
-                runs_folder = os.path.basename(folder).encode() in file.read()
+                runs_directory = os.path.basename(directory).encode() in file.read()
         except OSError as error:
-            if in_folder and isinstance(error, FileNotFoundError):
-                return in_folder
+            if in_directory and isinstance(error, FileNotFoundError):
+                return in_directory
             raise QgaError(
                 f"can't access fsfreeze hook '{self._hook}': {error.strerror}"
             ) from error
-        return [self._hook] if runs_folder else [self._hook, *in_folder]
+        return [self._hook] if runs_directory else [self._hook, *in_directory]
 
     def _call(self, script: str, action: str) -> None:
         try:
             trust.require(script)
             ended = run([script, action], self._timeout)
         except trust.Untrusted as error:
-            raise QgaError(f"fsfreeze hook has failed: {script} is not run: {error}") from error
+            raise QgaError(f"fsfreeze hook has failed: {script} was not run: {error}") from error
         except OSError as error:  # TimeoutError is one
             reason = error.strerror or f"it took over {self._timeout:g} s and was killed"
             raise QgaError(f"fsfreeze hook has failed: {script} {action}: {reason}") from error
-        said = f": {ended.output.strip()}" if ended.output.strip() else ""
+        output = f": {ended.output.strip()}" if ended.output.strip() else ""
         if ended.status < 0:
             raise QgaError(
                 f"fsfreeze hook has terminated abnormally by signal {-ended.status}: "
-                f"{script} {action}{said}"
+                f"{script} {action}{output}"
             )
         if ended.status:
             raise QgaError(
-                f"fsfreeze hook has failed with status {ended.status}: {script} {action}{said}"
+                f"fsfreeze hook has failed with status {ended.status}: {script} {action}{output}"
             )
 
 
 def diagnose_hooks(hook: str | None) -> Iterator[Finding]:
-    """Whether the scripts around a freeze can be run and are root's alone, and which are not."""
+    """Whether the scripts around a freeze can be run, and whether only root can change them."""
     from qga.findings import failed, ok
 
     if hook is None:
-        yield ok("hooks", "none are configured (fsfreeze-hook)")
+        yield ok("hooks", "none configured (fsfreeze-hook)")
         return
-    in_folder = _executables(f"{hook}.d")
+    in_directory = _executables(f"{hook}.d")
     if os.path.exists(hook):
         yield _diagnose_script(hook)
-    elif not in_folder:  # else the folder will do
-        advice = f"put a script there, or executables into {hook}.d, or unset fsfreeze-hook"
+    elif not in_directory:
+        advice = f"create the script, put executables into {hook}.d, or unset fsfreeze-hook"
         yield failed("hooks", f"{hook} is missing: every freeze fails", advice)
-    for script in in_folder:
+    for script in in_directory:
         yield _diagnose_script(script)
-    yield from _diagnose_skipped(f"{hook}.d", in_folder)
+    yield from _diagnose_skipped(f"{hook}.d", in_directory)
 
 
 def _diagnose_script(script: str) -> Finding:
@@ -122,15 +125,15 @@ def _diagnose_script(script: str) -> Finding:
 
     if not os.path.isfile(script):
         text = f"{script} is not a file: every freeze fails"
-        return failed("hooks", text, "put a script there, or unset fsfreeze-hook")
+        return failed("hooks", text, "create the script, or unset fsfreeze-hook")
     if not os.access(script, os.X_OK):
         text = f"{script} is not executable: every freeze fails"
         return failed("hooks", text, _how_to_make_executable(script))
     try:
         trust.require(script)
     except (OSError, trust.Untrusted) as error:
-        advice = "chown root and chmod go-w what is named"
-        return failed("hooks", f"{script} is not run, so every freeze fails: {error}", advice)
+        advice = "change its owner to root and remove write access for others"
+        return failed("hooks", f"{script} is refused, so every freeze fails: {error}", advice)
     fault = _fault_of_first_line(script)
     if fault is not None:
         return failed("hooks", f"{script} {fault}: every freeze fails", "correct its first line")
@@ -144,32 +147,34 @@ def _how_to_make_executable(script: str) -> str:
 
 
 def _fault_of_first_line(script: str) -> str | None:
-    """Why the kernel cannot run a script by its first line; None if it can."""
+    """Why the kernel cannot run a script, judging by its first line; None if it can."""
     with open(script, "rb") as file:
         line = file.readline(256)  # BINPRM_BUF_SIZE of <linux/binfmts.h>
     if not line.startswith(b"#!"):
         return None
     if line.endswith(b"\r\n"):
-        return "has lines that end as on Windows (\\r\\n)"
+        return "has Windows line endings (\\r\\n)"
     interpreter = b"".join(line[2:].split()[:1])
     if not os.access(interpreter, os.X_OK):
-        return f"names an interpreter that cannot be run ({os.fsdecode(interpreter)})"
+        return f"has an interpreter that cannot be run ({os.fsdecode(interpreter)})"
     return None
 
 
-def _diagnose_skipped(folder: str, in_folder: list[str]) -> Iterator[Finding]:
-    """What lies among the scripts and is passed over without a word."""
+def _diagnose_skipped(directory: str, in_directory: list[str]) -> Iterator[Finding]:
+    """Files among the scripts that are skipped without a message."""
     from qga.findings import ok, warning
 
-    if os.path.exists(folder) and not os.path.isdir(folder):
+    if os.path.exists(directory) and not os.path.isdir(directory):
         yield warning(
-            "hooks", f"{folder} is not a directory of scripts", "make it one, or remove it"
+            "hooks", f"{directory} is not a directory of scripts", "make it one, or remove it"
         )
-    for path in (f"{folder}/{name}" for name in _names(folder)):
-        if path in in_folder:
+    for path in (f"{directory}/{name}" for name in _names(directory)):
+        if path in in_directory:
             continue
-        if _is_left_over(path):
-            yield ok("hooks", f"{path} is not run: by its name it is a left-over")
+        if _is_leftover(path):
+            yield ok(
+                "hooks", f"{path} is not run: its name is that of a backup or package leftover"
+            )
         elif os.path.isfile(path):
             text = f"{path} is not run around a freeze: it is not executable"
             yield warning("hooks", text, f"{_how_to_make_executable(path)}, or remove it")
@@ -178,25 +183,25 @@ def _diagnose_skipped(folder: str, in_folder: list[str]) -> Iterator[Finding]:
             if not os.path.exists(path):
                 what = "a dangling link"
             text = f"{path} is not run around a freeze: it is {what}"
-            yield warning("hooks", text, "put a script there, or remove it")
+            yield warning("hooks", text, "replace it by a script, or remove it")
 
 
-def _executables(folder: str) -> list[str]:
-    """The programs in a folder, by name, without what editors and packages leave behind."""
-    paths = [f"{folder}/{name}" for name in _names(folder)]
+def _executables(directory: str) -> list[str]:
+    """The programs in a directory, by name, without leftovers of editors and packages."""
+    paths = [f"{directory}/{name}" for name in _names(directory)]
     return [
         path
         for path in paths
-        if not _is_left_over(path) and os.path.isfile(path) and os.access(path, os.X_OK)
+        if not _is_leftover(path) and os.path.isfile(path) and os.access(path, os.X_OK)
     ]
 
 
-def _names(folder: str) -> list[str]:
+def _names(directory: str) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        return sorted(os.listdir(directory))
     except OSError:
         return []
 
 
-def _is_left_over(path: str) -> bool:
-    return os.path.basename(path).startswith(".") or path.endswith(_LEFT_OVERS)
+def _is_leftover(path: str) -> bool:
+    return os.path.basename(path).startswith(".") or path.endswith(_LEFTOVERS)

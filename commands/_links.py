@@ -1,8 +1,8 @@
-"""Network interfaces and their addresses, as the kernel tells them.
+"""Network interfaces and their addresses, from the kernel.
 
-What psutil gives, in half the time: its getifaddrs(3) has the kernel list each link with all its
-settings, which makes the command slower than QEMU's. The names and counters are from
-/proc/net/dev, the addresses from rtnetlink(7), the rest from netdevice(7).
+This takes half the time of psutil, whose getifaddrs(3) makes the kernel list each link with all its
+settings. Names and counters come from /proc/net/dev, addresses from rtnetlink(7), and the rest from
+netdevice(7).
 """
 
 import os
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Link(NamedTuple):
     """An interface.
 
-    number: its index. hardware_address: always six bytes: the first six of a longer address, and
-    zeros where there is none. counters: the columns of /proc/net/dev.
+    number: its index.
+    hardware_address: always six bytes: the first six of a longer address, zeros if there is none.
+    counters: the columns of /proc/net/dev.
     """
 
     number: int
@@ -34,8 +35,9 @@ class Link(NamedTuple):
 class Address(NamedTuple):
     """An IP address.
 
-    number: of its link. version: 4 or 6. label: of IPv4 only; the link's name, or one of its
-    own such as eth0:1.
+    number: index of its link.
+    label: the name of the link, or a label such as eth0:1. IPv4 only.
+    version: 4 or 6.
     """
 
     number: int
@@ -55,7 +57,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL = 1, 2, 3
 _ASK_ADDRESSES = _HEADER.pack(
     _HEADER.size + _IFADDRMSG.size, _RTM_GETADDR, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0
 ) + _IFADDRMSG.pack(0, 0, 0, 0, 0)
-_ANSWER_SIZE = 32 * 1024  # as much as the kernel puts into one
+_ANSWER_SIZE = 32 * 1024  # the most that the kernel sends at once
 
 # <linux/sockios.h>, struct ifreq of <linux/if.h>
 _SIOCGIFINDEX, _SIOCGIFHWADDR = 0x8933, 0x8927
@@ -65,7 +67,7 @@ _IFREQ_HWADDR = struct.Struct("=16sH6s16x")
 
 
 def links_and_addresses() -> tuple[list[Link], list[Address]]:
-    """The interfaces in the order of their index; the addresses in the kernel's."""
+    """The interfaces by index, and the addresses in the kernel's order."""
     from socket import AF_NETLINK, SOCK_RAW, socket
 
     with socket(AF_NETLINK, SOCK_RAW) as kernel:
@@ -82,7 +84,7 @@ def _links(kernel: "socket") -> Iterator[Link]:
         try:
             _, index = _IFREQ_INDEX.unpack(ioctl(kernel, _SIOCGIFINDEX, request))
             _, _, raw = _IFREQ_HWADDR.unpack(ioctl(kernel, _SIOCGIFHWADDR, request))
-        except OSError:  # it has gone since
+        except OSError:  # it was removed meanwhile
             continue
         yield Link(index, os.fsdecode(name), raw.hex(":"), [int(n) for n in counters.split()])
 
@@ -97,9 +99,9 @@ def _addresses(kernel: "socket") -> Iterator[Address]:
 
 @lru_cache(maxsize=8)
 def _understand(answer: bytes) -> tuple[list[Address], bool]:
-    """The addresses in a piece of the kernel's answer, and whether it is the last.
+    """The addresses in a piece of the kernel's answer, and whether it is the last piece.
 
-    Kept, for addresses change far more seldom than they are asked for.
+    Cached, since addresses change far less often than they are asked for.
     """
     from socket import AF_INET, inet_ntop
 
@@ -129,6 +131,8 @@ def _parse(answer: bytes, at: int, end: int) -> tuple[int, Optional[str], int, b
         length, kind = _ATTRIBUTE.unpack_from(answer, at)
         found[kind] = answer[at + _ATTRIBUTE.size : at + length]
         at += length + 3 & ~3
-    raw = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]  # the latter is the peer's, if there is one
+    raw = (
+        found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
+    )  # IFA_ADDRESS is the peer's on point-to-point links
     label = found.get(_IFA_LABEL)
     return number, os.fsdecode(label.rstrip(b"\0")) if label else None, family, raw, prefix

@@ -1,8 +1,8 @@
 """Mounted filesystems, from /proc/self/mountinfo.
 
-The table is read without touching any path. Where a path must be touched, the way may lead
-through a filesystem that somebody else serves, and who may be gone: then whoever takes it waits
-for ever. So that is done on a thread of its own, and waited for no longer than _PATIENCE.
+The table is read without accessing any path. A path may lead through a filesystem whose server is
+gone, and then every access to it hangs. Such paths are accessed on a thread of their own, for no
+longer than _PATIENCE.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Callable, NamedTuple, TypeVar
 from ._sysfs import read_kept
 
 FUSE = "fuseblk"
-"""The type of filesystems that a program serves from a block device, such as ntfs-3g's."""
+"""Filesystems on a block device that a program serves, such as ntfs-3g."""
 
-# Lines of proc_pid_mountinfo(5). Fields are passed over whole: most of a guest's dozens of mounts
-# are of no interest, and several of them in a row would cost more than the rest of a reply.
+# Lines of proc_pid_mountinfo(5). A guest has dozens of mounts, most of them without a device. The
+# expression skips them by whole fields, which costs least.
 _BEFORE_TYPE = rb"(?:(?!- )[^ ]+ )*- "
 
 
@@ -34,7 +34,7 @@ def _line(device: bytes) -> re.Pattern[bytes]:
 
 _ON_DEVICE = _line(rb"(?!0:)")
 _ON_DEVICE_OR_BTRFS = _line(rb"(?:(?!0:)|(?=.* - btrfs ))")
-# What has no device, nor is the kernel by itself known to serve it.
+# Mounts without a device, of types that are not known to be served by the kernel alone.
 _SERVED = re.compile(
     rb"^[0-9]+ [0-9]+ 0:[0-9]+ [^ ]+ ([^ ]+) "
     + _BEFORE_TYPE
@@ -45,7 +45,7 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 _PATIENCE = 1.0  # seconds
 
-_stuck: set[str] = set()  # paths that a thread waits at already: each costs one, so once
+_stuck: set[str] = set()  # paths with a thread that waits; there is at most one for each
 
 T = TypeVar("T")
 
@@ -54,9 +54,10 @@ class Mount(NamedTuple):
     """A filesystem on a block device.
 
     device: its major and minor number.
-    paths: where it is mounted, in the order of mounting.
-    source: what was mounted first, as mount(8) was given it.
-    may_wait: whether somebody else serves it, or a filesystem on the way to it.
+    paths: its mount points, in the order of mounting.
+    source: the source of the first mount, as given to mount(8).
+    may_wait: whether an access may hang, because a server or program serves the filesystem, or one
+        that the path leads through.
     """
 
     device: tuple[int, int]
@@ -69,11 +70,11 @@ class Mount(NamedTuple):
 def block_mounts() -> list[Mount]:
     """The mounted filesystems on block devices, in the order of mounting.
 
-    Each is one filesystem, to be frozen, trimmed and reported once, however often it is
-    mounted. What has no block device is left out: network, FUSE and virtual filesystems.
+    Each filesystem is listed once, however often it is mounted. Those without a block device are
+    left out: network, FUSE and virtual filesystems.
     """
     table = read_kept("/proc/self/mountinfo")
-    # The device that stands for a btrfs is looked up, so the table alone does not tell it.
+    # The device of a btrfs is looked up, so the result does not depend on the table alone.
     return parse(table) if b" - btrfs " in table else _parse_once(table)
 
 
@@ -97,10 +98,10 @@ _parse_once = lru_cache(maxsize=1)(parse)
 
 
 def open_mount(mount: Mount) -> int | None:
-    """A descriptor on the filesystem, through the first of its mount points that leads to it.
+    """Open the first mount point that leads to the filesystem.
 
-    None where all are hidden under later mounts. Raises OSError when none can be opened, and
-    EOPNOTSUPP where a program serves it: it can be neither frozen nor trimmed, but may hang.
+    Returns a descriptor, or None if all mount points are hidden under later mounts. Raises OSError,
+    with EOPNOTSUPP for FUSE, which can be neither frozen nor trimmed, and may hang.
     """
     if mount.type == FUSE:
         raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP))
@@ -126,15 +127,15 @@ def ask_in_time(
     forget: Callable[[T], object] = lambda answer: None,
     patience: float = _PATIENCE,
 ) -> T:
-    """What `ask` has to say of a path; TimeoutError when that takes too long.
+    """Call `ask` with a path on a thread, and return its result. Raises TimeoutError.
 
-    forget: told of an answer that comes too late.
+    forget: called with a result that comes too late.
     patience: seconds to wait.
     """
     too_late = TimeoutError(ETIMEDOUT, "it does not answer")
     if path in _stuck:
         raise too_late
-    outcomes: list[Any] = []  # the first one counts
+    outcomes: list[Any] = []  # the first one counts: a result, an error or too_late
     answered = allocate_lock()
     answered.acquire()
 
@@ -153,7 +154,7 @@ def ask_in_time(
     try:
         start_new_thread(wait, ())
     except RuntimeError:
-        raise OSError(EAGAIN, "no thread can be started to look at it") from None
+        raise OSError(EAGAIN, "cannot start a thread to access it") from None
     if not answered.acquire(timeout=patience):
         _stuck.add(path)
         outcomes.append(too_late)
@@ -166,7 +167,7 @@ def ask_in_time(
 
 
 def size_of(mount: Mount) -> os.statvfs_result | None:
-    """How large and how full a filesystem is; None where it does not tell, or not in time."""
+    """The size and usage of a filesystem, or None if it does not answer in time."""
     path = mount.paths[0]
     try:
         return ask_in_time(path, os.statvfs) if mount.may_wait else os.statvfs(path)
@@ -186,7 +187,7 @@ def _mount(line: re.Match[bytes]) -> Mount | None:
     fstype, source = _decode(line["type"]), _decode(line["source"])
     device = int(line["major"]), int(line["minor"])
     if device[0] == 0:
-        # btrfs has anonymous device numbers; the device it was mounted from stands for it.
+        # btrfs has anonymous device numbers. The device that it was mounted from is used instead.
         if not source.startswith("/dev/"):
             return None
         try:

@@ -24,7 +24,7 @@ _COUNTERS = (
     "number-of-error-log-entries",
 )  # 128 bits each, from byte 32 on
 
-GuestDiskSmart = TypedDict(  # a union by its type, of which there is one kind so far
+GuestDiskSmart = TypedDict(  # a union by its type; nvme is the only one
     "GuestDiskSmart",
     {
         "type": GuestDiskBusType,
@@ -67,7 +67,7 @@ _LOG_SIZE = 512
 
 
 def read_smart(path: str) -> GuestDiskSmart | None:
-    """The health of the drive at a device path; None when it does not tell."""
+    """The health of the drive at a device path, or None if it does not report it."""
     from array import array
     from fcntl import ioctl
 
@@ -91,7 +91,7 @@ def read_smart(path: str) -> GuestDiskSmart | None:
 
 
 def parse_smart(log: bytes) -> GuestDiskSmart:
-    """The 512 bytes of the log, by the interface's names."""
+    """The 512 bytes of the log, with the names of the interface."""
     warning, temperature, spare, threshold, used = _HEAD.unpack_from(log)
     smart: dict[str, object] = {
         "type": "nvme",

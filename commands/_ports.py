@@ -6,11 +6,11 @@ from qga import QgaError
 from qga.ports import PortFile, open_port
 
 HOST_PATIENCE = 5.0
-"""Seconds that the host has to connect: it does so before it asks, but over another port."""
+"""Seconds for the host to connect. It connects before it sends the request, but to another port."""
 
 
 def connected_port(name: str) -> PortFile:
-    """The port, open. Raises QgaError when it cannot be opened, or nobody is at its other end."""
+    """Open the port. Raises QgaError if that fails or the host is not connected to it."""
     try:
         port = open_port(name)
     except OSError as error:

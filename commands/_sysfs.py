@@ -1,7 +1,7 @@
-"""Reading the small files of procfs and sysfs, several times quicker than open() does it.
+"""Reads small files of procfs and sysfs, several times faster than open().
 
-Most of what such a file costs is its opening. So one system call is not made where it tells
-nothing, and what monitoring asks for over and over stays open.
+Opening such a file takes most of the time. So every system call counts, and files that monitoring
+reads again and again stay open.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _PAGE = 4096
 
 
 def read_bytes(path: str) -> bytes:
-    """All of a file; OSError when it cannot be read."""
+    """Read a file. Raises OSError."""
     fd = os.open(path, os.O_RDONLY)
     try:
         content = piece = os.read(fd, _PIECE)
-        while piece:  # a short piece is not the last: procfs gives a page at a time
+        while piece:  # a short read is not the last: procfs returns a page at a time
             piece = os.read(fd, _PIECE)
             content += piece
         return content
@@ -27,14 +27,14 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_text(path: str) -> str:
-    """All of a file as text."""
+    """Read a file as text."""
     return read_bytes(path).decode("utf-8", "replace")
 
 
 def read_word(path: str, dir_fd: int | None = None) -> str:
-    """An attribute in sysfs without white space around it.
+    """Read an attribute in sysfs, without white space around it.
 
-    One read gives all of it: an attribute has at most a page (sysfs.rst of the kernel).
+    One read(2) is enough, because an attribute has at most a page (the kernel's sysfs.rst).
     """
     fd = os.open(path, os.O_RDONLY, dir_fd=dir_fd)
     try:
@@ -45,25 +45,24 @@ def read_word(path: str, dir_fd: int | None = None) -> str:
 
 @cache
 def keep_open(path: str) -> int:
-    """A descriptor of a file or folder of the kernel's that is never closed.
+    """Open a file or directory of the kernel once, and never close it.
 
-    Nothing grows old behind it: the kernel makes the content anew for whoever reads from the
-    beginning.
+    The kernel generates the content whenever it is read from the beginning, so it is current.
     """
     return os.open(path, os.O_RDONLY)
 
 
 def numbers_of(prefix: str, directory: int) -> list[int]:
-    """The numbers in names such as cpu0 and cpu1, in the kernel's order, as QEMU's agent has them.
+    """The numbers in names such as cpu0 and cpu1, in the kernel's order, as in QEMU's agent.
 
-    directory: a descriptor, as of `keep_open`.
+    directory: its descriptor.
     """
     names = (name[len(prefix) :] for name in os.listdir(directory) if name.startswith(prefix))
     return [int(digits) for digits in names if digits.isdecimal()]
 
 
 def read_kept(path: str) -> bytes:
-    """All of a file that stays open."""
+    """Read a file that stays open."""
     fd = keep_open(path)
     content = piece = os.pread(fd, _PIECE, 0)
     while piece:
@@ -73,5 +72,5 @@ def read_kept(path: str) -> bytes:
 
 
 def read_kept_word(path: str) -> str:
-    """As `read_word`, of a file that stays open."""
+    """As `read_word`, for a file that stays open."""
     return os.pread(keep_open(path), _PAGE, 0).decode("utf-8", "replace").strip()

@@ -1,6 +1,6 @@
-"""The guest's disks, partitions and volumes, and what they have done.
+"""The guest's disks, partitions and volumes, and their counters.
 
-The counters are read here, for psutil has only 9 of the 17.
+The counters are read here, because psutil has only 9 of the 17.
 """
 
 import os
@@ -56,7 +56,7 @@ GuestDiskStats = TypedDict(
     total=False,
 )
 
-# The columns of proc_diskstats(5), behind major, minor and name.
+# The columns of proc_diskstats(5) after major, minor and name.
 _FIGURES = tuple(GuestDiskStats.__annotations__)
 _OLD_PARTITION_FIGURES = ("read-ios", "read-sectors", "write-ios", "write-sectors")
 
@@ -73,7 +73,7 @@ class Disks(CommandGroup):
 
     @command(access="audit", blocking=True)
     def guest_get_disks(self) -> list[GuestDiskInfo]:
-        """Each disk, partition and volume: what it is made of, where it sits, how it is.
+        """List disks, partitions and volumes, with their members, addresses and health.
 
         Devices without a medium are left out.
         """
@@ -86,7 +86,10 @@ class Disks(CommandGroup):
 
     @command(access="audit")
     def guest_get_diskstats(self) -> list[GuestDiskStatsInfo]:
-        """The counters of each block device; times in milliseconds, sectors of 512 bytes."""
+        """Report the counters of each block device.
+
+        Times (`ticks`) are in milliseconds, sectors have 512 bytes.
+        """
         lines = [line.split() for line in read_kept("/proc/diskstats").decode().splitlines()]
         return [
             {
@@ -124,12 +127,12 @@ def _stats(figures: list[int]) -> GuestDiskStats:
 
 
 def _size(name: str) -> int:
-    """Sectors of 512 bytes; 0 without a medium."""
+    """In sectors of 512 bytes; 0 without a medium."""
     return int(_read(f"{SYS_BLOCK}/{name}/size") or 0)
 
 
 def _mapper_name(name: str) -> Optional[str]:
-    """The name that the device mapper has for its device."""
+    """The name of a device of the device mapper."""
     return _read(f"{SYS_BLOCK}/{name}/dm/name")
 
 

@@ -1,9 +1,9 @@
-"""Open files of the guest, by handle.
+"""Open files in the guest, by handle.
 
-Handles outlive the connection that opened them, and a restarted agent never gives one out
-again; those left behind are closed after UNUSED seconds, and no earlier. They are good only on the
-channel that opened them, for another one may not have been allowed to. There is no buffer between a
-handle and its file: what guest-file-write reports as written is written.
+Handles outlive the connection that opened them, and a restarted agent never reuses them. Unused
+ones are closed after UNUSED seconds, and not before. They are valid only on the channel that opened
+them, because another channel may not be allowed to open the file. Nothing is buffered: what
+guest-file-write reports as written is written.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from qga.policy.rules import Verdict
 
 MAX_READ = 48 * 1024 * 1024
-"""Bytes of one guest-file-read (QEMU's limit, since CVE-2018-12617)."""
+"""Bytes per guest-file-read (QEMU's limit since CVE-2018-12617)."""
 
 MAX_HANDLES = 1024
-"""Files that a channel may have open, unless its configuration says otherwise (as many as QEMU's
-agent can, which stops at the usual RLIMIT_NOFILE)."""
+"""Files that a channel may have open by default; as many as QEMU's agent can open with the usual
+RLIMIT_NOFILE."""
 
 UNUSED = 3600.0
 """Seconds after which a handle that nobody has used is closed, when it is in the way of a new one
@@ -49,12 +49,12 @@ or its channel has no client. Proxmox VE leaves files open when a read fails; li
 that were opened by an earlier connection."""
 
 MAX_AT_ONCE = 1024 * 1024
-"""Bytes that are read on the loop where they are in memory: copying them takes some 0.1 ms."""
+"""Bytes to read on the loop if they are in memory. Copying them takes about 0.1 ms."""
 
 _CLOSED = -1  # for a descriptor
-# A flag of preadv2(2); Linux has it, Python perhaps not.
+# A flag of preadv2(2), which Python may lack.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
-_POSITION = -1  # of preadv2(2): where the descriptor stands
+_POSITION = -1  # of preadv2(2): the current one
 
 _ACCESS = {"r": os.O_RDONLY, "w": os.O_WRONLY | os.O_TRUNC, "a": os.O_WRONLY | os.O_APPEND}
 
@@ -83,10 +83,10 @@ _WHENCE: dict[int | str, int] = {
 
 
 class OpenFile:
-    """A descriptor, and a lock so that it is not closed under a read or a write.
+    """A descriptor, and a lock so that it is not closed during a read or write.
 
-    cached: whether it is a regular file, of which the kernel may have pages at hand.
-    used: when it was last asked for.
+    cached: whether it is a regular file, whose pages the kernel may have in memory.
+    used: when a request last used it.
     """
 
     __slots__ = ("cached", "channel", "fd", "lock", "used")
@@ -126,10 +126,10 @@ class Files(CommandGroup):
         """Open a file and return its handle.
 
         path: full path of the file.
-        mode: as for fopen(3): r, w or a, with + and b where wanted.
-        A new file gets mode 0644 less the agent's umask. Opening never waits: a FIFO opens at
-        once. To open for writing takes the profile file-write, and follows no symbolic link
-        unless the configuration says so.
+        mode: as for fopen(3): r, w or a, optionally with + and b.
+        A new file gets mode 0644 less the agent's umask. A FIFO opens at once, without waiting for
+        the other end. Writing requires the profile file-write, and does not follow symbolic links
+        unless the configuration allows it.
         """
         flags = open_flags(mode)
         self._reserve(caller)
@@ -168,8 +168,8 @@ class Files(CommandGroup):
         """Read from the current position.
 
         handle: as returned by guest-file-open.
-        count: bytes to read at most; at most 48 MiB.
-        Returns the bytes, their number, and whether the end of the file cut the read short.
+        count: maximum number of bytes, up to 48 MiB.
+        Returns the bytes, their number, and `eof`: whether there were fewer than `count`.
         """
         file = self._file(handle, caller)
         if not 0 <= count <= MAX_READ:
@@ -194,7 +194,7 @@ class Files(CommandGroup):
 
         handle: as returned by guest-file-open.
         buf-b64: the bytes, base64-encoded.
-        count: how many of them to write; all of them by default.
+        count: how many of them to write, by default all.
         Returns the number of bytes written.
         """
         file = self._file(handle, caller)
@@ -215,12 +215,13 @@ class Files(CommandGroup):
     def guest_file_seek(
         self, handle: int, offset: int, whence: GuestFileWhence, *, caller: Caller
     ) -> GuestFileSeek:
-        """Set the position as lseek(2) does.
+        """Set the position, like lseek(2).
 
         handle: as returned by guest-file-open.
-        offset: bytes from `whence`.
-        whence: set or 0, the beginning; cur or 1, the position; end or 2, the end of the file.
-        Returns the new position from the beginning.
+        offset: in bytes, relative to `whence`.
+        whence: `set` or 0 for the beginning, `cur` or 1 for the current position, `end` or 2 for
+            the end of the file.
+        Returns the new position.
         """
         file = self._file(handle, caller)
         if whence not in _WHENCE:
@@ -235,7 +236,7 @@ class Files(CommandGroup):
 
     @command(access="file-read")
     def guest_file_flush(self, handle: int, *, caller: Caller) -> None:
-        """Hand written bytes to the system; they are already there, for nothing is buffered.
+        """Write buffered data to the file; does nothing, since nothing is buffered.
 
         handle: as returned by guest-file-open.
         """
@@ -249,13 +250,13 @@ class Files(CommandGroup):
         return file
 
     def _reserve(self, caller: Caller) -> None:
-        """Count one file more. Raises QgaError when that is too much."""
+        """Count a file. Raises QgaError if there are too many."""
         channel, limit = caller.channel, caller.policy.limits.limits_handles or MAX_HANDLES
         if not self._quota.take(channel, 1, limit):
             self._close_unused({channel})
             if not self._quota.take(channel, 1, limit):
                 files = counted(limit, "file is", "files are")
-                raise QgaError(f"{files} open already; close one of them first")
+                raise QgaError(f"{files} already open; close one first")
         try:
             self.agent.descriptors.take(channel, 1)
         except BaseException:
@@ -267,7 +268,7 @@ class Files(CommandGroup):
         self.agent.descriptors.give(channel, 1)
 
     def _close(self, handle: int, file: OpenFile) -> None:
-        """Close it; its lock is held. Raises OSError."""
+        """Close the file, whose lock is held. Raises OSError."""
         del self._files[handle]
         timer = self._sweep_timer
         if timer is not None and not self._files:
@@ -278,7 +279,7 @@ class Files(CommandGroup):
         os.close(fd)
 
     def _close_unused(self, channels: Collection[str]) -> None:
-        """Close what nobody has used for UNUSED seconds. It may wait."""
+        """Close files that were not used for UNUSED seconds. May wait."""
         for handle, file in list(self._files.items()):
             if file.channel not in channels or monotonic() - file.used < UNUSED:
                 continue
@@ -286,7 +287,7 @@ class Files(CommandGroup):
                 try:
                     if self._files.get(handle) is file:
                         self._close(handle, file)
-                except OSError:  # nobody is there to hear of it
+                except OSError:  # there is no client to report it to
                     pass
                 finally:
                     file.lock.release()
@@ -302,7 +303,7 @@ class Files(CommandGroup):
         if not any(file.channel in left for file in list(self._files.values())):
             return
         self._sweep_later()
-        if self.agent.frozen:  # to close a file that was removed would write
+        if self.agent.frozen:  # closing a file that was removed writes to the disk
             return
         with suppress(QgaError):  # all threads are busy: the next time
             self.agent.worker.submit(lambda: self._close_unused(left), lambda *_: None)
@@ -320,7 +321,7 @@ def open_flags(mode: str) -> int:
 
 
 def open_file(policy: Policy, path: str, mode: str, flags: int) -> int:
-    """A descriptor, where the policy allows it."""
+    """Open a file if the policy allows it. Raises QgaError."""
     try:
         return policy.open_file(path, flags)
     except OSError as error:
@@ -330,9 +331,9 @@ def open_file(policy: Policy, path: str, mode: str, flags: int) -> int:
 
 
 def seek(fd: int, offset: int, whence: int) -> int:
-    """As lseek(2), but to no position beyond 2^63-1.
+    """Like lseek(2), but only to positions below 2^63.
 
-    /proc/PID/mem and /dev/mem have such, and Python takes them for errors without a reason.
+    /proc/PID/mem and /dev/mem accept more, which Python takes for an error without errno.
     """
     if whence == os.SEEK_CUR and offset:
         whence, offset = os.SEEK_SET, os.lseek(fd, 0, os.SEEK_CUR) + offset
@@ -342,10 +343,10 @@ def seek(fd: int, offset: int, whence: int) -> int:
 
 
 def read_cached(file: OpenFile, count: int) -> tuple[bytearray, bool]:
-    """The same as read_up_to, of what the kernel has in memory.
+    """Like read_up_to, if the kernel has the data in memory.
 
-    Raises BlockingIOError, and has read nothing, where something is to be waited for: a disk or
-    a server, another client at the same file, or the copying of very much.
+    Raises BlockingIOError without having read anything if the read would have to wait for a disk, a
+    server or another client of the same handle, or if copying would take long.
     """
     if not file.cached or count > MAX_AT_ONCE or not file.lock.acquire(blocking=False):
         raise BlockingIOError
@@ -363,7 +364,7 @@ def read_cached(file: OpenFile, count: int) -> tuple[bytearray, bool]:
     except (OSError, NotImplementedError) as error:
         if size:
             os.lseek(file.fd, -size, os.SEEK_CUR)
-        # Not every filesystem, kernel and seccomp filter lets the kernel tell.
+        # Other errors: the filesystem, kernel or a seccomp filter does not support RWF_NOWAIT.
         file.cached = isinstance(error, BlockingIOError)
         raise BlockingIOError from None
     finally:
@@ -373,21 +374,21 @@ def read_cached(file: OpenFile, count: int) -> tuple[bytearray, bool]:
 
 
 def _is_at_end(fd: int) -> bool:
-    """Whether a read that must not wait, and has given nothing, has met the end of the file.
+    """Whether a read that returned 0 with RWF_NOWAIT has met the end of the file.
 
-    Linux 5.9 and 5.10 give 0 also for what is not in memory.
+    Linux 5.9 and 5.10 also return 0 if the data is not in memory.
     """
     return os.lseek(fd, 0, os.SEEK_CUR) >= os.fstat(fd).st_size
 
 
 def read_up_to(fd: int, count: int) -> tuple[bytes, bool]:
-    """Up to `count` bytes, and whether the end of the file came before."""
+    """Up to `count` bytes, and whether the end of the file came earlier."""
     pieces: list[bytes] = []
     while count:
         stop_if_given_up()
         try:
             piece = os.read(fd, count)
-        except BlockingIOError:  # a FIFO or terminal that has no more just now
+        except BlockingIOError:  # a FIFO or terminal without more data
             if pieces:
                 break
             raise
@@ -399,7 +400,7 @@ def read_up_to(fd: int, count: int) -> tuple[bytes, bool]:
 
 
 def write_all(fd: int, data: bytes) -> int:
-    """Write `data`; the number of bytes written, which a full FIFO or terminal may cut."""
+    """Write `data`. Returns the number of bytes written, fewer if a FIFO or terminal is full."""
     rest = memoryview(data)
     while rest:
         try:

@@ -1,4 +1,4 @@
-"""The guest's mounted filesystems: their size, their disks, and trimming them."""
+"""The guest's mounted filesystems: sizes, disks, and trimming."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Filesystems(CommandGroup):
 
     @command(access="audit", blocking=True)
     def guest_get_fsinfo(self, *, may_wait: bool) -> list[GuestFilesystemInfo]:
-        """Each filesystem, the last mounted first: its size in bytes and the disks it is on.
+        """List the mounted filesystems with their sizes and disks, the last mounted first.
 
-        total-bytes is what an ordinary user can fill, total-bytes-privileged what root can.
+        total-bytes is the size that ordinary users can fill, total-bytes-privileged that for root.
         """
         mounts = block_mounts()
         if not may_wait and any(mount.may_wait for mount in mounts):
@@ -59,10 +59,10 @@ class Filesystems(CommandGroup):
 
     @command(access="filesystem", blocking=True)
     def guest_fstrim(self, minimum: int = 0) -> GuestFilesystemTrimResponse:
-        """Give blocks that no filesystem uses back to the host.
+        """Discard unused blocks of the filesystems, so that the host can reuse them.
 
-        minimum: bytes; a shorter run of free blocks is left alone.
-        Returns for each filesystem how many bytes were trimmed, or why they could not be.
+        minimum: in bytes; shorter runs of free blocks are ignored.
+        Returns for each filesystem how many bytes were trimmed, or the error.
         """
         mounts = reversed(block_mounts())
         return {"paths": [_trim(mount, minimum) for mount in until_given_up(mounts)]}

@@ -97,9 +97,9 @@ class Freeze(CommandGroup):
 
     @command(access="filesystem", frozen=True, changes=False, timed=False)
     def guest_fsfreeze_status(self) -> GuestFsfreezeStatus:
-        """Whether the filesystems are frozen: all that were to be, or not.
+        """Report whether the filesystems are frozen.
 
-        Answered when no freeze or thaw is under way.
+        While a freeze or thaw is in progress, the reply waits for its end.
         """
         if self._busy or self._thaws:
             raise NotYet
@@ -111,10 +111,10 @@ class Freeze(CommandGroup):
 
     @command(access="filesystem", frozen=True, changes=False)
     def qga_get_freeze(self) -> QgaFreeze:
-        """Report whether the filesystems are frozen, without waiting for a freeze under way.
+        """Report whether the filesystems are frozen, without waiting for a freeze in progress.
 
-        Returns the status; while frozen, for how many seconds, and in how many the agent thaws
-        by itself, where that is known.
+        Returns the status and, if known, for how many seconds the filesystems have been frozen and
+        after how many more the agent thaws by itself.
         """
         if not self.agent.frozen:
             return {"status": "freezing" if self._busy else "thawed"}
@@ -132,17 +132,17 @@ class Freeze(CommandGroup):
     def guest_fsfreeze_freeze(self) -> int:
         """Freeze all filesystems on block devices.
 
-        Returns how many were frozen. After an error none is.
+        Returns the number of filesystems that were frozen. After an error, none is frozen.
         """
         return self._freeze(block_mounts())
 
     @command(access="filesystem", blocking=True, timed=False)
     def guest_fsfreeze_freeze_list(self, mountpoints: Optional[list[str]] = None) -> int:
-        """Freeze some filesystems.
+        """Freeze the filesystems at the given mount points.
 
-        mountpoints: where they are mounted; all filesystems without it. What is no mount point
-            is passed over.
-        Returns how many were frozen. After an error none is.
+        mountpoints: paths, by default those of all filesystems. Paths that are not mount points are
+            ignored.
+        Returns the number of filesystems that were frozen. After an error, none is frozen.
         """
         mounts = block_mounts()
         if mountpoints is not None:
@@ -152,9 +152,9 @@ class Freeze(CommandGroup):
 
     @command(access="filesystem", blocking=True, frozen=True, timed=False)
     def guest_fsfreeze_thaw(self) -> int:
-        """Thaw whatever is frozen, by whomever.
+        """Thaw all frozen filesystems, including those that others froze.
 
-        Returns how many filesystems were thawed. An error of a hook does not undo the thaw.
+        Returns the number of filesystems that were thawed. If a hook fails, they are thawed anyway.
         """
         with self._lock:
             self._freezer.give_up()
@@ -221,12 +221,12 @@ class Freeze(CommandGroup):
         return count
 
     def _is_excluded(self, mount: Mount) -> bool:
-        """Whether the administrator wants it left alone, wherever it is mounted."""
+        """Whether fsfreeze-exclude matches all of its mount points."""
         patterns = self.agent.config.fsfreeze_exclude
         return all(any(fnmatchcase(path, pattern) for pattern in patterns) for path in mount.paths)
 
     def _expect_question(self) -> None:
-        """Thaw soon unless somebody asks for the status: nobody may know of the freeze."""
+        """Thaw soon unless a client asks for the status: nobody may know of the freeze."""
         seconds = self.agent.config.fsfreeze_orphan_timeout
         if seconds and self._freezer.complete and not (self._status_known or self._orphan_limit):
             self._orphan_limit = self.agent.loop.call_later(seconds, self._thaw_orphan)
@@ -234,27 +234,27 @@ class Freeze(CommandGroup):
     def _thaw_orphan(self) -> None:
         self._orphan_limit = None
         self._thaw_by_itself(
-            "nobody waits for the reply to the freeze, and nobody has asked for its status "
+            "no client waits for the reply to the freeze, and none has asked for the status "
             f"within {self.agent.config.fsfreeze_orphan_timeout} s (fsfreeze-orphan-timeout)"
         )
 
     def _thaw_overdue(self) -> None:
         self._time_limit = None
-        self._thaw_by_itself("nobody has thawed the filesystems in time (freeze-timeout)")
+        self._thaw_by_itself("the filesystems were not thawed in time (freeze-timeout)")
 
     def _thaw_by_itself(self, why: str) -> None:
-        def tell(count: Any, error: BaseException | None) -> None:
+        def report(count: Any, error: BaseException | None) -> None:
             log = self.agent.log
             log.error(
-                f"{why}: {counted(count or 0, 'is', 'are')} thawed now, and a snapshot "
-                "that is not complete by now is not consistent"
+                f"{why}: thawed {counted(count or 0, 'filesystem')}; a snapshot that was not "
+                "complete before is not consistent"
             )
             if error is not None:
                 log.error(f"guest-fsfreeze-thaw: {error}")
 
         try:
-            self.agent.worker.submit(self.guest_fsfreeze_thaw, tell, urgent=True)
-        except QgaError:  # so many thaws hang
+            self.agent.worker.submit(self.guest_fsfreeze_thaw, report, urgent=True)
+        except QgaError:  # all threads are busy, for other thaws hang
             self._time_limit = self.agent.loop.call_later(_RETRY, lambda: self._thaw_by_itself(why))
 
     def _thaw_with_hooks(self) -> int:
@@ -262,7 +262,7 @@ class Freeze(CommandGroup):
         try:
             count = self._thaw()
         except QgaError as error:
-            if self._freezer.complete:  # all is as it was
+            if self._freezer.complete:  # another agent's freeze: nothing has changed
                 raise
             failure = error
         try:
@@ -295,8 +295,8 @@ class Freeze(CommandGroup):
         try:
             if not any_frozen():
                 self.agent.log.warning(
-                    f"{self.agent.state.marker} does not say who has frozen filesystems, and none "
-                    "is frozen: it is stale and ignored"
+                    f"{self.agent.state.marker} is stale and ignored: it does not name an agent, "
+                    "and no filesystem is frozen"
                 )
                 self._freezer.complete = False
                 self.agent.thaw()

@@ -1,4 +1,4 @@
-"""What this agent can do."""
+"""The agent's version and commands."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class GuestAgentInfo(TypedDict):
 
 
 class Info(CommandGroup):
-    """The agent's description of itself."""
+    """Information about the agent."""
 
     @command(access="audit", frozen=True)
     def guest_info(self, *, caller: Caller) -> GuestAgentInfo:
-        """The version of the interface, and each command: may this channel call it now?
+        """Report the version of the interface, and which commands this channel may use now.
 
-        The version is that of the QEMU release whose guest agent interface this is.
+        The version is that of the QEMU release with this interface.
         """
         allows, frozen = caller.policy.allows, self.agent.frozen
         return {

@@ -1,4 +1,4 @@
-"""Is anybody there, and are we talking about the same thing?"""
+"""Synchronizing a connection, and checking that the agent responds."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from qga import CommandGroup, command
 
 
 class Liveness(CommandGroup):
-    """Synchronising a connection, and asking for a sign of life."""
+    """Synchronization and ping."""
 
     @command(access="audit", frozen=True, overtakes=True)
     def guest_sync(self, id: int) -> int:
-        """Give `id` back: what comes after this reply answers what was sent after this request.
+        """Return `id`, so that the client knows that no older reply follows.
 
-        id: any number; best one that was not used before.
+        id: any number, preferably one that was not used before.
         """
         return id
 
     @command(access="audit", frozen=True, overtakes=True, delimited=True)
     def guest_sync_delimited(self, id: int) -> int:
-        """As guest-sync, with the byte 0xFF before the reply.
+        """Return `id` like guest-sync, with the byte 0xFF before the reply.
 
-        id: any number; best one that was not used before.
-        A client that reads up to the 0xFF has left behind whatever stood in the channel.
+        id: any number, preferably one that was not used before.
+        A client that discards everything up to the 0xFF has discarded all older replies.
         """
         return id
 
     @command(access="audit", frozen=True)
     def guest_ping(self) -> None:
-        """Do nothing, successfully."""
+        """Check that the agent responds; does nothing else."""

@@ -1,4 +1,4 @@
-"""The guest's memory, in the blocks that the kernel can take online and offline."""
+"""The guest's memory, in blocks that the kernel can take online and offline."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ class Memory(CommandGroup):
     ) -> list[GuestMemoryBlockResponse]:
         """Take memory blocks online or offline.
 
-        mem-blks: the blocks by `phys-index`, with the wished `online`.
-        Returns how it went for each, in their order.
+        mem-blks: the `phys-index` of each block, and whether it should be `online`.
+        Returns the result for each block, in the same order.
         """
         return [
-            _set_online(wish["phys-index"], wish["online"]) for wish in until_given_up(mem_blks)
+            _set_online(block["phys-index"], block["online"]) for block in until_given_up(mem_blks)
         ]
 
     @command(access="audit", available=_has_memory_blocks)
     def guest_get_memory_block_info(self) -> GuestMemoryBlockInfo:
-        """The size of a memory block in bytes."""
+        """Report the size of a memory block in bytes."""
         return {"size": int(read_kept_word(f"{_MEMORY}/block_size_bytes"), 16)}
 
 
@@ -101,9 +101,9 @@ def _is_removable(directory: int, number: int) -> bool:
 
 @cache
 def _is_fixed(directory: int, number: int) -> bool:
-    """Whether a block can never be taken offline: it has holes, or belongs to several zones.
+    """Whether a block can never be taken offline, because it has holes or spans several zones.
 
-    That is so from the boot on, hence the cache. Blocks that were added later are in one zone.
+    This is decided at boot, hence the cache. Blocks that are added later are in a single zone.
     """
     try:
         return read_word(f"memory{number}/valid_zones", directory) == "none"
@@ -118,11 +118,11 @@ def _kernel_release() -> tuple[int, ...]:
 
 
 def _set_online(number: int, online: bool) -> GuestMemoryBlockResponse:
-    wished = "online" if online else "offline"
+    state = "online" if online else "offline"
     try:
-        if _read(f"memory{number}/state") != wished:
+        if _read(f"memory{number}/state") != state:
             with open(f"{_MEMORY}/memory{number}/state", "r+b", buffering=0) as file:
-                file.write(wished.encode())
+                file.write(state.encode())
     except OSError as error:
         response: GuestMemoryBlockResponseType = "operation-failed"
         if error.errno == errno.ENOENT:

@@ -1,11 +1,11 @@
-"""What monitoring wants to know of a guest, all in one reply.
+"""What monitoring wants to know about a guest, in one reply.
 
-Counters go up from the boot on and are never reset, so that whoever asks twice has the rates:
-the difference of two replies by that of their `uptime-ms`. Each name ends with its unit.
+Counters start at boot and are never reset. To get a rate, divide the difference between two replies
+by that of their `uptime-ms`. Each name ends with its unit.
 
-psutil reads most of it; it is imported at the first call, for it costs a tenth of the agent's
-memory. That is a read from the disk, so both commands may wait. What psutil would ask of each
-process, or of filesystems that may hang, is read here.
+psutil reads most of it. It is imported at the first call, since it costs a tenth of the agent's
+memory. The import reads from the disk, so both commands may wait. Processes, and filesystems that
+may hang, are read here, with fewer system calls.
 """
 
 import os
@@ -154,8 +154,8 @@ QgaMetrics = TypedDict(
 )
 
 _PRESSURE = "/proc/pressure"
-# The letters of proc_pid_stat(5), by psutil's words; a process that is none of these is dead, or
-# woken or parked this very moment.
+# The letters of proc_pid_stat(5), with psutil's words. In other states a process is dead, waking or
+# parked.
 _STATES = {
     b"R": "running",
     b"S": "sleeping",
@@ -169,25 +169,25 @@ _THREADS = 17  # the column of num_threads, counted from the state
 
 
 class Metrics(CommandGroup):
-    """Figures for monitoring."""
+    """Metrics for monitoring."""
 
     @command(access="audit", blocking=True)
     def qga_get_memory(self) -> QgaMemory:
-        """The memory and the swap space, in bytes.
+        """Report memory and swap space, in bytes.
 
-        available-bytes is what programs can still have without swapping; used-bytes is what they
-        have, caches left out. in-bytes and out-bytes were swapped since the boot.
+        available-bytes can be allocated without swapping, used-bytes excludes caches. in-bytes and
+        out-bytes were swapped since boot.
         """
         return _memory()
 
     @command(access="audit", blocking=True)
     def qga_get_metrics(self) -> QgaMetrics:
-        """Processors, memory, load, pressure, filesystems, disks, network and processes at once.
+        """Report on processors, memory, load, pressure, filesystems, disks, network and processes.
 
-        Counters are since the boot; boot-time is in seconds since 1970-01-01 UTC. Pressure
-        stands for the time in which some or all work waited for a processor, memory or a disk.
-        Of the disks, partitions and those never used are left out; virtual are those made of
-        others. A filesystem that does not answer is told without its figures.
+        Counters start at boot; boot-time is in seconds since 1970-01-01 UTC. Pressure is the time
+        during which some or all tasks waited for a processor, memory or a disk. Partitions and
+        unused disks are left out; disks that consist of others are virtual. A filesystem that does
+        not respond is listed without sizes.
         """
         import psutil
 
@@ -236,7 +236,7 @@ def _memory() -> QgaMemory:
 
 
 def _cpus() -> list[QgaCpuTimes]:
-    """By the numbers of /proc/stat, for psutil's list does not tell which are offline."""
+    """With the numbers in /proc/stat, since psutil's list does not show which are offline."""
     import psutil
 
     lines = read_kept("/proc/stat").split(b"\ncpu")[1:]
@@ -256,7 +256,7 @@ def _cpu_times(times: Any) -> QgaCpuTimes:
 
 
 def _pressure() -> QgaPressure:
-    """Empty where the kernel does not account for it (the option psi=1)."""
+    """Empty if the kernel does not record it (boot option psi=1)."""
     found = {}
     for resource in QgaPressure.__annotations__:
         try:
@@ -346,7 +346,7 @@ def _processes() -> QgaProcesses:
             continue
         try:
             line = read_bytes(f"/proc/{pid}/stat")
-        except OSError:  # it has ended since
+        except OSError:  # it has exited meanwhile
             continue
         state, *figures = line.rpartition(b") ")[2].split()
         counts["total"] += 1

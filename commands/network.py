@@ -75,13 +75,13 @@ _COUNTERS = {
 
 
 class Network(CommandGroup):
-    """Interfaces, addresses, counters and routes."""
+    """Network interfaces and routes."""
 
     @command(access="audit")
     def guest_network_get_interfaces(self) -> list[GuestNetworkInterface]:
-        """Each interface: its hardware and IP addresses, and its counters since it came up.
+        """List the network interfaces with their addresses and counters.
 
-        An IPv4 address with a label of its own, such as eth0:1, makes an entry of its own.
+        An IPv4 address with a label such as eth0:1 is listed as a separate interface.
         """
         from ._links import links_and_addresses
 
@@ -90,7 +90,7 @@ class Network(CommandGroup):
         names = {link.number: link.name for link in links}
         for address in addresses:
             base = names.get(address.number)
-            if base is None:  # it has come since
+            if base is None:  # it was added meanwhile
                 continue
             name = address.label or base
             entry = entries.get(name)
@@ -101,7 +101,7 @@ class Network(CommandGroup):
 
     @command(access="audit")
     def guest_network_get_route(self) -> list[GuestNetworkRoute]:
-        """The routing tables of IPv4 and, where the guest has it, IPv6."""
+        """List the routes of IPv4 and, if enabled, IPv6."""
         return [*_ipv4_routes(), *_ipv6_routes()]
 
 
@@ -116,7 +116,7 @@ def _interface(link: "Link") -> GuestNetworkInterface:
 
 
 def _alias(name: str, base: GuestNetworkInterface) -> GuestNetworkInterface:
-    """An entry for a label, which has no counters of its own."""
+    """An entry for a label, which has no counters."""
     return {"name": name, "hardware-address": base["hardware-address"]}
 
 
@@ -129,13 +129,13 @@ def _ip_address(address: "Address") -> GuestIpAddress:
 
 
 def _ipv4_routes() -> Iterator[GuestNetworkRoute]:
-    """/proc/net/route: addresses as hexadecimal numbers in the machine's byte order."""
+    """From /proc/net/route, with addresses as hexadecimal numbers in native byte order."""
     for line in _lines("/proc/net/route")[1:]:
         iface, destination, gateway, flags, refcnt, use, metric, mask, mtu, window, irtt = line
         yield {
             "iface": iface,
             "destination": _ipv4(destination),
-            "metric": int(metric) & 0xFFFFFFFF,  # printed as if it had a sign
+            "metric": int(metric) & 0xFFFFFFFF,  # printed as a signed number
             "gateway": _ipv4(gateway),
             "mask": _ipv4(mask),
             "irtt": int(irtt),
@@ -149,7 +149,7 @@ def _ipv4_routes() -> Iterator[GuestNetworkRoute]:
 
 
 def _ipv6_routes() -> Iterator[GuestNetworkRoute]:
-    """/proc/net/ipv6_route: all numbers hexadecimal; no file where IPv6 is off."""
+    """From /proc/net/ipv6_route, with hexadecimal numbers. It does not exist if IPv6 is off."""
     for line in _lines("/proc/net/ipv6_route"):
         destination, length, source, source_length, nexthop, metric, *counts, iface = line
         refcnt, use, flags = (int(count, 16) for count in counts)
@@ -169,7 +169,7 @@ def _ipv6_routes() -> Iterator[GuestNetworkRoute]:
 
 
 def _lines(path: str) -> list[list[str]]:
-    """The words of each line, split as bytes: the name of an interface may hold U+0085."""
+    """The words of each line, split as bytes since names of interfaces may contain U+0085."""
     try:
         lines = read_bytes(path).splitlines()
     except FileNotFoundError:

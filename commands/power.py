@@ -1,12 +1,12 @@
 """Shutting the guest down and putting it to sleep.
 
-Each goes through the service manager where there is one, so that services end in order, and
-down to what the kernel alone can do where there is none.
+This goes through the service manager if there is one, so that services stop in order, and otherwise
+through the kernel alone.
 
-What must stay true: what systemd refuses is refused. An upgrade that is under way holds a lock
-against it (systemd.inhibitor, which binds root, too, since systemd 257), and what goes past
-systemd, a signal to PID 1 or a write to /sys/power, is for guests where nobody answers. Only
-`force` goes past a refusal, and systemd is told so.
+What must stay true: what systemd refuses is refused. For example, an upgrade in progress holds an
+inhibitor lock, which also binds root since systemd 257. The ways around systemd, a signal to PID 1
+or a write to /sys/power, are for guests where it does not answer. Only `force` overrides a refusal,
+and does so through systemd.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Literal
 from qga import CommandGroup, QgaError, command
 from qga.programs.run import run
 
-_TIMEOUT = 600.0  # seconds; services may take their time to end
+_TIMEOUT = 600.0  # seconds; services may take long to stop
 
-# What to run for each mode, the best first; `shutdown` last, for it takes different options on
-# different systems, and BusyBox has none.
+# Programs for each mode, the best first. `shutdown` is last: its options differ between systems,
+# and BusyBox does not have it.
 _SHUTDOWN = {
     "powerdown": [["systemctl", "poweroff"], ["poweroff"], ["shutdown", "-P", "+0"]],
     "halt": [["systemctl", "halt"], ["halt"], ["shutdown", "-H", "+0"]],
     "reboot": [["systemctl", "reboot"], ["reboot"], ["shutdown", "-r", "+0"]],
 }
 
-# The programs that know signals for it: systemd(1), and BusyBox's init.
+# Programs that accept signals: systemd(1) and BusyBox's init.
 _RT = int(signal.SIGRTMIN)
 _INITS = {
     "systemd": {"powerdown": _RT + 4, "halt": _RT + 3, "reboot": _RT + 5},
@@ -41,7 +41,7 @@ _INITS = {
 
 _KERNEL = {"powerdown": 0x4321FEDC, "halt": 0xCDEF0123, "reboot": 0x01234567}  # reboot(2)
 
-# For each mode of sleep the kernel's state, and what to run.
+# For each mode of sleep the kernel's state, and programs.
 _SUSPEND = {
     "ram": ("mem", [["systemctl", "suspend"], ["pm-suspend"]]),
     "disk": ("disk", [["systemctl", "hibernate"], ["pm-hibernate"]]),
@@ -49,10 +49,10 @@ _SUSPEND = {
 }
 
 _SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
-# What `systemctl is-system-running` says when systemd answers.
+# What `systemctl is-system-running` prints when systemd answers.
 _STATES = ("initializing", "starting", "running", "degraded", "maintenance", "stopping")
 _ANSWER = 30.0  # seconds
-_LOCKED = "Access denied"  # all that systemd 257 says to root of an inhibitor's lock
+_LOCKED = "Access denied"  # the only reason that systemd 257 gives root for an inhibitor lock
 
 ShutdownMode = Literal["powerdown", "halt", "reboot"]
 
@@ -62,7 +62,7 @@ class Power(CommandGroup):
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_shutdown(self, mode: str = "powerdown") -> None:
-        """Shut the guest down. Success is not answered: the host sees the guest go.
+        """Shut the guest down. Success is not answered.
 
         mode: powerdown, halt or reboot.
         """
@@ -72,10 +72,10 @@ class Power(CommandGroup):
 
     @command(access="unrestricted", blocking=True, success_response=False, like=("guest-shutdown",))
     def qga_shutdown(self, mode: ShutdownMode = "powerdown", force: bool = False) -> None:
-        """Shut the guest down, as guest-shutdown does. Success is not answered.
+        """Shut the guest down even if that is refused, when forced. Success is not answered.
 
-        force: whether to go past locks that programs hold against it, and past a systemd that
-            refuses.
+        mode: powerdown, halt or reboot.
+        force: whether to override inhibitor locks and other refusals of systemd.
         """
         _shut_down(mode, force=force)
 
@@ -86,13 +86,12 @@ class Power(CommandGroup):
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_suspend_ram(self) -> None:
-        """Suspend to memory; QEMU wakes the guest with system_wakeup. Success is not answered."""
+        """Suspend to memory; system_wakeup of QEMU resumes. Success is not answered."""
         _suspend("ram")
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_suspend_hybrid(self) -> None:
-        """Suspend to memory, with an image on disk in case of a power cut. Success is not
-        answered."""
+        """Suspend to memory, after saving it to disk as well. Success is not answered."""
         _suspend("hybrid")
 
 
@@ -102,42 +101,42 @@ def _shut_down(mode: str, *, force: bool) -> None:
 
 
 def _run_first_of(programs: list[list[str]], *, force: bool = False) -> bool:
-    """Run the first of these that is there and succeeds; whether one did.
+    """Run the first of these programs that succeeds. Returns whether one did.
 
-    QgaError where systemd refuses, unless forced.
+    Raises QgaError if systemd refuses, unless forced.
     """
     for program, *words in programs:
         if program == "systemctl" and not os.path.isdir(_SYSTEMD_RUNS):
             continue
-        past_locks = ["-i"] if force and program == "systemctl" else []
-        argv = [program, *words, *past_locks]
+        override = ["-i"] if force and program == "systemctl" else []
+        argv = [program, *words, *override]
         try:
             ended = run(argv, _TIMEOUT)
-        except OSError:  # it is not there, or hangs
+        except OSError:  # it does not exist, or hangs
             continue
         if ended.status == 0:
             return True
         if not force and _systemd_answers():
             reason = " ".join(ended.output.split())
             if _LOCKED in reason:
-                reason += " (systemd-inhibit --list in the guest shows who has locked it)"
-            raise QgaError(f"{' '.join(argv)} has failed with status {ended.status}: {reason}")
+                reason += " (systemd-inhibit --list in the guest shows who holds a lock)"
+            raise QgaError(f"{' '.join(argv)} failed with status {ended.status}: {reason}")
     return False
 
 
 def _systemd_answers() -> bool:
-    """Whether systemd runs and is there to say no."""
+    """Whether systemd runs and responds, so that its refusal counts."""
     if not os.path.isdir(_SYSTEMD_RUNS):
         return False
     try:
-        said = run(["systemctl", "is-system-running"], _ANSWER).output.split()
+        state = run(["systemctl", "is-system-running"], _ANSWER).output.split()
     except OSError:
         return False
-    return bool(said) and said[-1] in _STATES
+    return bool(state) and state[-1] in _STATES
 
 
 def _tell_init(mode: str) -> bool:
-    """By a signal, without any program; whether init is one that heeds it."""
+    """Signal PID 1. Returns whether it is a program that accepts signals for this."""
     known = _INITS.get(_init_program())
     if known is None:
         return False
@@ -146,7 +145,7 @@ def _tell_init(mode: str) -> bool:
 
 
 def _init_program() -> str:
-    """By its file, for many are called init; BusyBox's file is many programs."""
+    """The name of its file, since many are called init. BusyBox is many programs in one file."""
     file = os.path.basename(os.readlink("/proc/1/exe"))
     program = file.partition(" ")[0]  # "systemd (deleted)" after an upgrade
     if program != "busybox":
@@ -156,7 +155,7 @@ def _init_program() -> str:
 
 
 def _tell_kernel(mode: str) -> None:
-    """At once: nobody is there to end the programs first, so what they wrote is made safe."""
+    """Write all data to the disks, and shut down at once. Programs are not ended before."""
     import ctypes
 
     os.sync()
@@ -187,14 +186,14 @@ def _suspend(mode: str) -> None:
 
 
 def _has_swap() -> bool:
-    """Whether there is swap space that outlives the guest, for the image of its memory."""
+    """Whether there is swap space on a disk, for the image of the memory."""
     with open("/proc/swaps", encoding="utf-8", errors="replace") as file:
         areas = file.readlines()[1:]
     return any(not area.startswith("/dev/zram") for area in areas)
 
 
 def _words(path: str) -> list[str]:
-    """What a file of the kernel offers; the one chosen stands in brackets."""
+    """The words in a file of the kernel, which has the selected one in brackets."""
     try:
         with open(path, encoding="ascii") as file:
             return file.read().replace("[", "").replace("]", "").split()

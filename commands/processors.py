@@ -1,6 +1,7 @@
-"""The guest's processors: which are online, what they do.
+"""The guest's processors and their load.
 
-The times are read here, for psutil does not tell whose they are while a processor is offline.
+The times are read here, because psutil does not show which processors they belong to while one is
+offline.
 """
 
 import os
@@ -44,7 +45,7 @@ class GuestLoadAverage(TypedDict):
     load15m: float
 
 
-_TIMES = list(GuestCpuStats.__annotations__)[len(("type", "cpu")) :]  # proc_stat(5) has them so
+_TIMES = list(GuestCpuStats.__annotations__)[len(("type", "cpu")) :]  # in the order of proc_stat(5)
 
 
 class Processors(CommandGroup):
@@ -52,11 +53,13 @@ class Processors(CommandGroup):
 
     @command(access="audit")
     def guest_get_vcpus(self) -> list[GuestLogicalProcessor]:
-        """Each processor that the guest knows: is it online, and may it be taken offline?"""
+        """List the processors: whether each is online, and whether it can be taken offline."""
         online = _numbers(read_kept_word(f"{_CPUS}/online"))
         present = read_kept_word(f"{_CPUS}/present")
         known = _known(present)
-        if len(known) < len(_numbers(present)):  # one is being plugged in: there is more to come
+        if len(known) < len(
+            _numbers(present)
+        ):  # one is being plugged in, and its directory comes later
             _known.cache_clear()
         return [_processor(number, fixed, number in online) for number, fixed in known]
 
@@ -64,13 +67,13 @@ class Processors(CommandGroup):
     def guest_set_vcpus(self, vcpus: list[GuestLogicalProcessor]) -> int:
         """Take processors online or offline.
 
-        vcpus: the processors by `logical-id`, with the wished `online`.
-        Returns how many were done, in their order, before the first that failed; an error when
-        that is the first one.
+        vcpus: the `logical-id` of each processor, and whether it should be `online`.
+        Returns how many were changed, in this order, before one failed. If the first one fails,
+        this is an error.
         """
-        for done, wish in enumerate(until_given_up(vcpus)):
+        for done, vcpu in enumerate(until_given_up(vcpus)):
             try:
-                _set_online(wish["logical-id"], wish["online"])
+                _set_online(vcpu["logical-id"], vcpu["online"])
             except QgaError:
                 if not done:
                     raise
@@ -79,13 +82,13 @@ class Processors(CommandGroup):
 
     @command(access="audit")
     def guest_get_cpustats(self) -> list[GuestCpuStats]:
-        """What each online processor has done since the start, in milliseconds."""
+        """Report how each online processor has spent its time since boot, in milliseconds."""
         _sum, *lines = read_kept("/proc/stat").split(b"\n")
         return [_cpu_stats(line) for line in lines if line.startswith(b"cpu")]
 
     @command(access="audit")
     def guest_get_load(self) -> GuestLoadAverage:
-        """The load averages of the last 1, 5 and 15 minutes."""
+        """Report the load averages of the last 1, 5 and 15 minutes."""
         load1m, load5m, load15m = os.getloadavg()
         return {"load1m": load1m, "load5m": load5m, "load15m": load15m}
 
@@ -98,9 +101,9 @@ def _numbers(text: str) -> set[int]:
 
 @lru_cache(maxsize=1)
 def _known(_present: str) -> list[tuple[int, bool]]:
-    """The processors, and whether each is fixed, that is, has no file `online` to put it offline.
+    """The processors, and whether each is fixed: it then has no file `online`.
 
-    Kept as long as the same ones are present.
+    Cached as long as the same processors are present.
     """
     directory = keep_open(_CPUS)
     files = ((number, f"cpu{number}/online") for number in numbers_of("cpu", directory))

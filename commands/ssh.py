@@ -1,7 +1,7 @@
-"""The keys that may log in to an account by ssh.
+"""The authorized ssh keys of users.
 
-A user's home is the user's: every step in it is done with the user's own uid and groups, by a
-helper process, so that a symbolic link planted there leads no further than the user could go.
+Users control their home directories. So a helper process takes every step there with the user's own
+uid and groups, and a symbolic link leads no further than the user could go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_authorized_keys.py")
 _TIMEOUT = 30.0  # seconds; a home may be on the network
-_MAX_OUTPUT = 16 * 1024 * 1024 + 64 * 1024  # more than the helper's MAX_FILE: nothing is cut
+_MAX_OUTPUT = 16 * 1024 * 1024 + 64 * 1024  # more than MAX_FILE of the helper
 
 
 class GuestAuthorizedKeys(TypedDict):
@@ -36,9 +36,9 @@ class Ssh(CommandGroup):
 
     @command(access="unrestricted", blocking=True, changes=False)
     def guest_ssh_get_authorized_keys(self, username: str) -> GuestAuthorizedKeys:
-        """The keys in a user's ~/.ssh/authorized_keys, without blank lines and comments.
+        """List the keys in a user's ~/.ssh/authorized_keys, without comments.
 
-        username: the account's name.
+        username: the name of the account.
         """
         return {"keys": _ask_helper(username, "get").split("\n")[:-1]}
 
@@ -46,11 +46,11 @@ class Ssh(CommandGroup):
     def guest_ssh_add_authorized_keys(
         self, username: str, keys: list[str], reset: bool = False, *, caller: Caller
     ) -> None:
-        """Add keys to a user's ~/.ssh/authorized_keys; those it has are not added again.
+        """Add keys to a user's ~/.ssh/authorized_keys; keys that are in it already are ignored.
 
-        username: the account's name.
-        keys: each a line of the file.
-        reset: first take all others away.
+        username: the name of the account.
+        keys: lines of the file.
+        reset: whether to remove all other keys.
         """
         caller.policy.check_account(username)
         _ask_helper(username, "reset" if reset else "add", keys)
@@ -59,10 +59,10 @@ class Ssh(CommandGroup):
     def guest_ssh_remove_authorized_keys(
         self, username: str, keys: list[str], *, caller: Caller
     ) -> None:
-        """Take keys out of a user's ~/.ssh/authorized_keys; those it has not are no error.
+        """Remove keys from a user's ~/.ssh/authorized_keys; keys that are not in it are ignored.
 
-        username: the account's name.
-        keys: each a line of the file.
+        username: the name of the account.
+        keys: lines of the file.
         """
         caller.policy.check_account(username)
         _ask_helper(username, "remove", keys)
@@ -81,7 +81,9 @@ def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> st
     try:
         ended = run(argv, _TIMEOUT, lines.encode(), _MAX_OUTPUT, only_looks=action == "get")
     except TimeoutError:
-        raise QgaError(f"'{account.pw_dir}/.ssh' did not answer for {_TIMEOUT:.0f} s") from None
+        raise QgaError(f"no answer from '{account.pw_dir}/.ssh' within {_TIMEOUT:.0f} s") from None
     if ended.status:
-        raise QgaError(ended.output.strip() or f"the helper for keys ended with {ended.status}")
+        raise QgaError(
+            ended.output.strip() or f"the helper for ssh keys exited with {ended.status}"
+        )
     return ended.output

@@ -1,4 +1,4 @@
-"""Which system this is."""
+"""The guest's host name and operating system."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ GuestOSInfo = TypedDict(
 
 
 class System(CommandGroup):
-    """The guest's name and operating system."""
+    """Host name and operating system."""
 
     @command(access="audit")
     def guest_get_host_name(self) -> GuestHostName:
-        """The guest's host name, as the kernel has it."""
+        """Report the host name."""
         return {"host-name": os.uname().nodename}
 
     @command(access="audit")
     def guest_get_osinfo(self) -> GuestOSInfo:
-        """The kernel, and the distribution as os-release(5) names it."""
+        """Report the kernel, and the distribution as in os-release(5)."""
         kernel = os.uname()
         info: GuestOSInfo = {
             "kernel-release": kernel.release,
@@ -65,7 +65,7 @@ class System(CommandGroup):
 
 
 def read_os_release() -> dict[str, str]:
-    """The first os-release file that there is; nothing where there is none."""
+    """The content of the first os-release file that exists."""
     for path in _OS_RELEASE:
         try:
             status = os.stat(path)
@@ -77,14 +77,14 @@ def read_os_release() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _parse_file(path: str, *_version: int) -> dict[str, str]:
-    """Parsed once for each version of the file."""
+    """Cached until the file changes."""
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = file.read(_MAX_SIZE).split("\n")
     return dict(_parse_line(line) for line in lines if _is_assignment(line))
 
 
 def _is_assignment(line: str) -> bool:
-    """Whether a line counts; whatever else there is takes nothing from the other lines."""
+    """Other lines are ignored. QEMU's agent then ignores the whole file."""
     return "=" in line and not line.lstrip().startswith(("#", ";"))
 
 
@@ -94,9 +94,9 @@ _BARE_ESCAPE = re.compile(r"\\(.?)")
 
 
 def _parse_line(line: str) -> tuple[str, str]:
-    """Key and value, as systemd reads them: blanks around either do not count.
+    """Key and value, as systemd reads them, without surrounding blanks.
 
-    Beyond that, a quote that nothing closes ends with its line.
+    A quote that is not closed extends to the end of the line.
     """
     key, _, text = line.partition("=")
     value, at = "", 0

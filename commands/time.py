@@ -23,7 +23,13 @@ _ZONES = "/usr/share/zoneinfo"
 GuestTimezone = TypedDict("GuestTimezone", {"zone": NotRequired[str], "offset": int})
 
 _CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-_SLOW_SOURCES = ("acpi_pm", "hpet", "jiffies", "pit", "refined-jiffies")  # asked by port or memory
+_SLOW_SOURCES = (
+    "acpi_pm",
+    "hpet",
+    "jiffies",
+    "pit",
+    "refined-jiffies",
+)  # read through an I/O port or memory
 
 _TOO_LATE = 3_155_760_000 * 10**9  # 2070-01-01, which QEMU's agent refuses
 
@@ -35,28 +41,28 @@ _RTC_SET_TIME = ioctl_number("write", "p", 10, _RTC_TIME.size)
 
 
 class Time(CommandGroup):
-    """What time it is in the guest."""
+    """Clock and time zone."""
 
     @command(access="audit")
     def guest_get_time(self) -> int:
-        """Nanoseconds since 1970-01-01 UTC by the system clock, to the microsecond."""
+        """Report the system time in nanoseconds since 1970-01-01 UTC, to the microsecond."""
         return time.time_ns() // 1000 * 1000
 
     @command(access="audit")
     def guest_get_timezone(self) -> GuestTimezone:
-        """The time zone's abbreviation, and its offset east of UTC in seconds."""
-        # The administrator may have set another one: mktime(3) looks, as tzset(3) does, which
-        # Python's tzset() makes much more of.
+        """Report the abbreviation of the time zone, and its offset east of UTC in seconds."""
+        # mktime(3) notices another time zone, as tzset(3) does. Python's tzset() does much more,
+        # which takes longer.
         time.mktime(_SOME_TIME)
         now = time.localtime()
         return {"zone": now.tm_zone if _zone_is_known() else "UTC", "offset": now.tm_gmtoff}
 
     @command(access="unrestricted", blocking=True)
     def guest_set_time(self, time: Optional[int] = None) -> None:
-        """Set the system clock, and the hardware clock to the same time.
+        """Set the system clock and the hardware clock.
 
-        time: nanoseconds since 1970-01-01 UTC; without it the system clock is set from the
-            hardware clock, as after the guest was stopped for a while.
+        time: nanoseconds since 1970-01-01 UTC. By default the system clock is set from the hardware
+            clock, for example after the guest was paused.
         """
         if time is None:
             _set_clock(_read_rtc() * 10**9)
@@ -76,7 +82,7 @@ class Time(CommandGroup):
             yield warning(
                 "clock",
                 f"the clock source is {source}, which is slow to read",
-                "have the host offer kvm-clock or a stable TSC (libvirt: <timer name='kvmclock' "
+                "configure kvm-clock or a stable TSC on the host (libvirt: <timer name='kvmclock' "
                 "present='yes'/>, <cpu mode='host-passthrough'/>)",
             )
         elif source:
@@ -104,9 +110,9 @@ def _clock_source() -> str:
 
 
 def _zone_is_known() -> bool:
-    """False for a TZ that is neither a file of the tz database nor a rule such as CET-1.
+    """False for a TZ that is neither in the tz database nor a rule such as CET-1.
 
-    The C library takes it for UTC, but calls it by the letters that the name begins with.
+    The C library takes it for UTC, but abbreviates it to the letters at its beginning.
     """
     is_rule = any(character.isdigit() for character in _TZ)
     return not _TZ or is_rule or os.path.exists(os.path.join(_ZONES, _TZ))
@@ -120,12 +126,12 @@ def _set_clock(nanoseconds: int) -> None:
 
 
 def _read_rtc() -> int:
-    """Seconds since 1970-01-01 UTC by the hardware clock."""
+    """Read the hardware clock. Returns seconds since 1970-01-01 UTC."""
     second, minute, hour, day, month, year, *_ = _RTC_TIME.unpack(_rtc_ioctl(_RTC_RD_TIME, b""))
     fields = (year + 1900, month + 1, day, hour, minute, second)
     if _rtc_is_local():
         return int(time.mktime((*fields, 0, 0, -1)))
-    from calendar import timegm  # half a megabyte
+    from calendar import timegm  # not at the start: half a megabyte
 
     return timegm((*fields, 0, 0, 0))
 

@@ -1,8 +1,8 @@
-"""Files to and from the host over a data port: raw bytes, none of them as base64.
+"""Files to and from the host over a data port, as raw bytes instead of base64.
 
-The host connects to the port's socket before it asks, and knows by the count and the checksum of
-the reply that it has everything, for a port has no end of file. One that disconnects before that
-ends the transfer. The port is given back in any case.
+The host connects to the port's socket before it sends the request. A port has no end of file, so
+the count and the checksum in the reply show that the transfer is complete. If the host disconnects
+before that, the transfer ends. The port is released in any case.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qga.ports import Port, PortFile
 
 MAX_WITHOUT_SIZE = 48 * 1024 * 1024
-"""Bytes that are read of a file of the kernel, which does not say how many it has."""
+"""Bytes to read at most from a file whose size is unknown, such as those in procfs."""
 
 _CHUNK = 256 * 1024  # bytes
 
@@ -60,14 +60,14 @@ def _may_write(policy: Policy, given: dict[str, Any]) -> Verdict:
 
 
 class Transfer(CommandGroup):
-    """Data ports, and files over them."""
+    """Data ports and file transfers."""
 
     @command(access="audit", blocking=True)
     def qga_get_ports(self) -> list[QgaPort]:
-        """The virtio-serial ports of this guest, the agent's own included.
+        """List the virtio-serial ports of the guest, including the agent's.
 
-        `busy` says that a program of the guest has it open, `host-connected` (where that can be
-        told) that one of the host has.
+        `busy` is true if a program in the guest has the port open, `host-connected` (if known) if
+        one on the host has.
         """
         from qga.ports import list_ports
 
@@ -84,13 +84,13 @@ class Transfer(CommandGroup):
     def qga_file_send(
         self, path: str, port: str, offset: int = 0, count: Optional[int] = None, *, caller: Caller
     ) -> QgaTransfer:
-        """Send a file's bytes, raw, to the host over a data port.
+        """Send a file to the host over a data port, as raw bytes.
 
-        path: full path of the file, which must be a regular one.
-        port: a data port, by its name, that the host is connected to.
-        offset: where in the file to begin.
-        count: how many bytes to send at most; by default all up to its end.
-        Returns, when all are written, how many there were, and their checksum.
+        path: full path of a regular file.
+        port: name of a data port that the host is connected to.
+        offset: where to start in the file.
+        count: maximum number of bytes, by default all up to the end.
+        Returns the number of bytes sent, and their checksum.
         """
         from ._ports import connected_port
 
@@ -101,7 +101,7 @@ class Transfer(CommandGroup):
                 try:
                     file.write(chunk)
                 except OSError as error:
-                    raise _broken_off(error, digest.count) from error
+                    raise _interrupted(error, digest.count) from error
                 digest.add(chunk)
         return digest.result()
 
@@ -115,14 +115,15 @@ class Transfer(CommandGroup):
     def qga_file_receive(
         self, path: str, port: str, count: int, offset: int = 0, *, caller: Caller
     ) -> QgaTransfer:
-        """Write bytes that the host sends, raw, over a data port into a file.
+        """Receive raw bytes from the host over a data port, and write them to a file.
 
         path: full path of the file. A new one gets mode 0644 less the agent's umask.
-        port: a data port, by its name, that the host is connected to.
-        count: how many bytes to take, just so many.
-        offset: where in the file they go; at 0 the file is emptied first, elsewhere it must
-            be there.
-        Returns how many they were, and their checksum. What had come before an error is kept.
+        port: name of a data port that the host is connected to.
+        count: exact number of bytes to receive.
+        offset: where to write in the file. With 0 it is created or truncated first, otherwise it
+            must exist.
+        Returns the number of bytes received, and their checksum. After an error, the bytes received
+        so far are kept.
         """
         from ._ports import connected_port
 
@@ -137,7 +138,7 @@ class Transfer(CommandGroup):
                     _write(fd, chunk)
                     digest.add(chunk)
             except OSError as error:
-                raise _broken_off(error, digest.count) from error
+                raise _interrupted(error, digest.count) from error
             finally:
                 os.close(fd)
         return digest.result()
@@ -153,12 +154,12 @@ class Transfer(CommandGroup):
     def qga_file_checksum(
         self, path: str, offset: int = 0, count: Optional[int] = None, *, caller: Caller
     ) -> QgaTransfer:
-        """The checksum (SHA-256) of a file, or of a part of it.
+        """Compute the checksum (SHA-256) of a file or of a part of it.
 
-        path: full path of the file, which must be a regular one.
-        offset: where in the file to begin.
-        count: how many bytes at most; by default all up to its end.
-        Returns how many bytes there were, and their checksum.
+        path: full path of a regular file.
+        offset: where to start in the file.
+        count: maximum number of bytes, by default all up to the end.
+        Returns the number of bytes, and their checksum.
         """
         check_range(offset, count)
         digest = Digest()
@@ -168,7 +169,7 @@ class Transfer(CommandGroup):
 
 
 class Digest:
-    """Counts bytes and makes their checksum."""
+    """Counts bytes and computes their checksum."""
 
     def __init__(self) -> None:
         from hashlib import sha256
@@ -185,14 +186,14 @@ class Digest:
 
 
 def check_range(offset: int, count: int | None) -> None:
-    """Raise QgaError for what cannot be."""
+    """Raise QgaError for negative numbers."""
     for name, value in (("offset", offset), ("count", count)):
         if value is not None and value < 0:
             raise QgaError(f"value '{value}' is invalid for argument {name}")
 
 
 def read_range(caller: Caller, path: str, offset: int, count: int | None) -> Iterator[bytes]:
-    """The bytes of a part of a regular file, as far as it goes now. Raises QgaError."""
+    """Read a part of a regular file, up to its current end. Raises QgaError."""
     fd = open_file(caller.policy, path, "r", _TO_READ)
     try:
         size = _size_of(fd)
@@ -216,18 +217,18 @@ def read_range(caller: Caller, path: str, offset: int, count: int | None) -> Ite
 
 
 def _size_of(fd: int) -> int:
-    """In bytes. Raises OSError for what has none, such as a device, which may be endless."""
+    """In bytes. Raises OSError for other than regular files, since devices may be endless."""
     status = os.fstat(fd)
     if S_ISDIR(status.st_mode):
         raise OSError(EISDIR, os.strerror(EISDIR))
     if not S_ISREG(status.st_mode):
-        raise OSError(EINVAL, "it is not a regular file")
+        raise OSError(EINVAL, "not a regular file")
     return status.st_size
 
 
 def receive(port: PortFile, count: int) -> Iterator[memoryview]:
-    """Just so many bytes from a port. Raises BrokenPipeError after those that came before the
-    host disconnected."""
+    """Receive exactly so many bytes. If the host disconnects, raises BrokenPipeError after yielding
+    those that came before."""
     buffer = memoryview(bytearray(min(_CHUNK, count)))
     while count:
         wanted = buffer[: min(_CHUNK, count)]
@@ -235,7 +236,7 @@ def receive(port: PortFile, count: int) -> Iterator[memoryview]:
         yield wanted[:filled]
         count -= filled
         if filled < len(wanted):
-            raise BrokenPipeError(EPIPE, f"the host has left the port '{port.port.name}'")
+            raise BrokenPipeError(EPIPE, f"the host disconnected from the port '{port.port.name}'")
 
 
 def _fill(port: PortFile, buffer: memoryview) -> int:
@@ -256,8 +257,8 @@ def _write(fd: int, chunk: memoryview) -> None:
         chunk = chunk[os.write(fd, chunk) :]
 
 
-def _broken_off(error: OSError, count: int) -> QgaError:
-    return QgaError(f"broken off after {counted(count, 'byte')}: {error.strerror}")
+def _interrupted(error: OSError, count: int) -> QgaError:
+    return QgaError(f"interrupted after {counted(count, 'byte')}: {error.strerror}")
 
 
 def _write_flags(offset: int) -> int:

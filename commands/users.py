@@ -1,7 +1,7 @@
-"""Who is logged in, and their passwords.
+"""Users who are logged in, and passwords.
 
-utmp is read here, for psutil leaves out the microseconds, and knows of nobody without utmp.
-Where nothing keeps it any longer (Debian 13), systemd-logind knows.
+utmp is read here, because psutil omits the microseconds. Where no program maintains it (Debian 13),
+the sessions of systemd-logind are used.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ GuestUser = TypedDict("GuestUser", {"user": str, "login-time": float, "domain": 
 
 
 def _layout(machine: str, is_64_bit: bool) -> struct.Struct:
-    """struct utmp of glibc's <bits/utmp.h>: 384 bytes, or 400 where time is a long.
+    """struct utmp of glibc's <bits/utmp.h>: 384 bytes, or 400 with times of 64 bits.
 
-    In the short one seconds are unsigned, as in glibc 2.43: in 2.36 they end in 2038.
+    In the short one the seconds are unsigned, as in glibc 2.43. In 2.36 they end in 2038.
     """
     has_long_times = is_64_bit and machine.startswith(_WITH_LONG_TIMES)
     session_and_time = "qqq4i20x0q" if has_long_times else "iIi4i20x"
@@ -51,9 +51,10 @@ class Users(CommandGroup):
 
     @command(access="audit")
     def guest_get_users(self) -> list[GuestUser]:
-        """Who is logged in, each once, with the earliest login in seconds since 1970.
+        """List the users who are logged in.
 
-        From utmp(5); where that is missing or knows nobody, from systemd-logind.
+        Each is listed once, with the earliest login in seconds since 1970-01-01 UTC, from utmp(5)
+        or, if that has no users, from systemd-logind.
         """
         earliest: dict[str, float] = {}
         for user, login in _logins():
@@ -69,11 +70,11 @@ class Users(CommandGroup):
     def guest_set_user_password(
         self, username: str, password: str, crypted: bool, *, caller: Caller
     ) -> None:
-        """Set a user's password, by chpasswd(8).
+        """Set a user's password with chpasswd(8).
 
-        username: the account's name.
+        username: the name of the account.
         password: the password, base64-encoded.
-        crypted: whether the password is already encrypted, as crypt(3) does it.
+        crypted: whether the password is already hashed, as by crypt(3).
         """
         caller.policy.check_account(username)
         raw = decode_base64(password).split(b"\0", 1)[0]
@@ -86,7 +87,9 @@ class Users(CommandGroup):
         try:
             ended = run(argv, _PASSWORD_TIMEOUT, username.encode() + b":" + raw + b"\n")
         except TimeoutError:
-            raise QgaError(f"{failure}: chpasswd took over {_PASSWORD_TIMEOUT:.0f} s") from None
+            raise QgaError(
+                f"{failure}: chpasswd took longer than {_PASSWORD_TIMEOUT:.0f} s"
+            ) from None
         except OSError as error:
             raise QgaError(f"{failure}: chpasswd: {error.strerror}") from error
         if ended.status:
@@ -110,10 +113,10 @@ def _utmp_logins() -> Iterator[tuple[str, float]]:
 
 
 def _logind_sessions() -> list[tuple[str, float]]:
-    """Sessions of people, from logind's state files, oldest first.
+    """Sessions of users, from logind's state files, the oldest first.
 
-    logind replaces each file as a whole, so the folder's time tells when any of them changed;
-    not quite so within the tick of the clock in which they were read.
+    logind replaces files as a whole, so the modification time of the directory shows whether any
+    has changed, except within the clock tick in which they were read.
     """
     try:
         changed = os.stat(_LOGIND_SESSIONS).st_mtime_ns
@@ -128,24 +131,24 @@ def _logind_sessions() -> list[tuple[str, float]]:
 def _sessions_of(_changed: int) -> list[tuple[str, float]]:
     sessions = []
     for name in os.listdir(_LOGIND_SESSIONS):
-        if not name.endswith(".ref"):  # a FIFO, which would block us
+        if not name.endswith(".ref"):  # a FIFO, which would block
             try:
                 text = read_text(f"{_LOGIND_SESSIONS}/{name}")
-            except OSError:  # it has ended since
+            except OSError:  # it has ended meanwhile
                 continue
             session = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
-            if _is_of_a_person(session):
+            if _is_of_a_user(session):
                 login = session.get("REALTIME", "")
                 sessions.append((int(login) / 1e6 if login.isdecimal() else 0.0, session["USER"]))
     return [(user, login) for login, user in sorted(sessions)]
 
 
-def _is_of_a_person(session: dict[str, str]) -> bool:
-    """Whether somebody is logged in there (sd_session_get_class(3)).
+def _is_of_a_user(session: dict[str, str]) -> bool:
+    """Whether a user is logged in there (sd_session_get_class(3)).
 
-    Besides `user` there are kinds of it, such as `user-early` (root's), and not only those of
-    today; `user-incomplete` is somebody who still waits for the home directory. A session that
-    is closing is over, but for what was left running in it.
+    There are variants of `user`, such as `user-early` (root's), and there may be more in the
+    future. `user-incomplete` still waits for the home directory. In a closing session only
+    left-over processes run.
     """
     kind, _, variety = session.get("CLASS", "").partition("-")
     is_over = session.get("STATE") == "closing"

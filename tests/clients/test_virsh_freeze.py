@@ -106,6 +106,8 @@ def test_a_freeze_that_libvirt_has_given_up(impatient: Domain) -> None:
     options = ["--disk-only", "--quiesce", "--diskspec", "vda,snapshot=no"]
     with pytest.raises(LibvirtError, match="agent is not responding"):
         impatient.virsh("snapshot-create-as", "never", *options)
-    told = "nobody has asked for its status within 5 s (fsfreeze-orphan-timeout): 2 are thawed now"
+    told = (
+        "none has asked for the status within 5 s (fsfreeze-orphan-timeout): thawed 2 filesystems"
+    )
     service.wait_for(lambda: told in impatient.run(["cat", f"{FOLDER}/log"]).stdout, "the thaw")
     assert can_write(impatient, "/mnt/data/written")

@@ -66,7 +66,7 @@ def test_what_nobody_thaws_thaws_by_itself(guest: Guest, agent: AgentSocket) -> 
     assert frozen_places(guest) == set()
     assert can_write(guest, "/mnt/part/written")
     assert agent.execute("guest-fsfreeze-thaw") == 0
-    told = "nobody has thawed the filesystems in time (freeze-timeout): 2 are thawed now"
+    told = "the filesystems were not thawed in time (freeze-timeout): thawed 2 filesystems"
     service.wait_for(lambda: told in guest.run(["cat", LOG]).stdout, "the line in the log")
     assert guest.run(["head", "-n", "2", NOTED]).stdout.split() == ["freeze", "thaw"]
 

@@ -107,7 +107,7 @@ def binary(keys: Path) -> None:
         (fifo, "it is not a regular file"),
         (full_fifo, "it is not a regular file"),
         (a_socket, "No such device or address"),
-        (somebody_else_s, "it belongs to uid 12345"),
+        (somebody_else_s, "it is owned by uid 12345"),
         (large, "it is larger than 16 MiB"),
         (many_lines, "it has more than 100000 lines"),
         (binary, "it is not a text file"),

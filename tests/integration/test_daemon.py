@@ -367,7 +367,7 @@ def test_a_marker_that_says_nothing_is_not_believed(place: Place, text: str) -> 
     eventually(place.pidfile.exists)
     assert asked(place.socket, "guest-fsfreeze-status") == "thawed"
     assert asked(place.socket, "guest-get-host-name")
-    assert f"{marker} does not say who has frozen filesystems" in log.read_text()
+    assert f"{marker} is stale and ignored" in log.read_text()
     process.terminate()
     assert process.wait(DEADLINE) == 0
 

@@ -217,7 +217,7 @@ def test_each_hook_that_is_passed_over_is_named(doctor: Doctor) -> None:
         str(hook): ("ok", ""),
         f"{folder}/e": ("ok", ""),
         f"{folder}/a": ("warning", "it is not executable"),
-        f"{folder}/b~": ("ok", "by its name it is a left-over"),
+        f"{folder}/b~": ("ok", "its name is that of a backup or package leftover"),
         f"{folder}/c": ("warning", "it is a directory"),
         f"{folder}/d": ("warning", "it is a dangling link"),
         f"{folder}/f": ("warning", "it is not a regular file"),
@@ -227,10 +227,10 @@ def test_each_hook_that_is_passed_over_is_named(doctor: Doctor) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("#!/bin/sh\r\n", "has lines that end as on Windows (\\r\\n)"),
-        ("#!/usr/bin/env sh\r\nexit 0\r\n", "has lines that end as on Windows (\\r\\n)"),
-        ("#!/bin/nosuch -e\n", "names an interpreter that cannot be run (/bin/nosuch)"),
-        ("#!\n", "names an interpreter that cannot be run ()"),
+        ("#!/bin/sh\r\n", "has Windows line endings (\\r\\n)"),
+        ("#!/usr/bin/env sh\r\nexit 0\r\n", "has Windows line endings (\\r\\n)"),
+        ("#!/bin/nosuch -e\n", "has an interpreter that cannot be run (/bin/nosuch)"),
+        ("#!\n", "has an interpreter that cannot be run ()"),
     ],
 )
 def test_a_hook_that_cannot_start(doctor: Doctor, text: str, fault: str) -> None:

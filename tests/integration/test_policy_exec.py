@@ -267,7 +267,7 @@ def test_a_hook_that_others_may_write_is_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     hook = program(tmp_path / "hook", f"#!/bin/sh\necho $1 >>{trace}\n")
     hook.chmod(0o775)
-    with pytest.raises(QgaError, match=r"is not run: .*/hook is writable by others \(mode 0775\)"):
+    with pytest.raises(QgaError, match=r"was not run: .*/hook is writable by others \(mode 0775\)"):
         hooks.Hooks(str(hook), 30).freeze()
     assert not trace.exists()
     hook.chmod(stat.S_IMODE(hook.stat().st_mode) & ~0o022)

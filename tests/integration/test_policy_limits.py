@@ -22,7 +22,7 @@ def test_open_handles_are_counted_by_channel(tmp_path: Path) -> None:
             new = tmp_path / "new"
             for _ in range(2):
                 assert client.refusal("guest-file-open", path=str(new), mode="w") == (
-                    "2 files are open already; close one of them first"
+                    "2 files are already open; close one first"
                 )
             assert not new.exists()
             assert "No such file" in other.refusal("guest-file-open", path=str(new))

@@ -142,7 +142,7 @@ class TestThreads:
                     reason = client.refusal("qga-file-checksum", path=path, **more)
                     assert reason.startswith("failed to ")
             reason = client.refusal("qga-file-send", path="/dev/zero", port=NAME)
-            assert reason == "failed to read file '/dev/zero': it is not a regular file"
+            assert reason == "failed to read file '/dev/zero': not a regular file"
             assert summed_up(client, "/proc/version") == len(Path("/proc/version").read_bytes())
             with growing.open("wb", buffering=0) as file:
                 file.write(bytes(8 * MIB))
@@ -226,7 +226,7 @@ class TestDescriptors:
         launcher = ["prlimit", "--nofile=4000:4000"]
         with listening(tmp_path, launcher=launcher) as agent, agent.connect() as client:
             reason = until_refused(lambda: File(client, "/etc/passwd"))
-            assert reason == "1024 files are open already; close one of them first"
+            assert reason == "1024 files are already open; close one first"
 
 
 def runs(pid: int) -> bool:

@@ -116,7 +116,7 @@ def test_no_more_is_taken_than_asked_for(port: tuple[Client, HostEnd], tmp_path:
 def test_what_a_file_cannot_take_is_told(port: tuple[Client, HostEnd]) -> None:
     client, host = port
     host.send(b"abc")
-    with refused("broken off after 0 bytes: No space left on device"):
+    with refused("interrupted after 0 bytes: No space left on device"):
         client.call("qga-file-receive", path="/dev/full", port=NAME, count=3)
 
 
@@ -201,6 +201,8 @@ def test_a_host_that_leaves_ends_a_transfer(tmp_path: Path) -> None:
         client.send(request("qga-file-receive", path=str(path), port=NAME, count=10))
         wait_for(path.exists, "the transfer's start")
         host.close()
-        with refused("broken off after 0 bytes: the host has left the port 'org.qga.data.0'"):
+        with refused(
+            "interrupted after 0 bytes: the host disconnected from the port 'org.qga.data.0'"
+        ):
             client.result()
         assert agent.descriptors("/dev/pts") == []

@@ -214,7 +214,9 @@ def assert_ends_by_itself(stage: Stage) -> None:
     eventually(lambda: stage.kernel.frozen)
     eventually(lambda: not stage.kernel.frozen)
     eventually(lambda: stage.called() == ["freeze", "thaw"])
-    eventually(lambda: "within 1 s (fsfreeze-orphan-timeout): 3 are thawed now" in stage.log.text)
+    eventually(
+        lambda: "within 1 s (fsfreeze-orphan-timeout): thawed 3 filesystems" in stage.log.text
+    )
     assert stage.host("two").ask(STATUS) == "thawed"
     assert stage.host("two").ask(THAW) == 0
 

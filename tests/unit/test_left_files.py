@@ -100,7 +100,7 @@ def test_one_that_nobody_has_used_for_long_makes_room_for_a_new_one(
     left = [group.open() for _ in range(3)]
     theirs = group.open(OTHER)
     clock.now = files.UNUSED - 1
-    with pytest.raises(QgaError, match="3 files are open already"):
+    with pytest.raises(QgaError, match="3 files are already open"):
         group.open()
     assert group.is_open(left[1]), "and was used just now"
     clock.now = files.UNUSED + 1

@@ -66,8 +66,8 @@ def test_what_systemd_refuses_is_refused_with_its_reason(
         power._shut_down(mode, force=False)
     verb = "poweroff" if mode == "powerdown" else mode
     assert str(caught.value) == (
-        f"systemctl {verb} has failed with status 1: Call to PowerOff failed: Access denied "
-        "(systemd-inhibit --list in the guest shows who has locked it)"
+        f"systemctl {verb} failed with status 1: Call to PowerOff failed: Access denied "
+        "(systemd-inhibit --list in the guest shows who holds a lock)"
     )
     assert stage.ways == [f"systemctl {verb}", "systemctl is-system-running"]
 

@@ -80,7 +80,7 @@ def test_numbers_are_counted() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        'f"{count} files are open already"',
+        'f"{count} files are already open"',
         'f"given up, with {dropped} more requests behind it"',
         'f"{count} of {len(every)} filesystems were frozen"',
         'f"{count} of its descriptors"',
