@@ -7,7 +7,7 @@ What must stay true:
   behind one that hangs. They are daemons: the agent ends without waiting for them.
 - No channel takes the threads of another: half of them are divided among the channels, at least
   one for each, and the rest go to whoever comes first.
-- Something urgent, such as a thaw, finds a thread whatever else hangs: each channel has RESERVE
+- Something urgent, such as a thaw, finds a thread whatever else hangs: each channel has MAX_URGENT
   more for that alone.
 - A handler can find out that nobody waits for its reply any longer (qga.task).
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from qga.loop import Loop
 
-RESERVE = 8
+MAX_URGENT = 8
 """Threads of each channel beyond the others, for what is urgent."""
 
 _M_ARENA_MAX = -8  # <malloc.h>
@@ -61,7 +61,7 @@ class Worker:
         busy = self._under_way
         if busy[channel] >= self._share and not self._may_borrow():
             busy = self._urgent
-            if not urgent or busy[channel] >= RESERVE:
+            if not urgent or busy[channel] >= MAX_URGENT:
                 commands = counted(self._under_way[channel], "command is", "commands are")
                 raise QgaError(f"{commands} still running; try again when one of them is done")
         inbox = self._idle.pop() if self._idle else self._start_thread()

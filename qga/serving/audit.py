@@ -10,7 +10,7 @@ What must stay true:
   it.
 - Every change is logged, however many there are.
 - A flood of anything else costs little, and no channel hides another's: for each command of a
-  channel BURST entries in WINDOW seconds are logged, and then how many were left out. The same
+  channel MAX_BURST entries in WINDOW seconds are logged, and then how many were left out. The same
   holds for changes to something whose opening was logged (`Command.continues`), for each of these.
 - What is not told costs nothing: the session asks before it makes an Entry.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qga.plugin.registry import Command
     from qga.policy.caller import Caller
 
-BURST = 100
+MAX_BURST = 100
 WINDOW = 10.0
 
 MAX_ARGUMENTS = 1024
@@ -128,7 +128,7 @@ class _Window:
 
 
 class Limit:
-    """At most BURST entries of a kind and a channel in WINDOW seconds; then how many more."""
+    """At most MAX_BURST entries of a kind and a channel in WINDOW seconds; then how many more."""
 
     def __init__(self, log: Log, loop: Loop) -> None:
         self._log = log
@@ -143,12 +143,12 @@ class Limit:
                 self._windows = {at: each for at, each in self._windows.items() if now < each.end}
             window = self._windows[channel, what] = _Window(now + WINDOW)
         window.count += 1
-        if window.count == BURST + 1:
+        if window.count == MAX_BURST + 1:
             ended = window
             self._loop.call_later(
-                ended.end - now, lambda: self._tell(channel, what, ended.count - BURST)
+                ended.end - now, lambda: self._tell(channel, what, ended.count - MAX_BURST)
             )
-        return window.count <= BURST
+        return window.count <= MAX_BURST
 
     def _tell(self, channel: str, what: str, count: int) -> None:
         self._log.warning(

@@ -15,7 +15,7 @@ from qga.loop import Loop
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import Log
-from qga.serving.audit import BURST
+from qga.serving.audit import MAX_BURST
 from qga.settings.config import HOST_CID, ChannelConfig
 from tests.integration.agent_process import refused_start
 
@@ -90,7 +90,7 @@ def test_who_is_not_let_in_is_hung_up_on_and_takes_no_place(
             loop.run()
             client.settimeout(0)
             assert client.recv(1) == b""
-    for _ in range(2 * BURST):
+    for _ in range(2 * MAX_BURST):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(config.path)
             loop.post(lambda: loop.post(loop.stop))
@@ -98,5 +98,5 @@ def test_who_is_not_let_in_is_hung_up_on_and_takes_no_place(
     closed.close()
     loop.close()
     err = capfd.readouterr().err
-    assert err.count("rejected client") == BURST, "who knocks all the time fills no log"
+    assert err.count("rejected client") == MAX_BURST, "who knocks all the time fills no log"
     assert err.startswith(f"qemu-ga: warning: channel '{config.path}':")

@@ -13,7 +13,7 @@ import pytest
 from qga.agent import Agent
 from qga.errors import ConfigError
 from qga.service.log import Log
-from qga.serving.audit import BURST
+from qga.serving.audit import MAX_BURST
 from qga.settings.config import ChannelConfig, Config
 
 
@@ -86,9 +86,9 @@ def test_a_fault_that_comes_again_and_again_fills_no_log(tmp_path: Path) -> None
     lines = Lines()
     main = ChannelConfig(method="unix-listen", path=str(tmp_path / "s"))
     agent = Agent(Config((main,), statedir=str(tmp_path)), Log(lines))
-    for _ in range(3 * BURST):
+    for _ in range(3 * MAX_BURST):
         assert str(agent.report_fault("qga-x", KeyError("k"))) == "qga-x failed: KeyError: 'k'"
-    assert lines.texts.count("qga-x failed by a fault of its own:") == BURST
+    assert lines.texts.count("qga-x failed by a fault of its own:") == MAX_BURST
     agent.close()
 
 

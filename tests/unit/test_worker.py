@@ -15,7 +15,7 @@ import pytest
 from qga import QgaError, stop_if_given_up, until_given_up
 from qga.loop import Loop
 from qga.task import GivenUp, Lock
-from qga.worker import RESERVE, Worker
+from qga.worker import MAX_URGENT, Worker
 
 LOOP_THREAD = threading.main_thread()
 
@@ -190,13 +190,15 @@ def test_the_reserve_is_never_lent(loop: Loop) -> None:
     """Its threads were for whoever came first once a thaw had started them."""
     jobs = Hanging(loop, 2, 2)
     assert [jobs.start("a") for _ in range(2)] == [True, False]
-    assert [jobs.start("a", urgent=True) for _ in range(RESERVE + 1)] == [True] * RESERVE + [False]
+    assert [jobs.start("a", urgent=True) for _ in range(MAX_URGENT + 1)] == [True] * MAX_URGENT + [
+        False
+    ]
     jobs.end()
     jobs.release.clear()
     assert [jobs.start("a") for _ in range(2)] == [True, False]
     assert jobs.start("a", urgent=True)
     assert jobs.start("b", urgent=True), "a thaw of another channel"
-    assert sum(jobs.start("b", urgent=True) for _ in range(2 * RESERVE)) == RESERVE
+    assert sum(jobs.start("b", urgent=True) for _ in range(2 * MAX_URGENT)) == MAX_URGENT
     jobs.end()
 
 
@@ -248,7 +250,7 @@ def test_a_thread_that_the_system_refuses_is_an_error_in_words(
     ends, worker = Ends(loop), Worker(loop, 1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        for _ in range(3 * RESERVE):
+        for _ in range(3 * MAX_URGENT):
             with pytest.raises(QgaError, match="the system lets the agent start no thread"):
                 worker.submit(list, ends.note, urgent=True)
     worker.submit(list, ends.note)

@@ -14,7 +14,7 @@ from qga.plugin.registry import Command, Registry, commands_of
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import DEBUG, INFO, MESSAGE_IDS, WARNING, Log
-from qga.serving.audit import BURST, MAX_ARGUMENTS, Audit, Entry
+from qga.serving.audit import MAX_ARGUMENTS, MAX_BURST, Audit, Entry
 
 CALLER = Caller("main", Policy(), "pid 7, uid 0")
 
@@ -174,20 +174,20 @@ def told(sink: Sink, kind: str) -> list[str]:
 def test_every_change_is_told_whatever_there_is_to_tell(
     audit: Audit, sink: Sink, clock: Clock
 ) -> None:
-    for _ in range(3 * BURST):
+    for _ in range(3 * MAX_BURST):
         lock(audit, door="front")
         lock(audit, QgaError("it is open"), door="back")
-    assert len(told(sink, "command")) == 6 * BURST
+    assert len(told(sink, "command")) == 6 * MAX_BURST
     assert told(sink, "left-out") == []
 
 
 def test_a_flood_of_refusals_is_cut_and_counted(
     audit: Audit, sink: Sink, loop: Loop, clock: Clock
 ) -> None:
-    for _ in range(BURST + 5):
+    for _ in range(MAX_BURST + 5):
         audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
     lock(audit, door="front")
-    assert (len(told(sink, "refused")), len(told(sink, "command"))) == (BURST, 1)
+    assert (len(told(sink, "refused")), len(told(sink, "command"))) == (MAX_BURST, 1)
     loop.call_later(0.3, loop.stop)
     loop.run()
     clock.now += 0.3
@@ -199,7 +199,7 @@ def test_a_flood_of_refusals_is_cut_and_counted(
         "left_out": "5",
     }
     audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
-    assert len(told(sink, "refused")) == BURST + 1
+    assert len(told(sink, "refused")) == MAX_BURST + 1
 
 
 @pytest.mark.parametrize("name", ["qga-lock", "qga-nothing"])
@@ -208,12 +208,12 @@ def test_no_channel_hides_the_refusals_or_looks_of_another(
 ) -> None:
     command = vault(name) if name == "qga-lock" else None
     other = Caller("other", Policy())
-    for caller in [CALLER] * (2 * BURST) + [other]:
+    for caller in [CALLER] * (2 * MAX_BURST) + [other]:
         audit.refused(caller, name, command, CommandNotFound("no"))
         audit.ended(Entry(caller, vault("qga-look"), {}), None)
     for kind in ("refused", "command"):
         texts = told(sink, kind)
-        assert len(texts) == BURST + 1
+        assert len(texts) == MAX_BURST + 1
         assert texts[-1].startswith("channel other: ")
 
 
@@ -223,13 +223,15 @@ def test_of_many_writes_to_a_file_the_others_are_counted(
     """That it was opened for writing is told each time; what is written by a handle, in sum."""
     write = vault("qga-put")
     for drawer in (1, 2):
-        for _ in range(2 * BURST):
+        for _ in range(2 * MAX_BURST):
             audit.ended(Entry(CALLER, write, {"drawer": drawer}), None)
-    for drawer in range(BURST * 2):
+    for drawer in range(MAX_BURST * 2):
         audit.ended(Entry(CALLER, write, {"drawer": drawer}), QgaError("there is none"))
     texts = told(sink, "command")
-    assert [f'{{"drawer":{drawer}}}: done' in texts[BURST * at] for at, drawer in ((0, 1), (1, 2))]
-    assert len(texts) == 3 * BURST
+    assert [
+        f'{{"drawer":{drawer}}}: done' in texts[MAX_BURST * at] for at, drawer in ((0, 1), (1, 2))
+    ]
+    assert len(texts) == 3 * MAX_BURST
 
 
 def test_what_was_limited_is_forgotten(audit: Audit, sink: Sink, clock: Clock) -> None:
