@@ -9,7 +9,7 @@ one file can serve several versions, but never silently.
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from qga.errors import ConfigError
 from qga.settings import keyfile, trust
@@ -158,7 +158,7 @@ class _Reader:
             raise self.error(entry.line, text + hint)
         self._warn(entry.line, f"{text} and ignored{hint}")
 
-    def _rule_meant(self, key: str) -> str | None:
+    def _rule_meant(self, key: str) -> Optional[str]:
         """What to say of a key that seems to speak of rules; None where it does not."""
         from qga.settings.spelling import nearest
 
