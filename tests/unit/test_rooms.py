@@ -6,7 +6,9 @@ docs/architecture.md has the picture. Imports for types count, too.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import qga
@@ -104,8 +106,63 @@ def test_the_agent_fulfils_what_its_commands_and_connections_ask() -> None:
         assert asked <= set(dir(Agent))
 
 
-def test_the_page_on_the_architecture_has_every_room() -> None:
-    page = (PACKAGE.parent / "docs/architecture.md").read_text()
-    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    named = {word.strip("`,/") for word in page.split() if word.strip("`,").endswith("/")}
-    assert rooms <= named | {"commands"}, rooms - named
+PAGE = (PACKAGE.parent / "docs/architecture.md").read_text()
+
+
+def rows() -> dict[str, set[str]]:
+    """For each room of the page's table those that it may import."""
+    found = {}
+    for names, imports in re.findall(r"^\| (`[^|]+`) \| [^|]+ \|([^|]*)\|$", PAGE, re.M):
+        for name in re.findall(r"`([a-z]+)[^`]*`", names):
+            found[name] = set(re.findall(r"`(\w+)`", imports))
+    return found
+
+
+def test_the_page_on_the_architecture_has_every_room_and_what_it_may_import() -> None:
+    table = rows()
+    rooms = edges()
+    for outside in ("", "__main__"):
+        rooms.pop(outside)
+    for room, others in rooms.items():
+        beyond = {there: why for there, why in others.items() if there not in table[room] | {""}}
+        assert not beyond, f"docs/architecture.md does not let {room} import: {beyond}"
+    assert {room_of(module) for module in MODULES} <= {*table, "", "__main__"}
+
+
+def test_the_table_of_rooms_allows_no_circle() -> None:
+    table = {room: dict.fromkeys(imports, room) for room, imports in rows().items()}
+    for room in table:
+        assert not circle_from(room, table, (room,))
+
+
+def test_what_the_page_names_exists() -> None:
+    """Functions such as `loop.Loop.run`, and paths such as `qga/wire/`."""
+    words = set(re.findall(r"`([^`\s]+)`", PAGE)) | set(
+        re.findall(r"(?:client|tests)/[\w/.]+", PAGE)
+    )
+    names = {word for word in words if re.fullmatch(r"[a-z_]+(\.\w+)*\.[A-Za-z_]\w*", word)}
+    names = {name for name in names if not name.endswith((".py", ".md"))}
+    paths = {word for word in words if "/" in word or word.endswith((".py", ".md"))}
+    assert len(names) > 20
+    assert len(paths) > 30
+    assert [name for name in names if not exists(name)] == []
+    roots = (PACKAGE.parent, PACKAGE)
+    assert [path for path in paths if not any((root / path).exists() for root in roots)] == []
+
+
+def exists(name: str) -> bool:
+    """Whether a module of qga, or something in it, has this name."""
+    parts = name.removeprefix("qga.").split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found = import_module(".".join(["qga", *parts[:count]]))
+        except ImportError:
+            continue
+        return all((found := getattr(found, part, None)) is not None for part in parts[count:])
+    return False
+
+
+def test_a_name_that_does_not_exist_is_found() -> None:
+    assert exists("loop.Loop.run")
+    assert not exists("loop.Loop.ran")
+    assert not exists("loops.Loop.run")
