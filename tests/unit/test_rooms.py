@@ -155,10 +155,12 @@ def exists(name: str) -> bool:
     parts = name.removeprefix("qga.").split(".")
     for count in range(len(parts), 0, -1):
         try:
-            found = import_module(".".join(["qga", *parts[:count]]))
+            found: object = import_module(".".join(["qga", *parts[:count]]))
         except ImportError:
             continue
-        return all((found := getattr(found, part, None)) is not None for part in parts[count:])
+        for part in parts[count:]:
+            found = getattr(found, part, None)
+        return found is not None
     return False
 
 
