@@ -42,7 +42,7 @@ __all__ = [
     "until_given_up",
 ]
 
-# Loaded when they are asked for: qgactl, which is in this package, has no use for them.
+# Loaded on demand: qgactl, which is in this package, does not need them.
 _HOMES = {
     "Caller": "policy.caller",
     "Child": "programs.child",

@@ -3,8 +3,8 @@
     channel ─bytes─▶ session: decoder ─request─▶ policy ─▶ command ─▶ handler
                      session ◀─bytes─ encoder ◀─────── result or QgaError ◀┘
 
-It reads top to bottom: `open` acquires the channels and may fail; `run` serves until `stop`;
-`close` gives everything back. Nothing here knows any one command.
+`open` acquires the channels and may fail, `run` serves until `stop`, and `close` gives everything
+back. There is no command-specific code here.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 class Agent:
     """One running agent.
 
-    loop, worker: where handlers have things done.
-    config, log, state: what the administrator set, where to complain, what outlives a restart.
-    audit: who had what done.
-    postponed: connections whose request waits for `try_again`.
-    descriptors: how many each channel may have.
+    loop, worker: where handlers run.
+    config, log, state: the configuration, the log, and what survives a restart.
+    audit: the audit trail.
+    postponed: connections with a request that waits for `try_again`.
+    descriptors: how many each channel may have open.
     frozen: whether the guest's filesystems are frozen.
-    on_status: told in a line what the agent serves, whenever that changes.
+    on_status: called with a line about what the agent serves, whenever that changes.
     """
 
     def __init__(self, config: Config, log: Log, state: State | None = None) -> None:
@@ -67,8 +67,8 @@ class Agent:
     def open(self) -> None:
         """Acquire all channels, or raise ChannelError.
 
-        With `retry-path` a missing device is no error: a daemon waits for it here, since it
-        must not go to the background before; otherwise `run` takes it in when it appears.
+        With `retry-path` a missing device is not an error. A daemon waits for it here, because it
+        must not go to the background before it serves; otherwise `run` opens it when it appears.
         """
         for channel in self._channels:
             self._open_channel(channel)
@@ -84,7 +84,7 @@ class Agent:
         self.loop.run()
 
     def stop(self) -> None:
-        """Have `run` return."""
+        """Make `run` return."""
         self._stopped = True
         self.loop.stop()
 
@@ -106,19 +106,19 @@ class Agent:
         self.report_status()
 
     def on_client_left(self, caller: Caller) -> None:
-        """A client of a channel has left; of a virtio port, whose connection stays, too."""
+        """A client has left. The connection of a virtio port stays."""
         self._notify_groups(lambda group: group.on_client_left(caller))
 
     def channels_without_client(self) -> set[str]:
-        """The names of the channels that nobody is connected to."""
+        """Names of the channels without a client."""
         return {channel.config.name for channel in self._channels if not channel.has_client}
 
     def freeze(self, seconds: int) -> None:
-        """Be frozen from now on: write nothing, and carry out only what is marked `frozen`.
+        """Behave as frozen: write nothing, and carry out only commands that are marked `frozen`.
 
         Called from a worker before the first filesystem is frozen.
         seconds: when to thaw without being asked to, also after a restart; 0 for never.
-        QgaError when the marker that outlives the agent cannot be made.
+        Raises QgaError if the marker that outlives the agent cannot be made.
         """
         try:
             self.state.mark_frozen(seconds)
@@ -135,11 +135,11 @@ class Agent:
         try:
             self.state.clear_frozen()
         except OSError as error:
-            self.log.error(f"the marker of the frozen state stays behind: {error.strerror}")
+            self.log.error(f"cannot remove the marker of the frozen state: {error.strerror}")
         self.loop.call(lambda: self._notify_groups(lambda group: group.on_thaw()))
 
     def try_again(self) -> None:
-        """Have the loop carry out the postponed requests; any thread may call it."""
+        """Make the loop carry out the postponed requests. Any thread may call this."""
         self.loop.post(self._try_again)
 
     def _try_again(self) -> None:
@@ -149,11 +149,11 @@ class Agent:
 
     def _set_frozen(self, frozen: bool) -> None:
         self.frozen = self.log.frozen = frozen
-        sys.dont_write_bytecode = frozen
+        sys.dont_write_bytecode = frozen  # an import would write it, and wait for the disk
         self.report_status()
 
     def report_status(self) -> None:
-        """Tell `on_status` what is served, and whether the filesystems are frozen."""
+        """Pass to `on_status` what is served, and whether the filesystems are frozen."""
         if self.on_status is None:
             return
         served = [channel.config.path for channel in self._channels if channel.serves]
@@ -165,36 +165,35 @@ class Agent:
         self.on_status(text[0].upper() + text[1:])
 
     def report_fault(self, name: str, error: BaseException) -> QgaError:
-        """What to answer when a handler raised something else than QgaError."""
+        """Return the answer for an exception other than QgaError, and log what needs a fix."""
         if isinstance(error, OSError) and error.strerror:
             where = f" '{_text_of(error.filename)}'" if error.filename else ""
             return QgaError(f"{name} failed{where}: {error.strerror}")
         self.log_fault(name, error)
         try:
             reason = f"{type(error).__name__}: {error}"
-        except Exception:  # of its own __str__
+        except Exception:  # raised by its __str__
             reason = type(error).__name__
         return QgaError(f"{name} failed: {reason}")
 
     def log_fault(self, name: str, error: BaseException) -> None:
-        """Log what should not have happened; never fails itself."""
+        """Log an error in the code of a command or of the agent. Never raises."""
         if not self._faults.admits("any", f"faults of {name}"):
             return
         try:
             from traceback import format_exception
 
             trace = "".join(format_exception(type(error), error, error.__traceback__))
-        except Exception:  # no descriptor or memory left for it
+        except Exception:  # no descriptor or memory is left for it
             trace = type(error).__name__
-        self.log.error(f"{name} failed by a fault of its own:")
+        self.log.error(f"error in {name}:")
         for line in trace.splitlines():
             self.log.error(line)
 
-    def tell_of_slow(self, name: str, seconds: float) -> None:
-        """Log what has kept the loop from serving anybody else."""
+    def report_slow(self, name: str, seconds: float) -> None:
+        """Log what kept the loop from serving anybody else."""
         self.log.warning(
-            f"{name} took {seconds:.1f} s on the loop, and no client was served meanwhile; it must "
-            "not wait there",
+            f"{name} blocked the main loop for {seconds:.1f} s, and no client was served meanwhile",
             "slow",
             name=name,
         )
@@ -208,11 +207,11 @@ class Agent:
                 with discovery.time_limit():
                     self._add_group(registry, group)
             except TimeoutError as error:
-                self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
+                self.log.error(f"{group.__module__}.{group.__name__} skipped: {error}")
         return registry
 
     def _check_names(self, known: list[str]) -> None:
-        """Raise ConfigError for a misspelt name in a list of commands; warn of an unknown one."""
+        """Raise ConfigError for a misspelt command name; warn about an unknown one."""
         named = [each for each in self.config.channels if each.allow_rpcs or each.block_rpcs]
         found = (unknown for each in named for unknown in Policy(each).unknown_names(known))
         for _, text, stops in dict.fromkeys(found):
@@ -230,19 +229,19 @@ class Agent:
             is_plugin = not group.__module__.startswith("qga.commands.")
             registry.add(group(self), plugin=is_plugin)
         except PluginError as error:
-            self.log.error(f"{group.__module__}.{group.__name__} is left out: {error}")
+            self.log.error(f"{group.__module__}.{group.__name__} skipped: {error}")
         except Exception as error:
             self.log_fault(f"{group.__module__}.{group.__name__}", error)
 
     def report_unheard(self, command: Command) -> None:
-        """Its group learns that nobody knows the reply; that it fails harms nobody."""
+        """Notify the group that nobody got the reply; an error in it harms nobody."""
         try:
             command.group.on_unheard(command.name)
         except (Exception, SystemExit) as error:
             self.log_fault(type(command.group).__name__, error)
 
     def _notify_groups(self, notify: Callable[[CommandGroup], None]) -> None:
-        """Call a life-cycle method of each group; one that fails harms no other."""
+        """Call a method of each group; an error in one does not affect the others."""
         since = time.monotonic()
         for group in self.registry.groups:
             try:
@@ -251,7 +250,7 @@ class Agent:
                 self.log_fault(type(group).__name__, error)
             before, since = since, time.monotonic()
             if since - before > SLOW:
-                self.tell_of_slow(type(group).__name__, since - before)
+                self.report_slow(type(group).__name__, since - before)
 
     def _open_channel(self, channel: Channel) -> None:
         complained = False
@@ -263,7 +262,7 @@ class Agent:
                 if not self.config.retry_path:
                     raise
                 if not complained:
-                    self.log.warning(f"{error}; trying again until it can be opened")
+                    self.log.warning(f"{error}; waiting until it can be opened")
                     complained = True
             if not self.config.daemonize:
                 return
@@ -272,5 +271,5 @@ class Agent:
 
 
 def _text_of(filename: Any) -> str:
-    """What an OSError has for a file: its path, in whatever form it was given, or a descriptor."""
+    """The file of an OSError: a path in the form it was given in, or a descriptor."""
     return os.fsdecode(filename) if isinstance(filename, (str, bytes)) else str(filename)

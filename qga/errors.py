@@ -2,12 +2,12 @@
 
 Exception
 ├── QgaError             the answer to a request: a QMP error class and a description
-│   ├── CommandNotFound  no such command, or none for this host; clients skip on this class
+│   ├── CommandNotFound  no such command, or not for this host; clients then try another way
 │   │   └── CommandDisabled  the policy refuses the whole command
 │   └── Refused          the policy refuses what the arguments ask for
-├── ConfigError          the command line or the configuration file is wrong
-├── NotYet               another command must end before this one can be carried out
-├── PluginError          a command group cannot be taken in
+├── ConfigError          the command line or the configuration file is invalid
+├── NotYet               another command must finish before this one can be carried out
+├── PluginError          a command group cannot be loaded
 └── ChannelError         a channel cannot be opened
 """
 
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 
 class QgaError(Exception):
-    """An error reply. Handlers raise it; anything else they raise is a fault of the handler.
+    """An error reply. Handlers raise it; any other exception is an error in the handler.
 
-    `desc` is the text the host sees. Errors of the operating system belong into it by their
-    own text, as in `failed to open file '/x' (mode: 'r'): No such file or directory`.
+    `desc` is the text that the host sees. It ends with the operating system's own text if there is
+    one, as in `failed to open file '/x' (mode: 'r'): No such file or directory`.
     """
 
     error_class = "GenericError"
@@ -45,8 +45,7 @@ class CommandDisabled(CommandNotFound):
 class Refused(QgaError):
     """The channel's policy refuses what the arguments ask for; `rule` is the line that decides.
 
-    The host is told the command's name before `desc`. `detail` is for the log, and not for
-    the host.
+    The host sees the command's name before `desc`. `detail` goes to the log, not to the host.
     """
 
     def __init__(self, desc: str, rule: str = "", detail: str = "") -> None:
@@ -60,12 +59,12 @@ class NotYet(Exception):
 
 
 class ConfigError(Exception):
-    """The command line or the configuration file is wrong; the text says where and how."""
+    """The command line or the configuration file is invalid; the text says where and why."""
 
 
 class PluginError(Exception):
-    """A plugin or a command group cannot be taken in; the text names it and says why."""
+    """A plugin or a command group cannot be loaded; the text says which and why."""
 
 
 class ChannelError(Exception):
-    """A channel cannot be opened; the text names its path and says why."""
+    """A channel cannot be opened; the text contains its path and the reason."""

@@ -1,4 +1,4 @@
-"""What --doctor has found: the words that it, and the `diagnose` of a command group, use."""
+"""Findings of --doctor, and of the `do_diagnose` of a command group."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ Status = Literal["ok", "warning", "failed"]
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
-    check: what it belongs to, in a word. advice: what to try where it is not ok.
+    check: the area it belongs to, in a word. advice: what to try if the status is not ok.
     """
 
     check: str
@@ -24,7 +24,7 @@ def ok(check: str, text: str) -> Finding:
 
 
 def warning(check: str, text: str, advice: str) -> Finding:
-    """The host is served, but not as well as it could be."""
+    """The host is served, but something should be improved."""
     return Finding(check, "warning", text, advice)
 
 

@@ -1,7 +1,7 @@
 """The select loop: file descriptors, timers, and calls posted by worker threads.
 
-Nothing happens when nothing happens: without an event, a timer or a post the process sleeps
-in one epoll_wait(2) without a timeout. Everything but `post` belongs to the loop's thread.
+While idle nothing runs: without an event, a timer or a post the process sleeps in one
+epoll_wait(2) without a timeout. Everything except `post` and `call` belongs to the loop's thread.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Callable
 
 READABLE = select.EPOLLIN
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLET
-"""Every change, once: how connections are watched, so that a virtio port whose host side is
-closed, which reports a hang-up for ever, wakes nobody."""
+"""Report every change once. So a virtio port whose host side is closed, which reports a hang-up for
+ever, does not wake the loop."""
 
 _LONGEST_SLEEP = 86400.0  # seconds; epoll_wait(2) takes an int of milliseconds
 
 SLOW = 0.2
-"""Seconds from which what was called is logged: nobody else was served meanwhile."""
+"""Seconds after which a call is logged as slow: nobody else was served meanwhile."""
 
-_CLOSED = -1  # no descriptor: a write to it is an error
+_CLOSED = -1  # in place of a descriptor: writing to it fails
 
 Callback = Callable[[int], None]
 """Takes the epoll events of its descriptor."""
 
 
 class Timer:
-    """A call at a time to come; `cancel` forgets it."""
+    """A call at a later time, unless `cancel` is called before."""
 
     __slots__ = ("callback", "when")
 
@@ -51,14 +51,14 @@ def _raise(error: Exception) -> None:
 
 
 class Loop:
-    """on_fault: told of an exception of a callback, so that it does not end the loop."""
+    """on_fault: called with the exception of a callback, which does not end the loop."""
 
     def __init__(self, on_fault: Callable[[Exception], None] = _raise) -> None:
         self._on_fault = on_fault
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
-        # Descriptors that an earlier callback of the same poll has closed: what was seen of
-        # them must not reach whoever has the number by now.
+        # Descriptors that an earlier callback of the same poll closed: their events must not reach
+        # whoever got the number since.
         self._forgotten: set[int] = set()
         self._timers: list[Timer] = []
         self._posts: deque[Callable[[], None]] = deque()
@@ -74,11 +74,11 @@ class Loop:
         self._callbacks[fd] = callback
 
     def rewatch(self, fd: int, events: int) -> None:
-        """Watch `fd` for other events from now on."""
+        """Watch `fd` for other events."""
         self._epoll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
-        """Forget `fd`, which must still be open."""
+        """Stop watching `fd`, which must still be open."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
             self._forgotten.add(fd)
@@ -89,15 +89,15 @@ class Loop:
         return timer
 
     def post(self, callback: Callable[[], None]) -> None:
-        """Have the loop call `callback` soon; any thread may, also when the loop is closed."""
+        """Make the loop call `callback` soon. Any thread may, also after the loop was closed."""
         self._posts.append(callback)
         try:
             os.write(self._wake_write, b"\0")
-        except OSError:  # the pipe is full of wake-ups already, or nobody reads it any more
+        except OSError:  # the pipe is full of wake-ups already, or closed
             pass
 
     def call(self, callback: Callable[[], None]) -> None:
-        """Have the loop call `callback` and wait until it has; only another thread may."""
+        """Make the loop call `callback`, and wait for that. Only another thread may."""
         done = allocate_lock()
         done.acquire()
 
@@ -123,13 +123,13 @@ class Loop:
                 try:
                     callbacks[fd](events)
                 except Exception as error:
-                    self.unwatch(fd)  # it would fail again, and again at once
+                    self.unwatch(fd)  # level-triggered, it would fail again at once
                     self._on_fault(error)
             if self._timers and self._timers[0].when <= time.monotonic():
                 self._run_timers()
 
     def stop(self) -> None:
-        """End `run` after the events at hand."""
+        """Make `run` return after the events at hand."""
         self._running = False
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Loop:
         os.close(self._wake_read)
 
     def _time_to_next_timer(self) -> float | None:
-        """Seconds to sleep at most; None without timers."""
+        """Seconds to sleep at most; None if there are no timers."""
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         if not self._timers:
@@ -156,7 +156,7 @@ class Loop:
     def _run_posts(self, _events: int) -> None:
         try:
             os.read(self._wake_read, 4096)
-        except BlockingIOError:  # who may read /proc/PID/fd has read it
+        except BlockingIOError:  # another process read it through /proc/PID/fd
             pass
         for _ in range(len(self._posts)):
             self._call(self._posts.popleft())

@@ -1,4 +1,4 @@
-"""Data ports: virtio-serial ports beside the agent's, through which any program talks to the host.
+"""Data ports: virtio-serial ports beside the agent's, for programs that talk to the host.
 
     from qga import ports
 
@@ -6,14 +6,17 @@
         port.wait_for_host()
         port.write(b"hello\n")
 
-`find` and `list_ports` know nothing but what is a port, so that a name that the host gave is never
-taken for any other file.
+`find` and `list_ports` return only ports, so that a name that the host chose never leads to any
+other file.
 
-Facts of Linux's virtio_console that this leans on: a read gives one buffer of at most 4096 bytes;
-without a host it gives 0 bytes, after an unplug ENODEV; a write takes at most 32 KiB, and is there
-for the host also when the port is closed right after it; only one program may have a port open.
-Without a host poll reports a hang-up, and with it that there is something to read, unless the port
-was unplugged. That the host has come shows as an edge of "writable", and as nothing else.
+This relies on how Linux's virtio_console behaves:
+
+- A read returns one buffer of at most 4096 bytes. Without a host it returns 0 bytes; after an
+  unplug it fails with ENODEV.
+- A write takes at most 32 KiB. The host gets it even if the port is closed right after it.
+- Only one program may have a port open.
+- Without a host poll(2) reports a hang-up, and also POLLIN unless the port was unplugged. The only
+  sign that the host has connected is an edge of POLLOUT.
 """
 
 from __future__ import annotations
@@ -39,14 +42,14 @@ _PROCESSES = "/proc"
 
 
 class Port(NamedTuple):
-    """name: what the host calls it; "" where it does not. device: `/dev/vportNpM`."""
+    """name: the name that the host gave it, or "". device: `/dev/vportNpM`."""
 
     name: str
     device: str
 
 
 class Ends(NamedTuple):
-    """Which ends of a port are open; None where only opening it would tell."""
+    """Which ends of a port are open; None if only opening it would show that."""
 
     guest: bool
     host: Optional[bool]
@@ -62,9 +65,9 @@ def list_ports() -> list[Port]:
 
 
 def find(name: str) -> Port:
-    """The port of that name; `/dev/vportNpM` and udev's link to it will do, too.
+    """The port with this name; `/dev/vportNpM` and udev's link to it also work.
 
-    Raises FileNotFoundError with the names of those there are.
+    Raises FileNotFoundError with the names of the ports that exist.
     """
     known = list_ports()
     wanted = name[len(_LINKS) :] if name.startswith(_LINKS) else name
@@ -72,14 +75,14 @@ def find(name: str) -> Port:
         if wanted and wanted in (port.name, port.device):
             return port
     names = ", ".join(port.name or port.device for port in known)
-    there = f"there are {names}" if names else "this guest has none"
+    there = f"this guest has {names}" if names else "this guest has none"
     raise FileNotFoundError(ENOENT, f"no port '{name}': {there}")
 
 
 def open_port(name: str) -> PortFile:
     """Open a port, whether or not the host has connected to it.
 
-    Raises FileNotFoundError when there is no such port, OSError with EBUSY when it is open already.
+    Raises FileNotFoundError if there is no such port, OSError with EBUSY if it is open already.
     """
     port = find(name)
     try:
@@ -89,23 +92,23 @@ def open_port(name: str) -> PortFile:
         if error.errno == EBUSY:
             by = ", ".join(holders(port)) or "another program"
             reason = f"{by} has it open"
-        raise OSError(error.errno, f"cannot open the port '{name}': {reason}") from None
+        raise OSError(error.errno, f"cannot open port '{name}': {reason}") from None
     return PortFile(port, fd)
 
 
 def ends(port: Port) -> Ends:
-    """Which ends are open, found without touching the port."""
+    """Which ends are open, without touching the port."""
     try:
         with open(f"{_DEBUG}/{os.path.basename(port.device)}", encoding="ascii") as file:
             facts = dict(line.split(": ", 1) for line in file.read().splitlines())
         taken = facts["guest_connected"] != "0" or facts["is_console"] != "no"
         return Ends(taken, facts["host_connected"] != "0")
-    except (OSError, KeyError, ValueError):  # debugfs is not mounted, or not for us
+    except (OSError, KeyError, ValueError):  # debugfs is not mounted, or not readable
         return Ends(bool(holders(port)), None)
 
 
 def holders(port: Port) -> list[str]:
-    """Who has a port open, such as `qemu-ga (process 7)`; as far as one may look."""
+    """Who has a port open, such as `qemu-ga (process 7)`, as far as /proc may be read."""
     return [
         f"{_command_of(process)} (process {process})"
         for process in filter(str.isdecimal, os.listdir(_PROCESSES))
@@ -114,7 +117,7 @@ def holders(port: Port) -> list[str]:
 
 
 def host_connected(fd: int) -> bool:
-    """Whether the host's end of an open port is connected. Raises OSError when it was unplugged."""
+    """Whether the host's end of an open port is connected. Raises OSError if it was unplugged."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     events = sum(happened for _, happened in poll.poll(0))
@@ -126,11 +129,11 @@ def host_connected(fd: int) -> bool:
 class PortFile(io.RawIOBase):
     """An open port, as a file of bytes.
 
-    `read` waits for something to come and gives what there is; b"" says that the host is not
-    connected. `write` waits until everything is written. For lines and texts wrap it, as in
+    `read` waits for data and returns what there is; b"" means that the host is not connected.
+    `write` waits until everything is written. For lines and text wrap it, as in
     `io.BufferedReader(port)`.
 
-    port: which one it is.
+    port: the port that it belongs to.
     """
 
     def __init__(self, port: Port, fd: int) -> None:
@@ -140,11 +143,11 @@ class PortFile(io.RawIOBase):
 
     @property
     def host_connected(self) -> bool:
-        """Whether the host is connected now. Raises OSError when the port was unplugged."""
+        """Whether the host is connected now. Raises OSError if the port was unplugged."""
         return host_connected(self._fd)
 
     def wait_for_host(self, timeout: float | None = None) -> bool:
-        """Wait until the host is connected, `timeout` seconds at most; whether it is."""
+        """Wait until the host is connected, at most `timeout` seconds. Returns whether it is."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with select.epoll() as edges:
             edges.register(self._fd, select.EPOLLOUT | select.EPOLLET)
@@ -172,7 +175,7 @@ class PortFile(io.RawIOBase):
                 self._wait_for(select.POLLIN)
 
     def write(self, data: Buffer) -> int:
-        """Write all. Raises BrokenPipeError when the host is not connected any longer."""
+        """Write all. Raises BrokenPipeError if the host is no longer connected."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         while rest:
@@ -202,20 +205,20 @@ def _name_of(entry: str) -> str:
     try:
         with open(f"{_PORTS}/{entry}/name", encoding="ascii", errors="replace") as file:
             return file.read().rstrip("\n")
-    except OSError:  # it has none, or has just gone
+    except OSError:  # it has no name, or was just unplugged
         return ""
 
 
 def _open_files(process: str) -> Iterator[str]:
-    folder = f"{_PROCESSES}/{process}/fd"
+    directory = f"{_PROCESSES}/{process}/fd"
     try:
-        descriptors = os.listdir(folder)
-    except OSError:  # it has ended, or we may not look
+        descriptors = os.listdir(directory)
+    except OSError:  # it has exited, or may not be read
         return
     for descriptor in descriptors:
         try:
-            yield os.readlink(f"{folder}/{descriptor}")
-        except OSError:  # closed since
+            yield os.readlink(f"{directory}/{descriptor}")
+        except OSError:  # closed in the meantime
             continue
 
 

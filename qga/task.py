@@ -1,13 +1,13 @@
 """A command on a worker thread, and how it learns that nobody waits for it any longer.
 
-A connection gives its command up when the client has left, has synchronised anew, or was answered
-because the time limit was over. No thread can be stopped from outside, so a handler that
-loops or waits asks here, at a point where nothing is half done:
+A connection gives up its command when the client has left, has sent a new sync, or was answered
+because the time limit was over. A thread cannot be stopped from outside, so a handler that loops or
+waits asks here, at a point where nothing is half done:
 
     for mount in until_given_up(mounts):     or     stop_if_given_up()
 
-Both raise GivenUp, and do nothing on other threads. A handler that must go to its end, such as a
-freeze, does not ask.
+Both raise GivenUp, and do nothing on other threads. A handler that must not stop
+half-way, such as a freeze, does not ask.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Optional, TypeVar
 from qga.errors import QgaError
 
 INTERVAL = 1.0
-"""Seconds between two such questions of a handler that waits for something else."""
+"""Seconds between two such questions of a handler that is waiting."""
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,7 @@ class GivenUp(QgaError):
     """Nobody waits for this command any longer."""
 
     def __init__(self) -> None:
-        super().__init__("it was stopped, because nobody waits for its reply any longer")
+        super().__init__("stopped: nobody waits for the reply any longer")
 
 
 class Task:
@@ -53,7 +53,7 @@ def begin(task: Task) -> None:
 
 
 def current() -> Task | None:
-    """What this thread is working on; None on a thread that is not a worker's."""
+    """What this thread is working on; None on a thread that no worker started."""
     return _here.task
 
 
@@ -65,7 +65,7 @@ def stop_if_given_up() -> None:
 
 
 def until_given_up(items: Iterable[_T]) -> Iterator[_T]:
-    """The items, each only while somebody waits; then GivenUp is raised."""
+    """Yield the items as long as somebody waits for the reply, then raise GivenUp."""
     for item in items:
         stop_if_given_up()
         yield item
@@ -79,7 +79,7 @@ class Lock:
         self.acquire, self.release = lock.acquire, lock.release
 
     def __enter__(self) -> None:
-        if not self.acquire(False):  # nearly always it is free
+        if not self.acquire(False):  # nearly always free
             while not self.acquire(timeout=INTERVAL):
                 stop_if_given_up()
 

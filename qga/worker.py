@@ -2,13 +2,13 @@
 
 What must stay true:
 
-- A handler that never returns costs one thread for good. Threads are reused, started only when
-  all others are busy, and bounded in number: beyond that a command is refused, never queued
-  behind one that hangs. They are daemons: the agent ends without waiting for them.
+- A handler that never returns costs one thread for good. Threads are reused, started only if all
+  others are busy, and limited in number: beyond that a command is refused, never queued behind one
+  that hangs. They are daemon threads: the agent exits without waiting for them.
 - No channel takes the threads of another: half of them are divided among the channels, at least
   one for each, and the rest go to whoever comes first.
-- Something urgent, such as a thaw, finds a thread whatever else hangs: each channel has MAX_URGENT
-  more for that alone.
+- Anything urgent, such as a thaw, finds a thread whatever else hangs: each channel has MAX_URGENT
+  more, for that alone.
 - A handler can find out that nobody waits for its reply any longer (qga.task).
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qga.loop import Loop
 
 MAX_URGENT = 8
-"""Threads of each channel beyond the others, for what is urgent."""
+"""Further threads of each channel, for urgent commands."""
 
 _M_ARENA_MAX = -8  # <malloc.h>
 
@@ -55,15 +55,15 @@ class Worker:
     def submit(self, job: Job, done: Done, *, urgent: bool = False, channel: str = "") -> Task:
         """Run `job` on a thread, then `done` on the loop.
 
-        channel: for whom. Raises QgaError when all its threads are busy with commands that do not
-        return, or when the system has no more.
+        channel: for whom. Raises QgaError if all its threads are busy with commands that do not
+        return, or if the system allows no more.
         """
         busy = self._under_way
         if busy[channel] >= self._share and not self._may_borrow():
             busy = self._urgent
             if not urgent or busy[channel] >= MAX_URGENT:
                 commands = counted(self._under_way[channel], "command is", "commands are")
-                raise QgaError(f"{commands} still running; try again when one of them is done")
+                raise QgaError(f"{commands} still running; try again when one has finished")
         inbox = self._idle.pop() if self._idle else self._start_thread()
         busy[channel] += 1
         started = Task()
@@ -71,7 +71,7 @@ class Worker:
         return started
 
     def _may_borrow(self) -> bool:
-        """Whether one of the threads is left that go to whoever comes first."""
+        """Whether one of the threads that go to whoever comes first is left."""
         lent = sum(max(0, count - self._share) for count in self._under_way.values())
         return lent < self._common
 
@@ -87,7 +87,7 @@ class Worker:
             thread.start()
         except RuntimeError:  # RLIMIT_NPROC, the unit's TasksMax=, or no memory
             raise QgaError(
-                "the system lets the agent start no thread; try again when processes have ended"
+                "cannot start a thread: the system limit is reached; try again later"
             ) from None
         self._threads += 1
         return inbox
@@ -122,9 +122,9 @@ class Worker:
 
 
 def _share_one_arena() -> None:
-    """Have glibc's malloc(3) give the threads no arenas of their own.
+    """Make all threads share one arena of glibc's malloc(3).
 
-    Each keeps for good what was in use in it at its worst: tens of megabytes in all.
+    Each arena keeps for good the most memory that was ever in use in it: tens of megabytes in all.
     """
     try:
         from ctypes import CDLL

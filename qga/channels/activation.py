@@ -1,4 +1,4 @@
-"""A listening socket handed over by the service manager (sd_listen_fds(3))."""
+"""A listening socket passed by the service manager (sd_listen_fds(3))."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ANY_CID = 2**32 - 1  # vsock(7)
 
 
 def inherited_socket() -> socket | None:
-    """The one socket that is ours, or None.
+    """The socket that was passed to this process, or None.
 
-    The variables are taken out of the environment: children must not believe them.
-    Raises ChannelError when several were handed over, or one that nobody listens on.
+    The variables are removed from the environment, because they do not apply to children.
+    Raises ChannelError if several were passed, or one that does not listen.
     """
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
@@ -39,12 +39,14 @@ def inherited_socket() -> socket | None:
 
 
 def method_of(listener: socket) -> str:
-    """The channel method for an inherited socket; ChannelError for a family without one."""
+    """The channel method for an inherited socket. Raises ChannelError if there is none."""
     from socket import AF_UNIX
 
     if listener.family == AF_UNIX:
         return "unix-listen"
-    family = getattr(listener.family, "name", f"family {listener.family}")  # Python knows not all
+    family = getattr(
+        listener.family, "name", f"family {listener.family}"
+    )  # Python has no name for some
     if family == "AF_VSOCK":
         return "vsock-listen"
     raise ChannelError(
@@ -53,7 +55,7 @@ def method_of(listener: socket) -> str:
 
 
 def address_of(listener: socket) -> str:
-    """Where an inherited socket listens, as `path` has it; an abstract name begins with `@`."""
+    """Where an inherited socket listens, as in `path`. An abstract name begins with `@`."""
     from socket import AF_UNIX
 
     name = listener.getsockname()

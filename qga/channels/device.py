@@ -78,7 +78,7 @@ class DeviceChannel(Channel):
             self._session.close()
             self._session = None
         if fd is not None:
-            self._fd = None
+            self._fd = None  # before on_disconnect, where groups ask which channels have a client
             self.do_close_device(fd)
         if had_session:
             self.agent.on_disconnect(self.caller)

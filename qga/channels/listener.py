@@ -85,6 +85,7 @@ class ListeningChannel(Channel):
 
     def _accept(self, listener: socket) -> None:
         try:
+            # What accept() of the module `socket` calls; it would make an object of that module.
             fd, address = listener._accept()  # type: ignore[attr-defined]
             client = socket(listener.family, listener.type, listener.proto, fileno=fd)
         except OSError as error:  # the client has left already, or no descriptor is free

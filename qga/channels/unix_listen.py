@@ -18,7 +18,7 @@ _CREDENTIALS = struct.Struct("=iII")  # struct ucred of unix(7)
 
 
 class UnixListen(ListeningChannel):
-    _inode: int | None = None
+    _inode: int | None = None  # of our socket file: another agent may have replaced it since
 
     def do_bind(self) -> socket:
         path = self.config.path

@@ -1,4 +1,4 @@
-"""A vsock port: `<cid>:<port>`; a cid of 4294967295, or -1, is any of the guest's own.
+"""A vsock port: `<cid>:<port>`. The CID 4294967295, or -1, means any of the guest's own.
 
 Anyone who can connect can send commands, so only the configured CIDs are accepted; by default the
 host's (2).
@@ -29,7 +29,7 @@ class VsockListen(ListeningChannel):
             ) from None
         except OSError as error:
             raise ChannelError(
-                f"error opening channel '{path}': no vsock: {error.strerror}"
+                f"error opening channel '{path}': this machine has no vsock: {error.strerror}"
             ) from error
         try:
             listener.bind(address)

@@ -269,7 +269,7 @@ def _watched(
         finally:
             seconds = time.monotonic() - since
             if seconds > SLOW:
-                handler.__self__.agent.tell_of_slow(name, seconds)  # type: ignore[attr-defined]
+                handler.__self__.agent.report_slow(name, seconds)  # type: ignore[attr-defined]
 
     return watched
 

@@ -57,5 +57,5 @@ class Services(Protocol):
     def channels_without_client(self) -> set[str]:
         """Names of the channels that nobody is connected to; on the loop."""
 
-    def tell_of_slow(self, name: str, seconds: float) -> None:
-        """Log that the loop could serve nobody for so long."""
+    def report_slow(self, name: str, seconds: float) -> None:
+        """Log that the loop could serve nobody for this long."""

@@ -1,18 +1,18 @@
-"""Who had what done: an entry for each request that changes something, and for each refusal.
+"""The audit trail: an entry for each request that changes something, and for each refusal.
 
 What must stay true:
 
-- A command that changes something is told at level `info` when it has ended, one that only reads at
-  `debug`, a request that never reached its command as a warning. `Command.changes` says which is
-  which.
-- No secret is told: an argument that `@command(secret=...)` names is hidden, also where an error
-  quotes it, and of a request that was refused no argument at all, for nobody has checked what is in
-  it.
+- A command that changes something is logged at level `info` when it has finished, one that only
+  reads at `debug`, and a request that never reached its command as a warning. `Command.changes`
+  tells them apart.
+- No secret is logged. An argument that `@command(secret=...)` names is hidden, also where an error
+  quotes it. Of a refused request no argument is logged, because nobody has checked them.
 - Every change is logged, however many there are.
-- A flood of anything else costs little, and no channel hides another's: for each command of a
-  channel MAX_BURST entries in WINDOW seconds are logged, and then how many were left out. The same
-  holds for changes to something whose opening was logged (`Command.continues`), for each of these.
-- What is not told costs nothing: the session asks before it makes an Entry.
+- A flood of anything else costs little, and no channel hides the entries of another: for each
+  command of a channel MAX_BURST entries in WINDOW seconds are logged, then only their number. The
+  same holds for changes to something whose opening was logged (`Command.continues`), for each of
+  these.
+- What is not logged costs nothing: the dispatcher asks before it makes an Entry.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ if TYPE_CHECKING:
     from qga.policy.caller import Caller
 
 MAX_BURST = 100
+"""Entries of one kind and channel within WINDOW."""
+
 WINDOW = 10.0
+"""Seconds."""
 
 MAX_ARGUMENTS = 1024
-"""Characters told of a request's arguments, or of why it was refused."""
+"""Characters logged of a request's arguments, or of the reason for a refusal."""
 
-_MOST_WINDOWS = 1000  # then those that have ended are forgotten
+_MOST_WINDOWS = 1000  # beyond, those that are over are forgotten
 
-_MAX_DEPTH = 8  # levels told of an argument
+_MAX_DEPTH = 8  # levels logged of an argument
+
 MAX_NAME = 200
 """Characters logged of a command's name, which the client chooses, and of an error about it."""
 
@@ -45,7 +49,7 @@ _HIDDEN = "(hidden)"
 
 
 class Entry:
-    """A command that is being carried out, to be told when it has ended."""
+    """A command that is being carried out, to be logged when it has finished."""
 
     __slots__ = ("caller", "command", "given", "since")
 
@@ -57,9 +61,9 @@ class Entry:
 
 
 class Audit:
-    """What one agent tells.
+    """The audit trail of one agent.
 
-    reads, changes: whether commands that only read, and those that change something, are told.
+    reads, changes: whether commands that only read, and those that change something, are logged.
     """
 
     def __init__(self, log: Log, loop: Loop) -> None:
@@ -68,10 +72,10 @@ class Audit:
         self.reads = log.keeps(DEBUG)
         self.changes = log.keeps(INFO)
 
-    def ended(self, entry: Entry, error: BaseException | None) -> None:
-        """Tell of a command that has ended."""
+    def record(self, entry: Entry, error: BaseException | None) -> None:
+        """Log a command that has finished."""
         command = entry.command
-        if not self._is_told(entry, error):
+        if not self._is_due(entry, error):
             return
         seconds = time.monotonic() - entry.since
         arguments, secrets = _without_secrets(entry.given, command.secret)
@@ -86,20 +90,20 @@ class Audit:
             facts["result"], facts["error"] = _class_of(error), reason
             outcome = f"failed: {reason}"
         text = f"{_who(entry.caller)}: {command.name} {arguments}: {outcome} ({seconds:.3f} s)"
-        tell = self._log.info if command.changes else self._log.debug
-        tell(text, "command", **facts)
+        write = self._log.info if command.changes else self._log.debug
+        write(text, "command", **facts)
 
-    def refused(
+    def record_refusal(
         self, caller: Caller, name: str, command: Command | None, error: BaseException
     ) -> None:
-        """Tell of a request that has no command, does not fit it, or is against the policy."""
+        """Log a request for an unknown command, with invalid arguments, or against the policy."""
         if not self._limit.admits(
             caller.channel, f"refused: {command.name if command else 'no command'}"
         ):
             return
         facts = {**_origin(name[:MAX_NAME], caller), "result": _class_of(error)}
-        reason = "its arguments do not fit"
-        if isinstance(error, (CommandNotFound, Refused)):  # others may quote the request
+        reason = "invalid arguments"
+        if isinstance(error, (CommandNotFound, Refused)):  # any other error may quote the request
             most = MAX_ARGUMENTS if isinstance(error, Refused) else MAX_NAME
             reason = facts["error"] = error.desc[:most]
         if isinstance(error, (CommandDisabled, Refused)) and error.rule:
@@ -107,10 +111,10 @@ class Audit:
             reason += f" ({error.rule})"
         if isinstance(error, Refused) and error.detail:
             reason += f"; {error.detail[:MAX_ARGUMENTS]}"
-        text = f"{_who(caller)}: {name[:MAX_NAME]} was refused: {reason}"
+        text = f"{_who(caller)}: {name[:MAX_NAME]} refused: {reason}"
         self._log.warning(text, "refused", **facts)
 
-    def _is_told(self, entry: Entry, error: BaseException | None) -> bool:
+    def _is_due(self, entry: Entry, error: BaseException | None) -> bool:
         command, what = entry.command, entry.command.name
         if command.changes and not command.continues:
             return True
@@ -128,7 +132,7 @@ class _Window:
 
 
 class Limit:
-    """At most MAX_BURST entries of a kind and a channel in WINDOW seconds; then how many more."""
+    """At most MAX_BURST entries of a kind and a channel in WINDOW seconds, then how many more."""
 
     def __init__(self, log: Log, loop: Loop) -> None:
         self._log = log
@@ -146,11 +150,11 @@ class Limit:
         if window.count == MAX_BURST + 1:
             ended = window
             self._loop.call_later(
-                ended.end - now, lambda: self._tell(channel, what, ended.count - MAX_BURST)
+                ended.end - now, lambda: self._report(channel, what, ended.count - MAX_BURST)
             )
         return window.count <= MAX_BURST
 
-    def _tell(self, channel: str, what: str, count: int) -> None:
+    def _report(self, channel: str, what: str, count: int) -> None:
         self._log.warning(
             f"channel {channel}: {what}: {count} more within {WINDOW:.0f} s",
             "left-out",
@@ -176,7 +180,7 @@ def _class_of(error: BaseException) -> str:
 
 
 def _without_secrets(given: dict[str, Any], secret: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The arguments as JSON, cut, and what was hidden in them."""
+    """Return the arguments as JSON, cut, and the texts that were hidden in them."""
     shown = dict(given)
     hidden: list[Any] = []
     for mark in secret:
@@ -198,7 +202,7 @@ def _without_secrets(given: dict[str, Any], secret: tuple[str, ...]) -> tuple[st
 
 
 def _cut(value: Any, depth: int = 0) -> Any:
-    """What may be of megabytes or of a thousand levels, cut before it is made text of."""
+    """Cut a value that may have megabytes or a thousand levels, before it becomes JSON."""
     if isinstance(value, str):
         return value[:MAX_ARGUMENTS]
     if isinstance(value, (list, dict)) and depth == _MAX_DEPTH:

@@ -69,7 +69,7 @@ class Dispatcher:
             arguments = command.bind(given, self._caller)
         except BaseException as error:
             self._refuse(name, error, request_id)
-            self._audit.refused(self._caller, name, command, error)
+            self._audit.record_refusal(self._caller, name, command, error)
             return
         entry = None
         if self._records_changes if command.changes else self._records_reads:
@@ -160,9 +160,9 @@ class Dispatcher:
     ) -> None:
         """Add to the audit trail; `answer` is the error as the client saw it."""
         if isinstance(error, Refused):
-            self._audit.refused(self._caller, command.name, command, error)
+            self._audit.record_refusal(self._caller, command.name, command, error)
         elif entry is not None:
-            self._audit.ended(entry, answer or error)
+            self._audit.record(entry, answer or error)
 
     def _refuse(self, name: str, error: BaseException, id: Any) -> QgaError:
         """Answer with an error, and return it as the client sees it."""

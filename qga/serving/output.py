@@ -1,8 +1,8 @@
 """Bytes on their way out of a connection.
 
 Replies wait here until the transport takes them. A Payload is encoded slice by slice as it
-leaves, so that a reply of n bytes of a file costs n bytes and a slice, not a base64 text, a
-JSON string and a line of it.
+leaves, so that a reply with n bytes of a file costs n bytes and a slice, and not a base64 text, a
+JSON string and a line as well.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from qga.wire import base64
 from qga.wire.payload import Part, Payload
 
 WRITE_SIZE = 192 * 1024
-"""Bytes offered to one write(2): a unix socket's buffer has room for that many by default, a
-virtio port takes 32 KiB of them (drivers/char/virtio_console.c)."""
+"""Bytes offered to one write(2). The buffer of a unix socket holds that many by default; a virtio
+port takes 32 KiB of them (drivers/char/virtio_console.c)."""
 
 TURN_WRITES = 8
-"""Writes in a row, of some 2 ms with what they encode, before others have their turn."""
+"""Writes in a row, some 2 ms with the encoding, before other connections get a turn."""
 
 _TURN = range(TURN_WRITES)
 _SLICE = WRITE_SIZE // 4 * 3
 
 
 class Output:
-    """A queue of reply parts, and how many bytes they come to."""
+    """A queue of reply parts. `size` is how many bytes are still to be written."""
 
     def __init__(self) -> None:
         self.size = 0
         self._parts: deque[Part] = deque()
-        self._encoded = 0  # bytes of the payload in front that are encoded already
-        self._chunk: bytes | memoryview = b""  # what goes next
+        self._encoded = 0  # bytes of the first payload that are already encoded
+        self._chunk: bytes | memoryview = b""  # bytes of the next write
 
     def append(self, parts: list[Part]) -> None:
         for part in parts:
@@ -42,9 +42,9 @@ class Output:
         self.__init__()  # type: ignore[misc]
 
     def write_to(self, fd: int) -> None:
-        """Write all there is, or as much as is written in a turn.
+        """Write everything, or as much as fits into a turn.
 
-        Raises BlockingIOError when the transport is full, another OSError when it is gone.
+        Raises BlockingIOError if the transport is full, and another OSError if it is gone.
         """
         if not self.size:
             return
@@ -59,7 +59,7 @@ class Output:
     def _next_chunk(self) -> bytes:
         """About WRITE_SIZE bytes from the front of the queue, or all there are."""
         first = self._parts[0]
-        if len(self._parts) == 1 and isinstance(first, bytes):  # one reply, as nearly always
+        if len(self._parts) == 1 and isinstance(first, bytes):  # a single reply, as nearly always
             self._parts.clear()
             return first
         pieces: list[bytes] = []

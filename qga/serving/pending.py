@@ -1,4 +1,4 @@
-"""The requests of a connection that were read and are not carried out yet."""
+"""The requests of a connection that were read but not carried out yet."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ MAX_REQUESTS = 1024
 """Requests that may wait before reading stops."""
 
 MAX_INPUT = 64 * 1024 * 1024
-"""Bytes that may be read behind a running command before reading stops."""
+"""Bytes that may be read while a command runs before reading stops."""
 
 
 class Pending:
-    """A queue, and what it has come to."""
+    """A queue, and how much was read for it."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._events: deque[Event] = deque()
-        self._overtaking = 0  # how many of them
+        self._overtaking = 0  # how many of them overtake
         self.size = 0
-        """Bytes that were read since everything was answered."""
+        """Bytes read since everything was last answered."""
 
     def __len__(self) -> int:
         return len(self._events)
 
     @property
     def overtakes(self) -> bool:
-        """Whether one of them does not wait for ever behind a running command."""
+        """Whether one of them limits the wait for a running command."""
         return self._overtaking > 0
 
     def add(self, events: Sequence[Event], size: int) -> None:
-        """Add what came in `size` bytes."""
+        """Add the events that `size` bytes contained."""
         self._events += events
         self._overtaking += sum(map(self._overtakes, events))
         self.size += size
@@ -51,7 +51,7 @@ class Pending:
         return event
 
     def drop_overtaken(self) -> int:
-        """Drop what stands before the first that overtakes; how many those were."""
+        """Drop the requests before the first one that overtakes, and return their number."""
         dropped = 0
         while not self._overtakes(self._events[0]):
             self._events.popleft()
@@ -59,7 +59,7 @@ class Pending:
         return dropped
 
     def is_full(self, running: bool) -> bool:
-        """Whether nothing more should be read, beside a running command or without one."""
+        """Whether to stop reading, while a command runs or without one."""
         return len(self._events) > MAX_REQUESTS or (running and self.size > MAX_INPUT)
 
     def _overtakes(self, event: Event) -> bool:

@@ -1,4 +1,4 @@
-"""What a connection and its channel ask of their agent, beyond what its commands may ask."""
+"""What a connection and its channel ask of their agent, beyond what commands may ask."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Server(Services, Protocol):
     """The agent, as a connection sees it.
 
-    audit: who had what done.
-    postponed: connections whose request waits for `try_again`.
+    audit: the audit trail.
+    postponed: connections with a request that waits for `try_again`.
     """
 
     audit: Audit
@@ -34,13 +34,13 @@ class Server(Services, Protocol):
         """The host has left a virtio port, whose connection stays."""
 
     def report_status(self) -> None:
-        """A channel serves now, or does not any longer."""
+        """Announce that a channel serves now, or no longer does."""
 
     def report_unheard(self, command: Command) -> None:
-        """A command has succeeded, and nobody has its reply."""
+        """Notify the group of a command that has succeeded without anybody getting its reply."""
 
     def report_fault(self, name: str, error: BaseException) -> QgaError:
-        """What to answer when a handler raised something else than QgaError."""
+        """Return the answer for an exception other than QgaError, and log what needs a fix."""
 
     def log_fault(self, name: str, error: BaseException) -> None:
-        """Log what should not have happened; never fails itself."""
+        """Log an error in the code of a command or of the agent. Never raises."""

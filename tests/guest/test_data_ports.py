@@ -125,7 +125,7 @@ def test_a_port_that_is_busy_or_missing_says_so(guest: Guest, agent: AgentSocket
             AgentError, match=rf"cannot open .*{PORT.name}.*: python3 \(process \d+"
         ):
             agent.execute("qga-file-send", path="/etc/hostname", port=PORT.name)
-    with pytest.raises(AgentError, match=f"no port 'none': there are .*{OTHER_PORT.name}"):
+    with pytest.raises(AgentError, match=f"no port 'none': this guest has .*{OTHER_PORT.name}"):
         agent.execute("qga-file-send", path="/etc/hostname", port="none")
 
 

@@ -72,7 +72,7 @@ def test_what_is_not_allowed_is_refused_and_logged(
         File(client, place.bad, mode)
     assert raised.value.error_class == "GenericError"
     assert str(raised.value) == f"Command guest-file-open has been refused: {reason}"
-    guarded.wait_for_log(f"guest-file-open was refused: {reason} ({place.conf}, line")
+    guarded.wait_for_log(f"guest-file-open refused: {reason} ({place.conf}, line")
     assert place.is_intact
 
 

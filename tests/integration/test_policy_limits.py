@@ -127,7 +127,7 @@ def test_worker_threads(tmp_path: Path, gate: Gate) -> None:
         one.send(gate.request)
         gate.wait_until_reached()
         assert two.refusal("qga-echo", text="x") == (
-            "1 command is still running; try again when one of them is done"
+            "1 command is still running; try again when one has finished"
         )
         gate.open("go on")
         assert one.result() == "go on"

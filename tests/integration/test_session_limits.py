@@ -182,7 +182,7 @@ def test_more_commands_than_threads_are_refused(tmp_path: Path, gate: Gate) -> N
         other = stack.enter_context(agent.connect())
         wait_for(lambda: agent.threads > MAX_THREADS, "all threads are busy")
         assert other.refusal("qga-echo", text="") == (
-            f"{MAX_THREADS} commands are still running; try again when one of them is done"
+            f"{MAX_THREADS} commands are still running; try again when one has finished"
         )
         assert other.call("guest-ping") == {}
 

@@ -253,7 +253,7 @@ def test_what_cannot_be_started_is_told(client: Client) -> None:
     assert client.refusal("qga-exec", path="no-such-program").startswith("failed to start")
     with refused("failed to start '/none': No such file or directory"):
         client.call("qga-exec", path="sh", directory="/none")
-    with refused("no port 'none': there are org.qga.data.0"):
+    with refused("no port 'none': this guest has org.qga.data.0"):
         client.call("qga-exec", path="sh", port="none")
     with refused("a terminal cannot have 0 rows or columns"):
         client.call("qga-exec", path="sh", tty=True, rows=0)

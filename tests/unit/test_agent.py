@@ -88,7 +88,7 @@ def test_a_fault_that_comes_again_and_again_fills_no_log(tmp_path: Path) -> None
     agent = Agent(Config((main,), statedir=str(tmp_path)), Log(lines))
     for _ in range(3 * MAX_BURST):
         assert str(agent.report_fault("qga-x", KeyError("k"))) == "qga-x failed: KeyError: 'k'"
-    assert lines.texts.count("qga-x failed by a fault of its own:") == MAX_BURST
+    assert lines.texts.count("error in qga-x:") == MAX_BURST
     agent.close()
 
 

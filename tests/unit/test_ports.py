@@ -67,7 +67,9 @@ def test_what_is_no_port_is_not_found(two: list[Port], name: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         ports.find(name)
     assert caught.value.errno == ENOENT
-    assert caught.value.strerror == (f"no port '{name}': there are org.qga.data.0, {two[1].device}")
+    assert caught.value.strerror == (
+        f"no port '{name}': this guest has org.qga.data.0, {two[1].device}"
+    )
 
 
 @pytest.mark.usefixtures("system")

@@ -251,7 +251,9 @@ def test_a_thread_that_the_system_refuses_is_an_error_in_words(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         for _ in range(3 * MAX_URGENT):
-            with pytest.raises(QgaError, match="the system lets the agent start no thread"):
+            with pytest.raises(
+                QgaError, match="cannot start a thread: the system limit is reached"
+            ):
                 worker.submit(list, ends.note, urgent=True)
     worker.submit(list, ends.note)
     ends.wait_for(1)

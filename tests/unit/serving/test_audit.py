@@ -68,7 +68,7 @@ def vault(name: str) -> Command:
 
 
 def lock(audit: Audit, error: BaseException | None = None, **given: Any) -> None:
-    audit.ended(Entry(CALLER, vault("qga-lock"), given), error)
+    audit.record(Entry(CALLER, vault("qga-lock"), given), error)
 
 
 def test_a_change_is_told_with_all_facts_in_fields_and_in_one_line(
@@ -90,7 +90,7 @@ def test_a_change_is_told_with_all_facts_in_fields_and_in_one_line(
 
 
 def test_a_look_is_told_at_debug(audit: Audit, sink: Sink) -> None:
-    audit.ended(Entry(CALLER, vault("qga-look"), {}), None)
+    audit.record(Entry(CALLER, vault("qga-look"), {}), None)
     assert sink.entries[0][0] == DEBUG
 
 
@@ -102,12 +102,12 @@ def test_a_failure_is_told_with_its_reason(audit: Audit, sink: Sink) -> None:
 
 
 def test_a_refusal_is_a_warning_without_arguments(audit: Audit, sink: Sink) -> None:
-    audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
-    audit.refused(CALLER, "qga-lock", vault("qga-lock"), QgaError("'hunter2' is invalid"))
-    audit.refused(CALLER, "x" * 10_000, None, CommandNotFound("x" * 10_000))
+    audit.record_refusal(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
+    audit.record_refusal(CALLER, "qga-lock", vault("qga-lock"), QgaError("'hunter2' is invalid"))
+    audit.record_refusal(CALLER, "x" * 10_000, None, CommandNotFound("x" * 10_000))
     (priority, text, fields), misfit, unknown = sink.entries
     assert priority == WARNING
-    assert text == "channel main (pid 7, uid 0): qga-lock was refused: it is off"
+    assert text == "channel main (pid 7, uid 0): qga-lock refused: it is off"
     assert fields == {
         "MESSAGE_ID": MESSAGE_IDS["refused"],
         "command": "qga-lock",
@@ -185,7 +185,7 @@ def test_a_flood_of_refusals_is_cut_and_counted(
     audit: Audit, sink: Sink, loop: Loop, clock: Clock
 ) -> None:
     for _ in range(MAX_BURST + 5):
-        audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
+        audit.record_refusal(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
     lock(audit, door="front")
     assert (len(told(sink, "refused")), len(told(sink, "command"))) == (MAX_BURST, 1)
     loop.call_later(0.3, loop.stop)
@@ -198,7 +198,7 @@ def test_a_flood_of_refusals_is_cut_and_counted(
         "channel": "main",
         "left_out": "5",
     }
-    audit.refused(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
+    audit.record_refusal(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
     assert len(told(sink, "refused")) == MAX_BURST + 1
 
 
@@ -209,8 +209,8 @@ def test_no_channel_hides_the_refusals_or_looks_of_another(
     command = vault(name) if name == "qga-lock" else None
     other = Caller("other", Policy())
     for caller in [CALLER] * (2 * MAX_BURST) + [other]:
-        audit.refused(caller, name, command, CommandNotFound("no"))
-        audit.ended(Entry(caller, vault("qga-look"), {}), None)
+        audit.record_refusal(caller, name, command, CommandNotFound("no"))
+        audit.record(Entry(caller, vault("qga-look"), {}), None)
     for kind in ("refused", "command"):
         texts = told(sink, kind)
         assert len(texts) == MAX_BURST + 1
@@ -224,9 +224,9 @@ def test_of_many_writes_to_a_file_the_others_are_counted(
     write = vault("qga-put")
     for drawer in (1, 2):
         for _ in range(2 * MAX_BURST):
-            audit.ended(Entry(CALLER, write, {"drawer": drawer}), None)
+            audit.record(Entry(CALLER, write, {"drawer": drawer}), None)
     for drawer in range(MAX_BURST * 2):
-        audit.ended(Entry(CALLER, write, {"drawer": drawer}), QgaError("there is none"))
+        audit.record(Entry(CALLER, write, {"drawer": drawer}), QgaError("there is none"))
     texts = told(sink, "command")
     assert [
         f'{{"drawer":{drawer}}}: done' in texts[MAX_BURST * at] for at, drawer in ((0, 1), (1, 2))
@@ -237,7 +237,7 @@ def test_of_many_writes_to_a_file_the_others_are_counted(
 def test_what_was_limited_is_forgotten(audit: Audit, sink: Sink, clock: Clock) -> None:
     for drawer in range(5000):
         clock.now += 0.1
-        audit.ended(Entry(CALLER, vault("qga-put"), {"drawer": drawer}), None)
+        audit.record(Entry(CALLER, vault("qga-put"), {"drawer": drawer}), None)
     assert len(told(sink, "command")) == 5000
     assert len(audit._limit._windows) <= 1000
 
