@@ -3,7 +3,7 @@
 What must stay true:
 
 - A command that never waits runs at once, on the loop. One that may wait runs on a worker thread,
-  and the connection is told when it has ended.
+  and the connection proceeds when it has finished.
 - A request that cannot be carried out yet (NotYet) waits without a thread, and is forgotten when
   the client gives up on it.
 - When a command succeeds and nobody gets its reply, its group is notified (`on_unheard`): the

@@ -259,7 +259,7 @@ class TestLeftOut:
         path = write(plugin_dir / "bad.py", f"{head}    @command()\n    {fault}\n")
         with running(tmp_path, plugin_dir) as agent:
             assert "qga-bad" not in agent.commands()
-            assert f"is left out: qga-bad ({path}:3): " in agent.log
+            assert f"qga_plugin_bad.Bad skipped: qga-bad ({path}:3): " in agent.log
             assert told in agent.log
 
     def test_one_with_an_access_of_its_own_invention(

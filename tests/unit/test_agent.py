@@ -1,4 +1,4 @@
-"""What an agent says of its configuration before it serves anybody."""
+"""What an agent reports about its configuration before it serves."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def config_of(tmp_path: Path, *block: str, allow: tuple[str, ...] = ()) -> Confi
     return Config((first, second), statedir=str(tmp_path))
 
 
-def test_a_name_that_is_no_command_is_told_once(tmp_path: Path) -> None:
-    """It may be of a plugin that is not there or of another version."""
+def test_an_unknown_command_is_logged_once(tmp_path: Path) -> None:
+    """It may belong to a plugin that is missing or to another version."""
     lines = Lines()
     config = config_of(tmp_path, "guest-exec", "qga-pods", allow=("guest-ping", "acme-backup"))
     Agent(config, Log(lines)).close()
@@ -77,8 +77,8 @@ def test_an_error_of_the_system_names_the_file_as_text(tmp_path: Path, path: str
     main = ChannelConfig(method="unix-listen", path=str(tmp_path / "s"))
     agent = Agent(Config((main,), statedir=str(tmp_path)), Log(Lines()))
     error = OSError(ENOENT, os.strerror(ENOENT), path)
-    told = agent.report_fault("qga-x", error)
-    assert str(told) == "qga-x failed '/näh': No such file or directory"
+    answer = agent.report_fault("qga-x", error)
+    assert str(answer) == "qga-x failed '/näh': No such file or directory"
     agent.close()
 
 

@@ -40,7 +40,7 @@ def test_a_readable_descriptor(loop: Loop, pipe: tuple[int, int]) -> None:
     assert seen == [(b"x", True)]
 
 
-def test_edges_are_told_once(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_edges_are_reported_once(loop: Loop, pipe: tuple[int, int]) -> None:
     """A descriptor that stays readable wakes a loop that watches for edges once only."""
     edges: list[int] = []
     levels: list[int] = []
@@ -60,7 +60,7 @@ def test_edges_are_told_once(loop: Loop, pipe: tuple[int, int]) -> None:
     assert len(edges) == 1
 
 
-def test_what_is_unwatched_is_not_told(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_an_unwatched_descriptor_is_not_reported(loop: Loop, pipe: tuple[int, int]) -> None:
     """Not even when its event came together with that of the one who unwatched it."""
     seen: list[str] = []
     other = os.dup(pipe[0])
@@ -207,7 +207,7 @@ def test_stopping_lets_the_events_at_hand_have_their_turn(
     assert seen == ["read"]
 
 
-def test_a_callback_that_fails_ends_neither_the_loop_nor_its_siblings() -> None:
+def test_a_callback_that_fails_stops_neither_the_loop_nor_others() -> None:
     faults: list[Exception] = []
     loop = Loop(faults.append)
     read_end, write_end = os.pipe()

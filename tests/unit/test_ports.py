@@ -63,7 +63,7 @@ def test_a_port_is_found_by_its_name_its_device_and_udevs_link(two: list[Port]) 
 
 
 @pytest.mark.parametrize("name", ["none", "", "/dev/null", "/dev/virtio-ports/"])
-def test_what_is_no_port_is_not_found(two: list[Port], name: str) -> None:
+def test_a_file_that_is_not_a_port_is_not_found(two: list[Port], name: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         ports.find(name)
     assert caught.value.errno == ENOENT
@@ -86,7 +86,7 @@ def test_a_guest_without_ports_says_so() -> None:
         (0, 0, "yes", Ends(True, False)),
     ],
 )
-def test_the_ends_as_the_kernel_tells_them(
+def test_the_ends_as_the_kernel_reports_them(
     system: Path, two: list[Port], guest: int, host: int, console: str, expected: Ends
 ) -> None:
     text = DEBUG.format(guest=guest, host=host, console=console)

@@ -1,4 +1,4 @@
-"""Jobs on threads, their ends on the loop."""
+"""Jobs run on threads and finish on the loop."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_job_runs_elsewhere_and_ends_on_the_loop(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("error", [QgaError("no"), ValueError("x"), SystemExit(1)])
-def test_what_a_job_raises_is_handed_over(loop: Loop, error: BaseException) -> None:
+def test_what_a_job_raises_is_passed_on(loop: Loop, error: BaseException) -> None:
     def job() -> None:
         raise error
 
@@ -223,7 +223,7 @@ def test_a_job_learns_that_it_was_given_up(loop: Loop) -> None:
     assert list(until_given_up("ab")) == ["a", "b"]
 
 
-def test_who_waits_for_a_lock_gives_up(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_lock_is_given_up(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qga.task.INTERVAL", 0.01)
     ends, lock = Ends(loop), Lock()
 

@@ -1,4 +1,4 @@
-"""Entries of the audit: who had what done, without secrets, and not without end."""
+"""Entries of the audit: without secrets, and bounded."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def lock(audit: Audit, error: BaseException | None = None, **given: Any) -> None
     audit.record(Entry(CALLER, vault("qga-lock"), given), error)
 
 
-def test_a_change_is_told_with_all_facts_in_fields_and_in_one_line(
+def test_a_change_is_logged_with_all_facts_in_fields_and_in_one_line(
     audit: Audit, sink: Sink
 ) -> None:
     lock(audit, door="front")
@@ -89,12 +89,12 @@ def test_a_change_is_told_with_all_facts_in_fields_and_in_one_line(
     }
 
 
-def test_a_look_is_told_at_debug(audit: Audit, sink: Sink) -> None:
+def test_a_look_is_logged_at_debug(audit: Audit, sink: Sink) -> None:
     audit.record(Entry(CALLER, vault("qga-look"), {}), None)
     assert sink.entries[0][0] == DEBUG
 
 
-def test_a_failure_is_told_with_its_reason(audit: Audit, sink: Sink) -> None:
+def test_a_failure_is_logged_with_its_reason(audit: Audit, sink: Sink) -> None:
     lock(audit, QgaError("it is\nopen"), door="front")
     _, text, fields = sink.entries[0]
     assert "failed: it is\\nopen" in text
@@ -120,7 +120,7 @@ def test_a_refusal_is_a_warning_without_arguments(audit: Audit, sink: Sink) -> N
     assert len(unknown[1]) < 500
 
 
-def test_no_secret_is_told_also_where_an_error_quotes_it(audit: Audit, sink: Sink) -> None:
+def test_no_secret_is_logged_also_where_an_error_quotes_it(audit: Audit, sink: Sink) -> None:
     lock(
         audit,
         QgaError("'hunter2' is weak, and s3cret known"),
@@ -167,18 +167,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def told(sink: Sink, kind: str) -> list[str]:
+def logged(sink: Sink, kind: str) -> list[str]:
     return [text for _, text, fields in sink.entries if fields["MESSAGE_ID"] == MESSAGE_IDS[kind]]
 
 
-def test_every_change_is_told_whatever_there_is_to_tell(
-    audit: Audit, sink: Sink, clock: Clock
-) -> None:
+def test_every_change_is_logged_however_many(audit: Audit, sink: Sink, clock: Clock) -> None:
     for _ in range(3 * MAX_BURST):
         lock(audit, door="front")
         lock(audit, QgaError("it is open"), door="back")
-    assert len(told(sink, "command")) == 6 * MAX_BURST
-    assert told(sink, "left-out") == []
+    assert len(logged(sink, "command")) == 6 * MAX_BURST
+    assert logged(sink, "left-out") == []
 
 
 def test_a_flood_of_refusals_is_cut_and_counted(
@@ -187,7 +185,7 @@ def test_a_flood_of_refusals_is_cut_and_counted(
     for _ in range(MAX_BURST + 5):
         audit.record_refusal(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
     lock(audit, door="front")
-    assert (len(told(sink, "refused")), len(told(sink, "command"))) == (MAX_BURST, 1)
+    assert (len(logged(sink, "refused")), len(logged(sink, "command"))) == (MAX_BURST, 1)
     loop.call_later(0.3, loop.stop)
     loop.run()
     clock.now += 0.3
@@ -199,7 +197,7 @@ def test_a_flood_of_refusals_is_cut_and_counted(
         "left_out": "5",
     }
     audit.record_refusal(CALLER, "qga-lock", vault("qga-lock"), CommandNotFound("it is off"))
-    assert len(told(sink, "refused")) == MAX_BURST + 1
+    assert len(logged(sink, "refused")) == MAX_BURST + 1
 
 
 @pytest.mark.parametrize("name", ["qga-lock", "qga-nothing"])
@@ -212,7 +210,7 @@ def test_no_channel_hides_the_refusals_or_looks_of_another(
         audit.record_refusal(caller, name, command, CommandNotFound("no"))
         audit.record(Entry(caller, vault("qga-look"), {}), None)
     for kind in ("refused", "command"):
-        texts = told(sink, kind)
+        texts = logged(sink, kind)
         assert len(texts) == MAX_BURST + 1
         assert texts[-1].startswith("channel other: ")
 
@@ -220,14 +218,14 @@ def test_no_channel_hides_the_refusals_or_looks_of_another(
 def test_of_many_writes_to_a_file_the_others_are_counted(
     audit: Audit, sink: Sink, clock: Clock
 ) -> None:
-    """That it was opened for writing is told each time; what is written by a handle, in sum."""
+    """Each opening is logged; of the writes to a handle, the first ones and their number."""
     write = vault("qga-put")
     for drawer in (1, 2):
         for _ in range(2 * MAX_BURST):
             audit.record(Entry(CALLER, write, {"drawer": drawer}), None)
     for drawer in range(MAX_BURST * 2):
         audit.record(Entry(CALLER, write, {"drawer": drawer}), QgaError("there is none"))
-    texts = told(sink, "command")
+    texts = logged(sink, "command")
     assert [
         f'{{"drawer":{drawer}}}: done' in texts[MAX_BURST * at] for at, drawer in ((0, 1), (1, 2))
     ]
@@ -238,19 +236,19 @@ def test_what_was_limited_is_forgotten(audit: Audit, sink: Sink, clock: Clock) -
     for drawer in range(5000):
         clock.now += 0.1
         audit.record(Entry(CALLER, vault("qga-put"), {"drawer": drawer}), None)
-    assert len(told(sink, "command")) == 5000
+    assert len(logged(sink, "command")) == 5000
     assert len(audit._limit._windows) <= 1000
 
 
 @pytest.mark.parametrize(
-    ("verbose", "keeps_info", "told"),
+    ("verbose", "keeps_info", "expected"),
     [(False, False, (False, False)), (False, True, (False, True)), (True, False, (True, True))],
 )
 def test_what_the_log_does_not_keep_is_not_made(
-    sink: Sink, loop: Loop, verbose: bool, keeps_info: bool, told: tuple[bool, bool]
+    sink: Sink, loop: Loop, verbose: bool, keeps_info: bool, expected: tuple[bool, bool]
 ) -> None:
     audit = Audit(Log(sink, verbose=verbose, keeps_info=keeps_info), loop)
-    assert (audit.reads, audit.changes) == told
+    assert (audit.reads, audit.changes) == expected
 
 
 # By the interface: what leaves nothing behind that was not there before.
@@ -266,7 +264,7 @@ READING = {
     "guest-sync",
     "guest-sync-delimited",
     "qga-exec-read",
-    # What a program is given while it runs: it was told of when it was started.
+    # Input of a running program, whose start was logged.
     "qga-exec-resize",
     "qga-exec-write",
 }
