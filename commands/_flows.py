@@ -28,16 +28,18 @@ _TURN = 4  # times _READ_SIZE from a port before others have their turn
 class Output:
     """What comes out of a program, from `offset` on; reading stops while MAX_KEPT bytes wait.
 
+    admit: asked how many of the bytes that have come are kept; None for all.
     closed: nothing more will come.
     truncated: whether there may have been output that was not kept.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, admit: Callable[[int], int] | None = None) -> None:
         self.data = bytearray()
         self.offset = 0
         self.closed = False
         self.truncated = False
         self._fd = fd
+        self._admit = admit
         self._keep = True
         self._paused = False
 
@@ -101,7 +103,9 @@ class Output:
         if not data:
             self.close()
         elif self._keep:
-            self.data += data
+            kept = len(data) if self._admit is None else self._admit(len(data))
+            self.data += data[:kept]
+            self.truncated = self.truncated or kept < len(data)
             if self.full:
                 self._paused = True
                 self._loop.unwatch(self._fd)

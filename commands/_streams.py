@@ -70,11 +70,13 @@ class Program:
             else:
                 self._make_terminal(tty, launch, ours, theirs)
                 launch = launch._replace(terminal=True)
-            self.pid = spawn(list(argv), environment, theirs, launch)
+            self.pid = spawn(list(argv), environment, theirs, launch, self._job)
             self._exit = open_exit(self.pid)
         except BaseException:
             for fd in ours:
                 os.close(fd)
+            if self._job is not None:
+                self._job.discard()
             raise
         finally:
             for fd in set(theirs.values()):
@@ -84,6 +86,16 @@ class Program:
     @property
     def ended_by(self) -> str:
         return self._job.ended_by if self._job else ""
+
+    @property
+    def kept(self) -> int:
+        """Bytes of output that the host has not taken yet."""
+        return sum(len(output.data) for output in self._outputs)
+
+    @property
+    def confinement(self) -> str:
+        """What holds all that it has started; "" where nothing has to."""
+        return self._job.confinement if self._job else ""
 
     @property
     def has_port(self) -> bool:
@@ -147,6 +159,10 @@ class Program:
             self.out.close()
 
     @property
+    def _admit(self) -> Callable[[int], int] | None:
+        return self._job.admit if self._job else None
+
+    @property
     def _outputs(self) -> tuple[Output, ...]:
         return (self.out,) if self.err is None else (self.out, self.err)
 
@@ -157,7 +173,7 @@ class Program:
             end, theirs[number] = os.pipe()
             ours.append(end)
         self.input = Input(stdin)
-        self.out, self.err = Output(ours[1]), Output(ours[2])
+        self.out, self.err = Output(ours[1], self._admit), Output(ours[2], self._admit)
 
     def _make_terminal(
         self, size: Size, launch: Launch, ours: list[int], theirs: dict[int, int]
@@ -171,7 +187,7 @@ class Program:
         ours.append(os.dup(terminal))
         self._terminal = terminal
         self.input = Input(ours[1], _end_of_file(terminal))
-        self.out = Output(terminal)
+        self.out = Output(terminal, self._admit)
 
     def _on_output(self) -> None:
         if self._relay is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
 
 from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
 from qga.policy.quota import Quota
+from qga.programs.child import take_over_jobs
 from qga.wording import counted
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ class Exec(CommandGroup):
         # By channel, pids of those that have ended, oldest first.
         self._finished: defaultdict[str, dict[int, None]] = defaultdict(dict)
         self._running, self._input, self._output = Quota(), Quota(), Quota()
+
+    def start(self) -> None:
+        take_over_jobs(self.agent.loop)
 
     @command(
         access="unrestricted",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from math import inf
-from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union, cast
 
 from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
 from qga.policy.quota import Quota
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from ._flows import Output
     from ._streams import Program, Size
 
-MAX_ENDED = 32
-"""Programs of a channel that have ended and are still known; beyond, the oldest is forgotten."""
+MAX_ENDED = 1024
+MAX_KEPT_OF_ENDED = 16 * 1024 * 1024
+"""Programs of a channel that have ended and are still known, and bytes that they have written;
+beyond, the oldest is forgotten."""
 
-_DESCRIPTORS = 5  # of a program: its process, three pipes or a terminal twice, the port
+_DESCRIPTORS = 6  # of a program: its process, three pipes or a terminal twice, port, cgroup
 
 DEFAULT_ROWS, DEFAULT_COLUMNS = 24, 80
 
@@ -58,6 +60,21 @@ QgaExecRead = TypedDict(
 
 class QgaExec(TypedDict):
     pid: int
+    confinement: NotRequired[str]
+
+
+QgaExecLimits = TypedDict(
+    "QgaExecLimits",
+    {
+        "memory": NotRequired[int],
+        "cpu": NotRequired[float],
+        "processes": NotRequired[int],
+        "cpu-seconds": NotRequired[int],
+        "open-files": NotRequired[int],
+        "file-size": NotRequired[int],
+        "output": NotRequired[int],
+    },
+)
 
 
 class QgaExecWrite(TypedDict):
@@ -76,14 +93,16 @@ def _wanted(
     user: str | None = None,
     group: str | None = None,
     timeout: float | None = None,
+    limits: QgaExecLimits | None = None,
     **_others: Any,
 ) -> Wanted:
     """What the arguments of qga-exec say of the way in which a program is to run."""
     from qga.policy.launch import Wanted
+    from qga.programs.limits import limits_of
 
     if timeout is not None and not 0 < timeout < inf:
         raise QgaError(f"Parameter 'timeout' is {timeout}; use a number of seconds above 0")
-    return Wanted(directory, tty, user, group, timeout)
+    return Wanted(directory, tty, user, group, timeout, limits_of(cast(Any, limits or {})))
 
 
 class Streams(CommandGroup):
@@ -116,6 +135,7 @@ class Streams(CommandGroup):
         user: Optional[str] = None,
         group: Optional[str] = None,
         timeout: Optional[float] = None,
+        limits: Optional[QgaExecLimits] = None,
         *,
         caller: Caller,
     ) -> QgaExec:
@@ -136,13 +156,21 @@ class Streams(CommandGroup):
             is opened (PAM). By default the agent's own user, or the one that the configuration
             names; where that says which programs may run, it cannot be chosen.
         group: the group that takes the place of the user's primary group, by name or number.
-        timeout: seconds after which it is ended: SIGTERM, and 2 s later SIGKILL. With a timeout
-            all that it has started ends when it does.
+        timeout: seconds after which it is ended: SIGTERM, and 2 s later SIGKILL.
+        limits: what it may use: `memory` in bytes, `cpu` as a number of processors (0.5 is half
+            of one), `processes`, which includes threads, `cpu-seconds`, `open-files`, `file-size`
+            in bytes, and `output`, the bytes of both streams together.
+        With a timeout or limits all that it has started ends when it does. `confinement` is how:
+        with "cgroup" nothing escapes; with "rlimits", where the guest has no cgroup v2, memory is
+        limited for each process, processes for all of the user, `cpu` is refused, and a process
+        that has left the process group and lost its parent runs on.
         Returns its process id, which is also that of its process group. With a port its error
         output is fetched by qga-exec-read, unless it has a terminal.
         """
         size = _size(rows, columns) if tty else None
-        wanted = _wanted(directory=directory, tty=tty, user=user, group=group, timeout=timeout)
+        wanted = _wanted(
+            directory=directory, tty=tty, user=user, group=group, timeout=timeout, limits=limits
+        )
         launch = caller.policy.program(path, arg or [], env, wanted)
         self._reserve(caller)
         try:
@@ -158,7 +186,10 @@ class Streams(CommandGroup):
             self._give_descriptors(caller.channel)
             raise
         self.agent.loop.post(lambda: self._watch(program, caller.channel))
-        return {"pid": program.pid}
+        result: QgaExec = {"pid": program.pid}
+        if program.confinement:
+            result["confinement"] = program.confinement
+        return result
 
     @command(access="unrestricted", changes=False, like=("guest-exec",))
     def qga_exec_read(
@@ -176,7 +207,8 @@ class Streams(CommandGroup):
             longer. By default nothing is given up.
         err-offset: the same of its error output.
         Returns what is kept from there on, and when it has ended its exit code or signal;
-        `ended-by` is "timeout" where the agent has ended it. While 256 KiB of a stream are kept
+        `ended-by` is "timeout", "memory", "output", "cpu-seconds" or "file-size" where that has
+        ended it. While 256 KiB of a stream are kept
         the program waits.
         The totals are bytes so far, with a port those written to it; they are final when
         `exited` is true. A stream is truncated where something that the program has left
@@ -299,8 +331,12 @@ class Streams(CommandGroup):
             return
         ended = self._ended[channel]
         ended[program.pid] = None
-        while len(ended) > MAX_ENDED:
+        while len(ended) > MAX_ENDED or self._kept(channel) > MAX_KEPT_OF_ENDED:
             self._forget(channel, next(iter(ended)))
+
+    def _kept(self, channel: str) -> int:
+        """Bytes of output of programs that have ended."""
+        return sum(self._programs[channel, pid].kept for pid in self._ended[channel])
 
     def _forget(self, channel: str, pid: int) -> None:
         del self._programs[channel, pid]

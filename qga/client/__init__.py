@@ -40,6 +40,7 @@ from qga.client.errors import (
 from qga.client.figures import MemoryUse, Metrics
 from qga.client.hosts.discovery import FoundGuest, find_guests
 from qga.client.hosts.trust import LeftOut
+from qga.client.how import Limits
 from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
 from qga.client.results import (
     AgentInfo,
@@ -96,6 +97,7 @@ __all__ = [
     "IPAddress",
     "InterfaceStatistics",
     "LeftOut",
+    "Limits",
     "LoadAverage",
     "MemoryBlock",
     "MemoryBlockResponse",

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.exec import DELAY_GROWTH, FIRST_DELAY, Capture, environment_of
@@ -100,20 +100,24 @@ def run(
     timeout: seconds after which it is ended, and AgentTimeout raised, by us; that of `how` is for
     the agent, and ProgramTimeout is raised.
     """
+    from qga.client.older_agents import require_no_limits
     from qga.client.programs import PlainProgram, StreamedProgram
 
-    bound, as_whom = min(timeout, how.timeout), how._replace(timeout=math.inf)._asdict()
-    del as_whom["timeout"]
+    bound = min(timeout, how.timeout)
+    as_whom: dict[str, Any] = {"user": how.user, "group": how.group, "cwd": how.cwd}
     if merged and how != ANYHOW:  # qga-exec and QEMU's agent 7.2 have no word for it
         argv, merged = ["/bin/sh", "-c", MERGE, "sh", *argv], False
     if not merged:
         with suppress(CommandNotFound):
-            streamed = StreamedProgram(agent, argv, env=env, timeout=how.timeout, **as_whom)
+            streamed = StreamedProgram(
+                agent, argv, env=env, timeout=how.timeout, limits=how.limits, **as_whom
+            )
             patience = how.timeout + LAST_WORDS if streamed.is_bounded else bound
             result = finished(streamed, input or b"", min(timeout, patience))
             if result.ended_by == "timeout":
                 raise ProgramTimeout(agent.address, how.timeout, result)
             return result
+    require_no_limits(agent, how.limits)
     plain = PlainProgram(agent, argv, env=env, input=input, merged=merged, **as_whom)
     return finished(plain, None, bound)
 

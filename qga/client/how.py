@@ -1,9 +1,27 @@
-"""As whom, where and for how long a program of the guest is to run."""
+"""As whom, where, and within which bounds a program of the guest is to run."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, NamedTuple, Optional
+
+
+class Limits(NamedTuple):
+    """What a program may use, with all that it has started; None is no limit.
+
+    memory: in bytes. cpu: as a number of processors, 0.5 for half of one. processes: with their
+    threads. cpu_seconds: of processor time, for each process. open_files: descriptors of each
+    process. file_size: in bytes, of the largest file that it may write. output: in bytes, of both
+    output streams together.
+    """
+
+    memory: Optional[int] = None
+    cpu: Optional[float] = None
+    processes: Optional[int] = None
+    cpu_seconds: Optional[int] = None
+    open_files: Optional[int] = None
+    file_size: Optional[int] = None
+    output: Optional[int] = None
 
 
 class How(NamedTuple):
@@ -16,15 +34,21 @@ class How(NamedTuple):
     group: Optional[str] = None
     cwd: Optional[str] = None
     timeout: float = math.inf
+    limits: Optional[Limits] = None
 
     def on_the_wire(self) -> dict[str, Any]:
         """The arguments of qga-exec for it."""
-        timeout = None if self.timeout == math.inf else self.timeout
+        limits = {
+            name.replace("_", "-"): value
+            for name, value in (self.limits or Limits())._asdict().items()
+            if value is not None
+        }
         wanted = {
             "user": self.user,
             "group": self.group,
             "directory": self.cwd,
-            "timeout": timeout,
+            "timeout": None if self.timeout == math.inf else self.timeout,
+            "limits": limits or None,
         }
         return {name: value for name, value in wanted.items() if value is not None}
 

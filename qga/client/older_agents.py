@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
-from qga.client.errors import CommandError, ProtocolError
-from qga.client.how import How
+from qga.client.errors import AgentError, CommandError, ProtocolError
+from qga.client.how import How, Limits
 
 # Seconds that the script may take, and bytes of a line of it that are shown.
 PATIENCE = 30.0
@@ -76,6 +76,13 @@ def in_that_way(
         words += ["env", f"HOME={account.home}", f"SHELL={account.shell}"]
         words += [f"USER={name}", f"LOGNAME={name}"]
     return [*words, *argv]
+
+
+def require_no_limits(agent: GuestAgent, limits: Limits | None) -> None:
+    """AgentError if there are any, for nothing here could set them."""
+    if limits is not None and limits != Limits():
+        reason = "limits require qga 0.2 or later in the guest"
+        raise AgentError(reason, address=agent.address, command="exec")
 
 
 def look(agent: GuestAgent, how: How) -> Account | None:

@@ -26,8 +26,8 @@ from qga.client import captured
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import AgentError, CommandError, CommandNotFound, ProtocolError
-from qga.client.how import ANYHOW, How
-from qga.client.older_agents import in_that_way
+from qga.client.how import ANYHOW, How, Limits
+from qga.client.older_agents import in_that_way, require_no_limits
 from qga.client.results import ExecResult
 from qga.wording import counted
 
@@ -49,7 +49,7 @@ MOST_WRITTEN = 1024 * 1024
 LONGEST_PID = 7
 
 # What qga 0.1 answers to arguments that it does not know yet.
-UNKNOWN_ARGUMENT = re.compile("Parameter '(user|group|timeout)' is unexpected")
+UNKNOWN_ARGUMENT = re.compile("Parameter '(user|group|timeout|limits)' is unexpected")
 
 # The signal $1 for the other processes and all that have come from them, children last; which
 # those are.
@@ -159,8 +159,9 @@ class Program:
 class StreamedProgram(Program):
     """A program by qga-exec. Give it a data port that is connected, or none.
 
-    `user`, `group`, `cwd` and `timeout` are as of `GuestAgent.exec`. An agent of qga 0.1 does not
-    end the program in time (`is_bounded` is False), and needs setpriv(1) for another user.
+    `user`, `group`, `cwd`, `timeout` and `limits` are as of `GuestAgent.exec`. An agent of qga 0.1
+    does not end the program in time (`is_bounded` is False), sets no limits, which is an error,
+    and needs setpriv(1) for another user.
     """
 
     def __init__(
@@ -176,8 +177,9 @@ class StreamedProgram(Program):
         group: str | None = None,
         cwd: str | None = None,
         timeout: float = math.inf,
+        limits: Limits | None = None,
     ) -> None:
-        how = How(user, group, cwd, timeout)
+        how = How(user, group, cwd, timeout, limits)
         name = port.name if port else None
 
         def start(argv: Sequence[str], how: How) -> int:
@@ -193,6 +195,7 @@ class StreamedProgram(Program):
         except CommandError as error:
             if not UNKNOWN_ARGUMENT.fullmatch(error.desc):
                 raise
+            require_no_limits(agent, limits)
             pid = start(in_that_way(agent, argv, how, env is not None), ANYHOW)
         super().__init__(agent, pid)
         self.port = port
@@ -309,6 +312,7 @@ def start_streamed(
     group: str | None = None,
     cwd: str | None = None,
     timeout: float = math.inf,
+    limits: Limits | None = None,
 ) -> StreamedProgram:
     """Start a program, through a data port if one of `ports` is free.
 
@@ -328,6 +332,7 @@ def start_streamed(
             group=group,
             cwd=cwd,
             timeout=timeout,
+            limits=limits,
         )
     except BaseException:
         if port:

@@ -47,7 +47,7 @@ ARGUMENTS = {
     "guest-suspend-ram": "",
     "guest-sync": "id",
     "guest-sync-delimited": "id",
-    "qga-exec": "path, [arg], [env], [directory], [port], [tty], [rows], [columns], [term], [user], [group], [timeout]",
+    "qga-exec": "path, [arg], [env], [directory], [port], [tty], [rows], [columns], [term], [user], [group], [timeout], [limits]",
     "qga-exec-read": "pid, [offset], [err-offset]",
     "qga-exec-resize": "pid, rows, columns",
     "qga-exec-signal": "pid, signal",

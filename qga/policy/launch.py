@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from qga.errors import QgaError
 from qga.policy import opening
 from qga.policy.rules import Rules, Setting, Verdict
+from qga.programs.limits import NO_LIMITS, Limits, lower, stricter
 from qga.programs.spawn import Launch, candidates, variables_of
 from qga.settings import trust
 
@@ -34,6 +35,7 @@ class Wanted(NamedTuple):
     terminal: whether with one.
     user, group: as whom, by name or number; None for whoever the configuration names.
     timeout: seconds after which it is ended.
+    limits: what it may use.
     """
 
     directory: Optional[str] = None
@@ -41,6 +43,7 @@ class Wanted(NamedTuple):
     user: Optional[str] = None
     group: Optional[str] = None
     timeout: Optional[float] = None
+    limits: Limits = NO_LIMITS
 
 
 ANYHOW = Wanted()
@@ -54,7 +57,8 @@ def settings(config: ChannelConfig) -> Launch:
     account = None
     if config.exec_user:
         account = _account(config.exec_user, f"the user '{config.exec_user}' of [exec] user")
-    return Launch(account=account, clean=drop, timeout=config.exec_timeout)
+    limits = Limits(*(getattr(config, f"exec_{name}") for name in Limits._fields))
+    return Launch(account=account, clean=drop, timeout=config.exec_timeout, limits=limits)
 
 
 def judge_user(config: ChannelConfig, wanted: Wanted, setting: Setting) -> Verdict | None:
@@ -88,7 +92,8 @@ def complete(launch: Launch, wanted: Wanted) -> Launch:
         account=account,
         identity=_identity(account, group),
         directory=wanted.directory,
-        timeout=_shorter(launch.timeout, wanted.timeout),
+        timeout=lower(launch.timeout, wanted.timeout),
+        limits=stricter(launch.limits, wanted.limits),
     )
 
 
@@ -175,10 +180,6 @@ def _identity(account: struct_passwd | None, group: int | None) -> Identity | No
         return identity_of(account, group)
     except OSError as error:
         raise QgaError(f"cannot find the groups of '{account.pw_name}': {error}") from error
-
-
-def _shorter(one: float | None, other: float | None) -> float | None:
-    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _account(user: str, subject: str) -> struct_passwd:

@@ -34,6 +34,12 @@ UNKNOWN_STATUS = 255
 _READ_SIZE = 64 * 1024
 _NOTHING: Mapping[str, tuple[int, ...]] = {}
 
+JOB_PLACES = (
+    "/sys/fs/cgroup/system.slice/qga-programs.service",
+    "/sys/fs/cgroup/qga-programs.service",
+)
+"""Where cgroups of jobs may be: with systemd, and without it."""
+
 Claim = Callable[[int], int]
 """Asks to keep so many bytes of output; how many may be kept."""
 
@@ -41,12 +47,13 @@ Claim = Callable[[int], int]
 class Capture:
     """What comes out of a pipe: the first MAX_CAPTURE bytes, and whether there may be more."""
 
-    def __init__(self, fd: int, claim: Claim) -> None:
+    def __init__(self, fd: int, claim: Claim, admit: Claim | None = None) -> None:
         self.data = bytearray()
         self.truncated = False
         self.open = True
         self._fd = fd
         self._claim = claim
+        self._admit = admit
         self._keep = True
 
     def watch(self, loop: Loop, on_close: Callable[[], None]) -> None:
@@ -86,7 +93,8 @@ class Capture:
             self._loop.unwatch(self._fd)
             os.close(self._fd)
         elif self._keep:
-            room = self._claim(min(len(data), MAX_CAPTURE - len(self.data)))
+            wanted = len(data) if self._admit is None else self._admit(len(data))
+            room = self._claim(min(wanted, MAX_CAPTURE - len(self.data)))
             self.data += data[:room]
             self.truncated = self.truncated or len(data) > room
         return bool(data)
@@ -159,7 +167,7 @@ class Child:
         self._on_closed: Callable[[], None] | None = on_closed
         self.captures: dict[str, Capture] = {}
         self._feed: Feed | None = None
-        self._job = job_of(launch)
+        self._job = job = job_of(launch)
         theirs: dict[int, int] = {}
         pipes: list[int] = []
         try:
@@ -169,10 +177,12 @@ class Child:
             for name, descriptors in streams.items():
                 ours, end = _pipe(pipes)
                 theirs.update(dict.fromkeys(descriptors, end))
-                self.captures[name] = Capture(ours, claim)
-            self.pid = spawn(argv, environment, theirs, launch)
+                self.captures[name] = Capture(ours, claim, job.admit if job else None)
+            self.pid = spawn(argv, environment, theirs, launch, job)
             self._exit = open_exit(self.pid)
         except BaseException:
+            if job is not None:
+                job.discard()
             for fd in pipes:
                 os.close(fd)
             raise
@@ -233,6 +243,14 @@ class Child:
     def _tell_end(self) -> None:
         self.status = self._code
         self._on_end(self)
+
+
+def take_over_jobs(loop: Loop) -> None:
+    """Have the jobs end in time that an earlier agent has left behind."""
+    if any(map(os.path.isdir, JOB_PLACES)):
+        from qga.programs.job import take_over
+
+        take_over(loop)
 
 
 def job_of(launch: Launch) -> Job | None:

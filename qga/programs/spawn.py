@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
 from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
+from qga.programs.limits import NO_LIMITS, Limits
 from qga.programs.open_files import inherited_limit
 from qga.wire.payload import c_string
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pwd import struct_passwd
 
     from qga.programs.accounts import Identity
+    from qga.programs.job import Job
 
 _DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -62,6 +64,7 @@ class Launch(NamedTuple):
     term: the TERM of its environment, unless that is clean or was asked for.
     terminal: whether its standard input is a terminal, which becomes that of its session.
     timeout: seconds after which it is ended, with all that it has started.
+    limits: what it may use.
     """
 
     name: str = ""
@@ -73,11 +76,12 @@ class Launch(NamedTuple):
     term: str = ""
     terminal: bool = False
     timeout: Optional[float] = None
+    limits: Limits = NO_LIMITS
 
     @property
     def bounded(self) -> bool:
         """Whether the agent sees to it that the program ends."""
-        return self.timeout is not None
+        return self.timeout is not None or self.limits != NO_LIMITS
 
 
 PLAIN = Launch()
@@ -88,6 +92,7 @@ def spawn(
     environment: list[str] | None,
     streams: Mapping[int, int],
     launch: Launch = PLAIN,
+    job: Job | None = None,
 ) -> int:
     """Start a program and return its process id; OSError when it cannot be started.
 
@@ -96,6 +101,7 @@ def spawn(
         execvp(3).
     environment: `NAME=value` each; None for the agent's own.
     streams: our descriptor for its 0, 1 or 2; /dev/null where there is none.
+    job: what bounds it, as `qga.programs.child.job_of` has it.
     """
     variables = variables_of(environment, launch)
     arguments = [c_string(argument) for argument in (launch.name or argv[0], *argv[1:])]
@@ -104,7 +110,7 @@ def spawn(
         os.close(os.open(c_string(launch.directory), os.O_PATH | os.O_DIRECTORY))
     for path in candidates(launch.executable or argv[0], variables):
         try:
-            return _start_file(path, arguments, variables, streams, launch)
+            pid = _start_file(path, arguments, variables, streams, launch, job)
         except NotPrepared:  # which no other file would change
             raise
         except OSError as error:
@@ -112,6 +118,10 @@ def spawn(
                 raise
             if error.errno == EACCES:  # said only when no later one can be run
                 failure = error  # type: ignore[assignment]
+        else:
+            if job is not None:
+                job.started()
+            return pid
     raise failure
 
 
@@ -131,6 +141,7 @@ def _start_file(
     variables: Mapping[bytes, bytes],
     streams: Mapping[int, int],
     launch: Launch,
+    job: Job | None,
 ) -> int:
     try:
         _read_beforehand(path)
@@ -138,11 +149,11 @@ def _start_file(
         if launch.identity is None:
             raise
     try:
-        return _start(path, argv, variables, streams, launch)
+        return _start(path, argv, variables, streams, launch, job)
     except OSError as error:
         if error.errno != ENOEXEC:
             raise
-    return _start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], variables, streams, launch)
+    return _start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], variables, streams, launch, job)
 
 
 def _read_beforehand(path: bytes) -> None:
@@ -232,18 +243,25 @@ def _start(
     variables: Mapping[bytes, bytes],
     streams: Mapping[int, int],
     launch: Launch,
+    job: Job | None,
 ) -> int:
     import subprocess
 
     directory = None if launch.directory is None else c_string(launch.directory)
     stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
     with inherited_limit() as limit, _Steps() as steps:
+        if job is not None and job.entrance is not None:
+            steps.enter(job.entrance)
         if limit is not None:
             steps.add(limit)
+        if job is not None:
+            steps.limit(job.resource_limits)
         if launch.terminal:
             steps.add_terminal()
-        if launch.identity is not None:
-            steps.become(launch.identity, directory)
+        identity = launch.identity
+        if identity is not None and (steps or directory is not None):
+            steps.become(identity, directory)
+            identity = None
         try:
             child = subprocess.Popen(
                 argv,
@@ -255,6 +273,10 @@ def _start(
                 cwd=directory if launch.identity is None else None,
                 start_new_session=True,
                 preexec_fn=steps.carry_out if steps else None,  # noqa: PLW1509 - see _Steps
+                # Where this is all, in C: what Python does in a child copies pages of the agent.
+                user=identity and identity.uid,
+                group=identity and identity.gid,
+                extra_groups=identity and identity.groups,
             )
         except subprocess.SubprocessError:
             raise steps.failure() from None
@@ -293,6 +315,19 @@ class _Steps:
         if not self._steps:
             self._report = os.pipe()  # for Popen does not report which error it was
         self._steps.append((step, about))
+
+    def enter(self, entrance: int) -> None:
+        """Become a member of a cgroup, as root: a user may not."""
+        from functools import partial
+
+        self.add(partial(os.write, entrance, b"0"))
+
+    def limit(self, resource_limits: Sequence[tuple[int, tuple[int, int]]]) -> None:
+        from functools import partial
+        from resource import setrlimit
+
+        for number, values in resource_limits:
+            self.add(partial(setrlimit, number, values))
 
     def add_terminal(self) -> None:
         from fcntl import ioctl

@@ -36,6 +36,7 @@ from qga.settings.values import (
     parse_profile,
     parse_programs,
     parse_seconds,
+    parse_share,
     parse_size,
 )
 from qga.wire.payload import MAX_MESSAGE
@@ -99,6 +100,13 @@ class ChannelConfig(NamedTuple):
     exec_environment: Optional[str] = None
     exec_terminal: Optional[bool] = None
     exec_timeout: Optional[int] = None
+    exec_memory: Optional[int] = None
+    exec_cpu: Optional[float] = None
+    exec_processes: Optional[int] = None
+    exec_cpu_seconds: Optional[int] = None
+    exec_open_files: Optional[int] = None
+    exec_file_size: Optional[int] = None
+    exec_output: Optional[int] = None
     files_read: Optional[tuple[str, ...]] = None
     files_write: Optional[tuple[str, ...]] = None
     files_follow_symlinks: bool = False
@@ -194,6 +202,13 @@ RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
         "environment": parse_environment,
         "terminal": parse_boolean,
         "timeout": parse_positive,
+        "memory": parse_size,
+        "cpu": parse_share,
+        "processes": parse_positive,
+        "cpu-seconds": parse_positive,
+        "open-files": parse_positive,
+        "file-size": parse_size,
+        "output": parse_size,
     },
     "files": {
         "read": parse_path_patterns,

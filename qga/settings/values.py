@@ -11,7 +11,7 @@ from typing import Callable, Union
 
 from qga.wire.payload import MAX_MESSAGE
 
-Value = Union[bool, int, str, tuple[str, ...], tuple[int, ...]]
+Value = Union[bool, int, float, str, tuple[str, ...], tuple[int, ...]]
 
 DEFAULT_PATHS = {
     "virtio-serial": "/dev/virtio-ports/org.qemu.guest_agent.0",
@@ -29,6 +29,7 @@ MAX_THREADS = 64
 PROFILES = ("audit", "filesystem", "file-read", "file-write", "unrestricted")
 """What a host may be trusted with, in Proxmox VE's words; each includes those before it."""
 
+_LEAST_SHARE = 0.01  # of a processor: the least that the kernel keeps to
 _LAST_CID = 2**32 - 1
 _SMALLEST_MESSAGE = 1024
 _SUFFIXES = {"K": 1024, "M": MIB, "G": 1024 * MIB}
@@ -91,6 +92,15 @@ def parse_size(text: str) -> int:
     if digits[-1:] in _SUFFIXES:
         digits, unit = digits[:-1], _SUFFIXES[digits[-1]]
     return parse_positive(digits) * unit
+
+
+def parse_share(text: str) -> float:
+    """A number of processors, also a part of one."""
+    whole, _, part = text.strip().partition(".")
+    digits = whole + part
+    if not (digits.isascii() and digits.isdecimal()) or float(text) < _LEAST_SHARE:
+        raise ValueError(f"'{text}' is not a number of processors; use 0.5, 1 or more, for example")
+    return float(text)
 
 
 def parse_message_size(text: str) -> int:

@@ -144,3 +144,62 @@ def test_a_rule_that_speaks_of_no_user_allows_none(ruled: tuple[AgentProcess, Cl
         assert "has been refused: programs run as the agent's user, for [exec] allow" in refusal
     pid = client.call("qga-exec", path="/usr/bin/id", arg=["-u"], timeout=60)["pid"]
     assert ended(client, pid)["out"] == b"0\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "end"),
+    [
+        ("exec yes", {"output": 1000}, {"signal": 9, "ended-by": "output"}),
+        ("while :; do :; done", {"cpu-seconds": 1}, {"signal": 24, "ended-by": "cpu-seconds"}),
+        ("exec cat /dev/zero >$1", {"file-size": 5000}, {"signal": 25, "ended-by": "file-size"}),
+        ("head -c 1000 /dev/zero", {"output": 1000}, {"exitcode": 0}),
+        ("ulimit -n; ulimit -f", {"open-files": 20, "file-size": 2**62}, {"exitcode": 0}),
+    ],
+)
+def test_limits(
+    client: Client, tmp_path: Path, script: str, limits: dict[str, int], end: dict[str, object]
+) -> None:
+    os.chmod(tmp_path, 0o755)
+    arg = ["-c", script, "sh", str(tmp_path / "file")]
+    pid = client.call("qga-exec", path="/bin/sh", arg=arg, limits=limits)["pid"]
+    over = ended(client, pid)
+    assert {name: over.get(name) for name in end} == end
+    assert over.get("ended-by") == end.get("ended-by")
+    if "output" in limits:
+        assert len(over["out"]) == over["out-total"] == 1000
+    if "open-files" in limits:
+        assert over["out"].split()[0] == b"20"
+    if limits.get("file-size") == 5000:
+        assert (tmp_path / "file").stat().st_size == 5000
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"memory": 0}, "Parameter 'limits.memory' is 0; use a number from 1 up"),
+        ({"cpu": 0.001}, "Parameter 'limits.cpu' is 0.001; use a number from 0.01 up"),
+        ({"processes": -1}, "Parameter 'limits.processes' is -1; use a number from 1 up"),
+        ({"memory": "1M"}, "Invalid parameter type for 'limits.memory', expected: integer"),
+        ({"memroy": 1}, "Parameter 'limits.memroy' is unexpected"),
+    ],
+)
+def test_no_limits(client: Client, limits: dict[str, object], reason: str) -> None:
+    with refused(reason):
+        client.call("qga-exec", path="true", limits=limits)
+
+
+@pytest.mark.parametrize("ruled", ["open-files=64\noutput=1000\nfile-size=4K"], indirect=True)
+def test_rules_force_limits(ruled: tuple[AgentProcess, Client]) -> None:
+    """A request may ask for less, but not for more; guest-exec is bound by them, too."""
+    _, client = ruled
+    wanted = {"output": 500, "open-files": 1000}
+    over = ended(client, start(client, "ulimit -n; exec yes", limits=wanted))
+    assert (over["out"][:3], len(over["out"]), over["ended-by"]) == (b"64\n", 500, "output")
+    status = run(client, "yes", capture_output=True)
+    assert (status["signal"], len(status["out-data"]), status["out-truncated"]) == (9, 1000, True)
+
+
+def test_the_log_has_the_user(tmp_path: Path) -> None:
+    with listening(tmp_path, "-v") as agent, agent.connect() as client:
+        ended(client, start(client, "true", user="nobody", limits={"output": 5}))
+        agent.wait_for_log('"user":"nobody","limits":{"output":5}')

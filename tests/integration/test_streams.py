@@ -251,7 +251,7 @@ def test_no_descriptor_stays(client: Client, agent: AgentProcess) -> None:
 def test_what_cannot_be_started_is_told(client: Client) -> None:
     before = client.call("guest-ping")
     assert client.refusal("qga-exec", path="no-such-program").startswith("failed to start")
-    with refused("failed to start '/none': No such file or directory"):
+    with refused("failed to enter the directory '/none': No such file or directory"):
         client.call("qga-exec", path="sh", directory="/none")
     with refused("no port 'none': this guest has org.qga.data.0"):
         client.call("qga-exec", path="sh", port="none")

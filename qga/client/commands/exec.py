@@ -15,7 +15,7 @@ from qga.client.errors import (
     ProgramFailed,
     ProgramNotStarted,
 )
-from qga.client.how import ANYHOW, How
+from qga.client.how import ANYHOW, How, Limits
 from qga.client.results import ExecResult, TextResult
 from qga.client.shapes import encode_base64, member, shaped
 
@@ -41,6 +41,7 @@ class Exec(Connection):
         user: str | None = ...,
         group: str | None = ...,
         cwd: str | None = ...,
+        limits: Limits | None = ...,
         check: bool = ...,
         text: Literal[False] = ...,
     ) -> ExecResult: ...
@@ -57,6 +58,7 @@ class Exec(Connection):
         user: str | None = ...,
         group: str | None = ...,
         cwd: str | None = ...,
+        limits: Limits | None = ...,
         check: bool = ...,
         text: Literal[True],
     ) -> TextResult: ...
@@ -72,6 +74,7 @@ class Exec(Connection):
         user: str | None = None,
         group: str | None = None,
         cwd: str | None = None,
+        limits: Limits | None = None,
         check: bool = False,
         text: bool = False,
     ) -> ExecResult | TextResult:
@@ -85,6 +88,9 @@ class Exec(Connection):
         user, group: as whom it runs, by name or number; HOME, SHELL, USER and LOGNAME are set
             unless `env` is given.
         cwd: the directory that it runs in.
+        limits: what it may use, with all that it has started; requires qga 0.2 in the guest. The
+            result's `ended_by` is "memory", "output", "cpu-seconds" or "file-size" if that limit
+            has ended it. With a timeout or limits, what it leaves behind is killed.
         check: raise ProgramFailed unless it exits with 0.
         text: return a TextResult, with str instead of bytes.
 
@@ -99,7 +105,7 @@ class Exec(Connection):
         check_argv(argv)
         data = input.encode() if isinstance(input, str) else input
         try:
-            result = self._run(argv, data, env, capture, How(user, group, cwd, timeout))
+            result = self._run(argv, data, env, capture, How(user, group, cwd, timeout, limits))
         except CommandNotFound:
             raise
         except CommandError as error:

@@ -1,0 +1,160 @@
+"""Programs that do their worst, each as nobody: ended in time, and nothing of them is left."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from .agent_socket import AgentError, AgentSocket
+from .service import UNIT, by_hand, stopped, wait_for
+from .vm import AGENT_PORT, Guest
+
+# The first test may have to build the image; the guest is emulated, and may share its processor.
+pytestmark = pytest.mark.timeout(900)
+
+GROUPS = "/sys/fs/cgroup/system.slice/qga-programs.service"
+SECONDS = 4
+"""A timeout that a guest without a processor of its own can keep, too."""
+
+GO = "/run/go"
+"""A FIFO: who reads it waits until somebody writes to it."""
+
+
+class Nasty(NamedTuple):
+    """A shell script, its limits, and what ends it."""
+
+    script: str
+    limits: dict[str, float]
+    ended_by: str | None
+
+
+NASTY = {
+    "fork bomb": Nasty("b() { b & b & }; b; sleep 1000", {"processes": 4, "cpu": 0.02}, "timeout"),
+    "memory hog": Nasty("exec tail /dev/zero", {"memory": 4 << 20}, "memory"),
+    "ignores TERM": Nasty("trap '' TERM; while :; do sleep 1000; done", {}, "timeout"),
+    "daemon": Nasty(
+        "(setsid sh -c \"trap '' TERM HUP; sleep 1000; sleep 1000\" <&- >&- 2>&- &)", {}, None
+    ),
+    "endless output": Nasty("exec yes", {"output": 100_000}, "output"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unit_of_programs(guest: Guest) -> Iterator[None]:
+    yield
+    guest.run(["systemctl", "stop", "qga-programs.service"], check=False)
+
+
+def start(agent: AgentSocket, script: str, **how: Any) -> dict[str, Any]:
+    started = agent.execute("qga-exec", path="/bin/sh", arg=["-c", script], **how)
+    return dict(started)
+
+
+def ended(agent: AgentSocket, pid: int) -> dict[str, Any]:
+    """How a program has ended; its output is taken away meanwhile, so that it never waits."""
+    read = 0
+
+    def look() -> dict[str, Any] | None:
+        nonlocal read
+        seen: dict[str, Any] = agent.execute("qga-exec-read", pid=pid, offset=read)
+        read = seen["out-total"]
+        return seen if seen["exited"] else None
+
+    return wait_for(look, f"the end of process {pid}", timeout=120) or {}
+
+
+def left(guest: Guest) -> list[str]:
+    """Processes of nobody, and groups of programs."""
+    script = f"find /proc -maxdepth 1 -name '[0-9]*' -user nobody; ls {GROUPS} | grep -- -; true"
+    return guest.run(["/bin/sh", "-c", script]).stdout.splitlines()
+
+
+def begin(agent: AgentSocket, name: str, timeout: float = SECONDS, before: str = "") -> int:
+    script, limits, _ = NASTY[name]
+    started = start(agent, before + script, user="nobody", timeout=timeout, limits=limits)
+    assert started["confinement"] == "cgroup"
+    return int(started["pid"])
+
+
+def test_each_ends_in_time_and_leaves_nothing(guest: Guest, agent: AgentSocket) -> None:
+    pids = {name: begin(agent, name) for name in NASTY}
+    ends = {name: ended(agent, pid) for name, pid in pids.items()}
+    for name, over in ends.items():
+        assert over.get("ended-by") == NASTY[name].ended_by, (name, over)
+    assert ends["ignores TERM"]["signal"] == 9
+    assert ends["daemon"]["exitcode"] == 0
+    assert ends["endless output"]["out-total"] == 100_000
+    assert ends["endless output"]["out-truncated"]
+    assert left(guest) == []
+
+
+def test_two_hundred_at_once(guest: Guest, agent: AgentSocket) -> None:
+    """Others are served meanwhile, and the agent is what it was before."""
+    guest.run(["mkfifo", "--mode=666", GO])
+    since = time.monotonic()
+    ended(agent, begin(agent, "daemon"))
+    timeout = 15 + 200 * (time.monotonic() - since)
+    wait = f"read go <{GO}; "
+    pids = [(name, begin(agent, name, timeout, wait)) for _ in range(40) for name in NASTY]
+    assert len(left(guest)) >= 2 * len(pids), "all of them wait, each in a group"
+    guest.run(["/bin/sh", "-c", f": >{GO}; rm {GO}"])
+    pings = []
+    for name, pid in pids:
+        since = time.monotonic()
+        agent.execute("guest-ping")
+        pings.append(time.monotonic() - since)
+        assert ended(agent, pid).get("ended-by") == NASTY[name].ended_by, name
+    assert sorted(pings)[len(pings) // 2] < 1, "pings wait for nobody's programs"
+    assert left(guest) == []
+    assert "Out of memory: " not in guest.run(["dmesg"]).stdout  # of the guest, not of a cgroup
+    assert guest.run(["systemctl", "is-active", "qga-programs.service", UNIT]).status == 0
+
+
+def test_they_outlive_the_agent_and_still_end_in_time(guest: Guest, agent: AgentSocket) -> None:
+    start(agent, "trap '' TERM PIPE; while :; do sleep 1; done", user="nobody", timeout=20)
+    guest.run(["systemctl", "restart", UNIT])
+    assert len(left(guest)) >= 2
+    wait_for(lambda: not left(guest), "the program's end")
+    with guest.connect() as again:
+        assert again.execute("guest-ping") == {}
+
+
+def test_without_cgroups_there_are_rlimits(guest: Guest) -> None:
+    with (
+        stopped(guest),
+        by_hand(guest, limits=["ProtectControlGroups=yes", "KillMode=control-group"]),
+        guest.connect(AGENT_PORT) as agent,
+    ):
+        limits = {"memory": 50 << 20, "processes": 20}
+        script = NASTY["ignores TERM"].script
+        started = start(agent, script, user="nobody", timeout=1, limits=limits)
+        assert started["confinement"] == "rlimits"
+        over = ended(agent, started["pid"])
+        assert (over["signal"], over["ended-by"]) == (9, "timeout")
+        started = start(agent, "tail /dev/zero", user="nobody", limits=limits)
+        assert ended(agent, started["pid"])["exitcode"] == 1
+        with pytest.raises(AgentError, match="cannot limit 'cpu'"):
+            start(agent, "true", limits={"cpu": 0.5})
+        assert left(guest) == []
+
+
+def test_a_user_of_the_guest(guest: Guest, agent: AgentSocket) -> None:
+    guest.run(["useradd", "--create-home", "--shell", "/bin/bash", "--groups", "games", "alice"])
+    try:
+        script = "id -un; id -Gn; echo $HOME $SHELL $USER $LOGNAME; pwd >where; cat where"
+        pid = start(agent, script, user="alice", directory="/home/alice")["pid"]
+        wait_for(lambda: agent.execute("qga-exec-read", pid=pid)["exited"], "its end")
+        written = agent.execute("qga-exec-read", pid=pid, offset=0)["out-data"]
+        assert base64.b64decode(written).decode().splitlines() == [
+            "alice", "alice games", "/home/alice /bin/bash alice alice", "/home/alice",
+        ]  # fmt: skip
+        owner = guest.run(["stat", "-c", "%U:%G", "/home/alice/where"]).stdout
+        assert owner == "alice:alice\n"
+        with pytest.raises(AgentError, match="failed to enter the directory '/root'"):
+            start(agent, "true", user="alice", directory="/root")
+    finally:
+        guest.run(["userdel", "--remove", "alice"], check=False)
