@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.agent_process import AgentProcess, Client, listening, refused, wait_for
+from tests.integration.agent_process import (
+    PATIENCE,
+    AgentProcess,
+    Client,
+    listening,
+    refused,
+    request,
+    wait_for,
+)
 from tests.integration.guest_program import run
 from tests.integration.test_streams import ended, start
 
@@ -203,3 +211,43 @@ def test_the_log_has_the_user(tmp_path: Path) -> None:
     with listening(tmp_path, "-v") as agent, agent.connect() as client:
         ended(client, start(client, "true", user="nobody", limits={"output": 5}))
         agent.wait_for_log('"user":"nobody","limits":{"output":5}')
+
+
+@pytest.mark.parametrize("command", ["guest-exec", "qga-exec"])
+def test_a_name_service_that_does_not_answer(tmp_path: Path, command: str) -> None:
+    """The groups of a user come from a FIFO that nobody writes to: others are served meanwhile."""
+    groups = tmp_path / "group"
+    os.mkfifo(groups)
+    script = f'mount --bind {groups} /etc/group; exec "$@"'
+    launcher = ["unshare", "--mount", "sh", "-ec", script, "sh"]
+    config = "[exec]\nuser=nobody\n"
+    with (
+        listening(tmp_path, config=config, launcher=launcher) as agent,
+        agent.connect() as client,
+        agent.connect() as other,
+    ):
+        client.send(request(command, path="/usr/bin/id", arg=["-u"]))
+        with pytest.raises(TimeoutError):
+            client.socket.settimeout(0.5)
+            client.result()
+        client.socket.settimeout(PATIENCE)
+        other.socket.settimeout(5)
+        assert other.call("guest-ping") == {}
+        feed(groups, agent)
+        assert client.result()["pid"] > 0
+
+
+def feed(groups: Path, agent: AgentProcess) -> None:
+    """Let everybody read the FIFO to its end, as often as it is asked for."""
+
+    def opened() -> bool:
+        try:
+            fd = os.open(groups, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads
+            return False
+        os.write(fd, b"nogroup:x:65534:\n")
+        os.close(fd)
+        return True
+
+    assert agent.process.poll() is None
+    wait_for(opened, "the agent to read its groups")
