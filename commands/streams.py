@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ._flows import Output
     from ._streams import Program, Size
 
-MAX_ENDED = 1024
+MAX_ENDED = 256
 MAX_KEPT_OF_ENDED = 16 * 1024 * 1024
 """Programs of a channel that have ended and are still known, and bytes that they have written;
 beyond, the oldest is forgotten."""

@@ -258,7 +258,7 @@ def kill_session(session: int) -> None:
 class TestPrograms:
     @pytest.mark.parametrize(
         ("command", "look", "number"),
-        [("qga-exec", "qga-exec-read", 40), ("guest-exec", "guest-exec-status", 1030)],
+        [("qga-exec", "qga-exec-read", 260), ("guest-exec", "guest-exec-status", 1030)],
     )
     def test_those_of_another_channel_do_not_make_one_unknown(
         self, tmp_path: Path, command: str, look: str, number: int

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from tests.integration.agent_process import AgentProcess, Client, listening, refused, wait_for
+from tests.integration.agent_process import (
+    AgentProcess,
+    Client,
+    Refused,
+    listening,
+    refused,
+    wait_for,
+)
 from tests.integration.data_ports import NAME, HostEnd, with_port
 from tests.integration.guest_program import run
 
@@ -295,10 +302,26 @@ def test_programs_of_guest_exec_are_not_ours(client: Client) -> None:
 def test_only_so_many_ended_programs_are_known(client: Client) -> None:
     first = start(client, "exit")
     ended(client, first)
-    for _ in range(32):
-        ended(client, start(client, "exit"))
+    for pid in [start(client, "exit") for _ in range(256)]:
+        ended(client, pid)
     with refused(f"PID {first} does not exist"):
         client.call("qga-exec-read", pid=first)
+
+
+def test_only_so_much_of_what_they_have_written_is_kept(client: Client) -> None:
+    script = "head -c 200000 /dev/zero"
+    pids = [start(client, script) for _ in range(90)]
+    for pid in pids[-80:]:
+        assert len(ended(client, pid)["out"]) == 200_000
+    known = [pid for pid in pids if is_known(client, pid)]
+    assert 70 < len(known) < 85, "16 MiB"
+
+
+def is_known(client: Client, pid: int) -> bool:
+    try:
+        return bool(client.call("qga-exec-read", pid=pid))
+    except Refused:
+        return False
 
 
 def test_rules_for_programs_hold(tmp_path: Path) -> None:
