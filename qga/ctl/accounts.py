@@ -1,4 +1,4 @@
-"""Accounts of the guest: passwords, and the keys that may log in by ssh."""
+"""User accounts in the guest: passwords and authorized ssh keys."""
 
 import sys
 from enum import Enum
@@ -7,7 +7,11 @@ from typing import NamedTuple, Optional
 import typer
 
 from qga.client.agent import GuestAgent
-from qga.ctl.app import JSON, Settings, answer, app
+from qga.ctl import display
+from qga.ctl.app import answer, command
+from qga.ctl.command import ACCOUNTS
+from qga.ctl.guest_words import Line, Surroundings, first_word
+from qga.ctl.settings import Settings
 from qga.ctl.sshkeys import Key, parse_key, read_keys, same_keys
 from qga.ctl.tables import printable, show_table
 
@@ -24,23 +28,30 @@ class Action(str, Enum):
     REMOVE = "remove"
 
 
-@app.command()
+def is_user(words: list[str], _line: Line, _surroundings: Surroundings) -> bool:
+    return len(words) < 2
+
+
+@command(ACCOUNTS, first_word("GUEST USER", is_user))
 def passwd(
     context: typer.Context,
-    user: str = typer.Argument(..., metavar="USER", help="The account's name.", show_default=False),
+    user: str = typer.Argument(
+        ..., metavar="USER", help="The user's name in the guest.", show_default=False
+    ),
     stdin: bool = typer.Option(False, "--stdin", help="Read the password from standard input."),
     crypted: bool = typer.Option(
-        False, "--crypted", help="It is a hash already, as `openssl passwd -6` makes it."
+        False, "--crypted", help="The password is a hash, as printed by `openssl passwd -6`."
     ),
-    as_json: bool = JSON,
 ) -> None:
-    """Set a password of an account of the guest. It is asked for, twice, and not shown.
+    """Set a user's password.
+
+    qgactl prompts for it twice and does not echo it, unless --stdin is given.
 
     \b
     Examples:
-      qgactl passwd root
-      pwgen 20 1 | qgactl passwd --stdin alice
-      openssl passwd -6 | qgactl passwd --crypted --stdin alice
+      qgactl passwd web root
+      pwgen 20 1 | qgactl passwd web alice --stdin
+      openssl passwd -6 | qgactl passwd web alice --crypted --stdin
     """
     settings: Settings = context.obj
     password = read_password() if stdin else ask_password(crypted)
@@ -49,46 +60,54 @@ def passwd(
         agent.set_password(user, password, crypted=crypted)
         return Account(user)
 
-    line = printable(f"{settings.address}: the password of {user} is set")
-    answer(context, change, lambda _: print(line))
+    answer(context, change, lambda _: display.confirm(f"{settings.guest}: password of {user} set"))
 
 
 def read_password() -> bytes:
     password = sys.stdin.buffer.readline().rstrip(b"\r\n")
     if not password:
-        raise typer.BadParameter("there is no password on standard input")
+        raise typer.BadParameter("no password on standard input")
     return password
 
 
 def ask_password(crypted: bool) -> bytes:
     if not sys.stdin.isatty():
-        raise typer.BadParameter("without a terminal to ask on, give the password with --stdin")
+        raise typer.BadParameter(
+            "there is no terminal to prompt on; pass the password to standard input and add --stdin"
+        )
     question = "Hash of the new password" if crypted else "New password"
     answered: str = typer.prompt(question, hide_input=True, confirmation_prompt=True, err=True)
     return answered.encode()
 
 
-@app.command(name="ssh-keys")
+def is_action(words: list[str], _line: Line, _surroundings: Surroundings) -> bool:
+    return words[0] in set(Action) or words[1:2] == [] or words[1] not in set(Action)
+
+
+@command(ACCOUNTS, first_word("GUEST list|add|remove USER [FILE]...", is_action), name="ssh-keys")
 def ssh_keys(
     context: typer.Context,
-    action: Action = typer.Argument(..., metavar="list|add|remove", help="What to do."),
-    user: str = typer.Argument(..., metavar="USER", help="The account's name.", show_default=False),
-    files: Optional[list[str]] = typer.Argument(
-        None, metavar="FILE", help="Public keys; - is standard input."
+    action: Action = typer.Argument(
+        ..., metavar="list|add|remove", help="List the keys, add some, or remove some."
     ),
-    reset: bool = typer.Option(False, "--reset", help="With add: take all others away."),
-    as_json: bool = JSON,
+    user: str = typer.Argument(
+        ..., metavar="USER", help="The user's name in the guest.", show_default=False
+    ),
+    files: Optional[list[str]] = typer.Argument(
+        None, metavar="FILE", help="Files with public keys; - is standard input."
+    ),
+    reset: bool = typer.Option(False, "--reset", help="With add: remove all other keys."),
 ) -> None:
-    """Show the ssh keys that may log in to an account of the guest, after adding or removing some.
+    """List, add or remove a user's authorized ssh keys.
 
-    A key is removed whatever its comment and options are.
+    A key is removed whatever its comment and options are. The keys that remain are listed.
 
     \b
     Examples:
-      qgactl ssh-keys list root
-      qgactl ssh-keys add root ~/.ssh/id_ed25519.pub
-      ssh-add -L | qgactl ssh-keys add --reset alice -
-      qgactl ssh-keys remove root old.pub
+      qgactl ssh-keys web list root
+      qgactl ssh-keys web add root ~/.ssh/id_ed25519.pub
+      ssh-add -L | qgactl ssh-keys web add alice - --reset
+      qgactl ssh-keys web remove root old.pub
     """
     keys = given_keys(action, files or [], reset)
 
@@ -103,9 +122,9 @@ def ssh_keys(
 
 
 def given_keys(action: Action, files: list[str], reset: bool) -> list[Key]:
-    """The keys to add or remove; wrong usage is told."""
+    """The keys to add or remove. Raises BadParameter."""
     if reset and action is not Action.ADD:
-        raise typer.BadParameter("--reset is only for add")
+        raise typer.BadParameter("--reset can only be used with add")
     if bool(files) is (action is Action.LIST) and not reset:
         wants = "no files" if files else "a FILE with public keys, or - for standard input"
         raise typer.BadParameter(f"{action.value} takes {wants}")

@@ -1,8 +1,8 @@
-"""The ground that qgactl's commands stand on: its options, its errors and exit statuses.
+"""What qgactl's commands have in common: the options, the errors and the exit statuses.
 
-Statuses: 0 done; 1 the agent answered with an error, or not as it should; 2 wrong usage;
-3 cannot connect; 4 no answer in time; 130 interrupted. `exec` ends as the guest's program
-did, and with 125 for any fault of ours, so that a script can tell the two apart.
+Statuses: 0 success; 1 the agent answered with an error, or not as it should; 2 wrong usage;
+3 cannot connect; 4 no answer in time; 130 interrupted. `exec` exits with the status of the guest's
+program, and with 125 if qgactl or the agent fails, so that a script can distinguish the two.
 
 No `from __future__ import annotations` in the modules with commands: on Python 3.9 typer finds
 its options only in annotations that are not strings. And no Annotated options: Debian 12 has
@@ -10,21 +10,17 @@ typer 0.7, which has them as defaults only.
 """
 
 import io
-import math
 import os
 import signal
-import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import NamedTuple, Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 import typer
 
 from qga.client.agent import GuestAgent
-from qga.client.data_ports import DataPorts
 from qga.client.errors import (
     AgentError,
     AgentTimeout,
@@ -34,8 +30,12 @@ from qga.client.errors import (
 )
 from qga.client.shapes import plain
 from qga.ctl import display
+from qga.ctl.command import Commands, class_of, options_given
+from qga.ctl.guest_words import Place, first_word
+from qga.ctl.settings import Output, Settings
 from qga.ctl.units import duration, moment
-from qga.ctl.usage import Expected, UsageError, command_of, sentence
+from qga.ctl.usage import UsageError, command_of, sentence
+from qga.ctl.values import duration as valid_duration
 from qga.ctl.values import pairs
 from qga.version import __version__
 
@@ -47,6 +47,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     name="qgactl",
+    cls=Commands,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -54,65 +55,13 @@ app = typer.Typer(
 )
 
 
-class Settings(NamedTuple):
-    """The options before the command."""
-
-    address: str
-    timeout: float
-    json: bool
-    data_ports: Mapping[str, str] = MappingProxyType({})
-
-    def agent(self) -> GuestAgent:
-        if not self.address:
-            raise typer.BadParameter(
-                "no guest given: use --connect NAME (see `qgactl list`) or set QGA_CONNECT"
-            )
-        try:
-            return GuestAgent(self.address, self.timeout)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-
-    def ports(self) -> DataPorts:
-        """The data ports of the guest, as far as their sockets are known."""
-        check_sockets(self.data_ports)
-        return DataPorts(self.address, self.data_ports)
-
-
-def check_sockets(data_ports: Mapping[str, str]) -> None:
-    for name, path in data_ports.items():
-        if path and not is_socket(path):
-            shown = display.printable(f"{name}={path}")
-            raise typer.BadParameter(f"--data-port {shown}: there is no socket at this path")
-
-
-def is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
-def positive(seconds: float) -> float:
-    if not seconds > 0:
-        raise Expected("use a number of seconds greater than 0")
-    return seconds
-
-
-def finite(seconds: float) -> float:
-    if not 0 < seconds < math.inf:
-        raise Expected("use a finite number of seconds greater than 0")
-    return seconds
-
-
-def ask_for_json(context: typer.Context, wanted: bool) -> None:
-    if wanted and isinstance(context.obj, Settings):
-        context.obj = context.obj._replace(json=True)
-
-
-# The last parameter of each command, so that --json may stand behind the command, too.
-JSON: bool = typer.Option(
-    False, "--json", callback=ask_for_json, help="Write JSON, for programs.", show_default=False
-)
+def command(
+    section: str, place: Optional[Place] = None, name: Optional[str] = None, **how: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command of qgactl in a section of its help; its guest is the first word if not `place`d."""
+    return app.command(
+        name=name, cls=class_of(place or first_word()), rich_help_panel=section, **how
+    )
 
 
 def show_version(wanted: bool) -> None:
@@ -126,44 +75,68 @@ def options(
     context: typer.Context,
     connect: str = typer.Option(
         "",
+        "-c",
+        "--connect",
         envvar="QGA_CONNECT",
-        metavar="ADDRESS",
-        help="The agent: NAME of a guest here, unix:PATH, vsock:CID:PORT, "
-        "libvirt:[URI/]DOMAIN, proxmox:VMID.",
+        metavar="GUEST",
+        help="The guest: a name (qgactl list), the path of a socket, unix:PATH, vsock:CID:PORT, "
+        "libvirt:[URI/]DOMAIN or proxmox:VMID.",
     ),
-    timeout: float = typer.Option(
-        5.0,
-        metavar="SECONDS",
-        callback=positive,
-        help="How long to wait for each answer of the agent (inf: for ever).",
+    timeout: str = typer.Option(
+        "5",
+        metavar="DURATION",
+        callback=valid_duration,
+        help="How long to wait for each reply of the agent: 90, 500ms, 1m, inf.",
+    ),
+    output: Output = typer.Option(
+        Output.TABLE,
+        "-o",
+        "--output",
+        metavar="table|json|yaml",
+        help="The format of results. Numbers are exact in JSON and YAML.",
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Same as --output json."),
+    verbose: bool = typer.Option(
+        False, "-v", "--verbose", help="Report each request to the agent on standard error."
+    ),
+    quiet: bool = typer.Option(
+        False, "-q", "--quiet", help="Print results and errors only, no notes or confirmations."
+    ),
+    no_color: bool = typer.Option(
+        False, "--no-color", help="Print without colors, also if NO_COLOR is not set."
     ),
     data_ports: Optional[list[str]] = typer.Option(
         None,
         "--data-port",
         envvar="QGA_DATA_PORT",
         metavar="NAME=SOCKET",
-        help="The socket of a data port that is not where libvirt puts it; NAME= leaves that port "
-        "alone; may be repeated.",
+        help="The socket of a data port that qgactl does not find itself. NAME= keeps it from "
+        "using that port. May be repeated.",
     ),
-    as_json: bool = typer.Option(False, "--json", help="Write JSON, for programs."),
     version: bool = typer.Option(
-        False, "-V", "--version", callback=show_version, is_eager=True, help="Show it."
+        False,
+        "-V",
+        "--version",
+        callback=show_version,
+        is_eager=True,
+        help="Show the version and exit.",
     ),
 ) -> None:
-    """Talk to the QEMU guest agent of a guest, from its host.
+    """Talk to the QEMU guest agent of a virtual machine, from its host.
 
     \b
     Examples:
       qgactl list
-      qgactl --connect web ping
-      qgactl --connect libvirt:qemu+ssh://root@host/system/web info
-      export QGA_CONNECT=unix:/run/web.sock
-      qgactl call guest-get-osinfo
-      qgactl exec -- uname -a
+      qgactl ping web
+      qgactl exec web -- uname -a
+      qgactl cp web:/etc/hosts .
+      qgactl info libvirt:qemu+ssh://root@host/system/web
+      export QGA_CONNECT=web
+      qgactl os
 
     \b
     Exit status:
-      0    done
+      0    success
       1    the command failed in the guest
       2    wrong usage
       3    cannot connect
@@ -171,33 +144,34 @@ def options(
       130  interrupted
       exec: that of the program (128 + signal if killed), 125 if the agent failed
     """
-    sockets = pairs(data_ports or [], "NAME=SOCKET")
-    source = context.get_parameter_source("data_ports")
-    if source and source.name == "COMMANDLINE":  # the environment may be meant for other commands
-        check_sockets(sockets)
-    context.obj = Settings(connect, timeout, as_json, sockets)
+    given = options_given(context, context.params)
+    environment = Settings(
+        environment="" if "connect" in given else connect,
+        data_ports={} if "data_ports" in given else pairs(data_ports or [], "NAME=SOCKET"),
+    )
+    context.obj = environment.with_options(given)
 
 
 def answer(
     context: typer.Context, question: Callable[[GuestAgent], T], show: Callable[[T], None]
 ) -> None:
-    """Ask the agent, and show what it says, or write that as JSON."""
+    """Ask the agent, and show its answer, or print that for programs."""
     settings: Settings = context.obj
     with faults(), settings.agent() as agent:
         value = question(agent)
-    if settings.json:
-        print(display.compact_json(plain(value)))
+    if settings.structured:
+        settings.print(plain(value))
     else:
         show(value)
 
 
 @contextmanager
 def faults(status: int = 0) -> Iterator[None]:
-    """Errors of the agent as a line on stderr and an exit status: `status`, or by their kind."""
+    """Errors of the agent as a line on stderr and an exit status: `status`, or by their class."""
     try:
         yield
     except GuestFrozen as error:
-        display.say(f"{error.address} is frozen{since(error.seconds)}: qgactl thaw")
+        display.say(f"{error.address} is frozen{since(error.seconds)}; thaw it with `qgactl thaw`")
         raise typer.Exit(status or FAILED) from None
     except AgentError as error:
         display.say(": ".join(filter(None, (str(error), advice(error)))))

@@ -1,4 +1,4 @@
-"""Any command of the agent, as it is on the wire."""
+"""Any command of the agent."""
 
 import json
 import re
@@ -12,51 +12,84 @@ from qga.client.agent import GuestAgent
 from qga.client.errors import CommandError, CommandNotFound
 from qga.client.results import CommandInfo
 from qga.ctl import display
-from qga.ctl.app import JSON, Settings, app, faults
+from qga.ctl.app import command, faults
 from qga.ctl.arguments import ARGUMENTS
+from qga.ctl.command import ADVANCED
+from qga.ctl.guest_words import Line, Surroundings, first_word
+from qga.ctl.settings import Settings
 from qga.ctl.values import pairs
 
-# From 0 to 1; all names have their beginning in common.
+# From 0 to 1. All names have a prefix in common.
 ALIKE = 0.8
 
-# Bytes of a reply to a command of a plugin, of which nobody here knows what it is for.
+# Bytes of the reply to a command of a plugin.
 LARGEST_REPLY = 32 * 1024 * 1024
 
-# What QAPI says of arguments that are missing, too many, or of a wrong type.
+# QAPI's errors for arguments that are missing, too many, or of a wrong type.
 ABOUT_ARGUMENTS = re.compile("Parameter '|Invalid parameter")
 
 
-@app.command()
+def is_command(words: list[str], _line: Line, _surroundings: Surroundings) -> bool:
+    """Whether the first word is the agent's command, and no guest before it."""
+    if len(words) < 2 or is_argument(words[1]):
+        return True
+    return is_standard(words[0]) and not is_standard(words[1])
+
+
+def is_argument(word: str) -> bool:
+    return "=" in word or word.lstrip().startswith("{")
+
+
+def is_standard(word: str) -> bool:
+    return word.startswith(("guest-", "qga-"))
+
+
+@command(ADVANCED, first_word("GUEST COMMAND [KEY=VALUE|JSON]...", is_command))
 def call(
     context: typer.Context,
-    command: str = typer.Argument(..., help="Such as guest-get-time.", show_default=False),
-    arguments: Optional[list[str]] = typer.Argument(
-        None, metavar="KEY=VALUE", help="Its arguments."
+    name: str = typer.Argument(
+        ..., metavar="COMMAND", help="A command, such as guest-get-time.", show_default=False
     ),
-    as_json: bool = JSON,
+    arguments: Optional[list[str]] = typer.Argument(
+        None, metavar="KEY=VALUE", help="Its arguments, or all of them as one JSON object."
+    ),
 ) -> None:
-    """Have the agent run any of its commands, and show what it returns as JSON.
+    """Run any command of the agent and print its reply as JSON.
 
-    A value that is JSON is sent as such (5, true, null, [1,2], {"a":"b"}), any other as a
-    string. For a string that looks like JSON write the quotes of JSON: key='"123"'. A command
-    of which success is not answered, such as guest-shutdown, is over when it is accepted: null.
+    A VALUE that is valid JSON is sent as such (5, true, null, [1,2], {"a":"b"}), anything else as
+    a string. Quote a string that looks like JSON: key='"123"'. Commands that do not reply on
+    success, such as guest-shutdown, print null once the agent has accepted them.
 
     \b
     Examples:
-      qgactl call guest-get-time
-      qgactl call guest-file-open path=/etc/hosts mode=r
-      qgactl call guest-file-read handle=1000 count=65536
-      qgactl call guest-exec path=/bin/ls 'arg=["-l","/"]' capture-output=true
+      qgactl call web guest-get-time
+      qgactl call web guest-file-open path=/etc/hosts mode=r
+      qgactl call web guest-file-read '{"handle": 1000, "count": 65536}'
+      qgactl call web guest-exec path=/bin/ls 'arg=["-l","/"]' capture-output=true
     """
     settings: Settings = context.obj
-    named = {key: parse_value(text) for key, text in pairs(arguments or []).items()}
+    named = parse_arguments(arguments or [])
     with faults(), settings.agent() as agent:
-        value = carry_out(agent, command, named)
-    print(display.compact_json(value) if settings.json else display.pretty_json(value))
+        value = carry_out(agent, name, named)
+    if settings.structured:
+        settings.print(value)
+    else:
+        print(display.pretty_json(value))
+
+
+def parse_arguments(words: list[str]) -> dict[str, Any]:
+    """Those of KEY=VALUE words, or of a single JSON object."""
+    if not any(word.lstrip().startswith("{") for word in words):
+        return {key: parse_value(text) for key, text in pairs(words).items()}
+    value = parse_value(words[0])
+    if len(words) > 1 or not isinstance(value, dict):
+        wrong = display.printable(" ".join(words))
+        raise typer.BadParameter(f"'{wrong}' is not one JSON object, nor KEY=VALUE words")
+    return value
 
 
 def carry_out(agent: GuestAgent, command: str, arguments: dict[str, Any]) -> Any:
-    """What the command returns; None at once where success is not answered."""
+    """The reply; None for a command that does not reply on success."""
     known = known_commands(agent)
     try:
         if command in known and not known[command].success_response:
@@ -73,7 +106,7 @@ def carry_out(agent: GuestAgent, command: str, arguments: dict[str, Any]) -> Any
 
 
 def known_commands(agent: GuestAgent) -> dict[str, CommandInfo]:
-    """By name; none of an agent that may not tell."""
+    """By name; nothing if guest-info is disabled."""
     try:
         return {command.name: command for command in agent.info().commands}
     except CommandError:
@@ -86,7 +119,7 @@ def suggestion(command: str, known: Iterable[str]) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """JSON if it is JSON (which has no NaN and no infinity), else the text itself."""
+    """The value if the text is JSON (without NaN and infinity), else the text itself."""
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)

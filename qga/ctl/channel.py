@@ -1,4 +1,4 @@
-"""What makes a port of a guest: to be added to its definition."""
+"""The definition of a port, for libvirt and for QEMU."""
 
 import shlex
 import sys
@@ -9,47 +9,54 @@ import typer
 from qga.client.hosts.channel import DATA_PORT, Channel, number_of
 from qga.client.hosts.processes import AGENT_PORT
 from qga.ctl import display
-from qga.ctl.app import JSON, Settings, app
+from qga.ctl.app import command
+from qga.ctl.command import TROUBLESHOOT
+from qga.ctl.guest_words import NOWHERE
+from qga.ctl.settings import Settings
 
 LIBVIRT_HEAD = (
-    "libvirt: add within <devices> (virsh edit DOMAIN), without the controller if there is one"
+    "libvirt: add to <devices> (virsh edit DOMAIN); omit the controller if there is one already"
 )
-QEMU_HEAD = "QEMU: add to its command line, without the first line if that device is there"
+QEMU_HEAD = "QEMU: add to the command line; omit the first line if that device is there already"
 
 
 class Form(str, Enum):
-    """What to write."""
+    """What to print."""
 
     XML = "xml"
     QEMU = "qemu"
     BOTH = "both"
 
 
-@app.command()
+@command(TROUBLESHOOT, NOWHERE)
 def channel(
     context: typer.Context,
     name: str = typer.Argument(
-        "", metavar="[NAME]", help=f"The port's name; {AGENT_PORT} if none.", show_default=False
+        "", metavar="[NAME]", help=f"Name of the port (default: {AGENT_PORT}).", show_default=False
     ),
-    data: bool = typer.Option(False, "--data", help=f"A data port: {DATA_PORT} without a name."),
+    data: bool = typer.Option(
+        False, "--data", help=f"Print a data port (default name: {DATA_PORT})."
+    ),
     number: int = typer.Option(
-        0, metavar="N", help="Its place on the controller, 1 to 30.", show_default=False
+        0, metavar="N", help="Number of the port on its controller, 1 to 30.", show_default=False
     ),
     socket: str = typer.Option(
-        "", metavar="PATH", help="The socket on the host; libvirt chooses one if there is none."
+        "",
+        metavar="PATH",
+        help="Path of the socket on the host (default for libvirt: its own choice).",
     ),
     form: Form = typer.Option(
         Form.BOTH,
         "--format",
-        help="For libvirt, for QEMU, or both (the default).",
+        metavar="xml|qemu|both",
+        help="Print XML for libvirt, options for QEMU, or both (the default).",
         show_default=False,
     ),
-    as_json: bool = JSON,
 ) -> None:
-    """Print what gives a guest a port: libvirt's XML, and QEMU's arguments.
+    """Print the libvirt XML and QEMU options that add an agent port.
 
-    By default the agent's. A data port is for other programs: they find it in the guest as
-    /dev/virtio-ports/NAME, and on the host at its socket.
+    A data port is for other programs. They find it in the guest as /dev/virtio-ports/NAME and on
+    the host at its socket.
 
     \b
     Examples:
@@ -66,10 +73,10 @@ def channel(
     except ValueError as error:
         raise typer.BadParameter(display.printable(str(error))) from None
     qemu = port if socket else port._replace(socket=f"/run/{wanted}.sock")
-    if settings.json:
+    if settings.structured:
         both = {"libvirt": port.libvirt_xml(), "qemu": qemu.qemu_arguments()}
         place = {"name": port.name, "number": port.number, "socket": socket or None}
-        print(display.compact_json({**place, **both}))
+        settings.print({**place, **both})
         return
     texts = {
         Form.XML: (LIBVIRT_HEAD, port.libvirt_xml()),
@@ -82,6 +89,6 @@ def channel(
 
 
 def command_line(arguments: list[str]) -> str:
-    """For a shell, an option on each line."""
+    """Shell words, an option on each line."""
     pairs = zip(arguments[::2], arguments[1::2])
     return " \\\n".join(f"{flag} {shlex.quote(value)}" for flag, value in pairs)

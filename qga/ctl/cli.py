@@ -1,4 +1,4 @@
-"""qgactl whole: the app with all of its commands, in the order that its help lists them."""
+"""The app with all of its commands, in the order in which its help lists them."""
 
 from qga.ctl.app import app as app
 from qga.ctl.app import run as run

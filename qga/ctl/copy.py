@@ -1,4 +1,4 @@
-"""Files between the guest and this machine."""
+"""Copying files between the guest and the host."""
 
 import posixpath
 import sys
@@ -15,117 +15,131 @@ from qga.client.copies.trees import Place
 from qga.client.errors import AgentError, CopyError
 from qga.client.shapes import encode_base64
 from qga.ctl import display
-from qga.ctl.app import FAILED, JSON, Settings, app, discard_output, faults
+from qga.ctl.app import FAILED, command, discard_output, faults
+from qga.ctl.command import RUN
+from qga.ctl.guest_words import in_paths, paths_of_cat, paths_of_cp
 from qga.ctl.interrupts import Interrupts
 from qga.ctl.progress import Progress
-from qga.ctl.storage import parse_size
+from qga.ctl.settings import Settings
+from qga.ctl.values import parse_size
+from qga.ctl.values import size as valid_size
 from qga.wording import counted
 
-GUEST = ("guest:", ":")
-
-KEPT = "what is copied stays, for --resume"
+KEPT = "partial copy kept; run the same command again to resume"
 
 MIB = 1024 * 1024
 
 
-@app.command(options_metavar="[OPTIONS]")
+@command(RUN, in_paths("SOURCE GUEST:DESTINATION, or GUEST:SOURCE DESTINATION", paths_of_cp))
 def cp(
     context: typer.Context,
     paths: list[str] = typer.Argument(
-        ..., metavar="SOURCE... DESTINATION", help="guest:PATH, or :PATH, is in the guest."
+        ...,
+        metavar="SOURCE... DESTINATION",
+        help="GUEST:PATH is in that guest, :PATH in the default one.",
     ),
-    recursive: bool = typer.Option(False, "-r", "--recursive", help="Copy directories, too."),
+    recursive: bool = typer.Option(
+        False, "-r", "--recursive", help="Copy directories recursively."
+    ),
     preserve: bool = typer.Option(
         False, "-p", "--preserve", help="Set permissions exactly, ignoring the umask."
     ),
+    archive: bool = typer.Option(False, "-a", "--archive", help="Same as -r -p."),
     resume: bool = typer.Option(
-        False, "--resume", help="Go on where an earlier copy with --resume has ended."
+        False, "--resume", help="Keep partial copies, and continue those of an earlier --resume."
     ),
     growth: str = typer.Option(
         f"{GROWTH // MIB}M",
         "--max-growth",
         metavar="SIZE",
+        callback=valid_size,
         help="Skip a file that grows by more than this while it is copied.",
     ),
-    as_json: bool = JSON,
 ) -> None:
-    """Copy files into the guest, or out of it.
+    """Copy files to or from a guest.
 
-    As cp(1) does: a destination that is a directory takes the copies into it, any other is the
-    name of the copy. New files and directories get the permissions of the originals, less the
-    umask unless -p; a file that is replaced keeps its owner and permissions. Symbolic links below
-    a directory stay links. A file appears under its name when it is whole and its checksum is
-    right: ^C leaves nothing, or with --resume the part that is done, as .NAME.qga-part.
+    As with cp(1), copies go into the destination if it is a directory; otherwise it is the name
+    of the copy. New files and directories get the permissions of the originals, less the umask
+    unless -p is given. A file that is replaced keeps its owner and permissions. Symbolic links
+    inside a directory are copied as links. Owners and times are not copied.
 
-    A FIFO or symbolic link that you name is written through. A device is only written if it is
-    the destination itself, and nothing is written through what is found in a directory.
+    A file appears under its name once it is complete and its checksum is verified. ^C leaves
+    nothing behind, or with --resume a partial copy named .NAME.qga-part.
 
-    The bytes go through a data port of the guest if one is free, else through the agent. The
-    guest needs sh, find, stat and sha256sum, and guest-exec to run them. Without guest-exec
-    single files can be copied, and a note says what is lost.
+    A FIFO or symbolic link that is named as the destination is written through. A device is
+    written only if it is the destination itself. Nothing found inside a directory is written
+    through.
+
+    The data passes through a data port if one is free, otherwise through the agent. The guest
+    needs sh, find, stat and sha256sum, and an agent that may run them with guest-exec. Without
+    guest-exec qgactl copies single files, and prints what is lost.
 
     \b
     Examples:
-      qgactl cp nginx.conf guest:/etc/nginx/
-      qgactl cp guest:/var/log/syslog guest:/var/log/auth.log logs/
-      qgactl cp -r site guest:/srv/www
-      qgactl cp --resume disk.img :/var/tmp/disk.img
+      qgactl cp nginx.conf web:/etc/nginx/
+      qgactl cp web:/var/log/syslog web:/var/log/auth.log logs/
+      qgactl cp -a site web:/srv/www
+      qgactl cp --resume disk.img web:/var/tmp/disk.img
     """
     settings: Settings = context.obj
     *sources, destination = paths
     if not sources:
-        raise typer.BadParameter("say what to copy, and where to: SOURCE... DESTINATION")
+        raise typer.BadParameter("missing DESTINATION: qgactl cp SOURCE... DESTINATION")
     copy = direction(sources, destination)
     limit, ports = parse_size(growth), settings.ports()
     with (
         interruptible(KEPT if resume else "") as interrupts,
         faults(),
         settings.agent() as agent,
-        Progress(interrupts.check, quiet=settings.json) as progress,
+        Progress(
+            interrupts.check, shown=not (settings.structured or display.is_quiet())
+        ) as progress,
     ):
         summary = copy(
             agent,
             [path_of(path) for path in sources],
             path_of(destination),
-            recursive=recursive,
+            recursive=recursive or archive,
             resume=resume,
-            preserve=preserve,
+            preserve=preserve or archive,
             growth=limit,
             observer=progress,
             ports=ports,
         )
-    if settings.json:
-        print(display.compact_json(summary_json(summary)))
+    if settings.structured:
+        settings.print(summary_json(summary))
     if summary.skipped:
         raise typer.Exit(FAILED)
 
 
-@app.command()
+@command(RUN, in_paths("GUEST:PATH...", paths_of_cat))
 def cat(
     context: typer.Context,
-    paths: list[str] = typer.Argument(..., metavar="PATH...", help="Files of the guest."),
+    paths: list[str] = typer.Argument(
+        ..., metavar="PATH...", help="Files in the guest: GUEST:PATH, or PATH."
+    ),
     largest: str = typer.Option(
         f"{LIMIT // MIB}M",
         "--max-size",
         metavar="SIZE",
-        help="With --json: fail for a file that is larger, or never ends.",
+        callback=valid_size,
+        help="With --json: fail if a file is larger, or has no end.",
     ),
-    as_json: bool = JSON,
 ) -> None:
-    """Write files of the guest to standard output, as they come.
+    """Print files of the guest.
 
     \b
     Examples:
-      qgactl cat /etc/os-release
-      qgactl cat /proc/loadavg /proc/uptime
-      qgactl cat /var/log/syslog | grep -i error
+      qgactl cat web:/etc/os-release
+      qgactl cat web:/proc/loadavg web:/proc/uptime
+      qgactl cat web:/var/log/syslog | grep -i error
     """
     settings: Settings = context.obj
     limit = parse_size(largest)
     with interruptible() as interrupts, faults(), settings.agent() as agent:
         files = GuestFiles(agent, interrupts.check)
-        if settings.json:
-            print(display.compact_json([file_json(files, path, limit) for path in paths]))
+        if settings.structured:
+            settings.print([file_json(files, path, limit) for path in paths])
             return
         for path in paths:
             with closing(files.chunks(Place(path), 0, 0)) as chunks:
@@ -136,7 +150,7 @@ def cat(
 
 @contextmanager
 def interruptible(last_words: str = "") -> Iterator[Interrupts]:
-    """Signals end the command where it leaves nothing behind; so does output nobody reads."""
+    """Signals stop the command where it leaves nothing behind, and so does a closed pipe."""
     with Interrupts() as interrupts:
         try:
             yield interrupts
@@ -160,17 +174,18 @@ def direction(sources: list[str], destination: str) -> Callable[..., Summary]:
     if not is_in_guest(destination) and all(map(is_in_guest, sources)):
         return copy_from
     raise typer.BadParameter(
-        "either all sources or the destination must be in the guest: guest:PATH"
+        "either the destination or all sources must be in the guest (GUEST:PATH); write ./ before "
+        "the name of a file of this host that has a colon in it"
     )
 
 
 def is_in_guest(path: str) -> bool:
-    return path.startswith(GUEST)
+    return path.startswith(":")
 
 
 def path_of(path: str) -> str:
-    """The path alone. In the guest one that is not absolute begins at the root."""
-    return posixpath.join("/", path.partition(":")[2]) if is_in_guest(path) else path
+    """The path alone. A relative path in the guest starts at the root."""
+    return posixpath.join("/", path[1:]) if is_in_guest(path) else path
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
@@ -193,5 +208,5 @@ def file_json(files: GuestFiles, path: str, limit: int) -> dict[str, str]:
         for chunk in chunks:
             content += chunk
             if len(content) > limit:
-                raise CopyError(f"{path}: has more than {counted(limit, 'byte')}, or does not end")
+                raise CopyError(f"{path}: larger than {counted(limit, 'byte')}, or without an end")
     return {"path": path, "buf-b64": encode_base64(content)}

@@ -1,9 +1,8 @@
-"""What qgactl writes, made safe for the eyes.
+"""What qgactl prints, made safe for a terminal.
 
-Everything that a guest says may be hostile to the terminal it lands on: text of a guest is
-never read as rich's markup, and characters that do not print (control characters, the ones
-that turn the direction of writing, …) are shown as escapes. Programs that read our output
-get JSON in ASCII, or, from `exec`, the very bytes.
+Text of a guest may be hostile to the terminal. It is never read as rich's markup, and characters
+that do not print (control characters, those that change the direction of writing, …) are printed
+as escapes. JSON is ASCII; only `exec`, `shell`, `cat` and `port` pass on the guest's bytes.
 """
 
 from __future__ import annotations
@@ -17,16 +16,23 @@ from typing import Any
 from rich.text import Text
 
 from qga.client.results import AgentInfo, CommandInfo, ExecResult
-from qga.ctl.tables import Row, yes
+from qga.ctl.tables import Row, manner, yes
 from qga.ctl.tables import printable as printable
 from qga.ctl.tables import show_table as show_table
+from qga.ctl.yamltext import yaml as yaml
 from qga.wording import counted
 
 ASTRAL = 0x10000
 
 
+def configure(*, quiet: bool, colourless: bool) -> None:
+    """For the rest of this process; what is on stays on."""
+    manner.quiet |= quiet
+    manner.coloured &= not colourless
+
+
 def pretty_json(value: Any) -> str:
-    """JSON to read: indented, as Unicode, but still JSON that any program reads."""
+    """Indented JSON, in Unicode if stdout can encode that."""
     text = json.dumps(value, indent=2, ensure_ascii=not speaks_unicode())
     return "\n".join(
         line if line.isprintable() else "".join(map(json_printable, line))
@@ -49,23 +55,39 @@ def compact_json(value: Any) -> str:
 
 
 def say(text: str) -> None:
-    """A line for the user, on stderr, so that stdout keeps to what was asked for."""
+    """A line on stderr, so that stdout has results only."""
     sys.stderr.write(f"qgactl: {printable(text)}\n")
 
 
+def note(text: str) -> None:
+    """A line on stderr that is not an error; --quiet leaves it out."""
+    if not manner.quiet:
+        say(text)
+
+
+def confirm(text: str) -> None:
+    """A line on stdout: what was asked for is done; --quiet leaves it out."""
+    if not manner.quiet:
+        print(printable(text))
+
+
+def is_quiet() -> bool:
+    return manner.quiet
+
+
 def reason_of(error: OSError) -> str:
-    """What the system says, and of which file."""
+    """The system's text, after the name of the file."""
     if error.filename and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return error.strerror or str(error)
 
 
-def show_info(address: str, info: AgentInfo) -> None:
+def show_info(guest: str, info: AgentInfo) -> None:
     """The agent's version, and its commands in a table."""
     disabled = sum(not command.enabled for command in info.commands)
     print(
-        f"{printable(address)}: agent {printable(info.version)}, "
-        f"{counted(len(info.commands), 'command')}, {disabled} of them disabled"
+        f"{printable(guest)}: agent {printable(info.version)}, "
+        f"{counted(len(info.commands), 'command')}, {disabled} disabled"
     )
     show_table(("Command", "State", "Answers success"), map(command_row, sorted(info.commands)))
 
@@ -79,17 +101,17 @@ def command_row(command: CommandInfo) -> Row:
 
 
 def tell_truncated(result: ExecResult) -> None:
-    """Say which of a program's streams the agent has cut."""
+    """Report which streams of a program the agent has truncated."""
     for truncated, name in (
         (result.stdout_truncated, "stdout"),
         (result.stderr_truncated, "stderr"),
     ):
         if truncated:
-            say(f"the program's {name} may not be complete: the agent has not kept all of it")
+            say(f"the program's {name} may be incomplete: the agent did not keep all of it")
 
 
 def exec_json(result: ExecResult) -> dict[str, Any]:
-    """The result with the names and the base64 of guest-exec-status."""
+    """The result, with names and base64 as in guest-exec-status."""
     end = {"exitcode": result.exitcode} if result.signal is None else {"signal": result.signal}
     return {
         **end,

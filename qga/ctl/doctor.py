@@ -1,30 +1,25 @@
-"""What is wrong with the way to an agent, from this end."""
+"""Why an agent does not answer, as seen from the host."""
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from qga.client.hosts.checkup import FAILED, OK, WARNING, Check, checkup
-from qga.ctl import display
+from qga.ctl import display, tables
 from qga.ctl.app import FAILED as FAILURE
-from qga.ctl.app import JSON, Settings, app
+from qga.ctl.app import command
+from qga.ctl.command import TROUBLESHOOT
+from qga.ctl.settings import Settings
 
 STYLES = {OK: "green", WARNING: "yellow", FAILED: "red"}
 
 
-@app.command()
-def doctor(
-    context: typer.Context,
-    guest: str = typer.Argument(
-        "", metavar="[ADDRESS]", help="As of --connect, which it stands for.", show_default=False
-    ),
-    as_json: bool = JSON,
-) -> None:
-    """Look at all that an agent's answer needs, and say what to try.
+@command(TROUBLESHOOT)
+def doctor(context: typer.Context) -> None:
+    """Find out why an agent does not answer, and suggest fixes.
 
-    That is libvirt's definition of the domain, the socket, permissions, the agent itself, how fast
-    it answers, which commands are switched off, frozen filesystems, the clock. Ends with 0 unless
-    a check failed; warnings are no failure. In the guest, qemu-ga --doctor looks at the other end.
+    The checks cover the libvirt domain, the socket and its permissions, the agent and its response
+    time, disabled commands, frozen filesystems, and the clock. The exit status is 1 if a check
+    failed; warnings do not count. `qemu-ga --doctor` checks the other end, in the guest.
 
     \b
     Examples:
@@ -33,27 +28,26 @@ def doctor(
       qgactl doctor unix:/run/web.sock --json
     """
     settings: Settings = context.obj
-    address = guest or settings.address
-    if not address:
-        settings.agent()  # says what is missing
+    settings.require_guest()
+    address = settings.address
     made = []
     try:
         for check in checkup(address, settings.timeout):
             made.append(check)
-            if not settings.json:
+            if not settings.structured:
                 show(check)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     healthy = all(check.state != FAILED for check in made)
-    if settings.json:
+    if settings.structured:
         report = {"address": address, "healthy": healthy}
-        print(display.compact_json({**report, "checks": [check._asdict() for check in made]}))
+        settings.print({**report, "checks": [check._asdict() for check in made]})
     raise typer.Exit(0 if healthy else FAILURE)
 
 
 def show(check: Check) -> None:
-    """A line, and below it what to try."""
-    console = Console(markup=False, highlight=False, emoji=False)
+    """A line, and a second one with advice."""
+    console = tables.console()
     line = Text(f"{check.state:8}", STYLES[check.state])
     line.append(display.printable(f"{check.subject}: {check.detail}"), "default")
     console.print(line, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Programs of the guest, run as if they were here; and a shell there."""
+"""Programs and shells in the guest."""
 
 import math
 import os
@@ -16,22 +16,26 @@ from qga.client.errors import AgentError, AgentTimeout, CommandNotFound, GuestFr
 from qga.client.programs import PlainProgram, Program, environment, start_streamed
 from qga.client.results import SIGNAL_STATUS, ExecResult
 from qga.ctl import display, terminal
-from qga.ctl.app import EXEC_FAILED, JSON, Settings, app, discard_output, faults, positive
+from qga.ctl.app import EXEC_FAILED, command, discard_output, faults
+from qga.ctl.command import RUN
+from qga.ctl.guest_words import before_dashes, never, unless_program_of_guest
 from qga.ctl.relay import FORWARDED, TIMED_OUT, Left, Relay, Signals, read_all
-from qga.ctl.values import pairs
+from qga.ctl.settings import Settings
+from qga.ctl.units import seconds
+from qga.ctl.values import duration, pairs
 
 NO_TERMINAL = (
-    "this guest's agent has no qga-exec, which a terminal needs, or it is disabled; "
-    "'qgactl exec' without -t does without"
+    "a terminal needs the qga-exec command, which this guest's agent lacks or has disabled; "
+    "use `qgactl exec` without -t instead"
 )
 
 # Bytes of each stream that --json keeps in memory.
 MOST_KEPT = 32 * 1024 * 1024
 
-# The status for one that is no exit status here, such as an NTSTATUS of Windows.
+# For an exit status that does not exist here, such as an NTSTATUS of Windows.
 NO_STATUS = 255
 
-# The shell of whoever the agent runs as, as login(1) would start it.
+# The login shell of the user that the agent runs as, as login(1) starts it.
 LOGIN = """
 cd 2>/dev/null
 shell=$(getent passwd "$(id -u)" | cut -d : -f 7)
@@ -45,7 +49,7 @@ done
 
 
 class Wanted(NamedTuple):
-    """A program to be run, and how."""
+    """A program to run, and how."""
 
     argv: list[str]
     env: dict[str, str]
@@ -56,7 +60,7 @@ class Wanted(NamedTuple):
 
 
 class Streams:
-    """Our standard output and error: what the program writes, at once, byte for byte."""
+    """Passes output on to stdout and stderr at once, byte for byte."""
 
     def out(self, data: bytes) -> None:
         write_all(sys.stdout.fileno(), data)
@@ -65,7 +69,7 @@ class Streams:
         write_all(sys.stderr.fileno(), data)
 
     def finish(self, result: Optional[ExecResult]) -> None:
-        """Say what is missing."""
+        """Report output that is missing."""
         if result:
             display.tell_truncated(result)
 
@@ -84,9 +88,10 @@ class Kept:
 
 
 class Collected(Streams):
-    """What the program writes, kept to be shown as JSON."""
+    """Keeps output, to print it as JSON."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._out, self._err = Kept(), Kept()
 
     def out(self, data: bytes) -> None:
@@ -103,13 +108,14 @@ class Collected(Streams):
                 stdout_truncated=result.stdout_truncated or self._out.truncated,
                 stderr_truncated=result.stderr_truncated or self._err.truncated,
             )
-            print(display.compact_json(display.exec_json(whole)))
+            self._settings.print(display.exec_json(whole))
 
 
-@app.command(
+@command(
+    RUN,
+    before_dashes("GUEST -- PROGRAM [ARG]...", never, "[GUEST] --"),
     name="exec",
     context_settings={"allow_interspersed_args": False},
-    options_metavar="[OPTIONS] --",
 )
 def execute(
     context: typer.Context,
@@ -117,83 +123,91 @@ def execute(
         ..., metavar="PROGRAM [ARG]...", help="Program and arguments.", show_default=False
     ),
     env: Optional[list[str]] = typer.Option(
-        None, metavar="KEY=VALUE", help="Add to its environment; may be repeated."
+        None,
+        metavar="KEY=VALUE",
+        help="Set a variable in the program's environment. May be repeated.",
     ),
     clean_env: bool = typer.Option(
-        False, "--clean-env", help="Give it no environment but that of --env."
+        False, "--clean-env", help="Start with an empty environment, apart from --env."
     ),
     input_file: str = typer.Option(
-        "-", "--input", metavar="FILE", help="Its standard input, instead of ours."
+        "-", "--input", metavar="FILE", help="Read standard input from a file of this host."
     ),
-    timeout: float = typer.Option(
-        math.inf, metavar="SECONDS", callback=positive, help="End it when it takes longer."
+    interactive: bool = typer.Option(
+        False, "-i", "--interactive", help="Pass on standard input also if it is a terminal."
     ),
-    tty: bool = typer.Option(False, "-t", "--tty", help="Give it a terminal."),
-    as_json: bool = JSON,
+    timeout: str = typer.Option(
+        "inf",
+        metavar="DURATION",
+        callback=duration,
+        help="Terminate the program when it runs longer.",
+    ),
+    tty: bool = typer.Option(False, "-t", "--tty", help="Run the program in a terminal."),
 ) -> None:
-    """Run a program in the guest as if it were here.
+    """Run a program in the guest.
 
-    Its output appears as it is written, and its exit status becomes that of qgactl (124 when
-    it took too long). Its input is ours, unless that is a terminal (--input /dev/null: none).
-    ^C is sent to the program; a second one kills it. There is no shell in between. Put --
-    before the program, so that its options are not taken for qgactl's.
+    Output appears as it is written, and qgactl exits with the program's status, or with 124 after
+    a --timeout. The program reads qgactl's standard input unless that is a terminal; --input
+    /dev/null gives it none. ^C is sent to the program as SIGINT; a second one kills it. No shell
+    is involved. The word before -- is the guest; -- may be left out if the guest is not named
+    here and the program's options come after its name.
 
-    An agent without qga-exec (QEMU's own) is given all of the input at once, and gives the
-    output when the program has ended: 16 MiB of each stream at most. --json keeps 32 MiB.
+    With an agent that lacks qga-exec (QEMU's own), input is sent before the program starts, and
+    output appears after it has exited, at most 16 MiB of each stream. --json keeps 32 MiB.
 
     \b
     Examples:
-      qgactl exec -- ls -l /
-      qgactl exec --timeout 600 -- apt-get --yes upgrade
-      qgactl exec -- tar -C /etc -c . >etc.tar
-      qgactl exec --input setup.sh -- /bin/sh
-      qgactl exec --env LANG=C -- sh -c 'echo $LANG'
-      qgactl exec -t -- top
+      qgactl exec web -- ls -l /
+      qgactl exec web --timeout 10m -- apt-get --yes upgrade
+      qgactl exec web -- tar -C /etc -c . >etc.tar
+      qgactl exec web --input setup.sh -- /bin/sh
+      qgactl exec web --env LANG=C -- sh -c 'echo $LANG'
+      qgactl exec web -it -- top
     """
     settings: Settings = context.obj
     variables = pairs(env or [])
     with ExitStack() as stack:
-        source = opened_input(stack, input_file, tty)
-        wanted = Wanted(argv, variables, clean_env, source, tty, timeout)
+        source = opened_input(stack, input_file, tty or interactive)
+        wanted = Wanted(argv, variables, clean_env, source, tty, seconds(timeout))
         status = run(settings, wanted)
     raise typer.Exit(status)
 
 
-@app.command(
+@command(
+    RUN,
+    before_dashes("GUEST", unless_program_of_guest),
     context_settings={"allow_interspersed_args": False},
-    options_metavar="[OPTIONS] [--]",
 )
 def shell(
     context: typer.Context,
     argv: Optional[list[str]] = typer.Argument(
         None,
-        metavar="[PROGRAM [ARG]...]",
-        help="Program and arguments, instead of a login shell.",
+        metavar="[-- PROGRAM [ARG]...]",
+        help="A program to run instead of the login shell.",
     ),
-    as_json: bool = JSON,
 ) -> None:
-    """Open a terminal in the guest.
+    """Open a login shell in the guest.
 
-    It needs an agent with qga-exec. As with ssh, ~. at the beginning of a line leaves at once
-    (~~ sends one ~); what runs there is ended then. The exit status is that of the shell.
+    This needs an agent with qga-exec. As with ssh, ~. at the beginning of a line disconnects and
+    terminates whatever runs there; ~~ sends one ~. The exit status is that of the shell.
 
     \b
     Examples:
-      qgactl shell
-      qgactl shell -- python3
+      qgactl shell web
+      qgactl shell web -- python3
     """
     settings: Settings = context.obj
-    if settings.json:
-        raise typer.BadParameter("a terminal cannot be shown as JSON")
+    if settings.structured:
+        raise typer.BadParameter("shell has no output as JSON or YAML")
     program = argv or ["/bin/sh", "-c", LOGIN]
     wanted = Wanted(program, {}, input=sys.stdin.fileno(), tty=True)
     raise typer.Exit(run(settings, wanted))
 
 
-def opened_input(stack: ExitStack, name: str, tty: bool) -> Optional[int]:
-    """The descriptor that the program's input comes from; None for no input."""
+def opened_input(stack: ExitStack, name: str, wanted: bool) -> Optional[int]:
+    """The descriptor to read the program's input from; None for no input."""
     if name == "-":
-        return sys.stdin.fileno() if tty or not sys.stdin.isatty() else None
+        return sys.stdin.fileno() if wanted or not sys.stdin.isatty() else None
     try:
         return stack.enter_context(open(name, "rb", buffering=0)).fileno()
     except OSError as error:
@@ -201,8 +215,8 @@ def opened_input(stack: ExitStack, name: str, tty: bool) -> Optional[int]:
 
 
 def run(settings: Settings, wanted: Wanted) -> int:
-    """Run a program to its end, or to ours; the status to end with."""
-    streams = Collected() if settings.json else Streams()
+    """Run a program until it exits or the user leaves; returns the exit status for qgactl."""
+    streams = Collected(settings) if settings.structured else Streams()
     try:
         with (
             Signals(*FORWARDED) as signals,
@@ -224,7 +238,7 @@ def run(settings: Settings, wanted: Wanted) -> int:
 def started(
     agent: GuestAgent, ports: DataPorts, wanted: Wanted, signals: Signals
 ) -> Iterator[Program]:
-    """The program, run in the best way that this agent has."""
+    """Start the program by qga-exec, or else by guest-exec."""
     term = os.environ.get("TERM", "") if wanted.tty else ""
     env = wanted.env if wanted.clean_env else None
     if wanted.env and not wanted.clean_env:
@@ -245,7 +259,7 @@ def started(
 
 
 def there(agent: GuestAgent, wanted: Wanted) -> dict[str, str]:
-    """The environment that programs have in the guest."""
+    """The environment of programs in the guest."""
     try:
         return environment(agent, wanted.timeout)
     except AgentTimeout as error:
@@ -257,7 +271,7 @@ def there(agent: GuestAgent, wanted: Wanted) -> dict[str, str]:
 def relayed(
     agent: GuestAgent, program: Program, wanted: Wanted, signals: Signals, streams: Streams
 ) -> int:
-    """Connect the program with us until it ends; its status."""
+    """Pass bytes and signals until the program exits; returns its status."""
     source = None if isinstance(program, PlainProgram) else wanted.input
     relay = Relay(program, signals, source, streams.out, streams.err, timeout=wanted.timeout)
     with ExitStack() as stack:

@@ -1,5 +1,6 @@
-"""The metrics of this host's guests, for Prometheus to fetch."""
+"""The metrics of guests, for Prometheus."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Optional
@@ -10,48 +11,54 @@ from qga.client.errors import AgentTimeout
 from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.watch import Sighting, Target, Watcher
 from qga.ctl import display
-from qga.ctl.app import FAILED, Settings, app, finite
+from qga.ctl.app import FAILED, command
+from qga.ctl.command import ADVANCED
+from qga.ctl.guest_words import NOWHERE
+from qga.ctl.settings import Settings
 from qga.ctl.targets import HELP, Find, targets
 
 LISTEN = "127.0.0.1:9741"
 MOST_SERIES = 2000  # those of 128 processors, 50 filesystems, 30 disks
-LONGEST_REASON = 300  # characters; a guest has a part in them
+LONGEST_REASON = 300  # characters; parts of it come from the guest
 
 
-@app.command()
+@command(ADVANCED, NOWHERE)
 def exporter(
     context: typer.Context,
-    addresses: Optional[list[str]] = typer.Argument(None, metavar="ADDRESS", help=HELP),
+    addresses: Optional[list[str]] = typer.Argument(None, metavar="[GUEST]...", help=HELP),
     listen: str = typer.Option(
-        LISTEN, metavar="ADDR:PORT", help="Where Prometheus fetches; [::]:PORT is everywhere."
+        LISTEN,
+        metavar="ADDR:PORT",
+        help="Address and port to listen on; [::]:PORT is all interfaces.",
     ),
     series: int = typer.Option(
-        MOST_SERIES, metavar="N", min=1, help="Most series that each guest may have within an hour."
+        MOST_SERIES, metavar="N", min=1, help="Limit on the series of each guest within an hour."
     ),
 ) -> None:
-    """Serve the metrics of guests to Prometheus, until it is interrupted.
+    """Serve the metrics of guests to Prometheus.
 
-    The guests are asked when Prometheus asks, all at once; each has --timeout seconds. Those of
-    this host are found anew each time. Who may reach the port may see the metrics. Guests with
-    the original agent show what that has. Series beyond --series are left out, and counted in
-    qga_series_left_out.
+    Each scrape asks all guests at the same time and waits for each at most --timeout. Without
+    arguments the guests are those that run on this host at that time. Guests with QEMU's agent
+    have fewer metrics. Series beyond --series are dropped and counted in qga_series_left_out.
+    Anyone who can reach the port can read all metrics.
 
     \b
     Examples:
       qgactl exporter
-      qgactl --timeout 3 exporter --listen [::]:9741
+      qgactl exporter --timeout 3 --listen [::]:9741
       qgactl exporter web db=unix:/run/db.sock
       curl http://127.0.0.1:9741/metrics
     """
     settings: Settings = context.obj
     find = targets(settings, addresses or [])
     host, port = place(listen)
-    finite(settings.timeout)  # Prometheus does not wait for ever
+    if settings.timeout == math.inf:  # Prometheus does not wait for ever
+        raise typer.BadParameter("exporter needs a finite --timeout")
     try:
         from qga.client.monitoring.prometheus import GuestCollector, Server
     except ModuleNotFoundError:
         display.say(
-            "exporter needs the Python package 'prometheus-client': pip install 'qga[host]', "
+            "exporter requires the Python package 'prometheus-client': pip install 'qga[host]', "
             "or install python3-prometheus-client"
         )
         raise typer.Exit(FAILED) from None
@@ -70,9 +77,9 @@ def exporter(
 
 
 class Reporter:
-    """Reports changes, each in a line: there is a scrape every few seconds.
+    """Reports changes on stderr, once each, since there is a scrape every few seconds.
 
-    Neither what a guest says nor what other users of the host do makes it write more.
+    Neither guests nor other users of the host can make it write more.
     """
 
     def __init__(self) -> None:
@@ -81,17 +88,17 @@ class Reporter:
         self._reasons: set[str] = set()
 
     def found(self, find: Find) -> list[Target]:
-        """The guests; says what was left out the first time that there is such a reason for it."""
+        """The guests; reports each reason for leaving some out once."""
         left_out = LeftOut()
         targets = find(left_out)
         for reason, line in left_out:
             if reason not in self._reasons:
                 self._reasons.add(reason)
-                display.say(line)
+                display.note(line)
         return targets
 
     def seen(self, sightings: Sequence[tuple[Sighting, int]]) -> None:
-        """Says who fell silent, who answers again, and once who has too many series."""
+        """Report who stopped answering, who answers again, and once who has too many series."""
         names = {sighting.target.name for sighting, _ in sightings}
         self._silent &= names
         self._cut &= names
@@ -110,7 +117,7 @@ class Reporter:
 
 def reason_of(sighting: Sighting) -> str:
     if isinstance(sighting.cause, AgentTimeout):
-        return "does not answer in time"  # in how many seconds is another number each time
+        return "does not answer in time"  # the reason has a number that is different each time
     return sighting.error[:LONGEST_REASON]
 
 

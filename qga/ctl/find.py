@@ -10,62 +10,82 @@ from qga.client.hosts.discovery import find_guests
 from qga.client.hosts.survey import ANSWERS, Answer, survey
 from qga.client.hosts.trust import LeftOut
 from qga.ctl import display
-from qga.ctl.app import JSON, Settings, app
+from qga.ctl.app import command
+from qga.ctl.command import GUESTS
+from qga.ctl.guest_words import NOWHERE
+from qga.ctl.settings import Settings
 
-COLUMNS = ("Guest", "State", "Agent", "OS", "Addresses", "Connect with")
-LONG = ("Guest", "OS", "Addresses", "Connect with")
+COLUMNS = ("Guest", "State", "Agent", "OS", "Address")
+LONG_COLUMNS = (*COLUMNS[:-1], "Addresses", "Connect with")
 
-NONE = "no running guest with an agent's port was found; qgactl channel shows how to add one"
+NONE = "no running guest with an agent port was found; `qgactl channel` shows how to add one"
 
 
-@app.command(name="list")
-def list_guests(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show the guests that run on this host and have an agent's port.
+@command(GUESTS, NOWHERE, name="list")
+def list_guests(
+    context: typer.Context,
+    long: bool = typer.Option(
+        False, "-l", "--long", help="List all addresses of a guest, and that of its agent."
+    ),
+) -> None:
+    """List the guests on this host that have an agent port.
 
-    Finds those of libvirt (the system's and your own), of Proxmox, and any other QEMU, and asks
-    all at once what they are. The last column is what --connect takes; the guest's name does, too.
-    QEMUs and sockets of other users, and what you may not read, are left out and named on stderr.
+    Guests of libvirt (system and session), of Proxmox and of any other QEMU are found and asked,
+    all at the same time. Processes and sockets of other users, and whatever you have no permission
+    to read, are left out; a note on standard error names them.
 
     \b
     States:
-      answers      the agent does
-      frozen       its filesystems are, and it answers little: qgactl thaw
-      silent       nothing came in time (see --timeout)
-      held         libvirt holds the socket, and its Python module is missing here
-      unreachable  the reason is told on stderr
+      answers      the agent answers
+      frozen       the filesystems are frozen (`qgactl thaw` ends that)
+      silent       the agent did not answer in time (see --timeout)
+      held         libvirt holds the socket, and python3-libvirt is not installed
+      unreachable  see the reason on standard error
 
     \b
     Examples:
       qgactl list
-      qgactl --timeout 1 list --json
-      QGA_HOST_ROOT=/host qgactl list   # in a container, with the host's / at /host
+      qgactl list --long
+      qgactl list --json --timeout 1
+      QGA_HOST_ROOT=/host qgactl list   # in a container with the host's / at /host
     """
     settings: Settings = context.obj
     left_out = LeftOut()
     answers = survey(find_guests(left_out), settings.timeout)
     for line in left_out.lines():
-        display.say(line)
-    if settings.json:
-        print(display.compact_json([as_object(answer) for answer in answers]))
+        display.note(line)
+    if settings.structured:
+        settings.print([as_object(answer) for answer in answers])
         return
-    if answers:
-        display.show_table(COLUMNS, map(row, answers), folding=LONG)
+    if answers and long:
+        display.show_table(LONG_COLUMNS, map(long_row, answers), folding=LONG_COLUMNS)
+    elif answers:
+        display.show_table(COLUMNS, map(row, answers), folding=("Guest", "OS"))
     else:
-        display.say(NONE if os.geteuid() == 0 else f"{NONE} (root may see more)")
+        display.note(NONE if os.geteuid() == 0 else f"{NONE} (root may see more)")
     for answer in answers:
         if answer.error:
             display.say(f"{answer.guest.name}: {answer.error}")
 
 
 def row(answer: Answer) -> list[Any]:
+    """With one address, if possible a short one, and the number of the others."""
+    more = len(answer.addresses) - 1
+    address = min(answer.addresses, key=len, default="")
+    return [*beginning(answer), f"{address} +{more}" if more > 0 else address]
+
+
+def long_row(answer: Answer) -> list[Any]:
+    return [*beginning(answer), ", ".join(answer.addresses), answer.guest.address]
+
+
+def beginning(answer: Answer) -> list[Any]:
     answers = answer.state == ANSWERS
     return [
         answer.guest.name,
         answer.state if answers else Text(answer.state, "red"),
         answer.version or "",
         answer.os or "",
-        ", ".join(answer.addresses),
-        answer.guest.address,
     ]
 
 

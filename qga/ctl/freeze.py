@@ -7,8 +7,11 @@ import typer
 
 from qga.client.shapes import plain
 from qga.ctl import display
-from qga.ctl.app import EXEC_FAILED, JSON, Settings, answer, app, faults
+from qga.ctl.app import EXEC_FAILED, answer, command, faults
+from qga.ctl.command import SNAPSHOTS
 from qga.ctl.frozen import CannotRun, Interrupted, Outcome, freeze_and_run
+from qga.ctl.guest_words import before_dashes, unless_program_here
+from qga.ctl.settings import Settings
 from qga.wording import counted
 
 NOT_RUNNABLE, NOT_FOUND = 126, 127  # as shells have it
@@ -22,36 +25,43 @@ class State(NamedTuple):
     status: str
 
 
-@app.command(context_settings={"allow_interspersed_args": False}, options_metavar="[OPTIONS] [--]")
+@command(
+    SNAPSHOTS,
+    before_dashes("GUEST [-- COMMAND]", unless_program_here),
+    context_settings={"allow_interspersed_args": False},
+)
 def freeze(
     context: typer.Context,
     argv: Optional[list[str]] = typer.Argument(
-        None, metavar="[COMMAND [ARG]...]", help="A program of this host, and its arguments."
+        None, metavar="[-- COMMAND [ARG]...]", help="A command of this host."
     ),
     mount: Optional[list[str]] = typer.Option(
-        None, metavar="PATH", help="Only the filesystem mounted there; may be repeated."
+        None,
+        metavar="PATH",
+        help="Freeze only the filesystem mounted here. May be repeated.",
     ),
-    as_json: bool = JSON,
 ) -> None:
-    """Freeze the guest's filesystems, so that a snapshot of its disks is consistent.
+    """Freeze filesystems, run a command on the host, and thaw them.
 
-    With a COMMAND, which runs on this host, they are thawed when it ends, however it ends, and
-    also when qgactl is interrupted or terminated. The exit status is the command's; 125 if the
-    freeze failed or froze nothing (COMMAND does not run then), if it did not last, or if the thaw
-    failed; 126 if COMMAND cannot be run, 127 if it is not found.
+    The filesystems are thawed when COMMAND exits, for whatever reason, and also when qgactl is
+    interrupted or terminated. The exit status is that of COMMAND; 125 if the freeze failed, froze
+    nothing (COMMAND does not run then) or did not last, or if the thaw failed; 126 if COMMAND
+    cannot be run; 127 if it is not found.
 
-    Without one they stay frozen until `qgactl thaw`, or until the agent's freeze-timeout. A
-    frozen guest takes no other commands, and its programs wait when they write.
+    Without COMMAND the filesystems stay frozen until `qgactl thaw`, or until the agent's
+    freeze-timeout. A frozen guest refuses most other commands, and programs that write are
+    blocked.
 
     \b
     Examples:
-      qgactl freeze -- lvcreate --snapshot --name backup --size 5G vg/web
-      qgactl freeze --mount /srv --mount / -- ./snapshot
-      qgactl freeze
+      qgactl freeze web -- lvcreate --snapshot --name backup --size 5G vg/web
+      qgactl freeze web --mount /srv --mount / -- ./snapshot
+      qgactl freeze web
     """
     settings: Settings = context.obj
     if argv and shutil.which(argv[0]) is None:
-        display.say(f"{argv[0]}: no such program on this host; nothing was frozen")
+        reason = f"{argv[0]}: no such program on this host; nothing was frozen"
+        display.say("; ".join(filter(None, [reason, settings.doubt])))
         raise typer.Exit(NOT_FOUND)
     try:
         with faults(EXEC_FAILED if argv else 0), settings.agent() as agent:
@@ -59,33 +69,34 @@ def freeze(
     except Interrupted as interruption:
         raise typer.Exit(interruption.status) from None
     except CannotRun as failure:
-        display.say(f"{failure}; the guest is thawed")
+        display.say(f"{failure}; the filesystems are thawed")
         raise typer.Exit(NOT_RUNNABLE) from None
-    if settings.json:
-        print(display.compact_json(plain(outcome)))
+    if settings.structured:
+        settings.print(plain(outcome))
     else:
-        show_outcome(settings.address, outcome)
+        show_outcome(settings.guest, outcome)
     raise typer.Exit(outcome.status or 0)
 
 
-def show_outcome(address: str, outcome: Outcome) -> None:
-    """On stderr where a program has used stdout."""
-    text = f"{address}: {counted(outcome.frozen, 'filesystem')} frozen"
+def show_outcome(guest: str, outcome: Outcome) -> None:
+    """On stderr after a command, which may have used stdout."""
+    text = f"{guest}: {counted(outcome.frozen, 'filesystem')} frozen"
     if outcome.status is None:
-        print(display.printable(text))
+        display.confirm(text)
     else:
-        display.say(f"{text}, {outcome.thawed} thawed")
+        display.note(f"{text}, {outcome.thawed} thawed")
 
 
-@app.command()
-def thaw(context: typer.Context, as_json: bool = JSON) -> None:
-    """Thaw the guest's filesystems, whoever has frozen them.
+@command(SNAPSHOTS)
+def thaw(context: typer.Context) -> None:
+    """Thaw all frozen filesystems.
 
-    None thawed means that none was frozen: if there was a freeze, it had ended before.
+    It does not matter who has frozen them. "No filesystem was frozen" means that a freeze, if
+    there was one, had ended before.
 
     \b
     Examples:
-      qgactl thaw
+      qgactl thaw web
     """
     settings: Settings = context.obj
 
@@ -93,18 +104,18 @@ def thaw(context: typer.Context, as_json: bool = JSON) -> None:
         text = "no filesystem was frozen"
         if done.thawed:
             text = f"{counted(done.thawed, 'filesystem')} thawed"
-        print(display.printable(f"{settings.address}: {text}"))
+        display.confirm(f"{settings.guest}: {text}")
 
     answer(context, lambda agent: Thawed(agent.thaw()), show)
 
 
-@app.command()
-def status(context: typer.Context, as_json: bool = JSON) -> None:
-    """Tell whether the guest's filesystems are frozen or thawed.
+@command(SNAPSHOTS)
+def status(context: typer.Context) -> None:
+    """Report whether the filesystems are frozen or thawed.
 
     \b
     Examples:
-      qgactl status
+      qgactl status web
     """
     answer(
         context,

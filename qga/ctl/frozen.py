@@ -1,9 +1,9 @@
 """A program of the host, run while a guest's filesystems are frozen.
 
 What must stay true: from the moment when the guest may be frozen, no signal that a process can
-catch ends us before the thaw. While the freeze is under way, a signal breaks it off and undoes
-it. While the program runs, signals are handed on to it, but for those of the terminal, which it
-has got itself. While the thaw is under way they wait.
+catch terminates qgactl before the thaw. During the freeze a signal cancels and undoes it. While
+the program runs, signals are forwarded to it, except those of the terminal, which it gets itself.
+During the thaw they stay pending.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any, NamedTuple, NoReturn, Optional
 
 from qga.client.agent import GuestAgent
 
-# Those of faults in a program, and those that end none.
+# Signals of faults in a program, and those that terminate none.
 FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS", "SIGSTKFLT"}
 HARMLESS = {"SIGCHLD", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGWINCH"}
 BEYOND_US = {"SIGKILL", "SIGSTOP"}
 
-# Signals by which a process ends that does not expect them, as by an administrator's kill -USR1.
+# Signals that terminate a process by default, such as an administrator's kill -USR1.
 ENDING = {
     number
     for number in signal.valid_signals()
     if getattr(number, "name", "") not in FAULTS | HARMLESS | BEYOND_US
 }
 
-KILLED = 128  # a shell's way to tell a program that a signal has ended
+KILLED = 128  # added to the signal's number, as shells do
 
 
 class Interrupted(BaseException):
-    """A signal broke the freeze off."""
+    """A signal cancelled the freeze."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -40,11 +40,11 @@ class Interrupted(BaseException):
 
 
 class CannotRun(Exception):
-    """The system does not start the program; the message names it."""
+    """The program cannot be started; the message names it."""
 
 
 class Outcome(NamedTuple):
-    """How many filesystems were frozen and thawed, and how the program ended."""
+    """How many filesystems were frozen and thawed, and the exit status of the program."""
 
     frozen: int
     thawed: Optional[int] = None
@@ -64,13 +64,13 @@ def freeze_and_run(
                 status = run(argv, mask)
             return Outcome(frozen.count, frozen.thawed, status)
         except Interrupted:
-            agent.thaw()  # it may have come when the freeze had just succeeded
+            agent.thaw()  # the signal may have come when the freeze had just succeeded
             raise
 
 
 @contextmanager
 def breaking_off() -> Iterator[None]:
-    """The first signal raises Interrupted, and no other does."""
+    """The first signal raises Interrupted; later ones are ignored."""
     handlers = {number: signal.getsignal(number) for number in ENDING}
     wanted = [number for number in ENDING if handlers[number] is not signal.SIG_IGN]
 
@@ -90,7 +90,7 @@ def breaking_off() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[set[int]]:
-    """Signals wait, and are forgotten in the end; gives the mask that was before."""
+    """Block signals, and discard those that came; yields the mask from before."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGCHLD})
     try:
         yield {int(number) for number in mask}
@@ -101,7 +101,7 @@ def held() -> Iterator[set[int]]:
 
 
 def run(argv: Sequence[str], mask: set[int]) -> int:
-    """Run a program with signals held; how it ended, as a shell has it."""
+    """Run a program with signals blocked; returns its exit status, as in a shell."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # stopped, it would keep the guest frozen
     try:

@@ -4,13 +4,15 @@ from typing import Any, Optional
 
 import typer
 
-from qga.ctl.app import app
+from qga.ctl.app import command
+from qga.ctl.command import ADVANCED
+from qga.ctl.guest_words import NOWHERE
 
 
-@app.command(name="help", hidden=True)
+@command(ADVANCED, NOWHERE, name="help", hidden=True)
 def show_help(
     context: typer.Context,
-    command: Optional[str] = typer.Argument(None, metavar="[COMMAND]", help="A command of qgactl."),
+    name: Optional[str] = typer.Argument(None, metavar="[COMMAND]", help="A command of qgactl."),
 ) -> None:
     """Show the help of qgactl, or of one of its commands.
 
@@ -20,10 +22,10 @@ def show_help(
       qgactl help freeze
     """
     parent: Any = context.parent
-    if command is None:
+    if name is None:
         print(parent.get_help())
         return
-    found = parent.command.get_command(parent, command)
+    found = parent.command.get_command(parent, name)
     if found is None:
-        raise typer.BadParameter(f"there is no command '{command}'", ctx=parent)
-    print(found.get_help(typer.Context(found, info_name=command, parent=parent)))
+        raise typer.BadParameter(f"no such command: {name}", ctx=parent)
+    print(found.get_help(typer.Context(found, info_name=name, parent=parent)))

@@ -1,9 +1,8 @@
-"""^C and its kin, taken where it does no harm.
+"""^C and similar signals, handled between two requests to the agent.
 
-A request to the agent that is broken off in the middle leaves behind what it has opened or
-started in the guest, for nobody learns its handle or pid. So a signal is only noted when it
-comes, and raised as KeyboardInterrupt by `check`, between two requests. A second one does not
-wait for that.
+If a request were interrupted, nobody would learn the handle or pid of what it has opened or
+started in the guest. So a signal is recorded when it comes, and raised as KeyboardInterrupt by
+`check`, between two requests. A second signal is raised at once.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
 
 class Interrupts:
-    """As a context: signals are noted. `status` is that of a program ended by the last one."""
+    """A context manager. `status` is the exit status for the last signal."""
 
     def __init__(self) -> None:
         self.status = SIGNAL_STATUS + signal.SIGINT
@@ -39,7 +38,7 @@ class Interrupts:
             signal.signal(each, handler)
 
     def check(self) -> None:
-        """KeyboardInterrupt if a signal has come since the last time."""
+        """Raise KeyboardInterrupt if a signal has come since the last call."""
         if self._pending:
             self._pending = False
             raise KeyboardInterrupt

@@ -1,51 +1,52 @@
-"""What the guest is and has: commands that only ask."""
+"""Whether the agent answers, and what it offers."""
 
 import typer
 
 from qga.ctl import display
-from qga.ctl.app import JSON, Settings, app, faults
+from qga.ctl.app import command, faults
+from qga.ctl.command import ADVANCED, LOOK
+from qga.ctl.settings import Settings
 
 
-@app.command()
+@command(LOOK)
 def ping(
     context: typer.Context,
-    count: int = typer.Option(1, metavar="N", min=1, help="How often."),
-    as_json: bool = JSON,
+    count: int = typer.Option(1, metavar="N", min=1, help="Number of pings to send."),
 ) -> None:
-    """Ask the agent whether it is there, and measure the round trip.
+    """Check that the agent responds, and measure the round trip.
 
     \b
     Examples:
-      qgactl ping
-      qgactl ping --count 100
+      qgactl ping web
+      qgactl ping web --count 100
     """
     settings: Settings = context.obj
     times = []
     with faults(), settings.agent() as agent:
         for number in range(1, count + 1):
             times.append(agent.ping() * 1000)
-            if not settings.json:
-                line = f"{settings.address}: answer {number} after {times[-1]:.3f} ms"
+            if not settings.structured:
+                line = f"{settings.guest}: answer {number} after {times[-1]:.3f} ms"
                 print(display.printable(line))
-    if settings.json:
-        print(display.compact_json({"round-trip-ms": [round(time, 3) for time in times]}))
+    if settings.structured:
+        settings.print({"round-trip-ms": [round(time, 3) for time in times]})
     elif count > 1:
         mean = sum(times) / count
         print(f"min {min(times):.3f} ms, mean {mean:.3f} ms, max {max(times):.3f} ms")
 
 
-@app.command()
-def info(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show the agent's version and its commands.
+@command(ADVANCED)
+def info(context: typer.Context) -> None:
+    """List the agent's version and its commands.
 
     \b
     Examples:
-      qgactl info
-      qgactl --json info
+      qgactl info web
+      qgactl info web --json
     """
     settings: Settings = context.obj
     with faults(), settings.agent() as agent:
-        if settings.json:
-            print(display.compact_json(agent.call("guest-info")))
+        if settings.structured:
+            settings.print(agent.call("guest-info"))
         else:
-            display.show_info(settings.address, agent.info())
+            display.show_info(settings.guest, agent.info())

@@ -1,4 +1,4 @@
-"""The command `qgactl`: says what is missing where its libraries are not installed."""
+"""The command `qgactl`: reports which of its libraries are not installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main() -> None:
     """Run qgactl with the arguments of this process, and exit with its status."""
     interrupted = signal.getsignal(signal.SIGINT)
     if interrupted is signal.default_int_handler:
-        # ^C while the libraries load, or while the interpreter exits, prints no traceback.
+        # Python would print a traceback for ^C while the libraries load, and while it exits.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     open_closed_streams()
     try:
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def open_closed_streams() -> None:
-    """Stand /dev/null in for standard streams that were closed at the start."""
+    """Open /dev/null in place of standard streams that are closed."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115

@@ -6,7 +6,8 @@ import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.results import InterfaceStatistics, NetworkInterface, Route
-from qga.ctl.app import JSON, answer, app
+from qga.ctl.app import answer, command
+from qga.ctl.command import LOOK
 from qga.ctl.tables import Row, show_table
 from qga.ctl.units import size
 
@@ -14,14 +15,14 @@ IPV6_ANY = "::"
 IPV4_ANY = "0.0.0.0"  # noqa: S104 - not to bind to
 
 
-@app.command()
-def net(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show the guest's network interfaces, their addresses and what went through them.
+@command(LOOK)
+def net(context: typer.Context) -> None:
+    """List network interfaces, their addresses and their traffic.
 
     \b
     Examples:
-      qgactl net
-      qgactl net --json
+      qgactl net web
+      qgactl net web --json
     """
     answer(context, GuestAgent.interfaces, show_interfaces)
 
@@ -34,7 +35,7 @@ def show_interfaces(interfaces: list[NetworkInterface]) -> None:
 
 
 def interface_rows(interface: NetworkInterface) -> Iterator[Row]:
-    """A line for each address, the first with all that is known besides."""
+    """A line for each address, the first with everything else about the interface."""
     addresses = [f"{each.ip_address}/{each.prefix}" for each in interface.ip_addresses]
     first = addresses[0] if addresses else None
     yield (interface.name, interface.hardware_address, first, *traffic(interface.statistics))
@@ -53,13 +54,13 @@ def traffic(sums: "InterfaceStatistics | None") -> Row:
     )
 
 
-@app.command()
-def routes(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show the guest's routing tables.
+@command(LOOK)
+def routes(context: typer.Context) -> None:
+    """List the guest's routes.
 
     \b
     Examples:
-      qgactl routes
+      qgactl routes web
     """
     answer(context, GuestAgent.routes, show_routes)
 
@@ -79,7 +80,7 @@ def destination(route: Route) -> str:
 
 
 def mask_length(mask: "str | None") -> "str | None":
-    """255.255.255.0 is 24; the mask as it is if it is none."""
+    """24 for 255.255.255.0; anything else is returned as it is."""
     try:
         number = int.from_bytes(bytes(map(int, (mask or "").split("."))), "big")
     except ValueError:

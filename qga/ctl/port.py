@@ -6,32 +6,36 @@ from enum import Enum
 import typer
 
 from qga.client.ports import AtEnd, connect_port, exchange
-from qga.ctl.app import JSON, app, faults
+from qga.ctl.app import command, faults
+from qga.ctl.command import ADVANCED
+from qga.ctl.guest_words import NOWHERE
 
 
 class Action(str, Enum):
-    """What `qgactl port` does."""
+    """The subcommands of `qgactl port`."""
 
     CONNECT = "connect"
 
 
-@app.command()
+@command(ADVANCED, NOWHERE)
 def port(
     context: typer.Context,
-    action: Action = typer.Argument(..., help="What to do.", show_default=False),
+    action: Action = typer.Argument(
+        ..., metavar="connect", help="Connect to the port.", show_default=False
+    ),
     path: str = typer.Argument(
-        ..., metavar="PATH", help="The socket of the port.", show_default=False
+        ..., metavar="PATH", help="Path of the port's socket on the host.", show_default=False
     ),
     end: bool = typer.Option(
-        False, "--end", help="End with the input, when the guest has taken all of it."
+        False, "--end", help="Exit at the end of the input, once the guest has read all of it."
     ),
-    as_json: bool = JSON,
 ) -> None:
-    """Print what a program of the guest writes to a data port, and send what is typed.
+    """Connect standard input and output to a data port.
 
-    Raw bytes both ways, whatever they are. It ends when QEMU closes the port, on ^C, and on ^D
-    at the beginning of a line; without a terminal, and without --end, it goes on printing after
-    the end of the input. Only one program of the host can use a port at a time.
+    Bytes are passed on unchanged in both directions. qgactl exits when QEMU closes the port, on
+    ^C, and on ^D at the beginning of a line. If standard input is not a terminal, qgactl goes on
+    printing after the end of the input unless --end is given. Only one program on the host can
+    use a port at a time.
 
     \b
     Examples:

@@ -4,8 +4,10 @@ import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.results import LoadAverage, Processor, ProcessorTimes
-from qga.ctl.app import FAILED, JSON, Settings, answer, app, faults
+from qga.ctl.app import FAILED, answer, command, faults
+from qga.ctl.command import ADVANCED, LOOK
 from qga.ctl.display import say
+from qga.ctl.settings import Settings
 from qga.ctl.tables import Row, show_facts, show_table, yes
 from qga.ctl.units import percent
 
@@ -14,17 +16,17 @@ SHARES = ("User", "System", "I/O wait", "Steal", "Idle")
 MOST = 1 << 16  # processors: more than any kernel has
 
 
-@app.command()
-def cpu(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show what the guest's processors have done since its start, in percent of their time.
+@command(LOOK)
+def cpu(context: typer.Context) -> None:
+    """Show how the processors have spent their time since the boot.
 
-    JSON has milliseconds. User has in it what ran at low priority and what guests of the guest
-    took, system what interrupts took; steal is what the host did not give.
+    "User" includes nice and guest time, "system" includes interrupts, and "steal" is time that
+    the host gave to others. The table shows percentages, JSON and YAML milliseconds.
 
     \b
     Examples:
-      qgactl cpu
-      qgactl cpu --json
+      qgactl cpu web
+      qgactl cpu web --json
     """
     answer(context, GuestAgent.processor_times, show_times)
 
@@ -44,13 +46,13 @@ def times_row(times: ProcessorTimes) -> Row:
     return (str(times.cpu), *(percent(share, sum(shares)) for share in shares))
 
 
-@app.command()
-def load(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show the guest's load averages: how many processes wanted to run.
+@command(LOOK)
+def load(context: typer.Context) -> None:
+    """Show the load averages over 1, 5 and 15 minutes.
 
     \b
     Examples:
-      qgactl load
+      qgactl load web
     """
     answer(context, GuestAgent.load, show_load)
 
@@ -60,43 +62,46 @@ def show_load(load: LoadAverage) -> None:
     show_facts((f"Load over {span}", f"{value:.2f}") for span, value in spans)
 
 
-@app.command()
+@command(ADVANCED)
 def vcpus(
     context: typer.Context,
-    online: str = typer.Option("", metavar="CPUS", help="Bring these online, as in 1,3-5."),
-    offline: str = typer.Option("", metavar="CPUS", help="Take these offline likewise."),
-    as_json: bool = JSON,
+    online: str = typer.Option(
+        "", metavar="CPUS", help="Processors to bring online, such as 1,3-5."
+    ),
+    offline: str = typer.Option("", metavar="CPUS", help="Processors to take offline."),
 ) -> None:
-    """Show the guest's processors, after taking some online or offline.
+    """List the processors, or take some of them online or offline.
 
     \b
     Examples:
-      qgactl vcpus
-      qgactl vcpus --offline 2-3
-      qgactl vcpus --online 2,3
+      qgactl vcpus web
+      qgactl vcpus web --offline 2-3
+      qgactl vcpus web --online 2,3
     """
     wishes = {**dict.fromkeys(numbers(online), True), **dict.fromkeys(numbers(offline), False)}
     if len(wishes) < len(numbers(online)) + len(numbers(offline)):
-        raise typer.BadParameter("a processor cannot be taken online and offline at once")
+        raise typer.BadParameter("a processor cannot be taken online and offline at the same time")
     if wishes:
         settings: Settings = context.obj
         with faults(), settings.agent() as agent:
             done = agent.set_processors(wishes)
         if done < len(wishes):
             failed = list(wishes)[max(done, 0)]
-            say(f"processor {failed} could not be taken {state(wishes[failed])}: see below")
+            say(f"processor {failed} could not be taken {state(wishes[failed])}")
             answer(context, GuestAgent.processors, show_processors)
             raise typer.Exit(FAILED)
     answer(context, GuestAgent.processors, show_processors)
 
 
 def numbers(text: str) -> set[int]:
-    """1,3-5 as numbers."""
+    """The numbers in 1,3-5."""
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, dash, last = part.partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash) and len(part) < 12):
-            raise typer.BadParameter(f"'{part}' is no number of a processor, nor a range as 3-5")
+            raise typer.BadParameter(
+                f"invalid processor '{part}'; use a number or a range such as 3-5"
+            )
         found.update(range(int(first), min(int(last or first), MOST) + 1))
     return found
 

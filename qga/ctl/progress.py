@@ -1,28 +1,37 @@
-"""How a copy gets on: a bar with rate and remaining time on a terminal, nothing in a pipe."""
+"""The progress of a copy: a bar with rate and remaining time on a terminal, nothing in a pipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from qga.client.copies.copying import Observer
-from qga.ctl import display
+from qga.ctl import display, tables
+from qga.ctl.units import amount_of, size
+
+
+class Amount(ProgressColumn):
+    """`1.5 of 840.0 MiB`: in the unit of the whole, which does not change on the way."""
+
+    def render(self, task: Task) -> Text:
+        return Text(amount_of(task.completed, task.total) if task.total else "")
+
+
+class Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{size(int(speed))}/s" if speed else "")
+
 
 COLUMNS = (
     TextColumn("{task.description}", markup=False),
     BarColumn(),
-    DownloadColumn(binary_units=True),
-    TransferSpeedColumn(),
+    Amount(),
+    Rate(),
     TimeRemainingColumn(),
 )
 
@@ -30,14 +39,14 @@ NAME_LENGTH = 30
 
 
 class Progress(Observer):
-    """Shows a copy on stderr; a context. `check` is called often, and may raise to end it."""
+    """Shows a copy on stderr; a context manager. `check` is called often, and may raise."""
 
-    def __init__(self, check: Callable[[], None], *, quiet: bool) -> None:
+    def __init__(self, check: Callable[[], None], *, shown: bool) -> None:
         self.check = check
-        self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-        shown = self._console.is_terminal and not quiet
-        self._bars = Bars(*COLUMNS, console=self._console, disable=not shown)
-        self._task = self._bars.add_task("", start=False)
+        console = tables.console(stderr=True)
+        shown = shown and console.is_terminal
+        self._bars = Bars(*COLUMNS, console=console, disable=not shown)
+        self._task = self._bars.add_task("", start=False, total=None)
         self._files = self._number = 0
 
     def __enter__(self) -> Progress:
@@ -74,4 +83,4 @@ class Progress(Observer):
         display.say(f"{path}: {reason}")
 
     def noted(self, text: str) -> None:
-        display.say(text)
+        display.note(text)

@@ -1,9 +1,8 @@
-"""A program of the guest, connected with our own input, output and signals.
+"""A program of the guest, connected with qgactl's input, output and signals.
 
-One loop in one thread: it wakes up for input, for output at the data port and for signals, and
-asks the agent now and then. How often, what the program does decides: soon after something
-moved, ever less often while nothing does. What must stay true: with a timeout it ends, whatever
-the guest says.
+One loop in one thread wakes up for input, for output at the data port and for signals, and polls
+the agent: soon after something moved, and less and less often while nothing does. What must stay
+true: with a timeout it returns, whatever the guest reports.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ from qga.client.results import SIGNAL_STATUS
 from qga.client.wire import MAX_REQUEST
 from qga.ctl.terminal import Escapes
 
-# Seconds between two questions to the agent: at first, at most, and how they grow.
+# Seconds between two polls: at first, at most, and the factor of their growth.
 FIRST_DELAY, LONGEST_DELAY, DELAY_GROWTH = 0.001, 0.2, 1.4
 
-# As much as a pipe holds.
+# The capacity of a pipe, pipe(7).
 READ_SIZE = 64 * 1024
 
-# Seconds that a program may take to end after SIGTERM, before it is killed.
+# Seconds from SIGTERM to SIGKILL.
 GRACE = 3.0
 
-TIMED_OUT = 124  # as timeout(1) has it
+TIMED_OUT = 124  # as timeout(1)
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 FORWARDED = (signal.SIGINT, *ENDING, signal.SIGWINCH, signal.SIGPIPE)
 
-# Bytes of input in the one request that guest-exec takes: as base64, with room for the rest.
+# Bytes of input in a request of guest-exec, as base64, with 1 MiB for everything else.
 MAX_INPUT = (MAX_REQUEST - 1024 * 1024) // 4 * 3
 
 Sink = Callable[[bytes], None]
 
 
 class Signals:
-    """Signals as bytes to be read: they wake select(2) up, and break nothing off."""
+    """Signals as bytes to read: they wake up select(2), and interrupt nothing."""
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self._numbers = numbers
@@ -74,7 +73,7 @@ class Signals:
         return self._reading
 
     def take(self) -> bytes:
-        """The numbers of those that have come."""
+        """The numbers of the signals that have come."""
         try:
             return os.read(self._reading, READ_SIZE)
         except BlockingIOError:
@@ -82,11 +81,11 @@ class Signals:
 
 
 def ignore(number: int, frame: FrameType | None) -> None:
-    """Its number goes to the pipe; there is nothing else to do."""
+    """The wakeup descriptor gets its number."""
 
 
 def read_all(descriptor: int, signals: Signals) -> bytes:
-    """All input up to its end; AgentError if there is more than one request can carry."""
+    """All input. Raises AgentError if it does not fit into a request."""
     data = bytearray()
     while len(data) <= MAX_INPUT:
         ready, _, _ = select.select([descriptor, signals.fileno()], [], [])
@@ -102,7 +101,7 @@ def read_all(descriptor: int, signals: Signals) -> bytes:
 
 
 class Left(Exception):
-    """The user has left; `status` is what we end with."""
+    """The user has left; `status` is the exit status for qgactl."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -110,11 +109,11 @@ class Left(Exception):
 
 
 class Relay:
-    """Passes bytes and signals between us and a program until it ends.
+    """Passes bytes and signals between qgactl and a program until it exits.
 
-    input: a descriptor, or None where there is no input.
-    size: of our terminal, if the program has one.
-    escapes: what to look for in the input, if it comes from a keyboard.
+    input: a descriptor, or None for no input.
+    size: returns the size of the local terminal, if the program has a terminal.
+    escapes: filters the input, if it comes from a keyboard.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class Relay:
         self.size = size
         self.escapes = escapes
         self.complaint = ""
-        """Why a program that took too long is not known to have ended, if so."""
+        """Why it is unknown whether a program that timed out has exited."""
         self._deadline = time.monotonic() + timeout
         self._endings = iter(("TERM", "KILL"))
         self._timed_out = self._interrupted = False
@@ -146,7 +145,7 @@ class Relay:
         self._next_poll = 0.0
 
     def run(self) -> int:
-        """The program's status, as a shell has it; `TIMED_OUT` if it took too long."""
+        """The program's exit status, as in a shell; `TIMED_OUT` if it took too long."""
         try:
             return self._run()
         except AgentError as error:
@@ -168,7 +167,7 @@ class Relay:
         return TIMED_OUT if self._timed_out else self.program.result.status
 
     def _wait(self) -> None:
-        """Until something has come, or it is time to ask the agent."""
+        """Until something has come, or it is time to poll."""
         reading = [self.signals.fileno()]
         writing = []
         if self.input is not None and not self._pending:
@@ -228,19 +227,19 @@ class Relay:
             raise Left(SIGNAL_STATUS + signal.SIGHUP)
 
     def _watch_time(self) -> None:
-        """Too late, the program is asked to end, then made to, then given up."""
+        """After the timeout, send SIGTERM, then SIGKILL, then give up."""
         if time.monotonic() < self._deadline or self.program.result:
             return
         self._timed_out = True
         self._deadline = time.monotonic() + GRACE
         name = next(self._endings, "")
         if not name:
-            raise AgentError("the guest says that it still runs, though it was killed")
-        with suppress(AgentTimeout):  # whether it has ended counts, not what becomes of kill(1)
+            raise AgentError("the guest reports that it still runs, although it was killed")
+        with suppress(AgentTimeout):  # a kill that hangs is not the program's fault
             self._signal(name)
 
     def _signal(self, name: str) -> None:
-        with suppress(CommandError):  # it has ended already
+        with suppress(CommandError):  # it has exited already
             self.program.signal(name)
         self._hurry()
 

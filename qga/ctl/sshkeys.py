@@ -17,7 +17,10 @@ LINE = re.compile(
 
 
 class Key(NamedTuple):
-    """A line; what it says is None where that is no key. The fingerprint is ssh-keygen(1)'s."""
+    """A line of such a file. The other members are None if it is not a key.
+
+    The fingerprint is that of ssh-keygen(1).
+    """
 
     line: str
     type: Optional[str] = None
@@ -45,13 +48,13 @@ def read_keys(files: Iterable[str]) -> Iterator[Key]:
         except OSError as error:
             raise ValueError(f"cannot read {file}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise ValueError(f"cannot read {file}: it is not a text file in UTF-8") from None
+            raise ValueError(f"cannot read {file}: not UTF-8 text") from None
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             key = parse_key(line.strip())
             if key.type is None:
-                raise ValueError(f"line {number} of {file} is no public key of ssh")
+                raise ValueError(f"line {number} of {file} is not an ssh public key")
             yield key
 
 

@@ -8,29 +8,31 @@ import typer
 from qga.client.agent import GuestAgent
 from qga.client.errors import CommandNotFound
 from qga.client.results import DiskAddress, DiskCounters, DiskInfo, FilesystemInfo, TrimResult
-from qga.ctl.app import FAILED, JSON, answer, app
+from qga.ctl.app import FAILED, answer, command
+from qga.ctl.command import ADVANCED, LOOK
 from qga.ctl.tables import Row, show_table
 from qga.ctl.units import percent, size
-from qga.settings import values
+from qga.ctl.values import parse_size
+from qga.ctl.values import size as valid_size
 
 SECTOR = 512  # bytes, whatever the disk's are
 
 
 class Disk(NamedTuple):
-    """What a disk is, and what it has done where the agent tells that."""
+    """A disk, and its counters if the agent reports them."""
 
     disk: DiskInfo
     stats: Optional[DiskCounters] = None
 
 
-@app.command()
-def disks(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show the guest's disks, partitions and volumes: where they sit, and what they have done.
+@command(LOOK)
+def disks(context: typer.Context) -> None:
+    """List disks, partitions and volumes.
 
     \b
     Examples:
-      qgactl disks
-      qgactl disks --json
+      qgactl disks web
+      qgactl disks web --json
     """
     answer(context, read_disks, show_disks)
 
@@ -39,7 +41,7 @@ def read_disks(agent: GuestAgent) -> list[Disk]:
     found = agent.disks()
     try:
         stats = {entry.name: entry.stats for entry in agent.disk_stats()}
-    except CommandNotFound:  # an agent before 7.1, or one that may not tell
+    except CommandNotFound:  # before QEMU 7.1, or disabled
         stats = {}
     return [Disk(disk, stats.get(os.path.basename(disk.name))) for disk in found]
 
@@ -85,14 +87,16 @@ def sectors(count: Optional[int]) -> Optional[str]:
     return None if count is None else size(count * SECTOR)
 
 
-@app.command()
-def fs(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show the guest's filesystems and how full they are, as an ordinary user would find them.
+@command(LOOK)
+def fs(context: typer.Context) -> None:
+    """List filesystems and how full they are.
+
+    Sizes are those that an ordinary user sees, without the blocks reserved for root.
 
     \b
     Examples:
-      qgactl fs
-      qgactl fs --json
+      qgactl fs web
+      qgactl fs web --json
     """
     answer(context, GuestAgent.filesystems, show_filesystems)
 
@@ -111,31 +115,24 @@ def filesystem_row(filesystem: FilesystemInfo) -> Row:
     return (*what, size(total), size(used), size(total - used), percent(used, total))
 
 
-def parse_size(text: str) -> int:
-    try:
-        return values.parse_size(text) if text != "0" else 0
-    except ValueError:
-        raise typer.BadParameter(
-            f"'{text}' is no number of bytes, which may have K, M or G behind it"
-        ) from None
-
-
-@app.command()
+@command(ADVANCED)
 def trim(
     context: typer.Context,
     minimum: str = typer.Option(
-        "0", metavar="SIZE", help="Leave shorter runs of free blocks alone: bytes, or as 64K, 1M."
+        "0",
+        metavar="SIZE",
+        callback=valid_size,
+        help="Skip contiguous free ranges that are shorter: bytes, or such as 64K or 1M.",
     ),
-    as_json: bool = JSON,
 ) -> None:
-    """Have the guest give the blocks that its filesystems do not use back to the host.
+    """Discard unused blocks, so that the host gets the space back.
 
-    The exit status is 1 if that could be done for no filesystem.
+    The exit status is 1 if no filesystem could be trimmed.
 
     \b
     Examples:
-      qgactl trim
-      qgactl trim --minimum 1M
+      qgactl trim web
+      qgactl trim web --minimum 1M
     """
     least = parse_size(minimum)
     results: list[TrimResult] = []

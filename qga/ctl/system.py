@@ -1,4 +1,4 @@
-"""What the guest is: its system, its users, its clock."""
+"""The guest's system, users and clock."""
 
 import time as host
 from datetime import datetime
@@ -8,7 +8,9 @@ import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.results import OSInfo, Timezone, User
-from qga.ctl.app import JSON, answer, app
+from qga.ctl.app import answer, command
+from qga.ctl.command import LOOK
+from qga.ctl.guest_words import Line, Surroundings, WrongWords, first_word
 from qga.ctl.tables import show_facts, show_table
 from qga.ctl.units import distance, moment
 
@@ -22,21 +24,21 @@ class Machine(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """The guest's time in nanoseconds since 1970, and by how many seconds ours is behind it."""
+    """The guest's time in nanoseconds since 1970, and by how much it is ahead, in seconds."""
 
     time: int
     ahead: float
     timezone: Timezone
 
 
-@app.command(name="os")
-def system(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show the guest's name, operating system, kernel and time zone.
+@command(LOOK, name="os")
+def system(context: typer.Context) -> None:
+    """Show the host name, operating system, kernel and time zone.
 
     \b
     Examples:
-      qgactl os
-      qgactl os --json
+      qgactl os web
+      qgactl os web --json
     """
     answer(context, lambda a: Machine(a.hostname(), a.osinfo(), a.timezone()), show_machine)
 
@@ -61,13 +63,15 @@ def zone(timezone: Timezone) -> str:
     return f"UTC{distance(timezone.offset)}{name}"
 
 
-@app.command()
-def users(context: typer.Context, as_json: bool = JSON) -> None:
-    """Show who is logged in to the guest, and since when, in this host's time.
+@command(LOOK)
+def users(context: typer.Context) -> None:
+    """List the users who are logged in.
+
+    Login times are in this host's time zone.
 
     \b
     Examples:
-      qgactl users
+      qgactl users web
     """
     answer(context, GuestAgent.users, show_users)
 
@@ -77,27 +81,42 @@ def show_users(people: list[User]) -> None:
     show_table(("User", "Since", "Domain"), rows)
 
 
-@app.command()
+def is_time(words: list[str], line: Line, surroundings: Surroundings) -> bool:
+    """Whether a single word is a time to set; after --set it must not pass for one by mistake."""
+    if len(words) > 1:
+        return False
+    try:
+        parse_time(words[0])
+    except typer.BadParameter as error:
+        if line.has("--set") and not surroundings.is_guest(words[0]):
+            raise WrongWords(f"{error.message}, or name a guest") from None
+        return False
+    return True
+
+
+@command(LOOK, first_word("GUEST [--set [TIME]]", is_time))
 def time(
     context: typer.Context,
-    moment: str = typer.Argument("", metavar="TIME", help="What to set it to."),
-    change: bool = typer.Option(False, "--set", help="Set it, instead of only showing it."),
-    as_json: bool = JSON,
+    moment: str = typer.Argument(
+        "", metavar="TIME", help="With --set: the time to set (default: this host's)."
+    ),
+    change: bool = typer.Option(False, "--set", help="Set the clock."),
 ) -> None:
-    """Show the guest's clock, or set it: without a TIME to this host's time.
+    """Show or set the guest's clock.
 
-    TIME is as 2026-11-22T18:30, with +01:00 or Z behind it if it is not this host's zone, or
-    seconds since 1970 behind a @, or the word rtc for the time of the guest's hardware clock.
+    TIME is a time such as 2026-11-22T18:30, followed by Z or an offset such as +01:00 if it is
+    not in this host's time zone; seconds since 1970 after @; or rtc for the time of the guest's
+    hardware clock. --set without a TIME uses this host's time.
 
     \b
     Examples:
-      qgactl time
-      qgactl time --set
-      qgactl time --set 2026-11-22T18:30:00Z
-      qgactl time --set rtc
+      qgactl time web
+      qgactl time web --set
+      qgactl time web --set 2026-11-22T18:30:00Z
+      qgactl time web --set rtc
     """
     if moment and not change:
-        raise typer.BadParameter("a TIME is only for --set")
+        raise typer.BadParameter(f"to set the clock to {moment}, add --set")
     wish = parse_time(moment)
 
     def clock(agent: GuestAgent) -> Clock:
@@ -124,12 +143,12 @@ def parse_time(text: str) -> "int | None":
         return round(when.timestamp() * SECOND)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"'{text}' is no time such as 2026-11-22T18:30, @1795372200 or rtc"
+            f"invalid time '{text}'; use e.g. 2026-11-22T18:30, @1795372200, or rtc"
         ) from None
 
 
 def read_clock(agent: GuestAgent) -> Clock:
-    """The guest has read its clock halfway between question and answer, as near as we know."""
+    """The guest is taken to have read its clock halfway between request and reply."""
     before = host.time_ns()
     time = agent.time()
     after = host.time_ns()
@@ -140,8 +159,8 @@ def show_clock(clock: Clock) -> None:
     direction = "ahead of" if clock.ahead >= 0 else "behind"
     show_facts(
         [
-            ("Guest's clock", moment(clock.time / SECOND)),
-            ("Difference", f"{abs(clock.ahead):.3f} s {direction} this host's"),
+            ("Guest clock", moment(clock.time / SECOND)),
+            ("Difference", f"{abs(clock.ahead):.3f} s {direction} the host's"),
             ("Time zone", zone(clock.timezone)),
         ]
     )

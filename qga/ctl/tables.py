@@ -1,14 +1,15 @@
-"""Tables and lists of what guests say: for people on a terminal, for programs in a pipe.
+"""Tables of what guests report.
 
-In a pipe they are plain and as wide as they must be, so that names stay whole. Cells are text
-of the guest and nothing else: made printable here, and never read as rich's markup.
+In a pipe they are plain and as wide as their content, so that names stay whole. Cells are text of
+the guest: they are made printable here, and never read as rich's markup.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Union
+from typing import Any, Union
 
 from rich import box
 from rich.console import Console
@@ -22,8 +23,25 @@ UNLIMITED = 10_000  # columns
 UNKNOWN = "-"
 
 
+class Manner:
+    """How this process prints; the command line may change it."""
+
+    quiet = False
+    coloured = not os.environ.get("NO_COLOR")
+
+
+manner = Manner()
+
+
+def console(**how: Any) -> Console:
+    """For text that is never read as markup; without any escapes if colors are off."""
+    if not manner.coloured:
+        how["color_system"] = None
+    return Console(markup=False, highlight=False, emoji=False, **how)
+
+
 def printable(text: str) -> str:
-    """`text` on one line, with escapes for what does not print."""
+    """`text` on one line, with escapes for characters that do not print."""
     if text.isprintable():
         return text
     return "".join(
@@ -42,9 +60,9 @@ def show_table(
     right: Sequence[str] = (),
     folding: Sequence[str] = (),
 ) -> None:
-    """Columns under `heads`, those named in `right` with numbers in them; None is unknown.
+    """Print columns under `heads`; those named in `right` are numbers. None is unknown.
 
-    Where the terminal is too narrow the first column is folded, or those named in `folding`.
+    If the terminal is too narrow, the first column is folded, or those named in `folding`.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for head in heads:
@@ -60,7 +78,7 @@ def show_table(
 
 
 def show_facts(facts: Iterable[tuple[str, Cell]]) -> None:
-    """A line for each fact that is known, its name before it."""
+    """Print a line for each fact that is known, after its name."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -77,9 +95,9 @@ def as_text(cell: Cell) -> Text:
 
 
 def write(table: Table) -> None:
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = UNLIMITED
-    with console.capture() as lines:
-        console.print(table)
+    to = console()
+    if not to.is_terminal:
+        to.width = UNLIMITED
+    with to.capture() as lines:
+        to.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))

@@ -1,4 +1,4 @@
-"""Which guests a command that looks at several of them is about."""
+"""The guests of a command that takes several."""
 
 from collections import Counter
 from typing import Protocol
@@ -9,39 +9,49 @@ from qga.client.hosts.discovery import find_guests
 from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.watch import Target, target
 from qga.ctl import display
-from qga.ctl.app import Settings
+from qga.ctl.guests import Book, is_path
+from qga.ctl.settings import Settings
 
-HELP = "The guests: NAME or ADDRESS, or LABEL=ADDRESS; all of this host where none is named."
+HELP = "Names or addresses, also as LABEL=ADDRESS; by default all guests of this host."
 
 
 class Find(Protocol):
-    """What gives the guests to look at. `left_out` gets what was not believed, or not read."""
+    """Finds the guests. `left_out` collects what was not believed, or cannot be read."""
 
     def __call__(self, left_out: LeftOut) -> list[Target]: ...
 
 
 def targets(settings: Settings, words: list[str]) -> Find:
-    """What gives the guests to look at: those that are named, or whichever run on this host."""
-    words = words or [word for word in [settings.address] if word]
+    """Finds the guests that are named, or all that run on this host."""
+    words = [*filter(None, [settings.named]), *words] or [*filter(None, [settings.guest])]
     if not words:
         return guests_here
     try:
-        found = [target(word) for word in words]
+        found = [named_target(settings.book, word) for word in words]
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     names = [each.name for each in found]
     for name in names:
         if names.count(name) > 1:
             shown = display.printable(name)
-            raise typer.BadParameter(f"two guests are called '{shown}'; write LABEL=ADDRESS")
+            raise typer.BadParameter(f"two guests are called '{shown}'; use LABEL=ADDRESS")
     return lambda left_out: found
+
+
+def named_target(book: Book, word: str) -> Target:
+    """A guest by a name of the configuration is shown with that name."""
+    label, equals, place = word.rpartition("=") if "=" in word.partition(":")[0] else ("", "", word)
+    address = book.address(place)
+    if not label and address != place and not is_path(place):
+        label, equals = place, "="
+    return target(f"{label}{equals}{address}")
 
 
 def guests_here(left_out: LeftOut) -> list[Target]:
     """By their names; by their addresses where several have one name."""
     guests = find_guests(left_out)
     count = Counter(guest.name for guest in guests)
-    # One of which only that has changed is the guest that was asked before.
+    # `busy` changes from look to look, and must not make it another guest.
     return [
         Target(guest.name if count[guest.name] == 1 else guest.address, guest._replace(busy=False))
         for guest in guests

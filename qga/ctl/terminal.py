@@ -1,6 +1,6 @@
-"""Our own terminal while a terminal of the guest is shown in it.
+"""The local terminal while it shows a terminal of the guest.
 
-It must stay true that the terminal is given back as it was, whatever ends the program here.
+It must stay true that the terminal is restored, however qgactl exits.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ LINE_ENDS = b"\r\n"
 
 @contextmanager
 def raw(descriptor: int) -> Iterator[None]:
-    """Each key goes to the guest as it is, ^C too."""
+    """Each key goes to the guest as it is, including ^C."""
     before = termios.tcgetattr(descriptor)
     try:
-        tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed ahead is kept
+        tty.setraw(descriptor, termios.TCSADRAIN)  # TCSADRAIN keeps what was typed ahead
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def size() -> TerminalSize:
-    """The size of the terminal that we are shown in, or the usual one."""
+    """The size of the local terminal, or 24 by 80."""
     for stream in (sys.stdout, sys.stdin, sys.stderr):
         try:
             columns, rows = os.get_terminal_size(stream.fileno())
@@ -42,7 +42,7 @@ def size() -> TerminalSize:
 
 
 class Escapes:
-    """Looks for `~.` at the beginning of a line, which leaves; `~~` there sends one `~`."""
+    """Finds `~.` at the beginning of a line, which leaves; `~~` there sends one `~`."""
 
     def __init__(self) -> None:
         self.leaving = False
@@ -50,7 +50,7 @@ class Escapes:
         self._escaped = False
 
     def passed(self, data: bytes) -> bytes:
-        """What of the typed bytes is for the guest."""
+        """The typed bytes that are for the guest."""
         kept = bytearray()
         for byte in data:
             if self._escaped:

@@ -1,4 +1,4 @@
-"""What guests are doing, live."""
+"""What guests are doing, continuously."""
 
 import os
 import signal
@@ -9,68 +9,76 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Optional
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
 from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.usage import Flow, Level, Monitor, Row
 from qga.client.monitoring.watch import Watcher
 from qga.ctl import display, tables
-from qga.ctl.app import FAILED, JSON, Settings, app, finite, status_of
+from qga.ctl.app import FAILED, command, status_of
+from qga.ctl.command import LOOK
+from qga.ctl.guest_words import NOWHERE
+from qga.ctl.settings import Output, Settings
 from qga.ctl.targets import HELP, targets
-from qga.ctl.top_view import Picture
+from qga.ctl.top_view import Picture, Screen
+from qga.ctl.units import seconds
+from qga.ctl.values import finite_duration
 
 
-@app.command()
+@command(LOOK, NOWHERE)
 def top(
     context: typer.Context,
-    addresses: Optional[list[str]] = typer.Argument(None, metavar="ADDRESS", help=HELP),
-    interval: float = typer.Option(
-        1.0, metavar="SECONDS", callback=finite, help="How long from one picture to the next."
+    addresses: Optional[list[str]] = typer.Argument(None, metavar="[GUEST]...", help=HELP),
+    interval: str = typer.Option(
+        "1", metavar="DURATION", callback=finite_duration, help="Time between updates."
     ),
-    count: int = typer.Option(0, metavar="N", min=0, help="End after so many (0: never)."),
-    as_json: bool = JSON,
+    count: int = typer.Option(
+        0, metavar="N", min=0, help="Exit after N updates (0: run until interrupted)."
+    ),
 ) -> None:
-    """Show what guests are doing: processors, memory, load, network and disks; q ends it.
+    """Watch processors, memory, network and disks of guests live.
 
-    Of a single guest it shows each processor, disk and interface, too. A guest that does not
-    answer is shown as silent; if none does by the end of --count, that is an error. With --json
-    each guest is an object on a line of its own, and rates are bytes a second.
+    Press q to quit. A single guest is shown with each processor, disk and interface. A guest that
+    does not answer is shown as silent; it is an error if all are at the end of --count. JSON has
+    an object on a line for each guest and update. Rates are in bytes per second.
 
     \b
     Examples:
       qgactl top
-      qgactl top web db=unix:/run/db.sock --interval 5
-      qgactl --connect web top --count 1 --json
+      qgactl top web db=unix:/run/db.sock --interval 5s
+      qgactl top web --count 1 --json
     """
     settings: Settings = context.obj
     find = targets(settings, addresses or [])
     left_out = LeftOut()
     found = find(left_out)
     for line in left_out.lines():
-        display.say(line)
+        display.note(line)
     if not found:
-        display.say("no running guest with an agent's port was found; name one")
+        display.say("no running guest with an agent port was found; name one")
         raise typer.Exit(FAILED)
     monitor = Monitor(Watcher(lambda: find(LeftOut()), settings.timeout))
-    pace = Pace(interval, min(interval, settings.timeout), count)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is put back
+    pause = seconds(interval)
+    pace = Pace(pause, min(pause, settings.timeout), count)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is restored
     try:
-        if sys.stdout.isatty() and not settings.json:
+        if sys.stdout.isatty() and not settings.structured:
             rows = show_live(monitor, pace)
         else:
-            rows = show_each(monitor, pace, print_objects if settings.json else write_picture)
+            show = partial(print_objects, settings) if settings.structured else write_picture
+            rows = show_each(monitor, pace, show)
     except KeyboardInterrupt:
-        return  # that is how it ends
+        return  # the usual way to quit
     if all(row.usage is None for row in rows):
         raise typer.Exit(max((status_of(row.cause) for row in rows if row.cause), default=FAILED))
 
 
 class Pace(NamedTuple):
-    """How long from one picture to the next and each waits for answers; how many (0: for ever)."""
+    """Seconds between updates, seconds to wait for replies, and number of updates (0: no end)."""
 
     interval: float
     patience: float
@@ -78,10 +86,10 @@ class Pace(NamedTuple):
 
 
 def pictures(monitor: Monitor, pace: Pace) -> Iterator[list[Row]]:
-    """What is to be shown; the first is from a while ago to now.
+    """The rows of each update. Rates need two readings.
 
-    Where there is a last one, each guest has its whole time for the first answer, without which
-    there would be no rates: an agent loads what it needs for it when it is first asked.
+    If there is a last update, each guest has all of its time for the first reading, for an agent
+    loads psutil when it is first asked.
     """
     monitor.look(None if pace.pictures else pace.patience)
     due, shown = time.monotonic(), 0
@@ -100,14 +108,18 @@ def show_each(monitor: Monitor, pace: Pace, show: Callable[[list[Row]], None]) -
     return rows
 
 
-def print_objects(rows: list[Row]) -> None:
+def print_objects(settings: Settings, rows: list[Row]) -> None:
+    """JSON: an object on a line for each guest. YAML: a document."""
     for row in rows:
-        print(display.compact_json(as_object(row)), flush=True)
+        if settings.output is Output.YAML:
+            print("---")
+        settings.print(as_object(row))
+    sys.stdout.flush()
 
 
 def write_picture(rows: list[Row]) -> None:
-    """For a program that reads it: nothing is cut."""
-    console = Console(width=tables.UNLIMITED, markup=False, highlight=False, emoji=False)
+    """In a pipe nothing is cut."""
+    console = tables.console(width=tables.UNLIMITED)
     with console.capture() as lines:
         console.print(Picture(rows))
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))
@@ -115,18 +127,20 @@ def write_picture(rows: list[Row]) -> None:
 
 
 def show_live(monitor: Monitor, pace: Pace) -> list[Row]:
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = tables.console()
+    keys = "q quit" if sys.stdin.isatty() else "^C quit"
+    footer = f"{keys}   updated every {pace.interval:g} s"
     with end_on_q(), Live(console=console, screen=True, auto_refresh=False) as live:
         rows = monitor.look(pace.patience)
-        live.update(Picture(rows), refresh=True)
+        live.update(Screen(rows, footer), refresh=True)
         for rows in pictures(monitor, pace):
-            live.update(Picture(rows), refresh=True)
+            live.update(Screen(rows, footer), refresh=True)
     return rows
 
 
 @contextmanager
 def end_on_q() -> Iterator[None]:
-    """Take the key q for ^C, without an Enter behind it; the terminal is put back at the end."""
+    """Treat the key q as ^C; the terminal is restored at the end."""
     if not sys.stdin.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""The picture of `qgactl top`: a line for each guest, and all there is to see of a single one."""
+"""The picture of `qgactl top`: a line for each guest, and the details of a single one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -25,10 +26,7 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 class Column(NamedTuple):
-    """A column of the line of each guest; the one of the least rank goes last if there is no room.
-
-    cell: what it shows.
-    """
+    """A column of the table; the highest rank is left out first."""
 
     title: str
     width: int
@@ -37,7 +35,7 @@ class Column(NamedTuple):
 
 
 class Picture:
-    """The guests, as wide as the terminal allows."""
+    """The guests, in the width of the terminal."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
@@ -53,8 +51,25 @@ class Picture:
             yield from details(self.rows[0].usage, options.max_width, signs)
 
 
+class Screen:
+    """The picture with a line at the bottom, in the height of the terminal."""
+
+    def __init__(self, rows: list[Row], footer: str) -> None:
+        self.picture = Picture(rows)
+        self.footer = footer
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = max((options.height or console.height) - 1, 0)
+        lines = console.render_lines(self.picture, options.update(height=None), pad=False)[:room]
+        for line in lines:
+            yield from line
+            yield Segment.line()
+        yield Text("\n" * (room - len(lines)), end="")
+        yield Text(self.footer, "dim", no_wrap=True, overflow="ellipsis", end="")
+
+
 def overview(rows: list[Row], width: int) -> Table:
-    """A line for each guest, with those columns that there is room for."""
+    """A line for each guest, with as many columns as fit."""
     longest = max((len(printable(row.name)) for row in rows), default=0)
     name_width = min(max(longest, len("Guest")), LONGEST_NAME, max(1, width))
     columns = fitting(width - name_width)
@@ -73,7 +88,7 @@ def overview(rows: list[Row], width: int) -> Table:
 
 
 def fitting(room: int) -> list[Column]:
-    """As many columns as fit, the important ones first; in their order."""
+    """The most important columns that fit, in their order."""
     chosen = []
     for column in sorted(COLUMNS, key=lambda column: column.rank):
         if column.width + GAP > room:
@@ -145,7 +160,7 @@ def percent(share: float | None) -> Text:
 
 
 def amount(count: float) -> str:
-    """Bytes, with three digits."""
+    """Bytes, with up to three digits."""
     unit = 0
     while count >= 1000 and unit < len(UNITS) - 1:
         count /= 1024

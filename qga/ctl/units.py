@@ -1,12 +1,17 @@
-"""Numbers as people read them."""
+"""Numbers in units, to read and to print."""
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import datetime
 from typing import Optional
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 STEP = 1024
+
+DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s|m|h|d|)")
+SECONDS = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def size(count: Optional[int]) -> Optional[str]:
@@ -21,12 +26,29 @@ def size(count: Optional[int]) -> Optional[str]:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def amount_of(part: float, whole: float) -> str:
+    """`0.4 of 1.5 GiB`: both in the unit of the whole."""
+    number, unit = (size(int(whole)) or "").split()
+    divisor = STEP ** UNITS.index(unit)
+    shown = f"{part / divisor:.1f}" if divisor > 1 else f"{part:.0f}"
+    return f"{shown} of {number} {unit}"
+
+
+def seconds(text: str) -> float:
+    """A duration such as 90, 500ms, 1.5h or inf. ValueError for anything else, and for 0."""
+    found = DURATION.fullmatch(text.strip())
+    value = float(found[1]) * SECONDS[found[2]] if found else math.inf
+    if not (found or text.strip() == "inf") or not value:
+        raise ValueError(f"'{text}' is not a duration")
+    return value
+
+
 def percent(part: float, whole: float) -> Optional[str]:
     return f"{100 * part / whole:.1f}%" if whole > 0 else None
 
 
 def moment(seconds: float) -> str:
-    """A time in seconds since 1970, as this host's zone has it; the number if it is no time."""
+    """A time in seconds since 1970, in this host's time zone; the number if it is out of range."""
     try:
         return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):
@@ -34,7 +56,7 @@ def moment(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As people say it: 59 s, 2 min, 3 h 07 min, 4 d."""
+    """59 s, 2 min, 3 h 07 min, 4 d."""
     minutes, hours = int(seconds) // 60, int(seconds) // 3600
     if hours >= 48:
         return f"{hours // 24} d"

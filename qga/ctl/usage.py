@@ -1,22 +1,24 @@
-"""Wrong usage, reported in our own words.
+"""Errors of usage, in words of our own.
 
 What must stay true: no text of the libraries that parse and convert arguments reaches a user.
-typer takes them from click, from its own copy of click or from pydantic, depending on its
-version, and each words them differently. So a value that cannot be converted is reported here,
-from what the parameter's declaration says.
+Depending on its version, typer takes them from click, from a copy of click or from pydantic, and
+the texts differ. So a value that cannot be converted is reported here, from the declaration of the
+parameter.
 """
 
 import inspect
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any, get_args
 
 import typer
 
 from qga.ctl.tables import printable
+from qga.ctl.values import Expected
 
-# typer has a copy of click in it, or uses the one that is installed: these are of either.
+# of the copy of click in typer, or of the click that is installed
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 
@@ -29,12 +31,8 @@ PARSERS_WORDS = {
 }
 
 
-class Expected(typer.BadParameter):
-    """For callbacks of parameters: what a value should be, as in `use a number above 0`."""
-
-
 def command_of(app: typer.Typer) -> Any:
-    """The command that typer makes of the app, with its messages and metavars made ours."""
+    """The command that typer makes of the app, with our messages and metavars."""
     group: Any = typer.main.get_command(app)
     for command in (group, *group.commands.values()):
         for parameter in command.params:
@@ -44,7 +42,7 @@ def command_of(app: typer.Typer) -> Any:
 
 
 def sentence(error: Any) -> str:
-    """What was wrong, in one line, and where to read on."""
+    """What was wrong, in one line, and which help to read."""
     command = error.ctx.command_path if error.ctx else "qgactl"
     ours = isinstance(error, typer.BadParameter)
     message = error.message if ours else _in_our_words(error)
@@ -52,7 +50,7 @@ def sentence(error: Any) -> str:
 
 
 def _in_our_words(error: Any) -> str:
-    """What the parser has found wrong with the words as such."""
+    """An error that the parser has found."""
     text: str = error.message
     if hasattr(error, "possibilities"):
         return _unknown_option(error)
@@ -62,11 +60,12 @@ def _in_our_words(error: Any) -> str:
 
 
 def _unknown_option(error: Any) -> str:
-    name = error.option_name
-    context = error.ctx
-    if context and context.parent and name in _options(context.parent.command):
-        return f"{name} goes before the command: qgactl {name} ... {context.info_name}"
-    similar = ", ".join(sorted(error.possibilities or ()))
+    name, context = error.option_name, error.ctx
+    if context and context.parent is None:
+        owners = [each.name for each in context.command.commands.values() if name in _options(each)]
+        if owners:
+            return f"{name} goes after the command: qgactl {owners[0]} {name}"
+    similar = " or ".join(get_close_matches(name, error.possibilities or (), 2))
     return f"no such option: {name}" + (f"; did you mean {similar}?" if similar else "")
 
 
@@ -101,7 +100,7 @@ def _complaint(parameter: Any, value: Any, wanted: str) -> str:
 
 
 def _expectation(command: Any, name: str) -> Iterator[str]:
-    """What the parameter's declaration asks for; nothing where any text will do."""
+    """What the declaration of the parameter asks for; nothing if any text will do."""
     declared = inspect.signature(inspect.unwrap(command.callback)).parameters[name]
     kinds = [kind for kind in get_args(declared.annotation) if kind is not type(None)]
     kind = kinds[0] if kinds else declared.annotation
@@ -118,7 +117,7 @@ def _expectation(command: Any, name: str) -> Iterator[str]:
 
 
 def _show_metavar_alone(parameter: Any) -> None:
-    """typer 0.29 puts brackets around an argument's metavar, and the Python type behind it."""
+    """typer 0.29 puts brackets around an argument's metavar and the Python type after it."""
     if parameter.param_type_name != "argument" or not hasattr(parameter, "display_type_rich"):
         return
     metavar = parameter.metavar or parameter.name.upper()

@@ -143,7 +143,7 @@ def test_a_guest_that_syncs_and_is_silent_then_is_one_line_in_the_log(tmp_path: 
     ("arguments", "complaint"),
     [
         (["x:y"], "'x:y' is not the address of an agent, expected: unix:PATH"),
-        (["unix:/a", "unix:/a"], "two guests are called '/a'; write LABEL=ADDRESS"),
+        (["unix:/a", "unix:/a"], "two guests are called '/a'; use LABEL=ADDRESS"),
         (["--listen", "1", "unix:/a"], "'1' is not ADDR:PORT, such as 127.0.0.1:9741"),
         (["--listen", "[::1]:99999", "unix:/a"], "'[::1]:99999' is not ADDR:PORT"),
     ],

@@ -220,49 +220,55 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "no command given (see qgactl --help)"),
+        (["-q"], "no command given (see qgactl --help)"),
         (["frob"], "no such command: frob (see qgactl --help)"),
-        (["ping"], "no guest given: use --connect NAME (see `qgactl list`) or set QGA_CONNECT"),
-        (["--connect", "/run/s", "ping"], "is not the address of an agent, expected: unix:PATH"),
+        (
+            ["ping"],
+            "no guest given: qgactl ping GUEST; `qgactl list` shows the guests, QGA_CONNECT",
+        ),
+        (["--connect", "tcp:1", "ping"], "is not the address of an agent, expected: unix:PATH"),
         (
             ["--timeout", "nan", "ping"],
-            "invalid value 'nan' for --timeout: use a number of seconds greater",
+            "invalid value 'nan' for --timeout: use a duration greater than 0",
         ),
         (
             ["--timeout", "-1", "ping"],
-            "invalid value '-1' for --timeout: use a number of seconds greater",
+            "invalid value '-1' for --timeout: use a duration greater than 0",
         ),
         (["call"], "missing argument"),
         (["call", "guest-x", "path"], "'path' is not KEY=VALUE (see qgactl call --help)"),
         (["call", "guest-x", "a=1", "a=2"], "'a' is given twice"),
-        (["time", "3"], "a TIME is only for --set"),
-        (["time", "--set", "soon"], "'soon' is no time such as 2026-11-22T18:30, @1795372200 or"),
-        (["time", "--set", "@1e999"], "'@1e999' is no time"),
-        (["trim", "--minimum", "4X"], "'4X' is no number of bytes, which may have K, M or G"),
-        (["vcpus", "--online", "x"], "'x' is no number of a processor, nor a range as 3-5"),
-        (["vcpus", "--online", "1", "--offline", "0-2"], "cannot be taken online and offline at"),
+        (["time", "@3"], "to set the clock to @3, add --set"),
+        (["time", "--set", "soon"], "invalid time 'soon'; use e.g. 2026-11-22T18:30, @1795372200"),
+        (["time", "--set", "@1e999"], "invalid time '@1e999'"),
+        (
+            ["trim", "--minimum", "4X"],
+            "'4X' for --minimum: use a number of bytes, optionally with K",
+        ),
+        (["vcpus", "--online", "x"], "invalid processor 'x'; use a number or a range such as 3-5"),
+        (["vcpus", "--online", "1", "--offline", "0-2"], "cannot be taken online and offline"),
         (
             ["suspend", "nowhere"],
             "invalid value 'nowhere' for ram|disk|hybrid: use one of ram, disk",
         ),
-        (["passwd", "root"], "without a terminal to ask on, give the password with --stdin"),
-        (["passwd", "--stdin", "root"], "there is no password on standard input"),
+        (["passwd", "root"], "there is no terminal to prompt on; pass the password"),
+        (["passwd", "--stdin", "root"], "no password on standard input"),
         (["ssh-keys", "add", "root"], "add takes a FILE with public keys"),
         (["ssh-keys", "list", "root", "f"], "list takes no files"),
-        (["ssh-keys", "add", "root", "/etc/hosts"], "line 1 of /etc/hosts is no public key of"),
+        (["ssh-keys", "add", "root", "/etc/hosts"], "line 1 of /etc/hosts is not an ssh public"),
         (
             ["ssh-keys", "add", "root", "/nonexistent"],
             "cannot read /nonexistent: No such file or directory (see",
         ),
-        (["ssh-keys", "remove", "--reset", "root", "-"], "--reset is only for add"),
+        (["ssh-keys", "remove", "--reset", "root", "-"], "--reset can only be used with add"),
         (["exec"], "missing argument PROGRAM"),
         (["exec", "-l"], "no such option: -l (see qgactl exec --help)"),
         (["exec", "--env", "A", "--", "x"], "'A' is not KEY=VALUE"),
         (["exec", "--input", "/nonexistent", "--", "x"], "cannot read /nonexistent: No such file"),
-        (["--json", "shell"], "a terminal cannot be shown as JSON"),
-        (["cp", "guest:/x"], "say what to copy, and where to"),
-        (["cp", "x", "y"], "either all sources or the destination must be in the guest"),
-        (["cp", ":/x", "y", ":/z"], "either all sources or the destination must be in the guest"),
+        (["--json", "shell"], "shell has no output as JSON or YAML"),
+        (["cp", "guest:/x"], "missing DESTINATION"),
+        (["cp", "x", "y"], "either the destination or all sources must be in the guest"),
+        (["cp", ":/x", "y", ":/z"], "either the destination or all sources must be in the guest"),
         (["--data-port", "x", "--connect", "unix:/x", "cp", "x", ":/"], "'x' is not NAME=SOCKET"),
     ],
 )
@@ -293,7 +299,7 @@ def test_every_command_has_examples_of_itself(program: interface.Program) -> Non
 def test_the_help_tells_the_exit_statuses() -> None:
     assert (
         "  Exit status:\n"
-        "    0    done\n"
+        "    0    success\n"
         "    1    the command failed in the guest\n"
         "    2    wrong usage\n"
         "    3    cannot connect\n"

@@ -264,4 +264,4 @@ def test_a_program_that_cannot_be_run(stage: Stage, tmp_path: Path) -> None:
     program.chmod(0o755)
     status, _, err = qgactl("freeze", "--", str(program), address=stage.peer.address)
     assert (status, stage.guest.frozen) == (126, 0)
-    assert err == f"qgactl: cannot run {program}: Exec format error; the guest is thawed\n"
+    assert err == f"qgactl: cannot run {program}: Exec format error; the filesystems are thawed\n"

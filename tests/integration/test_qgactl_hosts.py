@@ -342,8 +342,8 @@ def test_channel_for_both(root: HostRoot) -> None:
     status, out, err = qgactl(root, "channel", "--socket", "/run/a b.sock")
     assert (status, err) == (0, "")
     assert out == (
-        "# libvirt: add within <devices> (virsh edit DOMAIN), without the controller if there is "
-        "one\n"
+        "# libvirt: add to <devices> (virsh edit DOMAIN); omit the controller if there is one "
+        "already\n"
         '<controller type="virtio-serial" index="0"/>\n'
         '<channel type="unix">\n'
         '  <source mode="bind" path="/run/a b.sock"/>\n'
@@ -351,7 +351,7 @@ def test_channel_for_both(root: HostRoot) -> None:
         '  <address type="virtio-serial" controller="0" bus="0" port="1"/>\n'
         "</channel>\n"
         "\n"
-        "# QEMU: add to its command line, without the first line if that device is there\n"
+        "# QEMU: add to the command line; omit the first line if that device is there already\n"
         "-device virtio-serial-pci,id=virtio-serial0 \\\n"
         "-chardev 'socket,id=charchannel1,path=/run/a b.sock,server=on,wait=off' \\\n"
         "-device virtserialport,bus=virtio-serial0.0,nr=1,chardev=charchannel1,id=channel1,"
@@ -379,7 +379,7 @@ def test_channel_for_programs_and_for_one_of_the_two(root: HostRoot) -> None:
         (["channel", "--number", "31"], "a port has a number from 1 to 30"),
         (["channel", "--socket", "x"], "'x' is not a path from the root on"),
         (["channel", "--format", "json"], "xml"),
-        (["doctor"], "no guest given: use --connect NAME"),
+        (["doctor"], "no guest given: qgactl doctor GUEST"),
         (["doctor", "tcp:x"], "is not the address of an agent"),
         (["--connect", "vsock:3", "ping"], "expected vsock:CID:PORT"),
     ],

@@ -152,7 +152,7 @@ def test_it_is_those_of_this_host_where_none_is_named_at_all(address: str, tmp_p
     host = {"QGA_HOST_ROOT": str(tmp_path)}
     assert qgactl("top", **host)[0::2] == (
         1,
-        "qgactl: no running guest with an agent's port was found; name one\n",
+        "qgactl: no running guest with an agent port was found; name one\n",
     )
     (sockets / "100.qga").symlink_to(address.partition(":")[2])
     status, out, _ = qgactl("top", "--count", "1", "--json", **host)

@@ -58,7 +58,7 @@ def test_the_table_shows_names_as_they_are(
     commands = (CommandInfo(HOSTILE, True, True), CommandInfo("guest-ping", False, False))
     show_info("unix:/s", AgentInfo("[b]1\x1b", commands))
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
-        "unix:/s: agent [b]1\\x1b, 2 commands, 1 of them disabled",
+        "unix:/s: agent [b]1\\x1b, 2 commands, 1 disabled",
         "Command                                      State      Answers success",
         "───────────────────────────────────────────────────────────────────────",
         "[red]x[/red]\\x1b[2J\\x7f\\x9b\\n\\u202e:smile:   enabled    yes",
@@ -79,7 +79,7 @@ def test_what_the_agent_has_cut_is_told(capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == (
-        "qgactl: the program's stderr may not be complete: the agent has not kept all of it\n"
+        "qgactl: the program's stderr may be incomplete: the agent did not keep all of it\n"
     )
 
 

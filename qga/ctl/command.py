@@ -1,0 +1,187 @@
+"""Commands and their group, as typer makes them, with what all of them have in common.
+
+The options of qgactl itself are also taken after the command, and the word that names the guest
+is found before click sees the words. A command's own option of the same name wins there: the
+--timeout of exec.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from qga.ctl.guest_words import NOWHERE, Line, Place, WrongWords
+from qga.ctl.settings import Settings
+
+# The sections of the help, in their order.
+GUESTS = "Guests"
+LOOK = "Look"
+RUN = "Run and copy"
+SNAPSHOTS = "Snapshots"
+POWER = "Power"
+ACCOUNTS = "Accounts"
+TROUBLESHOOT = "Troubleshoot"
+ADVANCED = "Advanced"
+SECTIONS = (GUESTS, LOOK, RUN, SNAPSHOTS, POWER, ACCOUNTS, TROUBLESHOOT, ADVANCED)
+
+ONLY_BEFORE = {"version"}
+
+GUEST_HELP = "A guest's name, or an address as of --connect; by default that of QGA_CONNECT."
+
+
+def class_of(place: Place) -> type[TyperCommand]:
+    """The class of a command that names its guest there."""
+    return type("Command", (Command,), {"place": place})
+
+
+class Command(TyperCommand):
+    """A command; `place` is where it names its guest."""
+
+    place: Place = NOWHERE
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [*super().get_params(ctx), *self.shared(ctx)]
+
+    def shared(self, ctx: Any) -> list[Any]:
+        """The options of qgactl that this command does not have itself."""
+        if ctx.parent is None:
+            return []
+        own = {name for parameter in self.params for name in parameter.opts}
+        return [
+            parameter
+            for parameter in ctx.parent.command.params
+            if parameter.name not in ONLY_BEFORE and not own & set(parameter.opts)
+        ]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        line = Line(str(self.name), args, self.get_params(ctx))
+        settings = ctx.obj
+        if not isinstance(settings, Settings) or line.has(*ctx.help_option_names):
+            return list(super().parse_args(ctx, args))
+        try:
+            found = self.place.find(line, settings.surroundings(line.has("-c", "--connect")))
+        except WrongWords as error:
+            raise typer.BadParameter(str(error), ctx=ctx) from None
+        rest = super().parse_args(ctx, line.args)
+        try:
+            ctx.obj = (
+                settings.with_example(str(self.name), self.place)
+                .with_options(self._take_shared(ctx))
+                .with_guest(found)
+            )
+        except typer.BadParameter as error:
+            error.ctx = ctx
+            raise
+        return list(rest)
+
+    def _take_shared(self, ctx: Any) -> dict[str, Any]:
+        """Those of the shared options that are given; the command itself does not know them."""
+        given = options_given(ctx, [parameter.name for parameter in self.shared(ctx)])
+        for parameter in self.shared(ctx):
+            ctx.params.pop(parameter.name, None)
+        return given
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        options, *pieces = super().collect_usage_pieces(ctx)
+        return [options, *filter(None, [self.place.metavar]), *pieces]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        write_help(self, ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        arguments, options = records(ctx, [*self.params, self.get_help_option(ctx)])
+        if self.place.metavar:
+            arguments.insert(0, ("[GUEST]", GUEST_HELP))
+        write_section(formatter, "Arguments", arguments)
+        write_section(formatter, "Options", options)
+        shared = ", ".join(max(parameter.opts, key=len) for parameter in self.shared(ctx))
+        if shared:
+            with formatter.section("Options of every command (see qgactl --help)"):
+                formatter.write_text(shared)
+
+
+class Commands(TyperGroup):
+    """qgactl; its help lists the commands in sections."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of their definition."""
+        return list(self.commands)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args:
+            print(ctx.get_help())
+            raise typer.Exit
+        return list(super().parse_args(ctx, args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, *rest = args
+        if name in self.commands:
+            return name, self.commands[name], rest
+        raise typer.BadParameter(self._not_a_command(name, rest), ctx=ctx)
+
+    def _not_a_command(self, name: str, rest: list[str]) -> str:
+        if rest and rest[0] in self.commands:
+            words = shlex.join([rest[0], name, *rest[1:]])
+            return f"the guest goes after the command: qgactl {words}"
+        similar = get_close_matches(name, self.commands)
+        advice = f"; did you mean {' or '.join(similar)}?" if similar else ""
+        return f"no such command: {name}{advice}"
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        write_help(self, ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for section in SECTIONS:
+            rows = [
+                (name.ljust(width), summary(command))
+                for name, command in self.commands.items()
+                if getattr(command, "rich_help_panel", None) == section and not command.hidden
+            ]
+            write_section(formatter, section, rows)
+        _, options = records(ctx, self.get_params(ctx))
+        write_section(formatter, "Options, before or after the command", options)
+
+
+def options_given(ctx: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The values of the options that the command line has."""
+    given = {}
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            given[name] = ctx.params[name]
+    return given
+
+
+def summary(command: Any) -> str:
+    """The first sentence of its help."""
+    return " ".join((command.help or "").partition("\n\n")[0].split())
+
+
+def records(ctx: Any, parameters: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """What the help says of arguments and of options."""
+    arguments: list[Any] = []
+    options: list[Any] = []
+    for parameter in filter(None, parameters):
+        record = parameter.get_help_record(ctx)
+        if record:
+            (arguments if parameter.param_type_name == "argument" else options).append(record)
+    return arguments, options
+
+
+def write_section(formatter: Any, title: str, rows: list[Any]) -> None:
+    if rows:
+        with formatter.section(title):
+            formatter.write_dl(rows)
+
+
+def write_help(command: Any, ctx: Any, formatter: Any) -> None:
+    """Plain text in all versions of typer."""
+    command.format_usage(ctx, formatter)
+    command.format_help_text(ctx, formatter)
+    command.format_options(ctx, formatter)

@@ -1,0 +1,115 @@
+"""The guests that a configuration file names, and words as addresses of agents.
+
+    ~/.config/qgactl.toml, /etc/qgactl.toml
+
+    [default]
+    connect = "web"                    # where neither --connect nor QGA_CONNECT is given
+
+    [guests]
+    web = "unix:/run/vm/web.sock"      # a name for an address
+
+What the first file leaves out is taken from the second. A file that others may write could send a
+password to their guest, so it is refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from qga.settings import trust
+
+SYSTEM = "/etc/qgactl.toml"
+LONGEST = 1024 * 1024  # bytes of a file
+
+KEYS = {"default": "connect", "guests": "names and addresses"}
+
+
+class Book(NamedTuple):
+    """Addresses by the names that were given to them, and what to use where nothing is named."""
+
+    default: str = ""
+    guests: Mapping[str, str] = {}
+
+    def address(self, word: str) -> str:
+        """The address of the guest that a word on the command line stands for."""
+        return as_address(self.guests.get(word, word))
+
+
+def as_address(word: str) -> str:
+    """A path is a unix socket; everything else is an address already."""
+    return f"unix:{word}" if is_path(word) else word
+
+
+def is_path(word: str) -> bool:
+    return "/" in word.partition(":")[0]
+
+
+def read_book() -> Book:
+    """What the configuration files contain. ValueError, which names the file, if one is wrong."""
+    default = ""
+    guests: dict[str, str] = {}
+    for path in files():
+        content = read(path)
+        default = default or content.default
+        guests = {**content.guests, **guests}
+    return Book(default, guests)
+
+
+def files() -> Iterator[str]:
+    own = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    yield os.path.join(own, "qgactl.toml")
+    yield SYSTEM
+
+
+def read(path: str) -> Book:
+    try:
+        real = trust.require(path)
+        with open(real, "rb") as file:
+            text = file.read(LONGEST + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return Book()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except trust.Untrusted as error:
+        raise ValueError(f"{path} is refused: {error}") from None
+    if len(text) > LONGEST:
+        raise ValueError(f"{path} has more than {LONGEST} bytes")
+    try:
+        return checked(parser(path).loads(text.decode()))
+    except ValueError as error:  # of TOML, of UTF-8, or ours
+        raise ValueError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
+
+
+def parser(path: str) -> Any:
+    """tomllib, or tomli before Python 3.11; only a host with a file needs it."""
+    for name in ("tomllib", "tomli"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            pass
+    raise ValueError(f"{path} cannot be read without the Python package 'tomli'")
+
+
+def checked(content: dict[str, Any]) -> Book:
+    """ValueError for whatever is not a table of KEYS with text in it."""
+    for table, entries in content.items():
+        if table not in KEYS:
+            raise ValueError(f"unknown table '{table}'; the tables are [default] and [guests]")
+        if not isinstance(entries, dict):
+            raise ValueError(f"'{table}' is not a table; write [{table}]")
+        for key, value in entries.items():
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"[{table}] {key}: use the text of an address")
+    default, guests = content.get("default", {}), content.get("guests", {})
+    for key in default:
+        if key != "connect":
+            raise ValueError(f"unknown key '{key}' in [default]; the key is connect")
+    for name in guests:
+        if not name or set(name) & set(":/="):
+            raise ValueError(f"[guests] '{name}': a name has no colon, slash or equals sign")
+    return Book(default.get("connect", ""), guests)

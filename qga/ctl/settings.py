@@ -1,0 +1,170 @@
+"""The options that every command takes, and what follows from them: the guest, above all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any, Callable, TypeVar
+
+import typer
+
+from qga.client.agent import GuestAgent
+from qga.client.data_ports import DataPorts
+from qga.client.errors import ConnectError
+from qga.client.transports import Transport
+from qga.ctl import display
+from qga.ctl.guest_words import Found, Place, Surroundings, is_socket
+from qga.ctl.guests import Book, as_address, read_book
+from qga.ctl.units import seconds
+from qga.ctl.values import pairs
+
+T = TypeVar("T")
+
+
+class Output(str, Enum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options say, before the command and after it.
+
+    named: the guest of the command line. environment: that of QGA_CONNECT. example: how to name
+    a guest for this command. doubt: how else the words could be read.
+    """
+
+    named: str = ""
+    environment: str = ""
+    timeout: float = 5.0
+    output: Output = Output.TABLE
+    data_ports: Mapping[str, str] = field(default_factory=dict)
+    verbose: bool = False
+    example: str = ""
+    doubt: str = ""
+
+    @cached_property
+    def book(self) -> Book:
+        """The configuration files; they are read when a guest is looked for."""
+        try:
+            return read_book()
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    @property
+    def guest(self) -> str:
+        """The guest as it was named; "" if none was."""
+        return self.named or self.environment or self.book.default
+
+    @property
+    def address(self) -> str:
+        return as_address(self.guest) if is_complete(self.guest) else self.book.address(self.guest)
+
+    @property
+    def structured(self) -> bool:
+        """Whether the output is for programs."""
+        return self.output is not Output.TABLE
+
+    def surroundings(self, named_by_option: bool) -> Surroundings:
+        return Surroundings(lambda: named_by_option or bool(self.guest), lambda: self.book)
+
+    def with_options(self, given: Mapping[str, Any]) -> Settings:
+        """With the options of a command line, by their names, laid over these."""
+        changed = replace(self, verbose=self.verbose or bool(given.get("verbose")))
+        if "timeout" in given:
+            changed = replace(changed, timeout=seconds(given["timeout"]))
+        if "output" in given:
+            changed = replace(changed, output=Output(given["output"]))
+        if given.get("as_json"):
+            if changed.output is Output.YAML:
+                raise typer.BadParameter("--json and --output yaml exclude each other")
+            changed = replace(changed, output=Output.JSON)
+        if "data_ports" in given:
+            sockets = pairs(given["data_ports"], "NAME=SOCKET")
+            check_sockets(sockets)
+            changed = replace(changed, data_ports=sockets)
+        display.configure(quiet=bool(given.get("quiet")), colourless=bool(given.get("no_color")))
+        return changed.with_guest(Found(given.get("connect", "")))
+
+    def with_example(self, command: str, place: Place) -> Settings:
+        """What to type is part of an error where no guest is given."""
+        return replace(self, example=f"qgactl {command} {place.example}".rstrip())
+
+    def with_guest(self, found: Found) -> Settings:
+        """With a guest that the command line names, which must name one only."""
+        if self.named and found.guest and self.named != found.guest:
+            reasons = [f"two guests are given, {self.named} and {found.guest}; name one"]
+            raise typer.BadParameter("; ".join(filter(None, [*reasons, found.doubt])))
+        named, doubt = self.named or found.guest, found.doubt or self.doubt
+        return replace(self, named=named, doubt=doubt)
+
+    def agent(self) -> GuestAgent:
+        self.require_guest()
+        try:
+            agent = Agent(self.address, self.timeout)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        agent.doubt = self.doubt if self.named else ""
+        if self.verbose:
+            agent.report = display.say
+            agent.report(f"guest {self.guest} at {agent.address}")
+        return agent
+
+    def require_guest(self) -> None:
+        if not self.guest:
+            reasons = [f"no guest given: {self.example}", self.doubt]
+            where = "`qgactl list` shows the guests, QGA_CONNECT sets a default"
+            raise typer.BadParameter("; ".join(filter(None, [*reasons, where])))
+
+    def ports(self) -> DataPorts:
+        """The data ports of the guest, as far as their sockets are known."""
+        check_sockets(self.data_ports)
+        return DataPorts(self.address, self.data_ports)
+
+    def print(self, value: Any) -> None:
+        """A value for programs."""
+        print(display.yaml(value) if self.output is Output.YAML else display.compact_json(value))
+
+
+class Agent(GuestAgent):
+    """With --verbose it reports each request. `doubt` is added where there is no such guest."""
+
+    report: Callable[[str], None] | None = None
+    doubt = ""
+
+    def __enter__(self) -> Agent:
+        try:
+            super().__enter__()
+        except ConnectError as error:
+            if self.doubt:
+                error.reason += f"; {self.doubt}"
+            raise
+        return self
+
+    def _perform(
+        self, command: str, timeout: float | None, step: Callable[[Transport, float], T]
+    ) -> T:
+        start = time.monotonic()
+        try:
+            return super()._perform(command, timeout, step)
+        finally:
+            if self.report:
+                self.report(f"{command}: {(time.monotonic() - start) * 1000:.1f} ms")
+
+
+def is_complete(word: str) -> bool:
+    """Whether it is an address that no configuration could change."""
+    return ":" in word or "/" in word
+
+
+def check_sockets(data_ports: Mapping[str, str]) -> None:
+    for name, path in data_ports.items():
+        if path and not is_socket(path):
+            shown = display.printable(f"{name}={path}")
+            raise typer.BadParameter(f"--data-port {shown}: there is no socket at this path")
