@@ -6,13 +6,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, AgentTimeout, CommandNotFound, GuestFrozen
+from qga.client.errors import AgentError, AgentTimeout, CommandError, CommandNotFound, GuestFrozen
 from qga.client.programs import PlainProgram, Program, environment, start_streamed
 from qga.client.results import SIGNAL_STATUS, ExecResult
 from qga.ctl import display, terminal
@@ -48,6 +48,16 @@ done
 """
 
 
+USER = typer.Option(
+    "",
+    "-u",
+    "--user",
+    metavar="USER",
+    help="Run it as this user of the guest (default: that of the agent, root).",
+    show_default=False,
+)
+
+
 class Wanted(NamedTuple):
     """A program to run, and how."""
 
@@ -57,6 +67,8 @@ class Wanted(NamedTuple):
     input: Optional[int] = None
     tty: bool = False
     timeout: float = math.inf
+    user: str = ""
+    directory: str = ""
 
 
 class Streams:
@@ -122,6 +134,15 @@ def execute(
     argv: list[str] = typer.Argument(
         ..., metavar="PROGRAM [ARG]...", help="Program and arguments.", show_default=False
     ),
+    user: str = USER,
+    directory: str = typer.Option(
+        "",
+        "-w",
+        "--workdir",
+        metavar="DIR",
+        help="Run it in this directory of the guest.",
+        show_default=False,
+    ),
     env: Optional[list[str]] = typer.Option(
         None,
         metavar="KEY=VALUE",
@@ -161,6 +182,7 @@ def execute(
       qgactl exec web --timeout 10m -- apt-get --yes upgrade
       qgactl exec web -- tar -C /etc -c . >etc.tar
       qgactl exec web --input setup.sh -- /bin/sh
+      qgactl exec web -u alice -w /srv -- git pull
       qgactl exec web --env LANG=C -- sh -c 'echo $LANG'
       qgactl exec web -it -- top
     """
@@ -168,7 +190,8 @@ def execute(
     variables = pairs(env or [])
     with ExitStack() as stack:
         source = opened_input(stack, input_file, tty or interactive)
-        wanted = Wanted(argv, variables, clean_env, source, tty, seconds(timeout))
+        limit = seconds(timeout)
+        wanted = Wanted(argv, variables, clean_env, source, tty, limit, user, directory)
         status = run(settings, wanted)
     raise typer.Exit(status)
 
@@ -185,6 +208,7 @@ def shell(
         metavar="[-- PROGRAM [ARG]...]",
         help="A program to run instead of the login shell.",
     ),
+    user: str = USER,
 ) -> None:
     """Open a login shell in the guest.
 
@@ -194,13 +218,14 @@ def shell(
     \b
     Examples:
       qgactl shell web
+      qgactl shell web -u alice
       qgactl shell web -- python3
     """
     settings: Settings = context.obj
     if settings.structured:
         raise typer.BadParameter("shell has no output as JSON or YAML")
     program = argv or ["/bin/sh", "-c", LOGIN]
-    wanted = Wanted(program, {}, input=sys.stdin.fileno(), tty=True)
+    wanted = Wanted(program, {}, input=sys.stdin.fileno(), tty=True, user=user)
     raise typer.Exit(run(settings, wanted))
 
 
@@ -241,19 +266,27 @@ def started(
     """Start the program by qga-exec, or else by guest-exec."""
     term = os.environ.get("TERM", "") if wanted.tty else ""
     env = wanted.env if wanted.clean_env else None
-    if wanted.env and not wanted.clean_env:
+    argv = wanted.argv
+    as_whom: dict[str, Any] = {"user": wanted.user or None, "cwd": wanted.directory or None}
+    if wanted.env and not wanted.clean_env and wanted.user:
+        # The rest of that user's environment is only known in the guest.
+        argv = ["env", *(f"{name}={value}" for name, value in wanted.env.items()), *argv]
+    elif wanted.env and not wanted.clean_env:
         env = {**there(agent, wanted), **({"TERM": term} if term else {}), **wanted.env}
     program: Program
     try:
         size = terminal.size() if wanted.tty else None
-        program = start_streamed(agent, wanted.argv, ports, env=env, terminal=size, term=term)
+        program = start_streamed(agent, argv, ports, env=env, terminal=size, term=term, **as_whom)
     except GuestFrozen:
         raise
     except CommandNotFound:
         if wanted.tty:
             raise AgentError(NO_TERMINAL, address=agent.address) from None
         data = None if wanted.input is None else read_all(wanted.input, signals)
-        program = PlainProgram(agent, wanted.argv, env=env, input=data)
+        program = PlainProgram(agent, argv, env=env, input=data, **as_whom)
+    except CommandError as error:
+        error.reason = "; ".join(filter(None, [error.reason, getattr(agent, "doubt", "")]))
+        raise
     with program:
         yield program
 

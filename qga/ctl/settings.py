@@ -110,7 +110,7 @@ class Settings:
             agent = Agent(self.address, self.timeout)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        agent.doubt = self.doubt if self.named else ""
+        agent.doubt = self.doubt
         if self.verbose:
             agent.report = display.say
             agent.report(f"guest {self.guest} at {agent.address}")
@@ -133,7 +133,9 @@ class Settings:
 
 
 class Agent(GuestAgent):
-    """With --verbose it reports each request. `doubt` is added where there is no such guest."""
+    """With --verbose it reports each request. `doubt`, the other reading of the words, is
+    part of the error where there is no such guest.
+    """
 
     report: Callable[[str], None] | None = None
     doubt = ""

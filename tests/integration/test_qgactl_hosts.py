@@ -79,8 +79,8 @@ def test_list_of_no_guests(root: HostRoot) -> None:
     status, out, err = qgactl(root, "list")
     assert (status, out) == (0, "")
     assert err.startswith(
-        "qgactl: no running guest with an agent's port was found; "
-        "qgactl channel shows how to add one"
+        "qgactl: no running guest with an agent port was found; "
+        "`qgactl channel` shows how to add one"
     )
     assert qgactl(root, "list", "--json") == (0, "[]\n", "")
 
@@ -92,7 +92,8 @@ def test_list_of_guests_that_answer_are_silent_or_gone(
     root.process(12, qemu("guest=web", str(tmp_path / "silent")))
     root.process(13, qemu("guest=\x1b[2J", str(tmp_path / "gone")))
     with listening(tmp_path / "silent"):
-        status, out, err = qgactl(root, "--timeout", "4", "list")
+        status, out, err = qgactl(root, "--timeout", "4", "list", "--long")
+        short = qgactl(root, "list", "--timeout", "4s", "--quiet")
         objects = json.loads(qgactl(root, "--timeout", "4", "list", "--json")[1])
     head, _, *rows = out.splitlines()
     assert status == 0
@@ -103,6 +104,8 @@ def test_list_of_guests_that_answer_are_silent_or_gone(
         ["web", "silent"],
     ]
     assert rows[1].endswith(f"unix:{root.folder}{agent}")
+    assert max(map(len, short[1].splitlines())) <= 80
+    assert "Connect with" not in short[1]
     gone, silent = err.splitlines()
     assert "No such file or directory: is the guest running" in gone
     assert gone.startswith("qgactl: \\x1b[2J: unix:")
