@@ -1,20 +1,18 @@
 """Completions of bash, zsh and fish for one program, from its description.
 
-They start no program: what may stand somewhere is written into them.
+Commands, options and fixed words are written into them. For the names of guests and paths in a
+guest they run `qgactl --complete`, whose output may come from a hostile guest: it is quoted, and
+never evaluated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from qga.client.addresses import FORMS
 from qga.settings.config import DEFAULT_PATHS
 
 from . import interface
 from .interface import Argument, Option, Program
-
-# What an address begins with, where it is no name.
-SCHEMES = " ".join(f"{scheme}:" for scheme in FORMS)
 
 BASH_HELPERS = """\
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} value=
@@ -34,12 +32,32 @@ BASH_VALUES = {
     'mapfile -t COMPREPLY < <(compgen -P "$list" -W "$names" -- "${cur##*,}")',
     # The colon is one of bash's signs between words, too.
     "address": "if [[ $cur == : || $prev == : ]]; then compopt -o filenames; "
-    'mapfile -t COMPREPLY < <(compgen -f -- "${cur#:}"); '
-    f'else compopt -o nospace; mapfile -t COMPREPLY < <(compgen -W "{SCHEMES}" -- "$cur"); fi',
+    'mapfile -t COMPREPLY < <(compgen -f -- "${cur#:}"); else _qgactl_offer guests; fi',
+    "remote": "_qgactl_offer paths",
+    "copy": "[[ $cur == : || $prev == : ]] || { compopt -o filenames; "
+    'mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }; '
+    "[[ ${#COMPREPLY[@]} -gt 0 ]] || _qgactl_offer paths",
     "arguments": "[[ $value ]] || { compopt -o nospace; "
     'mapfile -t COMPREPLY < <(compgen -W "$(_qgactl_arguments)" -- "$cur"); }',
     "any": ":",
 }
+
+
+# The word under the cursor, which bash takes apart at colons; the answer to it is made relative to
+# the part that bash replaces, and quoted.
+BASH_OFFER = """\
+_qgactl_offer() {
+    local word=${COMP_LINE:0:COMP_POINT} reply rest
+    word=${word##*[[:space:]]}
+    word=${word#--*=}
+    local part=${cur#:}
+    while IFS= read -r reply; do
+        rest=${reply#"${word%"$part"}"}
+        printf -v rest %q "$rest"
+        COMPREPLY+=("$rest")
+        [[ $reply != *[:/] ]] || compopt -o nospace
+    done < <(command qgactl --complete "$1" "$word" 2>/dev/null)
+}""".splitlines()
 
 
 def bash(program: Program) -> str:
@@ -54,6 +72,7 @@ def bash(program: Program) -> str:
             *_bash_commands(program),
             "}",
             *_bash_arguments(program),
+            *(BASH_OFFER if program.commands else []),
             f"complete -F {function} {program.name}",
         ]
     )
@@ -74,7 +93,7 @@ def _bash_commands(program: Program) -> Iterator[str]:
     yield "    case $command in"
     for command in program.commands:
         yield f"    {command.name})"
-        yield from _indent(_bash_words(command), 2)
+        yield from _indent(_bash_words(_whole(program, command)), 2)
         yield "        ;;"
     yield "    '')"
     yield from _indent(_bash_words(program), 2)
@@ -102,8 +121,9 @@ def _bash_words(program: Program) -> Iterator[str]:
     yield "case $prev in"
     for option in program.options:
         if option.kind:
-            colon = "|:" if option.kind == "address" else ""
-            yield f"{'|'.join(option.flags)}{colon}) {BASH_VALUES[option.kind]};;"
+            colon = "|:" if option.kind == "address" and not _has_remote_paths(program) else ""
+            value = BASH_VALUES.get(option.kind) or _bash_choice(option.metavar.split("|"))
+            yield f"{'|'.join(option.flags)}{colon}) {value};;"
     yield "*)"
     yield "    if [[ $cur == -* ]]; then"
     yield f'        mapfile -t COMPREPLY < <(compgen -W "{flags}" -- "$cur")'
@@ -119,20 +139,59 @@ def _bash_words(program: Program) -> Iterator[str]:
 
 
 def _bash_positions(program: Program) -> Iterator[str]:
-    """By how many words that are no options stand before it."""
-    yield "local place=0"
+    """By how many words that are not options come before it."""
+    guest, own = _guest_and_own(program)
+    yield "local place=0 first="
     yield "for ((at += 1; at < COMP_CWORD; at++)); do"
     yield "    [[ ${COMP_WORDS[at]} == -* ]] || ((place += 1))"
+    yield "    [[ $place == 1 && ! $first ]] && first=${COMP_WORDS[at]}"
     yield "done"
+    if guest and own:
+        # Without a guest the first word is one of the command's own.
+        words = _bash_first_words(own[0])
+        yield f'[[ $place == 0 || " {words} " == *" $first "* ]] || place=$((place - 1))'
     yield "case $place in"
-    for place, argument in enumerate(program.arguments):
-        value = BASH_VALUES.get(argument.kind) or _bash_choice(argument)
-        yield f"{'*' if argument.many else place}) {value};;"
+    for place, argument in enumerate(own):
+        value = BASH_VALUES.get(argument.kind) or _bash_choice(argument.choices)
+        more = f"; [[ $first ]] || {BASH_VALUES['address']}" if guest and place == 0 else ""
+        yield f"{'*' if argument.many else place}) {value}{more};;"
+    if guest and not own:
+        yield f"0) {BASH_VALUES['address']};;"
     yield "esac"
 
 
-def _bash_choice(argument: Argument) -> str:
-    return f'mapfile -t COMPREPLY < <(compgen -W "{" ".join(argument.choices)}" -- "$cur")'
+def _bash_first_words(argument: Argument) -> str:
+    return "$names" if argument.kind == "command" else " ".join(argument.choices)
+
+
+def _guest_and_own(program: Program) -> tuple[list[Argument], list[Argument]]:
+    """The guest before a command's own arguments, and these."""
+    is_guest = [each for each in program.arguments[:1] if each.name == "[GUEST]"]
+    return is_guest, program.arguments[len(is_guest) :]
+
+
+def _whole(program: Program, command: Program) -> Program:
+    """A command with the options that all commands take."""
+    own = {flag for option in command.options for flag in option.flags}
+    own.add("--version")
+    shared = [option for option in program.options if not own & set(option.flags)]
+    return command._replace(options=[*command.options, *shared])
+
+
+def _bash_choice(choices: Sequence[str]) -> str:
+    return f'mapfile -t COMPREPLY < <(compgen -W "{" ".join(choices)}" -- "$cur")'
+
+
+def _has_remote_paths(program: Program) -> bool:
+    return any(argument.kind in ("remote", "copy") for argument in program.arguments)
+
+
+ZSH_OFFER = """\\
+_qgactl_offer() {
+    local -a offered=(${(f)"$(command qgactl --complete $1 "$PREFIX" 2>/dev/null)"})
+    compadd -- ${offered:#*[:/]}
+    compadd -S '' -- ${(M)offered:#*[:/]}
+}""".splitlines()
 
 
 def zsh(program: Program) -> str:
@@ -142,6 +201,8 @@ def zsh(program: Program) -> str:
         lines += ["local -A keys=("]
         lines += [f"    {name} {_quoted(' '.join(keys))}" for name, keys in _keys().items()]
         lines += [")"]
+    if program.commands:
+        lines += ZSH_OFFER
     lines += [f"local -a names=({_names()})", "local curcontext=$curcontext state line", ""]
     lines += _zsh_arguments(program)
     if program.commands:
@@ -153,7 +214,8 @@ def zsh(program: Program) -> str:
             "    case $line[1] in",
         ]
         for command in program.commands:
-            lines += [f"    {command.name})", *_indent(_zsh_arguments(command), 2), "        ;;"]
+            words = _zsh_arguments(_whole(program, command))
+            lines += [f"    {command.name})", *_indent(words, 2), "        ;;"]
         lines += ["    esac", "    ;;", "esac"]
     return _text(lines)
 
@@ -167,11 +229,33 @@ def _zsh_arguments(program: Program) -> list[str]:
             lines.append(f"    {_quoted(exclusive + _zsh_option(option, flag))} \\")
     if program.commands:
         return [*lines, "    '1: :->commands' \\", "    '*:: :->arguments'"]
-    for at, argument in enumerate(program.arguments):
-        place = "*" if argument.many else f"{at + 1}"
-        value = _zsh_value(argument.kind, argument.choices)
-        lines.append(f"    {_quoted(f'{place}:{_zsh_text(argument.name)}:{value}')} \\")
+    for place, (title, values) in _zsh_places(program).items():
+        value = values[0] if len(values) == 1 else f"{{{'; '.join(values)}}}"
+        lines.append(f"    {_quoted(f'{place}:{_zsh_text(title)}:{value}')} \\")
     return [*lines[:-1], lines[-1].removesuffix(" \\")]
+
+
+def _zsh_places(program: Program) -> dict[str, tuple[str, list[str]]]:
+    """What to complete at each place; with a guest before them, arguments come one place later."""
+    guest, own = _guest_and_own(program)
+    found: dict[str, tuple[str, list[str]]] = {}
+    for shift in (0, 1) if guest else (0,):
+        for at, argument in enumerate([*guest, *own] if shift else own or guest):
+            places = [f"{at + 1}"] if guest or not argument.many else []
+            for place in [*places, *(["*"] if argument.many else [])]:
+                _, values = found.setdefault(place, (argument.name, []))
+                value = _zsh_value(argument.kind, argument.choices)
+                value = _zsh_in_group(value) if guest and own else value
+                if value not in values:
+                    values.append(value)
+    return dict(sorted(found.items(), reverse=True, key=lambda entry: entry[0] != "*"))
+
+
+def _zsh_in_group(value: str) -> str:
+    """An action as a command, to be one of several."""
+    if value.startswith("("):
+        return f"compadd {value[1:-1]}"
+    return value[1:-1] if value.startswith("{") else value
 
 
 def _zsh_option(option: Option, flag: str) -> str:
@@ -181,8 +265,9 @@ def _zsh_option(option: Option, flag: str) -> str:
     joint = "=" if flag.startswith("--") else "+"
     if option.optional_value:
         joint = "=-" if flag.startswith("--") else "-"
+    value = _zsh_value(option.kind, tuple(option.metavar.split("|")))
     colons = "::" if option.optional_value else ":"
-    return f"{flag}{joint}[{text}]{colons}{option.metavar}:{_zsh_value(option.kind)}"
+    return f"{flag}{joint}[{text}]{colons}{option.metavar}:{value}"
 
 
 def _zsh_text(text: str) -> str:
@@ -198,11 +283,18 @@ def _zsh_value(kind: str, choices: tuple[str, ...] = ()) -> str:
         "command": "{compadd -a names}",
         "commands": "{_values -s , command $names}",
         # A colon by itself would be the end of it.
-        "address": f'{{compset -P "unix:" && _files || compadd -S "" {SCHEMES}}}'.replace(
-            ":", r"\:"
-        ),
+        "address": r'{compset -P "unix\:" && _files || _qgactl_offer guests}',
+        "remote": "{_qgactl_offer paths}",
+        "copy": "{_files; _qgactl_offer paths}",
         "any": "_message value",  # and, unlike nothing at all, options
     }[kind]
+
+
+FISH_OFFERS = {
+    "address": "(command qgactl --complete guests (commandline -ct))",
+    "remote": "(command qgactl --complete paths (commandline -ct))",
+    "copy": "(command qgactl --complete paths (commandline -ct))",
+}
 
 
 def fish(program: Program) -> str:
@@ -220,7 +312,7 @@ def fish(program: Program) -> str:
             f"-d {_quoted(command.summary)}"
         )
         seen = f"__fish_seen_subcommand_from {command.name}"
-        lines += _fish_words(program.name, command, seen)
+        lines += _fish_words(program.name, _whole(program, command), seen)
     return _text(lines)
 
 
@@ -246,6 +338,9 @@ def _fish_words(name: str, program: Program, condition: str) -> Iterator[str]:
             yield f"{start[:-1]}{unseen} -a {_quoted(words)}"
         elif argument.kind == "file":
             yield f"{start} -F"
+        elif argument.kind in FISH_OFFERS:
+            files = " -F" if argument.kind == "copy" else ""
+            yield f"{start}{files} -a {_quoted(FISH_OFFERS[argument.kind])}"
 
 
 def _fish_value(option: Option) -> str:
@@ -256,8 +351,9 @@ def _fish_value(option: Option) -> str:
         "method": f" -x -a '{' '.join(DEFAULT_PATHS)}'",
         "commands": ' -x -a "(__fish_append , $names)"',
         "command": ' -x -a "$names"',
-        "address": f" -r -F -a '{SCHEMES}'",
+        "address": f" -r -F -a {_quoted(FISH_OFFERS['address'])}",
         "any": " -x",
+        "choice": f" -x -a {_quoted(option.metavar.replace('|', ' '))}",
     }[option.kind]
 
 

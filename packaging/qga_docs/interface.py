@@ -5,7 +5,8 @@ An option or argument that takes a value says by its `kind` what may stand there
     ""          nothing: a flag            file       a path
     any         whatever                   method     a method of the channel
     command     a command's name           commands   names with commas between them
-    address     where an agent is: unix:PATH, …
+    address     a guest: its name, unix:PATH, …
+    remote      GUEST:PATH              copy       the same, or a path of this host
     choice      one of a few words
     arguments   NAME=, for each argument of the agent's command before it
 """
@@ -22,14 +23,18 @@ from qga.settings import config, options
 KINDS_BY_METAVAR = {
     "PATH": "file",
     "FILE": "file",
-    "SOURCE... DESTINATION": "file",
+    "SOURCE... DESTINATION": "copy",
+    "PATH...": "remote",
     "METHOD": "method",
+    "COMMAND": "command",
     "LIST": "commands",
-    "ADDRESS": "address",
+    "GUEST": "address",
+    "[GUEST]": "address",
+    "[GUEST]...": "address",
 }
 
 # Of qgactl call, by the names of its parameters.
-ARGUMENT_KINDS = {"command": "command", "arguments": "arguments"}
+ARGUMENT_KINDS = {"arguments": "arguments"}
 
 KEY_HELP = {
     "method": f"the channel: {', '.join(config.DEFAULT_PATHS)}",
@@ -267,12 +272,16 @@ def _program(name: str, command: Any) -> Program:
     commands = getattr(command, "commands", {}).items()
     inner = [_program(key, value) for key, value in commands if not value.hidden]
     summary = " ".join(text.partition("\n\n")[0].split())
+    place = getattr(command, "place", None)
+    if place and place.metavar:
+        arguments.insert(0, Argument("[GUEST]", "address", place.help))
     return Program(name, summary, text, found, arguments, inner)
 
 
 def _option(parameter: Any) -> Option:
     metavar = "" if getattr(parameter, "is_flag", False) else _metavar(parameter)
     kind = KINDS_BY_METAVAR.get(metavar, "any") if metavar else ""
+    kind = "choice" if "|" in metavar else kind
     return Option(tuple(parameter.opts), metavar, kind, parameter.help or "")
 
 

@@ -31,8 +31,6 @@ SECTIONS = (GUESTS, LOOK, RUN, SNAPSHOTS, POWER, ACCOUNTS, TROUBLESHOOT, ADVANCE
 
 ONLY_BEFORE = {"version"}
 
-GUEST_HELP = "A guest's name, or an address as of --connect; by default that of QGA_CONNECT."
-
 
 def class_of(place: Place) -> type[TyperCommand]:
     """The class of a command that names its guest there."""
@@ -96,7 +94,7 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         arguments, options = records(ctx, [*self.params, self.get_help_option(ctx)])
         if self.place.metavar:
-            arguments.insert(0, ("[GUEST]", GUEST_HELP))
+            arguments.insert(0, ("[GUEST]", self.place.help))
         write_section(formatter, "Arguments", arguments)
         write_section(formatter, "Options", options)
         shared = ", ".join(max(parameter.opts, key=len) for parameter in self.shared(ctx))

@@ -131,6 +131,7 @@ class Place(NamedTuple):
     metavar: str
     example: str
     find: Callable[[Line, Surroundings], Found]
+    help: str = "A guest's name, or an address as of --connect (default: QGA_CONNECT)."
 
 
 def is_socket(path: str) -> bool:

@@ -16,6 +16,10 @@ def main() -> None:
         # Python would print a traceback for ^C while the libraries load, and while it exits.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     open_closed_streams()
+    if sys.argv[1:2] == ["--complete"]:
+        from qga.ctl.complete import main as complete
+
+        complete()
     try:
         from qga.ctl.cli import run
     except ModuleNotFoundError as error:

@@ -1,6 +1,6 @@
 """The completions complete: a person's keys go to a real shell on a terminal.
 
-fish wants more of a terminal than we are; it says by itself what it would complete.
+fish needs more of a terminal than a pty without an emulator, so it is asked what it would complete.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ import pty
 import select
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from qga_docs.__main__ import write_files
+
+from tests.integration.client_agents import running
 
 SHELLS = {
     "bash": (["bash", "--norc", "--noprofile", "-i"], ". {folder}/bash/{program}"),
@@ -34,7 +38,7 @@ LINES = [
     ("qemu-ga --config {folder}/qemu-ga.co", "qemu-ga --config {folder}/qemu-ga.conf"),
     ("qgactl pi", "qgactl ping"),
     ("qgactl --js", "qgactl --json"),
-    ("qgactl --json ping --co", "qgactl --json ping --count"),
+    ("qgactl --json ping --cou", "qgactl --json ping --count"),
     ("qgactl call guest-get-o", "qgactl call guest-get-osinfo"),
     ("qgactl call guest-file-open pa", "qgactl call guest-file-open path="),
     (
@@ -48,17 +52,37 @@ LINES = [
     ("qgactl passwd --std", "qgactl passwd --stdin"),
     ("qgactl trim --mini", "qgactl trim --minimum"),
     ("qgactl --connect lib", "qgactl --connect libvirt:"),
+    ("qgactl ping --conn", "qgactl ping --connect"),
+    ("qgactl os -o ya", "qgactl os -o yaml"),
+    ("qgactl ping we", "qgactl ping web"),
+    ("qgactl ping -c we", "qgactl ping -c web"),
+    ("qgactl exec we", "qgactl exec web"),
+    ("qgactl top db we", "qgactl top db web"),
+    ("qgactl ssh-keys web rem", "qgactl ssh-keys web remove"),
+    ("qgactl suspend web hy", "qgactl suspend web hybrid"),
+    ("qgactl call web guest-get-o", "qgactl call web guest-get-osinfo"),
+    ("qgactl cat web:{folder}/qemu-ga.co", "qgactl cat web:{folder}/qemu-ga.conf"),
+    ("qgactl cp web:{folder}/qemu-ga.co", "qgactl cp web:{folder}/qemu-ga.conf"),
+    ("qgactl cp {folder}/qemu-ga.co", "qgactl cp {folder}/qemu-ga.conf"),
+    ("qgactl cat web:{folder}/ba", "qgactl cat web:{folder}/bash/"),
     ("qgactl --connect unix:{folder}/qemu-ga.co", "qgactl --connect unix:{folder}/qemu-ga.conf"),
     ("qgactl exec --input {folder}/qemu-ga.co", "qgactl exec --input {folder}/qemu-ga.conf"),
 ]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("made")
     write_files(made, "2026-01-01")
     (made / "qemu-ga.conf.5").unlink()  # one file alone begins with qemu-ga.co
-    return made
+    (made / ".config").mkdir()
+    with running("ours", made) as address:
+        names = f'[guests]\nweb = "{address}"\ndb = "unix:/nowhere"\n'
+        (made / ".config/qgactl.toml").write_text(names)
+        yield made
+
+
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def completed(shell: str, folder: Path, line: str) -> str:
@@ -68,7 +92,7 @@ def completed(shell: str, folder: Path, line: str) -> str:
     # The shell puts the signs together; the echo of what is typed does not have them joined.
     keys = f"{line.format(**here)}\t\x01echo se''en: \r"
     leader, terminal = pty.openpty()
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TERM": "dumb"}
+    environment = {"PATH": PATH, "HOME": str(folder), "TERM": "dumb"}
     process = subprocess.Popen(
         argv,
         stdin=terminal,
@@ -107,7 +131,7 @@ def test_fish_completes(folder: Path, line: str, result: str) -> None:
     script = f"source {folder}/fish/{program}.fish; complete --do-complete='{line}'"
     told = subprocess.run(
         ["fish", "--no-config", "-c", script],
-        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        env={"PATH": PATH, "HOME": str(folder)},
         capture_output=True,
         text=True,
         check=True,
