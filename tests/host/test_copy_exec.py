@@ -222,7 +222,7 @@ def test_an_interrupted_copy_is_resumed(host: Host, large: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert err == b"qgactl: what is copied stays, for --resume\n"
+    assert err == b"qgactl: partial copy kept; run the same command again to resume\n"
     assert in_guest(host.guest, f"ls -A {FOLDER}").split() == [".large.qga-part"]
     assert host.run("cp", "--resume", str(large), f":{FOLDER}/") == (0, "", "")
     assert in_guest(host.guest, f"ls -A {FOLDER}").split() == ["large"]

@@ -103,7 +103,7 @@ def test_the_clock(start: Start) -> None:
     clock = Clock()
     peer = start(clock.handlers)
     clock.ahead = -3600 * 10**9
-    assert "behind this host's" in qgactl("time", address=peer.address)[1]
+    assert "behind the host's" in qgactl("time", address=peer.address)[1]
     assert qgactl("time", "--set", address=peer.address)[0] == 0
     assert abs(clock.ahead) < 60 * 10**9
     out = qgactl("time", "--set", "2033-05-18T03:33:20Z", address=peer.address)[1]
@@ -143,7 +143,7 @@ def test_processors_online_and_offline(start: Start) -> None:
     )
     status, _, err = qgactl("vcpus", "--online", "2,7", address=peer.address)
     assert (status, online) == (1, {0: True, 1: False, 2: True})
-    assert err == "qgactl: processor 7 could not be taken online: see below\n"
+    assert err == "qgactl: processor 7 could not be taken online\n"
     assert qgactl("vcpus", address=peer.address)[0] == 0
 
 
@@ -155,7 +155,7 @@ def decoded(arguments: dict[str, Any]) -> tuple[str, bytes, bool]:
 def test_a_password_from_standard_input(start: Start) -> None:
     peer = start({"guest-set-user-password": lambda _: {}})
     result = qgactl("passwd", "--stdin", "ann", address=peer.address, stdin="s ecret\nmore\n")
-    assert result == (0, f"{peer.address}: the password of ann is set\n", "")
+    assert result == (0, f"{peer.address}: password of ann set\n", "")
     qgactl("passwd", "--stdin", "--crypted", "ann", address=peer.address, stdin="$6$x")
     given = asked(peer, "guest-set-user-password")
     assert list(map(decoded, given)) == [("ann", b"s ecret", False), ("ann", b"$6$x", True)]

@@ -204,7 +204,7 @@ def test_a_bar_on_a_terminal(address: str, here: Path, there: Path) -> None:
     env = {**environment(address), "TERM": "xterm", "COLUMNS": "100"}
     with Terminal(argv, env, columns=100) as screen:
         screen.expect("[red]file")
-        screen.expect("1.9/1.9 MiB")
+        screen.expect("1.9 of 1.9 MiB")
         assert screen.wait() == 0
     assert (there / "copy").stat().st_size == 2_000_000
 

@@ -294,8 +294,8 @@ def test_the_original_has_no_terminal(original: str) -> None:
     status, out, err = qgactl("shell", address=original)
     assert (status, out) == (125, "")
     assert err == (
-        f"qgactl: {original}: this guest's agent has no qga-exec, which a terminal "
-        "needs, or it is disabled; 'qgactl exec' without -t does without\n"
+        f"qgactl: {original}: a terminal needs the qga-exec command, which this "
+        "guest's agent lacks or has disabled; use `qgactl exec` without -t instead\n"
     )
 
 

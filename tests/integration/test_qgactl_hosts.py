@@ -127,7 +127,7 @@ def test_list_says_that_libvirt_holds_a_socket_and_what_helps(root: HostRoot) ->
     with held(root.folder / DOMAIN_SOCKET.lstrip("/")):
         status, out, err = qgactl(root, "list", without="libvirt_qemu")
     assert status == 0
-    assert re.search(r"^web +held ", out, re.MULTILINE)
+    assert re.search(r"^web +held$", out, re.MULTILINE)
     assert err == (
         "qgactl: web: libvirt holds its socket: install python3-libvirt to ask by libvirt\n"
     )

@@ -1,0 +1,101 @@
+"""YAML as PyYAML reads it (YAML 1.1): what is written is what comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml as pyyaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qga.ctl.units import amount_of, seconds
+from qga.ctl.yamltext import yaml
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+) | st.text()
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_it_comes_back(value: Any) -> None:
+    assert pyyaml.safe_load(yaml(value)) == value
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(
+            "yes",
+            "No",
+            "on",
+            "null",
+            "~",
+            "1e3",
+            "0x1",
+            "1:30",
+            "2026-11-25",
+            "=",
+            "<<",
+            "a: b",
+            "a #b",
+        ),
+        "- a",
+        "",
+        " a",
+        "a ",
+        "\x1b[2J",
+        "\U0001f600",
+        "\x85",
+        "\u2028",
+        "it's",
+        "...",
+        "---",
+        "[",
+        "!x",
+    ],
+)
+def test_text_stays_text(word: str) -> None:
+    assert pyyaml.safe_load(yaml({"key": [word]})) == {"key": [word]}
+    assert yaml(word).isprintable()
+
+
+def test_how_it_looks() -> None:
+    value = {"name": "web", "disks": [{"name": "vda", "size": 3}, []], "os": {"id": None}, "e": {}}
+    assert yaml(value) == (
+        "name: web\ndisks:\n- name: vda\n  size: 3\n- []\nos:\n  id: null\ne: {}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("90", 90),
+        ("500ms", 0.5),
+        ("1m", 60),
+        ("1.5h", 5400),
+        ("2d", 172800),
+        (".5", 0.5),
+        ("3s", 3),
+    ],
+)
+def test_durations(text: str, value: float) -> None:
+    assert seconds(text) == pytest.approx(value)
+    assert seconds("inf") == float("inf")
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-1", "1x", "1 m", "nan", "1e999", "m", "1h30m"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        seconds(text)
+
+
+def test_an_amount_in_the_unit_of_the_whole() -> None:
+    assert amount_of(0, 3 * 1024**3) == "0.0 of 3.0 GiB"
+    assert amount_of(1024**3, 3 * 1024**3) == "1.0 of 3.0 GiB"
+    assert amount_of(7, 900) == "7 of 900 B"
