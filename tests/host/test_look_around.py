@@ -52,7 +52,7 @@ def name_of(guest: Guest) -> str:
 
 
 def test_list(guest: Guest, root: Path) -> None:
-    status, out, err = qgactl(root, "list")
+    status, out, err = qgactl(root, "list", "--long")
     assert (status, err) == (0, "")
     path = guest.channel_path()
     head, _, row = out.splitlines()
