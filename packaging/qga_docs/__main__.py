@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import completions, interface, pages, tables
+from . import completions, interface, pages, qgactl_page, tables
 
 PRINTED = {"commands": tables.commands_page, "arguments": tables.arguments_module}
 
@@ -41,7 +41,7 @@ def files(date: str) -> dict[str, str]:
     made = {
         "qemu-ga.8": pages.qemu_ga(date),
         "qemu-ga.conf.5": pages.qemu_ga_conf(date),
-        "qgactl.1": pages.qgactl(date),
+        "qgactl.1": qgactl_page.qgactl(date),
         "qemu-ga.conf": tables.configuration(),
     }
     for program in (interface.qemu_ga(), interface.qgactl()):

@@ -156,6 +156,7 @@ class Option(NamedTuple):
     kind: str
     help: str
     optional_value: bool = False
+    default: str = ""
 
 
 class Argument(NamedTuple):
@@ -177,6 +178,8 @@ class Program(NamedTuple):
     options: list[Option]
     arguments: list[Argument]
     commands: list[Program]
+    usage: str = ""
+    section: str = ""
 
 
 def groups() -> list[Group]:
@@ -273,16 +276,33 @@ def _program(name: str, command: Any) -> Program:
     inner = [_program(key, value) for key, value in commands if not value.hidden]
     summary = " ".join(text.partition("\n\n")[0].split())
     place = getattr(command, "place", None)
+    usage = [
+        argument.name
+        if argument.name.startswith("[") or parameter.required
+        else f"[{argument.name}]"
+        for argument, parameter in zip(arguments, filter(is_argument, command.params))
+    ]
     if place and place.metavar:
         arguments.insert(0, Argument("[GUEST]", "address", place.help))
-    return Program(name, summary, text, found, arguments, inner)
+    words = ["qgactl", name, "[OPTIONS]", place.metavar if place else "", *usage]
+    section = getattr(command, "rich_help_panel", None) or ""
+    return Program(
+        name, summary, text, found, arguments, inner, " ".join(filter(None, words)), section
+    )
 
 
 def _option(parameter: Any) -> Option:
     metavar = "" if getattr(parameter, "is_flag", False) else _metavar(parameter)
     kind = KINDS_BY_METAVAR.get(metavar, "any") if metavar else ""
     kind = "choice" if "|" in metavar else kind
-    return Option(tuple(parameter.opts), metavar, kind, parameter.help or "")
+    default = getattr(parameter.default, "value", parameter.default)
+    shown = f"Default: {default}." if metavar and default not in (None, "", "-") else ""
+    return Option(tuple(parameter.opts), metavar, kind, parameter.help or "", default=shown)
+
+
+def is_argument(parameter: Any) -> bool:
+    """Whether a parameter of click is no option."""
+    return bool(parameter.param_type_name == "argument")
 
 
 def _argument(parameter: Any) -> Argument:

@@ -1,4 +1,4 @@
-"""The manual pages: qemu-ga(8), qemu-ga.conf(5), qgactl(1)."""
+"""The manual pages qemu-ga(8) and qemu-ga.conf(5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qga.settings import config
 from qga.version import INTERFACE_VERSION, __version__
 
 from . import interface, roff
-from .interface import Option, Program
+from .interface import Option
 
 
 def qemu_ga(date: str) -> str:
@@ -19,11 +19,6 @@ def qemu_ga(date: str) -> str:
 def qemu_ga_conf(date: str) -> str:
     """The page of its configuration file."""
     return roff.join(_qemu_ga_conf(date))
-
-
-def qgactl(date: str) -> str:
-    """The page of the host's program."""
-    return roff.join(_qgactl(interface.qgactl(), date))
 
 
 def _qemu_ga(date: str) -> Iterator[str]:
@@ -45,7 +40,7 @@ def _qemu_ga(date: str) -> Iterator[str]:
     )
     yield roff.heading("Options")
     for option in program.options:
-        yield _option(option)
+        yield option_item(option)
     yield roff.paragraph(
         "The options are laid over the configuration file; lists of commands add up."
     )
@@ -136,51 +131,20 @@ def _qemu_ga_conf(date: str) -> Iterator[str]:
     yield f"{roff.bold('qemu-ga')}(8)"
 
 
-def _qgactl(program: Program, date: str) -> Iterator[str]:
-    yield roff.page("qgactl", 1, date, __version__, "talk to the QEMU guest agent of a guest")
-    yield roff.heading("Synopsis")
-    yield f".B qgactl\n[{roff.italic('OPTIONS')}]"
-    yield f"{roff.italic('COMMAND')} [{roff.italic('ARGS')}]..."
-    yield roff.heading("Description")
-    yield from _click_text(program.help)
-    yield roff.heading("Options")
-    for option in program.options:
-        yield _option(option)
-    yield roff.heading("Commands")
-    for command in program.commands:
-        yield roff.subheading(f"qgactl {command.name}")
-        yield from _click_text(command.help)
-        for argument in command.arguments:
-            yield roff.item(roff.italic(argument.name), argument.help)
-        for option in command.options:
-            yield _option(option)
-    yield roff.heading("See also")
-    yield f"{roff.bold('qemu-ga')}(8)"
-
-
-def _option(option: Option) -> str:
+def option_item(option: Option) -> str:
+    """An option and its help, with its default."""
     tag = ", ".join(map(roff.bold, option.flags))
     if option.metavar:
         value = f"={roff.italic(option.metavar)}"
         tag += f"[{value}]" if option.optional_value else value
-    return roff.item(tag, _sentence(option.help))
+    return roff.item(tag, f"{sentence(option.help)} {option.default}".rstrip())
 
 
 def _key(key: interface.Key) -> str:
     default = f"Default: {key.default or 'empty'}." if key.default is not None else "Not set."
-    return roff.item(roff.bold(key.name), f"{_sentence(key.help)} {default}")
+    return roff.item(roff.bold(key.name), f"{sentence(key.help)} {default}")
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
     return text[:1].upper() + text[1:].rstrip(".") + "."
-
-
-def _click_text(text: str) -> Iterator[str]:
-    """A help text of click's: paragraphs, and after a line of \\b one whose lines stay."""
-    for part in text.split("\n\n"):
-        lines = part.strip("\n").splitlines()
-        if lines[0].strip() == "\b":
-            yield roff.paragraph(lines[1])
-            yield roff.literal("\n".join(line[2:] for line in lines[2:]))
-        else:
-            yield roff.paragraph(" ".join(part.split()))

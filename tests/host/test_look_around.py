@@ -111,4 +111,4 @@ def test_doctor_sees_that_filesystems_are_frozen(guest: Guest, root: Path) -> No
     assert "filesystems: frozen\n        try: " in out
     assert refused[0] == 1
     assert refused[2].startswith(f"qgactl: {name_of(guest)} is frozen since ")
-    assert refused[2].endswith(" ago): qgactl thaw\n")
+    assert refused[2].endswith(" ago); thaw it with `qgactl thaw`\n")

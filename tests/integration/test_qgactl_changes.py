@@ -107,7 +107,7 @@ def test_the_clock(start: Start) -> None:
     assert qgactl("time", "--set", address=peer.address)[0] == 0
     assert abs(clock.ahead) < 60 * 10**9
     out = qgactl("time", "--set", "2033-05-18T03:33:20Z", address=peer.address)[1]
-    assert out.startswith("Guest's clock  2033-05-18 03:33:2")
+    assert out.startswith("Guest clock  2033-05-18 03:33:2")
     qgactl("time", "--set", "rtc", address=peer.address)
     assert asked(peer, "guest-set-time")[1:] == [{"time": YEAR_2033}, {}]
 

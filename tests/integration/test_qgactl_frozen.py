@@ -94,7 +94,7 @@ def test_every_command_says_it_first(
     assert status == (125 if name in ("exec", "freeze", "shell") else 1), err
     assert (out, err.count("\n")) == ("", 1), err
     assert err.startswith(f"qgactl: {peer.address} is frozen")
-    assert err.endswith(": qgactl thaw\n")
+    assert err.endswith("; thaw it with `qgactl thaw`\n")
     assert ("(2 min ago)" in err) is knows_since
     assert list(tmp_path.glob("[!s]*")) == []  # nothing but the peer's socket
 
@@ -127,7 +127,7 @@ def test_doctor(frozen: tuple[Peer, bool]) -> None:
     lines = out.splitlines()
     answers = next(number for number, line in enumerate(lines) if " answer: " in line)
     assert lines[answers + 1] == "warning filesystems: frozen"
-    assert lines[answers + 2].endswith(": qgactl thaw")
+    assert lines[answers + 2].endswith("; thaw it with `qgactl thaw`")
     assert "guest-get-osinfo" not in out
     assert "disabled" not in out
     assert "clock: cannot be told while filesystems are frozen" in out

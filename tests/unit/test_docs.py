@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from qga_docs import interface, pages, tables
+from qga_docs import interface, pages, qgactl_page, tables
 
 from qga.settings import config, configfile, options
 
@@ -63,13 +65,41 @@ def test_the_configurations_page_has_every_key() -> None:
 
 
 def test_the_page_of_qgactl_has_every_command_and_option() -> None:
-    page = pages.qgactl("2026-01-01")
+    page = qgactl_page.qgactl("2026-01-01")
     program = interface.qgactl()
     assert {command.name for command in program.commands} >= {"ping", "info", "call", "exec"}
     for part in (program, *program.commands):
         for option in part.options:
             assert all(f"\\fB{roff_name(flag)}\\fR" in page for flag in option.flags)
     assert all(f'.SS "qgactl {roff_name(command.name)}"' in page for command in program.commands)
+
+
+def test_the_page_of_qgactl_has_what_a_page_has() -> None:
+    page = qgactl_page.qgactl("2026-01-01")
+    titles = ["NAME", "SYNOPSIS", "OPTIONS", "COMMANDS", "ENVIRONMENT", "FILES", "EXIT STATUS"]
+    assert [title for title in titles if f'.SH "{title}"' not in page] == []
+    assert "Default: 16M." in page
+    assert "qgactl exec [OPTIONS] [GUEST] \\-\\- PROGRAM [ARG]..." in page
+    variables = set(re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", sources_of_the_host()))
+    assert variables - {"TERM", "XDG_RUNTIME_DIR", "PATH_INFO"} <= set(qgactl_page.ENVIRONMENT)
+
+
+def sources_of_the_host() -> str:
+    rooms = (CHECKOUT / "qga/ctl", CHECKOUT / "qga/client")
+    return "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
+
+
+def test_the_page_of_qgactl_is_roff_without_faults(tmp_path: Path) -> None:
+    (tmp_path / "qgactl.1").write_text(qgactl_page.qgactl("2026-01-01"))
+    done = subprocess.run(
+        ["man", "--warnings", "--local-file", str(tmp_path / "qgactl.1")],
+        env={"PATH": os.environ["PATH"], "MANWIDTH": "80", "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert "qgactl cp [OPTIONS] SOURCE... DESTINATION" in done.stdout
 
 
 @pytest.mark.parametrize("command", interface.commands(), ids=lambda command: command.name)
