@@ -127,7 +127,7 @@ def test_doctor(frozen: tuple[Peer, bool]) -> None:
     lines = out.splitlines()
     answers = next(number for number, line in enumerate(lines) if " answer: " in line)
     assert lines[answers + 1] == "warning filesystems: frozen"
-    assert lines[answers + 2].endswith("; thaw it with `qgactl thaw`")
+    assert lines[answers + 2].endswith(": qgactl thaw")
     assert "guest-get-osinfo" not in out
     assert "disabled" not in out
     assert "clock: cannot be told while filesystems are frozen" in out
