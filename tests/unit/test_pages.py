@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import subprocess
+import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from qga_docs import interface
 
 import qga
 from qga import client
+from qga.ctl import guests
 from qga.settings import config, configfile, options
 from tests.pages import CHECKOUT, Block, blocks, pages, steps
 
@@ -113,6 +115,14 @@ def check_ini(block: Block) -> None:
     config.build(read.general, read.channels)
 
 
+def check_toml(block: Block) -> None:
+    """A configuration of qgactl."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(block.text)
+        file.flush()
+        assert guests.read(file.name) != guests.Book()
+
+
 def check_yaml(block: Block) -> None:
     """Parsed by the distribution's Python, which has yaml for Ansible."""
     if subprocess.run(["/usr/bin/python3", "-c", "import yaml"], check=False).returncode == 0:
@@ -132,6 +142,7 @@ CHECKS: dict[str, Callable[[Block], object]] = {
     "mermaid": check_picture,
     "python": check_python,
     "sh": check_shell,
+    "toml": check_toml,
     "xml": lambda block: ET.fromstring(block.text),
     "yaml": check_yaml,
 }
