@@ -8,7 +8,7 @@ RUN    := $(VENV)/.run
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test guest check bench fuzz soak image deb rpm docs clean
+.PHONY: help run test guest guests check bench fuzz soak image deb rpm docs clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ fuzz: $(READY) ## feed FUZZ_RUNS (1000000) random inputs to the parsers
 
 soak: $(READY) ## serve good and hostile clients for SOAK_SECONDS (600)
 	@$(BIN)/python -m tests.soak --seconds $(or $(SOAK_SECONDS),600) $(SOAK_ARGS)
+
+guests: $(READY) ## install and test the agent in VMs of all releases, inits and architectures
+	@packaging/prepare test guests deb
+	QGA_TEST_GUESTS=all $(BIN)/pytest --numprocesses=2 --no-loadscope-reorder tests/guest/matrix $(PYTEST_ARGS)
 
 image: $(READY) ## build the disk image of the test VM
 	@packaging/prepare test

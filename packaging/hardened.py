@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Keep the commands in systemd/hardened.conf in step with the registry.
+"""Update the list of commands in systemd/hardened.conf.
 
     python packaging/hardened.py
 
-writes into the drop-in what the standard commands whose access is `audit` are called.
+writes the names of all standard commands with `audit` access into the drop-in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LIST = re.compile(r"(?<=--allow-rpcs=)[a-z,-]*")
 
 
 def audit_commands() -> list[str]:
-    """The standard commands of any guest that a host needs no more than `audit` for."""
+    """Names of the standard commands with `audit` access."""
     from qga.plugin.discovery import discover
     from qga.plugin.registry import commands_of
 
@@ -33,7 +33,7 @@ def audit_commands() -> list[str]:
 
 
 def current(text: str) -> str:
-    """The drop-in's text with the list as it should be."""
+    """The text of the drop-in with an up-to-date list."""
     return _LIST.sub(",".join(audit_commands()), text)
 
 

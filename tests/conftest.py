@@ -33,6 +33,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Rows(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0].removeprefix("tests/")
+            if file.startswith("guest/matrix/"):  # the guests run side by side
+                return nodeid.rpartition("[")[2]
             return ROWS.get(file, ROWS.get(file.partition("/")[0], file))
 
     return Rows(config, log)

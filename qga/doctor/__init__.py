@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from qga.doctor import processes
+from qga.doctor.boot import diagnose_boot
 from qga.doctor.channels import diagnose_channel, users_of
 from qga.doctor.processes import Process
 from qga.doctor.trial import load_groups
@@ -87,6 +88,7 @@ def examine(arguments: options.Arguments) -> Report:
     findings += _carefully("configuration", _diagnose_age(path, agent))
     findings += _carefully("agent", _diagnose_agent(agent, unit))
     findings += _carefully("unit", diagnose_unit(unit, agent))
+    findings += _carefully("boot", diagnose_boot(unit))
     for channel in config.channels:
         findings += _carefully("channel", diagnose_channel(channel, agent))
     findings += _diagnose_groups(config, unit)

@@ -8,9 +8,11 @@ from pathlib import Path
 from string import Template
 
 from tests.guest.agent_socket import AgentSocket
-from tests.guest.image import RootImage, code_image, progress, root_image, run
+from tests.guest.building import RootImage, progress, run
+from tests.guest.image import code_image, root_image
+from tests.guest.machines import TCG
 from tests.guest.service import wait_for
-from tests.guest.vm import BOOT_TIMEOUT, KERNEL_OPTIONS, ORIGINAL_PORT, TCG, Guest
+from tests.guest.vm import BOOT_TIMEOUT, KERNEL_OPTIONS, ORIGINAL_PORT, Guest
 
 from .daemon import Libvirt, LibvirtError
 

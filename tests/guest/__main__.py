@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .image import CannotBuildError, progress
+from .building import CannotBuildError, progress
 from .vm import DATA_PORTS, ORIGINAL_PORT, SPARE_PORT, Guest, GuestError
 
 INTERVAL = 10

@@ -80,6 +80,9 @@ DIFFERENCES = [
     ),
 ]
 
+IN_ANY_GUEST: list[Difference] = []
+"""What differs in a guest without special hardware, from every version."""
+
 NEW_COMMANDS = {"guest-network-get-route", "guest-get-load"}
 """Since QEMU 9.1 and 10.0: the original knows nothing of them."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from . import kinds
 from .agent_socket import AgentSocket
-from .test_same_as_original import flat
+from .comparing import flat
 from .vm import Guest
 
 pytestmark = pytest.mark.timeout(900)

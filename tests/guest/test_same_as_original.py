@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from tests.differential import wire
 
 from . import differences
 from .agent_socket import AgentSocket
+from .comparing import READ_ONLY, compare
 from .image import CHECKOUT
 from .vm import Guest
 
@@ -25,24 +25,6 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks", "person
 INTERFACE = json.loads((CHECKOUT / "tests/interface.json").read_text())
 COMMANDS = INTERFACE["commands"]
 TYPES = INTERFACE["types"]
-READ_ONLY = (
-    "guest-fsfreeze-status",
-    "guest-get-cpustats",
-    "guest-get-disks",
-    "guest-get-diskstats",
-    "guest-get-fsinfo",
-    "guest-get-host-name",
-    "guest-get-memory-block-info",
-    "guest-get-memory-blocks",
-    "guest-get-osinfo",
-    "guest-get-time",
-    "guest-get-timezone",
-    "guest-get-users",
-    "guest-get-vcpus",
-    "guest-network-get-interfaces",
-)
-# The member that tells an element of a list from the others.
-NAMES = ("mountpoint", "name", "logical-id", "phys-index", "cpu", "user", "ip-address")
 # A volume over six disks of eight: the order of what it depends on is none that sorting gives.
 STRIPES = """
 modprobe loop max_loop=8
@@ -79,61 +61,10 @@ def more_to_tell(guest: Guest, disks: None) -> Iterator[None]:
     guest.run(["/bin/sh", "-ec", "ip address delete 192.0.2.7/29 dev eth0; umount /run/twice"])
 
 
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """The values of all members at any depth, by their paths."""
-    if isinstance(value, dict):
-        parts = list(value.items())
-    elif isinstance(value, list):
-        parts = [(name_of(element, at), element) for at, element in enumerate(value)]
-    else:
-        return {path: value}
-    found: dict[str, Any] = {}
-    for name, part in parts:
-        found.update(flat(part, f"{path}/{str(name).lstrip('/')}"))
-    return found or {path: value}
-
-
-def name_of(element: Any, at: int) -> Any:
-    if isinstance(element, dict):
-        for name in NAMES:
-            if name in element:
-                return element[name]
-    return at
-
-
-def is_between(before: Any, value: Any, after: Any) -> bool:
-    """Whether a value is the original's before or after, or, if it is a counter, between."""
-    if type(before) is type(value) is type(after) is int:
-        return min(before, after) <= value <= max(before, after)
-    return type(value) is type(before) and value in (before, after)
-
-
 @pytest.mark.parametrize("command", READ_ONLY)
 def test_same_reply(guest: Guest, agent: AgentSocket, command: str) -> None:
-    """A figure that goes up and down may be another at our look alone; not three times in turn."""
-    for _ in range(2):
-        with suppress(AssertionError):
-            compare_replies(guest, agent, command)
-            return
-    compare_replies(guest, agent, command)
-
-
-def compare_replies(guest: Guest, agent: AgentSocket, command: str) -> None:
     assert guest.original is not None
-    before = flat(guest.original.execute(command))
-    ours = flat(agent.execute(command))
-    after = flat(guest.original.execute(command))
-    listed = [each for each in differences.DIFFERENCES if each.command == command]
-    met = set()
-    for path in sorted(before.keys() | ours.keys()):
-        if path in before and path in ours and is_between(before[path], ours[path], after[path]):
-            continue
-        told = f"{path}: {before.get(path)!r} by the original, {ours.get(path)!r} by ours"
-        matching = [each for each in listed if re.fullmatch(each.path, path)]
-        assert matching, told
-        assert differences.allows(matching[0], ours.get(path)), told
-        met.add(matching[0])
-    assert met == set(listed)
+    compare(guest.original, agent, command, differences.DIFFERENCES)
 
 
 def test_filesystems_come_in_the_same_order(guest: Guest, agent: AgentSocket) -> None:

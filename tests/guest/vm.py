@@ -8,7 +8,6 @@ the context ends, and by the kernel when this process dies without ending it.
 from __future__ import annotations
 
 import base64
-import os
 import shutil
 import socket
 import subprocess
@@ -20,19 +19,12 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 from .agent_socket import AgentSocket
-from .image import RootImage, code_image, initrd_with, progress, require_tools, root_image
+from .building import RootImage, initrd_with, progress, require_tools
+from .image import code_image, root_image
+from .machines import ACCELERATOR, AMD64, Machine
 from .qmp import Qmp
 
-# One thread for all of a guest's processors: with one for each, QEMU 7.2 may go on executing what
-# the guest's kernel has patched since, and the guest hangs.  128 MiB of translated code: all that
-# there is slows down every write to the page it came from, for minutes after a reset.
-TCG = "tcg,thread=single,tb-size=128"
-# Where KVM works, QGA_TEST_ACCEL=kvm makes everything here some ten times quicker.
-ACCELERATOR = os.environ.get("QGA_TEST_ACCEL", TCG)
-KERNEL_OPTIONS = (
-    "root=/dev/vda rw console=ttyS0 loglevel=4 net.ifnames=0 mitigations=off audit=0 "
-    "systemd.show_status=false"
-)
+KERNEL_OPTIONS = AMD64.kernel_options
 BOOT_TIMEOUT = 300.0
 
 
@@ -73,6 +65,7 @@ class Guest:
 
     hardware: given the folder of the guest, what is to be added to QEMU's command line.
     before_init: a shell script for the initial ramdisk, run in the root before its init is.
+    image: makes what is booted. machine: what QEMU emulates.
     """
 
     running: ClassVar[list[Guest]] = []
@@ -81,9 +74,13 @@ class Guest:
         self,
         hardware: Callable[[Path], list[str]] = lambda _folder: [],
         before_init: str = "",
+        image: Callable[[], RootImage] = root_image,
+        machine: Machine = AMD64,
     ) -> None:
         self.hardware = hardware
         self.before_init = before_init
+        self.image = image
+        self.machine = machine
         self.folder = Path(tempfile.mkdtemp(prefix="qga-guest-"))
         self.console_log = self.folder / "console.log"
         self.isa_serial_path = str(self.folder / "isa-serial")
@@ -114,8 +111,8 @@ class Guest:
 
     def boot(self) -> None:
         """Start QEMU and wait until the original agent answers."""
-        require_tools("qemu-system-x86_64", "setpriv")
-        image = root_image()
+        require_tools(self.machine.program, "setpriv")
+        image = self.image()
         if self.before_init:
             initrd = self.folder / "initrd"
             initrd_with(self.before_init, image.initrd, initrd)
@@ -167,24 +164,25 @@ class Guest:
 
     def qemu_arguments(self, image: RootImage, code_disk: Path, qmp_fd: int) -> list[str]:
         """QEMU's command line; the agent's channel is, word for word, what libvirt makes."""
-        argv = ["qemu-system-x86_64", "-machine", "pc", "-accel", ACCELERATOR]
-        argv += ["-cpu", "host" if ACCELERATOR.startswith("kvm") else "max"]
-        argv += ["-smp", "2", "-m", "512,slots=2,maxmem=1G"]
+        machine = self.machine
+        argv = [machine.program, *machine.options]
         argv += ["-display", "none", "-nodefaults", "-no-user-config"]
         argv += ["-no-reboot", "-kernel", str(image.kernel), "-initrd", str(image.initrd)]
-        argv += ["-append", KERNEL_OPTIONS]
+        argv += ["-append", machine.kernel_options]
         argv += ["-chardev", f"socket,id=qmp,fd={qmp_fd},server=on,wait=off"]
         argv += ["-mon", "chardev=qmp,mode=control"]
         argv += ["-chardev", f"file,id=console,path={self.console_log}"]
-        argv += ["-device", "isa-serial,chardev=console,index=0"]
-        argv += ["-chardev", f"socket,id=isa,path={self.isa_serial_path},server=on,wait=off"]
-        argv += ["-device", "isa-serial,chardev=isa,index=1"]
+        if machine == AMD64:
+            argv += ["-chardev", f"socket,id=isa,path={self.isa_serial_path},server=on,wait=off"]
+            argv += ["-device", "isa-serial,chardev=isa,index=1"]
         argv += ["-drive", f"if=none,id=root,file={image.disk},format=raw,snapshot=on"]
-        argv += ["-device", "virtio-blk-pci,drive=root"]
+        argv += ["-device", f"virtio-blk-{machine.bus},drive=root"]
         argv += ["-drive", f"if=none,id=qga,file={code_disk},format=raw,readonly=on"]
-        argv += ["-device", "virtio-blk-pci,drive=qga"]
-        argv += ["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"]
-        argv += ["-device", "virtio-serial-pci,id=virtio-serial0,max_ports=8,bus=pci.0,addr=0x8"]
+        argv += ["-device", f"virtio-blk-{machine.bus},drive=qga"]
+        argv += ["-netdev", "user,id=net,restrict=on"]
+        argv += ["-device", f"virtio-net-{machine.bus},netdev=net"]
+        serial = f"virtio-serial-{machine.bus},id=virtio-serial0,max_ports=8{machine.serial}"
+        argv += ["-device", serial]
         for port in (AGENT_PORT, ORIGINAL_PORT, SPARE_PORT, *DATA_PORTS):
             path = self.channel_path(port)
             argv += ["-chardev", f"socket,id={port.chardev},path={path},server=on,wait=off"]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hardened import audit_commands
 
-from tests.guest.test_same_as_original import flat
+from tests.guest.comparing import flat
 from tests.integration import old_kernel, old_python
 from tests.integration.agent_process import (
     AgentProcess,

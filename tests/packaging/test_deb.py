@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.built import debs, output
+from tests.packaging.built import CHECKOUT, debs, output
 from tests.packaging.roots import Root
 
 pytestmark = pytest.mark.timeout(300)
 
 AGENT_FILES = {
+    "/etc/init.d/qemu-guest-agent",
     "/etc/qemu/fsfreeze-hook.d/",
     "/usr/lib/systemd/system/qemu-guest-agent.service",
     "/usr/lib/systemd/system/qemu-guest-agent-vsock.service",
     "/usr/lib/systemd/system/qemu-guest-agent-vsock.socket",
     "/usr/lib/udev/rules.d/99-qemu-guest-agent.rules",
     "/usr/sbin/qemu-ga",
+    "/usr/share/apparmor/extra-profiles/usr.sbin.qemu-ga",
     "/usr/share/bash-completion/completions/qemu-ga",
     "/usr/share/fish/vendor_completions.d/qemu-ga.fish",
     "/usr/share/man/man5/qemu-ga.conf.5.gz",
@@ -69,6 +71,13 @@ def test_lintian_is_silent() -> None:
 def test_files() -> None:
     assert files(debs().agent).keys() >= AGENT_FILES
     assert files(debs().client).keys() >= CLIENT_FILES
+
+
+def test_every_page_is_in_both_packages() -> None:
+    pages = {page.name for page in (CHECKOUT / "docs").glob("*.md")}
+    for package in debs():
+        name = package.name.partition("_")[0]
+        assert files(package).keys() >= {f"/usr/share/doc/{name}/docs/{page}" for page in pages}
 
 
 def test_the_two_packages_share_no_file() -> None:

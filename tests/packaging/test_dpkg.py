@@ -22,6 +22,7 @@ CONFIG = "/etc/qemu/qemu-ga.conf"
 RULES = "[general]\nblock-rpcs=guest-exec\n"
 SET_RULES = f"printf '{RULES}' >{CONFIG}"
 UNIT = "/usr/lib/systemd/system/qemu-guest-agent.service"
+SCRIPT = "/etc/init.d/qemu-guest-agent"
 WANTED = "/etc/systemd/system/dev-virtio*.device.wants/qemu-guest-agent.service"
 OURS = "/root/qga.deb"
 NEWER, FIRST_RELEASE = "/root/newer.deb", "/root/first.deb"
@@ -167,6 +168,41 @@ def test_it_is_enabled_though_the_originals_unit_was_not(machine: Root) -> None:
     assert machine.run(f"readlink {WANTED}").strip() in (UNIT, UNIT[len("/usr") :])
     machine.run(f"rm {WANTED}; dpkg -i {NEWER}")
     assert machine.attempt(f"readlink {WANTED}").returncode, "an upgrade enabled it again"
+
+
+@pytest.mark.parametrize("way", INSTALL)
+def test_the_init_script_is_there_to_be_run(machine: Root, way: str) -> None:
+    """A removal takes the execute bits from the script, which both packages have."""
+    install = INSTALL[way]
+    machine.run(f"{install} {OURS}")
+    check_script(machine, is_ours=True)
+    machine.run("dpkg --purge qemu-guest-agent")
+    check_script(machine, is_ours=True)
+    machine.run(f"dpkg --remove qga; {install} {ORIGINAL}")
+    check_script(machine, is_ours=False)
+    machine.run(f"apt-get install --yes {OURS}; apt-get install --yes {ORIGINAL}")
+    check_script(machine, is_ours=False)
+    machine.run(f"{install} {OURS}; dpkg --purge qemu-guest-agent qga")
+    assert machine.run("find /etc -name '*qemu-guest-agent*'") == ""
+
+
+def check_script(machine: Root, *, is_ours: bool) -> None:
+    assert machine.run(f"test -x {SCRIPT}; ls /etc/rc2.d").count("qemu-guest-agent") == 1
+    assert ("python" in machine.read(SCRIPT).lower()) == is_ours
+
+
+@pytest.mark.parametrize("way", INSTALL)
+@pytest.mark.parametrize("edit", [f"echo '# edited' >>{SCRIPT}", f"rm {SCRIPT}"])
+def test_an_init_script_that_was_edited_raises_no_question(
+    machine: Root, way: str, edit: str
+) -> None:
+    machine.run(f"{edit}; {INSTALL[way]} {OURS}")
+    check_script(machine, is_ours=True)
+    kept = machine.attempt(f"tail -n 1 {SCRIPT}.dpkg-old")
+    assert (kept.returncode == 0) == ("edited" in edit)
+    assert kept.returncode or kept.stdout == "# edited\n"
+    machine.run("dpkg --purge qga")
+    assert machine.run("find /etc -name '*qemu-guest-agent*'") == ""
 
 
 @pytest.mark.parametrize("machine", SUITES[:1], indirect=True)

@@ -79,6 +79,13 @@ def test_files() -> None:
     assert set(query(rpms().client, "-l")) >= CLIENT_FILES
 
 
+def test_every_page_is_in_both_packages() -> None:
+    pages = {page.name for page in (CHECKOUT / "docs").glob("*.md")}
+    for package in rpms():
+        documentation = query(package, "--docfiles")
+        assert {Path(path).name for path in documentation if "/docs/" in path} >= pages
+
+
 def test_the_two_packages_share_no_file() -> None:
     assert not set(query(rpms().agent, "-l")) & set(query(rpms().client, "-l"))
 

@@ -1,0 +1,95 @@
+"""Replies of our agent and of an original one in the same guest, member by member."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from . import differences
+from .agent_socket import AgentSocket
+from .differences import Difference
+
+READ_ONLY = (
+    "guest-fsfreeze-status",
+    "guest-get-cpustats",
+    "guest-get-disks",
+    "guest-get-diskstats",
+    "guest-get-fsinfo",
+    "guest-get-host-name",
+    "guest-get-memory-block-info",
+    "guest-get-memory-blocks",
+    "guest-get-osinfo",
+    "guest-get-time",
+    "guest-get-timezone",
+    "guest-get-users",
+    "guest-get-vcpus",
+    "guest-network-get-interfaces",
+)
+"""Commands that change nothing, of every version that a release of Debian has."""
+
+# The member that tells an element of a list from the others.
+NAMES = ("mountpoint", "name", "logical-id", "phys-index", "cpu", "user", "ip-address")
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """The values of all members at any depth, by their paths."""
+    if isinstance(value, dict):
+        parts = list(value.items())
+    elif isinstance(value, list):
+        parts = [(name_of(element, at), element) for at, element in enumerate(value)]
+    else:
+        return {path: value}
+    found: dict[str, Any] = {}
+    for name, part in parts:
+        found.update(flat(part, f"{path}/{str(name).lstrip('/')}"))
+    return found or {path: value}
+
+
+def name_of(element: Any, at: int) -> Any:
+    if isinstance(element, dict):
+        for name in NAMES:
+            if name in element:
+                return element[name]
+    return at
+
+
+def is_between(before: Any, value: Any, after: Any) -> bool:
+    """Whether a value is the original's before or after, or, if it is a counter, between."""
+    if type(before) is type(value) is type(after) and isinstance(value, (int, float)):
+        return bool(min(before, after) <= value <= max(before, after))
+    return type(value) is type(before) and value in (before, after)
+
+
+def compare(
+    original: AgentSocket, agent: AgentSocket, command: str, listed: Sequence[Difference]
+) -> None:
+    """Assert that our reply is the original's, but for the differences that are listed.
+
+    A figure that goes up and down may be another at our look alone; not three times in turn.
+    """
+    for _ in range(2):
+        with suppress(AssertionError):
+            compare_once(original, agent, command, listed)
+            return
+    compare_once(original, agent, command, listed)
+
+
+def compare_once(
+    original: AgentSocket, agent: AgentSocket, command: str, listed: Sequence[Difference]
+) -> None:
+    before = flat(original.execute(command))
+    ours = flat(agent.execute(command))
+    after = flat(original.execute(command))
+    expected = [each for each in listed if each.command == command]
+    met = set()
+    for path in sorted(before.keys() | ours.keys()):
+        if path in before and path in ours and is_between(before[path], ours[path], after[path]):
+            continue
+        told = f"{path}: {before.get(path)!r} by the original, {ours.get(path)!r} by ours"
+        matching = [each for each in expected if re.fullmatch(each.path, path)]
+        assert matching, told
+        assert differences.allows(matching[0], ours.get(path)), told
+        met.add(matching[0])
+    assert met == set(expected)

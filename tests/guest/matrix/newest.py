@@ -1,0 +1,67 @@
+"""The newest release of QEMU's agent, from Debian sid, for guests of any release of Debian."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.guest import building
+from tests.guest.agent_socket import AgentSocket
+from tests.guest.vm import SPARE_PORT, Guest
+
+SIZE = "48M"
+# The loader and the libraries of the same release, for the guest's may be older.
+START = f"""\
+mkdir -p /opt/newest /run/newest
+mount -o ro /dev/disk/by-label/newest /opt/newest
+cd /opt/newest
+exec setsid ./loader --library-path . ./qemu-ga --path=/dev/virtio-ports/{SPARE_PORT.name} \\
+    --statedir=/run/newest </dev/null >/dev/null 2>&1
+"""
+
+
+def disk(folder: Path) -> list[str]:
+    """QEMU's arguments for a disk with the agent on it."""
+    path = folder / "newest.ext4"
+    building.make_ext4(tree(), path, label="newest", size=SIZE)
+    argv = ["-drive", f"if=none,id=newest,file={path},format=raw,readonly=on"]
+    return [*argv, "-device", "virtio-blk-pci,drive=newest"]
+
+
+def tree() -> Path:
+    """A folder with the agent, its libraries and their loader; made once."""
+    folder = building.CACHE / "newest"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=building.CACHE, prefix="building-") as work:
+            root = Path(work) / "root"
+            unpack = ["mmdebstrap", "--variant=extract", "--include=qemu-guest-agent"]
+            # The clock of a test machine may be ahead.
+            unpack.append("--aptopt=Acquire::Check-Valid-Until false")
+            building.run([*unpack, "sid", str(root)])
+            libraries = root / "usr/lib/x86_64-linux-gnu"
+            files = [each for each in libraries.glob("*.so*") if each.exists()]
+            (Path(work) / "tree").mkdir()
+            for file in [*files, root / "usr/sbin/qemu-ga"]:
+                shutil.copy(file, Path(work) / "tree")
+            shutil.copy(libraries / "ld-linux-x86-64.so.2", Path(work) / "tree/loader")
+            (Path(work) / "tree").rename(folder)
+    return folder
+
+
+@contextmanager
+def started(guest: Guest) -> Iterator[AgentSocket]:
+    """A conversation with the agent, which is started in the guest for as long."""
+    assert guest.original is not None
+    guest.plug_port(SPARE_PORT)
+    argv = ["-ec", START]
+    pid = guest.original.execute("guest-exec", path="/bin/sh", arg=argv)["pid"]
+    guest.wait_port(SPARE_PORT)
+    try:
+        with guest.connect(SPARE_PORT) as agent:
+            yield agent
+    finally:
+        guest.run(["/bin/sh", "-c", f"kill {pid}; umount /opt/newest"], check=False)
+        guest.unplug_port(SPARE_PORT)

@@ -1,0 +1,225 @@
+"""The agent in each guest of the matrix, from its installation to the guest's shutdown.
+
+The tests of a guest run in this order, and each begins where the one before has left the guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.guest.agent_socket import AgentSocket
+from tests.guest.comparing import READ_ONLY, compare
+from tests.guest.differences import IN_ANY_GUEST, NEW_COMMANDS
+from tests.guest.package import PACKAGE, is_frozen, put
+from tests.guest.service import wait_for
+from tests.guest.users import TERMINAL
+from tests.guest.vm import Guest
+from tests.packaging.built import CHECKOUT
+
+from . import newest
+from .packages import (
+    APT,
+    commands,
+    install,
+    install_by_pip,
+    processes,
+    shell,
+    the_process,
+    wait_until_ours_serves,
+)
+from .recipes import Recipe
+
+pytestmark = pytest.mark.timeout(1200)
+
+# tests/guest/test_package.py does the same in a guest with systemd.
+IN_TEST_PACKAGE = pytest.mark.rarely_in(init="systemd")
+FACTS = "uname -r; python3 -c 'import platform; print(platform.python_version())'"
+SERVICE = {
+    "systemd": "systemctl {} qemu-guest-agent",
+    "sysvinit": "service qemu-guest-agent {}",
+    "openrc": "rc-service qemu-guest-agent {}",
+}
+PROFILE = "/usr/share/apparmor/extra-profiles/usr.sbin.qemu-ga"
+LOADED = "/etc/apparmor.d/usr.sbin.qemu-ga"
+OPENRC = "/etc/init.d/qga"
+BOOT = {
+    "systemd": "qemu-guest-agent.service",
+    "sysvinit": "/etc/init.d/qemu-guest-agent is enabled for sysvinit in rc2.d rc3.d rc4.d rc5.d",
+    "openrc": "/etc/init.d/qemu-guest-agent is enabled for OpenRC in default",
+}
+
+
+@pytest.fixture
+def agent(guest: Guest) -> Iterator[AgentSocket]:
+    with guest.connect() as connected:
+        yield connected
+
+
+def service(guest: Guest, recipe: Recipe, action: str) -> str:
+    return shell(guest, SERVICE[recipe.init].format(action))
+
+
+def test_installed_over_the_running_original(
+    guest: Guest, recipe: Recipe, record_property: Callable[[str, object], None]
+) -> None:
+    with guest.connect() as theirs:
+        assert "qga-get-metrics" not in commands(theirs)
+        version = theirs.execute("guest-info")["version"]
+    kernel, python = shell(guest, FACTS).splitlines()
+    record_property("facts", [recipe.arch, kernel, python, recipe.init, version])
+    (install if recipe.suite != "bullseye" else install_by_pip)(guest)
+    wait_until_ours_serves(guest)
+
+
+def test_replies_are_those_of_the_releases_agent(guest: Guest, agent: AgentSocket) -> None:
+    log_in(guest)
+    assert guest.original is not None
+    compare_all(guest.original, agent)
+
+
+@pytest.mark.only_in(arch="amd64")
+def test_replies_are_those_of_the_newest_agent(guest: Guest, agent: AgentSocket) -> None:
+    with newest.started(guest) as theirs:
+        assert commands(theirs) >= NEW_COMMANDS
+        compare_all(theirs, agent)
+
+
+def compare_all(theirs: AgentSocket, agent: AgentSocket) -> None:
+    """Compare all replies that change nothing, and have a look at every command before failing."""
+    faults = []
+    for command in sorted({*READ_ONLY, *NEW_COMMANDS} & commands(theirs)):
+        try:
+            compare(theirs, agent, command, IN_ANY_GUEST)
+        except AssertionError as error:
+            faults.append(f"{command}: {error}")
+    assert not faults, "\n".join(faults)
+
+
+def log_in(guest: Guest) -> None:
+    """Log root in on a terminal, for as long as the guest runs.
+
+    Without /run/utmp, as under systemd in Debian 13, login(1) would leave no record.
+    """
+    guest.write_file("/run/terminal.py", TERMINAL)
+    shell(guest, ">>/run/utmp; setsid python3 /run/terminal.py </dev/null >/dev/null 2>&1 &")
+    wait_for(lambda: "root" in shell(guest, "grep -ao root /run/utmp || true"), "the login")
+
+
+@IN_TEST_PACKAGE
+def test_what_is_frozen_stays_so_over_a_restart(guest: Guest, recipe: Recipe) -> None:
+    pid = the_process(guest)
+    with guest.connect() as agent:
+        count = agent.execute("guest-fsfreeze-freeze")
+        assert count >= 1
+    assert is_frozen(guest, "/")
+    service(guest, recipe, "restart")
+    wait_until_ours_serves(guest)
+    assert the_process(guest) != pid
+    with guest.connect() as agent:
+        assert agent.execute("guest-fsfreeze-status") == "frozen"
+        assert agent.execute("guest-fsfreeze-thaw") == count
+        assert agent.execute("guest-fsfreeze-status") == "thawed"
+    assert not is_frozen(guest, "/")
+
+
+@IN_TEST_PACKAGE
+def test_stopped_and_started_again(guest: Guest, recipe: Recipe) -> None:
+    pid = the_process(guest)
+    service(guest, recipe, "stop")
+    assert processes(guest) == {}
+    service(guest, recipe, "start")
+    wait_until_ours_serves(guest)
+    service(guest, recipe, "start")
+    again = the_process(guest)
+    assert again != pid
+    service(guest, recipe, "restart")
+    wait_until_ours_serves(guest)
+    assert the_process(guest) != again
+    service(guest, recipe, "status")
+
+
+@IN_TEST_PACKAGE
+def test_serves_after_a_reboot(guest: Guest) -> None:
+    guest.forget_events()
+    with guest.connect() as agent:
+        agent.send(b'{"execute": "guest-shutdown", "arguments": {"mode": "reboot"}}\n')
+    guest.wait_event("RESET", timeout=300, guest=True)
+    guest.wait_until_booted()
+    wait_until_ours_serves(guest)
+
+
+def test_doctor_reports_what_starts_it_at_boot(guest: Guest, recipe: Recipe) -> None:
+    program = "/opt/qga/bin/qemu-ga" if recipe.suite == "bullseye" else "qemu-ga"
+    report = shell(guest, f"{program} --doctor || true")
+    [boot] = [line for line in report.splitlines() if " boot: " in line]
+    assert boot.startswith("ok "), report
+    assert BOOT[recipe.init] in boot
+
+
+@pytest.mark.only_in(init="systemd")
+def test_systemd_reports_it_as_enabled(guest: Guest, recipe: Recipe) -> None:
+    assert service(guest, recipe, "is-enabled") == "enabled\n"
+
+
+@pytest.mark.only_in(suite="trixie", init="systemd", arch="amd64")
+def test_apparmor_would_deny_nothing_that_it_does(guest: Guest, recipe: Recipe) -> None:
+    """The profile is in complain mode: what it does not list is in the kernel's log."""
+    shell(guest, f"cp {PROFILE} /etc/apparmor.d/; apparmor_parser --replace {LOADED}; dmesg -C")
+    service(guest, recipe, "restart")
+    wait_until_ours_serves(guest)
+    confined = shell(guest, f"cat /proc/{the_process(guest)}/attr/current")
+    assert confined == "qemu-ga (complain)\n"
+    with guest.connect() as agent:
+        use(agent)
+    assert the_process(guest)
+    assert shell(guest, "dmesg | grep 'apparmor=\"ALLOWED\"' || true") == ""
+
+
+def use(agent: AgentSocket) -> None:
+    """Call what only looks, and what changes files, starts programs, freezes and sets the clock."""
+    for command in sorted({*READ_ONLY, *NEW_COMMANDS}):
+        agent.execute(command)
+    handle = agent.execute("guest-file-open", path="/root/written", mode="w")
+    agent.execute("guest-file-close", handle=handle)
+    agent.execute("guest-exec", path="/bin/true")
+    agent.execute("guest-ssh-add-authorized-keys", username="root", keys=["ssh-rsa A"])
+    agent.execute("guest-set-user-password", username="root", password="YQ==", crypted=False)
+    agent.execute("guest-set-vcpus", vcpus=[{"logical-id": 1, "online": True}])
+    agent.execute("guest-fstrim")
+    agent.execute("guest-fsfreeze-freeze")
+    agent.execute("guest-fsfreeze-thaw")
+    agent.execute("guest-set-time")
+
+
+@pytest.mark.only_in(init="openrc")
+def test_openrcs_own_script_starts_it_again_when_it_dies(guest: Guest, recipe: Recipe) -> None:
+    service(guest, recipe, "stop")
+    put(guest, CHECKOUT / "packaging/openrc/qemu-guest-agent", OPENRC)
+    shell(guest, f"chmod 755 {OPENRC}; rc-service qga start")
+    wait_until_ours_serves(guest)
+    pid = the_process(guest)
+    shell(guest, f"kill -KILL {pid}")
+    wait_until_ours_serves(guest)
+    assert the_process(guest) != pid
+    shell(guest, "rc-service qga stop")
+    assert processes(guest) == {}
+    service(guest, recipe, "start")
+    wait_until_ours_serves(guest)
+
+
+@pytest.mark.only_in(by_script=True)
+def test_purged_it_is_gone_and_installed_again_it_serves(guest: Guest) -> None:
+    shell(guest, f"{APT} purge qga")
+    assert processes(guest) == {}
+    assert shell(guest, "find /etc /run -name '*qemu*guest-agent*' -o -name 'qemu-ga*'") == ""
+    shell(guest, f"{APT} install {PACKAGE}")
+    wait_until_ours_serves(guest)
+
+
+@IN_TEST_PACKAGE
+def test_shuts_the_guest_down(guest: Guest) -> None:
+    with guest.connect() as agent:
+        agent.send(b'{"execute": "guest-shutdown"}\n')
+    guest.wait_event("SHUTDOWN", timeout=300, guest=True)
