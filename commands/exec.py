@@ -125,8 +125,7 @@ class Exec(CommandGroup):
             self.agent.descriptors.give(caller.channel, descriptors)
             if isinstance(error, OSError):
                 raise QgaError(
-                    "Guest agent command failed, error was 'Failed to execute child process "
-                    f"\u201c{path}\u201d ({error.strerror})'"
+                    f"Failed to execute child process \u201c{path}\u201d ({error.strerror})"
                 ) from error
             raise
         self.agent.loop.post(lambda: self._watch(job))

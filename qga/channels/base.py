@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qga.errors import ChannelError
+from qga.wire.position import Position
+
 
 if TYPE_CHECKING:
     from qga.policy.caller import Caller
@@ -28,6 +30,7 @@ class Channel:
         self.config = config
         self.caller = caller
         self._closed = False
+        self.position = Position()
 
     @property
     def serves(self) -> bool:

@@ -68,6 +68,7 @@ class DeviceChannel(Channel):
             self._on_end,
             short_read_empties=False,
             outlives_peer=self.outlives_hang_up,
+            position=self.position,
         )
         self._session.start()
         self.agent.on_connect(self.caller)

@@ -106,6 +106,7 @@ class ListeningChannel(Channel):
             self._on_end,
             short_read_empties=True,
             outlives_peer=False,
+            position=self.position,
         )
         self._clients[session] = client
         if len(self._clients) >= self.config.max_clients:

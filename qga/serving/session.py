@@ -33,7 +33,8 @@ from qga.serving.dispatcher import Dispatcher
 from qga.serving.output import Output
 from qga.serving.pending import MAX_REQUESTS, Pending
 from qga.serving.running import UnderWay
-from qga.wire.protocol import Decoder
+from qga.wire.decoder import Decoder
+from qga.wire.position import Position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +76,7 @@ class Session:
         as on a stream socket. A virtio port returns one buffer at a time.
     outlives_peer: the other side may leave and come back, as on a virtio port. What was read of a
         request stays, and waiting replies are dropped.
+    position: how far the channel's input has been read.
     closed: whether the connection was given up; replies then go nowhere.
     """
 
@@ -87,6 +89,7 @@ class Session:
         *,
         short_read_empties: bool,
         outlives_peer: bool,
+        position: Position | None = None,
     ) -> None:
         self.fd = fd
         self.caller = caller
@@ -97,6 +100,7 @@ class Session:
         self._decoder = Decoder(
             caller.policy.limits.limits_message,
             None if short_read_empties else self._on_half_request,
+            position,
         )
         self._pending = Pending(agent.registry)
         self._output = Output()

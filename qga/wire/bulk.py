@@ -1,4 +1,4 @@
-"""Messages whose bulk is one string: a request that writes to a file, in most cases.
+"""Messages in one piece whose bulk is one string: a request that writes to a file, in most cases.
 
 Such a string has no escapes, and whether it has control characters is found out faster than by a
 reader of JSON. So the reader is given only what is around it, and it is cut out as it is.
@@ -18,16 +18,6 @@ _MOST_STRINGS = 16  # that are looked at for one that is long
 
 # In place of the string: half a pair of surrogates, which no message without escapes can hold.
 _PLACEHOLDER, _STAND_IN = rb'"\udfff"', "\udfff"
-
-
-def read(raw: bytearray) -> Any:
-    """As `jsontext.read`: `raw` has complete tokens and balanced brackets."""
-    if len(raw) >= LONG:
-        try:
-            return _read_around_bulk(raw, *_bulk(raw))
-        except (ValueError, RecursionError):
-            pass
-    return jsontext.read(raw)
 
 
 def read_message(data: bytes) -> Any:

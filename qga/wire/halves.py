@@ -21,6 +21,21 @@ from __future__ import annotations
 
 import re
 
+from qga.wire.lexer import (
+    CLOSE_BRACE,
+    CLOSE_BRACKET,
+    COLON,
+    COMMA,
+    KEYWORD,
+    OPEN_BRACE,
+    OPEN_BRACKET,
+    STRAY,
+    STRING,
+)
+
+TOKENS = 3
+"""Tokens by which a request is known: `{`, the name of a member and `:`."""
+
 MAX_BEGINNING = 64
 """Bytes that are looked at for the beginning of a request, with the white space in it."""
 
@@ -58,3 +73,62 @@ def begins_with_request(piece: bytes) -> bool:
 def is_line_of_request(piece: bytes) -> bool:
     """Whether a piece ends where the line of a request would."""
     return piece.endswith(b"\n") and piece[-_MAX_END:].rstrip().endswith(b"}")
+
+
+class Watch:
+    """Follows the tokens of a message, for the beginning of a request among them."""
+
+    def __init__(self) -> None:
+        self.start_message()
+
+    def start_message(self) -> None:
+        self._tokens = 0
+        self._previous = 0  # kind of the last token
+        self._nesting = bytearray()  # what is open
+        self._misplaced = 0  # number of the last `{` where no object may stand
+        self._before = b""  # the end of what earlier pieces held
+
+    def hidden_beginning(self, kind: int, data: bytes, begin: int, end: int) -> bytes:
+        """What a request begins with that the lexer took for a part of a string or number.
+
+        begin: where the message is, in `data`.
+        """
+        if not self._tokens:
+            return b""
+        if kind == KEYWORD and self._previous == STRING:
+            return beginning_in_string(self._tail(data, begin, end))
+        return beginning_at(data, end - 1) if kind == STRAY else b""
+
+    def misplaced_beginning(self, kind: int, data: bytes, begin: int, end: int) -> bytes:
+        """Take a token; what a request begins with that it completes where no object may stand."""
+        self._tokens += 1
+        if kind == OPEN_BRACE:
+            if not self.takes_object:
+                self._misplaced = self._tokens
+            self._nesting.append(kind)
+        elif kind == OPEN_BRACKET:
+            self._nesting.append(kind)
+        elif kind in (CLOSE_BRACE, CLOSE_BRACKET):
+            del self._nesting[-1:]
+        self._previous = kind
+        if not self._misplaced or self._tokens != self._misplaced + TOKENS - 1:
+            return b""
+        return beginning_at_end(self._tail(data, begin, end))
+
+    def keep(self, data: bytes, begin: int) -> None:
+        """Keep the end of a message that goes on in the next piece."""
+        self._before = (self._before + data[max(begin, len(data) - MAX_BEGINNING) :])[
+            -MAX_BEGINNING:
+        ]
+
+    @property
+    def takes_object(self) -> bool:
+        """Whether an object may stand here."""
+        if self._previous == COMMA:
+            return self._nesting[-1:] == b"["
+        return self._previous in (0, COLON, OPEN_BRACKET)
+
+    def _tail(self, data: bytes, begin: int, end: int) -> bytes:
+        """The end of the message up to `end`, as much as a beginning of a request may have."""
+        start = max(begin, end - MAX_BEGINNING)
+        return self._before + data[start:end] if start == begin else data[start:end]

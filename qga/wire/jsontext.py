@@ -1,14 +1,14 @@
 """JSON as QEMU reads it, where Python's own reader differs.
 
-`read_plainly` is Python's C reader, fast, for the texts that both read alike; it
-raises ValueError for all others, which are `parse`'s, with QEMU's errors, first in reading
-order. `read` tries the one, then the other. No recursion: a value may be 1024 levels deep.
+`read_plainly` is Python's C reader, fast, for the texts that both read alike. It raises ValueError
+for all others: those are read token by token, with QEMU's errors.
 """
 
 from __future__ import annotations
 
 import re
 from json import JSONDecoder
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from math import isinf
 from typing import Any
 
@@ -18,9 +18,7 @@ from qga.wire import lexer
 MAX_DEPTH = 1024
 """Levels of nesting (QEMU's limit)."""
 
-_MAX_MESSAGE = 1023  # characters of an error's text, in QEMU's parser
-
-_MAX_STRAY = 64 * 1024  # bytes of a stray token that are shown
+_MAX_MESSAGE = 1023  # bytes of an error's text, in QEMU's parser
 
 _REPLACEMENT = "\ufffd"
 _NONCHARACTER = re.compile(
@@ -36,17 +34,26 @@ _ESCAPES = dict(zip(b"bfnrt\"'\\/", "\b\f\n\r\t\"'\\/"))
 _KEYWORDS = {b"true": True, b"false": False, b"null": None}
 
 
-def parse_error(text: str) -> QgaError:
-    return QgaError(f"JSON parse error, {text[:_MAX_MESSAGE]}")
+class ParseError(QgaError):
+    """A text that is no JSON, without the position."""
 
 
-def stray(token: bytes) -> QgaError:
-    """The error for a token that cannot go on; shown up to a NUL, as C shows a string."""
-    shown = decode_leniently(token[:_MAX_STRAY].split(b"\0", 1)[0])
-    return QgaError(f"JSON parse error, stray '{shown}'")
+def parse_error(text: str) -> ParseError:
+    return ParseError(f"JSON parse error, {text}")
 
 
-def decode_leniently(raw: bytes) -> str:
+def _error_with(before: bytes, token: bytes | bytearray, after: bytes) -> ParseError:
+    """The error that shows a token; up to a NUL, as C shows a string."""
+    shown = bytes(token[:_MAX_MESSAGE]).split(b"\0", 1)[0]
+    return parse_error(decode_leniently((before + shown + after)[:_MAX_MESSAGE]))
+
+
+def stray(token: bytes | bytearray) -> ParseError:
+    """The error for a token that cannot go on."""
+    return _error_with(b"stray '", token, b"'")
+
+
+def decode_leniently(raw: bytes | bytearray) -> str:
     """Text of bytes that may be no UTF-8: U+FFFD for each sequence that is none."""
     return "".join(_decode_sequence(match.group()) for match in _SEQUENCE.finditer(raw))
 
@@ -58,7 +65,7 @@ def _decode_sequence(raw: bytes) -> str:
         return _REPLACEMENT
 
 
-def _decode_strictly(raw: bytes) -> str:
+def _decode_strictly(raw: bytes | bytearray) -> str:
     """UTF-8 without noncharacters, but with C0 80 for NUL; ValueError otherwise."""
     text = raw.replace(b"\xc0\x80", b"\0").decode()
     if not text.isascii() and _NONCHARACTER.search(text):
@@ -69,7 +76,7 @@ def _decode_strictly(raw: bytes) -> str:
 # Python's reader, made to refuse what QEMU reads differently.
 
 
-def _plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("duplicate key")
@@ -94,7 +101,7 @@ def _plain_constant(name: str) -> None:
 
 
 read_plainly = JSONDecoder(
-    object_pairs_hook=_plain_object,
+    object_pairs_hook=plain_object,
     parse_int=_plain_int,
     parse_float=_plain_float,
     parse_constant=_plain_constant,
@@ -123,6 +130,11 @@ def is_plain(raw: bytes | bytearray) -> bool:
     return raw.isascii() and not _has_trap(raw)
 
 
+def is_plain_text(raw: bytes, text: str) -> bool:
+    """As `is_plain`, of UTF-8 and the text that it is."""
+    return not _has_trap(raw) and not _NONCHARACTER.search(text)
+
+
 def _has_trap(raw: bytes | bytearray) -> bool:
     return _BACKSLASH in raw and _UNICODE_TRAP.search(raw) is not None
 
@@ -143,106 +155,26 @@ def may_be_too_deep(raw: bytes) -> bool:
     return False
 
 
-def read(raw: bytes | bytearray) -> Any:
-    """The value of a text whose tokens are complete and whose brackets balance.
+def scalar(kind: int, token: bytes | bytearray) -> Any:
+    """The value of a token that is one.
 
-    Raises QgaError with QEMU's words.
+    Raises QgaError with QEMU's words, also for a token that is none.
     """
-    try:
-        text = raw.decode()
-        if not _has_trap(raw) and (raw.isascii() or not _NONCHARACTER.search(text)):
-            value, end = read_plainly(text, 0)
-            if end == len(text):
-                return value
-    except (ValueError, RecursionError):
-        pass
-    return parse(bytes(raw))
-
-
-# QEMU's reading. What may come next:
-
-_VALUE, _VALUE_OR_END, _COLON, _SEPARATOR_OR_END = range(4)
-
-
-class _Array:
-    closer = ord("]")
-    lacks_separator = "expected separator in list"
-
-    def __init__(self) -> None:
-        self.value: list[Any] = []
-
-    def take(self, item: Any) -> int:
-        self.value.append(item)
-        return _SEPARATOR_OR_END
-
-
-class _Object:
-    closer = ord("}")
-    lacks_separator = "expected separator in dict"
-
-    def __init__(self) -> None:
-        self.value: dict[str, Any] = {}
-        self._key: str | None = None
-
-    def take(self, item: Any) -> int:
-        """A key and a value by turns; a key is any value to the grammar."""
-        if self._key is None:
-            if type(item) is not str:
-                raise parse_error("key is not a string in object")
-            self._key = item
-            return _COLON
-        if self._key in self.value:
-            raise parse_error("duplicate key")
-        self.value[self._key] = item
-        self._key = None
-        return _SEPARATOR_OR_END
-
-
-def parse(raw: bytes) -> Any:
-    """As `read`, by QEMU's grammar alone."""
-    stack: list[_Array | _Object] = []
-    expects = _VALUE
-    for kind, start, end in lexer.Lexer().scan(raw + b" "):  # a space to end a last number
-        if expects == _COLON:
-            if kind != ord(":"):
-                raise parse_error("missing : in object pair")
-            expects = _VALUE
-            continue
-        if expects == _SEPARATOR_OR_END and kind == ord(","):
-            expects = _VALUE
-            continue
-        value: Any
-        if expects in (_VALUE_OR_END, _SEPARATOR_OR_END) and kind == stack[-1].closer:
-            value = stack.pop().value
-        elif expects == _SEPARATOR_OR_END:
-            raise parse_error(stack[-1].lacks_separator)
-        elif kind in (ord("{"), ord("[")):
-            stack.append(_Object() if kind == ord("{") else _Array())
-            expects = _VALUE_OR_END
-            continue
-        else:
-            value = _scalar(kind, raw[start:end])
-        if not stack:
-            return value
-        expects = stack[-1].take(value)
-    raise parse_error("expecting value")
-
-
-def _scalar(kind: int, token: bytes) -> Any:
     if kind == lexer.STRING:
-        return _string(token)
+        return string(token)
     if kind == lexer.INTEGER:
         return _integer(token)
     if kind == lexer.FLOAT:
         return _double(token)
     if kind == lexer.KEYWORD:
-        if token in _KEYWORDS:
-            return _KEYWORDS[token]
-        raise parse_error(f"invalid keyword '{token.decode()}'")
+        word = bytes(token)
+        if word in _KEYWORDS:
+            return _KEYWORDS[word]
+        raise _error_with(b"invalid keyword '", word, b"'")
     raise parse_error("expecting value")
 
 
-def _integer(token: bytes) -> int | float:
+def _integer(token: bytes | bytearray) -> int | float:
     """An int64 or uint64; beyond them a double."""
     if len(token) <= len(str(-(2**63))):
         value = int(token)
@@ -251,15 +183,23 @@ def _integer(token: bytes) -> int | float:
     return _double(token)
 
 
-def _double(token: bytes) -> float:
+def _double(token: bytes | bytearray) -> float:
     value = float(token)
     if isinf(value):
-        raise parse_error(f"number out of range '{token.decode()}'")
+        raise _error_with(b"number out of range '", token, b"'")
     return value
 
 
-def _string(token: bytes) -> str:
+def string(token: bytes | bytearray) -> str:
     """The text of a string token, quotes and escapes included in `token`."""
+    if token.isascii() and _BACKSLASH not in token:
+        return str(memoryview(token)[1:-1], "ascii")
+    if token[0] == ord('"') and is_plain(token):
+        try:
+            text: str = scanstring(token.decode("ascii"), 1)[0]
+            return text
+        except ValueError:  # an escape that only QEMU has, or nobody
+            pass
     pieces = []
     position, end = 1, len(token) - 1
     while True:
@@ -277,14 +217,14 @@ def _string(token: bytes) -> str:
         pieces.append(character)
 
 
-def _utf8(raw: bytes) -> str:
+def _utf8(raw: bytes | bytearray) -> str:
     try:
         return _decode_strictly(raw)
     except ValueError:
         raise parse_error("invalid UTF-8 sequence in string") from None
 
 
-def _unicode_escape(token: bytes, start: int) -> tuple[str, int]:
+def _unicode_escape(token: bytes | bytearray, start: int) -> tuple[str, int]:
     """The character of the `\\uXXXX`, or pair of them, at `start`, and where it ends."""
     end = start + 6
     code = _code_unit(token, start)
@@ -294,14 +234,13 @@ def _unicode_escape(token: bytes, start: int) -> tuple[str, int]:
             end += 6
             code = 0x10000 + ((code & 0x3FF) << 10 | low & 0x3FF)
     if code is None or 0xD800 <= code < 0xE000 or _NONCHARACTER.match(chr(code)):
-        shown = decode_leniently(token[start:end])
-        raise parse_error(f"{shown} is not a valid Unicode character")
+        raise _error_with(b"", token[start:end], b" is not a valid Unicode character")
     return chr(code), end
 
 
 _CODE_UNIT = re.compile(rb"\\u([0-9a-fA-F]{4})")
 
 
-def _code_unit(token: bytes, start: int) -> int | None:
+def _code_unit(token: bytes | bytearray, start: int) -> int | None:
     match = _CODE_UNIT.match(token, start)
     return int(match[1], 16) if match else None

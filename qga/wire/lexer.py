@@ -18,6 +18,7 @@ from qga.wire import base64
 
 # Kinds of tokens; a structural one is its own byte.
 STRING, INTEGER, FLOAT, KEYWORD, STRAY, OVERSIZE = b"sifk!>"
+OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET, COMMA, COLON = b"{}[],:"
 
 MAX_TOKEN = 64 * 1024 * 1024
 """Bytes that an unfinished token may have. One more and it is OVERSIZE and forgotten (seen
@@ -113,6 +114,8 @@ _KINDS = {
     _WORD: KEYWORD,
 }
 
+_ENDED_BY_NEXT = (INTEGER, FLOAT, KEYWORD)
+
 _LONG = 2048  # bytes of text
 
 _RULES = [(re.compile(run).match, moves, otherwise) for run, moves, otherwise in _TABLE.values()]
@@ -125,11 +128,16 @@ class Lexer:
         self._max_token = MAX_TOKEN if max_token is None else max_token
         self.unfinished = 0
         """Bytes of the token that the last piece broke off in."""
+        self.column_shift = 0
+        """Bytes by which QEMU's lexer is wrong about the column of the last token: it counts a byte
+        twice that ended what was before, and forgets to move on after a token that is too long."""
+        self._next_shift = 0  # of a token that begins with the next byte
         self.reset()
 
     def reset(self) -> None:
         """Forget the token that the last piece broke off in."""
         self._state = _BETWEEN
+        self._next_shift = 0
         self.unfinished = 0
 
     @property
@@ -151,6 +159,7 @@ class Lexer:
         """
         state, start = self._state, position - self.unfinished
         limit = min(len(data), start + self._max_token + 1) if self.unfinished else len(data)
+        ended, shift = position, self._next_shift  # a token that begins there has this shift
         while True:
             if state == _DOUBLE and limit - position >= _LONG:
                 position = _end_of_text(data, position, limit)
@@ -159,6 +168,7 @@ class Lexer:
             if position == limit:
                 if position - start <= self._max_token or state <= _SKIP:
                     break
+                ended, shift = position, start - position
                 yield OVERSIZE, start, position
                 state, limit = _BETWEEN, len(data)
                 continue
@@ -166,28 +176,39 @@ class Lexer:
             if move >= 0:
                 if state == _BETWEEN:
                     start = position
+                    self.column_shift = shift if position == ended else 0
                     limit = min(len(data), start + self._max_token + 1)
                 state = move
                 position += 1
                 continue
             if move == _STRUCTURAL:
+                self.column_shift = shift if position == ended else 0
                 yield data[position], position, position + 1
                 position += 1
                 continue
             if move == _GOES_ASTRAY:
-                yield STRAY, position if state == _BETWEEN else start, position + 1
+                if state == _BETWEEN:
+                    start = position
+                    self.column_shift = shift if position == ended else 0
+                yield STRAY, start, position + 1
                 position += 1
-            elif state != _SKIP:
-                position += move == _ENDS_WITH
+            elif move == _ENDS_WITH:
+                position += 1
                 yield _KINDS[state], start, position
+            else:
+                ended, shift = position, 1
+                if state != _SKIP:
+                    yield _KINDS[state], start, position
             state = _SKIP if move == _GOES_ASTRAY else _BETWEEN
             limit = len(data)
         self._state = state
+        self._next_shift = shift if position == ended else 0
         self.unfinished = 0 if state <= _SKIP else position - start
 
     def stop_after(self, kind: int) -> None:
         """Scan nothing behind the token, of this kind, that was yielded last."""
         self._state = _SKIP if kind == STRAY else _BETWEEN
+        self._next_shift = 1 if kind in _ENDED_BY_NEXT else 0
         self.unfinished = 0
 
 

@@ -1,11 +1,14 @@
-"""The two agents side by side: Debian's qemu-ga and ours, in the same surroundings.
+"""Agents side by side: QEMU's, of two releases, and ours, in the same surroundings.
 
-Both run with the same environment and umask, and find the same paths with the same content, so
-that replies may be compared as they are: whatever differs was said by the agent itself.
+All run with the same environment and umask, and find the same paths with the same content, so
+that replies may be compared as they are.
 
-What an agent says in answer to some bytes is read up to a marker: a 0xFF, which ends whatever the
-bytes left open, and a guest-ping with an id of its own. A guest-sync would not do, for it tells
-our agent that the client has given up on the requests before it.
+The answer to some bytes is read up to a marker: a 0xFF, which ends whatever the bytes left open,
+and a guest-ping with an id of its own. A guest-sync would not do: to our agent it means that the
+client has given up on the requests before it.
+
+Positions in parse errors count from the agent's start. Here they are made to count from the
+beginning of what is played.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Union
 
-ORIGINAL = ("/usr/sbin/qemu-ga",)
+FETCH_ORIGINAL = Path(__file__).parents[2] / "packaging/fetch-original"
+SUITES = {"7.2": "bookworm", "11.1": "sid"}
+"""The Debian suites whose qemu-ga is compared with, by the version of QEMU."""
+
 OURS = (sys.executable, "-m", "qga")
 
 PATIENCE = 30.0
@@ -34,8 +40,13 @@ PATIENCE = 30.0
 SIOCOUTQ = 0x5411
 """linux/sockios.h: how much of what was sent the peer has not read yet."""
 
-RESET = b"""{"error": {"class": "GenericError", "desc": "JSON parse error, stray '\\uFFFD'"}}\n"""
+RESET = re.compile(
+    rb"""{"error": {"class": "GenericError", "desc": "(\d+:\d+: )?JSON parse error, """
+    rb"""stray '\\uFFFD'"}}\n\Z"""
+)
 """The answer to 0xFF when nothing was pending."""
+
+POSITION = re.compile(rb'(?<="desc": ")(\d+)(?=:\d+: JSON parse error, )')
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -82,6 +93,14 @@ class Case(NamedTuple):
         return only if isinstance(only, bytes) and not PLACEHOLDER.search(only) else None
 
 
+def original(version: str) -> Sequence[str]:
+    """The command of QEMU's agent of this version, as `packaging/prepare test` has fetched it."""
+    command = [str(FETCH_ORIGINAL), "--cached", SUITES[version]]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    return [found.stdout.strip()]
+
+
 def whole(data: bytes) -> Sequence[bytes]:
     return (data,)
 
@@ -106,6 +125,7 @@ class Agent:
                 umask=0o022,
             )
         self.numbers = itertools.count(1)
+        self.lines_before = 0
         self.connect()
 
     def connect(self) -> None:
@@ -138,11 +158,15 @@ class Agent:
             self.socket.sendall(piece)
             self.wait_until_read()
         answer = self.exchange(
-            last + b'\xff{"execute":"guest-ping","id":%s}' % marker,
+            last + b'\xff{"execute":"guest-ping","id":%s}\n' % marker,
             b'{"return": {}, "id": %s}\n' % marker,
         )
-        assert answer.endswith(b"\\uFFFD'\"}}\n"), f"no answer to 0xFF in {answer!r}"
-        return answer[: -len(RESET)] if answer.endswith(RESET) else answer
+        answer = POSITION.sub(self.line_of_play, RESET.sub(b"", answer))
+        self.lines_before += sum(piece.count(b"\n") for piece in pieces) + 1
+        return answer
+
+    def line_of_play(self, line: re.Match[bytes]) -> bytes:
+        return b"%d" % (int(line[1]) - self.lines_before)
 
     def wait_until_read(self) -> None:
         unread = b"\xff"

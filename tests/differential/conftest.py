@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.differential.agents import ORIGINAL, OURS, Agent
+from tests.differential.agents import OURS, SUITES, Agent, original
 
 
-@pytest.fixture(scope="package")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    yield from running(ORIGINAL, tmp_path_factory.mktemp("original"))
+@pytest.fixture(scope="package", params=SUITES)
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="package", name="original")
+def running_original(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    yield from running(original(version), tmp_path_factory.mktemp("original"))
 
 
 @pytest.fixture(scope="package")
@@ -25,7 +30,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("files") / "scratch"
 
 
-def running(command: tuple[str, ...], folder: Path) -> Iterator[Agent]:
+def running(command: Sequence[str], folder: Path) -> Iterator[Agent]:
     agent = Agent(command, folder)
     yield agent
     agent.close()

@@ -22,7 +22,8 @@ from qga.policy.policy import Policy
 from qga.serving.output import Output
 from qga.wire.jsonwriter import write_exactly
 from qga.wire.payload import Payload
-from qga.wire.protocol import Decoder, Request, encode_error, encode_return
+from qga.wire.decoder import Decoder
+from qga.wire.protocol import Request, encode_error, encode_return
 from tests.fuzz.draw import Draw, members
 from tests.unit.test_interface import COMMANDS
 

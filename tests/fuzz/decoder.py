@@ -15,7 +15,8 @@ from zlib import crc32
 
 from qga.wire import jsontext
 from qga.wire.jsontext import MAX_DEPTH
-from qga.wire.protocol import ABSENT, Decoder, Event, Fault, Request, encode_error, encode_return
+from qga.wire.decoder import Decoder
+from qga.wire.protocol import ABSENT, Event, Fault, Request, encode_error, encode_return
 from tests.fuzz.draw import has_noncharacter
 from tests.unit.decoding import PING, cut, in_pieces, receive_all, shown
 

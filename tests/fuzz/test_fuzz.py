@@ -15,7 +15,7 @@ import pytest
 from qga.errors import QgaError
 from qga.plugin.schema import Signature
 from qga.settings import keyfile
-from qga.wire.protocol import Decoder
+from qga.wire.decoder import Decoder
 from tests.fuzz import base64text
 from tests.fuzz.__main__ import ROOT, main
 from tests.fuzz.targets import TARGETS

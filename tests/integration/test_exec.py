@@ -178,10 +178,7 @@ def write_program(path: Path, text: str) -> None:
 
 
 def failure(path: str, reason: str) -> str:
-    return (
-        f"Guest agent command failed, error was 'Failed to execute child process “{path}” "
-        f"({reason})'"
-    )
+    return f"Failed to execute child process “{path}” ({reason})"
 
 
 def test_failures_to_start_name_the_reason(client: Client, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qga.wire.protocol import Decoder, Event, Fault
+from qga.wire.decoder import Decoder
+from qga.wire.protocol import Event, Fault
 
 PING = b'{"execute": "guest-ping"}'
 

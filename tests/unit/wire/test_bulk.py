@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qga.wire import bulk, jsontext, lexer
-from qga.wire.protocol import Decoder, Request
+from qga.wire.decoder import Decoder
+from qga.wire.protocol import Request
 from tests.unit.decoding import cut, in_pieces, receive_all
 from tests.unit.wire.test_protocol_properties import TELLING
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from qga.wire.protocol import Decoder, Fault
+from qga.wire.decoder import Decoder
+from qga.wire.protocol import Fault
 from tests.unit.decoding import cut, descs_of, in_pieces, receive_all
 
 WHOLE = (

@@ -9,7 +9,8 @@ import pytest
 
 from qga import CommandNotFound, Payload, QgaError
 from qga.wire import jsontext, lexer, protocol
-from qga.wire.protocol import ABSENT, Decoder, Fault, Request, encode_error, encode_return
+from qga.wire.decoder import Decoder
+from qga.wire.protocol import ABSENT, Fault, Request, encode_error, encode_return
 from tests.unit.decoding import PING, descs, descs_of, in_pieces, receive_all, shown
 
 RECORDED = Path(__file__).parents[1] / "recorded_replies.txt"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from qga.errors import QgaError
 from qga.wire import jsontext, jsonwriter, lexer, protocol
-from qga.wire.protocol import Decoder
+from qga.wire.decoder import Decoder
 from tests.unit.decoding import PING, cut, descs_of, in_pieces, receive_all, shown
 
 EXAMPLES = settings(max_examples=100)

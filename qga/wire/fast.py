@@ -1,0 +1,79 @@
+"""Whole requests in one piece, which is nearly all there ever is, by Python's reader of JSON."""
+
+from __future__ import annotations
+
+import re
+
+from qga.wire import bulk, jsontext
+from qga.wire.protocol import ABSENT, Event, Request, to_event
+
+known: dict[bytes, tuple[Request]] = {}
+"""What monitoring asks for ever: its bytes, and what they were read as."""
+
+MAX_KNOWN = 128
+"""Bytes of one that is known."""
+
+_MOST_KNOWN = 64
+
+_spaces = re.compile(r"[ \t\r\n]*").match
+
+
+def read(data: bytes, events: list[Event], most: int) -> int:
+    """Read at most so many requests off the front of `data`; returns where they end.
+
+    It stops before whatever needs QEMU's lexer and grammar.
+    """
+    if not data.endswith((b"}", b"\n")) or jsontext.may_be_too_deep(data):
+        return 0
+    if not jsontext.is_plain(data):
+        return _read_unicode(data, events, most)
+    if len(data) >= bulk.LONG:
+        try:
+            events.append(to_event(bulk.read_message(data)))
+            return len(data)
+        except (ValueError, RecursionError):
+            pass
+    end = _read_text(data.decode("ascii"), events, most)
+    if end == len(data):
+        _remember(data, events)
+    return end
+
+
+def _read_unicode(data: bytes, events: list[Event], most: int) -> int:
+    try:
+        text = data.decode()
+    except ValueError:
+        return 0
+    if not jsontext.is_plain_text(data, text):
+        return 0
+    return len(text[: _read_text(text, events, most)].encode())
+
+
+def _remember(data: bytes, events: list[Event]) -> None:
+    """Know a request by its bytes, where it has nothing that a handler could change."""
+    if len(data) > MAX_KNOWN or len(events) != 1:
+        return
+    request = events[0]
+    if type(request) is Request and not request.arguments and request.id is ABSENT:
+        if len(known) == _MOST_KNOWN:
+            known.clear()
+        known[data] = (request,)
+
+
+def _read_text(text: str, events: list[Event], most: int) -> int:
+    position, end = 0, len(text)
+    while position < end and len(events) < most:
+        if text[position] != "{":
+            spaces = _spaces(text, position).end()  # type: ignore[union-attr]
+            if spaces == position:
+                break
+            position = spaces
+            continue
+        try:
+            value, position = jsontext.read_plainly(text, position)
+        except (ValueError, RecursionError):
+            break
+        events.append(to_event(value))
+        if text.startswith("\n", position):  # as nearly all requests end
+            position += 1
+    return position

@@ -1,0 +1,108 @@
+"""Tokens to a value, one after the other, with the faults of QEMU's parser where it finds them.
+
+No recursion: a value may be 1024 levels deep.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qga.wire import jsontext
+from qga.wire.jsontext import parse_error
+from qga.wire.lexer import (
+    CLOSE_BRACE,
+    CLOSE_BRACKET,
+    COLON,
+    COMMA,
+    OPEN_BRACE,
+    OPEN_BRACKET,
+    STRING,
+)
+
+# What may come next. Up to _ITEM_OR_END it is a value.
+_VALUE, _ITEM_OR_END, _KEY, _KEY_OR_END, _COLON, _SEPARATOR = range(6)
+
+
+class Builder:
+    """Builds one value. `value` is there once `take` has returned True."""
+
+    __slots__ = ("_expects", "_keys", "_open", "value")
+
+    def __init__(self) -> None:
+        self._open: list[list[Any] | dict[str, Any]] = []
+        self._keys: list[str] = []  # of the objects in _open that wait for their member's value
+        self._expects = _VALUE
+        self.value: Any = None
+
+    def take(self, kind: int, token: bytes | bytearray) -> bool:
+        """Take a token, and return whether it completes the value.
+
+        token: the bytes of one that is not structural.
+
+        Raises QgaError where the grammar has no place for it; nothing may be taken after that.
+        """
+        if self._expects <= _ITEM_OR_END:
+            return self._take_value(kind, token)
+        if self._expects == _SEPARATOR:
+            return self._separate(kind)
+        if self._expects == _COLON:
+            if kind != COLON:
+                raise parse_error("expecting ':'")
+            self._expects = _VALUE
+            return False
+        return self._take_key(kind, token)
+
+    def _take_value(self, kind: int, token: bytes | bytearray) -> bool:
+        if kind == OPEN_BRACE:
+            return self._begin({}, _KEY_OR_END)
+        if kind == OPEN_BRACKET:
+            return self._begin([], _ITEM_OR_END)
+        if kind == CLOSE_BRACKET and self._expects == _ITEM_OR_END:
+            return self._add(self._open.pop())
+        return self._add(jsontext.scalar(kind, token))
+
+    def _take_key(self, kind: int, token: bytes | bytearray) -> bool:
+        if kind == STRING:
+            self._keys.append(jsontext.string(token))
+            self._expects = _COLON
+            return False
+        if kind == CLOSE_BRACE and self._expects == _KEY_OR_END:
+            return self._add(self._open.pop())
+        raise parse_error("expecting key")
+
+    def _begin(self, container: list[Any] | dict[str, Any], expects: int) -> bool:
+        self._open.append(container)
+        self._expects = expects
+        return False
+
+    def _add(self, value: Any) -> bool:
+        if not self._open:
+            self.value = value
+            return True
+        container = self._open[-1]
+        if type(container) is dict:
+            key = self._keys.pop()
+            if key in container:
+                raise parse_error("duplicate key")
+            container[key] = value
+        else:
+            container.append(value)  # type: ignore[union-attr]
+        self._expects = _SEPARATOR
+        return False
+
+    def _separate(self, kind: int) -> bool:
+        is_list = type(self._open[-1]) is list
+        if kind == COMMA:
+            self._expects = _VALUE if is_list else _KEY
+            return False
+        if kind != (CLOSE_BRACKET if is_list else CLOSE_BRACE):
+            raise parse_error(f"expected ',' or '{']' if is_list else '}'}'")
+        return self._add(self._open.pop())
+
+    @property
+    def container(self) -> list[Any] | dict[str, Any] | None:
+        """The list or object that lacks an item or member now, behind a comma; None elsewhere."""
+        container = self._open[-1] if self._open else None
+        if self._expects == (_KEY if type(container) is dict else _VALUE):
+            return container
+        return None
