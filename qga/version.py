@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-INTERFACE_VERSION = "10.2.0"
+INTERFACE_VERSION = "11.1.3"
 """The QEMU release whose guest agent interface this is; guest-info reports it.
 
 Clients compare it as N.N.N, each at most 255.

@@ -79,12 +79,14 @@ class Case(NamedTuple):
 
     In the steps `@scratch` stands for the scratch folder, `@handle` and `@pid` for what the last
     guest-file-open and guest-exec returned. `volatile` are (pattern, replacement) pairs for what
-    no two replies have in common, such as the time.
+    no two replies have in common, such as the time. `breaks` means that an original is of no
+    more use afterwards.
     """
 
     name: str
     steps: Sequence[Step]
     volatile: Sequence[tuple[bytes, bytes]] = ()
+    breaks: bool = False
 
     @property
     def plain(self) -> bytes | None:

@@ -21,6 +21,11 @@ def running_original(version: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="package")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    yield from running(original("11.1"), tmp_path_factory.mktemp("newest"))
+
+
+@pytest.fixture(scope="package")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     yield from running(OURS, tmp_path_factory.mktemp("ours"))
 

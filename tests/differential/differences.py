@@ -1,12 +1,11 @@
-"""Every difference from the original that is meant, and why.
+"""Which lines of the original's ours answers otherwise, and on what record.
 
-A difference names its cases, and the lines of the original that ours answers otherwise. All of it
-is asserted: what is not listed must be the same, and what is listed must still differ in just the
-way that is written here.
+`tests/differences.py` has the records. Here are the cases of each, with the lines. All of it is
+asserted: what is not listed must be the same, and what is listed must still differ in just the way
+that is written here.
 
-One difference has no entry, for it is everywhere: the original's order of members is that of a
-hash table. Ours puts `return` or `error` first, then `id`, and elsewhere keeps the schema's order
-and, in an echoed `id`, the client's. `wire.canonical` forgets the order; `test_whole` checks ours.
+Two records have no entry. `member-order` is everywhere: `wire.canonical` forgets the order, and
+`test_whole` checks ours. `parse-errors` is of every case with a parse error: `same_until_fault`.
 """
 
 from __future__ import annotations
@@ -18,18 +17,24 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
+from tests.differences import BY_NAME
 from tests.differential import wire
 
 
 class Difference(NamedTuple):
     """In `cases`, the original's lines that are keys of `lines` are otherwise in ours.
 
-    Where all lines are otherwise, `lines` has ours only, in their order.
+    record: the name in `tests/differences.py`, which says of which releases this is.
+    lines: ours only, in their order, where all lines are otherwise.
     """
 
+    record: str
     cases: Sequence[str]
-    reason: str
     lines: Mapping[bytes, bytes] | Sequence[bytes]
+
+    def is_of(self, version: str) -> bool:
+        """Whether the original of this version, such as 7.2, differs so."""
+        return any(release.startswith(version) for release in BY_NAME[self.record].releases)
 
 
 def error(desc: str, name: str = "GenericError") -> bytes:
@@ -45,15 +50,28 @@ def not_boolean(text: str) -> Mapping[bytes, bytes]:
     return {error("Invalid parameter type for 'capture-output', expected: boolean"): error(text)}
 
 
-def unknown_pid(pid: str) -> Mapping[bytes, bytes]:
-    return {error("Invalid parameter 'pid'"): error(f"PID {pid} does not exist")}
+def unknown_pid(cases: Sequence[str], pid: str) -> list[Difference]:
+    ours = error(f"PID {pid} does not exist")
+    return [
+        Difference("unknown-pid", cases, {error("Invalid parameter 'pid'"): ours}),
+        Difference("unknown-pid-number", cases, {error("PID ld does not exist"): ours}),
+    ]
 
 
-def out_of_range(number: str, reply: str) -> Difference:
+def out_of_range(number: str, reply: str, column: int) -> Difference:
     return Difference(
+        "number-out-of-range",
         [f'id: {{"execute":"guest-ping","id":{reply}}}'],
-        "A reply that holds `inf` is not JSON: a number too large for a double is refused.",
-        [error(f"JSON parse error, number out of range '{number}'")],
+        [error(f"1:{column}: JSON parse error, number out of range '{number}'")],
+    )
+
+
+def cannot_start(path: str, reason: str, spelled: str = "") -> Difference:
+    text = f"Failed to execute child process \\u201C{path}\\u201D ({reason})"
+    return Difference(
+        "exec-start-error",
+        [f"guest-exec: {spelled or chr(34) + 'path' + chr(34) + ':' + chr(34) + path + chr(34)}"],
+        {error(f"Guest agent command failed, error was '{text}'"): error(text)},
     )
 
 
@@ -77,13 +95,16 @@ USER = pwd.getpwuid(os.getuid())
 STARTED = result('{"pid": "@pid"}')
 
 
+NOT_FOUND = "No such file or directory"
+NO_ACCESS = "Permission denied"
+
 DIFFERENCES = [
-    out_of_range("1e400", "1e400"),
-    out_of_range("-1e400", "-1e400"),
-    out_of_range("1.8e308", "[1.8e308]"),
+    out_of_range("1e400", "1e400", 30),
+    out_of_range("-1e400", "-1e400", 30),
+    out_of_range("1.8e308", "[1.8e308]", 31),
     Difference(
+        "first-wrong-member",
         ['envelope: {"foo":2,"bar":1}'],
-        "Of several wrong members the first as sent is named, not one by hash order.",
         {
             error("QMP input member 'bar' is unexpected"): error(
                 "QMP input member 'foo' is unexpected"
@@ -91,8 +112,13 @@ DIFFERENCES = [
         },
     ),
     Difference(
+        "first-wrong-member",
+        ['envelope: {"execute":"guest-ping","arguments":{"x":1,"y":1}}'],
+        {error("Parameter 'y' is unexpected"): error("Parameter 'x' is unexpected")},
+    ),
+    Difference(
+        "wrong-type-first",
         ['envelope: {"execute":"nope","arguments":[{}],"b":1}'],
-        "A member of the wrong type is named before an unexpected one, whatever the hash order.",
         {
             error("QMP input member 'b' is unexpected"): error(
                 "QMP input member 'arguments' must be an object"
@@ -100,34 +126,27 @@ DIFFERENCES = [
         },
     ),
     Difference(
-        ['envelope: {"execute":"guest-ping","arguments":{"x":1,"y":1}}'],
-        "Of several wrong parameters the first as sent is named, not one by hash order.",
-        {error("Parameter 'y' is unexpected"): error("Parameter 'x' is unexpected")},
-    ),
-    Difference(
+        "unsupported-commands",
         ["guest-get-devices"],
-        "Since QEMU 9.1 a command that this system cannot offer does not exist.",
         [error("The command guest-get-devices has not been found", "CommandNotFound")] * 2,
     ),
     *(
-        Difference(
-            [f'guest-exec-status: "pid":{pid}'],
-            "Since QEMU 8.2 an unknown process is named (there as `PID ld`, for want of a `%`).",
-            unknown_pid(pid),
-        )
+        difference
         for pid in ("1", "-1", "0", "9223372036854775807")
+        for difference in unknown_pid([f'guest-exec-status: "pid":{pid}'], pid)
     ),
-    Difference(
-        ["exec: true", "exec: captured"],
-        "As above, for a process whose final status was fetched.",
-        unknown_pid("@pid"),
-    ),
+    *unknown_pid(["exec: true", "exec: captured"], "@pid"),
+    cannot_start("", NOT_FOUND),
+    cannot_start("/nonexistent", NOT_FOUND),
+    cannot_start("nonexistent-command", NOT_FOUND),
+    cannot_start("@scratch/text", NO_ACCESS),
+    cannot_start("@scratch", NO_ACCESS),
+    cannot_start("@scratch/text/x", "Not a directory"),
+    cannot_start(r"/non\u0000existent", NOT_FOUND),
+    cannot_start(r"/\u00E9\"\n", NOT_FOUND, r'"path":"/\u00e9\"\n"'),
+    cannot_start("true", NOT_FOUND, '"path":"true","env":["PATH=/nonexistent"]'),
     *(
-        Difference(
-            [f'exec: capture-output "{mode}"'],
-            "Since QEMU 8.1 capture-output is a boolean or the name of a mode.",
-            [STARTED, result(status)],
-        )
+        Difference("capture-modes", [f'exec: capture-output "{mode}"'], [STARTED, result(status)])
         for mode, status in (
             ("none", '{"exited": true, "exitcode": 0}'),
             (
@@ -152,8 +171,8 @@ DIFFERENCES = [
     ),
     *(
         Difference(
+            "capture-modes",
             [f'guest-exec: "path":"/bin/true","capture-output":{wrong}'],
-            "Since QEMU 8.1 capture-output is an alternate, and a wrong type is told as for one.",
             not_boolean(
                 "Invalid parameter type for 'capture-output', expected: GuestExecCaptureOutput"
             ),
@@ -161,23 +180,19 @@ DIFFERENCES = [
         for wrong in ("1", "null", "[]", "1.5", "{}")
     ),
     Difference(
+        "capture-modes",
         ['guest-exec: "path":"/bin/true","capture-output":"nothing"'],
-        "Since QEMU 8.1 capture-output may be the name of a mode.",
         not_boolean("Parameter 'capture-output' does not accept value 'nothing'"),
     ),
     Difference(
+        "home-of-a-child",
         ["exec: HOME of a child"],
-        "A child knows its user even where the agent's own environment does not.",
         [STARTED, printed(f"{USER.pw_dir} {USER.pw_name} {USER.pw_name}\n")],
     ),
+    Difference("mode-of-a-new-file", ["open a new file"], {b"new 0666 new\n": b"new 0644 new\n"}),
     Difference(
-        ["open a new file"],
-        "A new file is not writable for everybody.",
-        {b"new 0666 new\n": b"new 0644 new\n"},
-    ),
-    Difference(
+        "no-links-for-writing",
         ['guest-file-open: "path":"@scratch/dangling","mode":"w"'],
-        "Writing follows no link: who may make one must not choose what the agent writes to.",
         {
             error(
                 "failed to open file '@scratch/dangling' (mode: 'w'): No such file or directory"
@@ -186,15 +201,15 @@ DIFFERENCES = [
     ),
     *(
         Difference(
+            "no-links-for-writing",
             [f"open a link in mode {mode}"],
-            "As above; follow-symlinks=true in [files] has the original's behaviour.",
             [not_followed("link", mode, "text")],
         )
         for mode in ("w", "r+", "a")
     ),
     Difference(
+        "write-is-not-buffered",
         ["write to a full disk"],
-        "Nothing is buffered: the write that finds the disk full says so, and none is lost later.",
         [
             result('"@handle"'),
             error("failed to write to file: No space left on device"),
@@ -203,8 +218,8 @@ DIFFERENCES = [
         ],
     ),
     Difference(
+        "write-is-not-buffered",
         ["close on a full disk"],
-        "As above.",
         [
             result('"@handle"'),
             error("failed to write to file: No space left on device"),
@@ -213,12 +228,18 @@ DIFFERENCES = [
     ),
 ]
 
-BY_CASE = {case: entry for entry in DIFFERENCES for case in entry.cases}
+
+def of_case(case: str, version: str) -> Optional[Difference]:
+    """How ours differs in a case from the original of this version."""
+    for each in DIFFERENCES:
+        if case in each.cases and each.is_of(version):
+            return each
+    return None
 
 
-def expected(case: str, original: Sequence[bytes]) -> list[bytes]:
+def expected(case: str, version: str, original: Sequence[bytes]) -> list[bytes]:
     """What ours has to answer where the original answered `original`."""
-    entry = BY_CASE.get(case)
+    entry = of_case(case, version)
     if entry is None:
         return list(original)
     if not isinstance(entry.lines, Mapping):
@@ -226,6 +247,43 @@ def expected(case: str, original: Sequence[bytes]) -> list[bytes]:
     missing = [line for line in entry.lines if line not in original]
     assert not missing, f"the original no longer answers {missing} in {case!r}: {original}"
     return [entry.lines.get(line, line) for line in original]
+
+
+FAULT = re.compile(rb'{"error": {"class": "GenericError", "desc": "(?:(\d+:\d+): )?JSON (.*)"}}\n')
+WORDS_OF_7_2 = {
+    b"parse error, key is not a string in object",
+    b"parse error, missing : in object pair",
+    b"parse error, expected separator in dict",
+    b"parse error, expected separator in list",
+}
+
+
+def has_fault(lines: Sequence[bytes]) -> bool:
+    return any(map(FAULT.fullmatch, lines))
+
+
+def first_fault(lines: Sequence[bytes]) -> Optional[int]:
+    return next((number for number, line in enumerate(lines) if FAULT.fullmatch(line)), None)
+
+
+def same_until_fault(ours: Sequence[bytes], original: Sequence[bytes]) -> Optional[str]:
+    """What is wrong with ours beside the original before QEMU 11.1; None when nothing is.
+
+    From the first fault on only the later original tells what is right. The earlier one does not
+    report a fault of a value that is not complete.
+    """
+    first = first_fault(ours)
+    if first is None or first_fault(original) not in (None, first):
+        return f"not the same line is a fault: {shortened(b''.join(ours))}"
+    if found := first_difference(ours[:first], original[:first]):
+        return found
+    for line in ours:
+        match = FAULT.fullmatch(line)
+        if match and (match[1] is None) == match[2].startswith(b"parse error"):
+            return f"a parse error has a position, and nothing else: {line!r}"
+        if match and match[2] in WORDS_OF_7_2:
+            return f"the words of 7.2: {line!r}"
+    return None
 
 
 def first_difference(ours: Sequence[bytes], wanted: Sequence[bytes]) -> Optional[str]:
@@ -256,3 +314,7 @@ def same_but_for_choice(ours: bytes, original: bytes) -> bool:
 
 def without_choice(line: bytes) -> bytes:
     return wire.canonical(ONE_OF_SEVERAL.sub(b"@", line))
+
+
+def without_choices(lines: Sequence[bytes]) -> list[bytes]:
+    return [ONE_OF_SEVERAL.sub(b"@", line) for line in lines]

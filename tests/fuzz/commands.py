@@ -20,9 +20,9 @@ from qga.plugin.schema import UInt64
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.serving.output import Output
+from qga.wire.decoder import Decoder
 from qga.wire.jsonwriter import write_exactly
 from qga.wire.payload import Payload
-from qga.wire.decoder import Decoder
 from qga.wire.protocol import Request, encode_error, encode_return
 from tests.fuzz.draw import Draw, members
 from tests.unit.test_interface import COMMANDS

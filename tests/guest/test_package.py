@@ -75,7 +75,7 @@ def test_takes_over_from_the_running_original_and_is_gone_after_a_purge(original
     wait_until_active(guest)
     assert is_ours(guest)
     with guest.connect() as agent:
-        assert agent.execute("guest-info")["version"] == "10.2.0"
+        assert agent.execute("guest-info")["version"] == "11.1.3"
         assert refused(agent, "guest-get-time")
         assert refused(agent, "guest-get-users")
         assert not refused(agent, "guest-exec")

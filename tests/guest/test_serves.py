@@ -78,7 +78,7 @@ def test_requests_in_one_write_are_answered_in_order(agent: AgentSocket) -> None
 
 def test_info(agent: AgentSocket) -> None:
     info = agent.execute("guest-info")
-    assert info["version"] == "10.2.0"
+    assert info["version"] == "11.1.3"
     commands = {command["name"]: command for command in info["supported_commands"]}
     assert commands.keys() >= COMMANDS
     for command in commands.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import random
+import re
 import select
 import termios
 import tty
@@ -144,7 +145,8 @@ def lines_until(client: Client, end: bytes, requests: bytes) -> list[bytes]:
     client.send(requests)
     lines = []
     while end not in lines:
-        lines.append(client.line())
+        # Without positions: they count what the channel's earlier clients have sent, too.
+        lines.append(re.sub(rb'(?<="desc": ")\d+:\d+: ', b"", client.line()))
     return lines
 
 

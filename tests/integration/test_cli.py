@@ -62,7 +62,7 @@ def dumped(text: str) -> dict[str, str]:
 def test_version() -> None:
     result = run("-V")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == f"QEMU Guest Agent 10.2.0\nqga {__version__}\n"
+    assert result.stdout == f"QEMU Guest Agent 11.1.3\nqga {__version__}\n"
 
 
 def test_version_and_help_do_not_need_a_good_configuration(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_hangup_reopens_the_log(place: Place) -> None:
     process.terminate()
     assert process.wait(DEADLINE) == 0
     assert "received signal num 15, quitting" in log.read_text()
-    assert "Guest agent version 10.2.0" in (place.folder / "log.1").read_text()
+    assert "Guest agent version 11.1.3" in (place.folder / "log.1").read_text()
 
 
 def test_while_frozen_no_signal_ends_it_and_nothing_is_written(place: Place) -> None:

@@ -94,7 +94,7 @@ def test_a_client_that_only_sends_is_not_read_for_ever(agent: AgentProcess, gate
         gate.open("")
 
 
-@pytest.mark.parametrize("junk", [b"[", b'{"execute":{', b"}", b"\xff"])
+@pytest.mark.parametrize("junk", [b"[$", b'{"execute":{,\xff', b"}", b"\xff"])
 def test_junk_behind_a_request_is_answered_though_nothing_follows(
     agent: AgentProcess, junk: bytes
 ) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Any
 
+from qga.errors import QgaError
 from qga.wire.decoder import Decoder
+from qga.wire.grammar import Builder
+from qga.wire.lexer import Lexer
 from qga.wire.protocol import Event, Fault
 
 PING = b'{"execute": "guest-ping"}'
@@ -26,11 +31,20 @@ def descs(data: bytes) -> list[str]:
 
 
 def descs_of(decoder: Decoder, data: bytes) -> list[str]:
-    """The text of each fault in `data`; a request shows as its command's name."""
+    """The text of each fault in `data`, without its position, or the command's name."""
     return [
-        event.error.desc if isinstance(event, Fault) else event.execute
+        re.sub(r"^\d+:\d+: ", "", event.error.desc) if isinstance(event, Fault) else event.execute
         for event in decoder.receive(data)
     ]
+
+
+def parse(raw: bytes) -> Any:
+    """The value of a text, token by token. Raises QgaError."""
+    builder = Builder()
+    for kind, start, end in Lexer().scan(raw + b" "):  # a space to end a last number
+        if builder.take(kind, raw[start:end]):
+            return builder.value
+    raise QgaError("unfinished")
 
 
 def receive_all(decoder: Decoder, pieces: Iterable[bytes]) -> list[str]:

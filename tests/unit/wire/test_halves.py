@@ -142,8 +142,33 @@ def test_a_reset_forgets_half_a_request(half: bytes) -> None:
 def test_without_a_port_nothing_is_dropped() -> None:
     decoder = Decoder()
     assert descs_of(decoder, b'{"execute":"guest-exec","id":1') == []
-    assert descs_of(decoder, PING + b"\n") == []
+    assert descs_of(decoder, PING + b"\n") == ["JSON parse error, expected ',' or '}'"]
     assert decoder.unfinished
+
+
+@pytest.mark.parametrize(
+    ("bad", "desc"),
+    [
+        (b'{"a":nope ', "invalid keyword 'nope'"),
+        (b'["\\x"', "invalid escape sequence in string"),
+        (b"[1 {", "expected ',' or ']'"),
+        (b"[1 2", "expected ',' or ']'"),
+    ],
+)
+def test_a_fault_that_may_be_half_a_request_is_reported_later(bad: bytes, desc: str) -> None:
+    port = Port()
+    assert port.receive(bad) == []
+    assert port.receive(b" 1 2 3 ") == [f"JSON parse error, {desc}"]
+    port = Port()
+    assert port.receive(bad, PING + b"\n") == ["guest-ping"]
+    assert port.drops == 1
+
+
+@pytest.mark.parametrize("bad", [b"[1 2 3,4,5,{}", b'{"a" 1,"b":', b"[" * 1030, b"{,", b'{"a":1,,'])
+def test_a_request_ends_what_is_swallowed(bad: bytes) -> None:
+    port = Port()
+    assert len(port.receive(bad)) == 1
+    assert port.receive(PING + b"\n") == ["guest-ping"]
 
 
 def same_as_on_a_socket(pieces: Sequence[bytes]) -> None:

@@ -1,0 +1,233 @@
+"""Every intended difference from QEMU's agent, by name. docs/differences.md is made from this list.
+
+A test that asserts a difference says so with `@differs("name")`, or looks its record up with
+`BY_NAME`. tests/unit/test_differences.py checks that each record is asserted somewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple, TypeVar
+
+OLD, NEW = "7.2.22", "11.1.3"
+
+
+class Record(NamedTuple):
+    """A difference: of which releases of QEMU, what theirs does, what ours does, and why."""
+
+    name: str
+    group: str
+    releases: tuple[str, ...]
+    theirs: str
+    ours: str
+    why: str
+
+
+def _group(name: str, *rows: tuple[str, tuple[str, ...], str, str, str]) -> list[Record]:
+    return [Record(row[0], name, *row[1:]) for row in rows]
+
+
+RECORDS = [
+    *_group(
+        "Requests and replies",
+        (
+            "parse-errors",
+            (OLD,),
+            "A parse error has no position and is reported when the brackets balance. After a "
+            "limit is exceeded, the rest of the value is parsed as further requests.",
+            "As QEMU 11.1: `LINE:COLUMN: ` before the text, reported when its token is complete. "
+            "The rest of the value is skipped.",
+            "QEMU changed it in 11.1.",
+        ),
+        (
+            "member-order",
+            (OLD, NEW),
+            "Members of a reply, and of an echoed `id`, are in the order of a hash table.",
+            "`return` or `error` comes first, then `id`. Results are in the order of the schema, "
+            "an echoed `id` in the order sent.",
+            "People read logs.",
+        ),
+        (
+            "first-wrong-member",
+            (OLD, NEW),
+            "Of several unexpected members or arguments, the error names one by hash order.",
+            "The error names the first one that was sent.",
+            "The result does not depend on a hash function.",
+        ),
+        (
+            "wrong-type-first",
+            (OLD, NEW),
+            "Of an unexpected member and one of the wrong type, the error names one by hash order.",
+            "The error names the member of the wrong type.",
+            "The result does not depend on a hash function.",
+        ),
+        (
+            "number-out-of-range",
+            (OLD, NEW),
+            "A number that is too large for a double, such as `1e400`, is echoed as `inf`.",
+            "It is refused: `JSON parse error, number out of range '1e400'`.",
+            "A reply with `inf` is not JSON.",
+        ),
+        (
+            "half-request",
+            (OLD, NEW),
+            "On a port, what a client sends after another client's half of a request is read as "
+            "the rest of it, and not answered.",
+            "A request that begins inside an unfinished value ends that value, without a reply to "
+            "it. A fault that may be half a request is reported up to three tokens later.",
+            "Proxmox VE sends requests that are cut short if they are not ASCII.",
+        ),
+        (
+            "connection-of-its-own",
+            (OLD, NEW),
+            "A listening channel serves one client at a time, and what a client leaves unfinished "
+            "is continued by the next one.",
+            "A listening channel serves several clients, and each connection begins anew.",
+            "Clients must not depend on each other.",
+        ),
+    ),
+    *_group(
+        "Commands",
+        (
+            "unsupported-commands",
+            (OLD,),
+            "`guest-get-devices` is there, but disabled.",
+            "`The command guest-get-devices has not been found`.",
+            "QEMU changed it in 9.1: a command that the system cannot offer does not exist.",
+        ),
+        (
+            "new-commands",
+            (OLD,),
+            "`guest-get-load` and `guest-network-get-route` are missing.",
+            "They are there.",
+            "QEMU added them in 9.1 and 10.0.",
+        ),
+        (
+            "exec-start-error",
+            (OLD,),
+            "A program that cannot be started: `Guest agent command failed, error was '…'`.",
+            "`Failed to execute child process “PATH” (REASON)`.",
+            "QEMU changed it in 10.0 or before.",
+        ),
+        (
+            "unknown-pid",
+            (OLD,),
+            "`guest-exec-status` of an unknown process: `Invalid parameter 'pid'`.",
+            "`PID 1 does not exist`.",
+            "QEMU changed it in 8.2.",
+        ),
+        (
+            "unknown-pid-number",
+            (NEW,),
+            "`guest-exec-status` of an unknown process: `PID ld does not exist`.",
+            "The error gives the number.",
+            "A fault of QEMU's: a `%` is missing.",
+        ),
+        (
+            "capture-modes",
+            (OLD,),
+            "`capture-output` is a boolean.",
+            "It may also be `none`, `stdout`, `stderr`, `separated` or `merged`. A wrong type is "
+            "reported as `GuestExecCaptureOutput`.",
+            "QEMU changed it in 8.1.",
+        ),
+        (
+            "capture-one-stream",
+            (NEW,),
+            "After the second `capture-output` of `stdout` or `stderr`, later programs get wrong "
+            "descriptors: input is missing and output is lost.",
+            "Any number of programs can be run.",
+            "A fault of QEMU's.",
+        ),
+        (
+            "home-of-a-child",
+            (OLD, NEW),
+            "A program has `HOME`, `USER` and `LOGNAME` only if the agent has.",
+            "They are set.",
+            "Under systemd the agent has none of them, and many programs need `HOME`.",
+        ),
+        (
+            "mode-of-a-new-file",
+            (OLD, NEW),
+            "`guest-file-open` creates files with mode 0666, whatever the umask.",
+            "It creates them with mode 0644 less the umask.",
+            "A new file must not be writable for everybody.",
+        ),
+        (
+            "no-links-for-writing",
+            (OLD, NEW),
+            "`guest-file-open` follows a symbolic link when writing.",
+            "It refuses, unless `follow-symlinks=true` is set in `[files]`.",
+            "A user who can create a link must not choose what the agent writes to.",
+        ),
+        (
+            "write-is-not-buffered",
+            (OLD, NEW),
+            "`guest-file-write` succeeds on a full disk. The flush fails, or the data is lost.",
+            "The write itself fails.",
+            "What is reported as written is written.",
+        ),
+        (
+            "vcpu-error",
+            (OLD,),
+            '`guest-set-vcpus` of an unknown CPU: `open("/sys/…/"): REASON`.',
+            "`Could not open '/sys/…/': REASON`.",
+            "QEMU changed it in 11.0.",
+        ),
+        (
+            "password-reason",
+            (OLD,),
+            "`child process has failed to set user password`.",
+            "The output of chpasswd(8) follows.",
+            "QEMU changed it in 9.1.",
+        ),
+    ),
+    *_group(
+        "System information",
+        (
+            "total-bytes-privileged",
+            (OLD,),
+            "`guest-get-fsinfo` has no `total-bytes-privileged`.",
+            "It has.",
+            "QEMU added it in 9.1.",
+        ),
+        (
+            "mounted-twice",
+            (OLD,),
+            "A filesystem that is mounted in several places is listed and trimmed for each.",
+            "It is listed and trimmed once.",
+            "QEMU changed it in 10.0.",
+        ),
+        (
+            "counters-without-address",
+            (OLD, NEW),
+            "An interface without an address has no `statistics`.",
+            "It has.",
+            "The ports of a bridge have no address, but traffic.",
+        ),
+        (
+            "scsi-target",
+            (OLD, NEW),
+            "`target` of a virtio-scsi disk is 0.",
+            "It is the target.",
+            "libvirt finds the disk by it.",
+        ),
+        (
+            "usb-disks",
+            (OLD,),
+            "A USB disk has no `bus-type` and no controller.",
+            "It has both.",
+            "QEMU added it in 8.1.",
+        ),
+    ),
+]
+
+BY_NAME = {record.name: record for record in RECORDS}
+
+Test = TypeVar("Test", bound=Callable[..., object])
+
+
+def differs(*names: str) -> Callable[[Test], Test]:
+    """Marks a test that asserts the differences of these names."""
+    for name in names:
+        BY_NAME[name]
+    return lambda test: test
