@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from qga.errors import ChannelError
 from qga.wire.position import Position
 
-
 if TYPE_CHECKING:
     from qga.policy.caller import Caller
     from qga.serving.server import Server
