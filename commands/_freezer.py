@@ -134,7 +134,7 @@ class Freezer:
         """Thaw whatever is frozen.
 
         Returns how many filesystems were thawed, and the error if others could not be looked at. A
-        freeze of another agent stays `complete` then, because nothing else tells what it froze.
+        freeze of another agent stays `complete` then, because nothing else shows what it froze.
         """
         with self._lock:
             frozen, self._frozen = self._frozen, {}

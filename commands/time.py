@@ -23,13 +23,8 @@ _ZONES = "/usr/share/zoneinfo"
 GuestTimezone = TypedDict("GuestTimezone", {"zone": NotRequired[str], "offset": int})
 
 _CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-_SLOW_SOURCES = (
-    "acpi_pm",
-    "hpet",
-    "jiffies",
-    "pit",
-    "refined-jiffies",
-)  # read through an I/O port or memory
+# Read through an I/O port or memory.
+_SLOW_SOURCES = ("acpi_pm", "hpet", "jiffies", "pit", "refined-jiffies")
 
 _TOO_LATE = 3_155_760_000 * 10**9  # 2070-01-01, which QEMU's agent refuses
 

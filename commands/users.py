@@ -80,7 +80,7 @@ class Users(CommandGroup):
         raw = decode_base64(password).split(b"\0", 1)[0]
         if b"\n" in raw:
             raise QgaError("forbidden characters in raw password")
-        if ":" in username or "\n" in username:
+        if any(character in username for character in ":\n\0"):
             raise QgaError("forbidden characters in username")
         argv = ["chpasswd", "-e"] if crypted else ["chpasswd"]
         failure = "child process has failed to set user password"

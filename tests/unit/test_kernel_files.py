@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from qga import QgaError
+
 block: Any = import_module("qga.commands._block")
 clock: Any = import_module("qga.commands.time")
 disks: Any = import_module("qga.commands.disks")
@@ -304,5 +306,16 @@ def test_the_hardware_clock_that_a_mainframe_does_not_have(monkeypatch: pytest.M
     monkeypatch.setattr(clock, "_RTC", "/nowhere")
     for machine, expected in (("s390x", "ok"), ("x86_64", "warning"), ("aarch64", "warning")):
         monkeypatch.setattr(clock.os, "uname", lambda name=machine: SimpleNamespace(machine=name))
-        found = [each for each in clock.Time.diagnose(None) if "hardware clock" in each.text]
+        found = [each for each in clock.Time.do_diagnose(None) if "hardware clock" in each.text]
         assert [each.status for each in found] == [expected]
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\nb", "a\0b"])
+def test_a_name_that_chpasswd_would_misread(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def run(*_: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(users, "run", run)
+    caller: Any = SimpleNamespace(policy=SimpleNamespace(check_account=lambda name: None))
+    with pytest.raises(QgaError, match=r"^forbidden characters in username$"):
+        users.Users(None).guest_set_user_password(name, "YQ==", False, caller=caller)
