@@ -93,7 +93,7 @@ class Users(CommandGroup):
         except OSError as error:
             raise QgaError(f"{failure}: chpasswd: {error.strerror}") from error
         if ended.status:
-            raise QgaError(f"{failure}: {ended.output.strip()}".rstrip(": "))
+            raise QgaError(f"{failure}: {ended.output}" if ended.output else failure)
 
 
 def _logins() -> list[tuple[str, float]]:

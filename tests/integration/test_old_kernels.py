@@ -160,7 +160,7 @@ def test_a_program_that_the_agent_needs(client: Client, programs: Path) -> None:
     refusal = client.refusal(
         "guest-set-user-password", username="nobody", password="c2VjcmV0", crypted=True
     )
-    assert refusal == "child process has failed to set user password: as -e"
+    assert refusal == "child process has failed to set user password: as -e\n"
     assert (programs / "input").read_bytes() == b"nobody:secret\n"
 
 
