@@ -38,9 +38,10 @@ class GuestFilesystemTrimResponse(TypedDict):
 
 
 # <linux/fs.h>
-_TRIM_RANGE = struct.Struct("=QQQ")  # struct fstrim_range: start, len, minlen
+# struct fstrim_range: start, len, minlen. They are unsigned, but int64 in requests and replies.
+_TRIM_RANGE = struct.Struct("=3q")
 _FITRIM = ioctl_number("both", "X", 121, _TRIM_RANGE.size)
-_WHOLE = 2**64 - 1
+_WHOLE = -1  # the highest length
 
 
 class Filesystems(CommandGroup):
@@ -95,7 +96,7 @@ def _trim(mount: Mount, minimum: int) -> GuestFilesystemTrimResult:
             result["error"] = "it is hidden under another mount"
             return result
         try:
-            done = ioctl(fd, _FITRIM, _TRIM_RANGE.pack(0, _WHOLE, minimum % 2**64))
+            done = ioctl(fd, _FITRIM, _TRIM_RANGE.pack(0, _WHOLE, minimum))
         finally:
             os.close(fd)
     except OSError as error:

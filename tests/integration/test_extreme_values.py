@@ -146,6 +146,7 @@ def test_a_trim_of_any_minimum(monkeypatch: pytest.MonkeyPatch, minimum: int, as
     monkeypatch.setattr(fcntl, "ioctl", trim)
     result = filesystems._trim(root(), minimum)
     assert "error" not in result
+    assert result["minimum"] == minimum
 
 
 def root() -> Any:
