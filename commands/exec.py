@@ -79,7 +79,7 @@ class Exec(CommandGroup):
         self._finished: defaultdict[str, dict[int, None]] = defaultdict(dict)
         self._running, self._input, self._output = Quota(), Quota(), Quota()
 
-    def start(self) -> None:
+    def on_start(self) -> None:
         take_over_jobs(self.agent.loop)
 
     @command(
