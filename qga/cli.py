@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from qga.errors import ConfigError
 from qga.service.log import Log, open_log, tell_levels
+from qga.service.service_manager import passes_sockets
 from qga.service.utf8 import use_utf8
 from qga.settings import config, configfile, options
 from qga.settings.config import Config
@@ -70,7 +71,8 @@ def _load(arguments: options.Arguments) -> Config:
     for warning in (*file.warnings, *arguments.warnings):
         Log().warning(warning)
     settings = config.overlay(file.general, arguments.settings)
-    return config.build(settings, file.channels, file.origins)
+    activated = passes_sockets(os.environ, os.getpid())
+    return config.build(settings, file.channels, file.origins, activated=activated)
 
 
 def _list_commands(settings: Config) -> str:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from qga.agent import Agent
 from qga.errors import ChannelError, ConfigError
-from qga.service.log import Log
-from qga.service.service_manager import ServiceManager
+from qga.service.log import ERROR, WARNING, Log
+from qga.service.service_manager import ServiceManager, passes_sockets
 from qga.service.state import State, StateError
 from qga.settings.trust import open_own
 from qga.version import INTERFACE_VERSION, __version__
@@ -59,8 +59,7 @@ def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
     except ChannelError as error:
         complain(log, *str(error).splitlines())
         complain(log, "failed to create guest agent channel")
-        complain(log, "failed to initialize guest agent channel")
-        complain(log, "error initializing guest agent")
+        complain(log, "failed to initialize guest agent channel", "error initializing guest agent")
     except (ConfigError, StateError, PidFileError) as error:
         complain(log, str(error), "error initializing guest agent")
     else:
@@ -71,14 +70,13 @@ def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
 def complain(log: Log, *texts: str) -> None:
     """Tell why the agent does not start: to the log, and to whoever has started it."""
     for text in texts:
-        log.error(text)
-        if not log.on_stderr:
-            Log().error(text)
+        log.announce(ERROR, text)
 
 
 def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
     with ExitStack() as cleanup:
         agent = Agent(config, log)
+        _warn_if_frozen(agent.state, log)
         signals = Signals(agent, log)
         cleanup.callback(signals.close)  # last: a second SIGTERM does not cut the end short
         cleanup.callback(agent.close)
@@ -99,6 +97,19 @@ def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
         agent.on_status = None
         manager.stopping()
         manager.close()
+
+
+def _warn_if_frozen(state: State, log: Log) -> None:
+    if not state.frozen:
+        return
+    seconds = state.seconds_to_thaw()
+    limit = "" if seconds is None else f", or the agent thaws them in {seconds:.0f} s"
+    log.announce(
+        WARNING,
+        "previous instance appears to have exited with frozen filesystems: deferring the log and "
+        "the pid file, and refusing commands that are not safe while frozen, until "
+        f"guest-fsfreeze-thaw is called{limit} ({state.marker})",
+    )
 
 
 class PidFile:
@@ -231,7 +242,6 @@ def _run_daemon(config: Config, log: Log) -> int:
         return 0 if os.read(read_fd, 1) == _READY else 1
     os.close(read_fd)
     _hand_over_sockets(starter)
-    os.umask(0o077)
     os.chdir("/")
 
     def ready() -> None:
@@ -245,7 +255,7 @@ def _run_daemon(config: Config, log: Log) -> int:
 
 def _hand_over_sockets(starter: int) -> None:
     """Sockets that systemd has passed to the first process are the daemon's (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") == str(starter):
+    if passes_sockets(os.environ, starter):
         os.environ["LISTEN_PID"] = str(os.getpid())
 
 

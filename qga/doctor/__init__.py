@@ -26,6 +26,7 @@ from qga.plugin.discovery import time_limit
 from qga.plugin.registry import CommandGroup, commands_of
 from qga.policy.policy import Policy
 from qga.service import log, state
+from qga.service.service_manager import passes_sockets
 from qga.settings import config as configuration
 from qga.settings import configfile, options
 from qga.settings.config import ChannelConfig, Config
@@ -81,7 +82,10 @@ def examine(arguments: options.Arguments) -> Report:
     if agent is not None:
         arguments = options.parse(agent.options or [])
         variables = processes.environment(agent.pid)
-    config, path, findings = _load(arguments, variables)
+    activated = unit is not None and unit.has_socket
+    if agent is not None:
+        activated = passes_sockets(variables, agent.pid)
+    config, path, findings = _load(arguments, variables, activated)
     if agent is None:
         users = users_of(config.channels[0])
         agent = next((each for each in running if each in users), None)
@@ -117,7 +121,7 @@ def _carefully(check: str, found: Iterable[Finding]) -> list[Finding]:
 
 
 def _load(
-    arguments: options.Arguments, variables: Mapping[str, str]
+    arguments: options.Arguments, variables: Mapping[str, str], activated: bool
 ) -> tuple[Config, str, list[Finding]]:
     """The configuration, or what is so without the file where that is broken; its path."""
     path = arguments.config_path
@@ -139,7 +143,8 @@ def _load(
         findings.append(warning("configuration", text, "remove or correct it"))
     settings = configuration.overlay(file.general, arguments.settings)
     try:
-        return configuration.build(settings, file.channels, file.origins), path, findings
+        config = configuration.build(settings, file.channels, file.origins, activated=activated)
+        return config, path, findings
     except ConfigError as error:
         advice = "put that right; what follows is about the defaults"
         return Config(), path, [*findings, failed("configuration", str(error), advice)]

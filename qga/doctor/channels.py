@@ -19,7 +19,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 def users_of(channel: ChannelConfig) -> list[Process]:
     """The processes that have the channel open; those of a vsock port cannot be found out."""
-    if channel.method == "vsock-listen":
+    if channel.method == "vsock-listen" or not channel.path:
         return []
     if channel.method == "unix-listen":
         return processes.listeners(channel.path)
@@ -28,6 +28,9 @@ def users_of(channel: ChannelConfig) -> list[Process]:
 
 def diagnose_channel(channel: ChannelConfig, agent: Process | None) -> Iterator[Finding]:
     """agent: the one that should serve it."""
+    if not channel.path:
+        yield ok("channel", f"{channel.method}: the service manager passes the socket")
+        return
     if channel.method == "vsock-listen":
         yield _vsock(channel.path)
         return

@@ -23,6 +23,7 @@ _PROPERTIES = (
     "FragmentPath",
     "DropInPaths",
     "EnvironmentFiles",
+    "TriggeredBy",
 )
 _TIMEOUT = 10.0  # seconds
 
@@ -40,6 +41,11 @@ class Unit(NamedTuple):
     @property
     def main_pid(self) -> int:
         return int(self.properties.get("MainPID") or 0)
+
+    @property
+    def has_socket(self) -> bool:
+        """Whether a socket unit starts it and passes the socket."""
+        return ".socket" in self.properties.get("TriggeredBy", "")
 
 
 def unit_of(arguments: Arguments) -> Unit | None:

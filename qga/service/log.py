@@ -1,12 +1,20 @@
-"""Where the agent complains: a log file, the journal, syslog, or standard error.
+"""The log: a file, the journal, syslog, or standard error.
 
-Four things must stay true. Logging never raises and never stops the agent, be the disk full or
-the journal gone: what a sink does not take goes to standard error, or nowhere. One message is one
-line whatever it holds, so that nobody forges a line through a path or a command. What reaches the
-journal through standard error tells its level, Python's own complaints included. And while the
-filesystems are frozen nothing is written at all; the first MAX_KEPT messages of each channel are
-told after the thaw, and how many more there were. Python's logging is not used: its import costs
-more than this agent's loop.
+What the host has done, the trail, always reaches the log of the system (the journal or syslog), as
+with QEMU's agent, wherever else messages go.
+
+What must stay true:
+
+- Logging never raises and never stops the agent, even if the disk is full or the journal is gone.
+  A message that a sink does not take goes to standard error, or is lost.
+- One message is one line, whatever it contains, so that nobody can forge a line through a path or a
+  command.
+- Lines on standard error carry their level where the journal reads them, Python's own included.
+- While the filesystems are frozen nothing is written, except a warning to a terminal or a pipe at
+  the start. The first MAX_KEPT messages of each channel are written after the thaw, and then the
+  number of those that were dropped.
+
+Python's logging is not used: importing it costs more memory than the agent's loop.
 """
 
 from __future__ import annotations
@@ -15,6 +23,8 @@ import os
 import re
 import sys
 import time
+from errno import ECONNREFUSED
+from stat import S_ISBLK, S_ISREG
 from typing import TYPE_CHECKING, Protocol
 
 from qga.service import state
@@ -46,11 +56,20 @@ MESSAGE_IDS = {
 }
 """What the journal finds a kind of message by: MESSAGE_ID of systemd.journal-fields(7)."""
 
+TRAIL = ("command", "refused", "left-out", "given-up", "dropped")
+"""The kinds of messages that tell what the host has done."""
+
 MAX_KEPT = 100
-"""Messages of the time of a freeze that are told after the thaw, of each channel."""
+"""Messages of each channel that are kept during a freeze and written after the thaw."""
+
+# Seconds that a thaw waits, on a worker, for logs to take what was kept. The kernel queues as few
+# as ten datagrams (net.unix.max_dgram_qlen), and who reads them may have waited for a disk.
+_PATIENCE = 1.0
 
 _JOURNAL = "/run/systemd/journal/socket"  # of systemd-journald.service(8)
 _SYSLOG = "/dev/log"
+_FACILITY = 3 << 3  # LOG_DAEMON of syslog(3)
+_MAX_SYSLOG = 8192  # bytes of a message; rsyslog cuts longer ones
 _STDERR = 2
 _ATOMIC = 4096  # PIPE_BUF: a pipe that has room for anything has room for that much
 
@@ -122,7 +141,8 @@ class FileSink:
             os.close(self._fd)
             self._fd = -1
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK  # it may be a FIFO
-        self._fd = open_own(self._path, flags, 0o666)
+        # Not for all users: it quotes the arguments of programs, which may contain secrets.
+        self._fd = open_own(self._path, flags, 0o640)
 
 
 class JournalSink:
@@ -152,18 +172,32 @@ class JournalSink:
 
 
 class SyslogSink:
-    """syslog(3), for a daemon, whose standard error is gone. It waits like the journal's."""
+    """The socket of syslog, which is opened by the first message, and anew when it is replaced.
+
+    libc's syslog(3) would wait for a daemon that no longer reads, and does not report that there is
+    none. `write` raises OSError for both.
+    """
 
     def __init__(self) -> None:
-        self._queue = _connect_to(_SYSLOG)
+        self._socket: socket | None = None
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
-        import syslog
-
-        _check_room(self._queue)
-        line = _encode(text).decode()
-        syslog.openlog(PROGRAM, syslog.LOG_PID, syslog.LOG_DAEMON)
-        syslog.syslog(priority, line)
+        stamp = time.strftime("%b %e %H:%M:%S")  # the local format of RFC 3164, which all can read
+        head = f"<{_FACILITY | priority}>{stamp} {PROGRAM}[{os.getpid()}]: "
+        message = _encode(head + text)[:_MAX_SYSLOG]
+        if self._socket is not None:
+            try:
+                self._socket.send(message)
+                return
+            except BlockingIOError:
+                raise
+            except OSError:  # the daemon was restarted, and has made a new socket
+                self._socket.close()
+        self._socket = _connect_to(_SYSLOG)
+        if self._socket is None:
+            raise ConnectionRefusedError(ECONNREFUSED, os.strerror(ECONNREFUSED))
+        self._socket.setblocking(False)
+        self._socket.send(message)
 
     def reopen(self) -> None:
         pass
@@ -173,29 +207,32 @@ class Log:
     """Takes messages of four levels.
 
     kind: one of MESSAGE_IDS. fields: facts by name. Both are for the journal, where they can be
-    searched; the text says the same to those who read it.
-    Kept are warnings and errors, with `keeps_info` messages of level info, too, and with `verbose`
-    all.
-    `on_stderr` says whether messages are seen on standard error already.
+    searched; the text contains the same facts.
+
+    sink: takes warnings and errors; all messages if `verbose`.
+    system: takes the trail, whatever its level; the sink takes it where this fails.
+    frozen: whether the filesystems are frozen already.
+    `on_stderr` is whether messages appear on standard error anyway.
     """
 
     def __init__(
         self,
         sink: Sink | None = None,
         *,
+        system: Sink | None = None,
         verbose: bool = False,
-        keeps_info: bool = False,
         frozen: bool = False,
     ) -> None:
         self._sink: Sink = sink or StderrSink()
-        self._least = DEBUG if verbose else INFO if keeps_info else WARNING
+        self._system = system
+        self._least = DEBUG if verbose else INFO if system is self._sink else WARNING
         self._frozen = frozen
-        self._kept: list[tuple[float, int, str, dict[str, str]]] = []
+        self._kept: list[tuple[float, int, str, str, dict[str, str]]] = []
         self._kept_of: dict[object, int] = {}  # how many of each channel
         self._dropped = 0
         self._reopen_at_thaw = False
         self.on_stderr = isinstance(self._sink, StderrSink) or (
-            isinstance(self._sink, JournalSink) and _stderr_is_journal()
+            not isinstance(self._sink, FileSink) and _stderr_is_journal()
         )
 
     def debug(self, text: str, kind: str = "", **fields: object) -> None:
@@ -210,9 +247,24 @@ class Log:
     def error(self, text: str, kind: str = "", **fields: object) -> None:
         self._write(ERROR, text, kind, fields)
 
-    def keeps(self, priority: int) -> bool:
-        """Whether messages of this level are kept."""
-        return priority <= self._least
+    def announce(self, priority: int, text: str) -> None:
+        """Log a message, and show it on standard error to whoever has started the agent.
+
+        While frozen it appears there unless that is a file, which may be on a frozen filesystem.
+        """
+        line = escape(text)
+        waits = self._frozen and _is_on_disk(_STDERR)
+        shown = not waits and _offer(StderrSink(), (priority, line, {}))
+        if shown and self.on_stderr:
+            return
+        if self._frozen or not shown:
+            self._write(priority, text, "", {})
+        else:
+            _offer(self._sink, (priority, line, {}))
+
+    def keeps(self, priority: int, kind: str = "") -> bool:
+        """Whether messages of this level and kind are kept."""
+        return priority <= (max(self._least, INFO) if kind in TRAIL else self._least)
 
     @property
     def frozen(self) -> bool:
@@ -229,9 +281,11 @@ class Log:
             self.reopen()
         kept, self._kept, self._kept_of = self._kept, [], {}
         dropped, self._dropped = self._dropped, 0
-        for since, priority, text, fields in kept:
+        deadline = time.monotonic() + _PATIENCE
+        for since, priority, text, kind, fields in kept:
             age = time.monotonic() - since
-            self._send(priority, f"{text} ({age:.0f} s ago, while filesystems were frozen)", fields)
+            aged = f"{text} ({age:.0f} s ago, while filesystems were frozen)"
+            self._send(priority, aged, kind, fields, deadline)
         if dropped:
             self.warning(
                 f"{counted(dropped, 'more message was', 'more messages were')} dropped "
@@ -250,7 +304,7 @@ class Log:
             self.error(f"cannot reopen the log file: {error.strerror}")
 
     def _write(self, priority: int, text: str, kind: str, fields: dict[str, object]) -> None:
-        if not self.keeps(priority):
+        if not self.keeps(priority, kind):
             return
         safe_text = escape(text)
         safe_fields = {name: escape(str(value)) for name, value in fields.items()}
@@ -258,31 +312,35 @@ class Log:
             safe_fields["MESSAGE_ID"] = MESSAGE_IDS[kind]
         channel = fields.get("channel")
         if not self._frozen:
-            self._send(priority, safe_text, safe_fields)
+            self._send(priority, safe_text, kind, safe_fields)
         elif self._kept_of.get(channel, 0) < MAX_KEPT:
             self._kept_of[channel] = self._kept_of.get(channel, 0) + 1
-            self._kept.append((time.monotonic(), priority, safe_text, safe_fields))
+            self._kept.append((time.monotonic(), priority, safe_text, kind, safe_fields))
         else:
             self._dropped += 1
 
-    def _send(self, priority: int, text: str, fields: dict[str, str]) -> None:
-        for sink in (self._sink, StderrSink()):
-            try:
-                sink.write(priority, text, fields)
+    def _send(
+        self, priority: int, text: str, kind: str, fields: dict[str, str], deadline: float = 0.0
+    ) -> None:
+        """deadline: until when to wait for a log that is busy."""
+        message = (priority, text, fields)
+        in_trail = kind in TRAIL and priority <= INFO
+        if in_trail and self._system not in (None, self._sink):
+            taken = _offer(self._system, message, deadline)
+            if taken and priority > self._least:
                 return
-            except OSError:
-                continue
+        if not _offer(self._sink, message, deadline):
+            _offer(StderrSink(), message)
 
 
 def open_log(config: Config) -> Log:
     """The log that a configuration asks for. Raises OSError when its file cannot be opened."""
     frozen = state.is_frozen(config.statedir)
-    sink = _choose_sink(config)
+    system = _open_system_log(config)
+    sink = _choose_sink(config, system)
     if not frozen:
         sink.reopen()
-    # As QEMU's agent, which tells syslog, but nobody else, of what it runs and opens.
-    keeps_info = isinstance(sink, (JournalSink, SyslogSink))
-    return Log(sink, verbose=config.verbose, keeps_info=keeps_info, frozen=frozen)
+    return Log(sink, system=system, verbose=config.verbose, frozen=frozen)
 
 
 def tell_levels() -> None:
@@ -296,16 +354,42 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def _choose_sink(config: Config) -> Sink:
-    if config.logfile:
-        return FileSink(config.logfile)
-    in_service = _stderr_is_journal()
-    if in_service or config.daemonize:
+def _open_system_log(config: Config) -> Sink:
+    if config.daemonize or _stderr_is_journal():
         try:
             return JournalSink()
         except ImportError:
             pass
-    return SyslogSink() if config.daemonize else StderrSink(in_service)
+    return SyslogSink()
+
+
+def _choose_sink(config: Config, system: Sink) -> Sink:
+    if config.logfile:
+        return FileSink(config.logfile)
+    return system if config.daemonize or _stderr_is_journal() else StderrSink(False)
+
+
+def _offer(sink: Sink, message: tuple[int, str, dict[str, str]], deadline: float = 0.0) -> bool:
+    """Whether the sink has taken the message."""
+    while True:
+        try:
+            sink.write(*message)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_PATIENCE / 100)
+        except OSError:
+            return False
+
+
+def _is_on_disk(fd: int) -> bool:
+    """Whether writing to a descriptor may wait for a filesystem; True if that is unknown."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return True
+    return S_ISREG(mode) or S_ISBLK(mode)
 
 
 def _stderr_is_journal() -> bool:

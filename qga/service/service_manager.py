@@ -70,6 +70,11 @@ class ServiceManager:
                 pass
 
 
+def passes_sockets(environment: Mapping[str, str], pid: int) -> bool:
+    """Whether the process with this environment was started with sockets (sd_listen_fds(3))."""
+    return environment.get("LISTEN_PID") == str(pid)
+
+
 def _watchdog_seconds(environment: Mapping[str, str]) -> float:
     """How long the loop may be silent, by sd_watchdog_enabled(3); 0 without a watchdog."""
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):

@@ -148,7 +148,8 @@ def _replace(path: str, text: str, *, sync: bool = False) -> None:
     sync: whether to wait until it is on the disk, so that an error of the disk is seen now.
     """
     unfinished = f"{path}.new"
-    fd = open_own(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    # By the umask, as QEMU's agent does: other users may see that the filesystems are frozen.
+    fd = open_own(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)

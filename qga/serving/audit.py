@@ -69,8 +69,8 @@ class Audit:
     def __init__(self, log: Log, loop: Loop) -> None:
         self._log = log
         self._limit = Limit(log, loop)
-        self.reads = log.keeps(DEBUG)
-        self.changes = log.keeps(INFO)
+        self.reads = log.keeps(DEBUG, "command")
+        self.changes = log.keeps(INFO, "command")
 
     def record(self, entry: Entry, error: BaseException | None) -> None:
         """Log a command that has finished."""

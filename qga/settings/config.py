@@ -256,11 +256,17 @@ def overlay(below: Layer, above: Layer) -> Layer:
 
 
 def build(
-    layer: Layer, sections: Iterable[ChannelSection] = (), origins: Origins = NO_ORIGINS
+    layer: Layer,
+    sections: Iterable[ChannelSection] = (),
+    origins: Origins = NO_ORIGINS,
+    *,
+    activated: bool = False,
 ) -> Config:
-    """The configuration that a layer and the channel sections amount to. Raises ConfigError."""
-    place = _with_path(layer, path_required=not _socket_is_passed())
-    settings = {**layer, **place, **_complete(layer)}
+    """The configuration that a layer and the channel sections amount to. Raises ConfigError.
+
+    activated: whether the service manager passes the main channel's socket, and with it its path.
+    """
+    settings = {**layer, **_with_path(layer, required=not activated), **_complete(layer)}
     for key in _FILE_KEYS:
         if settings.get(key):
             settings[key] = _absolute(str(settings[key]))
@@ -287,18 +293,15 @@ def dump(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _socket_is_passed() -> bool:
-    """Whether the main channel's socket, and with it its path, comes from sd_listen_fds(3)."""
-    return os.environ.get("LISTEN_PID") == str(os.getpid())
-
-
-def _with_path(layer: Layer, path_required: bool = True) -> Layer:
-    """Method and path of a channel, by default where it may be."""
+def _with_path(layer: Layer, *, required: bool = True) -> Layer:
+    """Method and path of a channel, with their defaults."""
     method = str(layer.get("method", DEFAULT_METHOD))
     path = str(layer.get("path") or DEFAULT_PATHS[method])
-    if not path and path_required:
+    if required and not path:
         raise ConfigError(f"must specify a path for this channel ({method} has no default path)")
-    return {"method": method, "path": _absolute(path) if path and method == "unix-listen" else path}
+    if path and method == "unix-listen":
+        path = _absolute(path)
+    return {"method": method, "path": path}
 
 
 def _absolute(path: str) -> str:

@@ -23,8 +23,9 @@ from qga.settings.config import (
 )
 from qga.version import PROGRAM
 
-_HELP_INDENT = 30
+_HELP_INDENT = 29
 _HELP_WIDTH = 79
+_DEFAULT = "(default: "
 
 
 class Option(NamedTuple):
@@ -42,39 +43,62 @@ class Option(NamedTuple):
     default: Optional[str] = None
 
 
-_METHODS = ", ".join(DEFAULT_PATHS)
-_WITH_PATH = "; ".join(f"{path} for {method}" for method, path in DEFAULT_PATHS.items() if path)
+_WITH_PATH = ", ".join(f"{path} for {method}" for method, path in DEFAULT_PATHS.items() if path)
 
 OPTIONS = (
-    Option("m", "method", "METHOD", "method", f"the channel: {_METHODS} ({DEFAULT_METHOD})"),
+    Option(
+        "m",
+        "method",
+        "METHOD",
+        "method",
+        f"channel type: {', '.join(DEFAULT_PATHS)} (default: {DEFAULT_METHOD})",
+    ),
     Option(
         "p",
         "path",
         "PATH",
         "path",
-        f"device, socket, or CID:PORT for vsock-listen ({_WITH_PATH})",
+        f"device or socket path, or CID:PORT for vsock-listen (default: {_WITH_PATH})",
     ),
-    Option("l", "logfile", "PATH", "logfile", "log to this file (standard error or the journal)"),
-    Option("f", "pidfile", "PATH", "pidfile", f"write a pid file ({DEFAULT_PIDFILE} with -d)"),
+    Option(
+        "l",
+        "logfile",
+        "PATH",
+        "logfile",
+        "log to this file (default: the journal, or standard error)",
+    ),
+    Option(
+        "f",
+        "pidfile",
+        "PATH",
+        "pidfile",
+        f"PID file, always written with -d (default: {DEFAULT_PIDFILE})",
+    ),
+    # On one line: clients look for "fsfreeze-hook", and take the last word, less ")", for the path.
     Option(
         "F",
         "fsfreeze-hook",
         "PATH",
         "fsfreeze-hook",
-        "run this program around freeze and thaw; PATH is joined to the option "
-        f"({DEFAULT_FSFREEZE_HOOK})",
+        f"hook script (default: {DEFAULT_FSFREEZE_HOOK})",
         default=DEFAULT_FSFREEZE_HOOK,
     ),
-    Option("t", "statedir", "PATH", "statedir", f"folder for the state ({DEFAULT_STATEDIR})"),
-    Option("v", "verbose", "", "verbose", "log what the agent does, too"),
+    Option(
+        "t",
+        "statedir",
+        "PATH",
+        "statedir",
+        f"directory for state that survives a restart (default: {DEFAULT_STATEDIR})",
+    ),
+    Option("v", "verbose", "", "verbose", "also log normal operation"),
     Option("V", "version", "", "", "print the version and exit"),
-    Option("d", "daemonize", "", "daemon", "go to the background once the channel is open"),
+    Option("d", "daemonize", "", "daemon", "run in the background once the channel is open"),
     Option(
         "b",
         "block-rpcs",
         "LIST",
         "block-rpcs",
-        "comma-separated commands to refuse; 'help' lists all commands",
+        "comma-separated commands to disable; 'help' lists all commands",
     ),
     Option("b", "blacklist", "LIST", "block-rpcs", ""),
     Option(
@@ -82,30 +106,36 @@ OPTIONS = (
         "allow-rpcs",
         "LIST",
         "allow-rpcs",
-        "comma-separated commands to allow, all others refused; -b takes away from these",
+        "comma-separated commands to enable, disabling all others; --block-rpcs takes precedence",
     ),
-    Option("c", "config", "PATH", "", f"configuration file ($QGA_CONF, or {DEFAULT_CONFIG_PATH})"),
-    Option("D", "dump-conf", "", "", "print the resulting configuration as a file and exit"),
-    Option("r", "retry-path", "", "retry-path", "wait for a channel that is not there (yet)"),
+    Option(
+        "c",
+        "config",
+        "PATH",
+        "",
+        f"configuration file instead of $QGA_CONF (default: {DEFAULT_CONFIG_PATH})",
+    ),
+    Option("D", "dump-conf", "", "", "print the effective configuration and exit"),
+    Option("r", "retry-path", "", "retry-path", "wait for a channel that does not exist yet"),
     Option(
         "",
         "explain-policy",
         "COMMAND",
         "",
-        "tell whether COMMAND would be allowed and which line decides, and exit with 0 if it "
-        "would, 1 if not; its arguments follow as KEY=VALUE or as a JSON object",
+        "show whether COMMAND would be allowed and which setting decides; exit with 0 if allowed, "
+        "1 if not; arguments of COMMAND follow as KEY=VALUE or as a JSON object",
     ),
-    Option("", "on-channel", "NAME", "", "the channel that --explain-policy is about (main)"),
+    Option("", "on-channel", "NAME", "", "channel for --explain-policy (default: main)"),
     Option(
         "",
         "doctor",
         "",
         "",
-        "look for what keeps the host from being served, tell what to try, and exit with 0 if all "
-        "is well, 1 if not",
+        "diagnose why the host gets no answer and suggest fixes; exit with 0 if all is well, 1 if "
+        "not",
     ),
-    Option("", "json", "", "", "have --doctor write JSON"),
-    Option("s", "", "COMMAND", "", ""),  # Windows services only; qemu-ga accepts it everywhere
+    Option("", "json", "", "", "print the output of --doctor as JSON"),
+    Option("s", "", "COMMAND", "", ""),  # only for Windows services, but QEMU's agent accepts it
     Option("h", "help", "", "", "print this help and exit"),
 )
 
@@ -203,8 +233,7 @@ def format_help() -> str:
     """The text of --help."""
     lines = [
         f"Usage: {PROGRAM} [-m METHOD -p PATH] [OPTION]...",
-        "Let the host of this virtual machine look after it.",
-        "Defaults stand in parentheses.",
+        "Let the host manage this virtual machine.",
         "",
     ]
     for option in OPTIONS:
@@ -278,7 +307,9 @@ def _help_lines(option: Option) -> list[str]:
         argument = f"[{argument}]"
     short = f"-{option.short}, " if option.short else " " * len("-x, ")
     heading = f"  {short}--{option.long}{argument}"
-    lines = wrap(option.help, _HELP_WIDTH - _HELP_INDENT, break_on_hyphens=False)
+    together = option.help.replace(_DEFAULT, _DEFAULT.replace(" ", "\0"))
+    wrapped = wrap(together, _HELP_WIDTH - _HELP_INDENT, break_on_hyphens=False)
+    lines = [line.replace("\0", " ") for line in wrapped]
     first = "" if len(heading) >= _HELP_INDENT else lines.pop(0)
     heading = f"{heading:<{_HELP_INDENT}}{first}".rstrip()
     return [heading, *(" " * _HELP_INDENT + line for line in lines)]

@@ -6,6 +6,7 @@ import base64
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,15 @@ from typing import Any
 
 import pytest
 
-from tests.integration.agent_process import PATIENCE, Client, refused_start, started, wait_for
+from tests.integration.agent_process import (
+    COMMAND,
+    PATIENCE,
+    AgentProcess,
+    Client,
+    refused_start,
+    started,
+    wait_for,
+)
 
 # Puts descriptor argv[1] in place, says whose it is, and becomes the rest of argv.
 HAND_OVER = """
@@ -79,6 +88,38 @@ def test_a_method_without_a_path_takes_that_of_the_socket(
 def test_without_a_socket_the_path_is_required(tmp_path: Path, listener: socket.socket) -> None:
     complaint = refused_start(tmp_path, "-p", "", **handing_over(listener.fileno(), pid_offset=1))
     assert "must specify a path for this channel" in complaint
+@pytest.mark.parametrize(
+    ("options", "config"),
+    [
+        (["-m", "unix-listen"], ""),
+        (["-m", "vsock-listen"], ""),
+        ([], "[general]\nmethod=vsock-listen\n"),
+        ([], "[general]\nmethod=unix-listen\npath=\n"),
+    ],
+)
+def test_the_path_comes_with_the_socket(
+    tmp_path: Path, listener: socket.socket, options: list[str], config: str
+) -> None:
+    how = handing_over(listener.fileno())
+    settings = tmp_path / "qemu-ga.conf"
+    settings.write_text(config)
+    settings.chmod(0o644)
+    command = [*how.pop("launcher"), *COMMAND, *options, "-c", str(settings), "-t", str(tmp_path)]
+    errors = tmp_path / "stderr"
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, **how)
+    agent = AgentProcess(process, tmp_path / "activated", errors)
+    try:
+        with agent.connect() as client:
+            assert client.call("guest-ping") == {}
+    finally:
+        assert agent.stop() == 0, agent.log
+
+
+def test_another_channel_needs_a_path_all_the_same(tmp_path: Path, listener: socket.socket) -> None:
+    how = handing_over(listener.fileno())
+    log = refused_start(tmp_path, config="[channel other]\nmethod=unix-listen\n", **how)
+    assert "must specify a path for this channel" in log
 
 
 def test_children_see_nothing_of_it(tmp_path: Path, listener: socket.socket) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -34,12 +36,13 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def asked(path: Path, command: str) -> object:
+def asked(path: Path, command: str, /, **arguments: object) -> object:
     """What the reply to a command returns; None where it is an error."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(DEADLINE)
         connection.connect(str(path))
-        connection.sendall(b'{"execute":"%s"}\n' % command.encode())
+        request = {"execute": command, "arguments": arguments}
+        connection.sendall(json.dumps(request).encode() + b"\n")
         return json.loads(connection.makefile().readline()).get("return")
 
 
@@ -47,6 +50,14 @@ def answers(path: Path) -> bool:
     with suppress(OSError):
         return asked(path, "guest-ping") == {}
     return False
+
+
+def listener_pid(path: Path) -> int:
+    """The process that listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int(struct.unpack("=iII", credentials)[0])
 
 
 def is_running(pid: int) -> bool:
@@ -248,12 +259,28 @@ def test_a_daemon(place: Place) -> None:
     process = Path(f"/proc/{pid}")
     assert (process / "cwd").readlink() == Path("/")
     assert {(process / "fd" / str(fd)).readlink() for fd in (0, 1, 2)} == {Path("/dev/null")}
-    assert "Umask:\t0077" in (process / "status").read_text()
+    assert "Umask:\t0022" in (process / "status").read_text()
     assert stat.S_IMODE(place.pidfile.stat().st_mode) == 0o600
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: not is_running(pid))
     assert not place.socket.exists()
     assert not place.pidfile.exists()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_daemon_keeps_the_umask_that_it_was_started_with(place: Place, umask: int) -> None:
+    options = ("-d", "-f", str(place.pidfile), "-l", str(place.folder / "log"))
+    assert place.start(*options, umask=umask).wait(DEADLINE) == 0
+    new = place.folder / "new"
+    assert asked(place.socket, "guest-file-open", path=str(new), mode="w") == 1000
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in place.folder.iterdir()}
+    assert modes == {
+        "socket": 0o777 & ~umask,
+        "qga.state": 0o666 & ~umask,
+        "new": 0o644 & ~umask,
+        "log": 0o640 & ~umask,
+        "pid": 0o600,
+    }
 
 
 def test_a_daemon_finds_its_relative_paths_again(place: Place) -> None:
@@ -353,6 +380,28 @@ def test_while_frozen_no_signal_ends_it_and_nothing_is_written(place: Place) -> 
         assert answers(place.socket)
     assert process.poll() is None
     assert sorted(os.listdir(place.folder)) == ["qga.state.isfrozen", "socket"]
+
+
+@pytest.mark.parametrize("options", [(), ("-d",)])
+def test_filesystems_that_are_frozen_already_are_warned_of(
+    place: Place, options: tuple[str, ...]
+) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    marker = place.folder / "qga.state.isfrozen"
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    marker.write_text(f"[frozen]\nboot={boot}thaw_at={uptime + 500:.0f}\n")
+    process = place.start(*options, "-f", str(place.pidfile))
+    assert process.stderr is not None
+    warning = process.stderr.readline()
+    assert warning.startswith(
+        "qemu-ga: warning: previous instance appears to have exited with frozen filesystems"
+    )
+    assert re.search(r"thaws them in (49\d|500) s", warning)
+    assert str(marker) in warning
+    eventually(lambda: answers(place.socket))
+    assert asked(place.socket, "guest-fsfreeze-status") == "frozen"
+    assert not place.pidfile.exists()
+    os.kill(listener_pid(place.socket), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,23 @@ def test_the_unit_and_the_files_that_make_it(unit: Unit) -> None:
     assert list(diagnose_unit(unit, AGENT)) == [ok("unit", told)]
 
 
+def test_a_unit_with_a_socket_needs_no_path(
+    unit: Unit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "qemu-ga.conf"
+    config.write_text("[general]\nmethod=vsock-listen\n")
+    config.chmod(0o644)
+    arguments = options.parse(["-c", str(config)])
+    monkeypatch.setattr(processes, "agents", list)
+    faults = []
+    for trigger in ("", "qemu-guest-agent-vsock.socket"):
+        found = unit._replace(properties={**unit.properties, "TriggeredBy": trigger})
+        monkeypatch.setattr(doctor, "unit_of", lambda _, found=found: found)
+        findings = doctor.examine(arguments).findings
+        faults.append([each.text for each in findings if "must specify a path" in each.text])
+    assert [len(each) for each in faults] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("changes", "agent", "status", "text"),
     [

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import stat
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qga.service import log as log_module
 from qga.service.log import (
+    ERROR,
     MAX_KEPT,
     MESSAGE_IDS,
+    WARNING,
     FileSink,
     Log,
     StderrSink,
-    SyslogSink,
     escape,
     open_log,
     tell_levels,
 )
 from qga.settings.config import Config
 
+PATIENCE = 30.0
 Captured = pytest.CaptureFixture[str]
 
 
@@ -241,13 +250,219 @@ def test_the_journal_of_somebody_else_is_not_ours(
     assert capfd.readouterr().err == "qemu-ga: error: wrong\n"
 
 
-def test_a_daemon_without_log_file_or_journal_uses_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
-    import syslog
+class Syslog:
+    """A stand-in for the syslog daemon."""
 
-    sent = []
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.start()
+
+    def start(self) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(self._path))
+        self.socket.setblocking(False)
+
+    def stop(self) -> None:
+        self.socket.close()
+        self._path.unlink()
+
+    def received(self) -> list[str]:
+        """What has arrived, without the time."""
+        texts = []
+        with suppress(BlockingIOError):
+            while True:
+                texts.append(self.socket.recv(65536).decode())
+        pattern = r"<(\d+)>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d qemu-ga\[\d+\]: "
+        assert all(re.match(pattern, text) for text in texts), texts
+        return [re.sub(pattern, r"\1 ", text) for text in texts]
+
+
+@pytest.fixture
+def syslog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Syslog]:
+    connections: list[Any] = []
+
+    def connect(path: str) -> object:
+        connection = real_connect(path)
+        connections.append(connection)
+        return connection
+
+    real_connect = log_module._connect_to
+    monkeypatch.setattr(log_module, "_connect_to", connect)
+    monkeypatch.setattr(log_module, "_SYSLOG", str(tmp_path / "syslog"))
     monkeypatch.setitem(sys.modules, "systemd._journal", None)
-    monkeypatch.setattr(syslog, "syslog", lambda priority, text: sent.append((priority, text)))
-    log = open_log(Config(daemonize=True))
-    log.warning("odd", path="/x")
-    assert isinstance(log._sink, SyslogSink)
-    assert sent == [(syslog.LOG_WARNING, "odd")]
+    stand_in = Syslog(tmp_path / "syslog")
+    yield stand_in
+    stand_in.socket.close()
+    for connection in filter(None, connections):
+        connection.close()
+
+
+def entries(log: Log) -> None:
+    """Write what the host has done, what it was refused, and a complaint."""
+    log.info("of no kind")
+    log.info("exec", kind="command")
+    log.warning("denied", kind="refused")
+    log.debug("read", kind="command")
+    log.error("wrong")
+
+
+def test_a_daemon_uses_syslog_for_everything(syslog: Syslog) -> None:
+    entries(open_log(Config(daemonize=True)))
+    assert syslog.received() == ["30 of no kind", "30 exec", "28 denied", "27 wrong"]
+
+
+def test_in_the_foreground_the_trail_goes_to_syslog(syslog: Syslog, capfd: Captured) -> None:
+    entries(open_log(Config()))
+    assert syslog.received() == ["30 exec", "28 denied"]
+    assert capfd.readouterr().err == "qemu-ga: warning: denied\nqemu-ga: error: wrong\n"
+
+
+def test_a_log_file_does_not_keep_the_trail_from_syslog(
+    syslog: Syslog, tmp_path: Path, capfd: Captured
+) -> None:
+    path = tmp_path / "log"
+    entries(open_log(Config(logfile=str(path), statedir=str(tmp_path))))
+    assert syslog.received() == ["30 exec", "28 denied"]
+    assert [line.partition(": ")[2] for line in path.read_text().splitlines()] == [
+        "warning: denied",
+        "error: wrong",
+    ]
+    assert capfd.readouterr().err == ""
+
+
+def test_under_systemd_without_systemd_python_everything_goes_to_syslog_once(
+    syslog: Syslog, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    entries(open_log(Config()))
+    assert syslog.received() == ["30 of no kind", "30 exec", "28 denied", "27 wrong"]
+    assert capfd.readouterr().err == ""
+
+
+def test_verbose_messages_go_to_both(syslog: Syslog, capfd: Captured) -> None:
+    entries(open_log(Config(verbose=True)))
+    assert syslog.received() == ["30 exec", "28 denied"]
+    assert len(capfd.readouterr().err.splitlines()) == 5
+
+
+def test_without_syslog_the_trail_goes_to_stderr(syslog: Syslog, capfd: Captured) -> None:
+    syslog.stop()
+    entries(open_log(Config()))
+    assert capfd.readouterr().err == (
+        "qemu-ga: info: exec\nqemu-ga: warning: denied\nqemu-ga: error: wrong\n"
+    )
+
+
+def test_syslog_that_is_replaced_or_starts_later_is_found(syslog: Syslog, capfd: Captured) -> None:
+    log = open_log(Config())
+    log.info("one", kind="command")
+    assert syslog.received() == ["30 one"]
+    syslog.stop()
+    log.info("two", kind="command")
+    assert capfd.readouterr().err == "qemu-ga: info: two\n"
+    syslog.start()
+    log.info("three", kind="command")
+    assert syslog.received() == ["30 three"]
+
+
+def test_syslog_that_does_not_read_delays_nothing(syslog: Syslog, capfd: Captured) -> None:
+    log = open_log(Config())
+    for number in range(5000):
+        log.info(str(number), kind="command")
+    received = syslog.received()
+    on_stderr = capfd.readouterr().err.splitlines()
+    assert received[0] == "30 0"
+    assert on_stderr[-1] == "qemu-ga: info: 4999"
+    assert len(received) + len(on_stderr) == 5000
+
+
+def test_a_long_message_fits_syslog(syslog: Syslog) -> None:
+    open_log(Config()).info("x" * 1_000_000, kind="command")
+    (text,) = syslog.received()
+    assert 8000 < len(text) < 8192
+
+
+def test_the_trail_of_a_freeze_reaches_syslog_after_the_thaw(
+    syslog: Syslog, capfd: Captured
+) -> None:
+    log = open_log(Config())
+    log.frozen = True
+    for number in range(MAX_KEPT + 2):
+        log.info(f"exec {number}", kind="command", channel="main")
+    assert syslog.received() == []
+    thaw = Thread(target=lambda: setattr(log, "frozen", False))
+    thaw.start()
+    syslog.socket.settimeout(PATIENCE)  # it has room for few messages, and the thaw waits for it
+    received = [syslog.socket.recv(8192).decode() for _ in range(MAX_KEPT + 1)]
+    thaw.join()
+    assert "exec 0 (0 s ago, while filesystems were frozen)" in received[0]
+    assert f"exec {MAX_KEPT - 1} (" in received[-2]
+    assert "2 more messages were dropped" in received[-1]
+    assert capfd.readouterr().err.count("exec") == 0
+
+
+def test_a_thaw_does_not_wait_long_for_syslog(
+    syslog: Syslog, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "_PATIENCE", 0.05)
+    log = open_log(Config())
+    log.frozen = True
+    for number in range(MAX_KEPT):
+        for channel in range(50):
+            log.info(f"exec {number}", kind="command", channel=channel)
+    log.frozen = False
+    assert "exec" in capfd.readouterr().err
+
+
+def test_an_announcement_while_frozen_waits_where_stderr_is_a_file(
+    tmp_path: Path, capfd: Captured
+) -> None:
+    """capfd makes it one."""
+    (tmp_path / "qga.state.isfrozen").touch()
+    log = open_log(Config(statedir=str(tmp_path)))
+    log.announce(WARNING, "frozen\x1b")
+    assert capfd.readouterr().err == ""
+    log.frozen = False
+    assert capfd.readouterr().err == (
+        "qemu-ga: warning: frozen\\x1b (0 s ago, while filesystems were frozen)\n"
+    )
+
+
+def test_an_announcement_while_frozen_is_seen_on_a_pipe_at_once(tmp_path: Path) -> None:
+    (tmp_path / "qga.state.isfrozen").touch()
+    path = tmp_path / "log"
+    read_fd, write_fd = os.pipe()
+    stderr = os.dup(2)
+    os.dup2(write_fd, 2)
+    try:
+        log = open_log(Config(statedir=str(tmp_path), logfile=str(path)))
+        log.announce(WARNING, "frozen")
+        assert os.read(read_fd, 100) == b"qemu-ga: warning: frozen\n"
+        assert not path.exists()
+        log.frozen = False
+    finally:
+        os.dup2(stderr, 2)
+        for fd in (read_fd, write_fd, stderr):
+            os.close(fd)
+    assert path.read_text().endswith(": warning: frozen (0 s ago, while filesystems were frozen)\n")
+
+
+def test_an_announcement_is_seen_once_on_stderr(syslog: Syslog, capfd: Captured) -> None:
+    syslog.stop()
+    open_log(Config(daemonize=True)).announce(ERROR, "wrong")
+    assert capfd.readouterr().err == "qemu-ga: error: wrong\n"
+    syslog.start()
+    open_log(Config(daemonize=True)).announce(ERROR, "wrong")
+    assert syslog.received() == ["27 wrong"]
+    assert capfd.readouterr().err == "qemu-ga: error: wrong\n"
+
+
+def test_other_users_cannot_read_the_log_file(tmp_path: Path) -> None:
+    """It quotes the arguments of programs."""
+    before = os.umask(0)
+    try:
+        open_log(Config(logfile=str(tmp_path / "log"), statedir=str(tmp_path)))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o640

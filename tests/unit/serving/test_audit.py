@@ -241,13 +241,13 @@ def test_what_was_limited_is_forgotten(audit: Audit, sink: Sink, clock: Clock) -
 
 
 @pytest.mark.parametrize(
-    ("verbose", "keeps_info", "expected"),
-    [(False, False, (False, False)), (False, True, (False, True)), (True, False, (True, True))],
+    ("verbose", "expected"),
+    [(False, (False, True)), (True, (True, True))],
 )
 def test_what_the_log_does_not_keep_is_not_made(
-    sink: Sink, loop: Loop, verbose: bool, keeps_info: bool, expected: tuple[bool, bool]
+    sink: Sink, loop: Loop, verbose: bool, expected: tuple[bool, bool]
 ) -> None:
-    audit = Audit(Log(sink, verbose=verbose, keeps_info=keeps_info), loop)
+    audit = Audit(Log(sink, verbose=verbose), loop)
     assert (audit.reads, audit.changes) == expected
 
 

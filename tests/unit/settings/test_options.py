@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qga.errors import ConfigError
-from qga.settings import options
+from qga.settings import config, options
 from qga.settings.config import GENERAL_KEYS
 
 
@@ -138,6 +138,20 @@ def test_help_shows_every_option_that_is_not_hidden() -> None:
     shown = [line for line in lines if line.lstrip().startswith("-")]
     assert len(shown) == len([option for option in options.OPTIONS if option.help])
     assert max(map(len, lines)) < 80
+
+
+def test_defaults_in_the_help_have_one_form() -> None:
+    text = options.format_help()
+    for value in (config.DEFAULT_METHOD, config.DEFAULT_STATEDIR, "main"):
+        assert f"(default: {value})" in text
+    assert "(default: /dev/virtio-ports/org.qemu.guest_agent.0" in text
+    assert text.count("default") == text.count("(default: ")
+
+
+def test_clients_find_the_hook_in_the_help() -> None:
+    """They take the last word of its line, less the parenthesis."""
+    (line,) = [each for each in options.format_help().splitlines() if "fsfreeze-hook" in each]
+    assert line.split()[-1].rstrip(")") == config.DEFAULT_FSFREEZE_HOOK
 
 
 def test_a_question_to_the_policy() -> None:
