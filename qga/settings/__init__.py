@@ -1,1 +1,1 @@
-"""What the administrator wants: options, the configuration file, their values and patterns."""
+"""Settings: command line, configuration file, values, patterns, and trust in files."""

@@ -1,13 +1,13 @@
-"""What the administrator wants: defaults, then qemu-ga.conf, then the command line.
+"""The configuration: defaults, overridden by qemu-ga.conf, overridden by the command line.
 
-Each source yields a `Layer`, a value per configuration key; `overlay` puts one on another
-(scalars: the last wins, lists of commands add up) and `build` turns the sum into a `Config`, which
-nothing changes afterwards. `dump` is the inverse: what it writes reads back to the same Config.
+Each source yields a `Layer`, which maps configuration keys to values. `overlay` merges two layers
+(the upper one wins; lists of commands are combined), and `build` turns the result into an immutable
+`Config`. `dump` is the inverse: its output reads back to the same Config.
 
-A key that a `[channel NAME]` section leaves out has the value of `[general]`, so that a command
-blocked there is not let in by a second door that forgot it. Method and path are a channel's own.
-The sections of rules are in the same way `[files]` for all and `[files NAME]` for a channel; in a
-layer their keys are written `files.read`, in a configuration `files_read`.
+A key that a `[channel NAME]` section leaves out is inherited from `[general]`, so that a command
+blocked there is not allowed by a channel that does not mention it. Method and path are not
+inherited. Rules work the same way: `[files]` applies to all channels, `[files NAME]` to one. Their
+keys are written `files.read` in a layer and `files_read` in a configuration.
 """
 
 import os
@@ -42,7 +42,7 @@ from qga.settings.values import (
 from qga.wire.payload import MAX_MESSAGE
 
 CONFIG_DIR = "/etc/qemu"
-"""Where this distribution has the agent's configuration; a package of another one changes it."""
+"""The directory of the agent's configuration; packages for other distributions change it."""
 
 DEFAULT_CONFIG_PATH = f"{CONFIG_DIR}/qemu-ga.conf"
 DEFAULT_METHOD = "virtio-serial"
@@ -57,7 +57,7 @@ Layer = dict[str, Value]
 
 
 class Origin(NamedTuple):
-    """Where a setting was made: the section, the file, and the line of each of its values."""
+    """Where a key was set: the section, the file, and the line of each of its values."""
 
     section: str
     path: str
@@ -67,7 +67,7 @@ class Origin(NamedTuple):
 class Origins(dict[str, Origin]):
     """The origin of each setting by its key.
 
-    What is set does not depend on where it was set: all are equal.
+    All are equal, so that configurations compare by their values only.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -80,10 +80,9 @@ NO_ORIGINS = Origins()
 
 
 class ChannelConfig(NamedTuple):
-    """One channel. `allow_rpcs` empty: every command; `block_rpcs` takes from what is allowed.
+    """One channel. `allow_rpcs` empty allows every command; `block_rpcs` takes precedence.
 
-    Of the rules, None means that there are none and all is allowed, () that nothing is. Of the
-    limits, None means that the system's are the only ones.
+    A rule that is None allows everything; () allows nothing. A limit that is None is the system's.
     """
 
     name: str = "main"
@@ -122,8 +121,7 @@ class ChannelConfig(NamedTuple):
 class Config(NamedTuple):
     """The whole configuration. `channels` lists every channel, the main one first.
 
-    `pidfile` is the pid file to write: None when there is none to write, which is so unless one
-    was named or the agent becomes a daemon. `plugin_dir` None: no folder of plugins.
+    `pidfile` is None if no PID file is written. Times are in seconds, 0 for no limit.
     """
 
     channels: tuple[ChannelConfig, ...] = (ChannelConfig(),)
@@ -135,7 +133,7 @@ class Config(NamedTuple):
     fsfreeze_exclude: tuple[str, ...] = ()
     freeze_timeout: int = 600
     fsfreeze_orphan_timeout: int = 30
-    fsfreeze_reply_timeout: int = 5  # libvirt's limit for most commands
+    fsfreeze_reply_timeout: int = 5  # libvirt's own limit for most commands
     command_timeout: int = 0
     statedir: str = DEFAULT_STATEDIR
     verbose: bool = False
@@ -145,16 +143,16 @@ class Config(NamedTuple):
 
     @property
     def main(self) -> ChannelConfig:
-        """The channel of [general]."""
+        """The channel that [general] configures."""
         return self.channels[0]
 
 
 DEFAULTS: dict[str, Any] = {**Config()._asdict(), **ChannelConfig()._asdict()}
-"""What holds where nothing is set, by the names of the fields."""
+"""The default of each field."""
 
 
 class ChannelSection(NamedTuple):
-    """The sections of a channel; `place` is where the first one stands, as messages name it."""
+    """The sections of a channel; `place` names the first one in messages."""
 
     name: str
     place: str
@@ -172,7 +170,7 @@ CHANNEL_KEYS: dict[str, Callable[[str], Value]] = {
     "baud": parse_positive,
     "profile": parse_profile,
 }
-"""The keys of a [channel NAME] section, each with what reads its value."""
+"""The keys of a [channel NAME] section, each with its parser."""
 
 GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
     "daemon": parse_boolean,
@@ -193,7 +191,7 @@ GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
     "command-timeout": parse_seconds,
     "plugin-dir": str,
 }
-"""The keys of the [general] section, each with what reads its value."""
+"""The keys of the [general] section, each with its parser."""
 
 RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
     "exec": {
@@ -225,13 +223,13 @@ RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
         "threads": parse_positive,
     },
 }
-"""The sections of rules, and what reads the values of their keys."""
+"""The sections with rules and limits, each key with its parser."""
 
 ADDING_KEYS = ("exec.allow", "files.read", "files.write", "accounts.allow")
-"""Keys that may stand on several lines, which add up."""
+"""Keys that may be repeated; their values are combined."""
 
 AGENT_KEYS = ("limits.threads",)
-"""Keys of rules that no channel has of its own."""
+"""Keys that apply to the whole agent and cannot be set for a channel."""
 
 _LIST_KEYS = ("block-rpcs", "allow-rpcs")
 _CHANNEL_RULES = tuple(
@@ -247,7 +245,7 @@ _FILE_RULES = ("files.read", "files.write")
 
 
 def overlay(below: Layer, above: Layer) -> Layer:
-    """`above` put on `below`: its scalars replace, its lists of commands add up."""
+    """Merge two layers: values of `above` win, lists of commands are combined."""
     merged = {**below, **above}
     for key in _LIST_KEYS:
         if key in below and key in above:
@@ -262,7 +260,7 @@ def build(
     *,
     activated: bool = False,
 ) -> Config:
-    """The configuration that a layer and the channel sections amount to. Raises ConfigError.
+    """The configuration for a layer and the channel sections. Raises ConfigError.
 
     activated: whether the service manager passes the main channel's socket, and with it its path.
     """
@@ -271,7 +269,7 @@ def build(
         if settings.get(key):
             settings[key] = _absolute(str(settings[key]))
         else:
-            settings.pop(key, None)  # an empty value takes back what a lower layer has set
+            settings.pop(key, None)  # an empty value undoes the setting of a lower layer
     if settings.get("daemon"):
         settings.setdefault("pidfile", DEFAULT_PIDFILE)
     fields = {_field(key): value for key, value in settings.items()}
@@ -305,13 +303,15 @@ def _with_path(layer: Layer, *, required: bool = True) -> Layer:
 
 
 def _absolute(path: str) -> str:
-    """A daemon's working folder is /, and a dumped configuration may be read from anywhere."""
+    """Make a path independent of the current directory: a daemon changes to /."""
     if path.startswith("/"):
         return path
     try:
         return f"{os.getcwd()}/{path}"
     except FileNotFoundError:
-        raise ConfigError(f"{path}: give a full path, for the working folder is gone") from None
+        raise ConfigError(
+            f"{path}: use an absolute path, because the current directory no longer exists"
+        ) from None
 
 
 def _more_channels(
@@ -330,19 +330,19 @@ def _more_channels(
         fields = {_field(key): value for key, value in settings.items()}
         fields["origins"] = Origins({**origins, **section.origins})  # type: ignore[assignment]
         channel = ChannelConfig(section.name, **fields)  # type: ignore[arg-type]
-        door = (channel.method, channel.path)
-        if door in taken:
+        address = (channel.method, channel.path)
+        if address in taken:
             raise ConfigError(
-                f"{section.place}{taken[door]} is on {channel.method} {channel.path} already; "
-                "give this channel a path of its own"
+                f"{section.place}{taken[address]} already uses {channel.method} {channel.path}; "
+                "give this channel another path"
             )
-        taken[door] = f"the channel '{channel.name}'"
+        taken[address] = f"the channel '{channel.name}'"
         channels.append(channel)
     return tuple(channels)
 
 
 def _complete(layer: Layer) -> Layer:
-    """Who says what may be read, and nothing of writing, wants nothing to be written."""
+    """Whoever sets only what may be read wants nothing to be written, and vice versa."""
     if not any(key in layer for key in _FILE_RULES):
         return {}
     return {key: layer.get(key, ()) for key in _FILE_RULES}
@@ -360,7 +360,7 @@ def _dump_keys(keys: Iterable[str], fields: dict[str, Any]) -> Iterable[str]:
 
 
 def _dump_rules(suffix: str, fields: dict[str, Any], below: dict[str, Any]) -> Iterable[str]:
-    """The sections of rules that differ from what is so without them."""
+    """The sections with rules that differ from the values in `below`."""
     for section, keys in RULE_KEYS.items():
         lines = []
         for key in keys:
@@ -368,8 +368,8 @@ def _dump_rules(suffix: str, fields: dict[str, Any], below: dict[str, Any]) -> I
             value = fields.get(field)
             if value is None or value == below[field]:
                 continue
-            adds_up = f"{section}.{key}" in ADDING_KEYS
-            lines += [f"{key}={_dump_value(each)}" for each in (value if adds_up else [value])]
+            repeats = f"{section}.{key}" in ADDING_KEYS
+            lines += [f"{key}={_dump_value(each)}" for each in (value if repeats else [value])]
             if value == ():
                 lines.append(f"{key}=")
         if lines:

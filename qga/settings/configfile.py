@@ -1,9 +1,9 @@
-"""Reads qemu-ga.conf into layers for qga.config, with the line of whatever is wrong.
+"""The reader of qemu-ga.conf: it yields layers, or an error with the number of the line.
 
-A wrong value stops the agent, and so does whatever speaks of rules and is not known, be it
-misspelt or in the wrong place: half a configuration could let in what was meant to be blocked.
-Other sections and keys that the agent does not know are ignored as qemu-ga ignores them, so that
-one file can serve several versions, but never silently.
+An invalid value stops the agent. So does an unknown section or key that seems to be about rules,
+misspelt or misplaced: otherwise something that was meant to be blocked would be allowed. Other
+unknown sections and keys are ignored with a warning, as QEMU's agent ignores them, so that one file
+can be used with several versions.
 """
 
 import os
@@ -29,7 +29,7 @@ from qga.settings.config import (
 from qga.settings.values import Value, parse_names
 
 _OLD_BLOCK_KEY = "blacklist"
-_HINTS = {"daemonize": "; the key is 'daemon'"}  # qemu-ga's manual has it wrong in its sample
+_HINTS = {"daemonize": "; use 'daemon'"}  # an example in QEMU's manual has the wrong key
 
 _RULES_OF_COMMANDS = ("block-rpcs", "allow-rpcs", "allow-cids", "profile", _OLD_BLOCK_KEY)
 _WORDS_OF_RULES = (
@@ -40,7 +40,7 @@ _SECTIONS = ("general", "channel", *RULE_KEYS)
 
 
 class ConfigFile(NamedTuple):
-    """What a configuration file says, and the warnings about how it says it."""
+    """The contents of a configuration file, and warnings about it."""
 
     general: Layer
     channels: tuple[ChannelSection, ...]
@@ -52,10 +52,10 @@ NO_FILE = ConfigFile({}, (), ())
 
 
 def read(path: str) -> ConfigFile:
-    """What the configuration file at `path` says.
+    """Read the configuration file at `path`.
 
-    Raises FileNotFoundError when there is none, and ConfigError, which names the line, when it
-    cannot be read, is wrong, or may be written by others than root.
+    Raises FileNotFoundError if there is none, and ConfigError if it cannot be read, is invalid, or
+    is writable by anyone but root.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -74,7 +74,7 @@ def read(path: str) -> ConfigFile:
 
 
 def parse(text: str, path: str) -> ConfigFile:
-    """What the text of a configuration file says; `path` is for messages. Raises ConfigError."""
+    """Parse the text of a configuration file; `path` is for messages. Raises ConfigError."""
     reader = _Reader(path)
     try:
         groups = keyfile.parse(text)
@@ -88,7 +88,7 @@ def parse(text: str, path: str) -> ConfigFile:
 
 
 class _Reader:
-    """Collects what the groups of one file say."""
+    """Collects the settings of one file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -96,7 +96,7 @@ class _Reader:
         self.origins = Origins()
         self.channels: dict[str, ChannelSection] = {}
         self.warnings: list[str] = []
-        self._rules: list[tuple[str, str, keyfile.Group]] = []  # of channels
+        self._channel_rules: list[tuple[str, str, keyfile.Group]] = []
 
     def error(self, line: int, text: str) -> ConfigError:
         return ConfigError(self._place(line) + text)
@@ -111,18 +111,18 @@ class _Reader:
         elif name in RULE_KEYS:
             self.general.update(self._layer(group, RULE_KEYS[name], name, self.origins))
         elif kind in RULE_KEYS:
-            self._rules.append((kind, channel.strip(), group))
+            self._channel_rules.append((kind, channel.strip(), group))
         else:
             self._take_unknown_section(name, group)
 
     def take_rules_of_channels(self) -> None:
-        """Take in sections such as [files monitoring], which may stand before their channel's."""
-        for kind, name, group in self._rules:
+        """Read sections such as [files monitoring], which may precede their channel."""
+        for kind, name, group in self._channel_rules:
             if name == "main":
-                raise self.error(group.line, f"the main channel's section is [{kind}]")
+                raise self.error(group.line, f"use [{kind}] for the main channel")
             channel = self.channels.get(name)
             if channel is None:
-                text = f"there is no channel '{name}'; add a section [channel {name}]"
+                text = f"unknown channel '{name}'; add a section [channel {name}]"
                 raise self.error(group.line, text)
             keys = RULE_KEYS[kind]
             own = {key: parse for key, parse in keys.items() if f"{kind}.{key}" not in AGENT_KEYS}
@@ -134,21 +134,18 @@ class _Reader:
         first = name.replace(".", " ").replace(":", " ").replace("/", " ").split()[:1]
         meant = nearest(first[0] if first else name, _SECTIONS)
         if meant:
-            raise self.error(
-                group.line, f"the section [{name}] is unknown; did you mean [{meant}]?"
-            )
+            raise self.error(group.line, f"unknown section [{name}]; did you mean [{meant}]?")
         for key, entry in group.entries.items():
             if self._rule_meant(key) is not None:
-                text = f"the key '{key}' is in the section [{name}], which is unknown"
-                raise self.error(entry.line, text)
-        self._warn(group.line, f"the section [{name}] is unknown and ignored")
+                raise self.error(entry.line, f"key '{key}' in unknown section [{name}]")
+        self._warn(group.line, f"unknown section [{name}] ignored")
 
     def _take_unknown_key(
         self, key: str, entry: keyfile.Entry, section: str, known: Iterable[str]
     ) -> None:
         from qga.settings.spelling import nearest
 
-        text = f"the key '{key}' is unknown in [{section}]"
+        text = f"unknown key '{key}' in [{section}]"
         meant = nearest(key, known)
         rule = self._rule_meant(key)
         if meant is None and rule is not None:
@@ -156,30 +153,30 @@ class _Reader:
         hint = f"; did you mean '{meant}'?" if meant else _HINTS.get(key, "")
         if meant in _RULES_OF_COMMANDS:
             raise self.error(entry.line, text + hint)
-        self._warn(entry.line, f"{text} and ignored{hint}")
+        self._warn(entry.line, f"{text} ignored{hint}")
 
     def _rule_meant(self, key: str) -> Optional[str]:
-        """What to say of a key that seems to speak of rules; None where it does not."""
+        """A hint for a key that seems to be about rules; None if it does not."""
         from qga.settings.spelling import nearest
 
         meant = nearest(key, _RULES_OF_COMMANDS)
         if meant == _OLD_BLOCK_KEY:
             return "; did you mean 'block-rpcs'?"
         if meant:
-            return f"; did you mean '{meant}' of [general] or [channel NAME]?"
+            return f"; did you mean '{meant}' in [general] or [channel NAME]?"
         plain = key.lower().replace("_", "-")
         for section, keys in RULE_KEYS.items():
             if plain.removeprefix(f"{section}.").removeprefix(f"{section}-") in keys:
                 return f"; it belongs in [{section}]"
         if any(word in key.lower() for word in _WORDS_OF_RULES):
-            return f"; the keys of rules are {', '.join(_RULES_OF_COMMANDS[:-1])}"
+            return f"; the keys for commands are {', '.join(_RULES_OF_COMMANDS[:-1])}"
         return None
 
     def _take_channel(self, name: str, group: keyfile.Group) -> None:
         if not name:
             raise self.error(group.line, "a channel needs a name, as in [channel monitoring]")
         if name == "main" or name in self.channels:
-            raise self.error(group.line, f"there is a channel '{name}' already; use another name")
+            raise self.error(group.line, f"channel '{name}' already exists; use another name")
         origins = Origins()
         layer = self._layer(group, CHANNEL_KEYS, f"channel {name}", origins)
         self.channels[name] = ChannelSection(name, self._place(group.line), layer, origins)
@@ -191,7 +188,7 @@ class _Reader:
         section: str,
         origins: Origins,
     ) -> Layer:
-        """What a section says; where it says so goes into `origins`."""
+        """The settings of a section; their places are added to `origins`."""
         kind = section.partition(" ")[0]
         prefix = f"{kind}." if kind in RULE_KEYS else ""
         layer: Layer = {}
@@ -202,9 +199,7 @@ class _Reader:
                 layer[name], lines = parse(key, entry, keys[key])
                 origins[name] = Origin(section, self.path, lines)
             elif prefix:
-                known = ", ".join(keys)
-                text = f"the key '{key}' is unknown in [{section}]; use one of {known}"
-                raise self.error(entry.line, text)
+                raise self.error(entry.line, _unknown_rule(key, section, keys))
             elif (section, key) != ("general", _OLD_BLOCK_KEY):
                 self._take_unknown_key(key, entry, section, keys)
         return layer
@@ -212,16 +207,16 @@ class _Reader:
     def _last(
         self, key: str, entry: keyfile.Entry, parse: Callable[[str], Value]
     ) -> tuple[Value, tuple[int, ...]]:
-        """The value that counts, and the line of each of its parts."""
+        """The effective value, and the line of each of its parts."""
         if entry.earlier:
-            self._warn(entry.line, f"this '{key}' replaces that of line {entry.earlier[-1][1]}")
+            self._warn(entry.line, f"'{key}' overrides the one in line {entry.earlier[-1][1]}")
         value = self._value(key, entry.raw, entry.line, parse)
         return value, _line_of_each(value, entry.line) or (entry.line,)
 
     def _sum(
         self, key: str, entry: keyfile.Entry, parse: Callable[[str], Value]
     ) -> tuple[Value, tuple[int, ...]]:
-        """As `_last`, of values that add up."""
+        """Like `_last`, for values that are combined."""
         rules: list[object] = []
         lines: list[int] = []
         for raw, line in (*entry.earlier, (entry.raw, entry.line)):
@@ -256,6 +251,14 @@ class _Reader:
 
     def _warn(self, line: int, text: str) -> None:
         self.warnings.append(f"{self.path}, line {line}: {text}")
+
+
+def _unknown_rule(key: str, section: str, known: Iterable[str]) -> str:
+    from qga.settings.spelling import nearest
+
+    meant = nearest(key, known)
+    advice = f"did you mean '{meant}'?" if meant else f"use one of {', '.join(known)}"
+    return f"unknown key '{key}' in [{section}]; {advice}"
 
 
 def _line_of_each(value: Value, line: int) -> tuple[int, ...]:

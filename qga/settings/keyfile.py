@@ -1,13 +1,13 @@
-"""Reads GLib's key-file format, the one of qemu-ga.conf, and knows the line of every key.
+"""A parser of GLib's key-file format, which qemu-ga.conf uses. It records the line of every key.
 
-The format is the Desktop Entry Specification's: `[group]` headers, `key=value` pairs, `#`
-comments on lines of their own, and `\\s \\n \\t \\r \\\\` for what a value cannot hold as it is.
-There are no quotes and no continuation lines; white space around the key and before the value
-does not count, behind the value it does. Of a key given twice the last counts, unless its values
-are rules, which add up; a group that is opened twice is one group.
+The format is that of the Desktop Entry Specification: `[group]` headers, `key=value` pairs, `#`
+comments on lines of their own, and the escapes `\\s \\n \\t \\r \\\\` in values. There are no
+quotes and no continuation lines. White space around the key and before the value is ignored; after
+the value it is significant. If a key is repeated, the last value counts, unless the values are
+rules, which are combined. A group that is opened twice is one group.
 
-Two things must stay true. A fault names its line, so that an administrator need not search.
-And `decode(encode(text)) == text` for every text without NUL, however odd: --dump-conf rests on it.
+What must stay true: an error names its line, and `decode(encode(text)) == text` for every text
+without NUL, because --dump-conf depends on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
 class KeyFileError(Exception):
-    """The file breaks the format. `line` counts from 1; the text says what is wrong there."""
+    """The file violates the format. `line` counts from 1; the text describes the error."""
 
     def __init__(self, line: int, text: str) -> None:
         super().__init__(text)
@@ -27,9 +27,9 @@ class KeyFileError(Exception):
 
 
 class Entry(NamedTuple):
-    """The value of a key as it stands in the file (still escaped), and its line.
+    """The value of a key as written in the file (still escaped), and its line.
 
-    `earlier` holds the values that the same key was given before, each with its line.
+    `earlier` contains the previous values of the same key, each with its line.
     """
 
     raw: str
@@ -52,20 +52,20 @@ def parse(text: str) -> dict[str, Group]:
         content = line[: -len("\r")] if line.endswith("\r") else line
         content = content.lstrip(_BLANKS)
         if "\0" in content:
-            raise KeyFileError(number, "there is a NUL byte, which no text file holds")
+            raise KeyFileError(number, "NUL byte in a text file")
         if not content or content.startswith("#"):
             continue
         if content.startswith("["):
             group = groups.setdefault(_group_name(content, number), Group(number, {}))
         elif group is None:
-            raise KeyFileError(number, "a group header such as [general] must come first")
+            raise KeyFileError(number, "a key needs a group header such as [general] above it")
         else:
             _take_entry(group.entries, content, number)
     return groups
 
 
 def decode(raw: str) -> str:
-    """The text that an escaped value stands for. Raises ValueError for an unknown escape."""
+    """The text of an escaped value. Raises ValueError for an unknown escape."""
     characters = iter(raw)
     return "".join(_unescape(next(characters, "")) if c == "\\" else c for c in characters)
 
@@ -87,17 +87,17 @@ def _unescape(letter: str) -> str:
         return _ESCAPES[letter]
     except KeyError:
         raise ValueError(
-            f"'\\{letter}' is no escape; there are \\s \\t \\n \\r, and \\\\ for a backslash"
+            f"invalid escape '\\{letter}'; use \\s \\t \\n \\r, or \\\\ for a backslash"
         ) from None
 
 
 def _group_name(content: str, number: int) -> str:
     header = content.rstrip(_BLANKS)
     if not header.endswith("]"):
-        raise KeyFileError(number, f"'{content}' opens a group but does not end with ']'")
+        raise KeyFileError(number, f"group header '{content}' does not end with ']'")
     name = header[1:-1]
     if not name or "[" in name or "]" in name or not name.isprintable():
-        raise KeyFileError(number, f"'{name}' cannot be the name of a group")
+        raise KeyFileError(number, f"invalid group name '{name}'")
     return name
 
 
@@ -105,7 +105,7 @@ def _take_entry(entries: dict[str, Entry], content: str, number: int) -> None:
     key, equals, value = content.partition("=")
     key = key.rstrip(_BLANKS)
     if not equals or not key:
-        raise KeyFileError(number, f"'{content}' is no key=value pair, no [group] and no # comment")
+        raise KeyFileError(number, f"'{content}' is not a key=value pair, a [group] or a # comment")
     earlier = entries.get(key)
     before = (*earlier.earlier, (earlier.raw, earlier.line)) if earlier else ()
     entries[key] = Entry(value.lstrip(_BLANKS), number, before)

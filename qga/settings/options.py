@@ -1,9 +1,9 @@
-"""qemu-ga's command line: the table of options, and getopt_long as the C library has it.
+"""The command line of qemu-ga: the table of options, and a parser that works like getopt_long.
 
-`OPTIONS` is the one place that knows the options: --help, the manual page and the shell
-completions are made from it. `scan` keeps to getopt_long, texts included, because an
-administrator's command lines and scripts were written against it: abbreviated long options,
-joined short ones, an optional argument only where it is attached, operands anywhere, `--`.
+`OPTIONS` is the only place that defines options: --help, the manual page and the shell completions
+are made from it. `scan` behaves like getopt_long(3), error messages included, because command lines
+and scripts were written against it: abbreviated long options, joined short options, optional
+arguments only if attached, operands anywhere, `--`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,10 +29,10 @@ _DEFAULT = "(default: "
 
 
 class Option(NamedTuple):
-    """One option. `metavar` "" means that it takes no argument; `help` "" leaves it out of --help.
+    """One option. `metavar` "": it takes no argument; `help` "": it is left out of --help.
 
-    `key` is the configuration key that it sets ("" for the options that do something else).
-    `default` is the argument where it is optional and left out; None where it is not optional.
+    `key` is the configuration key that it sets, or "". `default` is the value of an optional
+    argument that is left out; None if the argument is not optional.
     """
 
     short: str
@@ -141,11 +141,11 @@ OPTIONS = (
 
 
 class OptionError(ConfigError):
-    """The command line cannot be read; the text is getopt's, without the program's name."""
+    """The command line is invalid; the text is that of getopt, without the program name."""
 
 
 class Question(NamedTuple):
-    """What --explain-policy is asked: a command, its arguments as words, and on which channel."""
+    """The arguments of --explain-policy: a command, its arguments as words, and the channel."""
 
     command: str
     words: tuple[str, ...]
@@ -153,11 +153,13 @@ class Question(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """What a command line asks for.
+    """A parsed command line.
 
-    `action` is "serve", "version", "help", "list-commands", "dump-conf", "explain-policy" or
-    "doctor"; `config_path` is None when no -c was given; `settings` are the keys of [general] that
-    the options set; `question` is what to explain; `json` is how the doctor is to write.
+    action: "serve", "version", "help", "list-commands", "dump-conf", "explain-policy" or "doctor".
+    config_path: the argument of -c, or None.
+    settings: the keys of [general] that options set.
+    question: for --explain-policy.
+    json: whether --doctor prints JSON.
     """
 
     action: str
@@ -169,10 +171,10 @@ class Arguments(NamedTuple):
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """What the command line asks for (`argv` is without the program's name).
+    """Parse a command line (`argv` does not contain the program name).
 
-    -V and -h count at once: what stands behind them is not looked at. Raises OptionError for a
-    line that getopt refuses and ConfigError for a value that an option cannot have.
+    -V and -h take effect at once: anything after them is ignored. Raises OptionError for a line
+    that getopt rejects and ConfigError for an invalid value of an option.
     """
     action = "serve"
     config_path: Optional[str] = None
@@ -206,9 +208,9 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 
 def scan(argv: Sequence[str]) -> Iterator[tuple[Option, Optional[str]]]:
-    """The options of a command line in order, each with its argument, as getopt_long reads it.
+    """The options of a command line in order, each with its argument or None.
 
-    The argument is None for an option that takes none. Operands are left out. Raises OptionError.
+    Operands are left out. Raises OptionError.
     """
     for option, value in _read(argv):
         if option is not None:
@@ -216,7 +218,7 @@ def scan(argv: Sequence[str]) -> Iterator[tuple[Option, Optional[str]]]:
 
 
 def _read(argv: Sequence[str]) -> Iterator[tuple[Optional[Option], Optional[str]]]:
-    """As `scan`, with the operands, for which the option is None."""
+    """Like `scan`, including operands, for which the option is None."""
     words = iter(argv)
     for word in words:
         if word == "--":

@@ -1,15 +1,14 @@
-"""The patterns of rules: paths, programs with their arguments, names.
+"""Patterns in rules: for paths, for programs with their arguments, and for names.
 
-In a path `*` and `?` stand for anything but `/`, `**` for anything, `[abc]` and `[!abc]` for one
-character; a pattern that ends in `/` means all that is below. A leading dot is nothing special.
+In a path, `*` and `?` match anything but `/`, `**` matches anything, `[abc]` and `[!abc]` match one
+character, and a pattern that ends in `/` matches everything below. A leading dot is not special.
 
-A rule of a program is a path's pattern and then a pattern for each argument, in words as a shell
-has them: quotes keep blanks and `;` together and make `*`, `?` and `[` stand for themselves. In
-arguments `*` stands for `/`, too. Without patterns of arguments any will do, `""` alone lets none
-pass, and `...` as the last word lets any more follow.
+A rule for a program is a pattern for its path followed by a pattern for each argument, separated
+into words as in a shell: quotes keep blanks and `;` together, and wildcards inside them are taken
+literally. In arguments `*` also matches `/`. Without patterns for arguments any arguments match,
+`""` alone matches none, and `...` as the last word matches any further arguments.
 
-Patterns match whole texts only. What they match against must be real paths: patterns know
-nothing of `..` and of symbolic links, so whoever asks has resolved them.
+Patterns match whole texts. The caller must pass real paths, without `..` and symbolic links.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _NOTHING = ('""', "''")
 
 
 class Program(NamedTuple):
-    """A rule of a program. `arguments` None: any; `more`: any may follow those."""
+    """A rule for a program. `arguments` None matches any; `more`: any may follow."""
 
     path: re.Pattern[str]
     arguments: Optional[tuple[re.Pattern[str], ...]]
@@ -44,19 +43,19 @@ class Program(NamedTuple):
 
 
 def compile_path(text: str) -> re.Pattern[str]:
-    """The pattern of a path. Raises ValueError for one that no real path could match."""
+    """Compile a pattern for paths. Raises ValueError if no real path could match it."""
     return _compile_path(text, _quoted(text))
 
 
 def compile_name(text: str) -> re.Pattern[str]:
-    """The pattern of a name, such as an account's."""
+    """Compile a pattern for names, such as those of accounts."""
     return _compile(_quoted(text), ".")
 
 
 def compile_program(text: str) -> Program:
-    """The rule of a program. Raises ValueError."""
+    """Compile a rule for a program. Raises ValueError."""
     if _unquoted_rest(_RULE, text):
-        raise ValueError(f"'{text}' opens a quote and does not close it")
+        raise ValueError(f"'{text}' has an unclosed quote")
     program, *words = _WORD.findall(text) or [""]
     more = words[-1:] == [_MORE]
     if more:
@@ -70,9 +69,9 @@ def compile_program(text: str) -> Program:
 
 
 def split_rules(text: str) -> list[str]:
-    """The rules of a list; a quoted `;` parts nothing. Raises ValueError for an open quote."""
+    """Split a list of rules at each `;` outside quotes. Raises ValueError for an open quote."""
     if _unquoted_rest(_RULE, text):
-        raise ValueError(f"'{text}' opens a quote and does not close it")
+        raise ValueError(f"'{text}' has an unclosed quote")
     return _RULE.findall(text)
 
 
@@ -81,7 +80,7 @@ def _unquoted_rest(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As it is, but with quotes that are no quotes."""
+    """The text with its quotes escaped, so that they match literally."""
     return re.sub(r"""(['"])""", r"[\1]", text)
 
 
@@ -91,10 +90,10 @@ def _plain(word: str) -> str:
 
 def _compile_path(text: str, word: str) -> re.Pattern[str]:
     if not text.startswith("/"):
-        raise ValueError(f"'{text}' is no full path; it must begin with /")
+        raise ValueError(f"'{text}' is not an absolute path; it must begin with /")
     steps = text[1:].removesuffix("/").split("/")
     if text != "/" and any(step in ("", ".", "..") for step in steps):
-        raise ValueError(f"'{text}' matches no real path, which holds no '//', '/./' and '/../'")
+        raise ValueError(f"'{text}' cannot match: real paths contain no '//', '/./' or '/../'")
     return _compile(f"{word}**" if text.endswith("/") else word, "[^/]")
 
 
@@ -103,7 +102,7 @@ def _compile(word: str, any_character: str) -> re.Pattern[str]:
         expression = "".join(_translate(piece, any_character) for piece in _PIECE.finditer(word))
         return re.compile(expression, re.DOTALL)
     except re.error as error:
-        raise ValueError(f"'{word}' is no pattern: {error}") from None
+        raise ValueError(f"'{word}' is not a valid pattern: {error}") from None
 
 
 def _translate(piece: re.Match[str], any_character: str) -> str:

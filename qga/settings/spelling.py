@@ -1,4 +1,8 @@
-"""Which known word a misspelt one was meant to be."""
+"""Suggestions for misspelt words.
+
+Not by difflib, which rates short words too leniently ("read" and "road"): a suggestion about a rule
+stops the agent.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ _MARKS = str.maketrans("", "", "-_. \t")
 
 
 def nearest(word: str, known: Iterable[str], long: int = 8) -> str | None:
-    """The known word that differs from `word` by an edit, or by two where it has `long` letters.
+    """The known word within one edit of `word`, or two edits if either has `long` letters or more.
 
-    Case, hyphens, underscores, dots and blanks do not count. An edit adds, drops or replaces a
-    letter, or swaps two that are next to each other.
+    Case, hyphens, underscores, dots and blanks are ignored. An edit adds, drops or replaces a
+    letter, or swaps two adjacent ones.
     """
     bare = _bare(word)
     best, least = None, 3
@@ -30,7 +34,7 @@ def _bare(word: str) -> str:
 
 
 def _distance(a: str, b: str) -> int:
-    """Edits between two words: optimal string alignment."""
+    """The number of edits between two words (optimal string alignment distance)."""
     before, row = [0] * (len(b) + 1), list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         last, before, row = before, row, [i]

@@ -1,13 +1,13 @@
-"""Who could have written a file: what the agent obeys or runs must be root's alone.
+"""Trust in files: whatever the agent obeys or runs must be writable by root only.
 
-A file is trusted when it, and every folder on the way to it, belongs to root or to the agent's
-own user and nobody else may write there. In a sticky folder such as /tmp others may make files,
-but not replace those of root, so that it may be on the way. Nobody untrusted can then replace what
-was checked, which leaves no race between the check and the use. A symbolic link of theirs in such
-a folder leads where they like, and is no part of a trusted way.
+A file is trusted if it and every directory on its path belong to root or the agent's user, and
+nobody else can write to them. A sticky directory such as /tmp may be on the path: others can create
+files there, but cannot replace those of root. An untrusted user then cannot replace anything after
+the check, so there is no race between check and use. A symbolic link of another user in a sticky
+directory is not trusted.
 
-What the agent itself writes may lie where others may write, too, such as a log in /tmp. There it is
-opened by `open_own`, which follows nothing that they could have put in its place.
+Files that the agent writes may be in a directory where others can write, such as a log in /tmp.
+`open_own` opens them without following anything that others could have put there.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ import stat
 from collections.abc import Iterable, Iterator
 from errno import EINVAL, ELOOP, EMLINK
 
-_MAX_LINKS = 40  # as in the kernel (path_resolution(7))
+_MAX_LINKS = 40  # the limit of the kernel (path_resolution(7))
 
 
 class Untrusted(Exception):
-    """Somebody else could have written the file; the text says how, and what would be right."""
+    """Another user could have written the file; the text names the cause and the remedy."""
 
 
 def require(path: str, owners: Iterable[int] = ()) -> str:
-    """Raise Untrusted when others than root, the agent's user and `owners` may write `path`.
+    """Raise Untrusted if anyone but root, the agent's user and `owners` can write to `path`.
 
-    Returns the real path. All that is on the way counts, where symbolic links lie and where they
-    lead to. Raises OSError where something is missing.
+    Returns the real path. Every directory on the path is checked, including those that symbolic
+    links are in and lead to. Raises OSError if something is missing.
     """
     trusted = {0, os.geteuid(), *owners}
     *steps, (real, _) = _way(os.path.join(os.getcwd(), path))
-    _require_one(real, trusted, sticky_will_do=False)
+    _require_one(real, trusted, allow_sticky=False)
     for folder, link in dict.fromkeys(steps):
-        _require_one(folder, trusted, sticky_will_do=True)
+        _require_one(folder, trusted, allow_sticky=True)
         _require_link(folder, link, trusted)
     return real
 
 
 def open_own(path: str, flags: int, mode: int = 0o600) -> int:
-    """Open a file that the agent keeps, by its full path; `flags` and `mode` as of open(2).
+    """Open a file of the agent by its absolute path; `flags` and `mode` as for open(2).
 
-    Where others than root and the agent's user may write, no link is followed: no symbolic one,
-    and no file that has another name elsewhere is opened; nor is a FIFO of theirs waited for.
-    Raises OSError.
+    In a directory where others can write, symbolic links are not followed, files with further hard
+    links are refused, and opening never waits for a FIFO. Raises OSError.
     """
     trusted = {0, os.geteuid()}
     folder, name = os.path.split(path)
@@ -62,7 +61,7 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     except OSError as error:
         if error.errno != ELOOP:
             raise
-        raise OSError(ELOOP, f"it is a symbolic link, and others may write in {folder}") from None
+        raise OSError(ELOOP, f"symbolic link in {folder}, where others can write") from None
     finally:
         os.close(folder_fd)
     try:
@@ -77,16 +76,18 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
 
 
 def _require_own(status: os.stat_result, folder: str, trusted: set[int]) -> None:
-    """Raise OSError for what somebody else may have put into a folder where others may write."""
+    """Raise OSError for anything that another user may have put into a shared directory."""
     if not stat.S_ISREG(status.st_mode) and status.st_uid not in trusted:
-        raise OSError(EINVAL, f"it is no regular file, and others may write in {folder}")
+        raise OSError(EINVAL, f"not a regular file, and others can write to {folder}")
     if status.st_nlink > 1:
-        raise OSError(EMLINK, f"it has another name, and others may write in {folder}")
+        raise OSError(EMLINK, f"it has further hard links, and others can write to {folder}")
 
 
 def _way(path: str) -> Iterator[tuple[str, str]]:
-    """The folders that following a full path reads, each with the link that was read there, or "";
-    and last what it leads to."""
+    """The directories that resolving an absolute path reads, each with the link read there, or "".
+
+    The last one is what the path leads to.
+    """
     here, links = "/", 0
     rest = path.split("/")[::-1]
     while rest:
@@ -112,11 +113,13 @@ def _way(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _require_link(folder: str, link: str, trusted: set[int]) -> None:
-    """Raise Untrusted for a link that somebody else has made where others may write."""
+    """Raise Untrusted for a link made by another user in a directory where others can write."""
     if link and _others_may_write(os.stat(folder), trusted):
         owner = os.lstat(link).st_uid
         if owner not in trusted:
-            raise Untrusted(f"{link} is a link of uid {owner}; it must belong to root")
+            raise Untrusted(
+                f"{link} is a symbolic link owned by uid {owner}; it must be owned by root"
+            )
 
 
 def _others_may_write(status: os.stat_result, trusted: set[int]) -> bool:
@@ -124,11 +127,11 @@ def _others_may_write(status: os.stat_result, trusted: set[int]) -> bool:
     return bool(writable) or status.st_uid not in trusted
 
 
-def _require_one(path: str, trusted: set[int], sticky_will_do: bool) -> None:
+def _require_one(path: str, trusted: set[int], allow_sticky: bool) -> None:
     status = os.stat(path)
     if status.st_uid not in trusted:
-        raise Untrusted(f"{path} belongs to uid {status.st_uid}; it must belong to root")
+        raise Untrusted(f"{path} must be owned by root, not by uid {status.st_uid}")
     writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if writable and not (sticky_will_do and status.st_mode & stat.S_ISVTX):
+    if writable and not (allow_sticky and status.st_mode & stat.S_ISVTX):
         mode = stat.S_IMODE(status.st_mode)
         raise Untrusted(f"{path} is writable by others (mode {mode:04o}); chmod go-w it")

@@ -1,7 +1,7 @@
-"""What the values of the configuration's keys may be, and how they are read.
+"""Parsers for the values of configuration keys.
 
-Each `parse_` takes the text of one value and returns what it stands for, or raises ValueError
-with a text that says what would be right; whoever calls it adds the key and the line.
+Each `parse_` function takes the text of one value and returns the value, or raises ValueError with
+a text that describes valid values. The caller adds the key and the line.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ DEFAULT_PATHS = {
     "unix-listen": "",
     "vsock-listen": "",
 }
-"""The methods, each with the path that it has when none is given; "" where one must be given."""
+"""The default path of each method; "" if a path must be given."""
 
 MIB = 1024 * 1024
 
 MAX_THREADS = 64
-"""Blocking commands that may be under way at once."""
+"""The default limit of blocking commands that run at the same time."""
 
 PROFILES = ("audit", "filesystem", "file-read", "file-write", "unrestricted")
-"""What a host may be trusted with, in Proxmox VE's words; each includes those before it."""
+"""Levels of trust in a host, named as in Proxmox VE; each includes those before it."""
 
 _LEAST_SHARE = 0.01  # of a processor: the least that the kernel keeps to
 _LAST_CID = 2**32 - 1
@@ -36,7 +36,7 @@ _SUFFIXES = {"K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """The names of a comma-separated list. Spaces around them are not part of a name."""
+    """The names in a comma-separated list, without surrounding spaces."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -51,18 +51,18 @@ def parse_boolean(text: str) -> bool:
     try:
         return {"true": True, "1": True, "false": False, "0": False}[text.rstrip()]
     except KeyError:
-        raise ValueError(f"'{text}' is no boolean; use true, false, 1 or 0") from None
+        raise ValueError(f"invalid boolean '{text}'; use true, false, 1 or 0") from None
 
 
 def parse_positive(text: str) -> int:
     number = _whole_number(text)
     if number < 1:
-        raise ValueError(f"'{text}' is too small; use a whole number from 1 up")
+        raise ValueError(f"'{text}' is too small; use a whole number of at least 1")
     return number
 
 
 def parse_seconds(text: str) -> int:
-    """A limit of time, in seconds; 0 for none."""
+    """A time limit in seconds; 0 for none."""
     return _whole_number(text)
 
 
@@ -70,24 +70,24 @@ def parse_cids(text: str) -> tuple[int, ...]:
     cids = tuple(_whole_number(name) for name in parse_names(text))
     for cid in cids:
         if cid > _LAST_CID:
-            raise ValueError(f"'{cid}' is no vsock CID; use numbers from 0 to {_LAST_CID}")
+            raise ValueError(f"invalid vsock CID '{cid}'; use numbers from 0 to {_LAST_CID}")
     return cids
 
 
 def parse_profile(text: str) -> str:
     if text not in PROFILES:
-        raise ValueError(f"'{text}' is no profile; use one of {', '.join(PROFILES)}")
+        raise ValueError(f"invalid profile '{text}'; use one of {', '.join(PROFILES)}")
     return text
 
 
 def parse_environment(text: str) -> str:
     if text not in ("keep", "drop"):
-        raise ValueError(f"'{text}' is neither keep nor drop")
+        raise ValueError(f"invalid value '{text}'; use keep or drop")
     return text
 
 
 def parse_size(text: str) -> int:
-    """Bytes, also in units of 1024 (K), 1024 K (M) or 1024 M (G)."""
+    """A number of bytes, optionally in units of 1024 (K), 1024 K (M) or 1024 M (G)."""
     digits, unit = text.strip(), 1
     if digits[-1:] in _SUFFIXES:
         digits, unit = digits[:-1], _SUFFIXES[digits[-1]]
@@ -106,7 +106,7 @@ def parse_share(text: str) -> float:
 def parse_message_size(text: str) -> int:
     size = min(parse_size(text), MAX_MESSAGE + 1)
     if size < _SMALLEST_MESSAGE:
-        raise ValueError(f"'{text}' is too small for any request; use 1K to 64M")
+        raise ValueError(f"'{text}' is too small for a request; use 1K to 64M")
     return min(size, MAX_MESSAGE)
 
 
@@ -129,7 +129,7 @@ def parse_accounts(text: str) -> tuple[str, ...]:
 
 
 def _each(texts: Iterable[str], compile: Callable[[str], object]) -> tuple[str, ...]:
-    """The rules of a list. Raises ValueError for one that does not compile."""
+    """The rules in a list. Raises ValueError if one does not compile."""
     rules = tuple(rule.strip() for rule in texts if rule.strip())
     for rule in rules:
         compile(rule)

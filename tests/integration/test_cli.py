@@ -277,7 +277,7 @@ def test_a_wrong_file_stops_the_agent_with_its_line(tmp_path: Path, capfd: Captu
     assert main(["-c", str(conf), "-m", "unix-listen", "-p", str(tmp_path / "s")]) == 1
     assert capfd.readouterr().err == (
         f"qemu-ga: error: error loading configuration from path: {conf}, line 3: "
-        "verbose: 'yes' is no boolean; use true, false, 1 or 0\n"
+        "verbose: invalid boolean 'yes'; use true, false, 1 or 0\n"
     )
     assert not (tmp_path / "s").exists()
 
@@ -289,7 +289,7 @@ def test_warnings_go_to_standard_error_not_into_the_dump(tmp_path: Path, capfd: 
     out, err = capfd.readouterr()
     assert dumped(out)["block-rpcs"] == "a,b"
     assert err == (
-        f"qemu-ga: warning: {conf}, line 2: the key 'daemonize' is unknown in [general] and "
+        f"qemu-ga: warning: {conf}, line 2: unknown key 'daemonize' in [general] and "
         "ignored; the key is 'daemon'\n"
         f"qemu-ga: warning: {conf}, line 3: config using deprecated 'blacklist' key, "
         "should be replaced with the 'block-rpcs' key.\n"

@@ -228,7 +228,7 @@ def test_what_prevents_the_start(place: Place, options: tuple[str, ...]) -> None
         "qemu-ga: error: error initializing guest agent\n"
     )
     (place.folder / "qga.state").write_text("garbage\n")
-    assert ", line 1: a group header such as [general] must come first; repair" in place.fail(
+    assert ", line 1: a key needs a group header such as [general] above it; repair" in place.fail(
         *options, *pidfile
     )
     assert not place.pidfile.exists()

@@ -123,7 +123,9 @@ def test_a_link_of_theirs_on_the_way_is_not_followed(
     (theirs / "way").symlink_to(tmp_path / "inside")
     os.lchown(theirs / "way", STRANGER, STRANGER)
     said = refused_start(tmp_path, *option(theirs / "way", name))
-    assert f"{theirs}/way is a link of uid {STRANGER}; it must belong to root" in said
+    assert (
+        f"{theirs}/way is a symbolic link owned by uid {STRANGER}; it must be owned by root" in said
+    )
     assert os.listdir(tmp_path / "inside") == []
 
 

@@ -145,7 +145,7 @@ class TestFolder:
         names, complaints = found(folder)
         assert names == []
         assert complaints == [
-            f"plugin {path} is left out: {path} belongs to uid 12345; it must belong to root"
+            f"plugin {path} is left out: {path} must be owned by root, not by uid 12345"
         ]
 
     def test_a_link_is_judged_by_what_it_points_at(self, folder: Path, tmp_path: Path) -> None:

@@ -159,7 +159,9 @@ def test_a_channel_inherits_what_it_leaves_out_options_included() -> None:
 
 
 def test_two_channels_on_one_path_are_refused() -> None:
-    with pytest.raises(ConfigError, match="line 2: the main channel is on virtio-serial /dev/virt"):
+    with pytest.raises(
+        ConfigError, match="line 2: the main channel already uses virtio-serial /dev/virt"
+    ):
         from_text("[general]\n[channel second]\n")
     text = "[channel a]\nmethod=isa-serial\n[channel b]\nmethod=isa-serial\n"
     with pytest.raises(ConfigError, match="line 3: the channel 'a' is on isa-serial /dev/ttyS0"):
@@ -198,7 +200,7 @@ def test_no_positive_numbers(text: str) -> None:
 
 def test_cids() -> None:
     assert parse_cids("2, 1,4294967295") == (2, 1, 4294967295)
-    with pytest.raises(ValueError, match="no vsock CID"):
+    with pytest.raises(ValueError, match="invalid vsock CID"):
         parse_cids("4294967296")
     with pytest.raises(ValueError, match="'host' is not a whole number"):
         parse_cids("host")

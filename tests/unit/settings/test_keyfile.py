@@ -62,15 +62,15 @@ def test_a_group_opened_twice_is_one_group() -> None:
     ("text", "line", "why"),
     [
         ("\nx=1\n", 2, "group header such as"),
-        ("[general]\nfoo\n", 2, "'foo' is no key=value pair"),
-        ("[general]\n=a\n", 2, "'=a' is no key=value pair"),
+        ("[general]\nfoo\n", 2, "'foo' is not a key=value pair"),
+        ("[general]\n=a\n", 2, "'=a' is not a key=value pair"),
         (";c\n[general]\n", 1, "group header such as"),
-        ("[general]\n;c\n", 2, "';c' is no key=value pair"),
+        ("[general]\n;c\n", 2, "';c' is not a key=value pair"),
         ("#\n[general\nverbose=1", 2, "does not end with"),
         ("[general] x\n", 1, "does not end with"),
-        ("[]\n", 1, "cannot be the name"),
-        ("[a[b]\n", 1, "'a[b' cannot be the name"),
-        ("[a\x1bb]\n", 1, "cannot be the name"),
+        ("[]\n", 1, "invalid group name"),
+        ("[a[b]\n", 1, "invalid group name 'a[b'"),
+        ("[a\x1bb]\n", 1, "invalid group name"),
         ("\ufeff[general]\n", 1, "group header such as"),
         ("[general]\npath=a\0b\n", 2, "NUL"),
     ],
@@ -88,7 +88,7 @@ def test_escapes() -> None:
 
 @pytest.mark.parametrize("raw", [r"a\x", "a\\", r"\,", r"\\\q"])
 def test_an_unknown_escape_is_an_error(raw: str) -> None:
-    with pytest.raises(ValueError, match="is no escape"):
+    with pytest.raises(ValueError, match="invalid escape"):
         keyfile.decode(raw)
 
 

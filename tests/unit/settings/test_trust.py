@@ -52,7 +52,7 @@ def test_a_sticky_folder_on_the_way(path: Path) -> None:
 def test_what_belongs_to_somebody_else(path: Path, which: str) -> None:
     theirs = path if which == "file" else path.parent
     os.chown(theirs, STRANGER, 0)
-    assert fault(path) == f"{theirs} belongs to uid {STRANGER}; it must belong to root"
+    assert fault(path) == f"{theirs} must be owned by root, not by uid {STRANGER}"
     require(str(path), [STRANGER])
 
 
@@ -77,7 +77,7 @@ def test_a_link_of_somebody_else_in_a_sticky_folder(path: Path, tmp_path: Path) 
     require(f"{shared}/link/file")
     os.lchown(shared / "link", STRANGER, 0)
     assert fault(shared / "link" / "file") == (
-        f"{shared}/link is a link of uid {STRANGER}; it must belong to root"
+        f"{shared}/link is a symbolic link owned by uid {STRANGER}; it must be owned by root"
     )
 
 
