@@ -1,4 +1,4 @@
-"""qemu-ga's main program: options, then configuration, then what was asked for."""
+"""The main program of qemu-ga."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from qga.errors import ConfigError
-from qga.service.log import Log, open_log, tell_levels
+from qga.service.log import Log, mark_levels, open_log
 from qga.service.service_manager import passes_sockets
 from qga.service.utf8 import use_utf8
 from qga.settings import config, configfile, options
@@ -16,16 +16,16 @@ from qga.version import INTERFACE_VERSION, PROGRAM, __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run qemu-ga with these arguments (sys.argv's by default); the exit status."""
+    """Run qemu-ga with these arguments (by default, sys.argv) and return the exit status."""
     if argv is None:
         use_utf8()
-    tell_levels()
+    mark_levels()
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:
         Log().error(str(error))
     except BrokenPipeError:
-        pass  # whoever read our output has seen enough
+        pass  # the reader of our output, such as head, has exited
     except KeyboardInterrupt:
         Log().error("interrupted before the agent could start")
     return 1
@@ -56,7 +56,7 @@ def _act(arguments: options.Arguments, settings: Config) -> int:
 
 
 def _load(arguments: options.Arguments) -> Config:
-    """The configuration of file and options together, after telling what is odd about it."""
+    """The configuration from the file and the options, after printing the warnings about it."""
     path = arguments.config_path
     if path is None:
         path = os.environ.get("QGA_CONF", config.DEFAULT_CONFIG_PATH)
@@ -76,7 +76,7 @@ def _load(arguments: options.Arguments) -> Config:
 
 
 def _list_commands(settings: Config) -> str:
-    """The names of all commands that this guest has, one a line."""
+    """The names of all commands of this guest, one per line."""
     from qga.plugin import discovery, registry
 
     groups = discovery.discover(settings.plugin_dir, Log().warning)
@@ -92,7 +92,7 @@ def _explain(settings: Config, question: options.Question) -> int:
 
 
 def _diagnose(arguments: options.Arguments) -> int:
-    sys.dont_write_bytecode = True  # the filesystems may be frozen
+    sys.dont_write_bytecode = True  # it would block if the filesystems are frozen
     from qga.doctor import examine
 
     report = examine(arguments)
@@ -123,7 +123,7 @@ def _refuse_options(text: str) -> int:
 
 
 def _print(text: str) -> int:
-    """Write to standard output. Raises ConfigError when it does not take all of it."""
+    """Write to standard output. Raises ConfigError if that fails."""
     rest = text.encode("utf-8", "surrogateescape")
     try:
         while rest:

@@ -1,9 +1,9 @@
-"""Process life: state directory, pid file, signals, and going to the background.
+"""The life of the process: state directory, PID file, signals, and the background.
 
-What must stay true: status 0 means that the agent has served and was asked to end, or, for the
-first process of a daemon, that the agent serves now. Whatever stops it before is told on standard
-error and ends with status 1. While the filesystems are frozen no signal ends the agent, for nobody
-else would thaw them, and no pid file is created before the thaw.
+What must stay true: exit status 0 means a normal shutdown or, with -d, that the agent is running in
+the background. An agent that cannot start prints the reason on standard error and exits with status
+1. While filesystems are frozen no signal stops the agent, because nothing else would thaw them, and
+no PID file is created.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _STDERR = 2
 
 
 class PidFileError(Exception):
-    """The pid file cannot be written or belongs to another agent; the text says which."""
+    """The PID file cannot be written, or belongs to another agent."""
 
 
 def open_standard_descriptors() -> None:
-    """Make sure that 0, 1 and 2 are open, so that nothing of the agent's is taken for them."""
+    """Open descriptors 0, 1 and 2 if they are closed, so that they are not used for other files."""
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > _STDERR:
@@ -46,14 +46,14 @@ def open_standard_descriptors() -> None:
 
 
 def run(config: Config, log: Log) -> int:
-    """Serve until a signal ends it; the exit status. With `daemonize` in the background."""
+    """Serve until a signal arrives, in the background with `daemonize`; returns the exit status."""
     if config.daemonize:
         return _run_daemon(config, log)
     return serve(config, log, ready=lambda: None)
 
 
 def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
-    """Serve in this process; `ready` is called once all channels are open."""
+    """Serve in this process; `ready` is called when all channels are open."""
     try:
         _serve(config, log, ready)
     except ChannelError as error:
@@ -68,7 +68,7 @@ def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
 
 
 def complain(log: Log, *texts: str) -> None:
-    """Tell why the agent does not start: to the log, and to whoever has started it."""
+    """Report why the agent does not start, in the log and on standard error."""
     for text in texts:
         log.announce(ERROR, text)
 
@@ -78,7 +78,7 @@ def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
         agent = Agent(config, log)
         _warn_if_frozen(agent.state, log)
         signals = Signals(agent, log)
-        cleanup.callback(signals.close)  # last: a second SIGTERM does not cut the end short
+        cleanup.callback(signals.close)  # last: a second SIGTERM must not interrupt the shutdown
         cleanup.callback(agent.close)
         if config.pidfile:
             pidfile = PidFile(config.pidfile)
@@ -86,7 +86,7 @@ def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
             acquire_when_thawed(pidfile, agent.state, log)
         agent.open()
         if signals.stopped:
-            raise ChannelError("ended by a signal before the channel could be opened")
+            raise ChannelError("stopped by a signal before the channel could be opened")
         ready()
         manager = ServiceManager()
         manager.ready()
@@ -113,16 +113,16 @@ def _warn_if_frozen(state: State, log: Log) -> None:
 
 
 class PidFile:
-    """A file with this process's id, locked for as long as the process lives."""
+    """A file with the ID of this process, locked while the process runs."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
 
     def acquire(self) -> None:
-        """Create or take over the file. Raises PidFileError when another process holds it."""
+        """Create or take over the file. Raises PidFileError if another process has locked it."""
         fd = self._open_and_lock()
-        while not self._is_at_path(fd):  # its owner removed it between our open and our lock
+        while not self._is_at_path(fd):  # its owner has removed it between our open and our lock
             os.close(fd)
             fd = self._open_and_lock()
         try:
@@ -136,7 +136,7 @@ class PidFile:
         self._fd = fd
 
     def release(self) -> None:
-        """Remove the file, if it was acquired."""
+        """Remove the file if it was acquired."""
         if self._fd < 0:
             return
         if self._is_at_path(self._fd):
@@ -151,7 +151,7 @@ class PidFile:
             raise PidFileError(f"Could not create '{self._path}': {error.strerror}") from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise PidFileError(f"Could not create '{self._path}': it is no regular file")
+            raise PidFileError(f"Could not create '{self._path}': not a regular file")
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -171,7 +171,7 @@ class PidFile:
 
 
 def acquire_when_thawed(pidfile: PidFile, state: State, log: Log) -> None:
-    """Acquire at once, or raise PidFileError; while frozen later, when a fault is only logged."""
+    """Acquire at once, or raise PidFileError; if frozen, acquire after the thaw and log errors."""
     if not state.frozen:
         pidfile.acquire()
         return
@@ -186,9 +186,9 @@ def acquire_when_thawed(pidfile: PidFile, state: State, log: Log) -> None:
 
 
 class Signals:
-    """Makes signals events of the agent's loop: SIGTERM and SIGINT end it, SIGHUP reopens the log.
+    """Turns signals into events of the loop: SIGTERM and SIGINT stop it, SIGHUP reopens the log.
 
-    Nothing is done in a signal handler proper. `stopped` tells that the end was asked for.
+    The signal handlers do nothing. `stopped` is whether a signal has asked the agent to stop.
     """
 
     HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -202,14 +202,16 @@ class Signals:
         os.set_blocking(self._write_fd, False)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in self.HANDLED:
-            # A handler must exist for the number to be written to the pipe; it has nothing to do.
+            # Python writes the number to the pipe only if there is a handler.
             signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no child could be waited for
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # children cannot be waited for if it is ignored
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.HANDLED)
         agent.loop.watch(self._read_fd, self._take_signals)
 
     def close(self) -> None:
-        """Ignore the signals from now on: the process ends, and nothing is to cut that short."""
+        """Ignore the signals from now on, so that they do not interrupt the shutdown."""
         for number in self.HANDLED:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
@@ -219,7 +221,7 @@ class Signals:
     def _take_signals(self, _events: int) -> None:
         try:
             numbers = os.read(self._read_fd, 4096)
-        except BlockingIOError:  # who may read /proc/PID/fd has read it
+        except BlockingIOError:  # another process has read it through /proc/PID/fd
             return
         for number in numbers:
             if number == signal.SIGHUP:
@@ -231,9 +233,9 @@ class Signals:
 
 
 def _run_daemon(config: Config, log: Log) -> int:
-    """Serve in a child; this process ends when the child serves (0) or has failed (1)."""
+    """Serve in a child; this process returns 0 when the child is ready, or 1 if it has failed."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # as it is when its descriptor was closed at the start
+        if stream is not None:  # None if the descriptor was closed at the start
             stream.flush()
     starter = os.getpid()
     read_fd, write_fd = os.pipe()
@@ -246,7 +248,7 @@ def _run_daemon(config: Config, log: Log) -> int:
 
     def ready() -> None:
         _detach()
-        with suppress(BrokenPipeError):  # the first process was killed; nobody waits for us
+        with suppress(BrokenPipeError):  # the first process was killed
             os.write(write_fd, _READY)
         os.close(write_fd)
 
@@ -254,13 +256,13 @@ def _run_daemon(config: Config, log: Log) -> int:
 
 
 def _hand_over_sockets(starter: int) -> None:
-    """Sockets that systemd has passed to the first process are the daemon's (sd_listen_fds(3))."""
+    """Make the child the recipient of sockets from systemd (sd_listen_fds(3))."""
     if passes_sockets(os.environ, starter):
         os.environ["LISTEN_PID"] = str(os.getpid())
 
 
 def _detach() -> None:
-    """Leave the terminal. Not before the agent serves: until then ^C and messages reach it."""
+    """Detach from the terminal. Until the agent is ready, it needs ^C and shows messages there."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for stdio_fd in (0, 1, 2):

@@ -1,7 +1,7 @@
-"""--explain-policy: what the policy would say to a request, and which line decides.
+"""--explain-policy: whether a request would be allowed, and which line decides.
 
-It asks the very functions that the agent asks, and carries nothing out. Not every command has
-more than its name to decide on; of the others files and programs are looked at as they are now.
+It calls the same functions as the agent, and carries nothing out. For most commands only the name
+matters. For others, the current state of files and programs is checked.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from qga.policy.policy import Policy
 from qga.policy.rules import Verdict
 from qga.service.log import Log
 from qga.settings.config import ChannelConfig, Config
+from qga.settings.spelling import nearest
 
 
 class Explanation(NamedTuple):
-    """What to print, and whether the request would be carried out."""
+    """The text to print, and whether the request would be allowed."""
 
     text: str
     allowed: bool
 
 
 class _Known(NamedTuple):
-    """A command as its class has it; nothing of the agent is needed."""
+    """A command, as defined by its class."""
 
     name: str
     access: str
@@ -37,10 +38,10 @@ class _Known(NamedTuple):
 
 
 def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Explanation:
-    """What would become of a request. Raises ConfigError for one that cannot be.
+    """Explain the verdict on a request. Raises ConfigError if it is invalid.
 
-    channel: the channel's name in the configuration; the first one is `main`.
-    words: the arguments, KEY=VALUE each, or one JSON object.
+    channel: the name of the channel in the configuration; the first one is `main`.
+    words: the arguments as KEY=VALUE, or as one JSON object.
     """
     policy = Policy(_channel(config, channel))
     groups = discovery.discover(config.plugin_dir, Log().warning)
@@ -55,19 +56,19 @@ def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Ex
             verdict = _decisive(verdict, command.verdict(policy, arguments))
     except (OSError, QgaError) as error:
         reason = error.desc if isinstance(error, QgaError) else error.strerror
-        return Explanation(f"allowed, but it would fail: {reason}\n", True)
+        return Explanation(f"allowed, but would fail: {reason}\n", True)
     heading = "allowed" if verdict.allowed else "refused"
     where = "" if channel == "main" else f" on the channel '{channel}'"
     lines = [f"{heading}{where}: {verdict.reason}", f"  {verdict.rule}"]
     if verdict.detail:
         lines.append(f"  {verdict.detail[0].upper()}{verdict.detail[1:]}.")
     if verdict.allowed and command.verdict is not None and arguments is None:
-        lines.append("  It also depends on its arguments; give them to learn more.")
+        lines.append("  Its arguments matter, too: add them for a full answer.")
     return Explanation("\n".join(lines) + "\n", verdict.allowed)
 
 
 def _decisive(of_name: Verdict, of_arguments: Verdict) -> Verdict:
-    """The one that a rule made."""
+    """The verdict that a rule made."""
     return of_arguments if of_arguments.rule else of_name
 
 
@@ -76,7 +77,7 @@ def _channel(config: Config, name: str) -> ChannelConfig:
         if channel.name == name:
             return channel
     names = ", ".join(channel.name for channel in config.channels)
-    raise ConfigError(f"there is no channel '{name}'; there are {names}")
+    raise ConfigError(f"unknown channel '{name}'; use one of {names}")
 
 
 def _find(groups: list[type[CommandGroup]], wanted: str) -> _Known:
@@ -85,11 +86,13 @@ def _find(groups: list[type[CommandGroup]], wanted: str) -> _Known:
             if name == wanted:
                 signature = schema.signature(getattr(group, attribute), INJECTED)
                 return _Known(name, traits.access, traits.like, traits.verdict, signature)
-    raise ConfigError(f"the command {wanted} is unknown; --block-rpcs=help lists all commands")
+    meant = nearest(wanted, command_names(groups))
+    advice = f"did you mean '{meant}'?" if meant else "--block-rpcs=help lists all commands"
+    raise ConfigError(f"unknown command '{wanted}'; {advice}")
 
 
 def _bind(command: _Known, words: Sequence[str]) -> dict[str, Any] | None:
-    """The handler's arguments; None where there are none given."""
+    """The arguments for the handler; None if none are given."""
     if not words:
         return None
     try:
@@ -103,7 +106,7 @@ def _arguments(signature: schema.Signature, words: Sequence[str]) -> dict[str, A
         try:
             return dict(json.loads(" ".join(words)))
         except ValueError as error:
-            raise ConfigError(f"'{' '.join(words)}' is no JSON object: {error}") from None
+            raise ConfigError(f"'{' '.join(words)}' is not a JSON object: {error}") from None
     checks = {argument.name: argument.check for argument in signature.arguments}
     arguments = {}
     for word in words:
@@ -115,7 +118,7 @@ def _arguments(signature: schema.Signature, words: Sequence[str]) -> dict[str, A
 
 
 def _value(key: str, text: str, check: schema.Check | None) -> Any:
-    """The text itself where it will do; else what it is as JSON, if it is that."""
+    """The text itself if it is valid for the argument, otherwise parsed as JSON if possible."""
     try:
         if check is not None:
             return check(text, key)

@@ -1,10 +1,10 @@
-"""--doctor: is the host served, and if it is not, what is in the way and what is to be tried?
+"""--doctor: why does the host get no answer, and what would help?
 
-It only looks: it opens no channel, changes nothing, and works beside a running agent, without one
-and with a configuration that is broken. Without options of its own it is about the agent that
-runs, with the options that this one was started with. What a command needs is its group's to
-know: see CommandGroup.diagnose. Plugins are loaded as an agent does when it starts, and what it
-would log about them is a finding: see qga.doctor.trial.
+It only reads: it opens no channel and changes nothing. It works with a running agent, without one,
+and with a broken configuration. Without other options it examines the running agent, with the
+options of that agent. Command groups check what their commands need (CommandGroup.diagnose).
+Plugins are loaded as when an agent starts, and anything that would be logged about them is a
+finding (qga.doctor.trial).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _COMMAND_LINE = "the command line: "
 
 
 class Report(NamedTuple):
-    """All that was found."""
+    """All findings."""
 
     findings: list[Finding]
 
@@ -53,9 +53,15 @@ class Report(NamedTuple):
             lines.append(f"{finding.status:<8} {finding.check}: {log.escape(finding.text)}")
             if finding.advice:
                 lines.append(f"{'':<8} try: {log.escape(finding.advice)}")
-        amiss = sum(finding.status != "ok" for finding in self.findings)
-        lines.append("All is well." if self.well else f"To be looked at: {amiss}.")
+        lines.append(self._summary())
         return "\n".join(lines) + "\n"
+
+    def _summary(self) -> str:
+        statuses = [finding.status for finding in self.findings]
+        faults, warnings = statuses.count("failed"), statuses.count("warning")
+        parts = [f"{faults} failed"] if faults else []
+        parts += [counted(warnings, "warning")] if warnings else []
+        return f"{', '.join(parts)}." if parts else "All is well."
 
     def json(self) -> str:
         found = [
@@ -66,7 +72,7 @@ class Report(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A command, as a policy wants to know it."""
+    """A command, as a policy needs it."""
 
     name: str
     access: str
@@ -74,7 +80,7 @@ class _Known(NamedTuple):
 
 
 def examine(arguments: options.Arguments) -> Report:
-    """Look at everything."""
+    """Run all checks."""
     unit, running = unit_of(arguments), processes.agents()
     asked_about = bool(arguments.settings or arguments.config_path)
     agent = None if asked_about else _choose(running, unit)
@@ -103,27 +109,27 @@ def examine(arguments: options.Arguments) -> Report:
 
 
 def _choose(running: list[Process], unit: Unit | None) -> Process | None:
-    """The agent of the unit, or else any."""
+    """The agent of the unit, or any other."""
     of_unit = (each for each in running if unit is not None and each.pid == unit.main_pid)
     return next(of_unit, next(iter(running), None))
 
 
 def _carefully(check: str, found: Iterable[Finding]) -> list[Finding]:
-    """A fault of one look keeps nobody from the others."""
+    """The findings of one check; an exception does not prevent the other checks."""
     findings: list[Finding] = []
     try:
         with time_limit():
             findings.extend(found)
     except Exception as error:
-        text = f"this could not be looked at: {type(error).__name__}: {error}"
-        findings.append(failed(check, text, "run this as root"))
+        text = f"the check failed: {type(error).__name__}: {error}"
+        findings.append(failed(check, text, "run qemu-ga --doctor as root"))
     return findings
 
 
 def _load(
     arguments: options.Arguments, variables: Mapping[str, str], activated: bool
 ) -> tuple[Config, str, list[Finding]]:
-    """The configuration, or what is so without the file where that is broken; its path."""
+    """The configuration, its path, and findings; without the file if that is broken."""
     path = arguments.config_path
     if path is None:
         path = variables.get("QGA_CONF", configuration.DEFAULT_CONFIG_PATH)
@@ -133,48 +139,48 @@ def _load(
         findings.append(ok("configuration", path))
     except FileNotFoundError:
         if arguments.config_path is None:
-            findings.append(ok("configuration", f"there is no {path}: the defaults hold"))
+            findings.append(ok("configuration", f"{path} does not exist: using the defaults"))
         else:
-            findings.append(failed("configuration", f"{path} is missing", "create it"))
+            findings.append(failed("configuration", f"{path} does not exist", "create it"))
     except ConfigError as error:
-        advice = "put that right; what follows is without the file"
+        advice = "fix this first; the checks below ignore the file"
         findings.append(failed("configuration", str(error), advice))
     for text in (*file.warnings, *arguments.warnings):
-        findings.append(warning("configuration", text, "remove or correct it"))
+        findings.append(warning("configuration", text, "correct or remove it"))
     settings = configuration.overlay(file.general, arguments.settings)
     try:
         config = configuration.build(settings, file.channels, file.origins, activated=activated)
         return config, path, findings
     except ConfigError as error:
-        advice = "put that right; what follows is about the defaults"
+        advice = "fix this first; the checks below assume the defaults"
         return Config(), path, [*findings, failed("configuration", str(error), advice)]
 
 
 def _diagnose_age(path: str, agent: Process | None) -> Iterator[Finding]:
-    """An agent reads its configuration at the start, and never again."""
+    """An agent reads its configuration only when it starts."""
     if agent is None or not os.path.exists(path):
         return
     if os.stat(path).st_mtime > processes.started(agent.pid):
         yield warning(
             "configuration",
-            f"{path} was changed after the agent has read it",
+            f"{path} has changed since the agent was started",
             "restart the agent: systemctl restart qemu-guest-agent",
         )
 
 
 def _diagnose_agent(agent: Process | None, unit: Unit | None) -> Iterator[Finding]:
     if os.geteuid():
-        text = "only root can see who has a port open, and what other processes were given"
-        yield warning("agent", text, "run this as root")
+        text = "only root can see the open ports and the options of other processes"
+        yield warning("agent", text, "run qemu-ga --doctor as root")
     if agent is None:
         advice = f"systemctl start {unit.name}" if unit else "start qemu-ga"
-        yield failed("agent", "no agent runs", advice)
+        yield failed("agent", "no agent is running", advice)
     else:
-        yield ok("agent", f"pid {agent.pid} runs: {agent.name}")
+        yield ok("agent", f"running as pid {agent.pid}: {agent.name}")
 
 
 def _diagnose_groups(config: Config, unit: Unit | None) -> list[Finding]:
-    """The commands there are, which are off, and what their groups have to say."""
+    """The commands of this guest, which of them are disabled, and the checks of their groups."""
     groups, findings = load_groups(config)
     commands = [
         _Known(name, traits.access, traits.like)
@@ -192,7 +198,7 @@ def _diagnose_groups(config: Config, unit: Unit | None) -> list[Finding]:
 def _diagnose_commands(
     channel: ChannelConfig, commands: list[_Known], unit: Unit | None
 ) -> Iterator[Finding]:
-    """Which are off, and by which line; that is as the administrator wants it."""
+    """The disabled commands and the lines that disable them, which is not a fault."""
     policy = Policy(channel)
     off: dict[str, list[str]] = {}
     for command in commands:
@@ -201,21 +207,21 @@ def _diagnose_commands(
             off.setdefault(verdict.rule, []).append(command.name)
     where = "" if channel.name == "main" else f" on the channel '{channel.name}'"
     if not off:
-        yield ok("commands", f"all {len(commands)} are on{where}")
+        yield ok("commands", f"all {len(commands)} are enabled{where}")
     for rule, names in off.items():
         every = len(commands)
-        count = counted(len(names), f"of {every} is off", f"of {every} are off")
+        count = counted(len(names), f"of {every} is disabled", f"of {every} are disabled")
         yield ok("commands", f"{count}{where} by {_place(rule, unit)}: {', '.join(names)}")
-    advice = "qemu-ga --block-rpcs=help lists those there are"
+    advice = "see qemu-ga --block-rpcs=help for all commands"
     for name, reason, stops in policy.unknown_names({command.name for command in commands}):
-        text = f"{name} is in a list of commands{where}, but there is no such command"
+        text = f"a list of commands{where} contains '{name}', which does not exist"
         yield failed("commands", reason, advice) if stops else warning("commands", text, advice)
     for sentence in policy.loopholes(commands):
         yield warning("commands", f"{sentence}{where}", "see docs/security.md")
 
 
 def _place(rule: str, unit: Unit | None) -> str:
-    """The line that a rule is from; that of a unit's file for a command line that it makes."""
+    """The line of a rule; for the command line, that of the unit or its environment file."""
     if unit is None or not rule.startswith(_COMMAND_LINE):
         return rule
     value = rule.partition("=")[2]
@@ -230,44 +236,44 @@ def _diagnose_availability(groups: list[type[CommandGroup]]) -> Iterator[Finding
         if traits.available is not None and not traits.available()
     ]
     if missing:
-        yield ok("commands", f"this guest has nothing for: {', '.join(missing)}")
+        yield ok("commands", f"not available in this guest: {', '.join(missing)}")
 
 
 def _diagnose_state(config: Config) -> Iterator[Finding]:
-    folder = config.statedir
-    if not os.path.isdir(folder):
-        advice = f"mkdir {folder}, or set another statedir"
-        yield failed("state", f"the state directory {folder} is missing", advice)
+    directory = config.statedir
+    if not os.path.isdir(directory):
+        advice = f"mkdir {directory}, or set another statedir"
+        yield failed("state", f"state directory {directory} does not exist", advice)
         return
-    if not os.access(folder, os.W_OK):
-        advice = "run this as root, or set another statedir"
-        yield failed("state", f"the state directory {folder} cannot be written", advice)
-    if state.is_frozen(folder):
+    if not os.access(directory, os.W_OK):
+        advice = "run qemu-ga --doctor as root, or set another statedir"
+        yield failed("state", f"state directory {directory} is not writable", advice)
+    if state.is_frozen(directory):
         yield warning(
             "state",
-            f"the filesystems are frozen ({state.state_path(folder)}.isfrozen)",
-            "have the host thaw them (guest-fsfreeze-thaw), unless a snapshot is being taken",
+            f"the filesystems are frozen ({state.state_path(directory)}.isfrozen)",
+            "thaw them from the host (guest-fsfreeze-thaw) unless a snapshot is in progress",
         )
     else:
         yield ok("state", "the filesystems are not frozen")
 
 
 def _diagnose_files(config: Config) -> Iterator[Finding]:
-    """Whether what the agent opens when it starts can be written; it does not start otherwise."""
+    """The files that the agent must be able to write, or else does not start."""
     for key, path in (("logfile", config.logfile), ("pidfile", config.pidfile)):
         if path is None:
             continue
-        folder = os.path.dirname(path)
+        directory = os.path.dirname(path)
         fault = ""
         if os.path.isdir(path):
             fault = "it is a directory"
         elif os.path.exists(path) and not os.access(path, os.W_OK):
             fault = "it is not writable"
-        elif not os.access(folder, os.W_OK):
-            fault = f"{folder} is missing or not writable"
+        elif not os.access(directory, os.W_OK):
+            fault = f"{directory} does not exist or is not writable"
         if fault:
             text = f"{path} cannot be opened, so the agent does not start: {fault}"
-            yield failed("files", text, f"fix that, or set another {key}")
+            yield failed("files", text, f"fix this, or set another {key}")
 
 
 def _diagnose_selinux(agent: Process | None) -> Iterator[Finding]:
@@ -282,11 +288,11 @@ def _diagnose_selinux(agent: Process | None) -> Iterator[Finding]:
         return
     with open(_CONTEXT.format(agent.pid), encoding="utf-8", errors="replace") as file:
         context = file.read().rstrip("\0\n")
-    text = f"{'enforcing' if enforcing else 'permissive'}, the agent's context is {context}"
+    text = f"{'enforcing' if enforcing else 'permissive'}, context of the agent: {context}"
     if enforcing and f":{_CONFINED}:" in context:
         yield warning(
             "selinux",
-            f"{text}: it may run few programs and open few files",
+            f"{text}, which may run few programs and open few files",
             f"semanage permissive -a {_CONFINED}, and see packaging/selinux/README.md",
         )
     else:

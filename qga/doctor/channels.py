@@ -1,4 +1,4 @@
-"""The doctor's look at a channel: is it there, who may use it, and who does?"""
+"""The doctor's checks of a channel: does it exist, who may use it, and who does?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def users_of(channel: ChannelConfig) -> list[Process]:
-    """The processes that have the channel open; those of a vsock port cannot be found out."""
+    """The processes that have the channel open; unknown for a vsock port."""
     if channel.method == "vsock-listen" or not channel.path:
         return []
     if channel.method == "unix-listen":
@@ -27,7 +27,7 @@ def users_of(channel: ChannelConfig) -> list[Process]:
 
 
 def diagnose_channel(channel: ChannelConfig, agent: Process | None) -> Iterator[Finding]:
-    """agent: the one that should serve it."""
+    """agent: the process that should serve it."""
     if not channel.path:
         yield ok("channel", f"{channel.method}: the service manager passes the socket")
         return
@@ -47,17 +47,17 @@ def _device_path(channel: ChannelConfig) -> str:
 
 
 def _advice(channel: ChannelConfig) -> str:
-    """What to try where there is no such device."""
+    """What to try if the device does not exist."""
     if channel.method != "virtio-serial":
-        return "name the serial line that the host has (path)"
+        return "set path to the serial device that the host has configured"
     names = [port.name for port in ports.list_ports() if port.name]
     if names:
-        advice = f"this machine has {', '.join(names)}: set path to one of them, or"
+        advice = f"set path to a port of this machine ({', '.join(names)}), or add"
     else:
-        advice = "this machine has no virtio port at all:"
+        advice = "this machine has no virtio port: add"
     name = os.path.basename(channel.path)
     target = f"<channel type='unix'><target type='virtio' name='{name}'/></channel>"
-    return f"{advice} have the host add the channel (libvirt: {target})"
+    return f"{advice} the channel on the host (libvirt: {target})"
 
 
 def _device(path: str, advice: str) -> Iterator[Finding]:
@@ -67,15 +67,17 @@ def _device(path: str, advice: str) -> Iterator[Finding]:
         yield failed("channel", f"{path}: {error.strerror}", advice)
         return
     if not stat.S_ISCHR(status.st_mode):
-        yield failed("channel", f"{path} is no device", advice)
+        yield failed("channel", f"{path} is not a device", advice)
         return
     mode = f"{stat.S_IMODE(status.st_mode):04o}"
     if not os.access(path, os.R_OK | os.W_OK):
-        text = f"{path} may not be opened (mode {mode}, uid {status.st_uid})"
-        yield failed("channel", text, "run the agent, and this, as root")
+        text = f"no permission to open {path} (mode {mode}, uid {status.st_uid})"
+        yield failed("channel", text, "run the agent, and qemu-ga --doctor, as root")
     elif status.st_mode & _OTHERS:
-        text = f"{path} is writable by others than its owner (mode {mode})"
-        advice = f"chmod go-w {path}, in a udev rule to last: they can answer the host"
+        text = (
+            f"users other than the owner can write to {path}, and so answer the host (mode {mode})"
+        )
+        advice = f"chmod go-w {path}, and add a udev rule to keep it so"
         yield warning("channel", text, advice)
 
 
@@ -85,21 +87,23 @@ def _users(path: str, users: list[Process], agent: Process | None) -> Iterator[F
     if ours:
         yield ok("channel", f"{path} is served by pid {ours[0].pid}")
     elif not users and os.geteuid():
-        yield warning("channel", f"who has {path} open is not to be seen", "run this as root")
+        yield warning(
+            "channel", f"cannot see which process has {path} open", "run qemu-ga --doctor as root"
+        )
     elif not others:
-        advice = "start the agent, or restart it: its log tells why it has not opened it"
-        yield failed("channel", f"{path} is open in no process", advice)
+        advice = "start or restart the agent; if it fails to open the channel, its log shows why"
+        yield failed("channel", f"no process has {path} open", advice)
     for user in others:
-        advice = f"end it: kill {user.pid}"
+        advice = f"stop that process: kill {user.pid}"
         if user.is_original:
-            advice = "it is QEMU's own agent: have only one of the two installed"
+            advice = "that is QEMU's own agent: install only one of the two"
         elif user.options is not None:
-            advice = f"it is another agent of this kind: end one of them (kill {user.pid})"
-        yield failed("channel", f"{path} is held by pid {user.pid}: {user.name}", advice)
+            advice = f"that is a second qga agent: stop one of them (kill {user.pid})"
+        yield failed("channel", f"{path} is in use by pid {user.pid}: {user.name}", advice)
 
 
 def _vsock(path: str) -> Finding:
     if os.path.exists(_VSOCK):
-        return ok("channel", f"vsock {path}: this machine has vsock")
-    advice = "modprobe vmw_vsock_virtio_transport, or have the host add <vsock/>"
-    return failed("channel", f"vsock {path}: there is no {_VSOCK}", advice)
+        return ok("channel", f"vsock {path}: this machine has a vsock device")
+    advice = "modprobe vmw_vsock_virtio_transport, or add <vsock/> to the guest on the host"
+    return failed("channel", f"vsock {path}: {_VSOCK} does not exist", advice)

@@ -1,9 +1,8 @@
-"""Other processes, for --doctor: which of them are agents, and who has a file open.
+"""Other processes, for --doctor: which of them are agents, and which have a file open.
 
-From /proc alone. A process that ends meanwhile is passed over. What others have open only root
-can see. Nobody is taken for an agent by the words of its command line alone, which each process
-chooses itself: what it runs counts, that root or our own user runs it, and that it is on this
-system and not in a container.
+Everything comes from /proc. A process that exits meanwhile is ignored. Only root can see the open
+files of others. A process can choose its command line freely, so that alone does not make it an
+agent: its executable counts, its user must be root or our own, and it must not be in a container.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from qga.errors import ConfigError
 from qga.settings import options
 
 _LONGEST_NAME = 60
-_START_TIME = 19  # the column of proc_pid_stat(5), counted from the state
+_START_TIME = 19  # the field of proc_pid_stat(5), counted from the state
 _ORIGINAL = "qemu-ga"
 _LISTENING = 0x10000  # __SO_ACCEPTCON of <linux/net.h>
 
 
-_WITH_VALUE = "WX"  # options of python that have one
+_WITH_VALUE = "WX"  # options of python(1) that take a value
 _SYSTEM = ("ns/pid", "root")
-"""What processes of one system have in common, below /proc/PID."""
+"""Files below /proc/PID that are the same for all processes outside containers."""
 
 
 class Process(NamedTuple):
-    """A process: `argv` is its command line, `program` the file that it executes.
+    """A process: `argv` is its command line, `program` its executable.
 
-    trusted: whether it is root's, or our own user's, and on this system.
+    trusted: whether it belongs to root or our own user, and is not in a container.
     """
 
     pid: int
@@ -45,7 +44,7 @@ class Process(NamedTuple):
 
     @property
     def options(self) -> list[str] | None:
-        """The options of this agent; None for what is none."""
+        """The options of this agent; None if it is not one."""
         if not self.trusted or not os.path.basename(self.program).startswith("python"):
             return None
         kind, name, arguments = _run_by_python(self.argv)
@@ -59,9 +58,9 @@ class Process(NamedTuple):
 
 
 def _run_by_python(argv: list[str]) -> tuple[str, str, list[str]]:
-    """What a Python runs: "m" for a module, "c" for a text, "" for a script; its name; the rest.
+    """What python runs: "m" for a module, "c" for code, "" for a script; its name; the rest.
 
-    As python(1) reads its command line: letters may be joined, and some have a value.
+    Parsed as by python(1): letters may be joined, and some take a value.
     """
     words = iter(argv[1:])
     for word in words:
@@ -82,7 +81,7 @@ def _run_by_python(argv: list[str]) -> tuple[str, str, list[str]]:
 
 
 def process(pid: int) -> Process | None:
-    """The process of that number; None if there is none."""
+    """The process with that ID; None if there is none."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             argv = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
@@ -96,7 +95,7 @@ def process(pid: int) -> Process | None:
 
 
 def _is_trusted(pid: int) -> bool:
-    """Whether a process is on this system, and root's or our user's in every respect."""
+    """Whether all user IDs of a process are root's or our own, and it is not in a container."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             users = next(line for line in file if line.startswith("Uid:")).split()[1:]
@@ -110,7 +109,7 @@ def _is_trusted(pid: int) -> bool:
 
 
 def agents() -> list[Process]:
-    """All agents of our kind that serve; what only prints something, as a doctor does, is none."""
+    """All running qga agents, except for those that only print something, such as a doctor."""
     found = (process(pid) for pid in _pids() if pid != os.getpid())
     return [each for each in found if each is not None and _serves(each)]
 
@@ -123,12 +122,12 @@ def _serves(agent: Process) -> bool:
 
 
 def holders(path: str) -> list[Process]:
-    """The processes that have this file open, other than this one."""
+    """The other processes that have this file open."""
     return _with_open({os.path.realpath(path)})
 
 
 def listeners(path: str) -> list[Process]:
-    """The processes that have the listening unix socket at `path`."""
+    """The processes that listen on the unix socket at `path`."""
     with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
         lines = [line.rstrip("\n").split(None, 7) for line in file][1:]
     found = (line for line in lines if line[7:] == [path] and int(line[3], 16) & _LISTENING)
@@ -136,7 +135,7 @@ def listeners(path: str) -> list[Process]:
 
 
 def started(pid: int) -> float:
-    """When a process was started, in seconds since 1970-01-01 UTC, to a hundredth."""
+    """When a process was started, in seconds since 1970-01-01 UTC."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         ticks = int(file.read().rpartition(b") ")[2].split()[_START_TIME])
     uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -144,7 +143,7 @@ def started(pid: int) -> float:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """The variables that a process was started with; empty where we may not see them."""
+    """The environment that a process was started with; empty without permission to see it."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             pairs = os.fsdecode(file.read()).split("\0")

@@ -1,7 +1,7 @@
-"""The doctor's trial: an agent is made as if it were to start, and what it logs are findings.
+"""The doctor's trial start: an agent is created but not started, and its log becomes findings.
 
-What must stay true: it runs the same code as an agent that starts, so that everything which that
-would leave out is reported; and it opens no channel, writes nothing and starts no group.
+What must stay true: it runs the same code as a starting agent, so that everything which that would
+skip is reported. It opens no channel, writes nothing and starts no group.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ _NOWHERE = "/proc"  # a directory that takes no files
 
 
 def load_groups(config: Config) -> tuple[list[type[CommandGroup]], list[Finding]]:
-    """The groups that an agent of this configuration has, and why it would not have others."""
-    said = _Said()
+    """The groups of an agent with this configuration, and findings about those it would skip."""
+    messages = _Messages()
     try:
-        agent = _Trial(config, Log(said), _NoState(_NOWHERE))
+        agent = _Trial(config, Log(messages), _NoState(_NOWHERE))
     except Exception as error:
         text = f"the agent does not start: {error}"
-        groups = discovery.discover(None, said.texts.append)
-        return groups, [*said.findings(), failed("commands", text, _ADVICE)]
+        groups = discovery.discover(None, messages.texts.append)
+        return groups, [*messages.findings(), failed("commands", text, _ADVICE)]
     groups = [type(group) for group in agent.registry.groups]
-    return groups, [*said.findings(), *_without_groups()]
+    return groups, [*messages.findings(), *_without_groups()]
 
 
 def _without_groups() -> Iterator[Finding]:
-    """Plugins that an agent loads and that add no command."""
+    """Plugins that are loaded but add no command."""
     for name, module in list(sys.modules.items()):
         if name.startswith(discovery.PLUGIN_MODULE) and not discovery.groups_in(module):
-            text = f"plugin {module.__file__} adds nothing: it defines no subclass of CommandGroup"
+            text = (
+                f"plugin {module.__file__} adds no commands: it defines no subclass of CommandGroup"
+            )
             yield warning("plugins", text, _ADVICE)
 
 
 class _Trial(Agent):
-    """An agent that is never started. The doctor itself looks at names and loopholes."""
+    """An agent that is never started. The doctor checks names and loopholes separately."""
 
     def log_fault(self, name: str, error: BaseException) -> None:
         self.log.error(f"{name} is left out: {type(error).__name__}: {error}")
@@ -56,14 +58,14 @@ class _Trial(Agent):
 
 
 class _NoState(State):
-    """Nothing is frozen, and no handle was ever given."""
+    """State that is neither read nor written."""
 
     def _load(self) -> int:
         return FIRST_HANDLE
 
 
-class _Said:
-    """Keeps what is logged."""
+class _Messages:
+    """A log sink that keeps the messages."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []

@@ -1,4 +1,4 @@
-"""The doctor's look at systemd: the agent's unit, and the files that its options come from."""
+"""The doctor's checks of systemd: the agent's unit, and the files that its options come from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _TIMEOUT = 10.0  # seconds
 class Unit(NamedTuple):
     """The agent's unit.
 
-    properties: as `systemctl show` tells them. files: those that make it, the later ones first.
+    properties: the output of `systemctl show`.
+    files: the files that define it, the later ones first.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Unit(NamedTuple):
 
 
 def unit_of(arguments: Arguments) -> Unit | None:
-    """The unit for an agent with these arguments; None without systemd."""
+    """The unit of an agent with these arguments; None without systemd."""
     if not os.path.isdir(_BOOTED):
         return None
     name = _VSOCK_UNIT if arguments.settings.get("method") == "vsock-listen" else _UNIT
@@ -63,7 +64,7 @@ def unit_of(arguments: Arguments) -> Unit | None:
     for line in lines:
         key, _, value = line.partition("=")
         properties[key] = value
-        if key == "EnvironmentFiles":  # a line for each: /path (ignore_errors=yes)
+        if key == "EnvironmentFiles":  # one line each: /path (ignore_errors=yes)
             environment_files.append(value.rpartition(" (")[0])
     made_of = [properties.get("FragmentPath", ""), *properties.get("DropInPaths", "").split()]
     return Unit(name, properties, [path for path in (*environment_files, *made_of[::-1]) if path])
@@ -71,30 +72,30 @@ def unit_of(arguments: Arguments) -> Unit | None:
 
 def diagnose_unit(unit: Unit | None, agent: Process | None) -> Iterator[Finding]:
     if unit is None:
-        yield ok("unit", "there is no systemd here")
+        yield ok("unit", "systemd is not running")
         return
     properties = unit.properties
     load, active = properties.get("LoadState"), properties.get("ActiveState")
     if active == "active":
-        told = properties.get("StatusText") or "it tells no status"
-        yield ok("unit", f"{unit.name} is active: {told}")
+        shown = properties.get("StatusText") or "no status"
+        yield ok("unit", f"{unit.name} is active: {shown}")
     elif load in ("masked", "not-found"):
         text = f"{unit.name} is {load}"
         advice = f"systemctl unmask {unit.name}" if load == "masked" else "install the package qga"
         if agent is None:
             yield failed("unit", text, advice)
         else:
-            advice = f"{advice}, or see that it is started again by other means"
+            advice = f"{advice}, or make sure that something else starts the agent at boot"
             yield warning("unit", f"{text}; pid {agent.pid} was started without it", advice)
     else:
         result = properties.get("Result", "")
         reason = "" if result in ("", "success") else f" ({result})"
-        advice = f"systemctl start {unit.name}; journalctl -u {unit.name} tells why it ended"
+        advice = f"systemctl start {unit.name}; journalctl -u {unit.name} shows why it exited"
         yield failed("unit", f"{unit.name} is {active}{reason}", advice)
 
 
 def line_with(paths: list[str], text: str) -> str | None:
-    """The file and line of the first that holds `text`."""
+    """The file and number of the first line that contains `text`."""
     for path in paths:
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:

@@ -1,1 +1,1 @@
-"""The contract between the agent and its commands: how they are declared, found and checked."""
+"""The contract between the agent and its commands: @command, schema, discovery, services."""

@@ -1,8 +1,8 @@
-"""Where command groups are found.
+"""Discovery of command groups.
 
-In this order: the package `qga.commands`, the entry points of the group `qga.commands` that
-installed distributions declare, the `*.py` files of the plugin folder. A plugin that cannot be
-taken in, or that takes too long, is reported and left out: the agent starts without it.
+They come from the package `qga.commands`, then from entry points in the group `qga.commands` of
+installed distributions, then from the `*.py` files in the plugin directory. A plugin that cannot be
+loaded, or takes too long, is reported and skipped: the agent starts without it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from qga.settings import trust
 ENTRY_POINTS = "qga.commands"
 
 PLUGIN_MODULE = "qga_plugin_"
-"""The beginning of the names of modules that are loaded from the plugin folder."""
+"""The prefix of module names for files in the plugin directory."""
 
 LOADING_TIME = 20.0
-"""Seconds that a plugin may take; systemd gives the agent 90 for its whole start."""
+"""Time limit in seconds for loading a plugin; systemd allows 90 for the whole start."""
 
 Complain = Callable[[str], None]
-"""Takes a sentence about a plugin that is left out."""
+"""Takes a message about a plugin that is skipped."""
 
 
 def discover(plugin_dir: str | None, complain: Complain) -> list[type[CommandGroup]]:
-    """All groups that this installation has, the standard ones first.
+    """All groups of this installation, the standard ones first.
 
-    A plugin that fails to import, or that others than its owner may write, is left out with a
-    sentence to `complain`.
+    A plugin that fails to import, or that others can write to, is skipped and reported to
+    `complain`.
     """
     groups = _standard_groups()
     for source in (_entry_point_groups, lambda log: _folder_groups(plugin_dir, log)):
@@ -46,26 +46,28 @@ def discover(plugin_dir: str | None, complain: Complain) -> list[type[CommandGro
 
 
 class _Overdue(BaseException):
-    """Not an Exception: a plugin that retries in a loop would catch that."""
+    """Not an Exception, which a plugin that retries in a loop would catch."""
 
 
 @contextmanager
 def time_limit() -> Iterator[None]:
-    """Raise TimeoutError in code that takes over LOADING_TIME, whether it waits or is busy."""
+    """Raise TimeoutError in code that takes longer than LOADING_TIME, waiting or busy."""
 
     def give_up(_signal: int, _frame: FrameType | None) -> None:
         raise _Overdue
 
     try:
         before = signal.signal(signal.SIGALRM, give_up)
-    except ValueError:  # another thread than the first gets no signals
+    except ValueError:  # only the main thread can handle signals
         yield
         return
-    signal.setitimer(signal.ITIMER_REAL, LOADING_TIME, 1)  # and again, should that be swallowed
+    signal.setitimer(
+        signal.ITIMER_REAL, LOADING_TIME, 1
+    )  # repeatedly: the code may swallow the first
     try:
         yield
     except _Overdue:
-        raise TimeoutError(f"it took over {LOADING_TIME:g} s") from None
+        raise TimeoutError(f"loading took longer than {LOADING_TIME:g} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -87,8 +89,8 @@ def _standard_groups() -> list[type[CommandGroup]]:
         package = importlib.import_module("qga.commands")
     except ModuleNotFoundError:
         raise ConfigError(
-            "qga is not installed, so its commands are not found: `pip install .` first, "
-            "or `pip install --editable .` to run it from its sources"
+            "the commands of qga are not installed: run `pip install .`, or "
+            "`pip install --editable .` to run qga from its source directory"
         ) from None
     names = sorted(
         name[:-3]
@@ -101,9 +103,9 @@ def _standard_groups() -> list[type[CommandGroup]]:
 
 
 def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:
-    """Groups that installed distributions name; each entry point is a group or a module."""
+    """Groups from entry points of installed distributions: a group or a module each."""
     if not any(map(_mentions_entry_points, sys.path)):
-        return []  # importlib.metadata costs more than the rest of the start
+        return []  # importing importlib.metadata takes longer than the rest of the start
     from importlib.metadata import entry_points
 
     found = entry_points()
@@ -118,7 +120,7 @@ def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:
                 target = point.load()
             groups += groups_in(target) if isinstance(target, ModuleType) else [_as_group(target)]
         except (Exception, SystemExit) as error:
-            complain(f"plugin {point.name} ({point.value}) is left out: {_reason(error)}")
+            complain(f"plugin {point.name} ({point.value}) skipped: {_reason(error)}")
     return groups
 
 
@@ -154,7 +156,7 @@ def _folder_groups(folder: str | None, complain: Complain) -> list[type[CommandG
         _refuse_if_writable(folder)
         names = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
     except (OSError, PluginError) as error:
-        complain(f"plugin folder {folder} is left out: {_reason(error)}")
+        complain(f"plugin directory {folder} skipped: {_reason(error)}")
         return groups
     for name in names:
         path = os.path.join(folder, name)
@@ -162,7 +164,7 @@ def _folder_groups(folder: str | None, complain: Complain) -> list[type[CommandG
             with time_limit():
                 groups += groups_in(_load_file(path, name[:-3]))
         except (Exception, SystemExit) as error:
-            complain(f"plugin {path} is left out: {_reason(error)}")
+            complain(f"plugin {path} skipped: {_reason(error)}")
     return groups
 
 
@@ -172,9 +174,9 @@ def _load_file(path: str, name: str) -> ModuleType:
     _refuse_if_writable(path)
     spec = spec_from_file_location(PLUGIN_MODULE + name, path)
     if spec is None or spec.loader is None:
-        raise PluginError("it is no Python source file")
+        raise PluginError("not a Python source file")
     module = module_from_spec(spec)
-    sys.modules[module.__name__] = module  # where annotations are resolved
+    sys.modules[module.__name__] = module  # typing.get_type_hints looks here
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -184,10 +186,10 @@ def _load_file(path: str, name: str) -> ModuleType:
 
 
 def _refuse_if_writable(path: str) -> None:
-    """Raise PluginError when others than root or the agent's user could have written `path`."""
+    """Raise PluginError if anyone but root or the agent's user can write to `path`."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise PluginError(f"{path} is neither a file nor a folder")
+        raise PluginError(f"{path} is neither a regular file nor a directory")
     try:
         trust.require(path)
     except trust.Untrusted as error:

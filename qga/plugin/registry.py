@@ -1,8 +1,8 @@
-"""Commands and the groups that define them.
+"""Commands, and the groups that define them.
 
-A group is a class, a command a method of it that carries `@command`; the method's name with
-`-` for `_` is the command's name on the wire. The standard commands use only what a plugin can
-use. Two commands of one name are an error that names both places.
+A group is a class, and a command is a method of it decorated with `@command`. The name of the
+method with `-` instead of `_` is the name of the command on the wire. The standard commands use
+only what a plugin can use. Defining a command twice is an error that names both places.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from qga.settings.config import Config
 
 Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
-"""The least privilege a host needs for a command, in Proxmox VE's words."""
+"""The lowest profile that permits a command, named as in Proxmox VE."""
 
 Judge = Callable[["Policy", dict[str, Any]], "Verdict"]
-"""What a policy says to the arguments of a command, which have the names of the handler's."""
+"""Returns the verdict of a policy on the arguments of a handler, by their names in Python."""
 
 INJECTED = frozenset({"caller", "may_wait"})
-"""Parameters of handlers that are no arguments of requests."""
+"""Parameters of handlers that do not come from the request."""
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 
 class Traits(NamedTuple):
-    """What `@command` says of a command."""
+    """The arguments of `@command`."""
 
     access: Access
     blocking: Optional[bool]
@@ -82,36 +82,35 @@ def command(
 ) -> Callable[[_Handler], _Handler]:
     """Make a method of a CommandGroup a command.
 
-    access: the least privilege that a host needs for it.
-    blocking: it may wait on a disk, a child or the network, and runs on a worker thread, as a
-        plugin's does unless it says False: that it never waits, not even for a file, and may run
-        on the loop, which serves nobody else meanwhile. With a keyword-only parameter `may_wait`
-        it is tried on the loop before, where that is False and BlockingIOError says that it would
-        have to wait; it then has done nothing. One that loops or waits for long asks
-        `qga.stop_if_given_up()` or goes through `qga.until_given_up(items)`.
-    frozen: it is allowed while filesystems are frozen.
-    success_response: without it success is not answered, only an error is.
-    delimited: the byte 0xFF goes before its successful reply.
-    overtakes: it is answered also while an earlier command of its connection hangs, which is
-        then given up.
-    timed: the administrator's `command-timeout` holds for it; not where giving up half-way does
-        harm.
-    available: tells whether this guest can offer the command at all; where it cannot, the
-        command is not registered.
-    changes: it changes something in the guest, so that each call is logged; by default so
-        unless `access` is audit or file-read.
-    continues: the argument that names what an earlier command, which was logged, has opened. Of
-        many such calls in a row the first ones are logged and the others counted.
-    secret: names of arguments that are never logged; with a `=` behind the name it is a list of
-        `NAME=value`, whose names are.
-    verdict: what the policy will say to given arguments, for --explain-policy; of a command
-        whose handler asks `caller.policy`.
-    like: commands that do as much: where block-rpcs names one of them it means this one, too, so
-        that a list made for QEMU's agent blocks all it was made to block.
+    access: the lowest profile that permits it.
+    blocking: whether it may wait for a disk, a child or the network. It then runs on a worker
+        thread, as commands of plugins do by default. False promises that it never waits, not even
+        for a file: it runs on the loop, which serves nobody else meanwhile. A handler with a
+        keyword-only parameter `may_wait` is first called on the loop with False, and raises
+        BlockingIOError, before it has done anything, if it would have to wait. A handler that
+        loops or waits for long calls `qga.stop_if_given_up()` or iterates over
+        `qga.until_given_up(items)`.
+    frozen: whether it is allowed while filesystems are frozen.
+    success_response: if False, only errors are answered.
+    delimited: whether the byte 0xFF precedes its successful reply.
+    overtakes: whether it is answered while an earlier command of the connection hangs. That
+        command is then given up.
+    timed: whether `command-timeout` applies; False if giving up half-way would do harm.
+    available: returns whether this guest can offer the command; otherwise it is not registered.
+    changes: whether it changes something in the guest, so that each call is logged. The default is
+        False if `access` is audit or file-read, otherwise True.
+    continues: the argument that refers to something which an earlier, logged command has opened.
+        Of many such calls, the first ones are logged and the others counted.
+    secret: names of arguments that are never logged; `NAME=` for a list of `KEY=value`, of which
+        only the keys are logged.
+    verdict: returns the verdict of the policy on the arguments, for --explain-policy; needed if
+        the handler uses `caller.policy`.
+    like: equivalent commands: block-rpcs blocks this command if it names one of them, so that a
+        list written for QEMU's agent blocks everything that it was meant to block.
     """
     if access not in get_args(Access):
         words = ", ".join(get_args(Access))
-        raise ValueError(f"access='{access}' is unknown; use one of {words}")
+        raise ValueError(f"invalid access '{access}'; use one of {words}")
     if changes is None:
         changes = access not in ("audit", "file-read")
     traits = Traits(
@@ -138,7 +137,7 @@ def command(
 
 
 class CommandGroup:
-    """Commands that belong together, and their state; one object for each Agent.
+    """Related commands and their state; one object for each Agent.
 
     `self.agent` gives access to the loop, the configuration and the log. A group may override the
     methods `on_…`, which report what has happened, and `do_…`, which ask for work. Both do nothing
@@ -184,7 +183,7 @@ class CommandGroup:
         """The filesystems were thawed."""
 
     def on_unheard(self, command: str) -> None:
-        """A blocking command of the group has succeeded, but no client has got its reply."""
+        """A blocking command of the group has succeeded, but no client received the reply."""
 
     @classmethod
     def do_diagnose(cls, config: Config) -> Iterator[Finding]:
@@ -222,12 +221,12 @@ class Command:
 
     @cached_property
     def signature(self) -> schema.Signature:
-        """Arguments and result, read off the handler at first use."""
+        """Arguments and result, derived from the handler at first use."""
         return schema.signature(self._function, INJECTED)
 
     @cached_property
     def carries_number(self) -> bool:
-        """Whether its result may hold floats, which have a notation of their own on the wire."""
+        """Whether its result may contain floats, which are written differently on the wire."""
         return schema.carries_number(self.signature.returns)
 
     @property
@@ -237,7 +236,7 @@ class Command:
         return f"{code.co_filename}:{code.co_firstlineno}"
 
     def bind(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        """Keyword arguments for the handler; QgaError when `given` does not fit."""
+        """Keyword arguments for the handler. Raises QgaError if `given` does not match."""
         if self.simple and not given:
             return given
         bound = self.signature.bind(given)
@@ -249,7 +248,7 @@ class Command:
 def _ways_to_call(
     handler: Callable[..., Any], blocking: bool, tried: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """How a handler is called on a worker, and on the loop."""
+    """How to call a handler on a worker, and on the loop."""
     if not tried:
         return handler, _belongs_on_a_worker if blocking else handler
     from functools import partial
@@ -260,7 +259,7 @@ def _ways_to_call(
 def _watched(
     call: Callable[..., Any], name: str, handler: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """The same handler; calls that take too long are logged. Our own are tested instead."""
+    """The same handler, logging calls that take too long. Tests do that for our own."""
 
     def watched(**arguments: Any) -> Any:
         since = time.monotonic()
@@ -279,12 +278,12 @@ def _belongs_on_a_worker(**_arguments: Any) -> Any:
 
 
 def function_of(handler: Callable[..., Any]) -> FunctionType:
-    """The function behind a bound method."""
+    """The function of a bound method."""
     return handler.__func__  # type: ignore[attr-defined,no-any-return]
 
 
 def commands_of(group: type[CommandGroup]) -> Iterator[tuple[str, str, Traits]]:
-    """Wire name, attribute and traits of each command that the class defines, in its order."""
+    """Wire name, attribute and traits of each command of the class, in order of definition."""
     for owner in reversed(group.__mro__):
         for attribute, value in vars(owner).items():
             traits = getattr(value, "__qga_command__", None)
@@ -293,7 +292,7 @@ def commands_of(group: type[CommandGroup]) -> Iterator[tuple[str, str, Traits]]:
 
 
 class Registry:
-    """The commands of one agent, by name, in the order in which they were found."""
+    """The commands of one agent by name, in order of discovery."""
 
     def __init__(self) -> None:
         self.groups: list[CommandGroup] = []
@@ -308,10 +307,10 @@ class Registry:
         return len(self._commands)
 
     def add(self, group: CommandGroup, plugin: bool = False) -> None:
-        """Take in a group whole, or raise PluginError and take nothing of it.
+        """Add all commands of a group, or raise PluginError and add none.
 
-        plugin: whether it is not one of ours. Then its signatures are read now, so that a fault in
-            one is reported at once, and its handlers may wait unless they say otherwise.
+        plugin: whether it is not a standard group. Its signatures are then read now, so that an
+            error in one is reported at once, and its handlers are blocking by default.
         """
         found = {}
         for name, attribute, traits in commands_of(type(group)):
@@ -338,8 +337,8 @@ def _check_signature(entry: Command) -> None:
     for mark in entry.secret:
         if mark.rstrip("=") not in names:
             raise PluginError(
-                f"{entry.name} ({entry.place}): secret='{mark}' is none of its arguments "
-                f"({', '.join(names) or 'it has none'})"
+                f"{entry.name} ({entry.place}): secret='{mark}' is not an argument; "
+                f"its arguments: {', '.join(names) or 'none'}"
             )
 
 

@@ -1,6 +1,6 @@
-"""QAPI types from Python annotations: checks arguments, describes commands.
+"""QAPI types from Python annotations: checks of arguments, descriptions of commands.
 
-The signature of a handler is the only schema there is. What stands for what:
+The signature of a handler is the only schema. Annotations and their QAPI types:
 
     int, str, bool, float    integer, string, boolean, number
     UInt64                   uint64
@@ -11,9 +11,9 @@ The signature of a handler is the only schema there is. What stands for what:
     a default                an optional argument; `Optional[T] = None` is an optional T, and a
                              JSON null is never "absent"
 
-An enum or alternate is named by the module's variable that it is bound to. Checking is
-strict, without any coercion, and the texts are QAPI's: clients and logs know them.
-Annotations are resolved when a command is first used, so that starting costs nothing.
+An enum or alternate has the name of the module variable that it is assigned to. Checks are strict,
+without coercion, and use the error messages of QAPI, which clients know. Annotations are resolved
+when a command is first used, to keep the start fast.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ else:
 UInt64 = Annotated[int, "uint64"]
 
 Check = Callable[[Any, str], Any]
-"""Takes a JSON value and its place in the request; returns the value or raises QgaError."""
+"""Takes a JSON value and its place in the request; returns the value, or raises QgaError."""
 
 _UNIONS: tuple[Any, ...] = (Union,)
 if sys.version_info >= (3, 10):
@@ -75,14 +75,14 @@ class Argument(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What a command takes and returns, read off its handler."""
+    """The arguments and the result of a command, derived from its handler."""
 
     arguments: tuple[Argument, ...]
     returns: Any
     namespace: dict[str, Any]
 
     def describe(self) -> dict[str, Any]:
-        """Argument and return types by their names in the interface; `*name` is optional."""
+        """The types of arguments and result by their QAPI names; `*name` is optional."""
         return {
             "arguments": {
                 ("" if argument.required else "*") + argument.name: describe(
@@ -94,10 +94,10 @@ class Signature(NamedTuple):
         }
 
     def bind(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Checked keyword arguments from a request's `arguments`.
+        """Checked keyword arguments from the `arguments` of a request.
 
-        Raises QgaError as QAPI does: for each argument in turn when it is missing or of the
-        wrong type, and only then for one that is not known.
+        Raises QgaError in QAPI's order: for each argument in turn if it is missing or has the wrong
+        type, and only then for an unknown one.
         """
         bound = {}
         for name, keyword, _, required, check in self.arguments:
@@ -112,7 +112,7 @@ class Signature(NamedTuple):
 
 
 def signature(function: FunctionType, injected: frozenset[str]) -> Signature:
-    """The signature of a handler; `injected` names parameters that the wire does not fill."""
+    """The signature of a handler; `injected`: parameters that do not come from the request."""
     namespace = function.__globals__
     hints = get_type_hints(function, include_extras=True)
     code = function.__code__
@@ -127,7 +127,7 @@ def signature(function: FunctionType, injected: frozenset[str]) -> Signature:
         if keyword in injected:
             continue
         if keyword not in hints:
-            raise TypeError(f"{function.__qualname__}: argument '{keyword}' has no annotation")
+            raise TypeError(f"{function.__qualname__}: argument '{keyword}' has no type annotation")
         required = keyword not in optional
         annotation = hints[keyword] if required else _without_none(hints[keyword])
         check = checker(annotation, namespace)
@@ -137,7 +137,7 @@ def signature(function: FunctionType, injected: frozenset[str]) -> Signature:
 
 
 def checker(annotation: Any, namespace: dict[str, Any]) -> Check:
-    """A function that checks a JSON value against `annotation`."""
+    """The function that checks a JSON value against `annotation`."""
     simple = _SIMPLE.get(annotation)
     if simple is not None:
         return simple
@@ -150,11 +150,11 @@ def checker(annotation: Any, namespace: dict[str, Any]) -> Check:
         return _alternate_checker(annotation, namespace)
     if is_struct(annotation):
         return _struct_checker(annotation)
-    raise TypeError(f"no QAPI type for the annotation {annotation!r}")
+    raise TypeError(f"the annotation {annotation!r} has no QAPI type")
 
 
 def describe(annotation: Any, namespace: dict[str, Any]) -> Any:
-    """The name of a type in the interface; a list as `[name]`, no result as None."""
+    """The QAPI name of a type; `[name]` for a list, None for no result."""
     if annotation in _NAMES:
         return _NAMES[annotation]
     if get_origin(annotation) is list:
@@ -170,7 +170,7 @@ def is_struct(annotation: Any) -> bool:
 
 
 def members(struct: Any) -> dict[str, tuple[Any, bool]]:
-    """Type of each member of a TypedDict, and whether it is required."""
+    """The type of each member of a TypedDict, and whether it is required."""
     result = {}
     for name, hint in get_type_hints(struct, include_extras=True).items():
         if get_origin(hint) is NotRequired or (
@@ -221,7 +221,7 @@ def _check_int(value: Any, place: str) -> int:
 
 
 def _check_uint64(value: Any, place: str) -> int:
-    """A negative integer is taken modulo 2^64, as QAPI does."""
+    """A negative integer wraps around at 2^64, as in QAPI."""
     if type(value) is int and value in _MODULO_UINT64:
         return value % 2**64
     raise QgaError(f"Parameter '{place}' expects uint64")
@@ -312,9 +312,9 @@ _JSON_TYPES: dict[Any, type] = {int: int, str: str, bool: bool, float: float}
 
 
 def _alternate_checker(annotation: Any, namespace: dict[str, Any]) -> Check:
-    """Takes the branch of the value's JSON type.
+    """Select the branch by the JSON type of the value.
 
-    A float where an integer is a branch is told that an integer was expected, as QAPI does.
+    If one branch is an integer, the error for a float is that an integer was expected, as in QAPI.
     """
     branches = {}
     for branch in get_args(annotation):

@@ -1,7 +1,7 @@
-"""What a group of commands may ask of its agent: with `@command` this is the plugin interface.
+"""The services that an agent offers to command groups. With `@command`, this is the plugin API.
 
-`CommandGroup.agent` is one of these. Whatever else the agent has is its own, and may change
-without notice. The methods may be called from any thread unless they say otherwise.
+`CommandGroup.agent` has this type. All other attributes of the agent are private and may change
+without notice. The methods may be called from any thread unless documented otherwise.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 
 class Services(Protocol):
-    """The agent, as its commands see it.
+    """The agent, as command groups see it.
 
-    config: what the administrator has set; nobody changes it.
-    log: where to complain. It never raises, and writes nothing while filesystems are frozen.
-    loop: timers, descriptors to watch, and `post`, which has something done on the loop.
-    worker: threads for what may wait; `submit` is called on the loop.
-    state: what outlives a restart of the agent.
-    registry: all commands, those of other groups included.
-    descriptors: how many files each channel may have open; count those that outlive a command.
-    frozen: whether the guest's filesystems are frozen: then nothing may write, start a program or
+    config: the configuration, which never changes.
+    log: the log. Its methods never raise, and write nothing while filesystems are frozen.
+    loop: timers, watched descriptors, and `post`, which calls a function on the loop.
+    worker: threads for functions that may wait; `submit` must be called on the loop.
+    state: state that survives a restart of the agent.
+    registry: all commands, including those of other groups.
+    descriptors: the number of open files of each channel. Count those that stay open after a
+        command.
+    frozen: whether the guest's filesystems are frozen. Then nothing may write, start a program or
         import a module for the first time.
     """
 
@@ -42,20 +43,20 @@ class Services(Protocol):
     frozen: bool
 
     def freeze(self, seconds: int) -> None:
-        """Be frozen from now on, before the first filesystem is; from a worker.
+        """Enter the frozen state. Call it on a worker, before freezing the first filesystem.
 
-        seconds: when to thaw without being asked to, also after a restart; 0 for never.
-        Raises QgaError when the marker that outlives the agent cannot be made.
+        seconds: when to thaw automatically, also after a restart of the agent; 0 for never.
+        Raises QgaError if the marker file cannot be created.
         """
 
     def thaw(self) -> None:
-        """Return to normal, after the last filesystem was thawed; from a worker."""
+        """Leave the frozen state. Call it on a worker, after thawing the last filesystem."""
 
     def try_again(self) -> None:
-        """Have the requests carried out that a handler has answered with NotYet."""
+        """Retry the requests whose handlers have raised NotYet."""
 
     def channels_without_client(self) -> set[str]:
-        """Names of the channels that nobody is connected to; on the loop."""
+        """The names of the channels that have no client. Call it on the loop."""
 
     def report_slow(self, name: str, seconds: float) -> None:
-        """Log that the loop could serve nobody for this long."""
+        """Log that a handler has blocked the loop for `seconds`."""

@@ -1,1 +1,1 @@
-"""What the host may do, and the only doors to files and programs that ask."""
+"""What the host may do, and the only way for a handler to open a file or start a program."""

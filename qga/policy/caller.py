@@ -1,4 +1,4 @@
-"""Who asks for a command."""
+"""The origin of a request."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ if TYPE_CHECKING:
 
 
 class Caller(NamedTuple):
-    """Who asks: a handler with a keyword-only parameter `caller` is given it.
+    """The origin of a request, passed to handlers with a keyword-only parameter `caller`.
 
-    peer: who is at the other end, where the channel can tell.
+    channel: the name of the channel in the configuration.
+    policy: the rules for this channel.
+    peer: the client, if the channel knows it, such as "pid 7, uid 0".
     """
 
     channel: str

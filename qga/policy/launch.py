@@ -1,10 +1,10 @@
-"""How a program is started where rules say which may be.
+"""Starting programs under rules.
 
-The rules speak of real paths, and the program is started by its real path. No race changes what
-that is, for nobody but root, the agent's user and the user it runs as may write anything on the
-way there: otherwise it is refused (qga.settings.trust). Nor can a name fool it: one file may be
-many programs by the name that it is called by (busybox, systemctl as `poweroff`). So it is called
-by its real path, unless the rules allow the very link that was asked for.
+Rules contain real paths, and a program is started by its real path. No race can change what that
+path refers to: a program is refused if anyone but root, the agent's user and the user that it runs
+as can write to any part of its path (qga.settings.trust). Some files act as many programs, according
+to the name that they are called by (busybox, systemctl as `poweroff`). So a program is called by
+its real path, unless the rules allow the symbolic link that was requested.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ANYHOW = Wanted()
 
 
 def settings(config: ChannelConfig) -> Launch:
-    """Everything but the program. Raises QgaError when there is no such user."""
+    """How to start any program. Raises QgaError if the configured user does not exist."""
     drop = config.exec_environment == "drop" or (
         config.exec_environment is None and config.exec_allow is not None
     )
@@ -100,9 +100,9 @@ def complete(launch: Launch, wanted: Wanted) -> Launch:
 def judge(
     rules: Rules, settings: Launch, name: str, arguments: Sequence[str], env: list[str] | None
 ) -> tuple[Launch, Verdict]:
-    """What the rules say of a program, and how it is started. Raises OSError for none.
+    """How to start a program, and whether the rules allow it. Raises OSError if it is missing.
 
-    A name without `/` is the first allowed program that PATH leads to.
+    A name without `/` means the first allowed program that is found in PATH.
     """
     missing: OSError | None = None
     paths = _candidates(name, settings, env)
@@ -123,20 +123,20 @@ def judge(
                 verdict = _judge_trust(known_as, names[-1], settings, allowed)
                 return settings._replace(name=known_as, executable=names[-1]), verdict
         if names[-1] != name:
-            refused = refused._replace(detail=refused.detail or f"it is really '{names[-1]}'")
+            refused = refused._replace(detail=refused.detail or f"its real path is '{names[-1]}'")
     if missing is not None:
         raise missing
     return settings, refused
 
 
 def _candidates(name: str, settings: Launch, env: list[str] | None) -> list[str]:
-    """The full paths that the name may stand for."""
+    """The absolute paths that the name may refer to."""
     raw = [os.fsdecode(path) for path in candidates(name, variables_of(env, settings))]
     return [os.path.abspath(path) for path in raw]
 
 
 def _names(path: str) -> list[str]:
-    """The path of the very link that was asked for, if it is one, and the real path."""
+    """The path of the symbolic link that was requested, if it is one, and the real path."""
     real = opening.real_path(os.fsencode(path))
     if os.path.isdir(real):
         raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
@@ -151,11 +151,11 @@ def _allow(rules: Rules, path: str, arguments: Sequence[str]) -> Verdict | None:
 
 
 def _refuse(rules: Rules, name: str, paths: Sequence[str], arguments: Sequence[str]) -> Verdict:
-    """The refusal of a program, whether it exists or not: its name is all that is looked at."""
+    """The refusal of a program. It depends on the name only, not on whether the program exists."""
     subject = f"the program '{name}'"
     named = [rule for rule in rules.patterns if any(map(rule.path.fullmatch, paths))]
     if named and not any(rule.allows(path, arguments) for rule in named for path in paths):
-        subject += " with these arguments"  # which may hold secrets, and this is logged
+        subject += " with these arguments"  # without them: they may be secret, and this is logged
     return rules.judge(subject, ())
 
 
@@ -164,9 +164,9 @@ def _judge_trust(known_as: str, real: str, settings: Launch, allowed: Verdict) -
     try:
         if trust.require(known_as, owners) == real:
             return allowed
-        reason = f"'{known_as}' has just become another program"
+        reason = f"'{known_as}' was replaced while it was checked"
     except trust.Untrusted as error:
-        reason = f"'{known_as}' could be replaced by somebody else: {error}"
+        reason = f"'{known_as}' could be replaced by another user: {error}"
     return Verdict(False, reason, allowed.rule)
 
 

@@ -1,19 +1,18 @@
-"""Opening files by paths that somebody else may change at any moment.
+"""Opening files whose paths other users may change at any moment.
 
-What must stay true: what was approved is what is opened. So a path is walked once, to a
-descriptor that nothing can be read from or written to yet (O_PATH); the kernel reports the real
-path of that descriptor, without `..` and symbolic links; and after it was approved the file is
-opened through the descriptor and never by its path again. Before that nothing is truncated, and no
-FIFO or device notices. A new file is made in the directory that was approved, and only where there
-is nothing of that name.
+What must stay true: the file that was approved is the file that is opened. A path is resolved once,
+to an O_PATH descriptor, which allows neither reading nor writing. The kernel reports the real path
+of that descriptor, without `..` and symbolic links. After approval the file is opened through the
+descriptor and never by its path again. Until then nothing is truncated, and no FIFO or device is
+opened. A new file is created in the approved directory, and only if the name does not exist.
 
-A real path means something only in the agent's own mount namespace. A user who makes a namespace
-mounts there what he likes where he likes, and /proc/PID/root and /proc/PID/fd lead into it. So the
-descriptor's mount must be one of the agent's own: as long as the descriptor is open no other mount
-has its id. Kernels with openat2(2), 5.6 and later, are told to follow no such link at all.
+A real path is meaningful only in the agent's own mount namespace. A user can create a namespace and
+mount anything anywhere in it, and /proc/PID/root and /proc/PID/fd lead there. So the descriptor's
+mount must be one of the agent's own: no other mount has the same id while the descriptor is open.
+With openat2(2), Linux 5.6 and later, the kernel does not follow such links at all.
 
-Real paths cannot tell hard links apart: `fs.protected_hardlinks` (proc(5)) keeps users from making
-one of a file that is not theirs.
+Real paths do not distinguish hard links: `fs.protected_hardlinks` (proc(5)) prevents users from
+linking to files of others.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from qga.wire.payload import c_string
 
 _NEW_FILE_MODE = 0o644
-_TRIES = 16  # at a path that somebody takes away and puts back
+_TRIES = 16  # another user may keep removing and creating the file
 
 _CREATING = os.O_TRUNC | os.O_APPEND
 
@@ -37,24 +36,24 @@ _RESOLVE_NO_MAGICLINKS = 0x02  # <linux/openat2.h>
 _NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)  # an older kernel, or a filter of system calls
 
 Approve = Callable[[str], None]
-"""Takes a real path, and raises what is wrong with it."""
+"""Takes a real path and raises an exception to refuse it."""
 
 
 class Elsewhere(OSError):
     """A loop of links, a link such as /proc/PID/exe, or a path into another mount namespace."""
 
-    text = "its links form a loop, or it leads to another mount namespace"
+    text = "the path has a loop of links, or leads to another mount namespace"
 
     def __init__(self) -> None:
         super().__init__(errno.ELOOP, self.text)
 
 
 class Place(NamedTuple):
-    """Where a path leads.
+    """A resolved path.
 
-    fd: O_PATH descriptor of the file, or of its directory when the file is missing.
+    fd: an O_PATH descriptor of the file, or of its directory if the file is missing.
     path: the real path.
-    name: of the missing file in its directory.
+    name: the name of the missing file in its directory, or None.
     """
 
     fd: int
@@ -63,12 +62,12 @@ class Place(NamedTuple):
 
 
 def open_file(path: str, flags: int, follow_links: bool, approve: Approve | None = None) -> int:
-    """A descriptor; where a mode of fopen(3) may create, a file is created exclusively.
+    """Open a file and return its descriptor; a new file is created exclusively.
 
-    flags: of open(2), without O_CREAT.
-    follow_links: whether to write to what a symbolic link leads to; reading always does.
-    approve: asked before anything is opened.
-    Raises OSError, and what `approve` raises.
+    flags: as for open(2), without O_CREAT, which O_TRUNC and O_APPEND imply as in fopen(3).
+    follow_links: whether writing follows a symbolic link; reading always does.
+    approve: called before anything is opened.
+    Raises OSError, and whatever `approve` raises.
     """
     raw = c_string(path)
     if _writes(flags) and not follow_links:
@@ -82,12 +81,12 @@ def open_file(path: str, flags: int, follow_links: bool, approve: Approve | None
 
 
 def without_dots(path: str) -> str:
-    """The path without `..`, each of which takes back the step before it, whatever that is."""
+    """The path without `..`, each of which removes the component before it."""
     return os.path.normpath(path) if ".." in path.split("/") else path
 
 
 def find(raw: bytes, flags: int) -> Place:
-    """Where a path leads; the descriptor is the caller's. Raises OSError."""
+    """Resolve a path; the caller closes the descriptor. Raises OSError."""
     try:
         fd = _walk(raw, flags & os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -110,7 +109,7 @@ def find(raw: bytes, flags: int) -> Place:
 
 
 def real_path(raw: bytes) -> str:
-    """The real path of what is there. Raises OSError."""
+    """The real path of an existing file. Raises OSError."""
     place = find(raw, os.O_RDONLY)
     os.close(place.fd)
     return place.path
@@ -137,7 +136,7 @@ def _open_approved(raw: bytes, flags: int, approve: Approve) -> int:
                 return os.open(f"/proc/self/fd/{place.fd}", flags & ~os.O_NOFOLLOW)
             create = flags | os.O_CREAT | os.O_EXCL
             return os.open(place.name, create, _NEW_FILE_MODE, dir_fd=place.fd)
-        except FileExistsError:  # made since, or a link to nowhere
+        except FileExistsError:  # created meanwhile, or a dangling link
             continue
         finally:
             os.close(place.fd)
@@ -145,7 +144,7 @@ def _open_approved(raw: bytes, flags: int, approve: Approve) -> int:
 
 
 def _walk(raw: bytes, flags: int) -> int:
-    """An O_PATH descriptor of what is there. Raises OSError."""
+    """An O_PATH descriptor of an existing file. Raises OSError."""
     flags |= os.O_PATH | os.O_CLOEXEC
     try:
         return _openat2(raw, flags)
@@ -154,7 +153,7 @@ def _walk(raw: bytes, flags: int) -> int:
             return os.open(raw, flags)
         if error.errno != errno.ELOOP:
             raise
-        # Not walked again to learn why: a user's own mount may never answer.
+        # The path is not resolved again to find the reason: a FUSE mount of a user may hang.
         raise Elsewhere from None
 
 
@@ -183,10 +182,10 @@ def _libc() -> Any:
 
 
 def _real_path(fd: int) -> str:
-    """As the kernel sees it now. Raises OSError for what has no path, such as a pipe."""
+    """The current real path. Raises OSError for a file without a path, such as a pipe."""
     path = os.readlink(f"/proc/self/fd/{fd}")
     if not path.startswith("/") or not os.fstat(fd).st_nlink:
-        raise FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)}: it has no path")
+        raise FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)}: the file has no path")
     if not _is_own_mount(fd):
         raise Elsewhere
     return path
@@ -198,7 +197,7 @@ def _is_own_mount(fd: int) -> bool:
     with open("/proc/self/mountinfo", "rb") as file:
         if b"\n%d " % mount in b"\n" + file.read():
             return True
-    root = os.open("/", os.O_PATH)  # not listed where a chroot(2) has put it below its mount point
+    root = os.open("/", os.O_PATH)  # not listed after chroot(2) to a directory below a mount point
     try:
         return mount == _mount_id(root)
     finally:
@@ -206,7 +205,7 @@ def _is_own_mount(fd: int) -> bool:
 
 
 def _mount_id(fd: int) -> int:
-    """By fdinfo (proc(5)): statx(2) has it since 5.8 only, and Python has no statx."""
+    """From fdinfo (proc(5)): statx(2) reports it since Linux 5.8 only, and Python has no statx."""
     with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
         for line in file:
             if line.startswith(b"mnt_id:"):
@@ -223,7 +222,7 @@ def _creates(flags: int) -> bool:
 
 
 def _dangling() -> OSError:
-    text = f"{os.strerror(errno.ENOENT)}: it is a symbolic link to a missing file"
+    text = f"{os.strerror(errno.ENOENT)}: symbolic link to a missing file"
     return FileNotFoundError(errno.ENOENT, text)
 
 
@@ -233,6 +232,6 @@ def _explain_link(raw: bytes) -> str:
     except OSError:
         target = "another file"
     return (
-        f"{os.strerror(errno.ELOOP)}: it is a symbolic link to '{target}', and writing follows "
-        "none unless the agent's configuration has follow-symlinks=true in [files]"
+        f"{os.strerror(errno.ELOOP)}: symbolic link to '{target}'; writing does not follow links "
+        "unless [files] follow-symlinks=true is set in the agent's configuration"
     )

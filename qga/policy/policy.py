@@ -1,20 +1,20 @@
-"""What this guest's administrator lets the host do.
+"""The policy of a channel: what the administrator of this guest allows the host to do.
 
-Allow first, block on top, then the profile, and the frozen list above all. Clients skip a refused
-command only because of the class of the error, so a command that is off as a whole is
-CommandNotFound. What depends on arguments is asked by the handlers, for what they are about to
-open or to start may be looked at on a worker only; they have no other door to it:
+Commands are checked against allow-rpcs, block-rpcs, the profile and, while filesystems are frozen,
+the list of safe commands. Clients skip a refused command only by the class of the error, so a
+command that is disabled is CommandNotFound. Arguments are checked by the handlers, because paths
+may only be resolved on a worker. They have no other way to open files or start programs:
 
-    caller.policy.open_file(path, flags)     a descriptor
-    caller.policy.program(path, arg, env)    how to start a program
-    caller.policy.check_account(username)    before an account is changed
+    caller.policy.open_file(path, flags)     returns a descriptor
+    caller.policy.program(path, arg, env)    returns how to start a program
+    caller.policy.check_account(username)    to be called before an account is changed
 
 Each raises Refused. Without rules they cost next to nothing, and so does `check`.
 
-What is refused must look the same to the host whether it exists or not, and whatever it is: a
-reason names it as the request did. Where it really leads is for the guest's own log and for
---explain-policy (`Verdict.detail`). And `..` takes back the step before it without a look at what
-that is, for otherwise /etc/x/../../ALLOWED would reveal whether there is a directory /etc/x.
+A refusal must not reveal whether the file exists or what it is: the reason quotes the path as the
+request had it. The real path is only for the guest's own log and --explain-policy
+(`Verdict.detail`). `..` removes the component before it without looking at it: otherwise
+/etc/x/../../ALLOWED would reveal whether there is a directory /etc/x.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from qga.programs.spawn import Launch
 
     class Named(Protocol):
-        """What there is to know of a command."""
+        """The traits of a command that a policy depends on."""
 
         @property
         def name(self) -> str: ...
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         def like(self) -> tuple[str, ...]: ...
 
     class Asked(Named, Protocol):
-        """The same of one that is called."""
+        """The same for a command that is called."""
 
         @property
         def frozen(self) -> bool: ...
@@ -57,20 +57,20 @@ if TYPE_CHECKING:
 _LEVEL_TO_WRITE = PROFILES.index("file-write")
 _NO_RULES = ChannelConfig("main", "", "")
 
-_NO_DIRECTORY = "a program that [exec] allow speaks of runs where the agent does"
+_NO_DIRECTORY = "a program allowed by [exec] allow runs in the agent's own directory"
 _NO_TERMINAL = (
-    "a program that [exec] allow speaks of gets no terminal, because pagers and editors start a "
-    "shell from one; terminal=true in [exec] allows it"
+    "a program allowed by [exec] allow gets no terminal, because pagers and editors can start a "
+    "shell from one; set [exec] terminal=true to allow it"
 )
 
 _COMMANDS_OF_WINDOWS = ("guest-get-devices", "guest-get-driver-packages")
-_LONG_NAME = 13  # letters, from which on two wrong ones are a slip and not another command
+_LONG_NAME = 13  # letters; in shorter names, two edits lead to another command
 
 _WAYS_TO_LOG_IN = ("guest-set-user-password", "guest-ssh-add-authorized-keys")
 
 
 class Unknown(NamedTuple):
-    """A name in a list of commands, what is wrong with it, and whether the agent must not start."""
+    """An unknown name in a list of commands, a message, and whether the agent must not start."""
 
     name: str
     text: str
@@ -92,13 +92,13 @@ class Policy:
         self._rules_on_files = "files.read" in self._rules or "files.write" in self._rules
 
     def allows(self, command: Asked, frozen: bool) -> bool:
-        """Whether the channel may call `command`; `frozen` while filesystems are frozen."""
+        """Whether the channel may call `command`; `frozen`: whether filesystems are frozen."""
         if frozen and not command.frozen:
             return False
         return not self._names_commands or self.judge_command(command).allowed
 
     def check(self, command: Asked, frozen: bool) -> None:
-        """Raise CommandNotFound where `allows` is false."""
+        """Raise CommandNotFound if `allows` is false."""
         if frozen and not command.frozen:
             raise CommandNotFound(_disabled(command))
         if self._names_commands:
@@ -107,7 +107,7 @@ class Policy:
                 raise CommandDisabled(_disabled(command), verdict.rule)
 
     def judge_command(self, command: Named) -> Verdict:
-        """What the lists of commands and the profile say."""
+        """The verdict of the lists of commands and the profile."""
         name, config = command.name, self._config
         for blocked in (name, *command.like):
             if blocked in self._block:
@@ -122,10 +122,10 @@ class Policy:
         return self._by_profile(True, f"{name} needs no more than profile={command.access}")
 
     def unknown_names(self, known: Collection[str]) -> Iterator[Unknown]:
-        """The names in lists of commands that are none of `known`, which are all of this guest.
+        """The names in lists of commands that are not in `known`, the commands of this guest.
 
-        Those of a plugin that is not there, or of another version, do no harm. But a misspelt one
-        leaves open what was to be blocked.
+        The command of a plugin that is not installed does no harm. A misspelt name, though, leaves
+        a command enabled that was meant to be blocked.
         """
         from qga.settings.spelling import nearest
 
@@ -138,40 +138,38 @@ class Policy:
                 short = next((full for full in known if full.partition("-")[2] == name), None)
                 meant = short or nearest(name, known, _LONG_NAME)
                 if not all(letter.isalnum() or letter in "-_." for letter in name):
-                    yield Unknown(
-                        name, f"{text}; write each name in full, with commas between them", True
-                    )
+                    yield Unknown(name, f"{text}; use full names, separated by commas", True)
                 elif meant:
                     yield Unknown(name, f"{text}; did you mean '{meant}'?", True)
                 else:
                     yield Unknown(name, f"{text}; --block-rpcs=help lists all commands", False)
 
     def loopholes(self, commands: Iterable[Named]) -> Iterator[str]:
-        """Sentences on rules that other commands of this channel get round."""
+        """Warnings about rules that other commands of this channel can bypass."""
         if not self._rules:
             return
         usable = {command.name for command in commands if self.judge_command(command).allowed}
         sections = list(dict.fromkeys(f"[{key.partition('.')[0]}]" for key in self._rules))
         runs = [name for name in ("guest-exec", "qga-exec") if name in usable]
         if runs and "[exec]" not in sections:
-            yield f"{', '.join(sections)}: {runs[0]} may run any program; set [exec] allow"
+            yield f"{', '.join(sections)}: {runs[0]} can run any program; set [exec] allow"
         writes = "qga-file-receive" in usable or (
             "guest-file-open" in usable and self._level >= _LEVEL_TO_WRITE
         )
         if writes and "[files]" not in sections:
-            yield f"{', '.join(sections)}: any file may be written; set [files] write"
+            yield f"{', '.join(sections)}: any file can be written; set [files] write"
         changes = [name for name in _WAYS_TO_LOG_IN if name in usable]
         if changes and "[accounts]" not in sections:
             yield (
-                f"{', '.join(sections)}: {changes[0]} may let the host log in to any account; "
+                f"{', '.join(sections)}: {changes[0]} can give the host a login to any account; "
                 "set [accounts] allow"
             )
 
     def open_file(self, path: str, flags: int) -> int:
-        """Open as open(2) does, where that is allowed; modes that create do so exclusively.
+        """Open a file, if that is allowed, and return its descriptor; create it exclusively.
 
-        flags: without O_CREAT, which O_TRUNC and O_APPEND imply. The real path is checked before
-        anything is opened, made or truncated. Raises Refused, or OSError.
+        flags: as for open(2), without O_CREAT, which O_TRUNC and O_APPEND imply. The real path is
+        checked before anything is opened, created or truncated. Raises Refused or OSError.
         """
         from qga.policy import opening
 
@@ -190,7 +188,7 @@ class Policy:
             raise
 
     def judge_file(self, path: str, flags: int) -> Verdict:
-        """As `open_file`, and nothing is opened. Raises OSError."""
+        """The verdict of `open_file`, without opening anything. Raises OSError."""
         from qga.policy import opening
 
         direct = opening.without_dots(path) if self._rules_on_files else path
@@ -207,35 +205,33 @@ class Policy:
         return self.judge_path(path, place.path, flags)
 
     def judge_path(self, path: str, real: str, flags: int) -> Verdict:
-        """What the rules say of a path that is really `real`; "" for what no pattern speaks of."""
+        """The verdict for a path whose real path is `real`; "" if no pattern can match it."""
         access = flags & os.O_ACCMODE
         if access != os.O_RDONLY and self._level < _LEVEL_TO_WRITE:
-            return self._by_profile(False, "to open a file for writing needs profile=file-write")
+            return self._by_profile(False, "opening a file for writing needs profile=file-write")
         verdict = Verdict(True, f"'{path}' may be opened", "")
         for key, unused in (("files.read", os.O_WRONLY), ("files.write", os.O_RDONLY)):
             rules = self._rules.get(key)
             if rules is not None and access != unused and verdict.allowed:
                 matches = (bool(pattern.fullmatch(real)) for pattern in rules.patterns)
                 verdict = rules.judge(f"'{path}'", matches)
-        return verdict if path == real else verdict._replace(detail=f"it is really '{real}'")
+        return verdict if path == real else verdict._replace(detail=f"its real path is '{real}'")
 
     def _judge_failure(self, path: str, flags: int, error: OSError) -> Verdict:
-        """What the rules say of a path that cannot be opened: is its error for the host?"""
+        """The verdict for a path that cannot be opened: may the host see its error?"""
         from qga.policy import opening
 
         direct = os.path.abspath(path)
         if isinstance(error, opening.Elsewhere):
             return self.judge_path(path, "", flags)._replace(detail=error.text)
-        verdict = self.judge_path(path, _as_far_as_it_goes(direct), flags)
+        verdict = self.judge_path(path, _probable_path(direct), flags)
         if verdict.allowed and self._with_links(flags) & os.O_NOFOLLOW:
-            directory, name = os.path.split(direct)  # where the link is counts, too
-            verdict = self.judge_path(
-                path, os.path.join(_as_far_as_it_goes(directory), name), flags
-            )
+            directory, name = os.path.split(direct)  # the place of the link itself counts also
+            verdict = self.judge_path(path, os.path.join(_probable_path(directory), name), flags)
         return verdict
 
     def _with_links(self, flags: int) -> int:
-        """The flags of open(2), with what the configuration says of links."""
+        """The flags for open(2), with O_NOFOLLOW if the configuration asks for it."""
         if flags & os.O_ACCMODE and not self._config.files_follow_symlinks:
             return flags | os.O_NOFOLLOW
         return flags
@@ -243,9 +239,9 @@ class Policy:
     def program(
         self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None = None
     ) -> Launch:
-        """How to start a program, where that is allowed. Raises Refused, QgaError or OSError.
+        """How to start a program, if that is allowed. Raises Refused, QgaError or OSError.
 
-        It may wait, for a disk and for the name service. path, arg, env: as of guest-exec.
+        It may wait for a disk or the name service. path, arg, env: as for guest-exec.
         """
         from qga.policy import launch
 
@@ -256,7 +252,7 @@ class Policy:
     def judge_program(
         self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None = None
     ) -> Verdict:
-        """As `program`, and nothing is started. Raises OSError."""
+        """The verdict of `program`, without starting anything. Raises OSError."""
         return self._judge_launch(path, arg, env, wanted)[1]
 
     def _judge_launch(
@@ -290,12 +286,12 @@ class Policy:
 
     @property
     def _terminals(self) -> bool:
-        """Whether programs may have a terminal."""
+        """Whether programs may get a terminal."""
         chosen = self._config.exec_terminal
         return "exec.allow" not in self._rules if chosen is None else chosen
 
     def check_account(self, username: str) -> None:
-        """Raise Refused when the account may not be changed."""
+        """Raise Refused if the account may not be changed."""
         if "accounts.allow" in self._rules:
             _require(self.judge_account(username))
 
@@ -307,7 +303,7 @@ class Policy:
         return rules.judge(f"the account '{username}'", matches)
 
     def _compile(self) -> None:
-        """Only where there are rules: the module of patterns is not needed otherwise."""
+        """Compile the patterns. Without rules their module is not even imported."""
         config = self._config
         texts = {
             "exec.allow": config.exec_allow,
@@ -345,8 +341,8 @@ class Policy:
     ) -> Verdict:
         setting = self._setting(key)
         rule = setting.line(name, names.index(name))
-        does_as_much = f", and {command} does as much" if command not in ("", name) else ""
-        return Verdict(allowed, f"{name} is in {setting.name}{does_as_much}", rule)
+        equivalent = f", and {command} can do the same" if command not in ("", name) else ""
+        return Verdict(allowed, f"{name} is in {setting.name}{equivalent}", rule)
 
 
 def _disabled(command: Named) -> str:
@@ -358,6 +354,6 @@ def _require(verdict: Verdict) -> None:
         raise Refused(verdict.reason, verdict.rule, verdict.detail)
 
 
-def _as_far_as_it_goes(path: str) -> str:
-    """Where a path that cannot be opened seems to lead to."""
+def _probable_path(path: str) -> str:
+    """Where a path that cannot be opened would lead."""
     return os.path.realpath(os.fsdecode(c_string(path)))

@@ -1,4 +1,4 @@
-"""Counting what a channel may have only so much of, from any thread."""
+"""A counter for limited resources of each channel, safe to use from any thread."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from _thread import allocate_lock
 
 
 class Quota:
-    """What is taken, for each channel by its name."""
+    """The amount taken by each channel."""
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
         self._taken: dict[str, int] = {}
 
     def take(self, channel: str, amount: int, limit: int | None) -> bool:
-        """Take the amount unless that makes more than `limit`; whether it was taken."""
+        """Take the amount unless that exceeds `limit`; returns whether it was taken."""
         with self._lock:
             taken = self._taken.get(channel, 0) + amount
             if limit is not None and taken > limit:

@@ -1,4 +1,4 @@
-"""The rules of a configuration, as a policy asks them: what they allow, why, and by which line."""
+"""The rules of a configuration: what they allow, why, and which line decides."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 class Verdict(NamedTuple):
-    """Whether something is allowed, why, and the line that decides; "" where no rule does.
+    """Whether something is allowed, why, and the line that decides; "" if none does.
 
-    detail: what more there is to say, and not to the host: where a path really leads.
+    detail: more for the guest's administrator, such as the real path; never sent to the host.
     """
 
     allowed: bool
@@ -22,7 +22,7 @@ class Verdict(NamedTuple):
 
 
 class Setting:
-    """A key of the configuration, with the names that messages have for it."""
+    """A key of the configuration, as messages refer to it."""
 
     def __init__(self, key: str, origin: Origin | None) -> None:
         section, _, self.key = key.rpartition(".")
@@ -34,7 +34,7 @@ class Setting:
         return f"[{self.section}] {self.key}" + (f" of {self._origin.path}" if self._origin else "")
 
     def line(self, value: str, index: int | None = None) -> str:
-        """The line with that value; `index` counts those of a list, None is for all of it."""
+        """The line with that value; `index` selects one of a list, None means the whole list."""
         text = f"{self.key}={value}"
         if self._origin is not None and (index or 0) < len(self._origin.lines):
             lines = self._origin.lines if index is None else self._origin.lines[index:][:1]
@@ -46,7 +46,7 @@ class Setting:
 
 
 class Rules:
-    """The patterns of one key; without any everything is allowed."""
+    """The patterns of one key."""
 
     def __init__(self, setting: Setting, texts: tuple[str, ...], compile: Callable[[str], Any]):
         self._setting = setting
@@ -54,7 +54,7 @@ class Rules:
         self.patterns = [compile(text) for text in texts]
 
     def judge(self, subject: str, matches: Iterable[bool]) -> Verdict:
-        """`matches` says of each pattern whether it allows the subject."""
+        """The verdict on a subject; `matches`: whether each pattern allows it."""
         for index, (text, match) in enumerate(zip(self._texts, matches)):
             if match:
                 rule = self._setting.line(text, index)

@@ -1,8 +1,8 @@
-"""Which channel may have how many descriptors.
+"""The share of file descriptors that each channel may use.
 
-What must stay true: however many files a channel opens and programs it starts, there are
-descriptors left for new clients, for a thaw, for passwords, and for the other channels. So a part
-of the limit is kept back, and the rest is shared out equally.
+What must stay true: however many files a channel opens and programs it starts, descriptors are left
+for new clients, a thaw, password changes and the other channels. So a part of the limit is
+reserved, and the rest is divided equally.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
     from qga.settings.config import ChannelConfig
 
-_KEPT_BACK = 128  # beside one for each client
+_RESERVED = 128  # in addition to one for each client
 
 
 class Descriptors:
-    """What each channel may have open for longer than a command, of `most` in all."""
+    """Counts descriptors that stay open after a command; `most` is the limit of the process."""
 
     def __init__(self, most: int, channels: Sequence[ChannelConfig]) -> None:
-        kept_back = _KEPT_BACK + sum(channel.max_clients for channel in channels)
-        self.share = max(most - kept_back, most // 2) // len(channels)
+        reserved = _RESERVED + sum(channel.max_clients for channel in channels)
+        self.share = max(most - reserved, most // 2) // len(channels)
         self._quota = Quota()
 
     def take(self, channel: str, count: int) -> None:
-        """Count so many more. Raises QgaError when the channel has its share already."""
+        """Count `count` more descriptors. Raises QgaError if that exceeds the channel's share."""
         if not self._quota.take(channel, count, self.share):
             raise QgaError(
-                f"files and programs of this channel have {self._quota.taken(channel)} of its "
-                f"{counted(self.share, 'descriptor')} already; close a file or wait for a program "
-                "to end"
+                f"files and programs of this channel already have {self._quota.taken(channel)} of "
+                f"its {counted(self.share, 'descriptor')}; close a file or wait for a program to "
+                "exit"
             )
 
     def give(self, channel: str, count: int) -> None:
-        """Give back what was taken."""
+        """Release descriptors that were taken."""
         self._quota.give(channel, count)

@@ -1,1 +1,1 @@
-"""Starting programs, and learning how they end."""
+"""Starting programs, following them, and getting their exit status."""

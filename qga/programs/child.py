@@ -1,9 +1,9 @@
 """A child process whose pipes and exit are events of the loop: no thread, no polling.
 
-A background process that keeps an output pipe open does not keep the status back: GRACE after
-the child itself has ended it counts as ended. What such a process writes later is read and
-dropped, so that it does not die of a closed pipe; and as nobody knows whether it will, what is
-kept counts as truncated.
+A background process that keeps an output pipe open does not delay the exit status: the child counts
+as exited GRACE seconds after it has exited itself. Later output is read and discarded, so that the
+process does not get SIGPIPE. Because more output may follow, the captured output then counts as
+truncated.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from qga.programs.job import Job
 
 MAX_CAPTURE = 16 * 1024 * 1024
-"""Bytes kept of each stream (QEMU's limit); the rest is read and dropped."""
+"""Bytes captured of each stream (the limit of QEMU's agent); the rest is discarded."""
 
 GRACE = 1.0
-"""Seconds that open pipes hold the status back after the child has ended."""
+"""Seconds that open pipes delay the exit status after the child has exited."""
 
 LAST_WORDS = 2.0
 """Seconds that a program has to end once it is asked to, before it is killed."""
@@ -41,11 +41,11 @@ JOB_PLACES = (
 """Where cgroups of jobs may be: with systemd, and without it."""
 
 Claim = Callable[[int], int]
-"""Asks to keep so many bytes of output; how many may be kept."""
+"""Takes a number of bytes of output to keep; returns how many may be kept."""
 
 
 class Capture:
-    """What comes out of a pipe: the first MAX_CAPTURE bytes, and whether there may be more."""
+    """The output of a pipe: its first MAX_CAPTURE bytes, and whether there may be more."""
 
     def __init__(self, fd: int, claim: Claim, admit: Claim | None = None) -> None:
         self.data = bytearray()
@@ -63,17 +63,17 @@ class Capture:
         loop.watch(self._fd, self._on_readable)
 
     def read_at_hand(self) -> None:
-        """Read what is in the pipe now."""
+        """Read everything that is in the pipe now."""
         while self.open and self._read():
             pass
 
     def drop_the_rest(self) -> None:
-        """Keep nothing of what is still to come."""
+        """Discard all further output."""
         self._keep = False
         self.truncated = self.truncated or self.open
 
     def take(self) -> bytearray:
-        """What was captured, which is not kept here any longer."""
+        """Return the captured output and forget it."""
         data, self.data = self.data, bytearray()
         return data
 
@@ -83,7 +83,7 @@ class Capture:
             self._on_close()
 
     def _read(self) -> bool:
-        """Read once; whether there was anything."""
+        """Read once; returns whether there was data."""
         try:
             data = os.read(self._fd, _READ_SIZE)
         except BlockingIOError:
@@ -101,7 +101,7 @@ class Capture:
 
 
 class Feed:
-    """What goes into a pipe: `data`, and then its end. `on_end` when nothing of it is kept."""
+    """Writes `data` to a pipe and closes it; then calls `on_end`, when the data is released."""
 
     def __init__(self, fd: int, data: bytes, on_end: Callable[[], None]) -> None:
         self._fd = fd
@@ -119,7 +119,7 @@ class Feed:
                 self._rest = self._rest[os.write(self._fd, self._rest) :]
         except BlockingIOError:
             return
-        except BrokenPipeError:  # the child does not read it
+        except BrokenPipeError:  # the child does not read its input
             pass
         self._loop.unwatch(self._fd)
         os.close(self._fd)
@@ -128,24 +128,24 @@ class Feed:
 
 
 class Child:
-    """A program, started by the constructor, which may block; to be followed with `watch`.
+    """A program, started by the constructor (which may block) and followed with `watch`.
 
-    argv: the program's name or path, and its arguments.
-    environment: `NAME=value` each; None for the agent's own.
-    stdin: what it reads; None for /dev/null.
-    streams: which of its descriptors 1 and 2 go into which capture, such as
-        {"out": (1,), "err": (2,)}, or {"out": (1, 2)} for both as one.
-    launch: who it runs as, and what else `caller.policy.program` has found.
-    claim: asked, on the loop, before output is kept.
-    on_fed: called, on the loop, when nothing of `stdin` is kept any longer.
-    on_closed: called, on the loop, when no descriptor is open any longer, which something that
-        the child has left behind may delay.
+    argv: the name or path of the program, and its arguments.
+    environment: `NAME=value` strings; None for the agent's environment.
+    stdin: its standard input; None for /dev/null.
+    streams: the captures and the descriptors that go to them, such as {"out": (1,), "err": (2,)},
+        or {"out": (1, 2)} to merge both.
+    launch: the result of `caller.policy.program`.
+    claim: called on the loop before output is kept.
+    on_fed: called on the loop when `stdin` is written and released.
+    on_closed: called on the loop when all pipes are closed. A background process of the child may
+        delay that.
 
-    pid: its process id.
-    status: None until it counts as ended; then its exit code, or minus the signal's number.
+    pid: its process ID.
+    status: None until it counts as exited; then its exit code, or minus the signal number.
     captures: a Capture for each name in `streams`.
 
-    Raises OSError when it cannot be started.
+    Raises OSError if it cannot be started.
     """
 
     def __init__(
@@ -191,11 +191,11 @@ class Child:
 
     @property
     def size(self) -> int:
-        """Bytes captured."""
+        """The number of bytes captured."""
         return sum(len(capture.data) for capture in self.captures.values())
 
     def watch(self, loop: Loop, on_end: Callable[[Child], None]) -> None:
-        """Follow the child on the loop; `on_end` is called when it counts as ended."""
+        """Follow the child on the loop; `on_end` is called when it counts as exited."""
         self._loop = loop
         self._on_end = on_end
         if self._feed is not None:
@@ -263,15 +263,15 @@ def job_of(launch: Launch) -> Job | None:
 
 
 def exit_status(pid: int) -> int:
-    """Exit code of a child that has ended, or minus the number of the signal."""
+    """The exit code of a child that has exited, or minus the signal number."""
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except ChildProcessError:  # somebody else in this process has waited for it
+    except ChildProcessError:  # other code in this process has reaped it
         return UNKNOWN_STATUS
 
 
 def _pipe(opened: list[int]) -> tuple[int, int]:
-    """Read and write end of a new pipe, noted in `opened`."""
+    """The read end and the write end of a new pipe, also appended to `opened`."""
     ends = os.pipe()
     opened.extend(ends)
     return ends

@@ -1,7 +1,7 @@
-"""Waiting for a child to end, along with other descriptors.
+"""Waiting for a child to exit, together with other descriptors.
 
-What must stay true: the child is not reaped here, so its process id stays its own until whoever
-has started it calls waitpid(2).
+What must stay true: the child is not reaped here, so its process ID is not reused until its parent
+code calls waitpid(2).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from signal import SIGKILL
 
 
 def open_exit(pid: int) -> int:
-    """A descriptor that is readable once the child has ended; the caller closes it.
+    """A descriptor that becomes readable when the child has exited; the caller closes it.
 
-    If there is none to be had the child is killed, because nobody could wait for it: OSError.
+    Raises OSError if no descriptor is left. The child is then killed, because nothing could wait
+    for it.
     """
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
-        # Linux before 5.3, a Python that was built on one, or a filter of system calls.
+        # Linux before 5.3, a Python built on such a system, or a seccomp filter.
         pass
     try:
         return _end_of_pipe(pid)
@@ -31,13 +32,13 @@ def open_exit(pid: int) -> int:
 
 
 def _end_of_pipe(pid: int) -> int:
-    """The read end of a pipe. A thread waits for the child and then closes the other end."""
+    """The read end of a pipe whose other end is closed by a thread that waits for the child."""
     ours, theirs = os.pipe()
 
     def wait() -> None:
         try:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:  # reaped before we came to look
+        except ChildProcessError:  # already reaped
             pass
         finally:
             os.close(theirs)

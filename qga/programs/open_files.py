@@ -1,7 +1,7 @@
-"""The limit on open files: the agent's own, and the one that programs get.
+"""The limit on open files: that of the agent, and that of the programs it starts.
 
-What must stay true: programs get the limit that the agent was started with, for more than 1024
-breaks those that use select(2).
+What must stay true: programs get the limit that the agent was started with, because more than 1024
+descriptors break programs that use select(2).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Callable, Optional
 
 ENOUGH = 65536
-"""Where raising the limit stops."""
+"""The highest limit that the agent sets for itself."""
 
 _MARGIN = 64  # more than are opened while a program is started
 
@@ -22,10 +22,10 @@ _starting = allocate_lock()
 
 
 def raise_limit() -> int:
-    """Raise the limit of open files as far as the system allows; returns the limit."""
+    """Raise the limit on open files as far as the system allows, and return it."""
     import resource
 
-    global _inherited  # noqa: PLW0603 - as the limit, it is the process's
+    global _inherited  # noqa: PLW0603 - the limit is global to the process, too
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
     if 0 <= soft < wanted:
@@ -37,11 +37,11 @@ def raise_limit() -> int:
 
 @contextmanager
 def inherited_limit() -> Iterator[Optional[Callable[[], object]]]:
-    """A context in which programs start with the limit that the agent was started with.
+    """A context in which programs are started with the limit that the agent was started with.
 
-    Nearly always the limit is just lowered for that moment, and None is yielded. That fails when
-    more descriptors are in use; then the child itself has to call what is yielded, which makes
-    its start slower (fork instead of vfork).
+    Usually the limit is lowered meanwhile, and None is yielded. That is impossible if more
+    descriptors are in use. Then a function is yielded that the child must call, which makes its
+    start slower (fork instead of vfork).
     """
     if _inherited is None:
         yield None

@@ -1,7 +1,7 @@
-"""Running a program to its end, for handlers on the worker.
+"""Running a program to completion, for handlers on the worker.
 
-For programs that the agent itself needs (hooks, chpasswd, systemctl): they get a time limit,
-and a process group of their own that is killed when it is over.
+This is for programs that the agent itself needs (hooks, chpasswd, systemctl). They get a time limit
+and a process group of their own, which is killed when the time is over.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _READ_SIZE = 64 * 1024
 
 
 class Finished(NamedTuple):
-    """How a program ended.
+    """The result of a program.
 
-    status: its exit code, or minus the number of the signal that ended it.
-    output: what it wrote to standard output and standard error, as one.
+    status: its exit code, or minus the number of the signal that killed it.
+    output: its standard output and standard error, merged.
     """
 
     status: int
@@ -38,13 +38,13 @@ def run(
     *,
     only_looks: bool = False,
 ) -> Finished:
-    """Run a program and wait for its end.
+    """Run a program and wait for it to exit.
 
     argv: its path or name, and its arguments.
     timeout: seconds after which it is killed.
-    max_output: bytes kept of what it writes; the rest is read and dropped.
-    only_looks: whether it changes nothing, so that it is killed when nobody waits any longer.
-    Raises OSError when it cannot be started, TimeoutError when it was killed.
+    max_output: bytes of output to keep; the rest is discarded.
+    only_looks: whether it changes nothing and can be killed when no client waits for the result.
+    Raises OSError if it cannot be started, and TimeoutError if it was killed.
     """
     deadline = time.monotonic() + timeout
     program = _Program(stdin, max_output)
@@ -56,7 +56,7 @@ def run(
 
 
 class _Program:
-    """A program under way, and our ends of its pipes."""
+    """A running program, and our ends of its pipes."""
 
     def __init__(self, stdin: bytes, max_output: int) -> None:
         self._rest = memoryview(stdin)
@@ -93,7 +93,7 @@ class _Program:
             if self._input_fd in ready and not self._give():
                 poll.unregister(self._input_fd)
                 self._ours.remove(self._input_fd)
-                os.close(self._input_fd)  # which tells the program that this is all
+                os.close(self._input_fd)  # the program reads end-of-file
             if self._output_fd in ready and not self._take():
                 poll.unregister(self._output_fd)
             if self._exit_fd in ready:
@@ -122,7 +122,7 @@ class _Program:
         os.waitpid(self._pid, 0)
 
     def _give(self) -> bool:
-        """Write once; whether there is more to be written, to somebody who reads it."""
+        """Write once; returns whether there is more to write, and a reader."""
         try:
             self._rest = self._rest[os.write(self._input_fd, self._rest) :]
         except BlockingIOError:
@@ -132,7 +132,7 @@ class _Program:
         return bool(self._rest)
 
     def _take(self) -> bool:
-        """Read once; whether there was anything. Keeps no more than was asked for."""
+        """Read once, keeping at most `max_output` bytes in all; returns whether there was data."""
         try:
             data = os.read(self._output_fd, _READ_SIZE)
         except BlockingIOError:

@@ -1,15 +1,15 @@
 """Starting a program.
 
-A child has its own session, default signal dispositions, no descriptors but the three standard
-ones, which may be a terminal, and the limit of descriptors that the agent was started with.
+A child has a session of its own, default signal dispositions, only the three standard descriptors,
+which may be a terminal, and the limit on open files that the agent was started with.
 
-By subprocess, which uses vfork(2): the agent's memory is not copied, but CPython holds its
-global lock until exec is done. So the program's file is read beforehand: where that waits, on
-a dead mount or for a lease, only this thread does.
+subprocess uses vfork(2), which does not copy the agent's memory, but CPython holds the GIL until
+exec has succeeded. So the file of the program is read beforehand: if that hangs, on a dead mount or
+for a lease, it blocks only this thread.
 
-A program that runs as another user is started with that user's rights only: its directory is
-entered and its file is opened after the change of identity, and no error reveals what only root
-can see. Such a child is forked by fork(2), for the change is made between fork and exec.
+A program of another user is started with only that user's permissions: its directory is entered and
+its file is opened after the change of user, and no error reveals what only root can see. Such a
+child is created by fork(2), because the change happens between fork and exec.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _FIRST_PAGE = 4096
 
+# Pagers, editors and browsers can start a shell.
 _NOTHING_INTERACTIVE = {
     b"PAGER": b"cat",
     b"GIT_PAGER": b"cat",
@@ -42,29 +43,30 @@ _NOTHING_INTERACTIVE = {
     b"EDITOR": b"false",
     b"VISUAL": b"false",
     b"BROWSER": b"false",
-}  # for pagers, editors and browsers start a shell for whoever types at them
+}
 
+# Set by the service manager for the agent only.
 _OF_THE_SERVICE = frozenset(
     b"DAEMON_ARGS FDSTORE INVOCATION_ID JOURNAL_STREAM LISTEN_FDNAMES LISTEN_FDS LISTEN_PID "
     b"LISTEN_PIDFDID MANAGERPID MANAGERPIDFDID MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE "
     b"NOTIFY_SOCKET RPC_ARGS SYSTEMD_EXEC_PID WATCHDOG_PID WATCHDOG_USEC".split()
-)  # what a service manager tells the agent and nobody else
+)
 
 
 class Launch(NamedTuple):
-    """How a program is started, beyond what was asked for.
+    """How to start a program, in addition to the request.
 
-    name: what it is called by; "" for the name that was asked for.
-    executable: the path of its file, where that is known already.
-    account: whose environment it has; None for that of the agent's own user.
-    identity: what it has to become; None for what the agent is.
-    clean: whether it gets an environment of nothing but HOME, USER, LOGNAME, PATH, and what keeps
-        it from starting a pager, an editor or a browser.
-    directory: where it runs; None for where the agent does.
-    term: the TERM of its environment, unless that is clean or was asked for.
-    terminal: whether its standard input is a terminal, which becomes that of its session.
-    timeout: seconds after which it is ended, with all that it has started.
-    limits: what it may use.
+    name: the name that it is called by; "" for the requested one.
+    executable: the path of its file, if known.
+    account: the user whose environment it gets; None for the agent's user.
+    identity: the IDs that it runs with; None for the agent's.
+    clean: whether its environment contains only HOME, USER, LOGNAME, PATH, and variables that
+        prevent it from starting a pager, an editor or a browser.
+    directory: its working directory; None for the agent's.
+    term: the value of TERM, unless the environment is clean or was requested.
+    terminal: whether its standard input is a terminal, which becomes its controlling terminal.
+    timeout: seconds after which it is killed, with everything that it has started.
+    limits: the resources that it may use.
     """
 
     name: str = ""
@@ -80,7 +82,7 @@ class Launch(NamedTuple):
 
     @property
     def bounded(self) -> bool:
-        """Whether the agent sees to it that the program ends."""
+        """Whether the agent limits the time or the resources of the program."""
         return self.timeout is not None or self.limits != NO_LIMITS
 
 
@@ -94,19 +96,18 @@ def spawn(
     launch: Launch = PLAIN,
     job: Job | None = None,
 ) -> int:
-    """Start a program and return its process id; OSError when it cannot be started.
+    """Start a program and return its process ID. Raises OSError.
 
-    argv: its name or path, and its arguments. A name without `/` is searched for in the PATH
-        of its environment. A file that the kernel cannot run is run by /bin/sh, as by
-        execvp(3).
-    environment: `NAME=value` each; None for the agent's own.
-    streams: our descriptor for its 0, 1 or 2; /dev/null where there is none.
-    job: what bounds it, as `qga.programs.child.job_of` has it.
+    argv: its name or path, and its arguments. A name without `/` is looked up in the PATH of its
+        environment. A file that the kernel cannot execute is run by /bin/sh, as with execvp(3).
+    environment: `NAME=value` strings; None for the agent's environment.
+    streams: our descriptors for its 0, 1 and 2; /dev/null for those that are missing.
+    job: its limits, from `qga.programs.child.job_of`.
     """
     variables = variables_of(environment, launch)
     arguments = [c_string(argument) for argument in (launch.name or argv[0], *argv[1:])]
     failure = FileNotFoundError(ENOENT, os.strerror(ENOENT))
-    if launch.directory is not None and launch.identity is None:  # wait here, as for the program
+    if launch.directory is not None and launch.identity is None:  # wait here, not with the GIL
         os.close(os.open(c_string(launch.directory), os.O_PATH | os.O_DIRECTORY))
     for path in candidates(launch.executable or argv[0], variables):
         try:
@@ -116,7 +117,7 @@ def spawn(
         except OSError as error:
             if b"/" in arguments[0] or error.errno not in (ENOENT, ENOTDIR, EACCES):
                 raise
-            if error.errno == EACCES:  # said only when no later one can be run
+            if error.errno == EACCES:  # as execvp(3), report it only if no later file can be run
                 failure = error  # type: ignore[assignment]
         else:
             if job is not None:
@@ -126,7 +127,7 @@ def spawn(
 
 
 def candidates(name: str, variables: Mapping[bytes, bytes]) -> Iterator[bytes]:
-    """The files that a name may stand for."""
+    """The files that a name may refer to."""
     raw = c_string(name)
     if b"/" in raw:
         yield raw
@@ -157,12 +158,12 @@ def _start_file(
 
 
 def _read_beforehand(path: bytes) -> None:
-    """Wait here for what exec would wait for. OSError when there is no such file."""
-    if not stat.S_ISREG(os.stat(path).st_mode):  # exec will refuse it
+    """Wait for the file here instead of in exec. Raises OSError if it is missing."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # exec refuses it
         return
     try:
         fd = os.open(path, os.O_RDONLY)
-    except PermissionError:  # it may be run all the same
+    except PermissionError:  # it may still be executable
         return
     try:
         os.read(fd, _FIRST_PAGE)
@@ -171,7 +172,7 @@ def _read_beforehand(path: bytes) -> None:
 
 
 def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes, bytes]:
-    """The environment of a program, which has asked for `environment`."""
+    """The environment of a program for a request with `environment`."""
     account = _variables_of(launch.account) if launch.account else {}
     if launch.clean:
         return {b"PATH": _DEFAULT_PATH, **(account or _account()), **_NOTHING_INTERACTIVE}
@@ -183,10 +184,10 @@ def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes
 
 
 def own_environment() -> Mapping[bytes, bytes]:
-    """The agent's environment as its children have it.
+    """The agent's environment, as children inherit it.
 
-    Without what is between the agent and its service manager; with HOME, USER, LOGNAME and
-    PATH, which a service may lack and programs such as Ansible's modules need.
+    Variables of the service manager are removed. HOME, USER, LOGNAME and PATH are added: a service
+    may lack them, and programs such as Ansible's modules need them.
     """
     variables = {name: value for name, value in os.environb.items() if name not in _OF_THE_SERVICE}
     variables.setdefault(b"PATH", _DEFAULT_PATH)
@@ -201,7 +202,7 @@ def _account() -> dict[bytes, bytes]:
 
     try:
         return _variables_of(getpwuid(os.geteuid()))
-    except KeyError:  # the user has no entry, or it cannot be read now
+    except KeyError:  # no entry for the user, or it cannot be read at the moment
         return {}
 
 
@@ -215,9 +216,9 @@ def _shell_of(account: struct_passwd) -> bytes:
 
 
 class Entries(Mapping[bytes, bytes]):
-    """`NAME=value` entries as they are, in their order, also two of one name.
+    """`NAME=value` entries, unchanged and in order, duplicates included.
 
-    What no program could look up is left out: entries without a name or without `=`.
+    Entries without a name or without `=` are left out, because no program could look them up.
     """
 
     def __init__(self, entries: list[str]) -> None:
@@ -280,7 +281,7 @@ def _start(
             )
         except subprocess.SubprocessError:
             raise steps.failure() from None
-    child.returncode = 0  # it is not Popen's to wait for
+    child.returncode = 0  # so that Popen does not reap the child
     _unprotect(child.pid)
     return child.pid
 
@@ -366,13 +367,12 @@ class _Steps:
 
 
 def _unprotect(pid: int) -> None:
-    """When memory is short a child is killed like any program, though the agent's unit may have
-    asked (OOMScoreAdjust=) that the agent be spared."""
+    """Undo OOMScoreAdjust= of the agent's unit: the OOM killer must not spare children."""
     try:
         with open("/proc/self/oom_score_adj", encoding="ascii") as own:
             if int(own.read()) >= 0:
                 return
         with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as score:
             score.write("0")
-    except OSError:  # no /proc, or the child has ended
+    except OSError:  # no /proc, or the child has exited
         pass

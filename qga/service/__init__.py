@@ -1,1 +1,1 @@
-"""Life as a system service: daemon, service manager, log, and state that outlives a restart."""
+"""Life as a system service: log, persistent state, service manager, locale."""

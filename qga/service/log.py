@@ -39,22 +39,22 @@ if TYPE_CHECKING:
     from qga.settings.config import Config
 
 
-# Priorities of syslog(3).
+# Priorities as in syslog(3).
 ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7
 LEVELS = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug"}
 
 MESSAGE_IDS = {
-    "started": "10dac81f207e48cabdfe71cae626d353",  # the agent serves
-    "command": "ef40b48fffde4ae1bcbbd32a4fdc19e5",  # a command was carried out, or has failed
+    "started": "10dac81f207e48cabdfe71cae626d353",  # the agent is ready
+    "command": "ef40b48fffde4ae1bcbbd32a4fdc19e5",  # a command has succeeded or failed
     "refused": "cdac59d5d95f410a96a2c44f9453753e",  # a request never reached its command
-    "left-out": "1e68de6c1e6b4aa6b4353d68e173a4b4",  # so many entries like the last ones
-    "given-up": "0b11fda3fa9446e9b8a5ec83d49d992b",  # a command that hangs, or returns too late
-    "slow": "213bf34e633648778f8ffb9ca7986c68",  # a handler kept the loop from everybody else
-    "dropped": "bee54d0633a74d64b793aef17954ea3c",  # so many messages, while frozen
+    "left-out": "1e68de6c1e6b4aa6b4353d68e173a4b4",  # number of further entries of the same kind
+    "given-up": "0b11fda3fa9446e9b8a5ec83d49d992b",  # a command hangs, or returned too late
+    "slow": "213bf34e633648778f8ffb9ca7986c68",  # a handler blocked the loop
+    "dropped": "bee54d0633a74d64b793aef17954ea3c",  # number of messages lost while frozen
     "channel-gone": "90f9b56cb9ba4f17a450db20fa3f8b1f",  # a device was unplugged
-    "channel-open": "6e406c6540e048489673f9543e206a1a",  # it is back
+    "channel-open": "6e406c6540e048489673f9543e206a1a",  # it was plugged in again
 }
-"""What the journal finds a kind of message by: MESSAGE_ID of systemd.journal-fields(7)."""
+"""The MESSAGE_ID of each kind of message (systemd.journal-fields(7))."""
 
 TRAIL = ("command", "refused", "left-out", "given-up", "dropped")
 """The kinds of messages that tell what the host has done."""
@@ -66,19 +66,19 @@ MAX_KEPT = 100
 # as ten datagrams (net.unix.max_dgram_qlen), and who reads them may have waited for a disk.
 _PATIENCE = 1.0
 
-_JOURNAL = "/run/systemd/journal/socket"  # of systemd-journald.service(8)
+_JOURNAL = "/run/systemd/journal/socket"  # systemd-journald.service(8)
 _SYSLOG = "/dev/log"
 _FACILITY = 3 << 3  # LOG_DAEMON of syslog(3)
 _MAX_SYSLOG = 8192  # bytes of a message; rsyslog cuts longer ones
 _STDERR = 2
-_ATOMIC = 4096  # PIPE_BUF: a pipe that has room for anything has room for that much
+_ATOMIC = 4096  # PIPE_BUF: a pipe that is ready for writing takes that much at once
 
 # Control characters, line and paragraph separators, and the marks that reorder text on a terminal.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class Sink(Protocol):
-    """Takes messages. `write` may raise OSError. `text` says what `fields` holds, too."""
+    """Takes messages. `write` may raise OSError. `text` contains the facts in `fields`."""
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None: ...
 
@@ -86,9 +86,9 @@ class Sink(Protocol):
 
 
 class StderrSink:
-    """Standard error: plain text, or lines with a level if systemd's journal reads them.
+    """Standard error: plain text, or lines with a level prefix if the journal reads them.
 
-    in_service: whether it is; found out by default.
+    in_service: whether the journal reads them; detected by default.
     """
 
     def __init__(self, in_service: bool | None = None) -> None:
@@ -98,7 +98,7 @@ class StderrSink:
         in_service = _stderr_is_journal() if self._in_service is None else self._in_service
         line = f"<{priority}>{text}" if in_service else _plain(priority, text)
         if not _has_room(_STDERR):
-            raise BlockingIOError("nobody reads standard error")
+            raise BlockingIOError("standard error is full")
         os.write(_STDERR, _encode(line)[: _ATOMIC - 1] + b"\n")
 
     def reopen(self) -> None:
@@ -106,7 +106,7 @@ class StderrSink:
 
 
 class JournalText:
-    """For sys.stderr where that is the journal: marks each line as an error."""
+    """Replaces sys.stderr under systemd, and marks each line as an error."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -123,7 +123,7 @@ class JournalText:
 
 
 class FileSink:
-    """A log file, which is opened by `reopen` or by the first message."""
+    """A log file, opened by `reopen` or by the first message."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -136,7 +136,7 @@ class FileSink:
         os.write(self._fd, _encode(line))
 
     def reopen(self) -> None:
-        """Open the path anew, where a log rotation has moved the file. Raises OSError."""
+        """Open the path again after log rotation has moved the file. Raises OSError."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -146,17 +146,16 @@ class FileSink:
 
 
 class JournalSink:
-    """systemd's journal, through systemd-python.
+    """The journal of systemd, through systemd-python.
 
-    Fields are searchable as QGA_<NAME>, but for MESSAGE_ID, which is the journal's own.
-    sd_journal_sendv(3) waits for a journal that reads no more, so its queue is looked at before,
-    through a connection of our own to the same socket.
+    Fields are named QGA_<NAME>, except for MESSAGE_ID. sd_journal_sendv(3) blocks if the journal
+    does not read, so its queue is checked before, through a separate connection to its socket.
     """
 
     def __init__(self) -> None:
         from importlib import import_module
 
-        # Not systemd.journal, which offers the same function: it imports logging and the reader.
+        # systemd.journal has the same function, but also imports logging and the reader.
         self._send = import_module("systemd._journal").sendv
         self._queue = _connect_to(_JOURNAL)
 
@@ -268,7 +267,7 @@ class Log:
 
     @property
     def frozen(self) -> bool:
-        """While True, nothing is written."""
+        """Whether messages are kept instead of written."""
         return self._frozen
 
     @frozen.setter
@@ -294,7 +293,7 @@ class Log:
             )
 
     def reopen(self) -> None:
-        """Open the log file anew, for log rotation; after the thaw when frozen. Never raises."""
+        """Open the log file again, for log rotation; after the thaw if frozen. Never raises."""
         if self._frozen:
             self._reopen_at_thaw = True
             return
@@ -334,7 +333,7 @@ class Log:
 
 
 def open_log(config: Config) -> Log:
-    """The log that a configuration asks for. Raises OSError when its file cannot be opened."""
+    """The log for a configuration. Raises OSError if its file cannot be opened."""
     frozen = state.is_frozen(config.statedir)
     system = _open_system_log(config)
     sink = _choose_sink(config, system)
@@ -343,14 +342,14 @@ def open_log(config: Config) -> Log:
     return Log(sink, system=system, verbose=config.verbose, frozen=frozen)
 
 
-def tell_levels() -> None:
-    """Let Python's own messages (tracebacks, warnings) reach the journal as errors."""
+def mark_levels() -> None:
+    """Mark Python's own messages (tracebacks, warnings) as errors in the journal."""
     if sys.stderr is not None and _stderr_is_journal():
         sys.stderr = JournalText(sys.stderr)
 
 
 def escape(text: str) -> str:
-    """The text on one line: `\\n`, `\\x1b` and the like for what a terminal would act upon."""
+    """The text on one line, with escapes such as `\\n` and `\\x1b` for control characters."""
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
@@ -393,7 +392,7 @@ def _is_on_disk(fd: int) -> bool:
 
 
 def _stderr_is_journal() -> bool:
-    """As systemd.exec(5) has it: JOURNAL_STREAM is the device and inode of the journal's end."""
+    """Whether JOURNAL_STREAM is the device and inode of standard error (systemd.exec(5))."""
     try:
         status = os.fstat(_STDERR)
     except OSError:
@@ -402,7 +401,7 @@ def _stderr_is_journal() -> bool:
 
 
 def _connect_to(path: str) -> socket | None:
-    """A datagram socket connected to that at `path`; None where there is none."""
+    """A datagram socket connected to `path`; None if that fails."""
     from _socket import AF_UNIX, SOCK_DGRAM, socket
 
     connected = socket(AF_UNIX, SOCK_DGRAM)
@@ -415,13 +414,13 @@ def _connect_to(path: str) -> socket | None:
 
 
 def _check_room(queue: socket | None) -> None:
-    """Raise BlockingIOError where one more datagram would have to wait."""
+    """Raise BlockingIOError if another datagram would have to wait."""
     if queue is not None and not _has_room(queue.fileno()):
-        raise BlockingIOError("its queue is full")
+        raise BlockingIOError("the queue of the journal is full")
 
 
 def _has_room(fd: int) -> bool:
-    """Whether _ATOMIC bytes, or a datagram, can be written without waiting for who reads them."""
+    """Whether _ATOMIC bytes, or a datagram, can be written without blocking."""
     from select import POLLOUT, poll
 
     poller = poll()
@@ -434,5 +433,5 @@ def _plain(priority: int, text: str) -> str:
 
 
 def _encode(text: str) -> bytes:
-    """Lone surrogates, which stand for bytes that are no UTF-8, come out as escapes."""
+    """Encode as UTF-8. Lone surrogates, which represent invalid bytes, become escapes."""
     return text.encode("utf-8", "backslashreplace")

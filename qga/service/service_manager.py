@@ -1,13 +1,12 @@
-"""What systemd is told: that the agent serves, what it serves, and that its loop goes round.
+"""Notifications to systemd: that the agent is ready, what it serves, and that its loop runs.
 
-The protocol of sd_notify(3), which is stable and meant to be spoken without a library: a datagram
-to a socket. Over `_socket`, which is all of that module that is needed and a twentieth of the
-memory of either `socket` or systemd-python's `daemon`; the unit then starts also where
-systemd-python is missing.
+They use the protocol of sd_notify(3), a datagram to a socket, which is stable and meant to be used
+without a library. `_socket` takes a twentieth of the memory of `socket` or of systemd-python's
+`daemon`, and the unit also starts without systemd-python.
 
-What must stay true: telling never waits, never fails and touches no filesystem but /run, for it is
-done while the others are frozen. Without a watchdog no timer runs, and with one it is the loop that
-pings: a command that hangs on a worker is not taken for a loop that is stuck.
+What must stay true: a notification never waits, never fails and touches no filesystem but /run,
+because it is sent while the others are frozen. Without a watchdog no timer runs. With one, the loop
+sends the pings, so that a command that hangs on a worker is not mistaken for a stuck loop.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class ServiceManager:
-    """The service manager that has started this process, as its environment tells; or none."""
+    """The service manager that has started this process, according to its environment; or none."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._status = ""
         self._address = environment.get("NOTIFY_SOCKET", "")
-        if self._address.startswith("@"):  # an abstract one
+        if self._address.startswith("@"):  # an abstract socket
             self._address = "\0" + self._address[1:]
         if self._address:
             from _socket import AF_UNIX, SOCK_DGRAM, socket
@@ -37,36 +36,36 @@ class ServiceManager:
         self._ping_interval = _watchdog_seconds(environment) / 2
 
     def ready(self) -> None:
-        """The agent serves from now on."""
-        self._tell("READY=1")
+        """The agent is ready."""
+        self._notify("READY=1")
 
     def status(self, text: str) -> None:
-        """What `systemctl status` is to say; any thread may tell it."""
+        """Set the text that `systemctl status` shows; safe to call from any thread."""
         if text != self._status:
             self._status = text
-            self._tell(f"STATUS={text}")
+            self._notify(f"STATUS={text}")
 
     def stopping(self) -> None:
-        """The agent is about to end."""
-        self._tell("STOPPING=1")
+        """The agent is about to exit."""
+        self._notify("STOPPING=1")
 
     def keep_alive(self, loop: Loop) -> None:
-        """Ping the watchdog, if there is one, for as long as the loop goes round."""
+        """Ping the watchdog, if there is one, while the loop runs."""
         if self._address and self._ping_interval:
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
             loop.call_later(self._ping_interval, lambda: self.keep_alive(loop))
 
     def close(self) -> None:
-        """Tell nothing any more."""
+        """Send no further notifications."""
         if self._address:
             self._address = ""
             self._socket.close()
 
-    def _tell(self, assignment: str) -> None:
+    def _notify(self, assignment: str) -> None:
         if self._address:
             try:
                 self._socket.sendto(os.fsencode(assignment), self._address)
-            except OSError:  # it is busy, or gone
+            except OSError:  # its queue is full, or it is gone
                 pass
 
 
@@ -76,7 +75,7 @@ def passes_sockets(environment: Mapping[str, str], pid: int) -> bool:
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float:
-    """How long the loop may be silent, by sd_watchdog_enabled(3); 0 without a watchdog."""
+    """The watchdog's time limit (sd_watchdog_enabled(3)); 0 without a watchdog."""
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0
     microseconds = environment.get("WATCHDOG_USEC", "")

@@ -1,12 +1,18 @@
-"""What outlives a restart of the agent: the file-handle counter and the frozen marker.
+"""State that survives a restart of the agent: the file-handle counter and the frozen marker.
 
-Both live in the state directory under the names and in the format of qemu-ga, so that either agent
-can take over from the other. A handle number is on disk before anyone sees it: after a crash a
-client's old handle is unknown, never somebody else's file. While the marker exists nothing is
-written here, for the directory may lie on a frozen filesystem. The marker tells of which boot it
-is, for a reboot thaws everything, and when the filesystems are to be thawed if nobody asks for it.
-Each file is whole or not there: when there is no room, what was there stays, and nothing else does.
-A marker without a boot, as qemu-ga's is, or one that cannot be read, is doubtful.
+Both are files in the state directory, with the names and the format of QEMU's agent, so that either
+agent can continue from the other.
+
+What must stay true:
+
+- A handle number is on disk before a client sees it. After a crash an old handle is then unknown,
+  and never refers to another file.
+- While the marker exists nothing is written, because the directory may be on a frozen filesystem.
+- A file is replaced as a whole: if the disk is full, the old content remains.
+
+The marker contains the ID of the boot, because a reboot thaws everything, and the time of the
+automatic thaw. A marker without a boot, like that of QEMU's agent, or one that cannot be read, is
+doubtful.
 """
 
 from __future__ import annotations
@@ -21,12 +27,12 @@ from qga.settings import keyfile
 from qga.settings.trust import open_own
 
 FIRST_HANDLE = 1000
-_MOST_DIGITS = 18  # of a handle, which must be an int64 on the wire
-_MOST_BYTES = 64 * 1024  # read of a file; it holds a line or two
+_MOST_DIGITS = 18  # a handle must fit an int64 on the wire
+_MOST_BYTES = 64 * 1024  # enough for a state file, which has two lines
 
 
 class StateError(Exception):
-    """The state directory or the state file cannot be used; the text names it and says why."""
+    """The state directory or the state file cannot be used; the text names the reason."""
 
 
 def state_path(statedir: str) -> str:
@@ -34,13 +40,13 @@ def state_path(statedir: str) -> str:
 
 
 def is_frozen(statedir: str) -> bool:
-    """Whether an agent that has frozen the filesystems since the boot has left its marker."""
+    """Whether there is a marker from an agent that has frozen filesystems since the last boot."""
     path = _marker_path(statedir)
     return os.path.exists(path) and _boot_of(path) in ("", _boot())
 
 
 class State:
-    """The state kept in one directory. Raises StateError when it cannot be kept there."""
+    """The state in one directory. Raises StateError if the directory cannot be used."""
 
     def __init__(self, statedir: str) -> None:
         self._path = state_path(statedir)
@@ -49,21 +55,21 @@ class State:
         self._frozen = is_frozen(statedir)
         self._at_thaw: list[Callable[[], None]] = []
         if not os.path.isdir(statedir):
-            raise StateError(f"the state directory '{statedir}' is missing or no directory")
+            raise StateError(f"state directory '{statedir}' does not exist or is not a directory")
         self._next_handle = self._load()
 
     @property
     def frozen(self) -> bool:
-        """Whether the filesystems are frozen, as far as the marker tells."""
+        """Whether the filesystems are frozen, according to the marker."""
         return self._frozen
 
     @property
     def doubtful(self) -> bool:
-        """Whether there is a marker that does not tell of which boot it is."""
+        """Whether there is a marker without the ID of a boot."""
         return self._frozen and not _boot_of(self.marker)
 
     def next_handle(self) -> int:
-        """A number that no handle has had before. Raises QgaError when it cannot be recorded."""
+        """A new handle number. Raises QgaError if it cannot be saved."""
         with self._lock:
             handle = self._next_handle
             try:
@@ -74,9 +80,9 @@ class State:
         return handle
 
     def mark_frozen(self, seconds: int = 0) -> None:
-        """Leave the marker; to be done before the first filesystem freezes. Raises OSError.
+        """Create the marker, before the first filesystem is frozen. Raises OSError.
 
-        seconds: after which to thaw without being asked to; 0 for never.
+        seconds: after which to thaw automatically; 0 for never.
         """
         now = _uptime()
         thaw_at = f"thaw_at={now + seconds:.0f}\n" if seconds else ""
@@ -85,12 +91,12 @@ class State:
         self._frozen = True
 
     def seconds_to_thaw(self) -> float | None:
-        """How long the filesystems may stay frozen yet; None where the marker does not tell."""
+        """Seconds until the automatic thaw; None if the marker does not contain it."""
         thaw_at = self._moment("thaw_at")
         return None if thaw_at is None else max(0.0, thaw_at - _uptime())
 
     def seconds_frozen(self) -> float | None:
-        """How long the filesystems have been frozen; None where the marker does not tell."""
+        """How long the filesystems have been frozen; None if the marker does not contain it."""
         frozen_at = self._moment("frozen_at")
         return None if frozen_at is None else max(0.0, _uptime() - frozen_at)
 
@@ -100,19 +106,19 @@ class State:
         return int(text) if is_number else None
 
     def clear_frozen(self) -> None:
-        """Take the marker away and do what waited for the thaw. Raises OSError after that."""
+        """Remove the marker and call what waits for the thaw. Raises OSError after that."""
         self._frozen = False
         try:
             os.unlink(self.marker)
         except FileNotFoundError:
-            pass  # an administrator who thawed by hand has removed it
+            pass  # removed by an administrator after thawing by hand
         finally:
             waiting, self._at_thaw = self._at_thaw, []
             for callback in waiting:
                 callback()
 
     def when_thawed(self, callback: Callable[[], None]) -> None:
-        """Call `callback` now, or after the thaw when the filesystems are frozen."""
+        """Call `callback` now, or after the thaw if the filesystems are frozen."""
         if self._frozen:
             self._at_thaw.append(callback)
         else:
@@ -143,9 +149,9 @@ class State:
 
 
 def _replace(path: str, text: str, *, sync: bool = False) -> None:
-    """Replace a file as a whole, so that nobody ever finds half of it; OSError without a trace.
+    """Replace a file atomically. Raises OSError and leaves nothing behind.
 
-    sync: whether to wait until it is on the disk, so that an error of the disk is seen now.
+    sync: whether to wait until it is on disk, so that disk errors are noticed.
     """
     unfinished = f"{path}.new"
     # By the umask, as QEMU's agent does: other users may see that the filesystems are frozen.
@@ -167,7 +173,7 @@ def _marker_path(statedir: str) -> str:
 
 
 def _read_marker(path: str) -> dict[str, str]:
-    """What the marker tells; nothing where it is qemu-ga's, which is empty."""
+    """The contents of the marker; nothing for that of QEMU's agent, which is empty."""
     try:
         group = keyfile.parse(_read(path)).get("frozen")
     except (OSError, keyfile.KeyFileError):
@@ -176,25 +182,25 @@ def _read_marker(path: str) -> dict[str, str]:
 
 
 def _boot_of(marker: str) -> str:
-    """The boot that it tells of; nothing where it tells of none, or not of a whole one."""
+    """The ID of the boot in the marker; "" if it is missing or incomplete."""
     boot = _read_marker(marker).get("boot", "").strip()
     return boot if len(boot) == len(_boot()) else ""
 
 
 def _read(path: str) -> str:
-    """A file of the state directory, where others may be able to write. Raises OSError."""
+    """Read a file of the state directory, where others may be able to write. Raises OSError."""
     fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
     with open(fd, "rb") as file:
         return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
 def _uptime() -> float:
-    """Seconds since the boot, those spent suspended included."""
+    """Seconds since the boot, including time spent suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _boot() -> str:
-    """What tells this boot from all others (random(4))."""
+    """The unique ID of this boot (random(4))."""
     with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 

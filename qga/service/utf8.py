@@ -1,9 +1,8 @@
-"""UTF-8 to the host and bytes to the kernel, whatever the locale.
+"""UTF-8 in any locale.
 
-Python encodes paths, arguments and messages as the locale has it. The host sends and expects
-UTF-8, and the names that it sends are to reach the kernel as they are. So the agent runs in
-Python's UTF-8 mode wherever the locale is another. The locale itself stays the administrator's,
-for the programs that the host runs.
+Python encodes paths, arguments and messages according to the locale. The host sends and expects
+UTF-8, and the names that it sends must reach the kernel unchanged. So the agent uses Python's UTF-8
+mode in other locales. The locale itself is kept for the programs that the host runs.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")  # PEP 538
 
 
 def use_utf8() -> None:
-    """Start over in UTF-8 mode where that is needed; forget the locale that Python has chosen."""
+    """Restart in UTF-8 mode if necessary, and undo Python's coercion of the locale."""
     _forget_coerced_locale()
     if sys.getfilesystemencoding() == "utf-8":
         return
@@ -23,15 +22,15 @@ def use_utf8() -> None:
         with open("/proc/self/cmdline", "rb") as file:
             arguments = file.read().split(b"\0")[1:-1]
         again = [os.fsencode(sys.executable), b"-Xutf8", *arguments]
-        os.execv(sys.executable, again)  # noqa: S606 - there is no shell to be had
-    except OSError:  # no /proc: names beyond ASCII may not be found then
+        os.execv(sys.executable, again)  # noqa: S606 - no shell is involved
+    except OSError:  # no /proc: names with non-ASCII characters may not be found
         pass
 
 
 def _forget_coerced_locale() -> None:
-    """Take LC_CTYPE out of the environment if it was Python that put it there.
+    """Remove LC_CTYPE from the environment if Python has set it, as it does in the C locale.
 
-    It does so where the locale is C. /proc has the environment that we were started with.
+    /proc has the environment that the process was started with.
     """
     if os.environ.get("LC_CTYPE") not in _COERCED:
         return

@@ -28,8 +28,8 @@ from qga.service.log import (
     Log,
     StderrSink,
     escape,
+    mark_levels,
     open_log,
-    tell_levels,
 )
 from qga.settings.config import Config
 
@@ -233,10 +233,10 @@ def test_python_s_own_complaints_are_errors_in_the_journal(
     status = os.fstat(2)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
-    tell_levels()
+    mark_levels()
     print("one", file=sys.stderr)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-    tell_levels()
+    mark_levels()
     print("two", "three\nfour", file=sys.stderr, flush=True)
     sys.excepthook(ValueError, ValueError("five"), None)
     assert capfd.readouterr().err == "one\n<3>two three\n<3>four\n<3>ValueError: five\n"
