@@ -2,9 +2,9 @@
 
 Rules contain real paths, and a program is started by its real path. No race can change what that
 path refers to: a program is refused if anyone but root, the agent's user and the user that it runs
-as can write to any part of its path (qga.settings.trust). Some files act as many programs, according
-to the name that they are called by (busybox, systemctl as `poweroff`). So a program is called by
-its real path, unless the rules allow the symbolic link that was requested.
+as can write to any part of its path (qga.settings.trust). Some files act as many programs by the
+name that they are called by (busybox, systemctl as `poweroff`). So a program is called by its real
+path, unless the rules allow the symbolic link that was requested.
 """
 
 from __future__ import annotations

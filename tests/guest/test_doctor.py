@@ -62,9 +62,11 @@ def test_a_command_that_a_file_of_the_unit_switches_off(guest: Guest) -> None:
     with drop_in(guest, blocked):
         off, unknown, *_ = of(doctor(guest), "commands")
     place = f"/etc/systemd/system/{UNIT}.d/50-test.conf, line 3"
-    assert off["text"].endswith(f" is off by {place}: block-rpcs=guest-get-users: guest-get-users")
+    assert off["text"].endswith(
+        f" is disabled by {place}: block-rpcs=guest-get-users: guest-get-users"
+    )
     assert unknown["status"] == "warning"
-    assert unknown["text"].startswith("guest-nix is in a list")
+    assert "contains 'guest-nix', which does not exist" in unknown["text"]
 
 
 def test_a_port_that_another_program_holds(guest: Guest) -> None:
@@ -80,9 +82,9 @@ def test_a_port_that_another_program_holds(guest: Guest) -> None:
         found = doctor(guest)
         [held] = of(found, "channel")
         assert held["status"] == "failed"
-        assert held["text"].endswith(f" is held by pid {pid}: sleep 1000")
-        assert held["advice"] == f"end it: kill {pid}"
-        assert of(found, "agent")[0]["text"] == "no agent runs"
+        assert held["text"].endswith(f" is in use by pid {pid}: sleep 1000")
+        assert held["advice"] == f"stop that process: kill {pid}"
+        assert of(found, "agent")[0]["text"] == "no agent is running"
         [stopped] = of(found, "unit")
         assert stopped["text"] == f"{UNIT} is inactive"
         assert stopped["advice"].startswith(f"systemctl start {UNIT}; ")
@@ -143,6 +145,5 @@ def test_a_masked_unit(guest: Guest) -> None:
 def test_for_people(guest: Guest) -> None:
     done = guest.run([service.PROGRAM, "--doctor"], check=False)
     assert f"ok       unit: {UNIT} is active: " in done.stdout
-    assert done.stdout.splitlines()[-1] == (
-        "All is well." if done.status == 0 else "To be looked at: 1."
-    )
+    summary = done.stdout.splitlines()[-1]
+    assert summary == "All is well." if done.status == 0 else summary in ("1 failed.", "1 warning.")

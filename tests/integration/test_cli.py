@@ -289,8 +289,8 @@ def test_warnings_go_to_standard_error_not_into_the_dump(tmp_path: Path, capfd: 
     out, err = capfd.readouterr()
     assert dumped(out)["block-rpcs"] == "a,b"
     assert err == (
-        f"qemu-ga: warning: {conf}, line 2: unknown key 'daemonize' in [general] and "
-        "ignored; the key is 'daemon'\n"
+        f"qemu-ga: warning: {conf}, line 2: unknown key 'daemonize' in [general] "
+        "ignored; use 'daemon'\n"
         f"qemu-ga: warning: {conf}, line 3: config using deprecated 'blacklist' key, "
         "should be replaced with the 'block-rpcs' key.\n"
         "qemu-ga: warning: the option '--blacklist' is deprecated, use '--block-rpcs' instead\n"

@@ -213,7 +213,7 @@ def test_what_prevents_the_start(place: Place, options: tuple[str, ...]) -> None
         "qemu-ga: error: error initializing guest agent\n"
     )
     assert place.fail(*options, *pidfile, "-t", str(none)) == (
-        f"qemu-ga: error: the state directory '{none}' is missing or no directory\n"
+        f"qemu-ga: error: state directory '{none}' does not exist or is not a directory\n"
         "qemu-ga: error: error initializing guest agent\n"
     )
     assert place.fail(*options, *pidfile, "-l", f"{none}/log") == (
@@ -348,7 +348,7 @@ def test_a_daemon_that_is_ended_while_it_waits_is_a_failed_start(place: Place) -
     os.kill(place.daemon_pid(), signal.SIGTERM)
     _, err = starter.communicate(timeout=DEADLINE)
     assert starter.returncode == 1
-    assert "ended by a signal before the channel could be opened" in err
+    assert "stopped by a signal before the channel could be opened" in err
     assert not place.pidfile.exists()
 
 

@@ -64,7 +64,7 @@ def explain(conf: Path, *words: str) -> tuple[int, str]:
         ("guest-ping --on-channel=narrow", "line 17: profile=file-read"),
         ("guest-ping --on-channel listed", "line 21: allow-rpcs=guest-ping"),
         ("guest-ping", "by default: profile=unrestricted"),
-        ("guest-file-open", "give them to learn more"),
+        ("guest-file-open", "Its arguments matter, too"),
     ],
 )
 def test_allowed(conf: Path, words: str, line: str) -> None:
@@ -80,7 +80,7 @@ def test_allowed(conf: Path, words: str, line: str) -> None:
         ("guest-file-open path=/etc/passwd mode=w", "by default: write="),
         ("guest-exec path=sh", "line 9: allow=/usr/bin/true"),
         ("qga-exec path=sh", "line 9: allow=/usr/bin/true"),
-        ("qga-exec path=true directory=/", "runs where the agent does"),
+        ("qga-exec path=true directory=/", "runs in the agent's own directory"),
         ("qga-exec path=true tty=true", "gets no terminal"),
         ("qga-file-send path=/etc/shadow port=x", "line 5, 6: read=/etc/hostname;/etc/pass*"),
         ("qga-file-receive path=/etc/passwd port=x count=1", "by default: write="),
@@ -102,12 +102,12 @@ def test_refused(conf: Path, words: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("guest-nope", "the command guest-nope is unknown; --block-rpcs=help lists all commands"),
+        ("guest-nope", "unknown command 'guest-nope'; --block-rpcs=help lists all commands"),
         ("guest-exec path=x arg=3", "Invalid parameter type for 'arg', expected: array"),
         ("guest-exec x=3", "Parameter 'path' is missing"),
         ("guest-exec nonsense", "'nonsense' is neither KEY=VALUE nor a JSON object"),
-        ("guest-exec {", "'{' is no JSON object"),
-        ("guest-ping --on-channel x", "there is no channel 'x'; there are main, narrow, listed"),
+        ("guest-exec {", "'{' is not a JSON object"),
+        ("guest-ping --on-channel x", "unknown channel 'x'; use one of main, narrow, listed"),
     ],
 )
 def test_what_cannot_be_asked(conf: Path, words: str, reason: str) -> None:

@@ -214,7 +214,7 @@ def test_a_signal_that_the_starter_blocked_ends_it_all_the_same(tmp_path: Path) 
 def test_a_pid_file_that_is_no_file_stays_as_it_is(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    assert "it is no regular file" in refused_start(tmp_path, "-f", str(fifo))
+    assert "not a regular file" in refused_start(tmp_path, "-f", str(fifo))
     assert fifo.is_fifo()
 
 

@@ -76,7 +76,7 @@ def test_a_link_is_its_target_unless_it_is_allowed_itself(tmp_path: Path) -> Non
         assert output(client, f"{tmp_path}/one") == f"{called}\n"
         refusal = client.refusal("guest-exec", path=f"{tmp_path}/two")
         assert refusal.startswith(f"{REFUSED}the program '{tmp_path}/two' is not in [exec] allow ")
-        agent.wait_for_log(f"it is really '{called}'")
+        agent.wait_for_log(f"its real path is '{called}'")
 
 
 def test_a_program_is_called_by_its_real_path(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_program_that_others_could_replace_is_refused(tmp_path: Path) -> None:
     with guarded(tmp_path, f"[exec]\nallow={theirs}\n") as (_, client):
         theirs.parent.chmod(0o777)
         assert client.refusal("guest-exec", path=str(theirs), arg=[str(trace)]) == (
-            f"{REFUSED}'{theirs}' could be replaced by somebody else: {theirs.parent} is writable "
+            f"{REFUSED}'{theirs}' could be replaced by another user: {theirs.parent} is writable "
             "by others (mode 0777); chmod go-w it"
         )
         assert not trace.exists()

@@ -109,7 +109,7 @@ def test_the_last_link_is_resolved_for_reading(
         f"Command guest-file-open has been refused: '{place.allowed}/link' is not in [files] read "
         f"of {place.conf}"
     )
-    guarded.wait_for_log(f"; it is really '{place.bad}'")
+    guarded.wait_for_log(f"; its real path is '{place.bad}'")
 
 
 def test_a_path_of_the_agent_s_own_descriptors_is_resolved(client: Client, place: Place) -> None:

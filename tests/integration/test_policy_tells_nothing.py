@@ -152,11 +152,11 @@ def test_the_log_of_the_guest_and_explain_have_it(
 ) -> None:
     path = f"{place.forbidden}/qx-link"
     assert str(place.forbidden / "qx-file") not in client.refusal("guest-file-open", path=path)
-    agent.wait_for_log(f"; it is really '{place.forbidden}/qx-file'")
+    agent.wait_for_log(f"; its real path is '{place.forbidden}/qx-file'")
     _, text = explain(place.conf, "guest-file-open", f"path={path}")
-    assert f"It is really '{place.forbidden}/qx-file'." in text
+    assert f"Its real path is '{place.forbidden}/qx-file'." in text
     assert "/usr/bin/" not in client.refusal("guest-exec", path="awk")
-    agent.wait_for_log(f"; it is really '{os.path.realpath('/usr/bin/awk')}'")
+    agent.wait_for_log(f"; its real path is '{os.path.realpath('/usr/bin/awk')}'")
 
 
 def test_links_that_may_not_be_written_through(tmp_path: Path, place: Place) -> None:

@@ -106,10 +106,10 @@ def test_a_fault_that_comes_again_and_again_fills_no_log(tmp_path: Path) -> None
         ("qga-exce", "did you mean 'qga-exec'?"),
         ("guest-fle-opn", "did you mean 'guest-file-open'?"),
         ("guest-fsfreeze-freez-lst", "did you mean 'guest-fsfreeze-freeze-list'?"),
-        ("guest-file-*", "write each name in full, with commas between them"),
-        ("guest-exec;guest-file-open", "write each name in full, with commas between them"),
-        ("guest-exec guest-file-open", "write each name in full, with commas between them"),
-        ('"guest-exec"', "write each name in full, with commas between them"),
+        ("guest-file-*", "use full names, separated by commas"),
+        ("guest-exec;guest-file-open", "use full names, separated by commas"),
+        ("guest-exec guest-file-open", "use full names, separated by commas"),
+        ('"guest-exec"', "use full names, separated by commas"),
     ],
 )
 def test_a_misspelt_name_stops_the_agent(tmp_path: Path, name: str, reason: str) -> None:

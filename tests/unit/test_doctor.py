@@ -226,7 +226,7 @@ def test_a_report() -> None:
         "         try: look\n"
         "failed   c: gone\n"
         "         try: find\n"
-        "To be looked at: 2.\n"
+        "1 failed, 1 warning.\n"
     )
     assert amiss.json().startswith(
         '{"well": false, "findings": [{"check": "a", "status": "ok", "text": "fine"}, '

@@ -92,9 +92,9 @@ class TestFolder:
         write(folder / "z.py", group("Z", "test_z"))
         names, complaints = found(folder)
         assert names == ["test-a", "test-z"]
-        assert complaints[0] == (f"plugin {bad} is left out: ZeroDivisionError: division by zero")
-        assert complaints[1] == f"plugin {leaving} is left out: SystemExit: 3"
-        assert complaints[2].startswith(f"plugin {wrong} is left out: SyntaxError: ")
+        assert complaints[0] == (f"plugin {bad} skipped: ZeroDivisionError: division by zero")
+        assert complaints[1] == f"plugin {leaving} skipped: SystemExit: 3"
+        assert complaints[2].startswith(f"plugin {wrong} skipped: SyntaxError: ")
         assert "qga_plugin_bad" not in sys.modules
 
     @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ class TestFolder:
         write(folder / "b.py", group("B", "test_b"))
         assert found(folder) == (
             ["test-b"],
-            [f"plugin {hanging} is left out: it took over 0.2 s"],
+            [f"plugin {hanging} skipped: loading took longer than 0.2 s"],
         )
 
     @pytest.mark.parametrize("mode", [0o666, 0o664, 0o646])
@@ -123,8 +123,7 @@ class TestFolder:
         names, complaints = found(folder)
         assert names == ["test-b"]
         assert complaints == [
-            f"plugin {path} is left out: {path} is writable by others (mode {mode:04o}); "
-            "chmod go-w it"
+            f"plugin {path} skipped: {path} is writable by others (mode {mode:04o}); chmod go-w it"
         ]
 
     @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
@@ -134,7 +133,7 @@ class TestFolder:
         names, complaints = found(folder)
         assert names == []
         assert complaints == [
-            f"plugin folder {folder} is left out: {folder} is writable by others "
+            f"plugin directory {folder} skipped: {folder} is writable by others "
             f"(mode {mode:04o}); chmod go-w it"
         ]
 
@@ -145,7 +144,7 @@ class TestFolder:
         names, complaints = found(folder)
         assert names == []
         assert complaints == [
-            f"plugin {path} is left out: {path} must be owned by root, not by uid 12345"
+            f"plugin {path} skipped: {path} must be owned by root, not by uid 12345"
         ]
 
     def test_a_link_is_judged_by_what_it_points_at(self, folder: Path, tmp_path: Path) -> None:
@@ -158,7 +157,7 @@ class TestFolder:
         names, complaints = found(tmp_path / "none")
         assert names == []
         (complaint,) = complaints
-        assert complaint.startswith(f"plugin folder {tmp_path}/none is left out: ")
+        assert complaint.startswith(f"plugin directory {tmp_path}/none skipped: ")
         assert "No such file or directory" in complaint
 
     def test_annotations_of_a_plugin_are_resolved(self, folder: Path) -> None:
@@ -219,7 +218,7 @@ class TestEntryPoints:
         names, complaints = found(None)
         assert names == ["test-one"]
         (complaint,) = complaints
-        assert complaint.startswith(f"plugin bad ({value}) is left out: {reason}")
+        assert complaint.startswith(f"plugin bad ({value}) skipped: {reason}")
 
     def test_the_folder_comes_last(self, site: Path, folder: Path) -> None:
         write(folder / "a.py", group("A", "test_a"))

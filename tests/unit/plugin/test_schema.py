@@ -267,9 +267,9 @@ class Mistaken:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("no_annotation", "argument 'x' has no annotation"),
-        ("no_such_type", "no QAPI type for the annotation <class 'bytes'>"),
-        ("no_default", "no QAPI type for the annotation <class 'NoneType'>"),
+        ("no_annotation", "argument 'x' has no type annotation"),
+        ("no_such_type", "<class 'bytes'> has no QAPI type"),
+        ("no_default", "<class 'NoneType'> has no QAPI type"),
     ],
 )
 def test_a_mistake_of_the_handler_names_itself(name: str, says: str) -> None:

@@ -68,7 +68,7 @@ def test_a_command_is_blocked_with_one_that_does_as_much() -> None:
     rules = policy(block=["guest-exec"])
     assert not rules.allows(OUR_EXEC, frozen=False)
     reason = rules.judge_command(OUR_EXEC).reason
-    assert reason == "guest-exec is in [general] block-rpcs, and qga-exec does as much"
+    assert reason == "guest-exec is in [general] block-rpcs, and qga-exec can do the same"
     assert policy(block=["guest-ping"]).allows(OUR_EXEC, frozen=False)
     assert not policy(allow=["guest-exec"]).allows(OUR_EXEC, frozen=False)
 
@@ -116,14 +116,14 @@ def test_the_profiles_are_the_words_of_access() -> None:
     ("rules", "told"),
     [
         ({}, []),
-        ({"files_read": (), "files_write": ()}, ["[files]: guest-exec may run any program"]),
-        ({"exec_allow": ()}, ["[exec]: any file may be written"]),
+        ({"files_read": (), "files_write": ()}, ["[files]: guest-exec can run any program"]),
+        ({"exec_allow": ()}, ["[exec]: any file can be written"]),
         (
             {"accounts_allow": ()},
-            ["[accounts]: guest-exec may run any program", "[accounts]: any file may be written"],
+            ["[accounts]: guest-exec can run any program", "[accounts]: any file can be written"],
         ),
         ({"accounts_allow": (), "profile": "file-read"}, []),
-        ({"accounts_allow": (), "profile": "file-write"}, ["[accounts]: any file may be written"]),
+        ({"accounts_allow": (), "profile": "file-write"}, ["[accounts]: any file can be written"]),
         ({"files_read": (), "files_write": (), "block": ["guest-exec"]}, []),
         ({"files_read": (), "files_write": (), "exec_allow": ("/bin/df",)}, []),
     ],

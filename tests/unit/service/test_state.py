@@ -55,7 +55,7 @@ def test_files_of_other_agents(tmp_path: Path, text: str, handle: int) -> None:
 
 def test_a_file_that_does_not_parse_is_an_error_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "qga.state").write_text("[global]\ngarbage\n")
-    with pytest.raises(StateError, match=r"from path: .*/qga\.state, line 2: 'garbage' is no key"):
+    with pytest.raises(StateError, match=r"from path: .*/qga\.state, line 2: 'garbage' is"):
         State(str(tmp_path))
 
 
@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["none", "file"])
 def test_a_state_directory_must_be_one(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StateError, match=f"'{tmp_path}/{name}' is missing or no directory"):
+    with pytest.raises(StateError, match=f"'{tmp_path}/{name}' does not exist"):
         State(str(tmp_path / name))
 
 

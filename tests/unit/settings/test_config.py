@@ -164,7 +164,7 @@ def test_two_channels_on_one_path_are_refused() -> None:
     ):
         from_text("[general]\n[channel second]\n")
     text = "[channel a]\nmethod=isa-serial\n[channel b]\nmethod=isa-serial\n"
-    with pytest.raises(ConfigError, match="line 3: the channel 'a' is on isa-serial /dev/ttyS0"):
+    with pytest.raises(ConfigError, match="line 3: the channel 'a' already uses isa-serial"):
         from_text(text)
 
 

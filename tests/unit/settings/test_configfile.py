@@ -45,8 +45,8 @@ def test_an_error_names_line_and_remedy(text: str, message: str) -> None:
     ("text", "warning"),
     [
         ("[general]\nfoo=1\n", "line 2: unknown key 'foo' in [general] ignored"),
-        ("[general]\ndaemonize=1\n", "line 2: unknown key 'daemonize' in [general] and "
-         "ignored; the key is 'daemon'"),
+        ("[general]\ndaemonize=1\n", "line 2: unknown key 'daemonize' in [general] "
+         "ignored; use 'daemon'"),
         ("[channel x]\nverbose=1\n", "line 2: unknown key 'verbose' in [channel x]"),
         ("[general]\nfsfreeze_hook=/x\n", "line 2: unknown key 'fsfreeze_hook' in "
          "[general] ignored; did you mean 'fsfreeze-hook'?"),
