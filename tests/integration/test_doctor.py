@@ -89,7 +89,7 @@ def test_for_people(doctor: Doctor) -> None:
     at = lines.index("failed   agent: no agent is running")
     assert lines[at + 1].startswith("         try: ")
     assert re.fullmatch(r"\d failed, \d warnings?\.", lines[-1])
-    assert "no process has \\x1b[2Jb open" in done.stdout
+    assert "\\x1b[2Jb open\n" in done.stdout
     assert "\x1b" not in done.stdout
 
 
@@ -101,7 +101,7 @@ def test_the_line_that_switches_a_command_off(doctor: Doctor, agent: AgentProces
     assert commands[0]["text"].endswith(f" is disabled by {place}: guest-get-users")
     assert commands[1]["status"] == "warning"
     assert commands[1]["text"].startswith("a list of commands contains 'guest-nonsense'")
-    assert "was changed after" in of(doctor.findings(), "configuration")[1]["text"]
+    assert "has changed since" in of(doctor.findings(), "configuration")[1]["text"]
 
 
 def test_commands_of_another_channel(doctor: Doctor) -> None:
