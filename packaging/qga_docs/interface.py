@@ -37,65 +37,71 @@ KINDS_BY_METAVAR = {
 ARGUMENT_KINDS = {"arguments": "arguments"}
 
 KEY_HELP = {
-    "method": f"the channel: {', '.join(config.DEFAULT_PATHS)}",
-    "path": "device, socket, or CID:PORT for vsock-listen",
-    "logfile": "log to this file instead of standard error or the journal",
-    "pidfile": "write a pid file; as a daemon the agent writes one in any case",
-    "fsfreeze-hook": "run this program around freeze and thaw, and every executable in the folder "
-    "of its name with .d behind it",
-    "fsfreeze-hook-timeout": "seconds that each of them may take before it is killed",
-    "fsfreeze-exclude": "mount points never to freeze, as patterns with commas between them; what "
-    "is mounted elsewhere, too, is frozen unless that matches as well",
-    "freeze-timeout": "seconds after which the agent thaws what nobody has thawed; 0 for never",
+    "method": f"channel type: {', '.join(config.DEFAULT_PATHS)}",
+    "path": "device or socket path, or CID:PORT for vsock-listen",
+    "logfile": "log to this file instead of standard error or the journal; what the host has done "
+    "is always logged to the journal or syslog",
+    "pidfile": "write the process ID to this file; in the background the agent always does",
+    "fsfreeze-hook": "script to run before a freeze and after a thaw, along with every executable "
+    "in the directory of the same name plus .d",
+    "fsfreeze-hook-timeout": "time limit in seconds for each freeze hook; a hook that takes longer "
+    "is killed",
+    "fsfreeze-exclude": "comma-separated patterns of mount points to leave unfrozen; a filesystem "
+    "mounted in several places is skipped only if all of its mount points match",
+    "freeze-timeout": "seconds after which the agent thaws filesystems that are still frozen; 0 "
+    "for never",
     "fsfreeze-orphan-timeout": "seconds after which the agent ends a freeze whose client may have "
-    "given up, unless somebody asks for guest-fsfreeze-status; 0 for never",
+    "given up, unless a client calls guest-fsfreeze-status; 0 for never",
     "fsfreeze-reply-timeout": "seconds after which the client of a freeze may have given up, as "
-    "libvirt does without a sign; 0 if all clients wait",
-    "command-timeout": "seconds after which a command that still runs is answered with an error; 0 "
-    "for never; those that freeze and thaw take the time they need",
-    "statedir": "folder for what outlives a restart",
-    "block-rpcs": "commands to refuse, with commas between them",
-    "allow-rpcs": "commands to allow, all others refused; block-rpcs takes away from these",
-    "profile": "what the host is trusted with: audit, filesystem, file-read, file-write or "
-    "unrestricted; each includes those before it",
-    "allow-cids": "vsock addresses that may connect to a vsock-listen channel; 2 is the host",
-    "max-clients": "how many clients a listening channel serves at once",
+    "libvirt does without notice; 0 if all clients wait",
+    "command-timeout": "seconds after which a command that is still running is answered with an "
+    "error; 0 for never; it does not apply to freezing and thawing",
+    "statedir": "directory for state that survives a restart",
+    "block-rpcs": "comma-separated commands to disable; a blocked command stays disabled even if "
+    "it is allowed",
+    "allow-rpcs": "comma-separated commands to enable, disabling all others; empty enables all",
+    "profile": "trust in the host: audit, filesystem, file-read, file-write or unrestricted; each "
+    "includes those before it",
+    "allow-cids": "comma-separated vsock addresses that may connect to a vsock-listen channel; 2 "
+    "is the host",
+    "max-clients": "number of clients that a listening channel serves at the same time",
     "baud": "speed of a serial line",
-    "plugin-dir": "a folder with commands of your own, in files of root's that nobody else may "
-    "write",
+    "plugin-dir": "directory with further commands, in files that only root can write to",
 }
-"""What the keys do; one that is not here is told by its option's help."""
+"""The purpose of each key; a key that is missing here has the help of its option."""
 
 RULE_HELP = {
-    "exec.allow": "patterns of the programs that may be run and, behind each, of their arguments, "
-    "with semicolons between them",
-    "exec.user": "the user that programs run as, instead of the agent's own",
-    "exec.environment": "keep or drop the environment that a request gives; dropped by default "
-    "wherever allow is given",
-    "exec.terminal": "whether qga-exec may give a program a terminal; not by default where allow "
-    "is given, because pagers and editors start a shell from one",
-    "exec.timeout": "seconds after which a program is ended, with all that it has started",
-    "exec.memory": "bytes of memory that a program may use, with all that it has started, also as "
-    "64K, 512M or 2G; this and the keys below are in force whatever a request asks for",
-    "exec.cpu": "processors that a program may use on average, 0.5 for half of one",
-    "exec.processes": "processes and threads that a program may consist of",
+    "exec.allow": "programs that may be run, with patterns for their arguments, separated by "
+    "semicolons",
+    "exec.user": "user that programs run as, instead of the agent's own",
+    "exec.environment": "keep or drop the environment variables in a request; the default is drop "
+    "if allow is set",
+    "exec.terminal": "whether qga-exec may give a program a terminal; the default is false if "
+    "allow is set, because pagers and editors can start a shell from one",
+    "exec.timeout": "seconds after which a program is killed, with everything that it has started",
+    "exec.memory": "bytes of memory that a program may use, with everything that it has started; "
+    "the suffixes K, M and G are valid; this and the keys below apply to every request",
+    "exec.cpu": "processors that a program may use on average; 0.5 for half of one",
+    "exec.processes": "number of processes and threads of a program",
     "exec.cpu-seconds": "seconds of processor time for each process of a program",
-    "exec.open-files": "descriptors for each process of a program",
+    "exec.open-files": "number of file descriptors for each process of a program",
     "exec.file-size": "bytes of the largest file that a program may write",
     "exec.output": "bytes of output after which a program is killed",
-    "files.read": "patterns of the real paths that may be read, with semicolons between them",
-    "files.write": "patterns of the real paths that may be written, likewise",
-    "files.follow-symlinks": "whether writing follows a symbolic link in the last place of a path",
-    "accounts.allow": "patterns of the users whose password or ssh keys may be changed",
-    "limits.handles": "files open at once; by default 1024, or fewer if the system's limit is low",
-    "limits.children": "programs that run at once",
-    "limits.captured": "bytes of output of programs kept in all, also as 64K, 16M or 1G",
+    "files.read": "patterns of real paths that may be read, separated by semicolons",
+    "files.write": "patterns of real paths that may be written, separated by semicolons",
+    "files.follow-symlinks": "whether writing follows a symbolic link in the last component of a "
+    "path",
+    "accounts.allow": "patterns of users whose password or ssh keys may be changed, separated by "
+    "semicolons",
+    "limits.handles": "number of open files; by default 1024, or fewer if the system allows fewer",
+    "limits.children": "number of programs that run at the same time",
+    "limits.captured": "bytes of program output kept in memory; the suffixes K, M and G are valid",
     "limits.stdin": "bytes of input that programs have not read yet",
     "limits.message": "bytes of a request",
-    "limits.threads": "commands under way at once, in the whole agent; half of them are divided "
-    "equally among the channels",
+    "limits.threads": "number of commands that run at the same time in the whole agent; half of "
+    "them are divided equally among the channels",
 }
-"""What the keys of the sections of rules do."""
+"""The purpose of each key in the sections of rules."""
 
 EXAMPLES = {
     "exec.allow": "/usr/bin/systemctl restart nginx.service; /usr/bin/df ...",
@@ -120,11 +126,11 @@ EXAMPLES = {
     "fsfreeze-hook": config.DEFAULT_FSFREEZE_HOOK,
     "plugin-dir": f"{config.CONFIG_DIR}/qga-plugins",
 }
-"""A value for each key that has no default."""
+"""An example value for each key that has no default."""
 
 
 class CommandInfo(NamedTuple):
-    """A command of the agent; `arguments` are `name` or `[name]` where it may be left out."""
+    """A command of the agent; `arguments` are `name`, or `[name]` if optional."""
 
     name: str
     arguments: tuple[str, ...]
@@ -140,7 +146,7 @@ class Group(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A configuration key. `default` is None where there is none, and `example` is set then."""
+    """A configuration key. If `default` is None, `example` is set."""
 
     name: str
     help: str

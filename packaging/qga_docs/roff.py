@@ -1,12 +1,17 @@
-"""The few requests of man(7) that our pages need, and the escaping of text."""
+"""The requests of man(7) that our pages need, and the escaping of text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from textwrap import wrap
+
+_LINE = 78
+_PARAGRAPH_AFTER_HEADING = re.compile(r"^(\.S[HS] .*\n)\.PP\n", re.MULTILINE)
 
 
 def escape(text: str) -> str:
-    """Text as it is, whatever signs are in it."""
+    """Escape text so that it appears literally."""
     for sign, name in (("\\", "\\(rs"), ("-", "\\-"), ("'", "\\(aq"), ("`", "\\(ga")):
         text = text.replace(sign, name)
     for sign, name in (("^", "\\(ha"), ("~", "\\(ti"), ("—", "\\(em"), ("…", "...")):
@@ -38,18 +43,25 @@ def subheading(title: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    return f".PP\n{escape(text)}"
+    return f".PP\n{_fill(text)}"
 
 
 def item(tag: str, text: str) -> str:
     """`tag` is roff already, `text` is not."""
-    return f".TP\n{tag}\n{escape(text)}"
+    return f".TP\n{tag}\n{_fill(text)}"
 
 
 def literal(text: str) -> str:
-    """Lines that stay as they are."""
+    """Lines that are not filled."""
     return f".PP\n.nf\n.RS 4\n{escape(text)}\n.RE\n.fi"
 
 
+def _fill(text: str) -> str:
+    """Escaped text in lines that mandoc's lint does not find too long."""
+    lines = wrap(escape(text), _LINE, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(f"\\&{line}" if line.startswith(".") else line for line in lines)
+
+
 def join(parts: Iterable[str]) -> str:
-    return "\n".join(parts) + "\n"
+    text = "\n".join(parts) + "\n"
+    return _PARAGRAPH_AFTER_HEADING.sub(r"\1", text)  # mandoc's lint warns of these

@@ -55,10 +55,10 @@ def arguments_module() -> str:
 
 
 def configuration() -> str:
-    """qemu-ga.conf with every key in a comment, so that it says what it would say without it."""
+    """qemu-ga.conf with every key commented out."""
     lines = [
         "# Configuration of the QEMU guest agent: see qemu-ga.conf(5).",
-        "# Each key is shown with its default, or as an example where it is not set by default.",
+        "# Each key is shown with its default, or with an example if it has none.",
         "",
         "[general]",
     ]
@@ -66,8 +66,8 @@ def configuration() -> str:
         lines += _commented(key)
     lines += [
         "",
-        "# Rules for what the host may do: see qemu-ga.conf(5). Without them all is allowed. Those",
-        "# of one channel stand in sections such as [files monitoring].",
+        "# Rules that restrict the host: see qemu-ga.conf(5). Without rules everything is allowed.",
+        "# Use sections such as [files monitoring] for one channel.",
     ]
     for section, keys in interface.rule_keys().items():
         lines += ["", f"#[{section}]"]
@@ -75,7 +75,7 @@ def configuration() -> str:
             lines += _commented(key)
     lines += [
         "",
-        "# A further channel; what it leaves out of the lists of commands is taken from above.",
+        "# Another channel; keys that it leaves out are inherited from [general].",
         "#[channel monitoring]",
         f"#path={config.DEFAULT_PATHS['virtio-serial'].replace('org.qemu.guest_agent.0', 'NAME')}",
     ]
@@ -84,7 +84,7 @@ def configuration() -> str:
 
 def _commented(key: interface.Key) -> list[str]:
     value = key.example if key.default is None else key.default
-    remark = " (not set)" if key.default is None else ""
+    remark = " (default: none)" if key.default is None else ""
     text = wrap(f"{key.help}{remark}", 98, initial_indent="# ", subsequent_indent="# ")
     return ["", *text, f"#{key.name}={value}"]
 

@@ -88,6 +88,8 @@ def test_a_method_without_a_path_takes_that_of_the_socket(
 def test_without_a_socket_the_path_is_required(tmp_path: Path, listener: socket.socket) -> None:
     complaint = refused_start(tmp_path, "-p", "", **handing_over(listener.fileno(), pid_offset=1))
     assert "must specify a path for this channel" in complaint
+
+
 @pytest.mark.parametrize(
     ("options", "config"),
     [

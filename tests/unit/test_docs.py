@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from qga_docs import interface, pages, qgactl_page, tables
+from qga_docs import examples, interface, pages, qgactl_page, tables
+from qga_docs.examples import Pattern
 
+from qga.explain import explain
+from qga.policy.policy import Policy
 from qga.settings import config, configfile, options
+from qga.settings.patterns import compile_path, compile_program, split_rules
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -62,6 +69,86 @@ def test_the_configurations_page_has_every_key() -> None:
     page = pages.qemu_ga_conf("2026-01-01")
     for key in (*config.GENERAL_KEYS, *(key for keys in config.RULE_KEYS.values() for key in keys)):
         assert f".TP\n\\fB{roff_name(key)}\\fR" in page
+
+
+@pytest.mark.parametrize("lines", [lines for _, lines in examples.COMMAND_LINES])
+def test_the_command_lines_in_the_manual_are_valid(lines: str) -> None:
+    for line in lines.splitlines():
+        program, *arguments = shlex.split(line.partition(" >")[0])
+        assert program == "qemu-ga"
+        parsed = options.parse(arguments)
+        assert parsed.warnings == ()
+        known = {command.name for command in interface.commands()}
+        assert known >= {*parsed.settings.get("block-rpcs", ())}  # type: ignore[misc]
+        config.build(parsed.settings)
+        if parsed.question is not None:
+            command, words, channel = parsed.question
+            assert explain(config.Config(), channel, command, words).text
+
+
+@pytest.mark.parametrize("text", [text for _, text in examples.CONFIGURATIONS])
+def test_the_configurations_in_the_manual_are_valid(text: str) -> None:
+    read = configfile.parse(text, "qemu-ga.conf")
+    assert read.warnings == ()
+    built = config.build(read.general, read.channels, read.origins)
+    assert built != config.Config()
+    for channel in built.channels:
+        Policy(channel)
+
+
+@pytest.mark.parametrize("pattern", examples.PATHS, ids=lambda pattern: pattern.text)
+def test_the_patterns_of_paths_in_the_manual_match_what_it_says(pattern: Pattern) -> None:
+    compiled = compile_path(pattern.text)
+    assert compiled.fullmatch(pattern.yes)
+    assert not compiled.fullmatch(pattern.no)
+    assert pattern.text in manual_text(pages.qemu_ga_conf("2026-01-01"))
+
+
+@pytest.mark.parametrize("pattern", examples.PROGRAMS, ids=lambda pattern: pattern.text)
+def test_the_rules_of_programs_in_the_manual_match_what_it_says(pattern: Pattern) -> None:
+    (rule,) = split_rules(pattern.text)
+    compiled = compile_program(rule)
+    for line, expected in ((pattern.yes, True), (pattern.no, False)):
+        path, *arguments = shlex.split(line)
+        assert compiled.allows(path, arguments) is expected
+    assert pattern.text in manual_text(pages.qemu_ga_conf("2026-01-01"))
+
+
+def test_the_manual_warns_that_arguments_are_not_resolved() -> None:
+    rule = compile_program("/usr/bin/cat /var/log/*")
+    assert rule.allows("/usr/bin/cat", ["/var/log/../../etc/shadow"])
+    assert "matches / and, with it, .. in paths" in manual_text(pages.qemu_ga_conf("2026-01-01"))
+
+
+def test_an_exclusion_matches_slashes_as_the_manual_says() -> None:
+    (text,) = (text for _, text in examples.CONFIGURATIONS if "fsfreeze-exclude" in text)
+    excluded = configfile.parse(text, "qemu-ga.conf").general["fsfreeze-exclude"]
+    assert "/var/lib/docker/**" in excluded  # type: ignore[operator]
+    assert fnmatchcase("/var/lib/docker/overlay2/x/merged", "/var/lib/docker/**")
+    assert fnmatchcase("/srv/a/b", "/srv/*")
+
+
+LINTS = (["man", "--warnings", "--encoding=utf8", "--local-file"], ["mandoc", "-Tlint"])
+
+
+@pytest.mark.parametrize("lint", LINTS, ids=lambda lint: lint[0])
+@pytest.mark.parametrize("name", ["qemu-ga.8", "qemu-ga.conf.5"])
+def test_the_manual_pages_are_formatted_without_warnings(
+    name: str, lint: list[str], tmp_path: Path
+) -> None:
+    if shutil.which(lint[0]) is None:
+        pytest.skip(f"{lint[0]} is not installed")
+    make = pages.qemu_ga if name == "qemu-ga.8" else pages.qemu_ga_conf
+    (tmp_path / name).write_text(make("2026-01-01"))
+    done = subprocess.run([*lint, tmp_path / name], capture_output=True, text=True, check=False)
+    assert (done.stderr if lint[0] == "man" else done.stdout) == ""
+
+
+def manual_text(page: str) -> str:
+    """The text of a page without roff's escapes."""
+    for escape, character in (("\\-", "-"), ("\\(aq", "'"), ("\\fB", ""), ("\\fR", "")):
+        page = page.replace(escape, character)
+    return page.replace("\n", " ")
 
 
 def test_the_page_of_qgactl_has_every_command_and_option() -> None:
