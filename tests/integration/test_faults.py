@@ -234,7 +234,7 @@ def test_a_plugin_that_is_a_fifo_is_left_out(tmp_path: Path) -> None:
     plugins.mkdir(mode=0o755)
     os.mkfifo(plugins / "odd.py", 0o644)
     with listening(tmp_path, config=f"[general]\nplugin-dir={plugins}\n") as agent:
-        agent.wait_for_log("odd.py is neither a file nor a folder")
+        agent.wait_for_log("odd.py is neither a regular file nor a directory")
 
 
 @pytest.mark.parametrize("kind", ["a file", "/dev/null"])

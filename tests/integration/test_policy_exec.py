@@ -209,7 +209,7 @@ def test_a_terminal_is_a_way_to_a_shell(tmp_path: Path, keys: str, gets_one: boo
             pid = client.call("qga-exec", path=str(pager), tty=True)["pid"]
         else:
             assert "gets no terminal" in client.refusal("qga-exec", path=str(pager), tty=True)
-            agent.wait_for_log("qga-exec refused: a program that")
+            agent.wait_for_log("qga-exec refused: a program allowed")
             pid = client.call("qga-exec", path=str(pager))["pid"]
         typed = f"touch {tmp_path}/made; exit\n"
         with suppress(Refused):
