@@ -214,7 +214,7 @@ def _diagnose_commands(
         yield ok("commands", f"{count}{where} by {_place(rule, unit)}: {', '.join(names)}")
     advice = "see qemu-ga --block-rpcs=help for all commands"
     for name, reason, stops in policy.unknown_names({command.name for command in commands}):
-        text = f"a list of commands{where} contains '{name}', which does not exist"
+        text = f"unknown command '{name}' in a list of commands{where}"
         yield failed("commands", reason, advice) if stops else warning("commands", text, advice)
     for sentence in policy.loopholes(commands):
         yield warning("commands", f"{sentence}{where}", "see docs/security.md")

@@ -66,7 +66,7 @@ def test_a_command_that_a_file_of_the_unit_switches_off(guest: Guest) -> None:
         f" is disabled by {place}: block-rpcs=guest-get-users: guest-get-users"
     )
     assert unknown["status"] == "warning"
-    assert "contains 'guest-nix', which does not exist" in unknown["text"]
+    assert "unknown command 'guest-nix'" in unknown["text"]
 
 
 def test_a_port_that_another_program_holds(guest: Guest) -> None:

@@ -100,7 +100,7 @@ def test_the_line_that_switches_a_command_off(doctor: Doctor, agent: AgentProces
     place = f"{doctor.config}, line 3: block-rpcs=guest-get-users"
     assert commands[0]["text"].endswith(f" is disabled by {place}: guest-get-users")
     assert commands[1]["status"] == "warning"
-    assert commands[1]["text"].startswith("a list of commands contains 'guest-nonsense'")
+    assert commands[1]["text"].startswith("unknown command 'guest-nonsense' in a list")
     assert "has changed since" in of(doctor.findings(), "configuration")[1]["text"]
 
 

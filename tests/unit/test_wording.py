@@ -30,9 +30,9 @@ JUSTIFIED = {
     "socket activation passed {…} sockets": "one is what was wanted",
     "{…} objects": "the name of a type",
     "of {…} are off": "which is chosen by `counted`",
+    "of {…} are disabled": "which is chosen by `counted`",
     "all {…} are": "commands, of which there are dozens",
     "a terminal cannot have {…} rows or columns": "one is what it can have",
-    "{…} have the host add": "what to do, not how many",
 }
 
 
