@@ -40,7 +40,7 @@ def change_something(agent: AgentProcess) -> None:
         client.refusal("guest-exec", path=5)
 
 
-ENTRIES = [": guest-exec {", ": guest-file-open {", ": guest-exec was refused"]
+ENTRIES = [": guest-exec {", ": guest-file-open {", ": guest-exec refused"]
 
 
 def test_in_the_foreground_syslog_gets_it(tmp_path: Path, syslog: socket.socket) -> None:
