@@ -21,8 +21,12 @@ test: $(READY) ## run all tests, including those in VMs; installs what they need
 	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder $(PYTEST_ARGS)
 
 guest: $(READY) ## boot a test VM with the agent and keep it running until ^C
-	@packaging/prepare test
+	@packaging/prepare guest
 	@$(BIN)/python -m tests.guest
+
+guests: $(READY) ## test in VMs of all releases, inits and architectures; slow
+	@packaging/prepare test guests deb
+	QGA_TEST_GUESTS=all $(BIN)/pytest --numprocesses=2 --no-loadscope-reorder tests/guest/matrix $(PYTEST_ARGS)
 
 check: $(READY) ## run linters, type checker and unit tests; under a minute
 	$(BIN)/ruff check .
@@ -41,12 +45,8 @@ fuzz: $(READY) ## feed FUZZ_RUNS (1000000) random inputs to the parsers
 soak: $(READY) ## serve good and hostile clients for SOAK_SECONDS (600)
 	@$(BIN)/python -m tests.soak --seconds $(or $(SOAK_SECONDS),600) $(SOAK_ARGS)
 
-guests: $(READY) ## install and test the agent in VMs of all releases, inits and architectures
-	@packaging/prepare test guests deb
-	QGA_TEST_GUESTS=all $(BIN)/pytest --numprocesses=2 --no-loadscope-reorder tests/guest/matrix $(PYTEST_ARGS)
-
 image: $(READY) ## build the disk image of the test VM
-	@packaging/prepare test
+	@packaging/prepare guest
 	$(BIN)/python -m tests.guest.image
 
 deb: ## build Debian packages of the agent and qgactl in dist/
