@@ -1,6 +1,6 @@
-"""The host's end of an agent's channel, raw: bytes out, lines in.
+"""The host's end of an agent's channel: it sends bytes and reads lines.
 
-It is here so that the tests of the guest depend on no client library, ours least of all.
+The guest tests use this instead of a client library, above all instead of ours.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class AgentSocket:
         return self.lines.next(time.monotonic() + (self.timeout if timeout is None else timeout))
 
     def is_silent(self, seconds: float) -> bool:
-        """Whether no line comes for so long."""
+        """Return whether no line arrives within this time."""
         try:
             self.read_line(seconds)
         except TimeoutError:
@@ -67,9 +67,9 @@ class AgentSocket:
         return False
 
     def sync(self, timeout: float | None = None) -> None:
-        """Bring both ends into step, whatever was left behind: guest-sync-delimited after 0xFF.
+        """Synchronise with the agent by 0xFF and guest-sync-delimited.
 
-        What is answered before the delimiter belongs to somebody else and is dropped.
+        Replies that arrive before the delimiter belong to earlier requests and are dropped.
         """
         number = next(SYNC_IDS)
         self.send(b"\xff" + encode("guest-sync-delimited", {"id": number}))
@@ -77,7 +77,7 @@ class AgentSocket:
         self.read_delimited(number, deadline)
 
     def sync_lossy(self, attempts: int = 20) -> None:
-        """Like `sync`, on a line that loses what comes before the agent has opened it."""
+        """Like `sync`, for a serial line, which loses bytes sent before the agent has opened it."""
         for _ in range(attempts - 1):
             try:
                 self.sync(SYNC_PATIENCE)
@@ -120,7 +120,7 @@ def is_reply(line: bytes, number: int) -> bool:
 
 
 def encode(command: str, arguments: dict[str, Any] | None = None) -> bytes:
-    """One request as bytes, with a newline behind it."""
+    """Encode one request, with a trailing newline."""
     request: dict[str, Any] = {"execute": command}
     if arguments:
         request["arguments"] = arguments

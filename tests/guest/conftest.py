@@ -1,4 +1,4 @@
-"""What the tests of this folder need in the guest that all tests share."""
+"""Fixtures for tests in the shared guest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .vm import Guest
 
 @pytest.fixture(scope="session")
 def disks(guest: Guest) -> None:
-    """The guest's disks, laid out and mounted as `hardware` tells."""
+    """Partition and mount the guest's disks as described in `hardware`."""
     guest.run(["/bin/sh", "-ec", hardware.SETUP], timeout=300)
 
 

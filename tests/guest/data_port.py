@@ -32,7 +32,7 @@ class Link:
         self.socket.sendall(data)
 
     def take(self, count: int) -> bytes:
-        """Just so many bytes."""
+        """Read exactly this number of bytes."""
         data = bytearray()
         while len(data) < count:
             piece = self.socket.recv(min(MIB, count - len(data)))
@@ -41,7 +41,7 @@ class Link:
         return bytes(data)
 
     def take_until(self, end: bytes) -> bytes:
-        """All up to and with `end`."""
+        """Read up to and including `end`."""
         data = bytearray()
         while not data.endswith(end):
             data += self.take(1)
@@ -49,18 +49,18 @@ class Link:
 
 
 def state_of_port(agent: AgentSocket, port: Port = PORT) -> dict[str, Any]:
-    """The port, as qga-get-ports has it."""
+    """Return the port's entry in the reply of qga-get-ports."""
     (found,) = [each for each in agent.execute("qga-get-ports") if each["name"] == port.name]
     return dict(found)
 
 
 def wait_until_free(agent: AgentSocket) -> None:
-    """Wait until nobody in the guest has the port open."""
+    """Wait until no process in the guest has the port open."""
     wait_for(lambda: not state_of_port(agent)["busy"], "the port to be free")
 
 
 def result(agent: AgentSocket) -> Any:
-    """What a request returns that was sent. Raises AgentError."""
+    """Return the result of a request that was sent. Raises AgentError."""
     reply = json.loads(agent.read_line())
     if "error" in reply:
         raise AgentError(reply["error"])

@@ -1,6 +1,6 @@
 """Where the agent's replies differ from the original's in the same guest, and why.
 
-All of it is asserted: what is not listed must be the same, and what is listed must still differ.
+The tests assert the list: all other members are equal, and the listed members differ.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ ABSENT = None
 
 
 class Difference(NamedTuple):
-    """In a command's reply, the members whose path is matched by the pattern.
+    """The members of a command's reply whose path matches the pattern.
 
-    path: a regular expression; elements of lists stand in paths by their name.
-    ours: the values that ours may have there, or their type.
+    path: a regular expression. Paths contain the names of list elements.
+    ours: the values that our reply may have, or their type.
     """
 
     command: str
@@ -110,7 +110,7 @@ NOT_OPENED = r'open\(\\"([^"]*)\\"\)'
 
 
 def allows(difference: Difference, value: Any) -> bool:
-    """Whether ours may have this value where the difference is."""
+    """Return whether the difference permits this value in our reply."""
     if isinstance(difference.ours, type):
         return type(value) is difference.ours
     return value in difference.ours

@@ -1,4 +1,4 @@
-"""Guests that are put to sleep or to death, and what is seen of that from outside."""
+"""Guests that suspend or shut down, observed from outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HALTED = "reboot: System halted"
 
 
 def make_mortal(guest: Guest) -> None:
-    """Have QEMU go on when the guest ends."""
+    """Keep QEMU running when the guest shuts down."""
     guest.qmp("set-action", reboot="reset", shutdown="pause")
 
 
@@ -32,7 +32,7 @@ def is_halted(guest: Guest) -> bool:
 
 
 def ask_for(guest: Guest, command: str, **arguments: object) -> AgentSocket:
-    """Send a request of which success is not answered."""
+    """Send a request that is not answered on success."""
     agent = guest.connect()
     agent.send(encode(command, arguments))
     return agent

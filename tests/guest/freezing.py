@@ -1,4 +1,4 @@
-"""What freezing does to a guest, seen from beside the agent."""
+"""Effects of a freeze on the guest, observed without the agent."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ PLACES = ("/", "/mnt/part", "/mnt/mirror", "/mnt/volume", "/mnt/crypt", "/mnt/nv
 
 
 def frozen_places(guest: Guest) -> set[str]:
-    """Which of PLACES are frozen, by the kernel's word."""
+    """Return which of PLACES the kernel reports as frozen."""
     argv = ["/usr/bin/python3", "-IBc", LOOK, *PLACES]
     return set(guest.run(argv).stdout.split())
 
 
 @contextmanager
 def thawed_after(agent: AgentSocket) -> Iterator[None]:
-    """Whatever happens, nothing stays frozen; not even when a thaw hook fails."""
+    """Thaw everything at the end, even if a thaw hook fails."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A disk of every kind that QEMU has, and what is made of them inside the guest.
+"""One disk of every kind that QEMU emulates, and the volumes that the guest builds on them.
 
     virtio-blk   behind a PCI bridge, two partitions: ext4, and an empty one
     virtio-scsi  two addresses that differ in target and unit: an md mirror with ext4;
@@ -8,7 +8,7 @@
     NVMe         btrfs
     USB          ext4 on the whole disk
 
-An IDE drive without a disk is there too: it has no medium and so is no disk.
+There is also an IDE drive without a medium, which does not count as a disk.
 """
 
 from __future__ import annotations

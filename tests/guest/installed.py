@@ -1,6 +1,6 @@
-"""Our unit and udev rule in the guest, in place of the harness's unit, as a package installs them.
+"""Our unit and udev rule in the guest, installed in place of the test harness's unit.
 
-They are copied as they are; a drop-in says where the code under test lies.
+The files are copied unchanged. A drop-in sets the path of the code under test.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ udevadm control --reload
 
 @contextmanager
 def installed(guest: Guest) -> Iterator[None]:
-    """The unit installed, and started because the port was plugged in."""
+    """Install the unit and plug in the port, which starts it."""
     with service.stopped(guest):
         try:
             guest.run(["/bin/sh", "-ec", INSTALL])
@@ -62,7 +62,7 @@ def replug(guest: Guest) -> None:
 
 @contextmanager
 def drop_in(guest: Guest, text: str, unit: str = UNIT) -> Iterator[None]:
-    """The unit changed by a drop-in, and restarted; and put back."""
+    """Change the unit by a drop-in and restart it. Undo both at the end."""
     path = f"/etc/systemd/system/{unit}.d/50-test.conf"
     try:
         guest.run(["/bin/sh", "-ec", f"cat >{path}"], stdin=text)
@@ -74,7 +74,7 @@ def drop_in(guest: Guest, text: str, unit: str = UNIT) -> Iterator[None]:
 
 
 def restart(guest: Guest, unit: str = UNIT) -> None:
-    """Restart by systemd; returns when the agent says that it is ready."""
+    """Restart the unit. Returns when the agent has reported that it is ready."""
     guest.run(["/bin/sh", "-ec", f"systemctl daemon-reload; systemctl restart {unit}"])
 
 

@@ -1,8 +1,7 @@
-"""The Debian package in a guest: put in, taken out, and what that leaves.
+"""The Debian package in a guest: installation, removal, and what they leave behind.
 
-apt installs it from a file, with nothing but what Debian has in the image. The original agent,
-which is the tests' hand in the guest and belongs to the package that ours replaces, goes on from a
-copy of its program.
+apt installs the package from a file, using only Debian packages of the image. The tests control
+the guest through the original agent. Its package is replaced by ours, so it runs from a copy.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ NOT_LISTED = (
 
 
 def data_disk(folder: Path) -> list[str]:
-    """QEMU's arguments for a disk that holds nothing of the system."""
+    """QEMU's arguments for a disk that the system does not use."""
     path = folder / "data.img"
     with path.open("wb") as file:
         file.truncate(64 << 20)
@@ -67,7 +66,7 @@ def data_disk(folder: Path) -> list[str]:
 
 
 def make_debian(guest: Guest) -> None:
-    """Make of the test guest one that has Debian's packages and no agent of ours."""
+    """Turn the test guest into one with Debian's packages and without our agent."""
     guest.qmp("set-action", reboot="reset", shutdown="pause")
     guest.forget_events()
     guest.run(["/bin/sh", "-ec", MAKE_DEBIAN_OF_IT])
@@ -97,7 +96,7 @@ def put(guest: Guest, file: Path, path: str) -> None:
 
 
 def apt(guest: Guest, *arguments: str, check: bool = True) -> Result:
-    """Run apt-get as a script does: without a terminal, and nobody to answer a question."""
+    """Run apt-get without a terminal, so that nobody can answer questions."""
     argv = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", *arguments]
     return guest.run(argv, timeout=300, check=check)
 
@@ -112,7 +111,7 @@ def wait_until_active(guest: Guest) -> None:
 
 
 def replug(guest: Guest) -> None:
-    """Unplug the port, plug it in again when the agent has ended, and wait until another serves."""
+    """Unplug the port, wait until the agent has exited, plug it in, and wait for the next agent."""
     guest.unplug_port()
     wait_for(lambda: show(guest, "ActiveState") == "inactive", "the agent to end")
     guest.plug_port()
@@ -120,13 +119,13 @@ def replug(guest: Guest) -> None:
 
 
 def is_ours(guest: Guest) -> bool:
-    """Whether the process that serves is the package's."""
+    """Return whether the process of the unit is our package's."""
     command = guest.run(["cat", f"/proc/{show(guest, 'MainPID')}/cmdline"]).stdout.split("\0")
     return command[:3] == ["/usr/bin/python3", "-ISXutf8", "/usr/sbin/qemu-ga"]
 
 
 def files(guest: Guest) -> set[str]:
-    """All files and folders of the guest but those that change by themselves."""
+    """All files and directories of the guest, except those that change by themselves."""
     pruned = [word for path in NOT_LISTED for word in ("-path", path, "-o")][:-1]
     argv = ["find", "/", "(", *pruned, ")", "-prune", "-o", "-print"]
     return set(guest.run(argv).stdout.splitlines())
@@ -134,7 +133,7 @@ def files(guest: Guest) -> set[str]:
 
 @contextmanager
 def data_filesystem(guest: Guest) -> Iterator[str]:
-    """A filesystem that holds nothing of the system; where it is mounted."""
+    """Mount a filesystem that the system does not use; yields its mount point."""
     script = 'mkfs.ext4 -q "$1"; mkdir /mnt/data; mount "$1" /mnt/data'
     guest.run(["/bin/sh", "-ec", script, "sh", DATA_DISK])
     try:
@@ -144,7 +143,7 @@ def data_filesystem(guest: Guest) -> Iterator[str]:
 
 
 def is_frozen(guest: Guest, place: str) -> bool:
-    """Whether a filesystem is frozen, by the kernel's word."""
+    """Return whether the kernel reports a filesystem as frozen."""
     script = "import fcntl,os,sys; fcntl.ioctl(os.open(sys.argv[1], 0), 0xC0045877, 0)"
     frozen = guest.run(["python3", "-IBc", script, place], check=False)
     if frozen.status == 0:
@@ -155,6 +154,6 @@ def is_frozen(guest: Guest, place: str) -> bool:
 
 
 def refused(agent: AgentSocket, command: str) -> bool:
-    """Whether the agent knows the command and does not carry it out."""
+    """Return whether the agent knows the command and has it disabled."""
     entries = agent.execute("guest-info")["supported_commands"]
     return any(entry["name"] == command and not entry["enabled"] for entry in entries)

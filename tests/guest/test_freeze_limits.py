@@ -82,7 +82,7 @@ def test_each_freeze_has_its_whole_time(guest: Guest, agent: AgentSocket) -> Non
 
 
 def test_the_time_outlives_the_agent(guest: Guest) -> None:
-    """A second agent that would wait for an hour keeps to the time of the first."""
+    """A second agent with a timeout of an hour keeps the timeout of the first."""
     with service.stopped(guest):
         with agent_with(guest, SECONDS) as (agent, unit):
             agent.execute("guest-fsfreeze-freeze-list", mountpoints=TWO)
@@ -102,7 +102,7 @@ def test_what_is_excluded_is_left_alone(guest: Guest, patient: AgentSocket) -> N
 
 
 def test_what_is_mounted_elsewhere_too_is_not_excluded(guest: Guest, patient: AgentSocket) -> None:
-    """As a container's mounts, which show a folder of the root filesystem."""
+    """For example a container's mounts, which show a directory of the root filesystem."""
     guest.run(["/bin/sh", "-ec", "mkdir -p /srv/root; mount --bind /etc /srv/root"])
     try:
         patient.execute("guest-fsfreeze-freeze")

@@ -72,7 +72,7 @@ def test_half_of_a_big_one_is_forgotten(guest: Guest) -> None:
 
 
 def resident(guest: Guest, pid: int) -> int:
-    """Memory of a process in KiB."""
+    """Resident memory of a process in KiB."""
     status = guest.run(["cat", f"/proc/{pid}/status"]).stdout
     return int(status.partition("VmRSS:")[2].split()[0])
 

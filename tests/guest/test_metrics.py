@@ -1,4 +1,4 @@
-"""The figures for monitoring: as the guest's kernel has them, and as the host's tools show them."""
+"""Metrics are those of the guest's kernel, and the host's tools show them."""
 
 from __future__ import annotations
 

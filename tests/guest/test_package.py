@@ -1,4 +1,4 @@
-"""The Debian package in a guest that has nothing else of ours: it takes the original's place."""
+"""The Debian package replaces the original in a guest that has nothing else of ours."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_systemd_finds_no_fault(guest: Guest) -> None:
 
 
 def test_started_again_within_two_seconds_of_a_kill(guest: Guest) -> None:
-    """By systemd's own clock; an emulated guest has a few attempts, for it is not alone."""
+    """Measured by systemd. Several attempts, because the machine has other work."""
     wait_until_active(guest)
     seconds = [seconds_until_started(guest) for _ in range(KILLS)]
     assert min(seconds) < 2, seconds
@@ -123,7 +123,7 @@ def test_started_again_within_two_seconds_of_a_kill(guest: Guest) -> None:
 
 
 def seconds_until_started(guest: Guest) -> float:
-    """Kill the agent; what systemd says of the time until it had started another."""
+    """Kill the agent; return the seconds until systemd has started the next one."""
     pid = show(guest, "MainPID")
     guest.run(["systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT])
     wait_for(
@@ -208,7 +208,7 @@ def test_an_upgrade_keeps_what_is_frozen_and_can_thaw_it(guest: Guest) -> None:
 
 
 def refuse_removal(guest: Guest) -> None:
-    """Nobody else would thaw: the package stays, and its agent goes on."""
+    """Only the agent can thaw, so the package stays and the agent keeps running."""
     result = apt(guest, "remove", "qga", check=False)
     assert result.status != 0
     assert "guest-fsfreeze-thaw" in result.stdout + result.stderr

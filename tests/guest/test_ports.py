@@ -26,7 +26,7 @@ PORT_LINK = f"/dev/virtio-ports/{AGENT_PORT.name}"
 
 
 def raw_connection(guest: Guest) -> AgentSocket:
-    """A connection that has not said anything yet."""
+    """A connection on which nothing has been sent yet."""
     return AgentSocket(guest.channel_path())
 
 
@@ -35,7 +35,7 @@ def is_port(path: str) -> bool:
 
 
 def leave_nothing(host: AgentSocket) -> None:
-    """A host that connects and goes."""
+    """Connect and disconnect without sending anything."""
 
 
 def leave_half_a_request(host: AgentSocket) -> None:

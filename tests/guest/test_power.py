@@ -1,4 +1,4 @@
-"""Sleep and the end, in a guest of their own: QEMU tells what becomes of it."""
+"""Suspend and shutdown in a guest of their own, observed by QMP events."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def machine() -> Iterator[Guest]:
 
 @pytest.fixture
 def mortal(machine: Guest) -> Guest:
-    """A guest that may be put to sleep or to death; one that is dead is booted again."""
+    """A guest that tests may suspend or shut down; it is booted again if it is down."""
     revive(machine)
     return machine
 
@@ -153,7 +153,7 @@ def test_reboot(mortal: Guest) -> None:
 
 
 def test_halt(mortal: Guest) -> None:
-    """A machine that is halted stays on and does nothing: QEMU has no event for that."""
+    """A halted machine stays on and does nothing. QEMU has no event for that."""
     agent = ask_for(mortal, "guest-shutdown", mode="halt")
     mortal.wait_port(AGENT_PORT, is_open=False)
     wait_for(lambda: is_halted(mortal), "the halt")

@@ -1,4 +1,4 @@
-"""Sleep and the end in guests with BusyBox's init, with and without its programs, and another."""
+"""Suspend and shutdown in guests with BusyBox init (and with or without its programs), or another."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_lists_have_the_same_order(
 
 
 def wrong_values(kind: Any) -> Iterator[str]:
-    """JSON that is not of this type."""
+    """JSON values that are not of this type."""
     if isinstance(kind, list):
         yield from ("1", '"a"', "null", "{}", "true")
         yield from (f"[{value}]" for value in wrong_values(kind[0]))
@@ -234,7 +234,7 @@ def test_same_answer(guest: Guest, agent: AgentSocket, command: str, arguments: 
 
 @pytest.mark.parametrize("minimum", [0, 1 << 40, -1, -(2**63), 2**63 - 1])
 def test_same_filesystems_are_trimmed(guest: Guest, agent: AgentSocket, minimum: int) -> None:
-    """How much is trimmed is another matter: what is trimmed already is left alone."""
+    """The number of bytes differs, because blocks that are already trimmed are skipped."""
     assert guest.original is not None
     theirs, ours = (
         {each["path"]: each for each in asked.execute("guest-fstrim", minimum=minimum)["paths"]}

@@ -1,4 +1,4 @@
-"""People of the guest: logged in on a terminal of their own, and their passwords."""
+"""Users of the guest: their logins on terminals, and their passwords."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def logind(guest: Guest) -> Iterator[None]:
 
 @contextmanager
 def without_utmp(guest: Guest) -> Iterator[None]:
-    """As on systems that keep none any more."""
+    """Remove utmp, as on systems that no longer have it."""
     guest.run(["mv", "/run/utmp", "/run/utmp.away"])
     try:
         yield

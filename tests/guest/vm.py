@@ -1,8 +1,8 @@
-"""The test guest, running: QEMU, and the hands that the tests have on it.
+"""The running test guest: QEMU, and the ways in which tests control it.
 
-The guest is driven through two hands that do not depend on the agent under test: QMP from outside,
-and the original agent inside, on a port of its own.  No QEMU outlives its Guest: it is killed when
-the context ends, and by the kernel when this process dies without ending it.
+The tests control the guest independently of the agent under test: by QMP from outside, and through
+the original agent on a port of its own.  No QEMU process outlives its Guest: it is killed when the
+context exits, or by the kernel when this process dies.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Guest:
         self.original.sync()
 
     def reset(self) -> None:
-        """Push the machine's button, whatever state it is in, and wait until it has booted."""
+        """Reset the machine, whatever its state, and wait until it has booted."""
         self.forget_events()
         self.qmp("system_reset")
         self.qmp("cont")
@@ -229,7 +229,7 @@ class Guest:
         self.wait_event("VSERPORT_CHANGE", timeout, id=port.id, open=is_open)
 
     def unplug_port(self, port: Port = AGENT_PORT) -> None:
-        """Take a port away, as pulling a plug; returns when it is gone."""
+        """Unplug a port; returns when it is gone."""
         self.qmp("device_del", id=port.id)
         self.wait_event("DEVICE_DELETED", device=port.id)
 
@@ -295,14 +295,14 @@ class Guest:
         return self.run(argv, stdin=script, timeout=timeout).stdout
 
     def write_file(self, path: str, text: str, mode: str = "644") -> None:
-        """Write a file in the guest, its folder too."""
+        """Write a file in the guest, and create its directory."""
         script = 'mkdir -p "${1%/*}"; cat >"$1"; chmod "$2" "$1"'
         self.run(["/bin/sh", "-ec", script, "sh", path, mode], stdin=text)
 
     # For people, and for the end.
 
     def console_tail(self, lines: int = 40) -> str:
-        """The last lines of QEMU's own output and of the guest's console; how QEMU has ended."""
+        """The last lines of QEMU's output and of the guest's console, and QEMU's exit status."""
         text = ""
         if self.qemu is not None and self.qemu.poll() is not None:
             text = f"--- QEMU has ended by itself, with status {self.qemu.returncode} ---\n"

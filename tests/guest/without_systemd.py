@@ -1,7 +1,7 @@
-"""Guests whose init is not systemd: what is done to the root before init runs.
+"""Guests without systemd: changes to the root filesystem before init runs.
 
-Nothing of systemd can be called any more. The agents are started by a script, which also makes
-the links to their ports that udev would make.
+systemd's programs are removed. A script starts the agents and creates the links to their ports,
+which udev would create otherwise.
 """
 
 from __future__ import annotations

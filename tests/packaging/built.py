@@ -1,4 +1,4 @@
-"""Building the packages, once for all tests of a run, and looking into them."""
+"""Build the packages once for all tests of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rpms() -> Packages:
 
 
 def output(*argv: str | Path, **options: str) -> str:
-    """What a program writes to standard output; its end must be a good one."""
+    """Run a program that must succeed; return its standard output."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stdout + done.stderr
     return str(done.stdout)

@@ -1,7 +1,7 @@
-"""Roots of Debian's releases with its agent in them, and packages put in by their own dpkg.
+"""Root filesystems of Debian releases with QEMU's agent, for installing packages with their dpkg.
 
-A root is built once, in half a minute, and cached. Each `Root` sees it through an overlay in
-memory of its own, so that it begins as it was built and ends with the test.
+A root takes half a minute to build and is cached. Each `Root` is an overlay in memory on top of it,
+so that every test starts from the same state.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ cat
 
 
 class Root:
-    """A root as it was built; what is run in it changes it for the next."""
+    """A root filesystem for one test; changes persist for the commands that follow."""
 
     def __init__(self, pid: int, place: Path) -> None:
         self._enter = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "chroot", str(place / "root")]
 
     def attempt(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run a shell script, whatever becomes of it; nobody is there to answer questions."""
+        """Run a shell script, which may fail. Nobody can answer questions."""
         environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
         argv = [*self._enter, *environment, "DEBIAN_FRONTEND=noninteractive"]
         return subprocess.run(
@@ -66,7 +66,7 @@ class Root:
         )
 
     def run(self, script: str) -> str:
-        """Run a shell script that succeeds; what it and dpkg said."""
+        """Run a shell script that must succeed; return its output."""
         done = self.attempt(script)
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -80,7 +80,7 @@ class Root:
         return self.run(f"cat {path}")
 
     def lost(self, package: str) -> list[str]:
-        """The package's files that are not there."""
+        """The package's files that are missing."""
         return self.run(f'dpkg -L {package} | while read -r f; do [ -e "$f" ] || echo "$f"; done'
                         ).splitlines()  # fmt: skip
 

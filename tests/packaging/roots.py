@@ -1,7 +1,7 @@
-"""Running a program of a package that was only unpacked, as if it were installed here.
+"""Run a program from an unpacked package as if it were installed here.
 
-The package's tree is laid over this system's for one process, by an overlay that nobody else sees;
-the folder `shared` is the one place that both can write.
+An overlay puts the package's files over those of this system, for one process only. The directory
+`shared` is visible to both sides.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ exec chroot "$root" "$@"
 
 
 class Root:
-    """A folder with the package's `tree` in it; programs are started with `command`."""
+    """An unpacked package; `command` returns the command line that runs a program in it."""
 
     def __init__(self, folder: Path, tree: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Root:
 
     @contextmanager
     def agent(self, program: str) -> Iterator[AgentSocket]:
-        """A conversation with the agent, which listens in the shared folder."""
+        """Connect to the agent, which listens in the shared directory."""
         argv = self.command(program, "-m", "unix-listen", "-p", "/shared/qga", "-t", "/shared")
         process = subprocess.Popen(argv)
         try:

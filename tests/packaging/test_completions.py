@@ -1,6 +1,6 @@
-"""The completions complete: a person's keys go to a real shell on a terminal.
+"""Completions in real shells on a terminal.
 
-fish needs more of a terminal than a pty without an emulator, so it is asked what it would complete.
+fish needs a terminal emulator, so it is asked for its completions instead.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def completed(shell: str, folder: Path, line: str) -> str:
-    """What the line has become after a press of the tabulator key."""
+    """Return the line after TAB was pressed."""
     argv, setup = SHELLS[shell]
     here = {"folder": str(folder), "program": line.split(maxsplit=1)[0]}
     # The shell puts the signs together; the echo of what is typed does not have them joined.

@@ -1,4 +1,4 @@
-"""The Debian packages: what they hold, what lintian says, and that what they hold runs."""
+"""The Debian packages: files, fields, lintian, and programs that run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CLIENT_FILES = {
 
 
 def files(package: Path) -> dict[str, str]:
-    """The package's files and folders, each with its mode."""
+    """The package's files and directories with their modes."""
     lines = output("dpkg-deb", "--contents", package).splitlines()
     return {line.split(maxsplit=5)[5].lstrip("."): line.split(maxsplit=1)[0] for line in lines}
 
@@ -102,7 +102,7 @@ def test_dependencies() -> None:
 
 
 def test_nothing_lies_below_the_link_of_merged_usr() -> None:
-    """There dpkg would take it for another file than that of a package which has it in /usr."""
+    """dpkg would not recognise the same path below /usr in another package."""
     for package in debs():
         assert not [path for path in files(package) if re.match("/(bin|lib|sbin)/", path)]
 

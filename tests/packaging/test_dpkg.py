@@ -1,7 +1,7 @@
-"""The Debian package put in and taken out by the dpkg and apt of each release that has QEMU's.
+"""Installing and removing the Debian package with dpkg and apt of each supported release.
 
-No file may be lost on the way, whichever of /lib and /usr/lib the other package has its own in,
-and qemu-ga.conf is in place at every moment: without it the agent would allow everything.
+No file may be lost, whether the other package has its unit in /lib or /usr/lib. qemu-ga.conf must
+be in place at every moment, because without it the agent would allow everything.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ trap step DEBUG
 
 @pytest.fixture(scope="module", name="packages")
 def packages_(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Our package and relatives of it, by where a root has them."""
+    """Our package and variants of it, by their path in a root."""
     folder = tmp_path_factory.mktemp("packages")
     return {
         OURS: debs().agent,
@@ -172,7 +172,7 @@ def test_it_is_enabled_though_the_originals_unit_was_not(machine: Root) -> None:
 
 @pytest.mark.parametrize("way", INSTALL)
 def test_the_init_script_is_there_to_be_run(machine: Root, way: str) -> None:
-    """A removal takes the execute bits from the script, which both packages have."""
+    """A removal clears the execute bits of the script, which both packages contain."""
     install = INSTALL[way]
     machine.run(f"{install} {OURS}")
     check_script(machine, is_ours=True)

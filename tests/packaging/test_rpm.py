@@ -1,4 +1,4 @@
-"""The rpm packages: files, scriptlets, dependencies, and that what they hold runs."""
+"""The RPM packages: files, scriptlets, dependencies, and programs that run."""
 
 from __future__ import annotations
 
