@@ -1,4 +1,4 @@
-"""Suspend and shutdown in guests with BusyBox init (and with or without its programs), or another."""
+"""Suspend and shutdown in guests with BusyBox init, with or without its programs, and others."""
 
 from __future__ import annotations
 

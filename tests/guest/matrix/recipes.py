@@ -12,6 +12,7 @@ from tests.guest.vm import ORIGINAL_PORT
 
 from . import foreign
 
+MIRROR = "http://deb.debian.org/debian"  # alone: mirrors of updates may lack an architecture
 HAND = "/opt/hand"
 PACKAGES = (
     "busybox-static",
@@ -77,7 +78,8 @@ class Recipe(NamedTuple):
             run(bootstrap(root, self.suite, self.packages(), *options))
         else:
             options += [f"--arch={self.arch}", "--skip=check/qemu"]
-            foreign.run(self.arch, bootstrap(root, self.suite, self.packages(), *options))
+            command = bootstrap(root, self.suite, self.packages(), *options)
+            foreign.run(self.arch, [*command, f"deb {MIRROR} {self.suite} main"])
         configure(root, self.init)
 
 
