@@ -89,7 +89,7 @@ GUESTS = {
     "Debian 13, sysvinit": Recipe("trixie", "sysvinit"),
     "Debian 13, OpenRC": Recipe("trixie", "openrc"),
     "Debian 13, arm64": Recipe("trixie", arch="arm64"),
-    "Debian 13, s390x": Recipe("trixie", arch="s390x"),
+    "Debian 12, s390x": Recipe("bookworm", arch="s390x"),
     "Debian sid": Recipe("sid"),
     "Debian 11": Recipe("bullseye"),
 }
