@@ -325,7 +325,7 @@ def test_a_daemon_waits_for_its_device_in_the_foreground(place: Place) -> None:
     device = place.folder / "tty"
     line = ("-d", "-r", "-m", "isa-serial", "-p", str(device), "-f", str(place.pidfile))
     starter = place.start(*line, "-l", str(place.folder / "log"))
-    eventually(lambda: (place.folder / "log").exists() and "trying again" in
+    eventually(lambda: (place.folder / "log").exists() and "waiting until" in
                (place.folder / "log").read_text())  # fmt: skip
     assert starter.poll() is None
     main_fd, terminal_fd = os.openpty()
