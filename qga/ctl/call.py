@@ -29,9 +29,11 @@ LARGEST_REPLY = 32 * 1024 * 1024
 ABOUT_ARGUMENTS = re.compile("Parameter '|Invalid parameter")
 
 
-def is_command(words: list[str], _line: Line, _surroundings: Surroundings) -> bool:
+def is_command(words: list[str], _line: Line, surroundings: Surroundings) -> bool:
     """Whether the first word is the agent's command, and no guest before it."""
-    if len(words) < 2 or is_argument(words[1]):
+    if len(words) < 2:
+        return is_standard(words[0]) or not surroundings.is_guest(words[0])
+    if is_argument(words[1]):
         return True
     return is_standard(words[0]) and not is_standard(words[1])
 

@@ -127,7 +127,11 @@ class Commands(TyperGroup):
             words = shlex.join([rest[0], name, *rest[1:]])
             return f"the guest goes after the command: qgactl {words}"
         similar = get_close_matches(name, self.commands)
-        advice = f"; did you mean {' or '.join(similar)}?" if similar else ""
+        advice = ""
+        if similar:
+            advice = f"; did you mean {' or '.join(similar)}?"
+        elif Settings().surroundings(False).is_guest(name):
+            advice = f"; it is a guest: qgactl COMMAND {shlex.quote(name)}"
         return f"no such command: {name}{advice}"
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

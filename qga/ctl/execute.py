@@ -285,7 +285,7 @@ def started(
         data = None if wanted.input is None else read_all(wanted.input, signals)
         program = PlainProgram(agent, argv, env=env, input=data, **as_whom)
     except CommandError as error:
-        error.reason = "; ".join(filter(None, [error.reason, getattr(agent, "doubt", "")]))
+        error.reason = "; ".join(filter(None, [error.reason, getattr(agent, "guest_doubt", "")]))
         raise
     with program:
         yield program

@@ -61,7 +61,7 @@ def freeze(
     settings: Settings = context.obj
     if argv and shutil.which(argv[0]) is None:
         reason = f"{argv[0]}: no such program on this host; nothing was frozen"
-        display.say("; ".join(filter(None, [reason, settings.doubt])))
+        display.say("; ".join(filter(None, [reason, settings.guest_doubt])))
         raise typer.Exit(NOT_FOUND)
     try:
         with faults(EXEC_FAILED if argv else 0), settings.agent() as agent:

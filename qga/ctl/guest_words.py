@@ -81,8 +81,8 @@ class Line:
     def has(self, *names: str) -> bool:
         return bool(self.options & set(names))
 
-    def has_only_known_options(self) -> bool:
-        return self.options <= self._known
+    def unknown_options(self) -> set[str]:
+        return self.options - self._known
 
     def words(self) -> list[str]:
         return [self.args[at] for at in self.at]
@@ -115,7 +115,7 @@ class Surroundings(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The guest that the words name, if any. `doubt`: the other way to read them."""
+    """The guest that the words name, if any. `doubt`: another reading, with or without a guest."""
 
     guest: str = ""
     doubt: str = ""
@@ -177,10 +177,14 @@ def before_dashes(
             return Found()
         rest = line.args[before[0] :]
         word = rest[0]
-        if len(before) > 1 or not line.has_only_known_options():
+        if len(before) == 1 and line.dashes is not None and line.unknown_options():
+            wrong = ", ".join(sorted(line.unknown_options()))
+            return Found(doubt=f"if {word} is the guest: {command} has no option {wrong}")
+        if len(before) > 1 or line.unknown_options():
             return Found(doubt=doubt(command, word, rest[1:])) if rest[1:] else Found()
         if line.dashes is None and not lone(word, surroundings):
-            return Found(doubt=f"if {word} is the guest: qgactl {command} -c {quoted(word)}")
+            named = f"{quoted(word)} -- PROGRAM" if lone is never else f"-c {quoted(word)}"
+            return Found(doubt=f"if {word} is the guest: qgactl {command} {named}")
         line.take(before[0])
         if line.dashes is None:
             return Found(word)
@@ -227,7 +231,11 @@ def unless_program_here(word: str, surroundings: Surroundings) -> bool:
 def in_paths(example: str, rewrite: Callable[[Line], list[str]]) -> Place:
     """GUEST:PATH; `rewrite` leaves the paths in the line, and returns the guests."""
 
-    def find(line: Line, _surroundings: Surroundings) -> Found:
+    def find(line: Line, surroundings: Surroundings) -> Found:
+        first, *rest = line.words() or [""]
+        is_name = rest and not set(first) & set(":/") and not os.path.lexists(first)
+        if is_name and surroundings.is_guest(first):
+            raise WrongWords(f"'{first}' is a guest: write {quoted(f'{first}:{rest[0]}')}")
         named = list(dict.fromkeys(filter(None, rewrite(line))))
         if len(named) > 1:
             raise WrongWords(

@@ -11,6 +11,7 @@ from typing import Any, Callable, TypeVar
 
 import typer
 
+from qga.client.addresses import few
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
 from qga.client.errors import ConnectError
@@ -37,7 +38,8 @@ class Settings:
     """What the options say, before the command and after it.
 
     named: the guest of the command line. environment: that of QGA_CONNECT. example: how to name
-    a guest for this command. doubt: how else the words could be read.
+    a guest for this command. doubt: how to read the words if that is not the guest; guest_doubt: if
+    there is a guest among them.
     """
 
     named: str = ""
@@ -48,6 +50,7 @@ class Settings:
     verbose: bool = False
     example: str = ""
     doubt: str = ""
+    guest_doubt: str = ""
 
     @cached_property
     def book(self) -> Book:
@@ -101,8 +104,9 @@ class Settings:
         if self.named and found.guest and self.named != found.guest:
             reasons = [f"two guests are given, {self.named} and {found.guest}; name one"]
             raise typer.BadParameter("; ".join(filter(None, [*reasons, found.doubt])))
-        named, doubt = self.named or found.guest, found.doubt or self.doubt
-        return replace(self, named=named, doubt=doubt)
+        if found.guest:
+            return replace(self, named=found.guest, doubt=found.doubt)
+        return replace(self, guest_doubt=found.doubt)
 
     def agent(self) -> GuestAgent:
         self.require_guest()
@@ -110,15 +114,21 @@ class Settings:
             agent = Agent(self.address, self.timeout)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        agent.doubt = self.doubt
+        agent.doubt = "; ".join(filter(None, [self._names(agent.address), self.doubt]))
+        agent.guest_doubt = self.guest_doubt
         if self.verbose:
             agent.report = display.say
             agent.report(f"guest {self.guest} at {agent.address}")
         return agent
 
+    def _names(self, address: str) -> str:
+        """What the configuration offers to a word that is no address."""
+        names = sorted(self.book.guests) if not is_complete(address) else []
+        return f"in the configuration: {few(names)}" if names else ""
+
     def require_guest(self) -> None:
         if not self.guest:
-            reasons = [f"no guest given: {self.example}", self.doubt]
+            reasons = [f"no guest given: {self.example}", self.guest_doubt]
             where = "`qgactl list` shows the guests, QGA_CONNECT sets a default"
             raise typer.BadParameter("; ".join(filter(None, [*reasons, where])))
 
@@ -133,12 +143,14 @@ class Settings:
 
 
 class Agent(GuestAgent):
-    """With --verbose it reports each request. `doubt`, the other reading of the words, is
-    part of the error where there is no such guest.
+    """With --verbose it reports each request.
+
+    doubt: added to the error if there is no such guest. guest_doubt: for the error if there is no
+    such program.
     """
 
     report: Callable[[str], None] | None = None
-    doubt = ""
+    doubt = guest_doubt = ""
 
     def __enter__(self) -> Agent:
         try:

@@ -46,7 +46,11 @@ def sentence(error: Any) -> str:
     command = error.ctx.command_path if error.ctx else "qgactl"
     ours = isinstance(error, typer.BadParameter)
     message = error.message if ours else _in_our_words(error)
-    return f"{printable(' '.join(message.rstrip('.').split()))} (see {command} --help)"
+    place = getattr(error.ctx.command, "place", None) if error.ctx else None
+    if place and place.example and message.startswith("missing argument"):
+        message += f"; type {command} {place.example}"
+    text = " ".join(message.split())
+    return f"{printable(text if text.endswith('...') else text.rstrip('.'))} (see {command} --help)"
 
 
 def _in_our_words(error: Any) -> str:

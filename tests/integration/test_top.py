@@ -98,6 +98,7 @@ def test_a_live_view_ends_and_leaves_the_terminal_as_it_was(
 ) -> None:
     with Terminal(f"web={address}", "gone=unix:/nonexistent", "--interval", "0.1") as terminal:
         terminal.wait_for(rb"web .*\d %(.|\n)*web .*\d %")  # it is drawn again and again
+        terminal.wait_for(rb"q quit +updated every 0.1 s")
         assert terminal.shown.startswith(ENTER)
         assert b"silent" in terminal.shown
         end(terminal)

@@ -12,7 +12,7 @@ from qga_docs import top as sample
 from rich.console import Console
 
 from qga.client.monitoring.usage import Row
-from qga.ctl.top_view import Picture, amount
+from qga.ctl.top_view import Picture, Screen, amount
 from qga.ctl.units import duration
 from tests.guest.image import CHECKOUT
 
@@ -44,6 +44,16 @@ def test_no_line_is_wider_than_the_terminal(rows: list[Row], width: int) -> None
     lines = drawn(rows, width)
     assert max(map(len, lines)) <= width
     assert len(lines) == len(drawn(rows, 200))
+
+
+@pytest.mark.parametrize("height", [1, 3, 8, 40])
+def test_the_keys_are_in_the_last_line_however_much_there_is(height: int) -> None:
+    console = Console(width=60, height=height, file=io.StringIO(), markup=False)
+    lines = console.render_lines(
+        Screen(sample.ROWS[:1], "q quit"), console.options.update(height=height)
+    )
+    texts = ["".join(segment.text for segment in line).rstrip() for line in lines]
+    assert (len(texts), texts[-1]) == (height, "q quit")
 
 
 def test_a_narrow_terminal_has_what_matters_most() -> None:

@@ -1,0 +1,213 @@
+"""The guest where fingers put it, with a real agent; and what qgactl answers to wrong words."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.client_agents import running
+from tests.integration.qgactl_process import QGACTL, environment, qgactl
+from tests.integration.terminals import Terminal
+
+
+class Host:
+    """A host whose configuration calls one agent `web`, and a socket that is not there `db`."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder = folder
+        self.address = address
+        self.socket = address.partition(":")[2]
+        (folder / "qgactl.toml").write_text(
+            f'[default]\nconnect = "web"\n[guests]\nweb = "{address}"\ndb = "{folder}/none"\n'
+        )
+        self.variables = {
+            "XDG_CONFIG_HOME": str(folder),
+            "QGA_HOST_ROOT": str(folder),  # none runs here
+        }
+
+    def run(self, *words: str, **variables: str) -> tuple[int, str, str]:
+        return qgactl(*words, **{**self.variables, **variables})
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    folder = tmp_path_factory.mktemp("host")
+    with running("ours", folder) as address:
+        yield Host(folder, address)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ping web",
+        "ping -c web",
+        "-c web ping",
+        "ping --connect=web",
+        "ping web -c web",
+        "ping",
+        "ping {socket}",
+        "ping {address}",
+        "-q ping -v {socket}",
+        "exec web -- true",
+        "exec true",
+        "exec -- true",
+        "exec -c web true",
+        "-c web exec -- true",
+        "exec web --timeout 1m -- true",
+        "cat web:/etc/passwd",
+        "cat /etc/passwd",
+        "cat {address}:/etc/passwd",
+        "call web guest-ping",
+        "call guest-ping",
+        'call web guest-sync {{"id":5}}',
+        "status web",
+        "fs web --output yaml",
+        "doctor web",
+        "freeze --help",
+        "os web --timeout 1m --json",
+    ],
+)
+def test_it_is_understood(host: Host, words: str) -> None:
+    status, _, err = host.run(*words.format(socket=host.socket, address=host.address).split())
+    assert status == 0, err
+
+
+def test_copies(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/index").write_text("hello")
+    (tmp_path / "site/index").chmod(0o751)
+    assert host.run("cp", "-a", f"{tmp_path}/site", f"web:{tmp_path}/there")[0] == 0
+    assert (tmp_path / "there/index").stat().st_mode & 0o777 == 0o751
+    assert host.run("cp", f":{tmp_path}/there/index", str(tmp_path / "back"))[0] == 0
+    assert (tmp_path / "back").read_text() == "hello"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the agent runs as this user")
+def test_another_user_and_directory(host: Host) -> None:
+    nobody = pwd.getpwnam("nobody")
+    script = "id -u; pwd; echo $A $USER"
+    out = host.run(
+        "exec", "web", "-u", "nobody", "-w", "/", "--env", "A=b", "--", "sh", "-c", script
+    )
+    assert out == (0, f"{nobody.pw_uid}\n/\nb nobody\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("ping nosuch", 3, "in the configuration: db, web"),
+        ("ping web db", 2, "too many arguments: db (see qgactl ping --help)"),
+        ("-c web ping db", 2, "two guests are given, web and db; name one"),
+        ("ping -c web db", 2, "two guests are given, web and db; name one"),
+        (
+            "-c web exec db -- uname -a",
+            2,
+            "if db is the program: qgactl exec GUEST -- db -- uname -a",
+        ),
+        ("ping web --cuont 3", 2, "no such option: --cuont; did you mean --count"),
+        ("--count 3 ping web", 2, "--count goes after the command: qgactl ping --count"),
+        ("web ping", 2, "the guest goes after the command: qgactl ping web"),
+        ("web", 2, "no such command: web; it is a guest: qgactl COMMAND web"),
+        ("pnig web", 2, "no such command: pnig; did you mean ping?"),
+        ("exec web ls -l", 125, "if web is the guest: qgactl exec web -- ls -l"),
+        ("exec web", 125, "if web is the guest: qgactl exec web -- PROGRAM"),
+        ("exec web -l -- ls", 125, "if web is the guest: exec has no option -l"),
+        ("exec web --", 2, "missing argument PROGRAM [ARG]...; type qgactl exec GUEST -- PROGRAM"),
+        ("exec wbe -- uname", 125, "if wbe is the program: qgactl exec GUEST -- wbe -- uname"),
+        ("shell web ls", 125, "if web is the guest: qgactl shell web -- ls"),
+        ("freeze web ./snapshot", 127, "if web is the guest: qgactl freeze web -- ./snapshot"),
+        ("cat web /etc/hosts", 2, "'web' is a guest: write web:/etc/hosts"),
+        ("cp web:/a db:/a", 2, "'web' and 'db' are two guests, and one command works with one"),
+        ("cp /etc/hosts /tmp", 2, "must be in the guest (GUEST:PATH)"),
+        ("cp web:/etc/hosts", 2, "missing DESTINATION"),
+        ("suspend deep", 2, "use one of ram, disk, hybrid, or the name of a guest"),
+        ("ssh-keys web root", 2, "invalid value 'web' for list|add|remove: use one of list, add"),
+        ("passwd", 2, "missing argument USER; type qgactl passwd GUEST USER"),
+        ("time --set tomorrow", 2, "invalid time 'tomorrow'; use e.g. 2026-11-22T18:30"),
+        ("call web guest-sync {id:5}", 2, "'{id:5}' is not one JSON object, nor KEY=VALUE words"),
+        ("call web", 2, "missing argument COMMAND; type qgactl call GUEST COMMAND"),
+        ("ping web --timeout 5sec", 2, "use a duration greater than 0, such as 90, 500ms, 1m"),
+        ("os web -o xml", 2, "invalid value 'xml' for --output: use one of table, json, yaml"),
+        ("os web --json -o yaml", 2, "--json and --output yaml exclude each other"),
+    ],
+)
+def test_wrong_words(host: Host, words: str, status: int, said: str) -> None:
+    """A line that names what to type instead."""
+    found, out, err = host.run(*words.split())
+    assert (found, out, err.count("\n")) == (status, "", 1)
+    assert said in err
+
+
+def test_the_guest_of_the_words_goes_before_the_environment(host: Host) -> None:
+    assert host.run("ping", "web", QGA_CONNECT="db")[0] == 0
+    assert host.run("ping", QGA_CONNECT="db")[0] == 3
+    assert host.run("ping", "-c", "web", QGA_CONNECT="db")[0] == 0
+
+
+def test_a_configuration_that_others_may_write(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "qgactl.toml"
+    file.write_text("[guests]\nweb = 'unix:/evil'\n")
+    file.chmod(0o666)
+    status, _, err = host.run("ping", "web", XDG_CONFIG_HOME=str(tmp_path))
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"{file} is refused: {file} is writable by others" in err
+    assert host.run("ping", host.address, XDG_CONFIG_HOME=str(tmp_path))[0] == 0
+    assert host.run("list", XDG_CONFIG_HOME=str(tmp_path))[0] == 0
+
+
+def test_yaml_and_json_have_the_same_content(host: Host) -> None:
+    import yaml
+
+    out = host.run("net", "web", "-o", "yaml")[1]
+    names = [each["name"] for each in json.loads(host.run("net", "web", "--json")[1])]
+    assert [each["name"] for each in yaml.safe_load(out)] == names
+
+
+def test_more_and_less_to_read(host: Host) -> None:
+    out, err = host.run("call", "web", "guest-get-host-name", "-v", "--json")[1:]
+    assert json.loads(out) == {"host-name": socket.gethostname()}
+    assert f"qgactl: guest web at {host.address}\n" in err
+    assert "qgactl: guest-get-host-name: " in err
+    assert host.run("thaw", "web")[1] == "web: no filesystem was frozen\n"
+    assert host.run("thaw", "web", "-q") == (0, "", "")
+    assert host.run("load", "web", "-q")[1]
+
+
+@pytest.mark.parametrize("how", [["--no-color"], []])
+def test_no_colors_on_a_terminal(host: Host, how: list[str]) -> None:
+    env = {**environment(None), **host.variables, "TERM": "xterm", "COLUMNS": "80"}
+    if not how:
+        env["NO_COLOR"] = "1"
+    with Terminal([*QGACTL, "info", "web", *how], env, columns=80) as screen:
+        before = screen.expect("guest-ping")
+        assert screen.wait() == 0
+        assert "\x1b[" not in before + screen.shown
+
+
+def test_help_fits_and_has_every_command_once() -> None:
+    status, out, err = qgactl()
+    assert (status, err) == (0, "")
+    assert out == qgactl("--help")[1]
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.count("\n  exec ") == out.count("\n  list ") == 1
+    titles = [line for line in out.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == [
+        "Guests:",
+        "Look:",
+        "Run and copy:",
+        "Snapshots:",
+        "Power:",
+        "Accounts:",
+        "Troubleshoot:",
+        "Advanced:",
+        "Options, before or after the command:",
+    ]
+    body = out[out.index("Guests:") : out.index("Options, before")]
+    rows = [line for line in body.splitlines() if line.startswith("  ")]
+    assert all(line.endswith(".") and line[2] != " " for line in rows), rows
