@@ -64,6 +64,7 @@ def passwd(
 
 
 def read_password() -> bytes:
+    # One line, as chpasswd(8); a password may be of any bytes.
     password = sys.stdin.buffer.readline().rstrip(b"\r\n")
     if not password:
         raise typer.BadParameter("no password on standard input")
@@ -76,6 +77,7 @@ def ask_password(crypted: bool) -> bytes:
             "there is no terminal to prompt on; pass the password to standard input and add --stdin"
         )
     question = "Hash of the new password" if crypted else "New password"
+    # On stderr, because stdout may be a file.
     answered: str = typer.prompt(question, hide_input=True, confirmation_prompt=True, err=True)
     return answered.encode()
 

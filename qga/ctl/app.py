@@ -48,7 +48,9 @@ INTERRUPTED = 128 + signal.SIGINT
 app = typer.Typer(
     name="qgactl",
     cls=Commands,
+    # The packages install completions of their own, which know the guests.
     add_completion=False,
+    # Brackets in help texts are not markup.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -206,8 +208,10 @@ def run() -> int:
     """qgactl with the arguments of this process; returns its exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when our output is not read on
     if isinstance(sys.stdout, io.TextIOWrapper):
+        # A guest's names must not end in a UnicodeEncodeError where the locale is not UTF-8.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        # In standalone mode typer would print errors in its own words, and exit.
         status = command_of(app)(prog_name="qgactl", standalone_mode=False)
         sys.stdout.flush()
     except UsageError as error:

@@ -59,6 +59,7 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         line = Line(str(self.name), args, self.get_params(ctx))
         settings = ctx.obj
+        # Wrong words must not keep the help from being printed.
         if not isinstance(settings, Settings) or line.has(*ctx.help_option_names):
             return list(super().parse_args(ctx, args))
         try:
@@ -81,6 +82,7 @@ class Command(TyperCommand):
         """Those of the shared options that are given; the command itself does not know them."""
         given = options_given(ctx, [parameter.name for parameter in self.shared(ctx)])
         for parameter in self.shared(ctx):
+            # typer passes every parameter on to the function, which has none of these.
             ctx.params.pop(parameter.name, None)
         return given
 
@@ -108,11 +110,13 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """In the order of their definition."""
+        # click sorts them by name where typer is older than 0.8.
         return list(self.commands)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args:
             print(ctx.get_help())
+            # As docker, kubectl and incus, which also exit with 0 here.
             raise typer.Exit
         return list(super().parse_args(ctx, args))
 
@@ -123,6 +127,7 @@ class Commands(TyperGroup):
         raise typer.BadParameter(self._not_a_command(name, rest), ctx=ctx)
 
     def _not_a_command(self, name: str, rest: list[str]) -> str:
+        # `qgactl web ping`, as one types with virsh-like tools that take an object first.
         if rest and rest[0] in self.commands:
             words = shlex.join([rest[0], name, *rest[1:]])
             return f"the guest goes after the command: qgactl {words}"

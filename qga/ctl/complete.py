@@ -38,7 +38,9 @@ done
 
 def main() -> None:
     """Print the words for this process's arguments."""
+    # A message would land in the middle of the line that the user edits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    # The shell waits for us; connecting to a guest has no end of its own.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
@@ -48,6 +50,7 @@ def main() -> None:
         sys.stdout.write(words)
         sys.stdout.flush()
     finally:
+        # Not sys.exit, which waits for the threads of a transport.
         os._exit(0)
 
 
@@ -71,6 +74,7 @@ def paths(word: str) -> Iterator[str]:
     book = read_book()
     address = book.address(guest or os.environ.get("QGA_CONNECT") or book.default)
     with GuestAgent(address, SECONDS, max_reply=1024 * 1024) as agent:
+        # guest-exec is what every agent has; one that may not use it completes nothing.
         script = ["/bin/sh", "-c", LIST, "sh", posixpath.join("/", directory), start]
         listed = agent.exec_wait(agent.exec_start(script), SECONDS).stdout
     for line in listed.decode(errors="replace").splitlines():

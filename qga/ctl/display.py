@@ -43,6 +43,7 @@ def pretty_json(value: Any) -> str:
 def json_printable(char: str) -> str:
     if char.isprintable():
         return char
+    # Above U+FFFF, JSON needs a pair of surrogates.
     return f"\\u{ord(char):04x}" if ord(char) < ASTRAL else json.dumps(char)[1:-1]
 
 
@@ -51,6 +52,7 @@ def speaks_unicode() -> bool:
 
 
 def compact_json(value: Any) -> str:
+    # DEL is the only control character that json leaves as it is.
     return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")
 
 

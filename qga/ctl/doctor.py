@@ -50,6 +50,7 @@ def show(check: Check) -> None:
     console = tables.console()
     line = Text(f"{check.state:8}", STYLES[check.state])
     line.append(display.printable(f"{check.subject}: {check.detail}"), "default")
+    # Paths and commands are copied from here, so no line is broken.
     console.print(line, soft_wrap=True)
     if check.advice:
         console.print(Text(display.printable(f"{'':8}try: {check.advice}")), soft_wrap=True)

@@ -253,6 +253,7 @@ def run(settings: Settings, wanted: Wanted) -> int:
     except Left as left:
         return left.status
     except BrokenPipeError:
+        # As if SIGPIPE had killed us, which `qgactl exec … | head` expects.
         discard_output()
         return SIGNAL_STATUS + signal.SIGPIPE
     streams.finish(program.result)
@@ -264,6 +265,7 @@ def started(
     agent: GuestAgent, ports: DataPorts, wanted: Wanted, signals: Signals
 ) -> Iterator[Program]:
     """Start the program by qga-exec, or else by guest-exec."""
+    # The guest's terminal is shown in ours, so it is of our kind.
     term = os.environ.get("TERM", "") if wanted.tty else ""
     env = wanted.env if wanted.clean_env else None
     argv = wanted.argv
@@ -282,6 +284,7 @@ def started(
     except CommandNotFound:
         if wanted.tty:
             raise AgentError(NO_TERMINAL, address=agent.address) from None
+        # guest-exec takes all input with the request.
         data = None if wanted.input is None else read_all(wanted.input, signals)
         program = PlainProgram(agent, argv, env=env, input=data, **as_whom)
     except CommandError as error:
@@ -322,4 +325,5 @@ def relayed(
 def write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
+        # A pipe may take less than it is given.
         rest = rest[os.write(descriptor, rest) :]

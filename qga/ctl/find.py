@@ -63,6 +63,10 @@ def list_guests(
         display.show_table(COLUMNS, map(row, answers), folding=("Guest", "OS"))
     else:
         display.note(NONE if os.geteuid() == 0 else f"{NONE} (root may see more)")
+    if not long and len({answer.guest.name for answer in answers}) < len(answers):
+        display.note(
+            "several guests have the same name; `qgactl list --long` shows their addresses"
+        )
     for answer in answers:
         if answer.error:
             display.say(f"{answer.guest.name}: {answer.error}")
@@ -71,6 +75,7 @@ def list_guests(
 def row(answer: Answer) -> list[Any]:
     """With one address, if possible a short one, and the number of the others."""
     more = len(answer.addresses) - 1
+    # Usually that of IPv4, which is what people type.
     address = min(answer.addresses, key=len, default="")
     return [*beginning(answer), f"{address} +{more}" if more > 0 else address]
 

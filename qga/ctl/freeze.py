@@ -59,6 +59,7 @@ def freeze(
       qgactl freeze web
     """
     settings: Settings = context.obj
+    # A typing mistake should not freeze a guest.
     if argv and shutil.which(argv[0]) is None:
         reason = f"{argv[0]}: no such program on this host; nothing was frozen"
         display.say("; ".join(filter(None, [reason, settings.guest_doubt])))

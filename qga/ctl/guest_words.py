@@ -58,6 +58,7 @@ class Line:
             arg = self.args[at]
             if arg == "--":
                 self.dashes = at
+                # Whatever follows -- is a word, even if it looks like an option.
                 self.at += range(at + 1, len(self.args))
                 return
             if arg.startswith("-") and arg != "-":
@@ -72,6 +73,8 @@ class Line:
             name, equals, _ = arg.partition("=")
             self.options.add(name)
             return name in self._valued and not equals
+        # -it is two flags, -cweb an option with its value: the first that takes one ends the
+        # cluster.
         for at, letter in enumerate(arg[1:], 2):
             self.options.add(f"-{letter}")
             if f"-{letter}" in self._valued:
@@ -111,6 +114,7 @@ class Surroundings(NamedTuple):
             return True
         if is_path(word):
             return is_socket(word)
+        # This reads /proc, so it comes last, and only for words that are ambiguous.
         return any(guest.is_called(word) for guest in find_guests())
 
 
@@ -185,6 +189,7 @@ def before_dashes(
         if line.dashes is None and not lone(word, surroundings):
             named = f"{quoted(word)} -- PROGRAM" if lone is never else f"-c {quoted(word)}"
             return Found(doubt=f"if {word} is the guest: qgactl {command} {named}")
+        # click stops at the first word of a program, so the guest must be gone by then.
         line.take(before[0])
         if line.dashes is None:
             return Found(word)
@@ -221,6 +226,7 @@ def unless_program_here(word: str, surroundings: Surroundings) -> bool:
     if not surroundings.is_guest(word):
         return False
     if is_program:
+        # Either guess could freeze the wrong guest.
         raise WrongWords(
             f"'{word}' is a guest and also a program here: "
             f"qgactl freeze -c {quoted(word)}, or qgactl freeze -- {quoted(word)}"

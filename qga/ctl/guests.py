@@ -53,6 +53,7 @@ def read_book() -> Book:
     guests: dict[str, str] = {}
     for path in files():
         content = read(path)
+        # The first file wins, key by key.
         default = default or content.default
         guests = {**content.guests, **guests}
     return Book(default, guests)
@@ -66,8 +67,10 @@ def files() -> Iterator[str]:
 
 def read(path: str) -> Book:
     try:
+        # ssh(1) refuses its configuration in the same case.
         real = trust.require(path)
         with open(real, "rb") as file:
+            # One byte more shows that there is more.
             text = file.read(LONGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
         return Book()

@@ -73,6 +73,7 @@ def show_routes(routes: list[Route]) -> None:
 
 
 def destination(route: Route) -> str:
+    # The agent reports IPv4 masks in dotted form, and IPv6 prefixes as numbers (QAPI).
     prefix = route.desprefixlen if route.version == 6 else mask_length(route.mask)
     if prefix == "0":
         return "default" if route.version == 4 else "default (IPv6)"
@@ -91,4 +92,5 @@ def mask_length(mask: "str | None") -> "str | None":
 def gateway(route: Route) -> "str | None":
     """None for what is reached directly."""
     way = route.nexthop if route.version == 6 else route.gateway
+    # The kernel's tables have an unspecified gateway for networks on the link.
     return None if way in (IPV4_ANY, IPV6_ANY) else way

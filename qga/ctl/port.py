@@ -43,6 +43,7 @@ def port(
       qgactl port connect /run/vm/log.sock </dev/null >guest.log
       echo restart | qgactl port connect --end /run/vm/control.sock
     """
+    # Programs in pipes often send nothing, and want to read on.
     at_end: AtEnd = "hang up" if end else "leave" if sys.stdin.isatty() else "go on"
     with faults(), connect_port(path) as link:
         exchange(link, sys.stdin.fileno(), show, at_end)

@@ -104,6 +104,7 @@ def order(context: typer.Context, name: str, carry_out: Callable[[GuestAgent], N
     settings: Settings = context.obj
 
     def ask(agent: GuestAgent) -> Accepted:
+        # A guest that goes down sends no reply; the agent's acceptance is all there is.
         carry_out(agent)
         return Accepted(name)
 

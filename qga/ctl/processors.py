@@ -98,6 +98,7 @@ def numbers(text: str) -> set[int]:
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, dash, last = part.partition("-")
+        # The length keeps int() from numbers with millions of digits.
         if not (first.isdecimal() and (last.isdecimal() or not dash) and len(part) < 12):
             raise typer.BadParameter(
                 f"invalid processor '{part}'; use a number or a range such as 3-5"

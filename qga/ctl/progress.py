@@ -46,6 +46,7 @@ class Progress(Observer):
         console = tables.console(stderr=True)
         shown = shown and console.is_terminal
         self._bars = Bars(*COLUMNS, console=console, disable=not shown)
+        # Until the total is known, rich would count up to 100 bytes.
         self._task = self._bars.add_task("", start=False, total=None)
         self._files = self._number = 0
 

@@ -52,8 +52,10 @@ class Signals:
     def __enter__(self) -> Signals:
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._reading, False)
+        # signal.set_wakeup_fd requires it, so that a handler never waits.
         os.set_blocking(self._writing, False)
         self._before = {each: signal.signal(each, ignore) for each in self._numbers}
+        # A full pipe is no loss: one byte wakes us up.
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         return self
 
@@ -151,6 +153,7 @@ class Relay:
         except AgentError as error:
             if not self._timed_out:
                 raise
+            # Closing would wait for an exit that the guest does not report.
             self.program.abandon()
             self.complaint = error.reason
             return TIMED_OUT
@@ -195,6 +198,7 @@ class Relay:
     def _pass_output(self) -> None:
         data = self.program.receive()
         self.out(data)
+        # Output often comes in bursts.
         if data:
             self._hurry()
         if time.monotonic() < self._next_poll:

@@ -84,6 +84,7 @@ class Settings:
             changed = replace(changed, timeout=seconds(given["timeout"]))
         if "output" in given:
             changed = replace(changed, output=Output(given["output"]))
+        # Not an alias for --output json in the parser: click cannot have one option set another.
         if given.get("as_json"):
             if changed.output is Output.YAML:
                 raise typer.BadParameter("--json and --output yaml exclude each other")
@@ -106,6 +107,7 @@ class Settings:
             raise typer.BadParameter("; ".join(filter(None, [*reasons, found.doubt])))
         if found.guest:
             return replace(self, named=found.guest, doubt=found.doubt)
+        # Without a guest in the words the doubt is whether one of them was meant to be it.
         return replace(self, guest_doubt=found.doubt)
 
     def agent(self) -> GuestAgent:
@@ -123,6 +125,7 @@ class Settings:
 
     def _names(self, address: str) -> str:
         """What the configuration offers to a word that is no address."""
+        # Only a name can be misspelt; an address is reported by the system.
         names = sorted(self.book.guests) if not is_complete(address) else []
         return f"in the configuration: {few(names)}" if names else ""
 

@@ -75,6 +75,7 @@ def kind(disk: DiskInfo) -> str:
 def place(address: DiskAddress) -> Optional[str]:
     """The controller as lspci(8) names it, and the disk's place on it, where it has one."""
     pci = address.pci_controller
+    # QEMU's agent reports -1 for a disk that is on no PCI controller.
     if min(pci) < 0:
         return None
     controller = f"{pci.domain:04x}:{pci.bus:02x}:{pci.slot:02x}.{pci.function:x}"

@@ -139,6 +139,7 @@ def parse_time(text: str) -> "int | None":
     try:
         if text.startswith("@"):
             return int(float(text[1:]) * SECOND)
+        # Python before 3.11 does not accept Z.
         when = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
         return round(when.timestamp() * SECOND)
     except (ValueError, OverflowError):
@@ -149,6 +150,7 @@ def parse_time(text: str) -> "int | None":
 
 def read_clock(agent: GuestAgent) -> Clock:
     """The guest is taken to have read its clock halfway between request and reply."""
+    # The round trip to a guest may take longer than its clock is wrong.
     before = host.time_ns()
     time = agent.time()
     after = host.time_ns()

@@ -97,7 +97,9 @@ def as_text(cell: Cell) -> Text:
 def write(table: Table) -> None:
     to = console()
     if not to.is_terminal:
+        # A pipe has no width, and grep needs names in one piece.
         to.width = UNLIMITED
     with to.capture() as lines:
         to.print(table)
+    # rich pads the last column with spaces.
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines.get().splitlines()))

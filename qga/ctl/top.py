@@ -130,6 +130,7 @@ def show_live(monitor: Monitor, pace: Pace) -> list[Row]:
     console = tables.console()
     keys = "q quit" if sys.stdin.isatty() else "^C quit"
     footer = f"{keys}   updated every {pace.interval:g} s"
+    # rich would redraw four times a second by itself.
     with end_on_q(), Live(console=console, screen=True, auto_refresh=False) as live:
         rows = monitor.look(pace.patience)
         live.update(Screen(rows, footer), refresh=True)
@@ -148,6 +149,7 @@ def end_on_q() -> Iterator[None]:
     before = termios.tcgetattr(fd)
     try:
         tty.setcbreak(fd)
+        # read(2) cannot be given up, so the thread dies with the process.
         threading.Thread(target=wait_for_q, args=(fd,), daemon=True).start()
         yield
     finally:
@@ -158,6 +160,7 @@ def wait_for_q(fd: int) -> None:
     while (key := os.read(fd, 1)) not in (b"q", b"Q"):
         if not key:
             return
+    # It interrupts the sleep between two updates.
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -58,6 +58,7 @@ def moment(seconds: float) -> str:
 def duration(seconds: float) -> str:
     """59 s, 2 min, 3 h 07 min, 4 d."""
     minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    # Hours matter less than days by then.
     if hours >= 48:
         return f"{hours // 24} d"
     if hours:

@@ -56,6 +56,7 @@ def sentence(error: Any) -> str:
 def _in_our_words(error: Any) -> str:
     """An error that the parser has found."""
     text: str = error.message
+    # NoSuchOption, of which there is one in click and one in typer.
     if hasattr(error, "possibilities"):
         return _unknown_option(error)
     for theirs, ours in PARSERS_WORDS.items():
@@ -105,6 +106,7 @@ def _complaint(parameter: Any, value: Any, wanted: str) -> str:
 
 def _expectation(command: Any, name: str) -> Iterator[str]:
     """What the declaration of the parameter asks for; nothing if any text will do."""
+    # The parameters of click have lost what the annotations said.
     declared = inspect.signature(inspect.unwrap(command.callback)).parameters[name]
     kinds = [kind for kind in get_args(declared.annotation) if kind is not type(None)]
     kind = kinds[0] if kinds else declared.annotation

@@ -42,6 +42,7 @@ def size(text: str) -> str:
 
 def parse_size(text: str) -> int:
     """Bytes. ValueError for what is not a size."""
+    # The agent's configuration has no use for 0, --minimum does.
     return values.parse_size(text) if text != "0" else 0
 
 

@@ -25,6 +25,7 @@ def _lines(value: Any) -> Iterator[str]:
             yield from _entry(f"{_scalar(str(key))}:", each, isinstance(each, dict))
     elif isinstance(value, (list, tuple)) and value:
         for each in value:
+            # A list within a list, and a table in one, begin on the line of the dash.
             first, *rest = _lines(each)
             yield f"- {first}"
             yield from (f"  {line}" for line in rest)

@@ -133,6 +133,15 @@ def test_list_says_that_libvirt_holds_a_socket_and_what_helps(root: HostRoot) ->
     )
 
 
+def test_list_of_two_guests_of_one_name(root: HostRoot, tmp_path: Path) -> None:
+    root.process(11, qemu("guest=web", str(tmp_path / "one")))
+    root.process(12, qemu("guest=web", str(tmp_path / "two")))
+    note = "qgactl: several guests have the same name; `qgactl list --long` shows their addresses\n"
+    assert note in qgactl(root, "list")[2]
+    assert note not in qgactl(root, "list", "--long")[2]
+    assert note not in qgactl(root, "list", "-q")[2]
+
+
 def test_a_guest_by_its_name(root: HostRoot, agent: str) -> None:
     root.process(11, qemu("guest=db", agent))
     status, out, err = qgactl(root, "--connect", "db", "ping")
