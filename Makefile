@@ -59,6 +59,7 @@ rpm: ## build RPM packages of the agent and qgactl in dist/
 
 docs: $(READY) ## regenerate the files that are made from the code
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs commands >docs/commands.md
+	$(BIN)/python -m tests.differences >docs/differences.md
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs top >docs/top.svg
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs arguments >qga/ctl/arguments.py.new
 	mv qga/ctl/arguments.py.new qga/ctl/arguments.py

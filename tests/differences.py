@@ -1,7 +1,7 @@
 """Every intended difference from QEMU's agent, by name. docs/differences.md is made from this list.
 
-A test that asserts a difference says so with `@differs("name")`, or looks its record up with
-`BY_NAME`. tests/unit/test_differences.py checks that each record is asserted somewhere.
+A test that asserts a difference is marked with `@differs("name")`, or has a list of its own that
+refers to the name. tests/unit/test_differences.py checks that this is so of each record.
 """
 
 from __future__ import annotations
@@ -139,6 +139,14 @@ RECORDS = [
             "A fault of QEMU's.",
         ),
         (
+            "background-child",
+            (OLD, NEW),
+            "With captured output, `exited` stays false while a background process keeps the pipe "
+            "open.",
+            "`exited` is true when the program has exited.",
+            "A client waits for the program that it started.",
+        ),
+        (
             "home-of-a-child",
             (OLD, NEW),
             "A program has `HOME`, `USER` and `LOGNAME` only if the agent has.",
@@ -205,8 +213,36 @@ RECORDS = [
             "The ports of a bridge have no address, but traffic.",
         ),
         (
-            "scsi-target",
+            "unsigned-route",
+            (NEW,),
+            "`guest-network-get-route` reports a `metric` or `flags` of 4294967295 as -1.",
+            "It reports 4294967295.",
+            "The kernel's numbers are unsigned.",
+        ),
+        (
+            "memory-that-stays",
+            (OLD,),
+            "`can-offline` is true for memory blocks that the kernel never takes offline.",
+            "It is false where `valid_zones` is `none`.",
+            "A host that takes the first block would fail.",
+        ),
+        (
+            "long-host-name",
             (OLD, NEW),
+            "`guest-get-host-name` fails for a name of 64 characters.",
+            "The name is returned.",
+            "Linux allows 64 characters.",
+        ),
+        (
+            "os-release-quotes",
+            (OLD, NEW),
+            "In os-release only double quotes quote.",
+            "Single quotes quote as well.",
+            "os-release(5) allows them, as a shell does.",
+        ),
+        (
+            "scsi-target",
+            (OLD,),
             "`target` of a virtio-scsi disk is 0.",
             "It is the target.",
             "libvirt finds the disk by it.",
@@ -217,6 +253,70 @@ RECORDS = [
             "A USB disk has no `bus-type` and no controller.",
             "It has both.",
             "QEMU added it in 8.1.",
+        ),
+    ),
+    *_group(
+        "Freezing",
+        (
+            "block-holds-while-frozen",
+            (OLD, NEW),
+            "While filesystems are frozen, commands of the safe list answer even if they are "
+            "blocked.",
+            "A blocked command stays blocked.",
+            "A freeze must not give the host more than the administrator allows.",
+        ),
+        (
+            "hook-named",
+            (OLD, NEW),
+            "A failing hook: `fsfreeze hook has failed with status 3`, or the words of a later "
+            "release.",
+            "The name of the script, its argument and its output follow.",
+            "There may be many scripts in the directory of hooks.",
+        ),
+    ),
+    *_group(
+        "The program",
+        (
+            "socket-removed",
+            (OLD, NEW),
+            "The socket of `unix-listen` stays when the agent exits.",
+            "It is removed.",
+            "A socket that nobody listens on misleads clients.",
+        ),
+        (
+            "only-dead-sockets",
+            (OLD, NEW),
+            "At the start any file at the path of the socket is removed.",
+            "Only a socket that nobody listens on is replaced.",
+            "A wrong path must not destroy a file or another agent's socket.",
+        ),
+        (
+            "names-trimmed",
+            (OLD, NEW),
+            "Blanks around the names in `block-rpcs` and `allow-rpcs` count.",
+            "They are ignored.",
+            "`a, b` would leave b unblocked.",
+        ),
+        (
+            "dump-absolute",
+            (OLD, NEW),
+            "`--dump-conf` prints paths as they were given.",
+            "It prints absolute paths.",
+            "A daemon works in /.",
+        ),
+        (
+            "unknown-method",
+            (OLD, NEW),
+            "An unknown method is refused when the channel is opened.",
+            "It is refused when the configuration is read.",
+            "`--dump-conf` and `--doctor` find it, too.",
+        ),
+        (
+            "version-without-configuration",
+            (OLD, NEW),
+            "`--version` and `--help` fail if the configuration file is invalid.",
+            "They do not read it.",
+            "They are needed most when something is wrong.",
         ),
     ),
 ]
@@ -231,3 +331,33 @@ def differs(*names: str) -> Callable[[Test], Test]:
     for name in names:
         BY_NAME[name]
     return lambda test: test
+
+
+HEADING = """\
+# Differences from QEMU's agent
+
+Generated by `make docs` from `tests/differences.py`. Do not edit. Every row is asserted by a test.
+
+qga is compared with QEMU's guest agent 11.1.3, and with 7.2.22, which Debian 12 has. What depends
+on hardware is compared with 7.2.22 in a guest. Commands,
+arguments, results and error messages are the same, apart from what is listed here. Commands whose
+names begin with `qga-` are additions and are not listed.
+"""
+
+
+def page() -> str:
+    """docs/differences.md."""
+    text = HEADING
+    for group in dict.fromkeys(record.group for record in RECORDS):
+        text += f"\n## {group}\n\n| QEMU | QEMU's agent | qga | why |\n|---|---|---|---|\n"
+        text += "".join(map(_row, (record for record in RECORDS if record.group == group)))
+    return text
+
+
+def _row(record: Record) -> str:
+    releases = ", ".join(record.releases)
+    return f"| {releases} | {record.theirs} | {record.ours} | {record.why} |\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,6 +1,7 @@
-"""Where the agent's replies differ from the original's in the same guest, and why.
+"""Where the agent's replies differ from the original's in the same guest.
 
-The tests assert the list: all other members are equal, and the listed members differ.
+`tests/differences.py` has the reasons. The tests assert the list: all other members are equal, and
+the listed members differ.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ class Difference(NamedTuple):
     """The members of a command's reply whose path matches the pattern.
 
     path: a regular expression. Paths contain the names of list elements.
+    record: the name in `tests/differences.py`.
     ours: the values that our reply may have, or their type.
     """
 
     command: str
     path: str
-    reason: str
+    record: str
     ours: tuple[Any, ...] | type
 
 
@@ -35,25 +37,25 @@ DIFFERENCES = [
     Difference(
         "guest-get-memory-blocks",
         "/0/can-offline",
-        "The first block has holes, and the kernel never takes it offline (valid_zones is none).",
+        "memory-that-stays",
         (False,),
     ),
     Difference(
         "guest-get-fsinfo",
         r".*/total-bytes-privileged",
-        "New in QEMU 9.1.",
+        "total-bytes-privileged",
         int,
     ),
     Difference(
         "guest-get-fsinfo",
         rf"{MOUNTED_TWICE}/.*",
-        "Since QEMU 10.0 a filesystem is listed once, however often it is mounted.",
+        "mounted-twice",
         (ABSENT,),
     ),
     Difference(
         "guest-network-get-interfaces",
         "/dummy/statistics/.*",
-        "An interface without an address, such as the port of a bridge, counts as well.",
+        "counters-without-address",
         int,
     ),
     *(
@@ -66,14 +68,14 @@ DIFFERENCES = [
             Difference(
                 command,
                 f"{where}/target",
-                "libvirt finds a virtio-scsi disk by its target, which the original leaves 0.",
+                "scsi-target",
                 (2, 5),
             ),
-            Difference(command, f"{where}/bus-type", "New in QEMU 8.1: USB disks.", ("usb",)),
+            Difference(command, f"{where}/bus-type", "usb-disks", ("usb",)),
             Difference(
                 command,
                 f"{where}/pci-controller/(domain|bus|slot|function)",
-                "As above: the address of a USB disk's host controller.",
+                "usb-disks",
                 (0, 0x14),
             ),
         )
@@ -81,32 +83,32 @@ DIFFERENCES = [
 ]
 
 BEFORE_9_1 = [
-    Difference("guest-get-fsinfo", r".*/total-bytes-privileged", "New in QEMU 9.1.", int),
+    Difference("guest-get-fsinfo", r".*/total-bytes-privileged", "total-bytes-privileged", int),
 ]
 IN_ANY_GUEST = [
     Difference(
         "guest-network-get-interfaces",
         r"/\w+/statistics/.*",
-        "An interface without an address, as all are but lo in these guests, counts as well.",
+        "counters-without-address",
         int,
     ),
     Difference(
         "guest-network-get-route",
         r".*/(metric|flags)",
-        "The kernel's numbers are unsigned; the original reports 4294967295 as -1.",
+        "unsigned-route",
         int,
     ),
 ]
 """What differs in a guest without special hardware, from every version."""
 
 NEW_COMMANDS = {"guest-network-get-route", "guest-get-load"}
-"""Since QEMU 9.1 and 10.0: the original knows nothing of them."""
+"""The record `new-commands`."""
 
 NO_PASSWORD = "child process has failed to set user password"
-"""Behind this text ours has what chpasswd(8) has said of it, as QEMU has since 9.1."""
+"""The record `password-reason`: after this text ours has the output of chpasswd(8)."""
 
 NOT_OPENED = r'open\(\\"([^"]*)\\"\)'
-"""In an error of the original. Since QEMU 11.0 it is worded as ours."""
+"""The record `vcpu-error`: the words of the original before QEMU 11.0."""
 
 
 def allows(difference: Difference, value: Any) -> bool:

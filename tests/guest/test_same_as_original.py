@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.differences import differs
 from tests.differential import wire
 
 from . import differences
@@ -166,6 +167,7 @@ def compare_lines(guest: Guest, agent: AgentSocket, command: str, arguments: str
     assert ours == theirs, request
 
 
+@differs("password-reason", "vcpu-error", "new-commands")
 @pytest.mark.parametrize("command", COMPARED)
 def test_same_refusal_of_wrong_parameters(guest: Guest, agent: AgentSocket, command: str) -> None:
     for arguments in wrong_members(COMMANDS[command]["arguments"]):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.differences import differs
 from tests.integration.agent_process import (
     Client,
     Refused,
@@ -56,6 +57,7 @@ def test_a_socket_that_somebody_listens_on_is_refused(tmp_path: Path, backlog: s
                 other.connect(str(path))
 
 
+@differs("only-dead-sockets")
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
 def test_what_is_no_socket_is_refused_and_stays(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "socket"
@@ -91,6 +93,7 @@ def test_with_retry_path_the_socket_is_made_once_it_can_be(tmp_path: Path) -> No
             assert client.call("guest-ping") == {}
 
 
+@differs("socket-removed")
 def test_the_socket_is_removed_at_the_end(tmp_path: Path) -> None:
     with listening(tmp_path) as agent:
         assert agent.stop() == 0

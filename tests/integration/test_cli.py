@@ -20,6 +20,7 @@ import pytest
 
 from qga import __version__
 from qga.cli import main
+from tests.differences import differs
 
 ORIGINAL = "/usr/sbin/qemu-ga"
 
@@ -65,6 +66,7 @@ def test_version() -> None:
     assert result.stdout == f"QEMU Guest Agent 11.1.3\nqga {__version__}\n"
 
 
+@differs("version-without-configuration")
 def test_version_and_help_do_not_need_a_good_configuration(tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("garbage")
     for option in ("-V", "-h"):
@@ -235,6 +237,7 @@ def test_a_file_is_taken_or_refused_as_by_the_original(tmp_path: Path, text: str
     ]
 
 
+@differs("dump-absolute")
 def test_a_dump_is_a_configuration_file(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     conf.write_text(
@@ -297,6 +300,7 @@ def test_warnings_go_to_standard_error_not_into_the_dump(tmp_path: Path, capfd: 
     )
 
 
+@differs("unknown-method")
 @pytest.mark.parametrize("line", [("-m", "foo"), ("-D", "-m", "foo", "-p", "x")])
 def test_an_unknown_method_is_refused(line: tuple[str, ...], capfd: Captured) -> None:
     assert main(line) == 1

@@ -19,6 +19,7 @@ from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.policy.shares import Descriptors
 from qga.settings.config import ChannelConfig
+from tests.differences import differs
 from tests.integration.agent_process import AgentProcess, Client, listening, wait_for
 from tests.integration.guest_program import final_status, output, run, start_program
 
@@ -31,6 +32,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         yield agent
 
 
+@differs("background-child")
 def test_a_background_process_does_not_hold_the_status_back(client: Client, tmp_path: Path) -> None:
     """It lives on, and what it writes later does not kill it."""
     gate, done = tmp_path / "gate", tmp_path / "done"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.differences import differs
 from tests.integration.agent_process import AgentProcess, Client, listening
 
 network: Any = import_module("qga.commands.network")
@@ -42,6 +43,7 @@ def test_the_host_name(client: Client) -> None:
     assert client.call("guest-get-host-name") == {"host-name": os.uname().nodename}
 
 
+@differs("long-host-name")
 def test_a_host_name_as_long_as_can_be(tmp_path: Path) -> None:
     """In a name space of its own; the original refuses 64 characters."""
     name = "x" * 64
@@ -103,6 +105,7 @@ def test_all_members_of_os_release(os_release: OsRelease) -> None:
     }
 
 
+@differs("os-release-quotes")
 @pytest.mark.parametrize(
     ("value", "name"),
     [

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.differences import differs
 from tests.integration.agent_process import AgentProcess, Client, Refused, request, wait_for
 from tests.integration.gates import Gate, with_gates
 
@@ -82,6 +83,7 @@ def test_a_command_that_says_when_it_may_wait_goes_to_a_worker_only_then(tmp_pat
         assert client.call("qga-thread") == "MainThread"
 
 
+@differs("connection-of-its-own")
 def test_sixteen_clients_at_once_and_the_next_one_waits(agent: AgentProcess) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(agent.connect()) for _ in range(16)]
