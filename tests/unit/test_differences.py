@@ -47,7 +47,7 @@ def test_lists_of_tests_name_records() -> None:
     from tests.guest import differences as in_guests
 
     lists = (DIFFERENCES, in_guests.DIFFERENCES, in_guests.BEFORE_9_1, in_guests.IN_ANY_GUEST)
-    named = {each.record for listed in lists for each in listed}  # type: ignore[attr-defined]
+    named = {each.record for listed in lists for each in listed}
     assert named <= set(differences.BY_NAME)
 
 
