@@ -10,6 +10,7 @@ import errno
 import fcntl
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator
 from importlib import import_module
@@ -30,6 +31,8 @@ mounts: Any = import_module("qga.commands._mounts")
 EXTREMES = (-(2**63), -(2**31), -1, 0, 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
 
 END_OF_2069 = 3_155_760_000 * 10**9
+
+MANY = 1500
 
 NOBODY = 65534
 KEPT = "-all,+dac_read_search"
@@ -76,7 +79,7 @@ def sample(annotation: Any) -> Any:
 
 
 def requests(known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every command that takes integers, with all combinations of them.
+    """Every command that takes integers, with combinations of them.
 
     known: values by the names of arguments. Integers among them are tried as well as extremes.
     """
@@ -94,8 +97,16 @@ def requests(known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             }
             for argument in tried.keys() & known.keys():
                 tried[argument].append(known[argument])
-            for values in itertools.product(*tried.values()):
-                yield name, {**given, **dict(zip(tried, values))}
+            for values in combinations(tried):
+                yield name, {**given, **values}
+
+
+def combinations(tried: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """All of them; where they are very many, one argument at a time."""
+    if math.prod(map(len, tried.values())) <= MANY:
+        yield from (dict(zip(tried, values)) for values in itertools.product(*tried.values()))
+    else:
+        yield from ({name: value} for name, values in tried.items() for value in values)
 
 
 def test_what_is_tried() -> None:
