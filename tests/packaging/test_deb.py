@@ -145,6 +145,9 @@ def test_qgactl_runs_with_debians_typer(tmp_path: Path, agent_root: Root) -> Non
     output("dpkg-deb", "--extract", debs().client, tmp_path / "unpacked")
     root = Root(tmp_path, tmp_path / "unpacked")
     assert root.run("/usr/bin/qgactl", "--version").startswith("qgactl ")
+    script = "import qga.client; print(qga.client.__file__)"
+    place = root.run("/usr/bin/python3", "-Ic", script)
+    assert place == "/usr/lib/python3/dist-packages/qga/client/__init__.py\n"
     with agent_root.agent("/usr/sbin/qemu-ga"):
         (root.shared / "qga").hardlink_to(agent_root.shared / "qga")
         told = root.run("/usr/bin/qgactl", "--json", "--connect", "unix:/shared/qga", "info")
