@@ -33,19 +33,21 @@ QEMU 10.0 a filesystem is told, and trimmed, once."""
 IN_DISKS = r"/dev/sd\w/address"
 IN_FSINFO = r"/mnt/\w+/disk/\d"
 
+FIRST_BLOCK = Difference(
+    "guest-get-memory-blocks",
+    "/0/can-offline",
+    "memory-that-stays",
+    (False,),
+)
+SIZE_FOR_ROOT = Difference(
+    "guest-get-fsinfo",
+    r".*/total-bytes-privileged",
+    "total-bytes-privileged",
+    int,
+)
 DIFFERENCES = [
-    Difference(
-        "guest-get-memory-blocks",
-        "/0/can-offline",
-        "memory-that-stays",
-        (False,),
-    ),
-    Difference(
-        "guest-get-fsinfo",
-        r".*/total-bytes-privileged",
-        "total-bytes-privileged",
-        int,
-    ),
+    FIRST_BLOCK,
+    SIZE_FOR_ROOT,
     Difference(
         "guest-get-fsinfo",
         rf"{MOUNTED_TWICE}/.*",
@@ -82,10 +84,8 @@ DIFFERENCES = [
     ),
 ]
 
-BEFORE_9_1 = [
-    Difference("guest-get-fsinfo", r".*/total-bytes-privileged", "total-bytes-privileged", int),
-]
 IN_ANY_GUEST = [
+    FIRST_BLOCK,
     Difference(
         "guest-network-get-interfaces",
         r"/\w+/statistics/.*",
@@ -99,7 +99,9 @@ IN_ANY_GUEST = [
         int,
     ),
 ]
-"""What differs in a guest without special hardware, from every version."""
+"""What differs in a guest without special hardware, from any version."""
+
+BEFORE_9_1 = [SIZE_FOR_ROOT]
 
 NEW_COMMANDS = {"guest-network-get-route", "guest-get-load"}
 """The record `new-commands`."""

@@ -94,7 +94,7 @@ def compare_all(theirs: AgentSocket, agent: AgentSocket) -> None:
     faults = []
     for command in sorted({*READ_ONLY, *NEW_COMMANDS} & commands(theirs)):
         try:
-            compare(theirs, agent, command, listed)
+            compare(theirs, agent, command, listed, all_met=False)
         except AssertionError as error:
             faults.append(f"{command}: {error}")
     assert not faults, "\n".join(faults)
@@ -107,7 +107,7 @@ def log_in(guest: Guest) -> None:
     """
     guest.write_file("/run/terminal.py", TERMINAL)
     shell(guest, ">>/run/utmp; setsid python3 /run/terminal.py </dev/null >/dev/null 2>&1 &")
-    wait_for(lambda: "root" in shell(guest, "grep -ao root /run/utmp || true"), "the login")
+    wait_for(lambda: "root" in shell(guest, "grep -ao root /run/utmp || true"), "the login", 300)
 
 
 @IN_TEST_PACKAGE
