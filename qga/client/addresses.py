@@ -75,7 +75,7 @@ def is_name(word: str) -> bool:
 
 
 def resolve(name: str) -> discovery.FoundGuest:
-    """The guest of this host that is called so; ConnectError if there is none, or several."""
+    """The guest of this host with that name; ConnectError unless there is exactly one."""
     left_out = LeftOut()
     guests = discovery.find_guests(left_out)
     fitting = [guest for guest in guests if guest.is_called(name)]

@@ -150,7 +150,7 @@ def finished(program: Program, input: bytes | None, timeout: float) -> ExecResul
 
 
 def feed(program: Program, data: bytes) -> bytes:
-    """Give a program input; what it has not taken. It is told when that was all."""
+    """Give a program input and return what it has not taken; the end of it is passed on."""
     rest = data[program.write(data) :] if data else data
     if not rest:
         program.end_input()

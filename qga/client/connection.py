@@ -27,7 +27,7 @@ from qga.client.wire import DEFAULT_MAX_REPLY, USUAL_REPLY, encode_request, outc
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Connection")
 
-# Seconds: an agent that cannot carry an order out says so sooner, on most machines.
+# Seconds within which an agent reports that it cannot carry out an order, on most machines.
 ORDER_PATIENCE = 5.0
 
 # Bytes that a request may have beside its data.
@@ -83,7 +83,7 @@ class Connection:
         max_reply: int | None = None,
         **keywords: Any,
     ) -> Any:
-        """Have `command` run in the guest and return its `return` value, decoded from JSON.
+        """Run `command` in the guest and return its `return` value, decoded from JSON.
 
         Arguments are given by their names on the wire in a mapping, or as keywords with `_`
         for `-`, or both: `call("guest-file-read", handle=1000, count=4096)`. `max_reply`: bytes
@@ -112,11 +112,11 @@ class Connection:
         timeout: float | None = None,
         **keywords: Any,
     ) -> None:
-        """Have `command` run, one that answers nothing on success (guest-info tells which).
+        """Run a `command` that answers nothing on success (guest-info reports which do).
 
-        Returns once the agent has accepted it: it went on to the next request, went away, or
-        sent no error for `timeout` seconds; some ORDER_PATIENCE if that is not given, for a
-        guest that goes down seldom says so.
+        Returns once the agent has accepted it: it went on to the next request, disconnected, or
+        sent no error for `timeout` seconds (by default ORDER_PATIENCE). A guest that shuts down
+        rarely sends anything.
         """
         patience = min(self.timeout, ORDER_PATIENCE) if timeout is None else timeout
         request = self._request(command, {**(arguments or {}), **named_on_the_wire(keywords)})
@@ -132,20 +132,20 @@ class Connection:
                 self._perform(command, patience, ask)
 
     def sync(self, *, timeout: float | None = None) -> None:
-        """Connect if need be, and make sure that the agent answers and is in step with us."""
+        """Connect if necessary, and check that the agent answers and is synchronized with us."""
         self._perform(
             "guest-sync-delimited", timeout, lambda link, deadline: link.synchronize(deadline)
         )
 
     def max_data(self) -> int:
-        """Bytes, sent as base64, that one request carries to this guest."""
+        """Most bytes, sent as base64, that one request carries to this guest."""
         request = self._perform("connect", None, lambda link, _deadline: link.max_request)
         return (request - REQUEST_FRAME) // 4 * 3
 
     def max_output(self) -> int | None:
-        """Bytes, sent as base64, that one member of a reply brings from this guest.
+        """Most bytes, sent as base64, that one member of a reply brings from this guest.
 
-        None: as many as any command of the agent returns.
+        None: no limit besides those of the commands.
         """
         return self._perform("connect", None, lambda link, _deadline: link.max_output)
 
@@ -171,7 +171,7 @@ class Connection:
     def _ask_patiently(
         self, command: str, kind: type[T], part: str = "", /, *, timeout: float, **args: Any
     ) -> T:
-        """The same for what may take its time: an agent that is not there is still told soon."""
+        """As `_ask`, for what may take long: an absent agent is still reported soon."""
         with self._lock:
             self.sync()
             return self._ask(command, kind, part, timeout=max(timeout, self.timeout), **args)
@@ -198,7 +198,7 @@ class Connection:
 
     @contextmanager
     def _telling(self, command: str) -> Iterator[None]:
-        """Errors that pass say which guest and which command they are about."""
+        """Errors that pass are completed with the guest's address and the command."""
         try:
             yield
         except AgentError as error:

@@ -1,10 +1,10 @@
 """Data ports: raw virtio-serial ports beside the agent's, seen from the host.
 
 In the guest a port has a name, such as `org.qga.data.0`; on the host it is a socket that QEMU
-listens on. Which socket belongs to which name is told, or found: libvirt puts it into the folder
-of the agent's own socket, with the one name in the place of the other
-(`…/domain-1-web/org.qga.data.0`, or `…/web.org.qga.data.0`); other QEMUs have it in their command
-lines.
+listens on. The caller gives the socket of a name, or it is found: libvirt puts it into the
+directory of the agent's own socket, with the port's name in place of the agent's
+(`…/domain-1-web/org.qga.data.0`, or `…/web.org.qga.data.0`). For other QEMUs it is in the command
+line.
 
 QEMU serves one client of such a socket at a time, and the guest sees whether one is there: a
 port is taken only while it is free at both ends, and used only once the guest has seen us come.
@@ -132,7 +132,7 @@ class DataPorts:
         return {}
 
     def open_free(self, agent: GuestAgent) -> DataPort | None:
-        """The first port that is free at both ends, connected; None if there is none.
+        """The first port that is free at both ends, connected; None if none is free.
 
         ConnectError for a socket that was given and cannot be used.
         """

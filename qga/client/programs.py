@@ -5,11 +5,10 @@
     PlainProgram      by guest-exec, which every agent has: the input is given at the start, the
                       output comes when the program has ended
 
-Both are asked, nothing here waits: whoever uses them decides how often to look (`poll`), and
-when to stop. It must stay true that a program never outlives its context: one that still runs
-at the end is killed, with all that it has started, and the agent has forgotten it. What the guest
-says of a program need not be true: bytes that it promises and never gives are a ProtocolError,
-and whoever no longer believes that a program ends abandons it.
+Nothing here waits: the caller decides how often to `poll`, and when to stop. A program never
+outlives its context: one that is still running at the end is killed with everything that it has
+started. What the guest reports about a program need not be true: bytes that it announces and never
+sends are a ProtocolError, and `abandon` stops waiting for a program that never ends.
 """
 
 from __future__ import annotations
@@ -38,21 +37,20 @@ PAUSE = 0.02
 # Seconds for env(1).
 ENVIRONMENT_PATIENCE = 60.0
 
-# Seconds until the next of the bytes that a program that has ended has still written must be here.
+# Seconds within which each next part of the output of a program that has exited must arrive.
 LAST_BYTES = 30.0
 
-# Bytes of input in one request: the agent keeps little more for a program that does not read.
+# Bytes of input in one request; the agent keeps little more while a program does not read.
 INPUT_SIZE = 64 * 1024
 
 # Bytes that env(1) or SIGNAL_TREES honestly write, and digits of a pid (PID_MAX_LIMIT).
 MOST_WRITTEN = 1024 * 1024
 LONGEST_PID = 7
 
-# What qga 0.1 answers to arguments that it does not know yet.
+# The reply of qga 0.1 to arguments that it does not know.
 UNKNOWN_ARGUMENT = re.compile("Parameter '(user|group|timeout|limits)' is unexpected")
 
-# The signal $1 for the other processes and all that have come from them, children last; which
-# those are.
+# Sends the signal $1 to the other processes and their descendants, children last, and prints them.
 SIGNAL_TREES = """
 tree() {
     [ -d "/proc/$1" ] && echo "$1"
@@ -92,7 +90,7 @@ class Program:
         self.pid = pid
         self.exited = False
         self.result: ExecResult | None = None
-        """How it has ended, once that and all of its output are here."""
+        """How it ended, once that and all of its output have arrived."""
         self._abandoned = False
 
     def __enter__(self) -> Program:
@@ -111,7 +109,7 @@ class Program:
         raise NotImplementedError
 
     def signal(self, name: str) -> None:
-        """Send a signal, such as "INT", to the program and what it has started."""
+        """Send a signal, such as "INT", to the program and its descendants."""
         raise NotImplementedError
 
     def receive(self) -> bytes:
@@ -119,27 +117,27 @@ class Program:
         return b""
 
     def write(self, data: bytes) -> int:
-        """Give it input; how many of the bytes were taken."""
+        """Give it input, and return how many of the bytes it took."""
         return 0
 
     def end_input(self) -> None:
-        """There is no more input."""
+        """Close its standard input."""
 
     def resize(self, size: TerminalSize) -> None:
-        """Its terminal is of another size now."""
+        """Change the size of its terminal."""
 
     def terminate(self) -> None:
-        """Ask it to end, and give it a moment to do so."""
+        """Send SIGTERM, and wait a moment for its end."""
         with suppress(AgentError):
             self.signal("TERM")
             self._wait_for_its_end()
 
     def abandon(self) -> None:
-        """It was killed, and the guest says that it runs: do not wait for it."""
+        """Stop waiting: it was killed, and the guest still reports that it is running."""
         self._abandoned = True
 
     def close(self) -> None:
-        """Kill it if it runs; nothing of it is left in the guest."""
+        """Kill it if it is still running, and remove what the agent knows of it."""
         with suppress(AgentError):
             if not (self.exited or self._abandoned):
                 self.signal("KILL")
@@ -224,14 +222,14 @@ class StreamedProgram(Program):
         return Output(read.stdout, read.stderr)
 
     def _watch_last_bytes(self, promised: int) -> None:
-        """ProtocolError if what an ended program is said to have written does not come."""
+        """Raise ProtocolError if announced output of a program that has exited does not arrive."""
         now, received = time.monotonic(), self._received + self._received_errors
         if self._last is None or received > self._last[0]:
             self._last = (received, now)
         elif now - self._last[1] > LAST_BYTES:
             raise ProtocolError(
                 f"only {received} of the {counted(promised, 'byte')} that the program wrote "
-                "have come",
+                "have arrived",
                 address=self.agent.address,
                 command="qga-exec-read",
             )
@@ -347,7 +345,7 @@ def environment(
     user: str | None = None,
     group: str | None = None,
 ) -> dict[str, str]:
-    """What programs of this user have in their environment by default, as far as it is UTF-8."""
+    """The default environment of this user's programs, as far as it is UTF-8."""
     argv, patience = ["env", "-0"], min(timeout, ENVIRONMENT_PATIENCE)
     if user or group:
         result = captured.run(agent, argv, How(user, group), timeout=patience)
@@ -361,9 +359,9 @@ def environment(
 
 
 def bounded(agent: GuestAgent, output: bytes) -> bytes:
-    """The output of a program of ours; ProtocolError if it is more than such a one writes."""
+    """Return the output of a helper program; ProtocolError if it is longer than possible."""
     if len(output) > MOST_WRITTEN:
         size = counted(len(output), "byte")
-        reason = f"a program is said to have written {size}, more than it can"
+        reason = f"the guest reports {size} of output, more than the program can write"
         raise ProtocolError(reason, address=agent.address, command="guest-exec-status")
     return output

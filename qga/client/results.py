@@ -1,15 +1,15 @@
 """Replies as values with names and types.
 
-The names are those on the wire, with `_` for `-`, but for a few that would say too little;
-docs/commands.md has what the commands say. A field that is None, or empty, was not told: by an
-older agent, or because the guest has no such thing. qga.client.shapes makes and checks them.
+The names are those on the wire, with `_` for `-`, except for a few that would be unclear;
+docs/commands.md describes the commands. A field that is None or empty was not reported: the agent
+is older, or the guest has no such thing. qga.client.shapes makes and checks them.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, NamedTuple, Optional, Union
 
-# A shell's way to tell a program that was killed from one that ended.
+# What a shell adds to the signal in the exit status of a program that was killed.
 SIGNAL_STATUS = 128
 
 
@@ -29,7 +29,7 @@ class AgentInfo(NamedTuple):
 
 
 class ExecResult(NamedTuple):
-    """How a program in the guest ended: with an exit code, or killed by a signal.
+    """How a program in the guest ended: with an exit code, or by a signal.
 
     `stdout` and `stderr` are empty unless captured. Only the first 16 MiB of each are kept; a
     stream that was longer is marked as truncated. `ended_by` is what the agent ended the program

@@ -38,12 +38,12 @@ MOST_ENTRIES = 1 << 14
 
 
 def shaped(kind: type[T], reply: object) -> T:
-    """`reply` as a value of the type `kind`; ProtocolError if it is none."""
+    """Convert `reply` to the type `kind`; ProtocolError if it does not fit."""
     return cast(T, _shaped(kind, reply, ""))
 
 
 def member(kind: type[T], name: str, reply: object) -> T:
-    """The member `name` of `reply`, likewise."""
+    """Convert the member `name` of `reply`; ProtocolError if it is missing or does not fit."""
     value = optional(kind, name, reply)
     if value is None:
         raise ProtocolError(f"the reply lacks '{name}'")
@@ -51,7 +51,7 @@ def member(kind: type[T], name: str, reply: object) -> T:
 
 
 def optional(kind: type[T], name: str, reply: object) -> T | None:
-    """The same; None where there is no such member."""
+    """As `member`, but None if it is missing."""
     value = _checked(dict, reply, "").get(name)
     return None if value is None else cast(T, _shaped(kind, value, name))
 

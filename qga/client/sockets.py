@@ -20,7 +20,7 @@ LONGEST_PATH = 107
 # one that waits to be accepted, one that was.
 WAITING, CONNECTED = "02", "03"
 
-PERMISSION = "run this as root, or as the user who owns the socket and its folders"
+PERMISSION = "run this as root, or as the user who owns the socket and its directories"
 NO_VSOCK = "this machine has no vsock: modprobe vhost_vsock"
 NO_GUEST = "is a guest with this CID running, and does it have a device vhost-vsock-pci?"
 NO_LISTENER = "no agent listens there: start one in the guest with --method vsock-listen"
@@ -48,7 +48,7 @@ VSOCK_ADVICE = {
 
 
 def connect_unix(address: str, path: str, advice: Mapping[int, str] = UNIX_ADVICE) -> socket.socket:
-    """Connected, or refused at once: it may have no room for another client for ever."""
+    """Connect, or fail at once: a socket whose queue is full may stay so for ever."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
@@ -62,7 +62,7 @@ def connect_unix(address: str, path: str, advice: Mapping[int, str] = UNIX_ADVIC
 
 @contextmanager
 def short_enough(path: str) -> Iterator[str]:
-    """A path that a socket's address has room for: by way of the open folder, if need be."""
+    """A path that a socket's address has room for: through a descriptor of its directory."""
     if len(os.fsencode(path)) <= LONGEST_PATH:
         yield path
         return
@@ -103,7 +103,7 @@ def connected_by(deadline: float, sock: socket.socket, place: tuple[int, int]) -
 
 
 def explained(error: OSError, advice: Mapping[int, str]) -> str:
-    """The system's words, and what to try."""
+    """The system's error text, and advice."""
     text = os.strerror(error.errno) if error.errno else str(error)
     tip = advice.get(error.errno or 0)
     return f"{text}: {tip}" if tip else text
@@ -120,7 +120,7 @@ def connected_paths(states: Collection[str] = (WAITING, CONNECTED)) -> list[str]
 
 
 def connections_to(path: str, connected: list[str]) -> int:
-    """How many clients a socket has, by what `connected_paths` has told.
+    """How many clients a socket has, by the result of `connected_paths`.
 
     Of a channel's clients QEMU serves one; the others wait, and hear nothing.
     """

@@ -62,8 +62,8 @@ class Transport(Protocol):
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
         """Send a request of which success is not answered; its reply, or None.
 
-        None when the agent has accepted it, as far as can be told by the deadline; a guest
-        that goes down does not tell. TimeoutError only when it was not even sent.
+        None when the agent has accepted it, as far as is known by the deadline; a guest
+        that shuts down does not answer. TimeoutError only when it was not even sent.
         """
 
     def mistrust(self) -> None:
@@ -107,7 +107,7 @@ class SocketTransport:
         return self._ask({new_id(): request}, limit, deadline)
 
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
-        """With a guest-ping behind it: requests are carried out one after the other."""
+        """Followed by a guest-ping, because requests are carried out in order."""
         if not self._in_step:
             self.synchronize(deadline)
         ping = new_id()

@@ -1,13 +1,12 @@
 """The client's half of the protocol, without any I/O.
 
-A reply is one line. Which request it answers is told by its `id`, an echo of the request's:
-`ReplyReader` drops a reply with another id or with none, such as one that a guest sends again
-after QEMU has loaded an older state of it. A client that gave up waiting, or that took over a
-serial line in the middle of someone else's talk, also needs to know where the next line begins.
-`guest-sync-delimited` shows that: its reply, and nothing else the agent ever sends, has a byte
-0xFF before it, and carries back the number that was sent. `SyncSearch` throws away all that
-comes before the reply with its own number. It also finds out whether the agent echoes ids: old
-ones refuse a request with one. Only the order says which reply is whose then.
+A reply is one line. Its `id` echoes that of the request: `ReplyReader` drops a reply with another
+id or with none, such as one that a guest sends again after QEMU has loaded an older state of it. A
+client that gave up waiting, or that took over a serial line in the middle of another conversation,
+also needs to know where the next line begins. `guest-sync-delimited` shows that: its reply, and
+nothing else that the agent sends, begins with a byte 0xFF, and returns the number that was sent.
+`SyncSearch` drops everything before the reply with its own number. It also finds out whether the
+agent echoes ids: old ones refuse a request with one, and then only the order matches replies.
 
 What must stay true: whatever the guest sends costs time linear in the number of bytes, however
 they are cut, and memory of a small multiple of what the command's reply may have; and what is
@@ -34,7 +33,7 @@ DEFAULT_MAX_REPLY = 128 * 1024 * 1024
 # Bytes of a reply whose point is not its size. Python makes up to 30 times as much of JSON.
 USUAL_REPLY = 4 * 1024 * 1024
 
-# Two streams of 16 MiB as base64; 48 MiB likewise, the most that guest-file-read returns.
+# Two streams of 16 MiB as base64; 48 MiB as base64, the most that guest-file-read returns.
 LARGEST_EXEC_STATUS = 44 * 1024 * 1024
 LARGEST_READ = 48 * 1024 * 1024
 
@@ -109,7 +108,7 @@ def reply_limit(command: str, arguments: Mapping[str, Any]) -> int:
 
 
 def parse_reply(line: bytes) -> Reply:
-    """A line as the object that a reply is; ProtocolError if it is none that can be taken."""
+    """Parse a line as a reply; ProtocolError if it is not a valid one."""
     try:
         if len(line) > USUAL_REPLY and sum(map(line.count, b",[{")) > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES} values")

@@ -142,21 +142,21 @@ def test_what_cannot_be_copied_is_told(cp: Copy, here: Path, there: Path) -> Non
     assert names(there / "folder") == ["file"]
     assert cp(folder, f":{there}")[0::2] == (
         1,
-        f"qgactl: {folder}: is a folder: copy it with -r\n",
+        f"qgactl: {folder}: is a directory (use -r)\n",
     )
     assert cp(here / "none", f":{there}")[0::2] == (
         1,
-        f"qgactl: {here}/none: no such file or folder\n",
+        f"qgactl: {here}/none: no such file or directory\n",
     )
     assert cp(f":{there}/none", here)[0::2] == (
         1,
-        f"qgactl: {there}/none: no such file or folder\n",
+        f"qgactl: {there}/none: no such file or directory\n",
     )
 
 
 def test_a_destination_that_is_not_there(cp: Copy, here: Path, there: Path, address: str) -> None:
     (here / "file").touch()
-    complaint = "is no folder that is there\n"
+    complaint = "no such directory\n"
     assert cp(here / "file", f":{there}/none/")[0::2] == (1, f"qgactl: {there}/none/: {complaint}")
     assert cp(here / "file", here / "file", f":{there}/none")[2].endswith(complaint)
     status, _, err = cp(here / "file", f":{there}/none/file")

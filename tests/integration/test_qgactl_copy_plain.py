@@ -94,7 +94,7 @@ def test_what_takes_programs(address: str, source: Path, target: Path, tmp_path:
 
 
 def test_what_is_not_there(address: str, source: Path, target: Path) -> None:
-    assert cp(address, f":{target}/none", target)[2].endswith("none: no such file or folder\n")
+    assert cp(address, f":{target}/none", target)[2].endswith("none: no such file or directory\n")
     assert cp(address, source, f":{target}/none/")[0] == 1
     status, _, err = cp(address, source, f":{target}/none/file")
     assert status == 1

@@ -130,7 +130,7 @@ def test_doctor(frozen: tuple[Peer, bool]) -> None:
     assert lines[answers + 2].endswith(": qgactl thaw")
     assert "guest-get-osinfo" not in out
     assert "disabled" not in out
-    assert "clock: cannot be told while filesystems are frozen" in out
+    assert "clock: cannot be checked while filesystems are frozen" in out
 
 
 def test_list(frozen: tuple[Peer, bool], tmp_path: Path) -> None:

@@ -146,9 +146,9 @@ class Exec(Connection):
         env: Mapping[str, str] | None = None,
         capture: Capture = True,
     ) -> int:
-        """Start a program likewise; its pid in the guest.
+        """Start a program with guest-exec and return its process ID in the guest.
 
-        By libvirt `exec_status` fails for one that writes more than 3 MiB: use `exec` there.
+        Through libvirt, `exec_status` fails if it writes more than 3 MiB: use `exec` there.
         """
         check_argv(argv)
         arguments: dict[str, Any] = {
@@ -163,14 +163,14 @@ class Exec(Connection):
         return self._ask("guest-exec", int, "pid", **arguments)
 
     def exec_status(self, pid: int) -> ExecResult | None:
-        """How a program that `exec_start` started has ended, told only once; None if it runs."""
+        """How a program of `exec_start` ended, once only; None while it is running."""
         command = "guest-exec-status"
         reply = self.call(command, pid=pid)
         with self._telling(command):
             return shaped(ExecResult, reply) if member(bool, "exited", reply) else None
 
     def exec_wait(self, pid: int, timeout: float = math.inf) -> ExecResult:
-        """Wait for the end of a program that `exec_start` started."""
+        """Wait for the end of a program of `exec_start`; AgentTimeout if it is still running."""
         deadline = time.monotonic() + timeout
         delay = FIRST_DELAY
         while True:
@@ -179,7 +179,7 @@ class Exec(Connection):
                 return result
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                reason = f"process {pid} still runs in the guest"
+                reason = f"process {pid} is still running in the guest"
                 raise AgentTimeout(self.address, "guest-exec", timeout, reason)
             time.sleep(min(delay, remaining))
             delay = min(delay * DELAY_GROWTH, LONGEST_DELAY)

@@ -44,7 +44,7 @@ class Files(Connection):
 
     def write_file(self, path: str, data: bytes, *, chunk: int = CHUNK) -> None:
         """Create or overwrite a file of the guest, sending `chunk` bytes at a time."""
-        data = memoryview(data).tobytes()  # what is no bytes must not cost the file its content
+        data = memoryview(data).tobytes()  # a wrong type must fail before the file is truncated
         with self.opened(path, "w") as handle:
             self.file_write_all(handle, data, chunk)
             self.file_flush(handle)

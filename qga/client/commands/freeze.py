@@ -64,7 +64,7 @@ class Freezing(Filesystems):
         frozen = Frozen(self)
         try:
             frozen.count = self._ask_patiently(command, int, timeout=timeout, **arguments)
-            state = self._reported()  # asking tells our agent that somebody knows of it
+            state = self._reported()  # the question keeps qga from thawing an orphaned freeze
         except CommandError:
             raise  # an agent that fails to freeze leaves nothing frozen
         except BaseException:
@@ -86,7 +86,7 @@ class Freezing(Filesystems):
             return FROZEN
 
     def _count_filesystems(self, mountpoints: Sequence[str], command: str) -> int:
-        """How many filesystems these are, at least: agents pass over what is no mount point."""
+        """The least number of filesystems at these paths, some of which may be no mount points."""
         try:
             devices = {each.mountpoint: each.name for each in self.filesystems()}
         except CommandError:  # not allowed, or the command fails in this guest

@@ -50,25 +50,25 @@ class Streams(Connection):
             return member(int, "pid", reply)
 
     def stream_read(self, pid: int, offset: int = 0, err_offset: int = 0) -> ExecOutput:
-        """What a program has written from the offsets on; what comes before them is given up."""
+        """Read its output from the offsets on; the agent drops what comes before them."""
         return self._ask("qga-exec-read", ExecOutput, pid=pid, offset=offset, err_offset=err_offset)
 
     def stream_write(self, pid: int, data: bytes) -> int:
-        """Bring it input; how many of the bytes were taken, maybe not all."""
+        """Give it input, and return how many of the bytes it took, perhaps not all."""
         command, data = "qga-exec-write", data[: self.max_data()]
         count = self._ask(command, int, "count", pid=pid, buf_b64=encode_base64(data))
         with self._telling(command):
             return share(count, len(data))
 
     def stream_end(self, pid: int, after: int | None = None) -> None:
-        """There is no more input; with a data port after so many bytes of it."""
+        """Close its standard input; with a data port, after so many bytes of it."""
         end = {} if after is None else {"after": after}
         self.call("qga-exec-write", pid=pid, eof=True, **end)
 
     def stream_signal(self, pid: int, signal: int | str) -> None:
-        """Send a signal, such as 2 or "INT", to it and what it has started."""
+        """Send a signal, such as 2 or "INT", to its process group."""
         self.call("qga-exec-signal", pid=pid, signal=signal)
 
     def stream_resize(self, pid: int, rows: int, columns: int) -> None:
-        """Its terminal is of another size now."""
+        """Change the size of its terminal."""
         self.call("qga-exec-resize", pid=pid, rows=rows, columns=columns)

@@ -33,7 +33,7 @@ class Transfer(Connection):
     def file_receive(
         self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf
     ) -> FileTransfer:
-        """Have the guest write just so many bytes of a data port into a file, likewise."""
+        """Have the guest write exactly so many bytes from a data port into a file."""
         return self._ask(
             "qga-file-receive",
             FileTransfer,

@@ -1,1 +1,1 @@
-"""Copying files and folders to a guest and from it."""
+"""Copying files and directories to a guest and from it."""

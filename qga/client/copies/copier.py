@@ -67,7 +67,7 @@ class Summary(NamedTuple):
 
 
 class Observer:
-    """Is told how a copy gets on; any of these may raise to end it."""
+    """Follows the progress of a copy. Any of these methods may raise to end it."""
 
     def planned(self, files: int, size: int) -> None:
         """So much will be copied."""
@@ -177,7 +177,7 @@ class Copier:
         there = self.target.find(destination)
         into = there is not None and there.is_folder
         if not into and (len(paths) > 1 or destination.endswith("/")):
-            raise CopyError(f"{destination}: is no folder that is there")
+            raise CopyError(f"{destination}: no such directory")
         items: list[Item] = []
         taken: set[Place] = set()
         for path in paths:
@@ -194,10 +194,10 @@ class Copier:
         """A path that was given, and all that is below it, as far as it can be copied."""
         top = self.source.find(path)
         if top is None:
-            self._skip(path, "no such file or folder")
+            self._skip(path, "no such file or directory")
             return
         if top.is_folder and not self.options.recursive:
-            self._skip(path, "is a folder: copy it with -r")
+            self._skip(path, "is a directory (use -r)")
             return
         try:
             below, complaints = self.source.below(path) if top.is_folder else ([], [])

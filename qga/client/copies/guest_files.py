@@ -99,7 +99,7 @@ class GuestFiles:
         return size
 
     def _port_for(self, size: int) -> DataPort | None:
-        """The data port, for so many bytes; none if they are few, or there is none."""
+        """The data port to use for so many bytes; None if they are few, or no port is free."""
         if size < WORTH_A_PORT:
             return None
         if self._port is None or self._port.closed:

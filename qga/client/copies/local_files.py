@@ -359,7 +359,7 @@ def entry(name: str, status: os.stat_result) -> Entry:
 def check_room(fd: int, size: int) -> None:
     """Before a guest fills the disk with a file that is larger than that."""
     disk = os.fstatvfs(fd)
-    if disk.f_blocks and size > disk.f_bfree * disk.f_frsize:  # not every filesystem can tell
+    if disk.f_blocks and size > disk.f_bfree * disk.f_frsize:  # not every filesystem reports it
         raise OSError(ENOSPC, os.strerror(ENOSPC))
 
 

@@ -204,7 +204,7 @@ act() {
         rename "./$4" "./$3"
     fi
 }
-# Where mv has no -T: what is in the way is no directory, as far as we have seen.
+# Without -T (busybox): the target was not a directory when it was looked at.
 rename() {
     mv -fT -- "$1" "$2" 2>/dev/null || mv -f -- "$1" "$2"
 }

@@ -136,7 +136,7 @@ class Side(Protocol):
         """
 
     def take_up(self, place: Place) -> int | None:
-        """How long the file of an earlier copy is; None if there is none.
+        """Length of the file that an earlier copy left; None if it left none.
 
         CopyError if it may not be our own: one of another user, a link, or one that others can
         write.

@@ -91,7 +91,7 @@ class Check(NamedTuple):
 
 
 class Broken(Exception):
-    """This check failed, and there is no use in looking further."""
+    """A check failed, and the rest cannot succeed."""
 
     def __init__(self, subject: str, detail: str, advice: str = "") -> None:
         super().__init__(detail)
@@ -111,7 +111,7 @@ class Route(NamedTuple):
 
 
 def checkup(address: str, timeout: float) -> Iterator[Check]:
-    """The checks, as they are made; ValueError for what is no address."""
+    """The checks, as they are made; ValueError if the address is not valid."""
     addresses.transport_opener(address, 0)
     return until_broken(checks(address, timeout))
 
@@ -153,7 +153,7 @@ def found(name: str) -> tuple[Check, Route]:
             raise Broken("guest", str(error), "is it running?") from None
         domain = f"libvirt:{name}"
         check = Check(
-            "guest", WARNING, str(error), f"is it running? Perhaps libvirt tells: {domain}"
+            "guest", WARNING, str(error), f"is it running? If libvirt manages it, try {domain}"
         )
         return check, Route(domain, domain=domain)
     route = Route(guest.address, guest.socket, guest.domain, guest)
@@ -193,7 +193,7 @@ def domain_checks(address: str, timeout: float) -> Generator[Check, None, bool]:
 
 def channel_state(xml: str) -> str | None:
     """Of the agent's channel in a domain's definition: `connected`, `disconnected`, or "" if
-    libvirt does not tell; None if there is no such channel.
+    libvirt does not report it; None if there is no such channel.
     """
     definition = ElementTree.fromstring(xml)  # noqa: S314 - libvirt has written it
     for target in definition.iterfind("devices/channel/target"):
@@ -208,20 +208,20 @@ def socket_checks(path: str, by_libvirt: bool) -> Iterator[Check]:
         status = os.stat(path)
     except FileNotFoundError:
         advice = "is the guest running? qgactl list shows those that run here"
-        raise Broken("socket", f"{path} is not there", advice) from None
+        raise Broken("socket", f"{path} does not exist", advice) from None
     except OSError as error:
         raise Broken("socket", f"{path}: {error.strerror}", PERMISSION) from None
     if not stat.S_ISSOCK(status.st_mode):
         raise Broken("socket", f"{path} is not a socket", "qgactl list shows the guests' sockets")
-    yield Check("socket", OK, f"{path} is there")
+    yield Check("socket", OK, f"{path} exists")
     clients = connections_to(path, connected_paths())
     if by_libvirt:
-        yield Check("connection", OK, "libvirt holds the socket, and is asked")
+        yield Check("connection", OK, "libvirt holds the socket, so the check goes through libvirt")
         return
     if not os.access(path, os.W_OK):
         detail = f"it is {user_name(status.st_uid)}'s, mode {stat.S_IMODE(status.st_mode):o}"
         raise Broken("permission", detail, PERMISSION)
-    yield Check("permission", OK, "this user may connect to it")
+    yield Check("permission", OK, "this user may connect")
     if clients:
         domain = discovery.libvirt_domain_of(path)
         advice = f"use {domain}" if domain else "end it if it does not answer below"
@@ -268,9 +268,9 @@ def answer_to(subject: str, question: Callable[[GuestAgent], Check], agent: Gues
     try:
         return question(agent)
     except GuestFrozen:
-        return Check(subject, WARNING, "cannot be told while filesystems are frozen")
+        return Check(subject, WARNING, "cannot be checked while filesystems are frozen")
     except (CommandError, ProtocolError) as error:
-        return Check(subject, WARNING, f"cannot be told: {error}")
+        return Check(subject, WARNING, f"cannot be checked: {error}")
 
 
 def round_trip(agent: GuestAgent) -> Check:

@@ -98,7 +98,7 @@ def is_believed(path: str | Path, users: frozenset[int], left_out: LeftOut) -> b
 
 
 def entries(folder: Path, users: frozenset[int], left_out: LeftOut) -> list[Path]:
-    """What is in a directory; nothing if there is none, or if others made it."""
+    """The entries of a directory; none if it is missing or belongs to others."""
     try:
         found = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):

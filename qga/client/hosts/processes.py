@@ -109,7 +109,7 @@ def running_machines(root: Path, left_out: LeftOut | None = None) -> list[Machin
                 if machine := machine_of(process, users, left_out):
                     found.append(machine)
         except (FileNotFoundError, ProcessLookupError, ValueError):
-            pass  # it has ended, or is no QEMU that runs
+            pass  # it has exited, or is not a running QEMU
         except PermissionError:
             left_out.add(HIDDEN, f"process {pid}")
         except OSError as error:
@@ -131,7 +131,7 @@ def process_ids(proc: Path, left_out: LeftOut) -> list[int]:
 
 
 def machine_of(process: Process, users: frozenset[int], left_out: LeftOut) -> Machine | None:
-    """None for what is no QEMU, or is not believed."""
+    """None if it is not a QEMU, or not trusted."""
     argv = process.arguments(BEGINNING)
     if not argv or not is_qemu(argv[0]):
         return None

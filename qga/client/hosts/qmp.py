@@ -24,7 +24,7 @@ CHUNK = 4096
 
 
 def run_state(path: str, seconds: float) -> str:
-    """`running`, `paused` or another RunState of QMP; "" if none is told in so many seconds."""
+    """`running`, `paused` or another RunState of QMP; "" if QEMU does not report one in time."""
     deadline = time.monotonic() + seconds
     try:
         with closing(connect_unix(f"unix:{path}", path)) as connection:

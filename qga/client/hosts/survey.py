@@ -34,10 +34,10 @@ HELD, UNREACHABLE = "held", "unreachable"
 
 
 class Answer(NamedTuple):
-    """How it went, and what the guest told; None for what it does not tell.
+    """The outcome, and what the guest reported; None for what it did not report.
 
     state: `answers`; `frozen`, it answers little until it is thawed; `silent`, the agent does
-    not answer; `held`, libvirt has the socket and there is no way by libvirt; `unreachable`, for
+    not answer; `held`, libvirt holds the socket and cannot be used; `unreachable`, for
     the reason in `error`.
     """
 

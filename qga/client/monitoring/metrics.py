@@ -2,7 +2,7 @@
 
 Names, labels and base units are those of its conventions; `METRICS` lists them all. An agent
 without `qga-get-metrics` gives what the guest-get-* commands have. The guest is not trusted: what
-is no number of a possible size is refused, text is cut and made valid, and so are long lists.
+is not a number of a possible size is refused, text is cut and made valid, and so are long lists.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qga.client.errors import CommandError, GuestFrozen, ProtocolError
 from qga.client.shapes import member, optional, shaped
 
 Readings = dict[tuple[str, ...], float]
-"""Values by the metric's name and, behind it, the values of its labels."""
+"""Values by the metric's name, followed by the values of its labels."""
 
 MOST_ENTRIES = 1000  # of one list, such as that of the interfaces
 LONGEST_LABEL = 200
@@ -142,7 +142,7 @@ _STATES = ("running", "sleeping", "disk-sleep", "stopped", "zombie", "idle")
 
 
 def read_metrics(agent: GuestAgent, timeout: float) -> Readings:
-    """All that a guest tells, within `timeout` seconds. Raises the errors of qga.client.errors."""
+    """Everything that a guest reports, within `timeout` seconds; or AgentError."""
     deadline = time.monotonic() + timeout
 
     def ask(command: str) -> Any:
@@ -253,7 +253,7 @@ def _number(source: object, name: str) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float) or not 0 <= value < 2**64:
-        raise ProtocolError(f"'{name}' of the reply is no possible number")
+        raise ProtocolError(f"'{name}' of the reply is not a possible number")
     return float(value)
 
 

@@ -169,7 +169,7 @@ class Server(ThreadingMixIn, WSGIServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that says nothing, or leaves, is no event of ours."""
+        """Nothing: a client that sends nothing, or leaves, is not worth a log entry."""
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/metrics":

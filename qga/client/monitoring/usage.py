@@ -10,7 +10,7 @@ from qga.client.errors import AgentError
 from qga.client.monitoring.metrics import Readings
 from qga.client.monitoring.watch import Sighting, Target, Watcher
 
-# Seconds from which on there are rates: agents tell their time in milliseconds.
+# Shortest interval, in seconds, for rates: agents report their time in milliseconds.
 SHORTEST = 0.001
 
 MADE_OF_OTHERS = re.compile(r"(dm-|md)\d+")  # what they do is counted by their disks, too
@@ -35,7 +35,7 @@ class Level(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a guest is doing; None, or empty, is what it does not tell or is not known yet.
+    """What a guest is doing. None or empty: not reported, or not known yet.
 
     cpu, cpus: the busy share of all processors and of each. disks, network: by the device's name.
     filesystems: by the place. uptime: in seconds.
@@ -86,7 +86,7 @@ class Monitor:
 def usage(before: Readings, now: Readings, seconds: float) -> Usage:
     """What was done between two readings, that far apart by our clock.
 
-    Where the guest tells its own time, that counts: an answer may be late.
+    The guest's own time is used where it is reported, because an answer may be late.
     """
     seconds = now.get(("uptime_seconds",), seconds) - before.get(("uptime_seconds",), 0.0)
     grown = {

@@ -22,7 +22,7 @@ from qga.client.monitoring.metrics import Readings, read_metrics
 from qga.client.threads import beside
 
 MAX_REPLY = 1024 * 1024  # of a thousand disks and a thousand interfaces; takes 30 MB to read
-GRACE = 0.5  # seconds for a thread to tell of a timeout
+GRACE = 0.5  # seconds for a thread to report a timeout
 
 # The paths that libvirt and Proxmox VE give an agent's socket.
 _KNOWN_PATHS = (
@@ -101,7 +101,7 @@ class Watcher:
                 readings = read_metrics(agent, self._timeout)
         except AgentError as failure:
             cause = failure
-        except Exception as failure:  # a fault of one way to a guest is none of the others
+        except Exception as failure:  # a fault in reaching one guest must not affect the others
             cause = AgentError(f"{type(failure).__name__}: {failure}", address=str(target.address))
         now = time.monotonic()
         # The guest's name is said before it anyway.
@@ -116,7 +116,7 @@ def late(target: Target, seconds: float) -> Sighting:
 
 
 def target(text: str) -> Target:
-    """The guest at an ADDRESS, or NAME=ADDRESS. Raises ValueError for what is no address."""
+    """The guest at an ADDRESS, or NAME=ADDRESS. Raises ValueError if it is not a valid address."""
     name, equals, address = text.partition("=")
     if not equals or ":" in name:
         name, address = "", text

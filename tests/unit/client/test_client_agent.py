@@ -308,7 +308,7 @@ def test_waiting_for_a_program_says_what_still_runs(start: Start) -> None:
     peer = start({"guest-exec-status": lambda _: {"exited": False}})
     with (
         GuestAgent(peer.address) as agent,
-        pytest.raises(AgentTimeout, match=r"guest-exec: timed out .* process 42 still runs"),
+        pytest.raises(AgentTimeout, match=r"guest-exec: timed out .* process 42 is still running"),
     ):
         agent.exec_wait(42, timeout=0.02)
 

@@ -48,7 +48,7 @@ def test_bytes_that_are_promised_and_never_come(
     peer = start(handlers)
     with (
         GuestAgent(peer.address) as agent,
-        pytest.raises(ProtocolError, match=r"only 4 of the 1099511627776 bytes .* have come"),
+        pytest.raises(ProtocolError, match=r"only 4 of the 1099511627776 bytes .* have arrived"),
         StreamedProgram(agent, ["x"]) as program,
     ):
         while program.result is None:
@@ -84,7 +84,7 @@ def test_an_environment_is_no_larger_than_one_can_be(start: Start) -> None:
     peer = start({"guest-exec": lambda _: {"pid": 7}, "guest-exec-status": wrote(many)})
     with (
         GuestAgent(peer.address) as agent,
-        pytest.raises(ProtocolError, match=r"said to have written \d+ bytes, more than it can"),
+        pytest.raises(ProtocolError, match=r"\d+ bytes of output, more than the program can write"),
     ):
         environment(agent)
 
@@ -104,13 +104,13 @@ def test_more_pids_than_a_guest_can_have(start: Start) -> None:
     peer = start({"guest-exec": lambda _: {"pid": 7}, "guest-exec-status": wrote(b"1 " * 600_000)})
     with GuestAgent(peer.address) as agent:
         program = PlainProgram(agent, ["x"])
-        with pytest.raises(ProtocolError, match="1200000 bytes, more than it can"):
+        with pytest.raises(ProtocolError, match="1200000 bytes of output, more than the program"):
             program.signal("TERM")
 
 
 def test_the_environment_is_not_waited_for_for_ever(start: Start) -> None:
     peer = start({"guest-exec": lambda _: {"pid": 7}, "guest-exec-status": read()})
-    with GuestAgent(peer.address) as agent, pytest.raises(AgentTimeout, match="process 7 still"):
+    with GuestAgent(peer.address) as agent, pytest.raises(AgentTimeout, match="process 7 is still"):
         environment(agent, timeout=0.05)
 
 
