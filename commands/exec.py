@@ -80,7 +80,7 @@ class Exec(CommandGroup):
         self._running, self._input, self._output = Quota(), Quota(), Quota()
 
     def on_start(self) -> None:
-        take_over_jobs(self.agent.loop)
+        take_over_jobs(self.agent.loop, self.agent.worker.submit)
 
     @command(
         access="unrestricted",

@@ -52,6 +52,7 @@ _MOST_PROCESSES = 4_194_304  # PID_MAX_LIMIT
 
 _numbers = count(1)
 _making = allocate_lock()
+_ours: set[str] = set()  # paths of groups that this agent has made
 
 
 class _Parent:
@@ -114,6 +115,7 @@ class Cgroup:
         """Remove it, if it is empty."""
         os.close(self._events)
         remove(self.path)
+        _ours.discard(self.path)
 
     def _processes(self) -> Iterator[int]:
         for directory, _, _ in os.walk(self.path):  # a program of root's may have made some below
@@ -133,6 +135,7 @@ def make(limits: Limits, timeout: float | None) -> Cgroup | None:
         return None
     deadline = 0 if timeout is None else int(_now() + timeout) + 1
     path = f"{parent}/{Name(os.getpid(), next(_numbers), deadline)}"
+    _ours.add(path)
     os.mkdir(path)
     try:
         for name, text in _files(limits):
@@ -155,7 +158,9 @@ def left_behind() -> Iterator[tuple[Cgroup, float | None]]:
             continue
         for text in names:
             name = _parse(text)
-            if name is None or (name.agent != os.getpid() and _exists(name.agent)):
+            if name is None or f"{parent}/{text}" in _ours:
+                continue
+            if name.agent != os.getpid() and _exists(name.agent):
                 continue
             with suppress(OSError):  # removed since
                 rest = name.deadline - _now() if name.deadline else None

@@ -245,12 +245,15 @@ class Child:
         self._on_end(self)
 
 
-def take_over_jobs(loop: Loop) -> None:
-    """Have the jobs end in time that an earlier agent has left behind."""
+def take_over_jobs(loop: Loop, submit: Callable[..., object]) -> None:
+    """Have the jobs end in time that an earlier agent has left behind.
+
+    submit: that of qga.worker.Worker.
+    """
     if any(map(os.path.isdir, JOB_PLACES)):
         from qga.programs.job import take_over
 
-        take_over(loop)
+        take_over(loop, submit)
 
 
 def job_of(launch: Launch) -> Job | None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, Callable, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from qga.errors import QgaError
 from qga.programs import cgroup
@@ -175,13 +176,15 @@ class Job:
         self._timers.append(self._loop.call_later(seconds, callback))
 
 
-def take_over(loop: Loop) -> None:
+def take_over(loop: Loop, submit: Callable[..., object]) -> None:
     """Have the jobs end in time that an earlier agent has left behind."""
-    for group, seconds in cgroup.left_behind():
-        if group.populated:
+
+    def found(groups: Any, _error: BaseException | None) -> None:
+        for group, seconds in groups or ():
             _LeftBehind(loop, group, seconds)
-        else:
-            group.close()
+
+    with suppress(QgaError):  # no thread to be had: they are taken over at the next start
+        submit(lambda: list(cgroup.left_behind()), found)
 
 
 class _LeftBehind:
@@ -195,6 +198,7 @@ class _LeftBehind:
         if seconds is not None:
             loop.call_later(max(0.0, seconds), lambda: self._signal(signal.SIGTERM, signal.SIGCONT))
             loop.call_later(max(0.0, seconds) + LAST_WORDS, lambda: self._signal(signal.SIGKILL))
+        self._on_change(0)
 
     def _signal(self, *numbers: int) -> None:
         for number in numbers:
