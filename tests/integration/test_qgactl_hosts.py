@@ -242,7 +242,7 @@ def test_doctor_where_all_is_well(root: HostRoot, agent: str) -> None:
     assert report["checks"][0] == {
         "subject": "socket",
         "state": "ok",
-        "detail": f"{agent} exists",
+        "detail": f"found {agent}",
         "advice": "",
     }
 

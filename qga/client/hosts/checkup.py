@@ -213,7 +213,7 @@ def socket_checks(path: str, by_libvirt: bool) -> Iterator[Check]:
         raise Broken("socket", f"{path}: {error.strerror}", PERMISSION) from None
     if not stat.S_ISSOCK(status.st_mode):
         raise Broken("socket", f"{path} is not a socket", "qgactl list shows the guests' sockets")
-    yield Check("socket", OK, f"{path} exists")
+    yield Check("socket", OK, f"found {path}")
     clients = connections_to(path, connected_paths())
     if by_libvirt:
         yield Check("connection", OK, "libvirt holds the socket, so the check goes through libvirt")
