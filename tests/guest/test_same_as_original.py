@@ -82,7 +82,6 @@ def test_filesystems_come_in_the_same_order(guest: Guest, agent: AgentSocket) ->
     ("command", "member"),
     [
         ("guest-get-cpustats", "cpu"),
-        ("guest-get-disks", "name"),
         ("guest-get-diskstats", "name"),
         ("guest-get-memory-blocks", "phys-index"),
         ("guest-get-users", "user"),
