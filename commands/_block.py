@@ -2,8 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Literal, Optional, TypedDict
 
 from qga import NotRequired
@@ -11,8 +9,6 @@ from qga import NotRequired
 from ._sysfs import read_text, read_word
 
 SYS_BLOCK = "/sys/class/block"
-SYS_DISKS = "/sys/block"
-"""The same without partitions, which are in the directories of their disks."""
 
 GuestDiskBusType = Literal[
     "ide",
@@ -99,15 +95,6 @@ def device_name(device: tuple[int, int]) -> Optional[str]:
 def sys_path(name: str) -> str:
     """The directory of a device in /sys/devices, which shows its place in the machine."""
     return "/sys/" + os.readlink(f"{SYS_BLOCK}/{name}").lstrip("./")  # ../../devices/…
-
-
-def devices() -> Iterator[str]:
-    """All disks, each followed by its partitions, in the kernel's order as in QEMU's agent."""
-    for disk in os.listdir(SYS_DISKS):
-        yield disk
-        with suppress(OSError):  # unplugged meanwhile
-            entries = os.listdir(f"{SYS_DISKS}/{disk}")
-            yield from (name for name in entries if name.startswith(disk) and is_partition(name))
 
 
 def dev_path(name: str) -> str:

@@ -3,6 +3,7 @@
 The counters are read here, because psutil has only 9 of the 17.
 """
 
+import os
 from contextlib import suppress
 from typing import Optional, TypedDict
 
@@ -12,7 +13,6 @@ from ._block import (
     SYS_BLOCK,
     GuestDiskAddress,
     dev_path,
-    devices,
     disk_address,
     is_hidden,
     is_partition,
@@ -78,7 +78,7 @@ class Disks(CommandGroup):
         Devices without a medium are left out.
         """
         disks = []
-        for name in until_given_up(devices()):
+        for name in until_given_up(sorted(os.listdir(SYS_BLOCK))):
             if _size(name) and not is_hidden(name):
                 with suppress(FileNotFoundError):  # unplugged meanwhile
                     disks.append(_disk(name))

@@ -272,20 +272,6 @@ def test_lists_have_the_kernels_order(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [cpu["logical-id"] for cpu in cpus] == order
 
 
-def test_disks_have_the_kernels_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is followed by its partitions."""
-    listed = {"": ["vdb", "dm-0", "vda"], "/vda": ["queue", "vda2", "vda1"]}
-    for name in ("vda1", "vda2"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "partition").touch()
-    monkeypatch.setattr(block, "SYS_BLOCK", str(tmp_path))
-    monkeypatch.setattr(block, "SYS_DISKS", str(tmp_path))
-    monkeypatch.setattr(
-        block.os, "listdir", lambda path: listed.get(path.removeprefix(str(tmp_path)), [])
-    )
-    assert list(block.devices()) == ["vdb", "dm-0", "vda", "vda2", "vda1"]
-
-
 def test_a_filesystem_whose_disk_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is still mounted, but /sys has nothing of its disk."""
     mount = mounts.Mount((254, 4095), [str(tmp_path)], "ext4", "/dev/vdx")
@@ -304,8 +290,7 @@ def test_a_disk_that_goes_while_it_is_looked_at(
     (tmp_path / "vdx/size").write_text("8\n")
     (tmp_path / "vdx/dev").write_text("254:4095\n")
     monkeypatch.setattr(disks, "SYS_BLOCK", str(tmp_path))
-    for name in ("SYS_BLOCK", "SYS_DISKS"):
-        monkeypatch.setattr(block, name, str(tmp_path))
+    monkeypatch.setattr(block, "SYS_BLOCK", str(tmp_path))
     monkeypatch.setattr(filesystems, "device_name", lambda device: "vdx")
     mount = mounts.Mount((254, 4095), [str(tmp_path)], "ext4", "/dev/vdx")
 
