@@ -8,6 +8,7 @@ lists and objects of these.
 from __future__ import annotations
 
 import re
+from functools import cache
 from json import JSONDecoder
 from typing import Any, NamedTuple
 
@@ -25,9 +26,15 @@ _MEMBER = _STRING + rb": ?" + _SCALAR
 _LIST = rb"\[(?:" + _SCALAR + rb"(?:, ?" + _SCALAR + rb")*)?\]"
 _OBJECT = rb"\{(?:" + _MEMBER + rb"(?:, ?" + _MEMBER + rb")*)?\}"
 _VALUE = rb"(?:" + _SCALAR + rb"|" + _LIST + rb"|" + _OBJECT + rb")"
-_items = re.compile(rb"(?: ?" + _VALUE + rb",)" + _MOST).match
-_members = re.compile(rb"(?: ?" + _STRING + rb": ?" + _VALUE + rb",)" + _MOST).match
 _tokens = re.compile(rb'"[^"]*"|[^ "{}\[\],:]+|[{}\[\],:]').findall
+
+
+@cache
+def _match(is_list: bool) -> Any:
+    # Compiled when a large message comes: it takes 3 ms, which no start should wait for.
+    item = _VALUE if is_list else _STRING + rb": ?" + _VALUE
+    return re.compile(rb"(?: ?" + item + rb",)" + _MOST).match
+
 
 _read = JSONDecoder(object_pairs_hook=plain_object).raw_decode
 
@@ -57,7 +64,7 @@ class Run(NamedTuple):
 def run_at(data: bytes, position: int, container: list[Any] | dict[str, Any]) -> Run | None:
     """The run that begins at `position` and may extend `container`; None where there is none."""
     is_list = type(container) is list
-    match = (_items if is_list else _members)(data, position)
+    match = _match(is_list)(data, position)
     if match is None:
         return None
     tokens = _tokens(match.group())
