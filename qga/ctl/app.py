@@ -223,7 +223,7 @@ def run() -> int:
         discard_output()
         display.say(display.reason_of(error))
         return FAILED
-    except Exception as error:  # whatever it is, the user gets a line, not a traceback
+    except Exception as error:  # the user gets a line instead of a traceback
         discard_output()
         display.say(f"{type(error).__name__}: {error}")
         return FAILED

@@ -171,7 +171,7 @@ def summary(command: Any) -> str:
 
 
 def records(ctx: Any, parameters: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """What the help says of arguments and of options."""
+    """The rows of the help for arguments and for options."""
     arguments: list[Any] = []
     options: list[Any] = []
     for parameter in filter(None, parameters):

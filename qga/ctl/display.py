@@ -102,7 +102,7 @@ def command_row(command: CommandInfo) -> Row:
     )
 
 
-def tell_truncated(result: ExecResult) -> None:
+def report_truncated(result: ExecResult) -> None:
     """Report which streams of a program the agent has truncated."""
     for truncated, name in (
         (result.stdout_truncated, "stdout"),

@@ -83,7 +83,7 @@ class Streams:
     def finish(self, result: Optional[ExecResult]) -> None:
         """Report output that is missing."""
         if result:
-            display.tell_truncated(result)
+            display.report_truncated(result)
 
 
 class Kept:

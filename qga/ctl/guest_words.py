@@ -4,9 +4,8 @@
     before --         qgactl exec web -- uname -a    commands with a program
     before a colon    qgactl cp web:/etc/hosts .     commands with paths
 
-A guest that is named so takes the place of QGA_CONNECT. Where the first word might as well be an
-argument of the command, the command says what it takes for its own. What was a program before
-there were guests in front of it still is: `qgactl exec uname -a`.
+A guest named in this way overrides QGA_CONNECT. If the first word could also be an argument of the
+command, a function of the command decides. `qgactl exec uname -a`, without --, has no guest in it.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ GUEST_AND_PATH = re.compile(rf"((?:{'|'.join(FORMS)}):.+?):(/(?!/).*)", re.DOTAL
 
 
 class WrongWords(Exception):
-    """The words make no sense; the message says what would."""
+    """The words are ambiguous or invalid; the message names what to type."""
 
 
 class Line:
     """A command's name and the words after it.
 
-    at: where the words are that are no options, whatever follows -- included.
-    dashes: where the first -- is. options: those that are given.
+    at: the indexes of words that are not options, including everything after --.
+    dashes: the index of the first --. options: those that are given.
     """
 
     def __init__(self, command: str, args: Iterable[str], parameters: Iterable[Any]) -> None:
@@ -156,7 +155,7 @@ NOWHERE = Place("", "", lambda _line, _surroundings: Found())
 def first_word(
     example: str = "GUEST", is_own: Callable[[list[str], Line, Surroundings], bool] = nothing
 ) -> Place:
-    """The first word is the guest, unless `is_own` says that all words are the command's."""
+    """The first word is the guest, unless `is_own` claims all words for the command."""
 
     def find(line: Line, surroundings: Surroundings) -> Found:
         words = line.words()
@@ -292,5 +291,5 @@ def paths_of_cp(line: Line) -> list[str]:
 
 
 def is_ours(word: str) -> bool:
-    """Whether a path says itself that it is in the guest."""
+    """Whether a path is marked as one of the default guest."""
     return word.partition(":")[0] in DEFAULT_GUEST

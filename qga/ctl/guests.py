@@ -34,7 +34,7 @@ class Book(NamedTuple):
     guests: Mapping[str, str] = {}
 
     def address(self, word: str) -> str:
-        """The address of the guest that a word on the command line stands for."""
+        """The address that a word on the command line stands for."""
         return as_address(self.guests.get(word, word))
 
 
@@ -99,7 +99,7 @@ def parser(path: str) -> Any:
 
 
 def checked(content: dict[str, Any]) -> Book:
-    """ValueError for whatever is not a table of KEYS with text in it."""
+    """The content as a Book. Raises ValueError for unknown keys and wrong types."""
     for table, entries in content.items():
         if table not in KEYS:
             raise ValueError(f"unknown table '{table}'; the tables are [default] and [guests]")

@@ -35,7 +35,7 @@ class Output(str, Enum):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the options say, before the command and after it.
+    """The options given before and after the command.
 
     named: the guest of the command line. environment: that of QGA_CONNECT. example: how to name
     a guest for this command. doubt: how to read the words if that is not the guest; guest_doubt: if
@@ -124,7 +124,7 @@ class Settings:
         return agent
 
     def _names(self, address: str) -> str:
-        """What the configuration offers to a word that is no address."""
+        """The names in the configuration, for the error about an unknown name."""
         # Only a name can be misspelt; an address is reported by the system.
         names = sorted(self.book.guests) if not is_complete(address) else []
         return f"in the configuration: {few(names)}" if names else ""

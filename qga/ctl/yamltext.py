@@ -1,6 +1,6 @@
-"""YAML of what JSON can say: block style, for people and for programs.
+"""Values of JSON as YAML in block style.
 
-Text that YAML 1.1 or 1.2 could take for something else is quoted, as in JSON.
+Text that YAML 1.1 or 1.2 could read as another type is quoted, as in JSON.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from qga.ctl.display import (
     exec_json,
     pretty_json,
     printable,
+    report_truncated,
     show_info,
     show_table,
-    tell_truncated,
 )
 
 HOSTILE = "[red]x[/red]\x1b[2J\x7f\x9b\n\u202e:smile:"
@@ -75,7 +75,7 @@ def test_a_program_that_reads_the_table_gets_names_whole(
 
 
 def test_what_the_agent_has_cut_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_truncated(ExecResult(0, None, b"out", b"err\n", False, True))
+    report_truncated(ExecResult(0, None, b"out", b"err\n", False, True))
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == (
