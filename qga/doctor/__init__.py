@@ -118,6 +118,7 @@ def _carefully(check: str, found: Iterable[Finding]) -> list[Finding]:
     """The findings of one check; an exception does not prevent the other checks."""
     findings: list[Finding] = []
     try:
+        # A check may wait for a dead mount or for D-Bus.
         with time_limit():
             findings.extend(found)
     except Exception as error:
@@ -245,6 +246,7 @@ def _diagnose_state(config: Config) -> Iterator[Finding]:
         advice = f"mkdir {directory}, or set another statedir"
         yield failed("state", f"state directory {directory} does not exist", advice)
         return
+    # False also for root if the filesystem is read-only (access(2)).
     if not os.access(directory, os.W_OK):
         advice = "run qemu-ga --doctor as root, or set another statedir"
         yield failed("state", f"state directory {directory} is not writable", advice)
@@ -287,7 +289,7 @@ def _diagnose_selinux(agent: Process | None) -> Iterator[Finding]:
         yield ok("selinux", "enforcing" if enforcing else "permissive")
         return
     with open(_CONTEXT.format(agent.pid), encoding="utf-8", errors="replace") as file:
-        context = file.read().rstrip("\0\n")
+        context = file.read().rstrip("\0\n")  # SELinux ends it with a NUL, other modules do not
     text = f"{'enforcing' if enforcing else 'permissive'}, context of the agent: {context}"
     if enforcing and f":{_CONFINED}:" in context:
         yield warning(

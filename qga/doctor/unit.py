@@ -53,6 +53,7 @@ def unit_of(arguments: Arguments) -> Unit | None:
     """The unit of an agent with these arguments; None without systemd."""
     if not os.path.isdir(_BOOTED):
         return None
+    # The vsock socket starts a unit of its own, so that both channels can be served at once.
     name = _VSOCK_UNIT if arguments.settings.get("method") == "vsock-listen" else _UNIT
     argv = ["systemctl", "show", f"--property={','.join(_PROPERTIES)}", name]
     try:

@@ -92,6 +92,7 @@ def _standard_groups() -> list[type[CommandGroup]]:
             "the commands of qga are not installed: run `pip install .`, or "
             "`pip install --editable .` to run qga from its source directory"
         ) from None
+    # Sorted: the order of os.listdir is that of the filesystem, and guest-info shows it.
     names = sorted(
         name[:-3]
         for folder in package.__path__
@@ -119,6 +120,7 @@ def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:
             with time_limit():
                 target = point.load()
             groups += groups_in(target) if isinstance(target, ModuleType) else [_as_group(target)]
+        # A plugin that calls sys.exit() must not stop the agent.
         except (Exception, SystemExit) as error:
             complain(f"plugin {point.name} ({point.value}) skipped: {_reason(error)}")
     return groups
@@ -172,6 +174,7 @@ def _load_file(path: str, name: str) -> ModuleType:
     from importlib.util import module_from_spec, spec_from_file_location
 
     _refuse_if_writable(path)
+    # The prefix keeps a plugin time.py from replacing the module time.
     spec = spec_from_file_location(PLUGIN_MODULE + name, path)
     if spec is None or spec.loader is None:
         raise PluginError("not a Python source file")
@@ -188,6 +191,7 @@ def _load_file(path: str, name: str) -> ModuleType:
 def _refuse_if_writable(path: str) -> None:
     """Raise PluginError if anyone but root or the agent's user can write to `path`."""
     mode = os.stat(path).st_mode
+    # Importing a FIFO would wait for a writer.
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise PluginError(f"{path} is neither a regular file nor a directory")
     try:

@@ -212,6 +212,7 @@ class Command:
         self._function = function_of(handler)
         self.group: CommandGroup = handler.__self__  # type: ignore[attr-defined]
         code = self._function.__code__
+        # co_varnames has the keyword-only parameters after the positional ones.
         injected = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
         self.wants_caller = "caller" in injected
         self.handler, self.at_once = _ways_to_call(handler, self.blocking, "may_wait" in injected)
@@ -237,6 +238,7 @@ class Command:
 
     def bind(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
         """Keyword arguments for the handler. Raises QgaError if `given` does not match."""
+        # Building a signature is slow; commands without arguments, such as guest-ping, need none.
         if self.simple and not given:
             return given
         bound = self.signature.bind(given)
@@ -297,6 +299,7 @@ class Registry:
     def __init__(self) -> None:
         self.groups: list[CommandGroup] = []
         self._commands: dict[str, Command] = {}
+        # Not a method of our own, which would cost every request another call.
         self.get = self._commands.get
         """`get(name)` is the Command, or None."""
 
@@ -332,7 +335,7 @@ class Registry:
 def _check_signature(entry: Command) -> None:
     try:
         names = [argument.name for argument in entry.signature.arguments]
-    except Exception as error:
+    except Exception as error:  # annotations are code of the plugin and can raise anything
         raise PluginError(f"{entry.name} ({entry.place}): {error}") from error
     for mark in entry.secret:
         if mark.rstrip("=") not in names:

@@ -60,7 +60,7 @@ if sys.version_info >= (3, 10):
 
     _UNIONS += (UnionType,)
 
-_INT64 = range(-(2**63), 2**63)
+_INT64 = range(-(2**63), 2**63)  # the range of QAPI's int
 _MODULO_UINT64 = range(-(2**63), 2**64)
 
 
@@ -166,6 +166,7 @@ def describe(annotation: Any, namespace: dict[str, Any]) -> Any:
 
 def is_struct(annotation: Any) -> bool:
     """Whether `annotation` is a TypedDict."""
+    # typing.is_typeddict is new in Python 3.10.
     return isinstance(annotation, type) and hasattr(annotation, "__total__")
 
 
@@ -215,6 +216,7 @@ def _refuse_unknown(given: dict[str, Any], known: Any, prefix: str) -> None:
 
 
 def _check_int(value: Any, place: str) -> int:
+    # Not isinstance: a JSON true is a bool, which is a subclass of int.
     if type(value) is int and value in _INT64:
         return value
     raise _wrong_type(place, "integer")

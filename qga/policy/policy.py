@@ -63,6 +63,7 @@ _NO_TERMINAL = (
     "shell from one; set [exec] terminal=true to allow it"
 )
 
+# Distributions have them in their lists for Linux guests, too.
 _COMMANDS_OF_WINDOWS = ("guest-get-devices", "guest-get-driver-packages")
 _LONG_NAME = 13  # letters; in shorter names, two edits lead to another command
 
@@ -109,6 +110,7 @@ class Policy:
     def judge_command(self, command: Named) -> Verdict:
         """The verdict of the lists of commands and the profile."""
         name, config = command.name, self._config
+        # A list written for QEMU's agent names guest-exec, but not qga-exec.
         for blocked in (name, *command.like):
             if blocked in self._block:
                 return self._by_list(False, blocked, "block-rpcs", config.block_rpcs, name)
@@ -195,6 +197,7 @@ class Policy:
         try:
             place = opening.find(c_string(direct), self._with_links(flags))
         except OSError as error:
+            # Without rules the agent opens it, wherever the path leads.
             if not self._rules_on_files and isinstance(error, opening.Elsewhere):
                 return self.judge_path(path, path, flags)
             verdict = self._judge_failure(path, flags, error)
@@ -346,6 +349,7 @@ class Policy:
 
 
 def _disabled(command: Named) -> str:
+    # The text of QEMU's agent since 9.1, which clients compare.
     return f"Command {command.name} has been disabled: the command is not allowed"
 
 

@@ -40,6 +40,7 @@ class Setting:
             lines = self._origin.lines if index is None else self._origin.lines[index:][:1]
             numbers = ", ".join(map(str, dict.fromkeys(lines)))
             return f"{self._origin.path}, line {numbers}: {text}"
+        # No other rule has a command-line option.
         if self.key.endswith("-rpcs"):
             return f"the command line: {text}"
         return f"by default: {text}"

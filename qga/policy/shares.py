@@ -26,6 +26,7 @@ class Descriptors:
 
     def __init__(self, most: int, channels: Sequence[ChannelConfig]) -> None:
         reserved = _RESERVED + sum(channel.max_clients for channel in channels)
+        # Under a low limit, such as 256, the reserve would leave nothing.
         self.share = max(most - reserved, most // 2) // len(channels)
         self._quota = Quota()
 

@@ -93,7 +93,7 @@ class ChannelConfig(NamedTuple):
     block_rpcs: tuple[str, ...] = ()
     allow_cids: tuple[int, ...] = (HOST_CID,)
     max_clients: int = 16
-    baud: int = 38400
+    baud: int = 38400  # the speed that QEMU's agent sets
     exec_allow: Optional[tuple[str, ...]] = None
     exec_user: Optional[str] = None
     exec_environment: Optional[str] = None
@@ -112,7 +112,7 @@ class ChannelConfig(NamedTuple):
     accounts_allow: Optional[tuple[str, ...]] = None
     limits_handles: Optional[int] = None
     limits_children: Optional[int] = None
-    limits_captured: int = 256 * MIB
+    limits_captured: int = 256 * MIB  # sixteen streams of the length that QEMU's agent keeps
     limits_stdin: int = 256 * MIB
     limits_message: int = MAX_MESSAGE
     origins: Origins = NO_ORIGINS
@@ -131,7 +131,7 @@ class Config(NamedTuple):
     fsfreeze_hook: Optional[str] = None
     fsfreeze_hook_timeout: int = 120
     fsfreeze_exclude: tuple[str, ...] = ()
-    freeze_timeout: int = 600
+    freeze_timeout: int = 600  # as long as Proxmox VE waits for a freeze
     fsfreeze_orphan_timeout: int = 30
     fsfreeze_reply_timeout: int = 5  # libvirt's own limit for most commands
     command_timeout: int = 0
@@ -270,6 +270,7 @@ def build(
             settings[key] = _absolute(str(settings[key]))
         else:
             settings.pop(key, None)  # an empty value undoes the setting of a lower layer
+    # In the foreground QEMU's agent writes no PID file: the service manager knows the process.
     if settings.get("daemon"):
         settings.setdefault("pidfile", DEFAULT_PIDFILE)
     fields = {_field(key): value for key, value in settings.items()}
@@ -295,6 +296,7 @@ def _with_path(layer: Layer, *, required: bool = True) -> Layer:
     """Method and path of a channel, with their defaults."""
     method = str(layer.get("method", DEFAULT_METHOD))
     path = str(layer.get("path") or DEFAULT_PATHS[method])
+    # As with QEMU's agent, --dump-conf fails also: the file that it prints would not be valid.
     if required and not path:
         raise ConfigError(f"must specify a path for this channel ({method} has no default path)")
     if path and method == "unix-listen":
@@ -370,6 +372,7 @@ def _dump_rules(suffix: str, fields: dict[str, Any], below: dict[str, Any]) -> I
                 continue
             repeats = f"{section}.{key}" in ADDING_KEYS
             lines += [f"{key}={_dump_value(each)}" for each in (value if repeats else [value])]
+            # An empty list is not a missing one: it allows nothing.
             if value == ():
                 lines.append(f"{key}=")
         if lines:

@@ -58,9 +58,11 @@ def read(path: str) -> ConfigFile:
     is writable by anyone but root.
     """
     try:
+        # Opening a FIFO would wait for a writer.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ConfigError(f"error loading configuration from path: {path}, Not a regular file")
         trust.require(path)
+        # Paths in values may be any bytes, and the parser handles carriage returns itself.
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return parse(file.read(), path)
     except FileNotFoundError:
@@ -236,6 +238,7 @@ class _Reader:
         if entry is None:
             return
         blocked, lines = self._last(_OLD_BLOCK_KEY, entry, parse_names)
+        # In QEMU's agent it replaces block-rpcs. Merging both cannot enable a blocked command.
         self.general = overlay(self.general, {"block-rpcs": blocked})
         if "block-rpcs" in self.origins:
             lines = self.origins["block-rpcs"].lines + lines

@@ -49,6 +49,7 @@ def parse(text: str) -> dict[str, Group]:
     groups: dict[str, Group] = {}
     group: Group | None = None
     for number, line in enumerate(text.split("\n"), 1):
+        # GLib accepts lines that end with CR LF.
         content = line[: -len("\r")] if line.endswith("\r") else line
         content = content.lstrip(_BLANKS)
         if "\0" in content:

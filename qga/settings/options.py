@@ -277,6 +277,7 @@ def _find_long(name: str, word: str) -> Option:
             return option
     if not candidates:
         raise OptionError(f"unrecognized option '--{word}'")
+    # --block-rpcs and --blacklist are the same option, so that --bl is not ambiguous.
     if len({option.short or option.long for option in candidates}) > 1:
         possibilities = " ".join(f"'--{option.long}'" for option in candidates)
         raise OptionError(f"option '--{word}' is ambiguous; possibilities: {possibilities}")
@@ -292,7 +293,7 @@ def _scan_short(letters: str, words: Iterator[str]) -> Iterator[tuple[Option, Op
         if not option.metavar:
             yield option, None
             continue
-        value = letters or option.default
+        value = letters or option.default  # an optional argument counts only if it is attached
         if value is None:
             value = next(words, None)
         if value is None:

@@ -117,6 +117,8 @@ def _translate(piece: re.Match[str], any_character: str) -> str:
         return any_character
     if len(glob) > 1:
         negated, members = glob[1] == "!", glob[1:-1].lstrip("!") if glob[1] == "!" else glob[1:-1]
+        # Future versions of re may read [[, &&, || and ~~ as operations on sets.
         members = re.sub(r"([\\\[\]^&~|])", r"\\\1", members)
+        # Without the lookahead [!a] would match the / of a path.
         return f"(?={any_character})[{'^' * negated}{members}]"
     return re.escape(glob)

@@ -52,10 +52,12 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
             _require_link(each, link, trusted)
     except Untrusted as error:
         raise OSError(ELOOP, str(error)) from None
+    # The file is opened below the directory that was checked, even if that is renamed meanwhile.
     folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         if not _others_may_write(os.fstat(folder_fd), trusted):
             return os.open(name, flags, mode, dir_fd=folder_fd)
+        # Truncated only after the check: it may be the file of another user.
         warily = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(name, warily, mode, dir_fd=folder_fd)
     except OSError as error:
@@ -79,6 +81,7 @@ def _require_own(status: os.stat_result, folder: str, trusted: set[int]) -> None
     """Raise OSError for anything that another user may have put into a shared directory."""
     if not stat.S_ISREG(status.st_mode) and status.st_uid not in trusted:
         raise OSError(EINVAL, f"not a regular file, and others can write to {folder}")
+    # With fs.protected_hardlinks=0 others can link to any file of root (proc(5)).
     if status.st_nlink > 1:
         raise OSError(EMLINK, f"it has further hard links, and others can write to {folder}")
 

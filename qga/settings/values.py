@@ -30,8 +30,8 @@ PROFILES = ("audit", "filesystem", "file-read", "file-write", "unrestricted")
 """Levels of trust in a host, named as in Proxmox VE; each includes those before it."""
 
 _LEAST_SHARE = 0.01  # of a processor: the least that the kernel keeps to
-_LAST_CID = 2**32 - 1
-_SMALLEST_MESSAGE = 1024
+_LAST_CID = 2**32 - 1  # VMADDR_CID_ANY of <linux/vm_sockets.h>
+_SMALLEST_MESSAGE = 1024  # bytes; without guest-sync and its id no client gets any reply
 _SUFFIXES = {"K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
