@@ -166,6 +166,8 @@ def test_from_the_first_release_no_file_is_lost(machine: Root, way: str) -> None
 def test_it_is_enabled_though_the_originals_unit_was_not(machine: Root) -> None:
     machine.run(f"dpkg -i {OURS}")
     assert machine.run(f"readlink {WANTED}").strip() in (UNIT, UNIT[len("/usr") :])
+    machine.run("dpkg --purge qemu-guest-agent")
+    assert machine.run(f"readlink {WANTED}").strip() in (UNIT, UNIT[len("/usr") :])
     machine.run(f"rm {WANTED}; dpkg -i {NEWER}")
     assert machine.attempt(f"readlink {WANTED}").returncode, "an upgrade enabled it again"
 
