@@ -86,8 +86,8 @@ def printed(text: str) -> bytes:
 def not_followed(name: str, mode: str, target: str) -> bytes:
     return error(
         f"failed to open file '@scratch/{name}' (mode: '{mode}'): Too many levels of symbolic "
-        f"links: it is a symbolic link to '{target}', and writing follows none unless the agent's "
-        "configuration has follow-symlinks=true in [files]"
+        f"links: symbolic link to '{target}'; writing does not follow links unless [files] "
+        "follow-symlinks=true is set in the agent's configuration"
     )
 
 
@@ -299,6 +299,14 @@ def first_difference(ours: Sequence[bytes], wanted: Sequence[bytes]) -> Optional
 def shortened(line: bytes) -> str:
     text = repr(line)
     return text if len(text) < 2000 else f"{text[:900]} … {len(text)} … {text[-900:]}"
+
+
+START_ERROR = re.compile(rb"Guest agent command failed, error was '(Failed to execute .*\))'")
+
+
+def reworded(line: bytes) -> bytes:
+    """A line of 7.2 in later words, whatever the program: the record `exec-start-error`."""
+    return START_ERROR.sub(rb"\1", line)
 
 
 ONE_OF_SEVERAL = re.compile(
