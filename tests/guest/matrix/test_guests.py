@@ -41,6 +41,7 @@ SERVICE = {
     "sysvinit": "service qemu-guest-agent {}",
     "openrc": "rc-service qemu-guest-agent {}",
 }
+WITH_UTMP = ("bullseye", "bookworm")  # login(1) of Debian 13 leaves no record for QEMU's agent
 PROFILE = "/usr/share/apparmor/extra-profiles/usr.sbin.qemu-ga"
 LOADED = "/etc/apparmor.d/usr.sbin.qemu-ga"
 OPENRC = "/etc/init.d/qga"
@@ -73,8 +74,11 @@ def test_installed_over_the_running_original(
     wait_until_ours_serves(guest)
 
 
-def test_replies_are_those_of_the_releases_agent(guest: Guest, agent: AgentSocket) -> None:
-    log_in(guest)
+def test_replies_are_those_of_the_releases_agent(
+    guest: Guest, recipe: Recipe, agent: AgentSocket
+) -> None:
+    if recipe.suite in WITH_UTMP:
+        log_in(guest)
     assert guest.original is not None
     compare_all(guest.original, agent)
 
@@ -101,10 +105,7 @@ def compare_all(theirs: AgentSocket, agent: AgentSocket) -> None:
 
 
 def log_in(guest: Guest) -> None:
-    """Log root in on a terminal, for as long as the guest runs.
-
-    Without /run/utmp, as under systemd in Debian 13, login(1) would leave no record.
-    """
+    """Log root in on a terminal, for as long as the guest runs."""
     guest.write_file("/run/terminal.py", TERMINAL)
     shell(guest, ">>/run/utmp; setsid python3 /run/terminal.py </dev/null >/dev/null 2>&1 &")
     wait_for(lambda: "root" in shell(guest, "grep -ao root /run/utmp || true"), "the login", 300)
