@@ -4,7 +4,7 @@ from qga.ctl.app import app as app
 from qga.ctl.app import run as run
 
 # isort: off
-from qga.ctl import find as find
+from qga.ctl import listing as listing
 from qga.ctl import look as look
 from qga.ctl import system as system
 from qga.ctl import network as network

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from qga.client.addresses import FORMS
 from qga.client.agent import GuestAgent
 from qga.client.hosts.discovery import find_guests
+from qga.ctl.address_book import read_book
 from qga.ctl.guest_words import split
-from qga.ctl.guests import read_book
 
 SECONDS = 2.0
 MOST, LONGEST = 1000, 255  # words, and characters of a name (NAME_MAX)

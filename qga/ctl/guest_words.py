@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Optional
 
 from qga.client.addresses import FORMS
 from qga.client.hosts.discovery import find_guests
-from qga.ctl.guests import Book, is_path
+from qga.ctl.address_book import Book, is_path
 
 DEFAULT_GUEST = ("", "guest")  # :/etc/hosts and guest:/etc/hosts
 

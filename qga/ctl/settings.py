@@ -17,8 +17,8 @@ from qga.client.data_ports import DataPorts
 from qga.client.errors import ConnectError
 from qga.client.transports import Transport
 from qga.ctl import display
+from qga.ctl.address_book import Book, as_address, read_book
 from qga.ctl.guest_words import Found, Place, Surroundings, is_socket
-from qga.ctl.guests import Book, as_address, read_book
 from qga.ctl.units import seconds
 from qga.ctl.values import pairs
 

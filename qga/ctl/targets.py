@@ -9,7 +9,7 @@ from qga.client.hosts.discovery import find_guests
 from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.watch import Target, target
 from qga.ctl import display
-from qga.ctl.guests import Book, is_path
+from qga.ctl.address_book import Book, is_path
 from qga.ctl.settings import Settings
 
 HELP = "Names or addresses, also as LABEL=ADDRESS; by default all guests of this host."

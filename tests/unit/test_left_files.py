@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -85,6 +86,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def group(tmp_path: Path, clock: Clock) -> Iterator[Group]:
     path = tmp_path / "file"
     path.write_bytes(b"content")
+    gc.collect()  # no object of another test may close a descriptor meanwhile
     before = len(os.listdir("/proc/self/fd"))
     group = Group(path)
     yield group

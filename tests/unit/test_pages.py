@@ -17,7 +17,7 @@ from qga_docs import interface
 
 import qga
 from qga import client
-from qga.ctl import guests
+from qga.ctl import address_book
 from qga.settings import config, configfile, options
 from tests.pages import CHECKOUT, Block, blocks, pages, steps
 
@@ -120,7 +120,7 @@ def check_toml(block: Block) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(block.text)
         file.flush()
-        assert guests.read(file.name) != guests.Book()
+        assert address_book.read(file.name) != address_book.Book()
 
 
 def check_yaml(block: Block) -> None:

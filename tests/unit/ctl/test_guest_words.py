@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from qga.ctl import guest_words
+from qga.ctl.address_book import Book
 from qga.ctl.cli import app
 from qga.ctl.guest_words import Line, Surroundings, WrongWords, split
-from qga.ctl.guests import Book
 from qga.ctl.usage import command_of
 
 GROUP = command_of(app)

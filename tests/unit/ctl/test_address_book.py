@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qga.ctl import guests
-from qga.ctl.guests import Book, read_book
+from qga.ctl import address_book
+from qga.ctl.address_book import Book, read_book
 
 GOOD = '[default]\nconnect = "web"\n[guests]\nweb = "unix:/run/web.sock"\ndb = "./db.sock"\n'
 
@@ -18,7 +18,7 @@ GOOD = '[default]\nconnect = "web"\n[guests]\nweb = "unix:/run/web.sock"\ndb = "
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's file; that of the system is beside it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(guests, "SYSTEM", str(tmp_path / "system.toml"))
+    monkeypatch.setattr(address_book, "SYSTEM", str(tmp_path / "system.toml"))
     return tmp_path / "qgactl.toml"
 
 
@@ -86,7 +86,7 @@ def test_a_file_that_is_wrong_is_named(own: Path, text: str, reason: str) -> Non
 
 
 def test_a_file_without_end(own: Path) -> None:
-    own.write_text("#" * (guests.LONGEST + 1))
+    own.write_text("#" * (address_book.LONGEST + 1))
     with pytest.raises(ValueError, match="has more than"):
         read_book()
 

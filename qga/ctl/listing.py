@@ -1,4 +1,4 @@
-"""The guests of this host."""
+"""qgactl list: the guests of this host."""
 
 import os
 from typing import Any
