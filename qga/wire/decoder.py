@@ -72,6 +72,7 @@ class Decoder:
         self._position = Position() if position is None else position
         self._located = 0  # bytes of the piece that the position has passed over
         self._between = True  # the next byte begins a message or is white space
+        self._at_start = True  # and nothing before it has a bearing on its column
         self._budget = sys.maxsize  # tokens that may be looked at yet
         self.rest = b""
         """What was received and not looked at yet."""
@@ -101,7 +102,7 @@ class Decoder:
             self._drop()
         events: list[Event] = []
         position = 0
-        if self._between:
+        if self._at_start:
             if len(data) <= fast.MAX_KNOWN and data in fast.known:
                 self._position.pass_over(data, 0, len(data))
                 return fast.known[data]
@@ -117,6 +118,7 @@ class Decoder:
         self._position.pass_over(data, self._located, position)
         self.rest = data[position:]
         self._between = self._lexer.at_rest and not self._tokens
+        self._at_start = self._between and self._lexer.at_start
         return events
 
     def go_on(self, most: int) -> Sequence[Event]:
@@ -135,7 +137,7 @@ class Decoder:
 
     def _forget_message(self) -> None:
         self._lexer.reset()
-        self._between = True
+        self._between = self._at_start = True
         self._start_message()
 
     def _read_tokens(

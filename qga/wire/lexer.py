@@ -146,6 +146,11 @@ class Lexer:
         return self._state == _BETWEEN
 
     @property
+    def at_start(self) -> bool:
+        """Whether nothing that came before has a bearing on what is next, nor on its column."""
+        return self._state == _BETWEEN and not self._next_shift
+
+    @property
     def breaks_at_object(self) -> bool:
         """Whether no `{"` may come next: within a number or word, or a string that `"` ends."""
         return self._state not in (_BETWEEN, _SKIP, _SINGLE, _SINGLE_ESCAPE)

@@ -66,6 +66,7 @@ def test_any_cutting_gives_the_same_events(data: bytes, cuts: list[int]) -> None
 
 @given(st.lists(noise, min_size=1, max_size=3).map(b"".join), places, st.integers(1, 5))
 @example(b"\xff" * 20 + PING, [], 3)
+@example(b"0 }", [], 1)
 @example(PING * 9 + b"${}\n" * 9, [100], 2)
 @settings(EXAMPLES)
 def test_a_few_at_a_time_are_the_same_events(data: bytes, cuts: list[int], most: int) -> None:
