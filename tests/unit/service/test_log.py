@@ -384,8 +384,9 @@ def test_a_long_message_fits_syslog(syslog: Syslog) -> None:
 
 
 def test_the_trail_of_a_freeze_reaches_syslog_after_the_thaw(
-    syslog: Syslog, capfd: Captured
+    syslog: Syslog, capfd: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(log_module, "_PATIENCE", PATIENCE)  # this process may have to wait
     log = open_log(Config())
     log.frozen = True
     for number in range(MAX_KEPT + 2):
