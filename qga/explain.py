@@ -12,7 +12,14 @@ from typing import Any, NamedTuple, Optional
 
 from qga.errors import ConfigError, QgaError
 from qga.plugin import discovery, schema
-from qga.plugin.registry import INJECTED, CommandGroup, Judge, command_names, commands_of
+from qga.plugin.registry import (
+    INJECTED,
+    CommandGroup,
+    Judge,
+    command_names,
+    commands_of,
+    takes_caller,
+)
 from qga.policy.policy import Policy
 from qga.policy.rules import Verdict
 from qga.service.log import Log
@@ -35,6 +42,7 @@ class _Known(NamedTuple):
     like: tuple[str, ...]
     verdict: Optional[Judge]
     signature: schema.Signature
+    decides: bool  # whether it may apply rules that only a call shows
 
 
 def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Explanation:
@@ -64,6 +72,8 @@ def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Ex
         lines.append(f"  {verdict.detail[0].upper()}{verdict.detail[1:]}.")
     if verdict.allowed and command.verdict is not None and arguments is None:
         lines.append("  Its arguments matter, too: add them for a full answer.")
+    if verdict.allowed and command.decides:
+        lines.append("  The command may apply rules of its own when it is called.")
     return Explanation("\n".join(lines) + "\n", verdict.allowed)
 
 
@@ -84,11 +94,24 @@ def _find(groups: list[type[CommandGroup]], wanted: str) -> _Known:
     for group in groups:
         for name, attribute, traits in commands_of(group):
             if name == wanted:
-                signature = schema.signature(getattr(group, attribute), INJECTED)
-                return _Known(name, traits.access, traits.like, traits.verdict, signature)
+                handler = getattr(group, attribute)
+                return _Known(
+                    name,
+                    traits.access,
+                    traits.like,
+                    traits.verdict,
+                    schema.signature(handler, INJECTED),
+                    _may_decide(handler, traits.verdict),
+                )
     meant = nearest(wanted, command_names(groups))
     advice = f"did you mean '{meant}'?" if meant else "--block-rpcs=help lists all commands"
     raise ConfigError(f"unknown command '{wanted}'; {advice}")
+
+
+def _may_decide(handler: Any, verdict: Optional[Judge]) -> bool:
+    """Whether a plugin's command knows its caller's rules, but has no verdict about them."""
+    is_ours = handler.__module__.startswith("qga.commands.")
+    return not is_ours and verdict is None and takes_caller(handler)
 
 
 def _bind(command: _Known, words: Sequence[str]) -> dict[str, Any] | None:

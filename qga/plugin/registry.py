@@ -212,9 +212,8 @@ class Command:
         self._function = function_of(handler)
         self.group: CommandGroup = handler.__self__  # type: ignore[attr-defined]
         code = self._function.__code__
-        # co_varnames has the keyword-only parameters after the positional ones.
-        injected = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
-        self.wants_caller = "caller" in injected
+        injected = _keyword_only(self._function)
+        self.wants_caller = takes_caller(self._function)
         self.handler, self.at_once = _ways_to_call(handler, self.blocking, "may_wait" in injected)
         if plugin and self.at_once is not _belongs_on_a_worker:
             self.at_once = _watched(self.at_once, f"{name} ({self.place})", handler)
@@ -277,6 +276,17 @@ def _watched(
 
 def _belongs_on_a_worker(**_arguments: Any) -> Any:
     raise BlockingIOError
+
+
+def takes_caller(function: FunctionType) -> bool:
+    """Whether a handler is given its caller."""
+    return "caller" in _keyword_only(function)
+
+
+def _keyword_only(function: FunctionType) -> tuple[str, ...]:
+    code = function.__code__
+    # co_varnames has these parameters after the positional ones.
+    return code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
 
 
 def function_of(handler: Callable[..., Any]) -> FunctionType:

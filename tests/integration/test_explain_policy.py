@@ -143,3 +143,42 @@ def test_a_configuration_that_others_may_write_is_refused(conf: Path) -> None:
         f"qemu-ga: error: error loading configuration from path: {conf}, {conf} is writable by "
         "others (mode 0646); chmod go-w it\n"
     )
+
+
+PLUGIN = """
+import os
+from qga import Caller, CommandGroup, command
+
+def judge(policy, given):
+    return policy.judge_file(given["path"], os.O_RDONLY)
+
+class Group(CommandGroup):
+    @command(access="file-read")
+    def qga_silent(self, path: str, *, caller: Caller) -> None:
+        pass
+
+    @command(access="file-read", verdict=judge)
+    def qga_open(self, path: str, *, caller: Caller) -> None:
+        pass
+
+    @command(access="audit")
+    def qga_plain(self, path: str) -> None:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "allowed", "warned"),
+    [("qga-silent", True, True), ("qga-open", False, False), ("qga-plain", True, False)],
+)
+def test_a_command_of_a_plugin_that_gives_no_verdict(
+    tmp_path: Path, conf: Path, command: str, allowed: bool, warned: bool
+) -> None:
+    """It may refuse what the agent itself allows, and nobody can know without calling it."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir(mode=0o755)
+    (plugins / "group.py").write_text(PLUGIN)
+    conf.write_text(CONFIG.replace("[general]\n", f"[general]\nplugin-dir={plugins}\n"))
+    status, text = explain(conf, command, "path=/etc/shadow")
+    assert (status == 0) == allowed, text
+    assert ("may apply rules of its own" in text) == warned
