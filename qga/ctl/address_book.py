@@ -28,10 +28,19 @@ KEYS = {"default": "connect", "guests": "names and addresses"}
 
 
 class Book(NamedTuple):
-    """Addresses by the names that were given to them, and what to use where nothing is named."""
+    """Addresses by the names that were given to them, and what to use where nothing is named.
+
+    files: where each name is from, by the name; that of the default by "".
+    """
 
     default: str = ""
     guests: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
+
+    def origin(self, word: str) -> str:
+        """Which line of which file made an address of a word; "" if none did."""
+        file = self.files.get(word)
+        return f"'{word}' is {self.guests[word]} in {file}" if file and word else ""
 
     def address(self, word: str) -> str:
         """The address that a word on the command line stands for."""
@@ -51,12 +60,15 @@ def read_book() -> Book:
     """What the configuration files contain. ValueError, which names the file, if one is wrong."""
     default = ""
     guests: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for path in files():
         content = read(path)
+        named = [*content.guests, *([""] if content.default else [])]
+        origins = {**dict.fromkeys(named, path), **origins}
         # The first file wins, key by key.
         default = default or content.default
         guests = {**content.guests, **guests}
-    return Book(default, guests)
+    return Book(default, guests, origins)
 
 
 def files() -> Iterator[str]:

@@ -1,6 +1,5 @@
 """Copying files between the guest and the host."""
 
-import posixpath
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -30,13 +29,15 @@ KEPT = "partial copy kept; run the same command again to resume"
 MIB = 1024 * 1024
 
 
-@command(RUN, in_paths("SOURCE GUEST:DESTINATION, or GUEST:SOURCE DESTINATION", paths_of_cp))
+@command(
+    RUN, in_paths("SOURCE GUEST:DESTINATION, or GUEST:SOURCE DESTINATION", paths_of_cp, "tmp/")
+)
 def cp(
     context: typer.Context,
     paths: list[str] = typer.Argument(
         ...,
         metavar="SOURCE... DESTINATION",
-        help="GUEST:PATH is in that guest, :PATH in the default one.",
+        help="GUEST:PATH is in that guest, :PATH in the default one. PATH is absolute.",
     ),
     recursive: bool = typer.Option(
         False, "-r", "--recursive", help="Copy directories recursively."
@@ -112,11 +113,11 @@ def cp(
         raise typer.Exit(FAILED)
 
 
-@command(RUN, in_paths("GUEST:PATH...", paths_of_cat))
+@command(RUN, in_paths("GUEST:PATH...", paths_of_cat, "etc/hosts"))
 def cat(
     context: typer.Context,
     paths: list[str] = typer.Argument(
-        ..., metavar="PATH...", help="Files in the guest: GUEST:PATH, or PATH."
+        ..., metavar="PATH...", help="Absolute paths in the guest: GUEST:PATH, or PATH."
     ),
     largest: str = typer.Option(
         f"{LIMIT // MIB}M",
@@ -173,6 +174,8 @@ def direction(sources: list[str], destination: str) -> Callable[..., Summary]:
         return copy_to
     if not is_in_guest(destination) and all(map(is_in_guest, sources)):
         return copy_from
+    if is_in_guest(destination) and all(map(is_in_guest, sources)):
+        raise typer.BadParameter("both are in the guest; copy there with qgactl exec GUEST -- cp")
     raise typer.BadParameter(
         "either the destination or all sources must be in the guest (GUEST:PATH); write ./ before "
         "the name of a file of this host that has a colon in it"
@@ -184,8 +187,7 @@ def is_in_guest(path: str) -> bool:
 
 
 def path_of(path: str) -> str:
-    """The path alone. A relative path in the guest starts at the root."""
-    return posixpath.join("/", path[1:]) if is_in_guest(path) else path
+    return path[1:] if is_in_guest(path) else path
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:

@@ -33,9 +33,9 @@ def doctor(context: typer.Context) -> None:
     made = []
     try:
         for check in checkup(address, settings.timeout):
-            made.append(check)
+            made.append(explained(check, settings))
             if not settings.structured:
-                show(check)
+                show(made[-1])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     healthy = all(check.state != FAILED for check in made)
@@ -43,6 +43,14 @@ def doctor(context: typer.Context) -> None:
         report = {"address": address, "healthy": healthy}
         settings.print({**report, "checks": [check._asdict() for check in made]})
     raise typer.Exit(0 if healthy else FAILURE)
+
+
+def explained(check: Check, settings: Settings) -> Check:
+    """With where the address is from, or similar names, if no guest is there."""
+    if check.state != FAILED or check.subject not in ("guest", "socket"):
+        return check
+    reasons = filter(None, [check.detail, settings.explanation()])
+    return check._replace(detail="; ".join(reasons))
 
 
 def show(check: Check) -> None:

@@ -20,7 +20,7 @@ from qga.ctl.app import EXEC_FAILED, command, discard_output, faults
 from qga.ctl.command import RUN
 from qga.ctl.guest_words import before_dashes, never, unless_program_of_guest
 from qga.ctl.relay import FORWARDED, TIMED_OUT, Left, Relay, Signals, read_all
-from qga.ctl.settings import Settings
+from qga.ctl.settings import Agent, Settings
 from qga.ctl.units import seconds
 from qga.ctl.values import duration, pairs
 
@@ -171,7 +171,7 @@ def execute(
     a --timeout. The program reads qgactl's standard input unless that is a terminal; --input
     /dev/null gives it none. ^C is sent to the program as SIGINT; a second one kills it. No shell
     is involved. The word before -- is the guest; -- may be left out if the guest is not named
-    here and the program's options come after its name.
+    here, and the program has no -- among its arguments.
 
     With an agent that lacks qga-exec (QEMU's own), input is sent before the program starts, and
     output appears after it has exited, at most 16 MiB of each stream. --json keeps 32 MiB.
@@ -261,9 +261,7 @@ def run(settings: Settings, wanted: Wanted) -> int:
 
 
 @contextmanager
-def started(
-    agent: GuestAgent, ports: DataPorts, wanted: Wanted, signals: Signals
-) -> Iterator[Program]:
+def started(agent: Agent, ports: DataPorts, wanted: Wanted, signals: Signals) -> Iterator[Program]:
     """Start the program by qga-exec, or else by guest-exec."""
     # The guest's terminal is shown in ours, so it is of our kind.
     term = os.environ.get("TERM", "") if wanted.tty else ""
@@ -288,7 +286,7 @@ def started(
         data = None if wanted.input is None else read_all(wanted.input, signals)
         program = PlainProgram(agent, argv, env=env, input=data, **as_whom)
     except CommandError as error:
-        error.reason = "; ".join(filter(None, [error.reason, getattr(agent, "guest_doubt", "")]))
+        error.reason = "; ".join(filter(None, [error.reason, agent.guest_doubt]))
         raise
     with program:
         yield program
@@ -305,7 +303,7 @@ def there(agent: GuestAgent, wanted: Wanted) -> dict[str, str]:
 
 
 def relayed(
-    agent: GuestAgent, program: Program, wanted: Wanted, signals: Signals, streams: Streams
+    agent: Agent, program: Program, wanted: Wanted, signals: Signals, streams: Streams
 ) -> int:
     """Pass bytes and signals until the program exits; returns its status."""
     source = None if isinstance(program, PlainProgram) else wanted.input
@@ -318,7 +316,7 @@ def relayed(
                 stack.enter_context(terminal.raw(source))
         status = relay.run()
     if relay.complaint:
-        display.say(f"{agent.address}: process {program.pid} may still run: {relay.complaint}")
+        display.say(f"{agent.typed}: process {program.pid} may still run: {relay.complaint}")
     return status
 
 

@@ -1,7 +1,7 @@
 """Which word of a command line names the guest.
 
     first word        qgactl ping web                commands about one guest
-    before --         qgactl exec web -- uname -a    commands with a program
+    before --         qgactl exec web -- uname -a    commands with a program: always, if -- is there
     before a colon    qgactl cp web:/etc/hosts .     commands with paths
 
 A guest named in this way overrides QGA_CONNECT. If the first word could also be an argument of the
@@ -11,12 +11,12 @@ command, a function of the command decides. `qgactl exec uname -a`, without --, 
 from __future__ import annotations
 
 import os
-import posixpath
 import re
 import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any, NamedTuple, Optional
 
 from qga.client.addresses import FORMS
@@ -45,9 +45,9 @@ class Line:
         self.args = list(args)
         self.at: list[int] = []
         self.dashes: Optional[int] = None
-        self.options: set[str] = set()
+        self.options: dict[str, None] = {}  # in their order
         known = [each for each in parameters if each.param_type_name == "option"]
-        self._known = {name for each in known for name in each.opts}
+        self.known = {name for each in known for name in each.opts}
         self._valued = {name for each in known if not each.is_flag for name in each.opts}
         self._scan()
 
@@ -70,21 +70,21 @@ class Line:
         """Note the options in a word; whether the next word is the value of the last one."""
         if arg.startswith("--"):
             name, equals, _ = arg.partition("=")
-            self.options.add(name)
+            self.options[name] = None
             return name in self._valued and not equals
         # -it is two flags, -cweb an option with its value: the first that takes one ends the
         # cluster.
         for at, letter in enumerate(arg[1:], 2):
-            self.options.add(f"-{letter}")
+            self.options[f"-{letter}"] = None
             if f"-{letter}" in self._valued:
                 return at == len(arg)
         return False
 
     def has(self, *names: str) -> bool:
-        return bool(self.options & set(names))
+        return any(name in self.options for name in names)
 
-    def unknown_options(self) -> set[str]:
-        return self.options - self._known
+    def unknown_options(self) -> list[str]:
+        return [name for name in self.options if name not in self.known]
 
     def words(self) -> list[str]:
         return [self.args[at] for at in self.at]
@@ -124,6 +124,13 @@ class Found(NamedTuple):
     doubt: str = ""
 
 
+class GuestPath(NamedTuple):
+    """A path in a guest; "" is the default guest, and None if there was no colon."""
+
+    guest: str | None
+    path: str
+
+
 class Place(NamedTuple):
     """Where a command names its guest.
 
@@ -135,6 +142,18 @@ class Place(NamedTuple):
     example: str
     find: Callable[[Line, Surroundings], Found]
     help: str = "A guest's name, or an address as of --connect (default: QGA_CONNECT)."
+
+
+def no_such_option(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    similar = " or ".join(get_close_matches(name, list(known), 2))
+    return f"no such option: {name}" + (f"; did you mean {similar}?" if similar else otherwise)
+
+
+def not_empty(guest: str) -> str:
+    """The name of a guest as it was typed, which is empty if a variable of a script is not set."""
+    if not guest:
+        raise WrongWords("the name of the guest is empty")
+    return guest
 
 
 def is_socket(path: str) -> bool:
@@ -159,7 +178,7 @@ def first_word(
 
     def find(line: Line, surroundings: Surroundings) -> Found:
         words = line.words()
-        if not words or is_own(words, line, surroundings):
+        if not words or (not_empty(words[0]) and is_own(words, line, surroundings)):
             return Found()
         return Found(line.take(line.at[0]))
 
@@ -169,38 +188,48 @@ def first_word(
 def before_dashes(
     example: str, lone: Callable[[str, Surroundings], bool], metavar: str = "[GUEST]"
 ) -> Place:
-    """The word before -- is the guest; without -- a word that `lone` takes for one.
-
-    With several words before it, or options that are not ours, -- belongs to the program.
-    """
+    """The word before -- is the guest; without -- a word that `lone` takes for one."""
 
     def find(line: Line, surroundings: Surroundings) -> Found:
-        before, command = line.before_dashes(), line.command
-        if not before:
+        words = [line.args[at] for at in line.before_dashes()]
+        if words:
+            not_empty(words[0])
+        if line.dashes is not None:
+            return guest_before_dashes(line, words)
+        if not words:
             return Found()
-        rest = line.args[before[0] :]
-        word = rest[0]
-        if len(before) == 1 and line.dashes is not None and line.unknown_options():
-            wrong = ", ".join(sorted(line.unknown_options()))
-            return Found(doubt=f"if {word} is the guest: {command} has no option {wrong}")
-        if len(before) > 1 or line.unknown_options():
-            return Found(doubt=doubt(command, word, rest[1:])) if rest[1:] else Found()
-        if line.dashes is None and not lone(word, surroundings):
+        word, rest = words[0], line.args[line.at[0] + 1 :]
+        if rest and (len(words) > 1 or line.unknown_options()):
+            return Found(doubt=doubt(line.command, word, rest))
+        if not lone(word, surroundings):
             named = f"{quoted(word)} -- PROGRAM" if lone is never else f"-c {quoted(word)}"
-            return Found(doubt=f"if {word} is the guest: qgactl {command} {named}")
-        # click stops at the first word of a program, so the guest must be gone by then.
-        line.take(before[0])
-        if line.dashes is None:
-            return Found(word)
-        other = f"if {word} is the program: qgactl {command} GUEST -- {shlex.join(rest)}"
-        return Found(word, other)
+            return Found(doubt=f"if {word} is the guest: qgactl {line.command} {named}")
+        return Found(line.take(line.at[0]))
 
     return Place(metavar, example, find)
 
 
+def guest_before_dashes(line: Line, words: list[str]) -> Found:
+    """The guest of a line with --, which has `words` before it."""
+    program = line.args[line.dashes + 1 :] if line.dashes is not None else []
+    if not words:
+        word, *rest = program or [""]
+        return Found(doubt=doubt(line.command, word, rest) if rest else "")
+    rest = line.args[line.at[0] :]
+    other = f"if {words[0]} is the program: qgactl {line.command} GUEST -- {shlex.join(rest)}"
+    for name in line.unknown_options():
+        raise WrongWords(no_such_option(name, line.known, f"; {other}"))
+    if len(words) > 1:
+        some = "two words" if len(words) == 2 else "several words"
+        raise WrongWords(
+            f"{some} before --: '{words[0]}' and '{words[1]}'; only the guest goes there; {other}"
+        )
+    # click stops at the first word of a program, so the guest must be gone by then.
+    return Found(line.take(line.at[0]), other)
+
+
 def doubt(command: str, word: str, rest: list[str]) -> str:
-    """The reading of words without -- in which the first is the guest."""
-    rest = rest[1:] if rest[0] == "--" else rest
+    """The reading of words in which the first is the guest, and the rest a program."""
     return f"if {word} is the guest: qgactl {command} {quoted(word)} -- {shlex.join(rest)}"
 
 
@@ -233,61 +262,97 @@ def unless_program_here(word: str, surroundings: Surroundings) -> bool:
     return True
 
 
-def in_paths(example: str, rewrite: Callable[[Line], list[str]]) -> Place:
-    """GUEST:PATH; `rewrite` leaves the paths in the line, and returns the guests."""
+def in_paths(example: str, rewrite: Callable[[Line], list[GuestPath]], empty: str) -> Place:
+    """GUEST:PATH; `rewrite` leaves the paths in the line, and returns what is in a guest.
+
+    empty: what to suggest where a path is empty.
+    """
 
     def find(line: Line, surroundings: Surroundings) -> Found:
-        first, *rest = line.words() or [""]
-        is_name = rest and not set(first) & set(":/") and not os.path.lexists(first)
-        if is_name and surroundings.is_guest(first):
-            raise WrongWords(f"'{first}' is a guest: write {quoted(f'{first}:{rest[0]}')}")
-        named = list(dict.fromkeys(filter(None, rewrite(line))))
+        words = line.words()
+        for word in words:
+            refuse_path_of_socket(word)
+        refuse_guest_without_path(words, surroundings)
+        found = rewrite(line)
+        named = list(dict.fromkeys(each.guest for each in found if each.guest))
         if len(named) > 1:
             raise WrongWords(
                 f"'{named[0]}' and '{named[1]}' are two guests, and one command works with one; "
                 f"write ./ before the name of a file of this host, as in ./{named[1]}:NAME"
             )
+        for each in found:
+            require_absolute(each, empty)
         return Found(named[0] if named else "")
 
     return Place("", example, find)
 
 
-def split(word: str) -> tuple[str, str] | None:
+def refuse_path_of_socket(word: str) -> None:
+    """./web.sock:/etc/hosts could also be a file of this host, or a path in the default guest."""
+    head, colon, path = word.partition(":")
+    if colon and "/" in head and is_socket(head) and not os.path.lexists(word):
+        raise WrongWords(f"'{head}' is a socket: write {quoted(f'unix:{head}:{path}')}")
+
+
+def refuse_guest_without_path(words: list[str], surroundings: Surroundings) -> None:
+    """`cat web /etc/hosts` and `cp motd web`, where a file of this host could be meant as well."""
+    # After web:/a, the word web is a new file of this host.
+    are_here = not any(split(word) for word in words)
+    for at in {0, len(words) - 1 if are_here else 0} if words else ():
+        word = words[at]
+        is_name = word and not set(word) & set(":/") and not os.path.lexists(word)
+        if is_name and surroundings.is_guest(word):
+            is_first = at == 0 and len(words) > 1 and ":" not in words[1]
+            example = quoted(f"{word}:{words[1]}") if is_first else f"{quoted(word)}:PATH"
+            raise WrongWords(f"'{word}' is a guest: write {example}")
+
+
+def require_absolute(place: GuestPath, empty: str) -> None:
+    """ssh's users have the home directory in mind; the agent is in none."""
+    before = "" if place.guest is None else f"{place.guest}:"
+    if not place.path.startswith("/"):
+        example = quoted(f"{before}/{place.path or empty}")
+        raise WrongWords(
+            f"'{before}{place.path}' has no absolute path; type one, such as {example}"
+        )
+
+
+def split(word: str) -> GuestPath | None:
     """Guest and path of GUEST:PATH; the guest is "" if it is the default, None without a colon."""
     head, colon, path = word.partition(":")
     if not colon or "/" in head:
         return None
     if head in FORMS:
         match = GUEST_AND_PATH.fullmatch(word)
-        return (match[1], match[2]) if match else None
-    return ("" if head in DEFAULT_GUEST else head), path
+        return GuestPath(match[1], match[2]) if match else None
+    return GuestPath("" if head in DEFAULT_GUEST else head, path)
 
 
-def paths_of_cat(line: Line) -> list[str]:
-    guests = []
+def paths_of_cat(line: Line) -> list[GuestPath]:
+    """Leaves PATH."""
+    found = []
     for at in line.at:
-        found = split(line.args[at])
-        if found:
-            guests.append(found[0])
-            line.args[at] = posixpath.join("/", found[1])
-    return guests
+        place = split(line.args[at]) or GuestPath(None, line.args[at])
+        found.append(place)
+        line.args[at] = place.path
+    return found
 
 
-def paths_of_cp(line: Line) -> list[str]:
+def paths_of_cp(line: Line) -> list[GuestPath]:
     """Leaves :PATH. A source that is a file of this host is one where the destination is there."""
     if not line.at:
         return []
     *sources, last = line.at
     into_guest = split(line.args[last]) is not None
-    guests = []
+    found = []
     for at in (*sources, last):
         word = line.args[at]
-        found = split(word)
-        if not found or (into_guest and at != last and os.path.lexists(word) and not is_ours(word)):
+        place = split(word)
+        if not place or (into_guest and at != last and os.path.lexists(word) and not is_ours(word)):
             continue
-        guests.append(found[0])
-        line.args[at] = f":{found[1]}"
-    return guests
+        found.append(place)
+        line.args[at] = f":{place.path}"
+    return found
 
 
 def is_ours(word: str) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from enum import Enum
 from functools import cached_property
+from types import TracebackType
 from typing import Any, Callable, TypeVar
 
 import typer
@@ -14,7 +16,8 @@ import typer
 from qga.client.addresses import few
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
-from qga.client.errors import ConnectError
+from qga.client.errors import AgentError, ConnectError
+from qga.client.hosts.discovery import find_guests
 from qga.client.transports import Transport
 from qga.ctl import display
 from qga.ctl.address_book import Book, as_address, read_book
@@ -38,8 +41,7 @@ class Settings:
     """The options given before and after the command.
 
     named: the guest of the command line. environment: that of QGA_CONNECT. example: how to name
-    a guest for this command. doubt: how to read the words if that is not the guest; guest_doubt: if
-    there is a guest among them.
+    a guest for this command. guest_doubt: how to read the words if there is a guest among them.
     """
 
     named: str = ""
@@ -49,7 +51,6 @@ class Settings:
     data_ports: Mapping[str, str] = field(default_factory=dict)
     verbose: bool = False
     example: str = ""
-    doubt: str = ""
     guest_doubt: str = ""
 
     @cached_property
@@ -94,6 +95,8 @@ class Settings:
             check_sockets(sockets)
             changed = replace(changed, data_ports=sockets)
         display.configure(quiet=bool(given.get("quiet")), colourless=bool(given.get("no_color")))
+        if "connect" in given and not given["connect"]:
+            raise typer.BadParameter("the name of the guest is empty")
         return changed.with_guest(Found(given.get("connect", "")))
 
     def with_example(self, command: str, place: Place) -> Settings:
@@ -106,28 +109,44 @@ class Settings:
             reasons = [f"two guests are given, {self.named} and {found.guest}; name one"]
             raise typer.BadParameter("; ".join(filter(None, [*reasons, found.doubt])))
         if found.guest:
-            return replace(self, named=found.guest, doubt=found.doubt)
+            return replace(self, named=found.guest)
         # Without a guest in the words the doubt is whether one of them was meant to be it.
         return replace(self, guest_doubt=found.doubt)
 
-    def agent(self) -> GuestAgent:
+    def agent(self) -> Agent:
         self.require_guest()
         try:
             agent = Agent(self.address, self.timeout)
         except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-        agent.doubt = "; ".join(filter(None, [self._names(agent.address), self.doubt]))
+            reasons = filter(None, [str(error), self.book.origin(self.guest)])
+            raise typer.BadParameter("; ".join(reasons)) from None
+        agent.typed = self.guest
+        agent.explanation = self.explanation
         agent.guest_doubt = self.guest_doubt
         if self.verbose:
             agent.report = display.say
             agent.report(f"guest {self.guest} at {agent.address}")
         return agent
 
-    def _names(self, address: str) -> str:
-        """The names in the configuration, for the error about an unknown name."""
-        # Only a name can be misspelt; an address is reported by the system.
-        names = sorted(self.book.guests) if not is_complete(address) else []
-        return f"in the configuration: {few(names)}" if names else ""
+    def explanation(self) -> str:
+        """For the error about a guest that is not there: where its address is from, or names."""
+        word = self.guest
+        if is_complete(word):
+            is_default = not (self.named or self.environment)
+            return f"the default of {self.book.files['']}" if is_default else ""
+        if word in self.book.guests:
+            return self.book.origin(word)
+        guests = find_guests()
+        if any(guest.is_called(word) for guest in guests):
+            return ""
+        names = sorted(self.book.guests)
+        similar = get_close_matches(word, [*names, *(guest.name for guest in guests)])
+        reasons = [
+            f"for the socket in this directory write ./{word}" if is_socket(word) else "",
+            f"in the configuration: {few(names)}" if names else "",
+            f"did you mean {' or '.join(dict.fromkeys(similar))}?" if similar else "",
+        ]
+        return "; ".join(filter(None, reasons))
 
     def require_guest(self) -> None:
         if not self.guest:
@@ -146,23 +165,34 @@ class Settings:
 
 
 class Agent(GuestAgent):
-    """With --verbose it reports each request.
+    """Its errors name the guest as it was typed. With --verbose it reports each request.
 
-    doubt: added to the error if there is no such guest. guest_doubt: for the error if there is no
-    such program.
+    explanation: for the error if there is no such guest. guest_doubt: if there is no such program.
     """
 
     report: Callable[[str], None] | None = None
-    doubt = guest_doubt = ""
+    typed = guest_doubt = ""
+    explanation: Callable[[], str] = str
 
     def __enter__(self) -> Agent:
         try:
             super().__enter__()
-        except ConnectError as error:
-            if self.doubt:
-                error.reason += f"; {self.doubt}"
+        except AgentError as error:
+            if isinstance(error, ConnectError):
+                error.reason = "; ".join(filter(None, [error.reason, self.explanation()]))
+            error.address = self.typed
             raise
         return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, AgentError) and error.address == self.address:
+            error.address = self.typed
+        super().__exit__(kind, error, trace)
 
     def _perform(
         self, command: str, timeout: float | None, step: Callable[[Transport, float], T]

@@ -42,6 +42,8 @@ def named_target(book: Book, word: str) -> Target:
     """A guest by a name of the configuration is shown with that name."""
     label, equals, place = word.rpartition("=") if "=" in word.partition(":")[0] else ("", "", word)
     # The name stays the label, so that the socket's path is not the title of a row.
+    if not place:
+        raise ValueError("the name of the guest is empty")
     address = book.address(place)
     if not label and address != place and not is_path(place):
         label, equals = place, "="

@@ -9,12 +9,12 @@ parameter.
 import inspect
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any, get_args
 
 import typer
 
+from qga.ctl.guest_words import no_such_option
 from qga.ctl.tables import printable
 from qga.ctl.values import Expected
 
@@ -70,8 +70,7 @@ def _unknown_option(error: Any) -> str:
         owners = [each.name for each in context.command.commands.values() if name in _options(each)]
         if owners:
             return f"{name} goes after the command: qgactl {owners[0]} {name}"
-    similar = " or ".join(get_close_matches(name, error.possibilities or (), 2))
-    return f"no such option: {name}" + (f"; did you mean {similar}?" if similar else "")
+    return no_such_option(name, error.possibilities or ())
 
 
 def _options(command: Any) -> set[str]:

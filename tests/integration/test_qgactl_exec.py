@@ -90,7 +90,7 @@ BACKGROUND = "echo $$ >>{0}; sleep 1000 & echo $! >>{0}; wait"
 def test_exec_is_the_program(address: str) -> None:
     script = "echo out; echo err >&2; exit 7"
     assert run(address, "--", "sh", "-c", script) == (7, "out\n", "err\n")
-    assert run(address, "ls", "-d", "--", "/") == (0, "/\n", "")
+    assert run(address, "--", "ls", "-d", "--", "/") == (0, "/\n", "")
     assert run(address, "--", "sh", "-c", "kill -9 $$") == (137, "", "")
 
 

@@ -117,9 +117,26 @@ def test_another_user_and_directory(host: Host) -> None:
         ("pnig web", 2, "no such command: pnig; did you mean ping?"),
         ("exec web ls -l", 125, "if web is the guest: qgactl exec web -- ls -l"),
         ("exec web", 125, "if web is the guest: qgactl exec web -- PROGRAM"),
-        ("exec web -l -- ls", 125, "if web is the guest: exec has no option -l"),
+        ("exec web -l -- ls", 2, "no such option: -l"),
+        ("exec web --timout 5 -- ls", 2, "no such option: --timout; did you mean --timeout"),
+        ("exec web db -- ls", 2, "two words before --: 'web' and 'db'; only the guest goes there"),
+        ("exec -- web uname", 125, "if web is the guest: qgactl exec web -- uname"),
         ("exec web --", 2, "missing argument PROGRAM [ARG]...; type qgactl exec GUEST -- PROGRAM"),
-        ("exec wbe -- uname", 125, "if wbe is the program: qgactl exec GUEST -- wbe -- uname"),
+        ("exec wbe -- uname", 125, "in the configuration: db, web; did you mean web?\n"),
+        ("ping wbe", 3, "in the configuration: db, web; did you mean web?\n"),
+        ("ping db", 3, "qgactl: db: No such file or directory: is the guest running"),
+        ("ping db", 3, "; 'db' is {folder}/none in {folder}/qgactl.toml\n"),
+        ("top db --json --count 1 {empty}", 2, "the name of the guest is empty"),
+        ("exporter {empty}", 2, "the name of the guest is empty"),
+        ("ping {empty}", 2, "the name of the guest is empty (see qgactl ping --help)"),
+        ("ping -c {empty}", 2, "the name of the guest is empty (see qgactl ping --help)"),
+        ("-c {empty} ping", 2, "the name of the guest is empty"),
+        ("ping --connect=", 2, "the name of the guest is empty"),
+        ("exec {empty} -- hostname", 2, "the name of the guest is empty"),
+        ("exec -c {empty} -- hostname", 2, "the name of the guest is empty"),
+        ("exec web -u nosuch -- id", 125, "qgactl: web: qga-exec: "),
+        ("cp {socket}:/etc/hosts .", 2, "is a socket: write unix:{socket}:/etc/hosts"),
+        ("cp web:/a web:/b", 2, "both are in the guest"),
         ("shell web ls", 125, "if web is the guest: qgactl shell web -- ls"),
         ("freeze web ./snapshot", 127, "if web is the guest: qgactl freeze web -- ./snapshot"),
         ("cat web /etc/hosts", 2, "'web' is a guest: write web:/etc/hosts"),
@@ -139,9 +156,28 @@ def test_another_user_and_directory(host: Host) -> None:
 )
 def test_wrong_words(host: Host, words: str, status: int, said: str) -> None:
     """A line that names what to type instead."""
-    found, out, err = host.run(*words.split())
+    names = {"folder": host.folder, "socket": host.socket, "empty": "{empty}"}
+    typed = [word if "{id" in word else word.format(**names) for word in words.split()]
+    found, out, err = host.run(*("" if word == "{empty}" else word for word in typed))
     assert (found, out, err.count("\n")) == (status, "", 1)
-    assert said in err
+    assert (said if "{id" in said else said.format(**names)) in err
+
+
+def test_an_empty_default_is_none(host: Host) -> None:
+    assert host.run("ping", QGA_CONNECT="")[0] == 0
+
+
+def test_a_socket_in_the_current_directory(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(os.path.dirname(host.socket))
+    name = os.path.basename(host.socket)
+    status, _, err = host.run("ping", name)
+    assert (status, f"for the socket in this directory write ./{name}" in err) == (3, True)
+    assert host.run("ping", f"./{name}")[0] == 0
+
+
+def test_doctor_names_what_could_be_meant(host: Host) -> None:
+    assert "in the configuration: db, web; did you mean web?" in host.run("doctor", "wbe")[1]
+    assert f"'db' is {host.folder}/none in {host.folder}/qgactl.toml" in host.run("doctor", "db")[1]
 
 
 def test_the_guest_of_the_words_goes_before_the_environment(host: Host) -> None:

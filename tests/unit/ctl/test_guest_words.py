@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,11 @@ def no_guests_here(monkeypatch: pytest.MonkeyPatch) -> None:
         ("list", "", []),
         ("top web db", "", ["web", "db"]),
         ("cp web:/etc/hosts .", "web", [":/etc/hosts", "."]),
+        ("cp web:/etc/hosts web", "web", [":/etc/hosts", "web"]),
         ("cp guest:/etc/hosts .", "", [":/etc/hosts", "."]),
         ("cp -r a b web:/x", "web", ["-r", "a", "b", ":/x"]),
         ("cp :/etc/hosts .", "", [":/etc/hosts", "."]),
-        ("cp ./a:b web:x", "web", ["./a:b", ":x"]),
+        ("cp ./a:b web:/x", "web", ["./a:b", ":/x"]),
         ("cp unix:/s.sock:/etc/a .", "unix:/s.sock", [":/etc/a", "."]),
         ("cat web:/a web:/b", "web", ["/a", "/b"]),
         ("cat /a", "", ["/a"]),
@@ -101,8 +103,6 @@ def no_guests_here(monkeypatch: pytest.MonkeyPatch) -> None:
         ("exec uname -a", "", ["uname", "-a"]),
         ("exec uname", "", ["uname"]),
         ("exec -c web uname -a", "", ["-c", "web", "uname", "-a"]),
-        ("exec rm -f -- x", "", ["rm", "-f", "--", "x"]),
-        ("exec git log -- x", "", ["git", "log", "--", "x"]),
         ("exec -- git -- x", "", ["--", "git", "--", "x"]),
         ("shell web", "web", []),
         ("shell -- python3", "", ["--", "python3"]),
@@ -138,7 +138,8 @@ def test_one_word_that_may_be_a_guest_or_a_program_here() -> None:
     ("text", "doubt"),
     [
         ("exec web uname -a", "if web is the guest: qgactl exec web -- uname -a"),
-        ("exec git log -- x", "if git is the guest: qgactl exec git -- log -- x"),
+        ("exec -- web uname -a", "if web is the guest: qgactl exec web -- uname -a"),
+        ("exec web --timout 5 ls", "if web is the guest: qgactl exec web -- --timout 5 ls"),
         ("exec sed -i -- s/a/b/", "if sed is the program: qgactl exec GUEST -- sed -i -- s/a/b/"),
         ("shell python3", "if python3 is the guest: qgactl shell -c python3"),
         ("freeze true", "if true is the guest: qgactl freeze -c true"),
@@ -154,6 +155,110 @@ def test_the_other_reading_is_named(text: str, doubt: str) -> None:
 def test_two_guests_in_paths(text: str) -> None:
     with pytest.raises(WrongWords, match="are two guests"):
         read(text, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ping ''",
+        "fs ''",
+        "passwd '' root",
+        "ssh-keys '' list root",
+        "suspend ''",
+        "suspend '' disk",
+        "call ''",
+        "call '' guest-ping",
+        "exec '' -- ls",
+        "exec '' ls",
+        "exec --timeout 5 '' -- ls",
+        "shell ''",
+        "freeze ''",
+        "freeze '' -- true",
+    ],
+)
+@pytest.mark.parametrize("has_guest", [True, False])
+def test_a_name_that_is_empty(text: str, has_guest: bool) -> None:
+    """As of a variable that is not set: the default guest is not meant."""
+    with pytest.raises(WrongWords, match="the name of the guest is empty"):
+        read(text, has_guest)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("exec web --timout 5 -- ls", "no such option: --timout; did you mean --timeout"),
+        ("exec web --dir /tmp -- pwd", "no such option: --dir; did you mean --workdir"),
+        ("exec web --josn -- ls", "no such option: --josn; did you mean --json"),
+        (
+            "exec rm -f -- x",
+            "no such option: -f; if rm is the program: qgactl exec GUEST -- rm -f -- x",
+        ),
+        ("shell web --usr me -- x", "no such option: --usr; did you mean --user"),
+        ("freeze web --mout / -- x", "no such option: --mout; did you mean --mount"),
+        (
+            "exec web db -- ls",
+            "two words before --: 'web' and 'db'; only the guest goes there; "
+            "if web is the program: qgactl exec GUEST -- web db -- ls",
+        ),
+        ("exec git log -p -- x", "no such option: -p"),
+        ("exec a b c -- x", "several words before --: 'a' and 'b'; only the guest goes there"),
+        ("freeze web db -- ls", "two words before --: 'web' and 'db'"),
+    ],
+)
+@pytest.mark.parametrize("has_guest", [True, False])
+def test_dashes_are_taken_at_their_word(text: str, said: str, has_guest: bool) -> None:
+    with pytest.raises(WrongWords) as caught:
+        read(text, has_guest)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cp motd web:", "'web:' has no absolute path; type one, such as web:/tmp/"),
+        ("cp motd :", "':' has no absolute path; type one, such as :/tmp/"),
+        ("cp motd guest:", "':' has no absolute path; type one, such as :/tmp/"),
+        ("cp motd web:a/b", "'web:a/b' has no absolute path; type one, such as web:/a/b"),
+        ("cp web:a .", "'web:a' has no absolute path; type one, such as web:/a"),
+        ("cp web:/a web:b .", "'web:b' has no absolute path; type one, such as web:/b"),
+        ("cat web:", "'web:' has no absolute path; type one, such as web:/etc/hosts"),
+        ("cat :a", "':a' has no absolute path; type one, such as :/a"),
+        ("cat etc/hosts", "'etc/hosts' has no absolute path; type one, such as /etc/hosts"),
+        ("cat ''", "'' has no absolute path; type one, such as /etc/hosts"),
+        ("cat web", "'web' is a guest: write web:PATH"),
+        ("cat web /etc/hosts", "'web' is a guest: write web:/etc/hosts"),
+        ("cp motd web", "'web' is a guest: write web:PATH"),
+        ("cp web /tmp", "'web' is a guest: write web:/tmp"),
+    ],
+)
+@pytest.mark.parametrize("has_guest", [True, False])
+def test_paths_in_a_guest_are_absolute(text: str, said: str, has_guest: bool) -> None:
+    with pytest.raises(WrongWords) as caught:
+        read(text, has_guest)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("text", ["cat {}:/etc/hosts", "cp {}:/etc/hosts .", "cp motd {}:/tmp/"])
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_the_path_of_a_socket_before_a_colon(
+    text: str, is_relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = "./p.sock" if is_relative else f"{tmp_path}/p.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("p.sock")
+        with pytest.raises(WrongWords) as caught:
+            read(text.format(path), True)
+        assert f"'{path}' is a socket: write unix:{path}:/" in str(caught.value)
+        assert read(text.format(f"unix:{path}"), True)[0] == f"unix:{path}"
+        # A file of this host is what it was.
+        (tmp_path / "p.sock:12").touch()
+        assert read("cp ./p.sock:12 web:/tmp/", True)[1] == ["./p.sock:12", ":/tmp/"]
+
+
+def test_a_path_in_a_guest_may_have_a_colon() -> None:
+    device = "/sys/bus/pci/devices/0000:00:1f.0/config"
+    assert read(f"cat {device}", True)[:2] == ("", [device])
 
 
 def test_a_file_of_this_host_with_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
