@@ -47,7 +47,7 @@ def decode(text: str) -> bytes:
     data = binascii.a2b_base64(text)
     # binascii skips what it does not know: it has read everything when the lengths agree.
     end = text[-4:].rstrip("\n")
-    padding = len(end) - len(end.rstrip("="))
+    padding = 0 if not end.endswith("=") else 2 if end.endswith("==") else 1
     line_ends = text.count("\n") if "\n" in text else 0
     if (len(text) - line_ends) * 3 != (len(data) + padding) * 4:
         raise ValueError("not base64")

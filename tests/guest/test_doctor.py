@@ -97,14 +97,17 @@ def test_a_port_of_the_original_agent(guest: Guest) -> None:
     path = "/dev/virtio-ports/org.qemu.guest_agent.original"
     [held] = of(doctor(guest, "--path", path), "channel")
     assert held["status"] == "failed"
-    assert held["advice"] == "it is QEMU's own agent: have only one of the two installed"
+    assert held["advice"] == "that is QEMU's own agent: install only one of the two"
 
 
 def test_a_port_that_is_missing(guest: Guest) -> None:
     path = "/dev/virtio-ports/com.example.missing"
     [missing] = of(doctor(guest, "--path", path), "channel")
     assert missing["text"] == f"{path}: No such file or directory"
-    assert "this machine has org.qemu.guest_agent.0, org.qemu.guest_agent.orig" in missing["advice"]
+    assert (
+        "a port of this machine (org.qemu.guest_agent.0, org.qemu.guest_agent.orig"
+        in missing["advice"]
+    )
     assert "name='com.example.missing'" in missing["advice"]
 
 
@@ -128,7 +131,7 @@ def test_while_filesystems_are_frozen(guest: Guest) -> None:
             agent.execute("guest-fsfreeze-thaw")
     [frozen] = of(found, "state")
     assert frozen["status"] == "warning"
-    assert frozen["advice"].startswith("have the host thaw them")
+    assert frozen["advice"].startswith("thaw them from the host")
     assert "filesystems are frozen; serving" in of(found, "unit")[0]["text"].lower()
 
 

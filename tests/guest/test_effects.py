@@ -90,7 +90,8 @@ def test_processor_goes_off_and_on(guest: Guest, agent: AgentSocket) -> None:
     try:
         assert agent.execute("guest-set-vcpus", vcpus=[off]) == 1
         assert online(guest) == "0"
-        assert [each["online"] for each in agent.execute("guest-get-vcpus")] == [True, False]
+        states = {each["logical-id"]: each["online"] for each in agent.execute("guest-get-vcpus")}
+        assert states == {0: True, 1: False}
         assert [each["cpu"] for each in agent.execute("guest-get-cpustats")] == [0]
     finally:
         assert agent.execute("guest-set-vcpus", vcpus=[on]) == 1

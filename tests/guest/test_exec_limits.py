@@ -33,7 +33,9 @@ class Nasty(NamedTuple):
 
 
 NASTY = {
-    "fork bomb": Nasty("b() { b & b & }; b; sleep 1000", {"processes": 4, "cpu": 0.02}, "timeout"),
+    "fork bomb": Nasty(
+        "b() { b & b & }; b & exec sleep 1000", {"processes": 4, "cpu": 0.02}, "timeout"
+    ),
     "memory hog": Nasty("exec tail /dev/zero", {"memory": 4 << 20}, "memory"),
     "ignores TERM": Nasty("trap '' TERM; while :; do sleep 1000; done", {}, "timeout"),
     "daemon": Nasty(
@@ -105,10 +107,12 @@ def test_two_hundred_at_once(guest: Guest, agent: AgentSocket) -> None:
         timeout = until_all_are_started if NASTY[name].ended_by == "timeout" else 900
         pids.append((name, begin(agent, name, timeout, f"read go <{GO}; ")))
     assert len(left(guest)) >= 2 * 120, "they wait, each in a group"
-    guest.run(["/bin/sh", "-c", f": >{GO}; rm {GO}"])
+    # A line for each, however late it opens the FIFO. `yes` is killed when there is no reader.
+    guest.run(["/bin/sh", "-c", f"(while [ -e {GO} ]; do yes; done >{GO} 2>&1) >/dev/null 2>&1 &"])
     for name, pid in pids:
         assert agent.execute("guest-ping") == {}
         assert ended(agent, pid).get("ended-by") == NASTY[name].ended_by, name
+    guest.run(["rm", GO])
     assert left(guest) == []
     assert "Out of memory: " not in guest.run(["dmesg"]).stdout  # of the guest, not of a cgroup
     assert guest.run(["systemctl", "is-active", "qga-programs.service", UNIT]).status == 0

@@ -265,7 +265,7 @@ def assert_ends_by_itself(guest: Guest) -> None:
     wait_for(lambda: not is_thawed(guest), "the freeze")
     wait_for(lambda: is_thawed(guest), "the thaw")
     wait_for(lambda: calls_so_far(guest) == [*BEFORE, *AFTER], "the thaw's hooks")
-    why = f"nobody has asked for its status within {ORPHAN} s (fsfreeze-orphan-timeout)"
+    why = f"none has asked for the status within {ORPHAN} s (fsfreeze-orphan-timeout)"
     wait_for(lambda: why in guest.run(["cat", JOURNAL]).stdout, "the line in the log")
 
 

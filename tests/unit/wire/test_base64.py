@@ -34,7 +34,23 @@ def test_there_and_back(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["YQ", "YQ=", "YQ==YQ==", "YW=j", "YQ== ", "YQ\0==", "Y-_=", "!", "Y===", "====", "\u00e9"],
+    [
+        "YQ",
+        "YQ=",
+        "YQ==YQ==",
+        "YW=j",
+        "YQ== ",
+        "YQ\0==",
+        "Y-_=",
+        "!",
+        "Y===",
+        "====",
+        "\0===",
+        "!===",
+        "\0==",
+        "\0=",
+        "\u00e9",
+    ],
 )
 def test_what_is_not_base64(text: str) -> None:
     with pytest.raises(ValueError):
