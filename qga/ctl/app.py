@@ -88,7 +88,7 @@ def options(
         "5",
         metavar="DURATION",
         callback=valid_duration,
-        help="How long to wait for each reply of the agent: 90, 500ms, 1m, inf.",
+        help="How long to wait for each reply of the agent: 90 (seconds), 500ms, 1h30m, inf.",
     ),
     output: Output = typer.Option(
         Output.TABLE,
@@ -149,7 +149,9 @@ def options(
     given = options_given(context, context.params)
     environment = Settings(
         environment="" if "connect" in given else connect,
-        data_ports={} if "data_ports" in given else pairs(data_ports or [], "NAME=SOCKET"),
+        data_ports={}
+        if "data_ports" in given
+        else pairs(data_ports or [], "NAME=SOCKET", "--data-port"),
     )
     context.obj = environment.with_options(given)
 

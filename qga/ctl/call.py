@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, Optional
 
@@ -39,7 +39,11 @@ def is_command(words: list[str], _line: Line, surroundings: Surroundings) -> boo
 
 
 def is_argument(word: str) -> bool:
-    return "=" in word or word.lstrip().startswith("{")
+    return "=" in word or is_json(word)
+
+
+def is_json(word: str) -> bool:
+    return word.lstrip().startswith(("{", "["))
 
 
 def is_standard(word: str) -> bool:
@@ -81,13 +85,24 @@ def call(
 
 def parse_arguments(words: list[str]) -> dict[str, Any]:
     """Those of KEY=VALUE words, or of a single JSON object."""
-    if not any(word.lstrip().startswith("{") for word in words):
+    if not any(map(is_json, words)):
         return {key: parse_value(text) for key, text in pairs(words).items()}
-    value = parse_value(words[0])
-    if len(words) > 1 or not isinstance(value, dict):
-        wrong = display.printable(" ".join(words))
-        raise typer.BadParameter(f"'{wrong}' is not one JSON object, nor KEY=VALUE words")
+    shown = display.printable(" ".join(words))
+    if len(words) > 1:
+        raise typer.BadParameter(f"'{shown}': use one JSON object, or KEY=VALUE words")
+    try:
+        value = json.loads(words[0], parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"'{shown}' is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(
+            f"'{shown}' is not a JSON object, such as '{{\"KEY\": \"VALUE\"}}'"
+        )
     return value
+
+
+def no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def carry_out(agent: GuestAgent, command: str, arguments: dict[str, Any]) -> Any:
@@ -103,8 +118,18 @@ def carry_out(agent: GuestAgent, command: str, arguments: dict[str, Any]) -> Any
         raise
     except CommandError as error:
         if ABOUT_ARGUMENTS.match(error.desc) and command in ARGUMENTS:
-            error.reason += f"; its arguments: {ARGUMENTS[command] or 'none'}"
+            its = ARGUMENTS[command]
+            reasons = [*unknown_arguments(arguments, its), error.reason]
+            error.reason = "; ".join([*reasons, f"its arguments: {its or 'none'}"])
         raise
+
+
+def unknown_arguments(arguments: Iterable[str], known: str) -> Iterator[str]:
+    names = known.replace("[", "").replace("]", "").split(", ")
+    for name in arguments:
+        if name not in names:
+            similar = get_close_matches(name, names, 1)
+            yield f"no argument '{name}'" + (f" (did you mean {similar[0]}?)" if similar else "")
 
 
 def known_commands(agent: GuestAgent) -> dict[str, CommandInfo]:
@@ -116,7 +141,12 @@ def known_commands(agent: GuestAgent) -> dict[str, CommandInfo]:
 
 
 def suggestion(command: str, known: Iterable[str]) -> str:
-    close = [] if command in known else get_close_matches(command, known, cutoff=ALIKE)
+    if command in known:
+        return ""
+    wanted = command.lower().replace("_", "-")
+    whole = [f"{prefix}{wanted}" for prefix in ("", "guest-", "qga-")]
+    close = [name for name in known if name in whole]
+    close = close or get_close_matches(command, known, cutoff=ALIKE)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from qga.ctl.guest_words import NOWHERE, Line, Place, WrongWords
 from qga.ctl.settings import Settings
+from qga.ctl.usage import UsageError
 
 # The sections of the help, in their order.
 GUESTS = "Guests"
@@ -66,7 +67,12 @@ class Command(TyperCommand):
             found = self.place.find(line, settings.surroundings(line.has("-c", "--connect")))
         except WrongWords as error:
             raise typer.BadParameter(str(error), ctx=ctx) from None
-        rest = super().parse_args(ctx, line.args)
+        try:
+            rest = super().parse_args(ctx, line.args)
+        except UsageError as error:
+            # click leaves it out of some.
+            error.ctx = error.ctx or ctx
+            raise
         try:
             ctx.obj = (
                 settings.with_example(str(self.name), self.place)

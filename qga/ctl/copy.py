@@ -40,7 +40,7 @@ def cp(
         help="GUEST:PATH is in that guest, :PATH in the default one. PATH is absolute.",
     ),
     recursive: bool = typer.Option(
-        False, "-r", "--recursive", help="Copy directories recursively."
+        False, "-r", "-R", "--recursive", help="Copy directories recursively."
     ),
     preserve: bool = typer.Option(
         False, "-p", "--preserve", help="Set permissions exactly, ignoring the umask."
@@ -106,6 +106,7 @@ def cp(
             growth=limit,
             observer=progress,
             ports=ports,
+            label=f"{settings.named}:",
         )
     if settings.structured:
         settings.print(summary_json(summary))

@@ -22,7 +22,7 @@ from qga.ctl.guest_words import before_dashes, never, unless_program_of_guest
 from qga.ctl.relay import FORWARDED, TIMED_OUT, Left, Relay, Signals, read_all
 from qga.ctl.settings import Agent, Settings
 from qga.ctl.units import seconds
-from qga.ctl.values import duration, pairs
+from qga.ctl.values import NotUsable, duration, pairs
 
 NO_TERMINAL = (
     "a terminal needs the qga-exec command, which this guest's agent lacks or has disabled; "
@@ -145,7 +145,7 @@ def execute(
     ),
     env: Optional[list[str]] = typer.Option(
         None,
-        metavar="KEY=VALUE",
+        metavar="NAME=VALUE",
         help="Set a variable in the program's environment. May be repeated.",
     ),
     clean_env: bool = typer.Option(
@@ -161,7 +161,8 @@ def execute(
         "inf",
         metavar="DURATION",
         callback=duration,
-        help="Terminate the program when it runs longer.",
+        help="Terminate the program when it runs longer. (Before exec, --timeout limits each reply "
+        "of the agent.)",
     ),
     tty: bool = typer.Option(False, "-t", "--tty", help="Run the program in a terminal."),
 ) -> None:
@@ -187,7 +188,7 @@ def execute(
       qgactl exec web -it -- top
     """
     settings: Settings = context.obj
-    variables = pairs(env or [])
+    variables = pairs(env or [], "NAME=VALUE", "--env")
     with ExitStack() as stack:
         source = opened_input(stack, input_file, tty or interactive)
         limit = seconds(timeout)
@@ -236,7 +237,7 @@ def opened_input(stack: ExitStack, name: str, wanted: bool) -> Optional[int]:
     try:
         return stack.enter_context(open(name, "rb", buffering=0)).fileno()
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {name}: {error.strerror}") from None
+        raise NotUsable(f"cannot read {name}: {error.strerror}") from None
 
 
 def run(settings: Settings, wanted: Wanted) -> int:
@@ -317,6 +318,8 @@ def relayed(
         status = relay.run()
     if relay.complaint:
         display.say(f"{agent.typed}: process {program.pid} may still run: {relay.complaint}")
+    elif relay.timed_out:
+        display.note(f"{agent.typed}: the program was terminated after {wanted.timeout:g} s")
     return status
 
 

@@ -32,7 +32,8 @@ def list_guests(
 
     Guests of libvirt (system and session), of Proxmox and of any other QEMU are found and asked,
     all at the same time. Processes and sockets of other users, and whatever you have no permission
-    to read, are left out; a note on standard error names them.
+    to read, are left out; a note on standard error names them. Another note has the names of the
+    configuration file, whose guests are not asked.
 
     \b
     States:
@@ -63,6 +64,7 @@ def list_guests(
         display.show_table(COLUMNS, map(row, answers), folding=("Guest", "OS"))
     else:
         display.note(NONE if os.geteuid() == 0 else f"{NONE} (root may see more)")
+    note_configured(settings, {answer.guest.name for answer in answers})
     if not long and len({answer.guest.name for answer in answers}) < len(answers):
         display.note(
             "several guests have the same name; `qgactl list --long` shows their addresses"
@@ -70,6 +72,17 @@ def list_guests(
     for answer in answers:
         if answer.error:
             display.say(f"{answer.guest.name}: {answer.error}")
+
+
+def note_configured(settings: Settings, shown: set[str]) -> None:
+    """The names of the configuration file that are none of the guests found."""
+    try:
+        names = sorted(set(settings.book.guests) - shown)
+    except typer.BadParameter as error:
+        display.note(error.message)
+        return
+    if names:
+        display.note(f"also in the configuration, and not asked: {', '.join(names)}")
 
 
 def row(answer: Answer) -> list[Any]:

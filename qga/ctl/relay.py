@@ -141,7 +141,7 @@ class Relay:
         """Why it is unknown whether a program that timed out has exited."""
         self._deadline = time.monotonic() + timeout
         self._endings = iter(("TERM", "KILL"))
-        self._timed_out = self._interrupted = False
+        self.timed_out = self._interrupted = False
         self._pending = b""
         self._delay = FIRST_DELAY
         self._next_poll = 0.0
@@ -151,7 +151,7 @@ class Relay:
         try:
             return self._run()
         except AgentError as error:
-            if not self._timed_out:
+            if not self.timed_out:
                 raise
             # Closing would wait for an exit that the guest does not report.
             self.program.abandon()
@@ -167,7 +167,7 @@ class Relay:
             self._pass_output()
             self._pass_input()
             self._watch_time()
-        return TIMED_OUT if self._timed_out else self.program.result.status
+        return TIMED_OUT if self.timed_out else self.program.result.status
 
     def _wait(self) -> None:
         """Until something has come, or it is time to poll."""
@@ -234,7 +234,7 @@ class Relay:
         """After the timeout, send SIGTERM, then SIGKILL, then give up."""
         if time.monotonic() < self._deadline or self.program.result:
             return
-        self._timed_out = True
+        self.timed_out = True
         self._deadline = time.monotonic() + GRACE
         name = next(self._endings, "")
         if not name:

@@ -23,7 +23,7 @@ from qga.ctl import display
 from qga.ctl.address_book import Book, as_address, read_book
 from qga.ctl.guest_words import Found, Place, Surroundings, is_socket
 from qga.ctl.units import seconds
-from qga.ctl.values import pairs
+from qga.ctl.values import NotUsable, pairs
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Settings:
         try:
             return read_book()
         except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+            raise NotUsable(str(error)) from None
 
     @property
     def guest(self) -> str:
@@ -91,7 +91,7 @@ class Settings:
                 raise typer.BadParameter("--json and --output yaml exclude each other")
             changed = replace(changed, output=Output.JSON)
         if "data_ports" in given:
-            sockets = pairs(given["data_ports"], "NAME=SOCKET")
+            sockets = pairs(given["data_ports"], "NAME=SOCKET", "--data-port")
             check_sockets(sockets)
             changed = replace(changed, data_ports=sockets)
         display.configure(quiet=bool(given.get("quiet")), colourless=bool(given.get("no_color")))
@@ -214,4 +214,4 @@ def check_sockets(data_ports: Mapping[str, str]) -> None:
     for name, path in data_ports.items():
         if path and not is_socket(path):
             shown = display.printable(f"{name}={path}")
-            raise typer.BadParameter(f"--data-port {shown}: there is no socket at this path")
+            raise NotUsable(f"--data-port {shown}: there is no socket at this path")

@@ -10,8 +10,9 @@ from typing import Optional
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 STEP = 1024
 
-DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|s|m|h|d|)")
-SECONDS = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86400}
+NUMBER = r"[0-9]+\.?[0-9]*|\.[0-9]+"
+PART = re.compile(rf"({NUMBER})(ms|s|min|m|h|d)")
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def size(count: Optional[int]) -> Optional[str]:
@@ -35,10 +36,17 @@ def amount_of(part: float, whole: float) -> str:
 
 
 def seconds(text: str) -> float:
-    """A duration such as 90, 500ms, 1.5h or inf. ValueError for anything else, and for 0."""
-    found = DURATION.fullmatch(text.strip())
-    value = float(found[1]) * SECONDS[found[2]] if found else math.inf
-    if not (found or text.strip() == "inf") or not value:
+    """A duration such as 90, 500ms, 1h30m or inf. ValueError for anything else, and for 0."""
+    stripped = text.strip()
+    if stripped == "inf":
+        return math.inf
+    if re.fullmatch(NUMBER, stripped):
+        value = float(stripped)
+    elif re.fullmatch(f"({PART.pattern})+", stripped):
+        value = sum(float(number) * SECONDS[unit] for number, unit in PART.findall(stripped))
+    else:
+        value = 0
+    if not value:
         raise ValueError(f"'{text}' is not a duration")
     return value
 

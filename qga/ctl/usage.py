@@ -16,7 +16,7 @@ import typer
 
 from qga.ctl.guest_words import no_such_option
 from qga.ctl.tables import printable
-from qga.ctl.values import Expected
+from qga.ctl.values import Expected, NotUsable
 
 # of the copy of click in typer, or of the click that is installed
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -50,7 +50,8 @@ def sentence(error: Any) -> str:
     if place and place.example and message.startswith("missing argument"):
         message += f"; type {command} {place.example}"
     text = " ".join(message.split())
-    return f"{printable(text if text.endswith('...') else text.rstrip('.'))} (see {command} --help)"
+    text = printable(text if text.endswith("...") else text.rstrip("."))
+    return text if isinstance(error, NotUsable) else f"{text} (see {command} --help)"
 
 
 def _in_our_words(error: Any) -> str:

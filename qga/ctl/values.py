@@ -1,14 +1,22 @@
 """Values of options and arguments, and what to use instead of one that is not valid."""
 
 import math
+import re
 
 import typer
 
 from qga.ctl import display
-from qga.ctl.units import seconds
-from qga.settings import values
+from qga.ctl.units import STEP, seconds
 
-DURATION = "a duration greater than 0, such as 90, 500ms, 1m or 1.5h"
+DURATION = "a duration greater than 0, such as 90 (seconds), 500ms, 10m or 1h30m"
+
+
+# KB is what people type for KiB.
+SIZE = re.compile(r"([0-9]+)(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
+
+
+class NotUsable(typer.BadParameter):
+    """Something that the command line names cannot be used; reading the help does not mend it."""
 
 
 class Expected(typer.BadParameter):
@@ -36,23 +44,30 @@ def size(text: str) -> str:
     try:
         parse_size(text)
     except ValueError:
-        raise Expected("use a number of bytes, optionally with K, M or G") from None
+        raise Expected(
+            "use a number of bytes, or of KiB, MiB or GiB with K, M or G after it"
+        ) from None
     return text
 
 
 def parse_size(text: str) -> int:
-    """Bytes. ValueError for what is not a size."""
-    # The agent's configuration has no use for 0, --minimum does.
-    return values.parse_size(text) if text != "0" else 0
+    """Bytes: 4096, 16K, 16KB or 16KiB. ValueError for what is not a size."""
+    found = SIZE.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"'{text}' is not a size")
+    unit: int = STEP ** " KMGT".index((found[2] or " ").upper())
+    return int(found[1]) * unit
 
 
-def pairs(arguments: list[str], form: str = "KEY=VALUE") -> dict[str, str]:
-    """KEY=VALUE arguments; each key once."""
+def pairs(arguments: list[str], form: str = "KEY=VALUE", option: str = "") -> dict[str, str]:
+    """KEY=VALUE arguments, or values of an option; each key once."""
     named: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not (key and equals):
-            raise typer.BadParameter(f"'{display.printable(argument)}' is not {form}")
+            shown = display.printable(argument)
+            wrong = f"invalid value '{shown}' for {option}: use" if option else f"'{shown}' is not"
+            raise typer.BadParameter(f"{wrong} {form}")
         if key in named:
             raise typer.BadParameter(f"'{display.printable(key)}' is given twice")
         named[key] = value

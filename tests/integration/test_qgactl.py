@@ -243,7 +243,7 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
         (["time", "--set", "@1e999"], "invalid time '@1e999'"),
         (
             ["trim", "--minimum", "4X"],
-            "'4X' for --minimum: use a number of bytes, optionally with K",
+            "'4X' for --minimum: use a number of bytes, or of KiB, MiB or GiB with K",
         ),
         (["vcpus", "--online", "x"], "invalid processor 'x'; use a number or a range such as 3-5"),
         (["vcpus", "--online", "1", "--offline", "0-2"], "cannot be taken online and offline"),
@@ -263,13 +263,16 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
         (["ssh-keys", "remove", "--reset", "root", "-"], "--reset can only be used with add"),
         (["exec"], "missing argument PROGRAM"),
         (["exec", "-l"], "no such option: -l (see qgactl exec --help)"),
-        (["exec", "--env", "A", "--", "x"], "'A' is not KEY=VALUE"),
+        (["exec", "--env", "A", "--", "x"], "invalid value 'A' for --env: use NAME=VALUE"),
         (["exec", "--input", "/nonexistent", "--", "x"], "cannot read /nonexistent: No such file"),
         (["--json", "shell"], "shell has no output as JSON or YAML"),
         (["cp", "guest:/x"], "missing DESTINATION"),
         (["cp", "x", "y"], "either the destination or all sources must be in the guest"),
         (["cp", ":/x", "y", ":/z"], "either the destination or all sources must be in the guest"),
-        (["--data-port", "x", "--connect", "unix:/x", "cp", "x", ":/"], "'x' is not NAME=SOCKET"),
+        (
+            ["--data-port", "x", "--connect", "unix:/x", "cp", "x", ":/"],
+            "invalid value 'x' for --data-port: use NAME=SOCKET",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_is_right(

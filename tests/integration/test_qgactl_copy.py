@@ -150,14 +150,14 @@ def test_what_cannot_be_copied_is_told(cp: Copy, here: Path, there: Path) -> Non
     )
     assert cp(f":{there}/none", here)[0::2] == (
         1,
-        f"qgactl: {there}/none: no such file or directory\n",
+        f"qgactl: :{there}/none: no such file or directory\n",
     )
 
 
 def test_a_destination_that_is_not_there(cp: Copy, here: Path, there: Path, address: str) -> None:
     (here / "file").touch()
     complaint = "no such directory\n"
-    assert cp(here / "file", f":{there}/none/")[0::2] == (1, f"qgactl: {there}/none/: {complaint}")
+    assert cp(here / "file", f":{there}/none/")[0::2] == (1, f"qgactl: :{there}/none/: {complaint}")
     assert cp(here / "file", here / "file", f":{there}/none")[2].endswith(complaint)
     status, _, err = cp(here / "file", f":{there}/none/file")
     assert status == 1
@@ -343,7 +343,7 @@ def test_a_data_port_that_is_not_there(address: str, here: Path, there: Path) ->
     assert qgactl("--data-port", "x", *arguments, address=address) == (
         2,
         "",
-        "qgactl: 'x' is not NAME=SOCKET (see qgactl --help)\n",
+        "qgactl: invalid value 'x' for --data-port: use NAME=SOCKET (see qgactl --help)\n",
     )
     complaint = "--data-port x=/nonexistent: there is no socket at this path"
     for status, _, err in (

@@ -147,7 +147,8 @@ def test_exec_of_what_is_not_there(address: str) -> None:
 def test_a_program_that_takes_too_long_is_ended(address: str, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = FAMILY.format(pids)
-    assert run(address, "--timeout", "2", "--", "sh", "-c", script) == (124, "", "")
+    ended = (124, "", f"qgactl: {address}: the program was terminated after 2 s\n")
+    assert run(address, "--timeout", "2", "--", "sh", "-c", script) == ended
     wait_until_gone(pids_in(pids, 2))
 
 

@@ -52,7 +52,7 @@ def test_a_timeout_holds_whatever_the_guest_says(tmp_path: Path, guest: str) -> 
     seconds = time.monotonic() - start
     peer.close()
     assert (status, out) == (124, "")
-    assert "process 7 may still run: the guest says that it still runs" in err
+    assert "process 7 may still run: the guest reports that it still runs" in err
     assert 1 < seconds < LONGEST
     asked = [request["execute"] for request in peer.requests]
     signals = [r["arguments"]["signal"] for r in peer.requests if r["execute"] == "qga-exec-signal"]

@@ -137,6 +137,12 @@ def test_another_user_and_directory(host: Host) -> None:
         ("exec web -u nosuch -- id", 125, "qgactl: web: qga-exec: "),
         ("cp {socket}:/etc/hosts .", 2, "is a socket: write unix:{socket}:/etc/hosts"),
         ("cp web:/a web:/b", 2, "both are in the guest"),
+        ("cp web:{folder}/nope .", 1, "qgactl: web:{folder}/nope: no such file or directory\n"),
+        ("cp {folder}/nope web:/tmp", 1, "qgactl: {folder}/nope: no such file or directory\n"),
+        ("cp /etc/hosts web:{folder}/no/", 1, "qgactl: web:{folder}/no/: no such directory\n"),
+        ("cp /etc/hosts web:{folder}/no/x", 1, "qgactl: /etc/hosts: web:{folder}/no/x: "),
+        ("cp web:/etc/hosts {folder}/no/x", 1, "qgactl: web:/etc/hosts: {folder}/no/x: "),
+        ("cp -R web:{folder}/nope .", 1, "qgactl: web:{folder}/nope: no such file"),
         ("shell web ls", 125, "if web is the guest: qgactl shell web -- ls"),
         ("freeze web ./snapshot", 127, "if web is the guest: qgactl freeze web -- ./snapshot"),
         ("cat web /etc/hosts", 2, "'web' is a guest: write web:/etc/hosts"),
@@ -147,9 +153,20 @@ def test_another_user_and_directory(host: Host) -> None:
         ("ssh-keys web root", 2, "invalid value 'web' for list|add|remove: use one of list, add"),
         ("passwd", 2, "missing argument USER; type qgactl passwd GUEST USER"),
         ("time --set tomorrow", 2, "invalid time 'tomorrow'; use e.g. 2026-11-22T18:30"),
-        ("call web guest-sync {id:5}", 2, "'{id:5}' is not one JSON object, nor KEY=VALUE words"),
+        ("call web guest-sync {id:5}", 2, "'{id:5}' is not valid JSON: Expecting property name"),
+        ("call web guest-sync {id:5}", 2, "double quotes: line 1 column 2"),
+        ('call web guest-file-open ["/x"]', 2, """'["/x"]' is not a JSON object, such as"""),
+        ("call web guest-file-open pth=/x", 1, "no argument 'pth' (did you mean path?); Parameter"),
+        ("call web ping", 1, "did you mean guest-ping?"),
+        ("call web GUEST-PING", 1, "did you mean guest-ping?"),
+        ("call web guest_ping", 1, "did you mean guest-ping?"),
+        ("exec web --timeout 200ms -- sleep 9", 124, "web: the program was terminated after 0.2 s"),
         ("call web", 2, "missing argument COMMAND; type qgactl call GUEST COMMAND"),
-        ("ping web --timeout 5sec", 2, "use a duration greater than 0, such as 90, 500ms, 1m"),
+        (
+            "ping web --timeout 5sec",
+            2,
+            "use a duration greater than 0, such as 90 (seconds), 500ms",
+        ),
         ("os web -o xml", 2, "invalid value 'xml' for --output: use one of table, json, yaml"),
         ("os web --json -o yaml", 2, "--json and --output yaml exclude each other"),
     ],
@@ -161,6 +178,16 @@ def test_wrong_words(host: Host, words: str, status: int, said: str) -> None:
     found, out, err = host.run(*("" if word == "{empty}" else word for word in typed))
     assert (found, out, err.count("\n")) == (status, "", 1)
     assert (said if "{id" in said else said.format(**names)) in err
+
+
+def test_a_program_that_is_terminated_quietly(host: Host) -> None:
+    words = ["exec", "-q", "web", "--timeout", "200ms", "--", "sleep", "9"]
+    assert host.run(*words) == (124, "", "")
+
+
+def test_list_names_the_configuration(host: Host) -> None:
+    assert "also in the configuration, and not asked: db, web\n" in host.run("list")[2]
+    assert host.run("list", "-q") == (0, "", "")
 
 
 def test_an_empty_default_is_none(host: Host) -> None:

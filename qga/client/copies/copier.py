@@ -177,14 +177,15 @@ class Copier:
         there = self.target.find(destination)
         into = there is not None and there.is_folder
         if not into and (len(paths) > 1 or destination.endswith("/")):
-            raise CopyError(f"{destination}: no such directory")
+            raise CopyError(f"{self.target.label}{destination}: no such directory")
         items: list[Item] = []
         taken: set[Place] = set()
         for path in paths:
             place = Place(destination, own_name(path)) if into else split(destination)
             for item in self._items(path, place, not into):
                 if item.place in taken and not item.entry.is_folder:
-                    self._skip(item.path, f"would overwrite another copied file, {item.place.path}")
+                    other = self._there(item.place)
+                    self._skip(item.path, f"would overwrite another copied file, {other}")
                 else:
                     items.append(item)
                     taken.add(item.place)
@@ -266,7 +267,7 @@ class Copier:
                 except SILENCE:
                     raise
                 except (CopyError, OSError) as error:
-                    raise CopyError(f"{item.place.path}: {reason_of(error)}") from None
+                    raise CopyError(f"{self._there(item.place)}: {reason_of(error)}") from None
                 if kind:
                     self._write_through(item, place, kind)
                 elif self.options.resume and self._is_there(item, place):
@@ -314,7 +315,7 @@ class Copier:
             try:
                 size = self.target.take_up(temporary)
             except CopyError as error:
-                self._note(f"{temporary.path}: not resumed: {error.reason}")
+                self._note(f"{self._there(temporary)}: not resumed: {error.reason}")
             else:
                 offset = self._common(item, temporary, size or 0)
                 if offset:
@@ -433,11 +434,14 @@ class Copier:
         """Skip what the target could not do, "" in `reasons` being what it could."""
         for item, reason in zip(items, reasons):
             if reason:
-                self._skip(item.path, f"{item.place.path}: {reason}")
+                self._skip(item.path, f"{self._there(item.place)}: {reason}")
 
     def _skip(self, path: str, reason: str) -> None:
         self.skipped.append((path, reason))
-        self.observer.skipped(path, reason)
+        self.observer.skipped(self.source.label + path, reason)
+
+    def _there(self, place: Place) -> str:
+        return self.target.label + place.path
 
     def _note(self, text: str) -> None:
         if text:

@@ -39,6 +39,7 @@ def copy_to(
     growth: int = GROWTH,
     observer: Observer | None = None,
     ports: DataPorts | None = None,
+    label: str = "",
 ) -> Summary:
     """Copy files of this machine into the guest, as cp(1) does.
 
@@ -47,10 +48,11 @@ def copy_to(
     directory is copied as such. New files and directories have the permissions of their
     originals less the umask; `preserve`: all of them, a file that was there, too. A file that
     grows by more than `growth` bytes meanwhile is not copied. `ports` are the data ports that
-    may be used, by default those beside the agent's socket.
+    may be used, by default those beside the agent's socket. `label` is written before paths in the
+    guest in messages.
     """
     options = Options(recursive, resume, preserve, growth)
-    return _copy(agent, True, paths, destination, options, observer, ports)
+    return _copy(agent, True, paths, destination, options, observer, ports, label)
 
 
 def copy_from(
@@ -64,10 +66,11 @@ def copy_from(
     growth: int = GROWTH,
     observer: Observer | None = None,
     ports: DataPorts | None = None,
+    label: str = "",
 ) -> Summary:
     """Copy files of the guest to this machine; everything is as for `copy_to`."""
     options = Options(recursive, resume, preserve, growth)
-    return _copy(agent, False, paths, destination, options, observer, ports)
+    return _copy(agent, False, paths, destination, options, observer, ports, label)
 
 
 def _copy(
@@ -78,9 +81,11 @@ def _copy(
     options: Options,
     observer: Observer | None,
     ports: DataPorts | None,
+    label: str,
 ) -> Summary:
     watcher = observer or Observer()
     guest = guest_side(agent, lambda: watcher.moved(0), ports or DataPorts(agent.address))
+    guest.label = label
     local = LocalFiles(guest.tick)
     source: Side = local if into_guest else guest
     target: Side = guest if into_guest else local

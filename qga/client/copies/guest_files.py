@@ -35,6 +35,8 @@ class GuestFiles:
     slack = math.inf
     """For whoever reads a FIFO or terminal; a copy has less."""
 
+    label = ""
+
     @property
     def can_rename(self) -> bool:
         raise NotImplementedError

@@ -52,6 +52,7 @@ class LocalFiles:
 
     can_compare = True
     can_rename = True
+    label = ""
 
     def __init__(self, tick: Callable[[], None] = lambda: None) -> None:
         self.tick = tick

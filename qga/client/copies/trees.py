@@ -90,7 +90,10 @@ class Side(Protocol):
     """The files of one side of a copy. Errors are AgentError or OSError.
 
     What is done for several files has a reason for each: "" where it was done, else why not.
+    `label` is written before its paths in messages.
     """
+
+    label: str
 
     @property
     def can_compare(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from enum import Enum
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -89,7 +90,7 @@ def test_what_would_be_right() -> None:
     assert "missing argument connect: use connect (" in complaint("port")
     assert complaint("--timeout", "-1", "list") == (
         "invalid value '-1' for --timeout: use a duration greater than 0, such as "
-        "90, 500ms, 1m or 1.5h, or inf for no limit (see qgactl --help)"
+        "90 (seconds), 500ms, 10m or 1h30m, or inf for no limit (see qgactl --help)"
     )
 
 
@@ -133,7 +134,11 @@ def test_our_own_sentences_come_without_a_prefix() -> None:
         ("pingg", "no such command: pingg; did you mean ping? (see qgactl --help)"),
         ("web ping -v", "the guest goes after the command: qgactl ping web -v"),
         ("--timeout 5", "no command given (see qgactl --help)"),
-        ("ping --count", "option --count needs a value"),
+        ("ping --count", "option --count needs a value (see qgactl ping --help)"),
+        ("ping web --count", "option --count needs a value (see qgactl ping --help)"),
+        ("ping -c", "option -c needs a value (see qgactl ping --help)"),
+        ("exec web --env FOO -- true", "invalid value 'FOO' for --env: use NAME=VALUE"),
+        ("os web --data-port x", "invalid value 'x' for --data-port: use NAME=SOCKET"),
         ("thaw --json=3", "option --json takes no value"),
     ],
 )
@@ -146,3 +151,19 @@ def test_words_that_are_none_of_ours(words: str, said: str) -> None:
 @pytest.mark.parametrize("name", COMMAND.commands)
 def test_more_words_than_a_command_takes(name: str) -> None:
     assert complaint(name, "--nonsense").startswith("no such option: --nonsense")
+
+
+def test_the_help_is_named_only_where_it_helps() -> None:
+    assert complaint("exec", "web", "--input", "/nope", "--", "true") == (
+        "cannot read /nope: No such file or directory"
+    )
+    assert complaint("--data-port", "x=/nope", "os", "web").endswith("no socket at this path")
+
+
+def test_a_broken_configuration_needs_no_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "qgactl.toml").write_text("[guests")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert complaint("ping", "web").startswith(f"{tmp_path}/qgactl.toml: ")
+    assert "--help" not in complaint("ping", "web")

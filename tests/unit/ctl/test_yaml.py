@@ -9,7 +9,7 @@ import yaml as pyyaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qga.ctl.units import amount_of, seconds
+from qga.ctl.units import amount_of
 from qga.ctl.yamltext import yaml
 
 SCALARS = (
@@ -70,29 +70,6 @@ def test_how_it_looks() -> None:
     assert yaml(value) == (
         "name: web\ndisks:\n- name: vda\n  size: 3\n- []\nos:\n  id: null\ne: {}"
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("90", 90),
-        ("500ms", 0.5),
-        ("1m", 60),
-        ("1.5h", 5400),
-        ("2d", 172800),
-        (".5", 0.5),
-        ("3s", 3),
-    ],
-)
-def test_durations(text: str, value: float) -> None:
-    assert seconds(text) == pytest.approx(value)
-    assert seconds("inf") == float("inf")
-
-
-@pytest.mark.parametrize("text", ["", "0", "0s", "-1", "1x", "1 m", "nan", "1e999", "m", "1h30m"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration"):
-        seconds(text)
 
 
 def test_an_amount_in_the_unit_of_the_whole() -> None:
