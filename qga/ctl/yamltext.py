@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./+-]*( [A-Za-z0-9_./+-]+)*")
+# Characters of a key that has its value on the same line (YAML 1.2, 7.4.2).
+LONGEST_KEY = 1000
 RESERVED = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
@@ -22,7 +24,11 @@ def yaml(value: Any) -> str:
 def _lines(value: Any) -> Iterator[str]:
     if isinstance(value, dict) and value:
         for key, each in value.items():
-            yield from _entry(f"{_scalar(str(key))}:", each, isinstance(each, dict))
+            head = _scalar(str(key))
+            if len(head) > LONGEST_KEY:
+                yield f"? {head}"
+                head = ""
+            yield from _entry(f"{head}:", each, isinstance(each, dict))
     elif isinstance(value, (list, tuple)) and value:
         for each in value:
             # A list within a list, and a table in one, begin on the line of the dash.

@@ -22,6 +22,14 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.parametrize("length", [999, 1000, 1001, 1022, 1024, 5000])
+@pytest.mark.parametrize("value", [None, "x", [1, [2]], {"a": {"b": []}}])
+def test_a_long_key(length: int, value: Any) -> None:
+    """A parser looks 1024 characters ahead for the colon."""
+    written = {"k" * length: value, "next": [{"é" * length: value}]}
+    assert pyyaml.safe_load(yaml(written)) == written
+
+
 @given(VALUES)
 def test_it_comes_back(value: Any) -> None:
     assert pyyaml.safe_load(yaml(value)) == value
