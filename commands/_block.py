@@ -2,9 +2,10 @@
 
 import os
 import re
-from typing import Literal, Optional, TypedDict
+from typing import Literal, Optional
 
 from qga import NotRequired
+from qga.records import TypedDict
 
 from ._sysfs import read_text, read_word
 

@@ -10,7 +10,9 @@ import struct
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
+
+from qga.records import NamedTuple
 
 from ._sysfs import read_kept
 

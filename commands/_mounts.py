@@ -12,7 +12,9 @@ import re
 from _thread import allocate_lock, start_new_thread
 from errno import EAGAIN, EOPNOTSUPP, ETIMEDOUT
 from functools import lru_cache
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, TypeVar
+
+from qga.records import NamedTuple
 
 from ._sysfs import read_kept
 

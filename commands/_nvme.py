@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TypedDict
 
 from qga import NotRequired, UInt64
+from qga.records import TypedDict
 
 from ._block import GuestDiskBusType
 from ._ioctl import ioctl_number

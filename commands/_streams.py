@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable
 
 from qga.programs.child import GRACE, LAST_WORDS, exit_status, job_of
 from qga.programs.exits import open_exit
 from qga.programs.spawn import Launch, spawn
+from qga.records import NamedTuple
 
 from ._flows import Input, Output, Relay
 

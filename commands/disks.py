@@ -5,9 +5,10 @@ The counters are read here, because psutil has only 9 of the 17.
 
 import os
 from contextlib import suppress
-from typing import Optional, TypedDict
+from typing import Optional
 
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
+from qga.records import TypedDict
 
 from ._block import (
     SYS_BLOCK,

@@ -8,11 +8,12 @@ are not too many.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
 from qga.policy.quota import Quota
 from qga.programs.child import take_over_jobs
+from qga.records import TypedDict
 from qga.wording import counted
 
 if TYPE_CHECKING:

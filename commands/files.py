@@ -13,7 +13,7 @@ from contextlib import suppress
 from errno import EAGAIN, EINVAL
 from stat import S_ISREG
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from qga import (
     Caller,
@@ -25,6 +25,7 @@ from qga import (
     stop_if_given_up,
 )
 from qga.policy.quota import Quota
+from qga.records import TypedDict
 from qga.task import Lock
 from qga.wording import counted
 

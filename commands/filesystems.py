@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TypedDict
 
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
+from qga.records import TypedDict
 
 from ._block import GuestDiskAddress, addresses_behind, device_name
 from ._ioctl import ioctl_number

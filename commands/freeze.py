@@ -25,10 +25,11 @@ from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from qga import CommandGroup, NotRequired, QgaError, command
 from qga.errors import NotYet
+from qga.records import TypedDict
 from qga.wording import counted
 
 from ._freezer import Freezer, Gone, any_frozen

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
 from qga import INTERFACE_VERSION, Caller, CommandGroup, command
+from qga.records import TypedDict
 
 GuestAgentCommandInfo = TypedDict(
     "GuestAgentCommandInfo", {"name": str, "enabled": bool, "success-response": bool}

@@ -6,9 +6,10 @@ import errno
 import os
 import re
 from functools import cache
-from typing import Literal, TypedDict
+from typing import Literal
 
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
+from qga.records import TypedDict
 
 from ._sysfs import keep_open, numbers_of, read_kept_word, read_word
 

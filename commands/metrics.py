@@ -11,9 +11,10 @@ may hang, are read here, with fewer system calls.
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
+from qga.records import TypedDict
 
 from ._block import dev_path, device_name, is_partition, is_virtual
 from ._mounts import Mount, block_mounts, size_of

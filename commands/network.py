@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from qga import CommandGroup, NotRequired, UInt64, command
+from qga.records import TypedDict
 
 from ._sysfs import read_bytes
 

@@ -6,9 +6,10 @@ offline.
 
 import os
 from functools import lru_cache
-from typing import Literal, TypedDict, cast
+from typing import Literal, cast
 
 from qga import CommandGroup, NotRequired, QgaError, UInt64, command, until_given_up
+from qga.records import TypedDict
 
 from ._sysfs import keep_open, numbers_of, read_kept, read_kept_word
 

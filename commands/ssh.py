@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from qga import Caller, CommandGroup, QgaError, command
 from qga.programs.run import run
+from qga.records import TypedDict
 
 if TYPE_CHECKING:
     from qga.policy.policy import Policy

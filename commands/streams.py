@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from math import inf
-from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union, cast
+from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
 from qga.policy.quota import Quota
+from qga.records import TypedDict
 from qga.wording import counted
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
-from typing import TypedDict
 
 from qga import CommandGroup, NotRequired, command
+from qga.records import TypedDict
 
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
 _MAX_SIZE = 1024 * 1024  # characters

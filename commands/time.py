@@ -6,9 +6,10 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Optional, TypedDict
+from typing import TYPE_CHECKING, Optional
 
 from qga import CommandGroup, NotRequired, QgaError, command
+from qga.records import TypedDict
 
 from ._ioctl import ioctl_number
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from errno import EFBIG, EINVAL, EISDIR, EPIPE
 from stat import S_ISDIR, S_ISREG
-from typing import TYPE_CHECKING, Any, Optional, TypedDict
+from typing import TYPE_CHECKING, Any, Optional
 
 from qga import (
     Caller,
@@ -21,6 +21,7 @@ from qga import (
     stop_if_given_up,
     until_given_up,
 )
+from qga.records import TypedDict
 from qga.wording import counted
 
 from .files import open_file, open_flags

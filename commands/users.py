@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TypedDict
 
 from qga import Caller, CommandGroup, NotRequired, QgaError, command, decode_base64
 from qga.programs.run import run
+from qga.records import TypedDict
 
 from ._sysfs import read_bytes, read_text
 

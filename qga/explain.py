@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from qga.errors import ConfigError, QgaError
 from qga.plugin import discovery, schema
 from qga.plugin.registry import (
     INJECTED,
     CommandGroup,
-    Judge,
     command_names,
     commands_of,
     takes_caller,
@@ -25,6 +24,9 @@ from qga.policy.rules import Verdict
 from qga.service.log import Log
 from qga.settings.config import ChannelConfig, Config
 from qga.settings.spelling import nearest
+
+if TYPE_CHECKING:
+    from qga.plugin.registry import Judge
 
 
 class Explanation(NamedTuple):

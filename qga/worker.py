@@ -15,7 +15,7 @@ What must stay true:
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from qga import task
 from qga.errors import QgaError
@@ -34,7 +34,7 @@ MAX_URGENT = 8
 _M_ARENA_MAX = -8  # <malloc.h>
 
 Job = Callable[[], Any]
-Done = Callable[[Any, "BaseException | None"], None]
+Done = Callable[[Any, Optional[BaseException]], None]
 """Takes a job's result, or the exception that it raised."""
 
 _Order = tuple[Task, Job, Done, "Counter[str]", str]

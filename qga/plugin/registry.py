@@ -11,20 +11,12 @@ import time
 from collections.abc import Iterator
 from functools import cached_property
 from types import FunctionType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Literal,
-    NamedTuple,
-    Optional,
-    TypeVar,
-    get_args,
-)
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, get_args
 
 from qga.errors import PluginError
 from qga.loop import SLOW
 from qga.plugin import schema
+from qga.records import NamedTuple
 
 if TYPE_CHECKING:
     from qga.findings import Finding
@@ -34,11 +26,11 @@ if TYPE_CHECKING:
     from qga.policy.rules import Verdict
     from qga.settings.config import Config
 
+    Judge = Callable[[Policy, dict[str, Any]], Verdict]
+    """Returns the verdict of a policy on the arguments of a handler, by their names in Python."""
+
 Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
 """The lowest profile that permits a command, named as in Proxmox VE."""
-
-Judge = Callable[["Policy", dict[str, Any]], "Verdict"]
-"""Returns the verdict of a policy on the arguments of a handler, by their names in Python."""
 
 INJECTED = frozenset({"caller", "may_wait"})
 """Parameters of handlers that do not come from the request."""

@@ -26,7 +26,6 @@ from typing import (
     Any,
     Callable,
     Literal,
-    NamedTuple,
     Union,
     get_args,
     get_origin,
@@ -34,6 +33,7 @@ from typing import (
 )
 
 from qga.errors import QgaError
+from qga.records import NamedTuple
 from qga.wire.payload import Payload
 
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from errno import EISDIR
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
 
 from qga.errors import QgaError
 from qga.policy import opening
 from qga.policy.rules import Rules, Setting, Verdict
 from qga.programs.limits import NO_LIMITS, Limits, lower, stricter
 from qga.programs.spawn import Launch, candidates, variables_of
+from qga.records import NamedTuple
 from qga.settings import trust
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ import errno
 import os
 import stat
 from functools import cache
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional
 
+from qga.records import NamedTuple
 from qga.wire.payload import c_string
 
 _NEW_FILE_MODE = 0o644

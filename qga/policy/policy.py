@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable
 
 from qga.errors import CommandDisabled, CommandNotFound, Refused
 from qga.policy.rules import Rules, Setting, Verdict
+from qga.records import NamedTuple
 from qga.settings.config import ChannelConfig
 from qga.settings.values import PROFILES
 from qga.wire.payload import c_string

@@ -10,7 +10,9 @@ import grp
 import os
 import pwd
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
+
+from qga.records import NamedTuple
 
 _USUAL_GROUPS = 64
 _MOST_GROUPS = 65536  # NGROUPS_MAX of Linux

@@ -19,10 +19,11 @@ from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from qga.programs.child import JOB_PLACES
 from qga.programs.limits import MOST_CPU, Limits
+from qga.records import NamedTuple
 
 ROOT = "/sys/fs/cgroup"
 

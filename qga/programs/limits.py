@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 from qga.errors import QgaError
+from qga.records import NamedTuple
 
 Number = Union[int, float]
 

@@ -10,11 +10,11 @@ import os
 import select
 import signal
 import time
-from typing import NamedTuple
 
 from qga import task
 from qga.programs.exits import open_exit
 from qga.programs.spawn import spawn
+from qga.records import NamedTuple
 
 _READ_SIZE = 64 * 1024
 

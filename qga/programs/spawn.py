@@ -18,10 +18,11 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
-from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from qga.programs.limits import NO_LIMITS, Limits
 from qga.programs.open_files import inherited_limit
+from qga.records import NamedTuple
 from qga.wire.payload import c_string
 
 if TYPE_CHECKING:

@@ -39,6 +39,9 @@ from qga.wire.position import Position
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    OnEnd = Callable[["Session", Optional[OSError]], None]
+    """Called once when the other side has gone for good, with the error if there was one."""
+
     from qga.serving.server import Server
     from qga.wire.protocol import Event
 
@@ -64,9 +67,6 @@ _BATCH = 128  # requests decoded at once
 # after a write found no room: otherwise each reply that the host collects would wake the loop.
 _QUIET = EPOLLIN | EPOLLRDHUP | EPOLLET
 _FULL = _QUIET | EPOLLOUT
-
-OnEnd = Callable[["Session", Optional[OSError]], None]
-"""Called once when the other side has gone for good, with the error if there was one."""
 
 
 class Session:

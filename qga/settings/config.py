@@ -12,9 +12,10 @@ keys are written `files.read` in a layer and `files_read` in a configuration.
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from qga.errors import ConfigError
+from qga.records import NamedTuple
 from qga.settings import keyfile
 from qga.settings.values import (
     DEFAULT_PATHS as DEFAULT_PATHS,

@@ -9,9 +9,10 @@ can be used with several versions.
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from qga.errors import ConfigError
+from qga.records import NamedTuple
 from qga.settings import keyfile, trust
 from qga.settings.config import (
     ADDING_KEYS,

@@ -12,7 +12,7 @@ without NUL, because --dump-conf depends on it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from qga.records import NamedTuple
 
 _BLANKS = " \t"
 _ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}

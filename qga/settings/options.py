@@ -7,9 +7,10 @@ arguments only if attached, operands anywhere, `--`.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from qga.errors import ConfigError
+from qga.records import NamedTuple
 from qga.settings.config import (
     DEFAULT_CONFIG_PATH,
     DEFAULT_FSFREEZE_HOOK,

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
+
+from qga.records import NamedTuple
 
 _WORD = re.compile(r"""(?:[^\s;'"]|'[^']*'|"[^"]*")+""")
 _RULE = re.compile(r"""(?:[^;'"]|'[^']*'|"[^"]*")+""")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union
+from typing import Any, Union
 
 from qga.errors import QgaError
+from qga.records import NamedTuple
 from qga.wire import jsonwriter
 from qga.wire.payload import Part, Payload
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from functools import cache
 from json import JSONDecoder
-from typing import Any, NamedTuple
+from typing import Any
 
+from qga.records import NamedTuple
 from qga.wire.jsontext import plain_object
 
 _MOST = rb"{1,500}"  # items, which take less than a millisecond

@@ -69,8 +69,8 @@ def test_no_room_imports_itself_by_way_of_others() -> None:
         assert not circle, "; ".join(circle)
 
 
-def test_the_wire_knows_nothing_but_errors() -> None:
-    assert set(edges()["wire"]) == {"errors"}
+def test_the_wire_knows_nothing_of_the_agent() -> None:
+    assert set(edges()["wire"]) == {"errors", "records"}
 
 
 def test_what_the_agent_stands_on_does_not_know_it() -> None:
@@ -81,7 +81,10 @@ def test_what_the_agent_stands_on_does_not_know_it() -> None:
 
 def test_the_hosts_side_imports_no_room_of_the_agent() -> None:
     """But for the wire, and for how values are written, which qgactl reads as qemu-ga does."""
-    allowed, found = HOST | {"", "version", "errors", "ports", "wire", "wording"}, edges()
+    allowed, found = (
+        HOST | {"", "version", "errors", "ports", "records", "wire", "wording"},
+        edges(),
+    )
     for room, more in (("client", set[str]()), ("ctl", {"settings"})):
         beyond = {
             there: why for there, why in found.get(room, {}).items() if there not in allowed | more
