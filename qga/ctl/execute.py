@@ -214,7 +214,8 @@ def shell(
     """Open a login shell in the guest.
 
     This needs an agent with qga-exec. As with ssh, ~. at the beginning of a line disconnects and
-    terminates whatever runs there; ~~ sends one ~. The exit status is that of the shell.
+    terminates whatever runs there; ~~ sends one ~. The exit status is that of the shell. If
+    standard input is not a terminal, the shell gets none either, and reads commands from it.
 
     \b
     Examples:
@@ -226,7 +227,8 @@ def shell(
     if settings.structured:
         raise typer.BadParameter("shell has no output as JSON or YAML")
     program = argv or ["/bin/sh", "-c", LOGIN]
-    wanted = Wanted(program, {}, input=sys.stdin.fileno(), tty=True, user=user)
+    stdin = sys.stdin
+    wanted = Wanted(program, {}, input=stdin.fileno(), tty=stdin.isatty(), user=user)
     raise typer.Exit(run(settings, wanted))
 
 

@@ -279,6 +279,17 @@ def test_a_shell_of_whoever_the_agent_runs_as(ours: str) -> None:
         assert screen.wait() == 0
 
 
+@pytest.mark.parametrize("agent", ["ours", "original"])
+def test_a_shell_without_a_terminal_reads_its_commands(
+    agent: str, request: pytest.FixtureRequest
+) -> None:
+    """As from cron; with /dev/null it exits at once."""
+    address = request.getfixturevalue(agent)
+    script = "echo $((6 * 7)); exit 3\n"
+    assert qgactl("shell", address=address, stdin=script)[:2] == (3, "42\n")
+    assert qgactl("shell", address=address, stdin="")[:2] == (0, "")
+
+
 def test_the_original_kills_what_is_in_the_background_too(original: str, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     process = started(original, "exec", "--", "sh", "-c", BACKGROUND.format(pids))
@@ -292,7 +303,7 @@ def test_the_original_kills_what_is_in_the_background_too(original: str, tmp_pat
 
 
 def test_the_original_has_no_terminal(original: str) -> None:
-    status, out, err = qgactl("shell", address=original)
+    status, out, err = qgactl("exec", "-t", "--", "sh", address=original)
     assert (status, out) == (125, "")
     assert err == (
         f"qgactl: {original}: a terminal needs the qga-exec command, which this "
