@@ -59,8 +59,18 @@ def make_directory(directory: str) -> None:
     try:
         os.mkdir(directory, 0o700)
     except OSError as error:
-        if not isinstance(error, FileExistsError) or not os.path.isdir(directory):
-            sys.exit(f"failed to create directory '{directory}': {error.strerror}")
+        failure = error
+    else:
+        return
+    if isinstance(failure, FileExistsError):
+        try:
+            if stat.S_ISDIR(os.stat(directory).st_mode):
+                return
+        except PermissionError as error:  # a link to where the user cannot look
+            failure = error
+        except OSError:
+            pass
+    sys.exit(f"failed to create directory '{directory}': {failure.strerror}")
 
 
 def exists(path: str) -> bool:
