@@ -108,8 +108,10 @@ def numbers(text: str) -> set[int]:
 
 
 def show_processors(processors: list[Processor]) -> None:
+    # The kernel's directory has them in no order.
     rows = (
-        (str(each.logical_id), state(each.online), yes(each.can_offline)) for each in processors
+        (str(each.logical_id), state(each.online), yes(each.can_offline))
+        for each in sorted(processors, key=lambda each: each.logical_id)
     )
     show_table(("CPU", "State", "May go offline"), rows, right=("CPU",))
 

@@ -72,5 +72,7 @@ def test_the_program_of_the_page_runs(page: str, guest: Guest, tmp_path: Path) -
 def test_the_playbook_runs_a_program_in_every_guest(guest: Guest, tmp_path: Path) -> None:
     day = Day(guest, tmp_path)
     playbook = CHECKOUT / "examples/guests.yml"
-    shown = day.run(f"ansible-playbook -i localhost, -c local '{playbook}'")
+    # Else Ansible takes the environment's, whose path may have spaces.
+    python = "ANSIBLE_PYTHON_INTERPRETER=/usr/bin/python3"
+    shown = day.run(f"{python} ansible-playbook -i localhost, -c local '{playbook}'")
     assert '"msg": "Linux ' in shown, shown

@@ -272,3 +272,10 @@ def test_keys_in_files(tmp_path: Any) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(ValueError, match=r"cannot read .*keys"):
         list(read_keys([str(path)]))
+
+
+def test_processors_are_listed_by_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """The agent has them in the order of a directory of the kernel."""
+    processors.show_processors([r.Processor(10, True), r.Processor(2, False), r.Processor(0, True)])
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split()[0] for line in lines] == ["0", "2", "10"]
