@@ -49,9 +49,9 @@ def refused(reason: str) -> Any:
     return pytest.raises(Refused, match=f"^{re.escape(reason)}$")
 
 
-def wait_for(attempt: Callable[[], Optional[T]], what: str) -> T:
-    """Try until `attempt` gives something true."""
-    deadline = time.monotonic() + PATIENCE
+def wait_for(attempt: Callable[[], Optional[T]], what: str, patience: float = PATIENCE) -> T:
+    """Try until `attempt` gives something true, for so many seconds."""
+    deadline = time.monotonic() + patience
     while True:
         result = attempt()
         if result:

@@ -99,9 +99,9 @@ def test_a_link_is_not_followed_for_writing(
     (tmp_path / "target").write_text("old content")
     path.symlink_to(target)
     assert client.refusal("guest-file-open", path=str(path), mode=mode) == (
-        f"failed to open file '{path}' (mode: '{mode}'): Too many levels of symbolic links: it is "
-        f"a symbolic link to '{target}', and writing follows none unless the agent's configuration "
-        "has follow-symlinks=true in [files]"
+        f"failed to open file '{path}' (mode: '{mode}'): Too many levels of symbolic links: "
+        f"symbolic link to '{target}'; writing does not follow links unless [files] "
+        "follow-symlinks=true is set in the agent's configuration"
     )
     assert (tmp_path / "target").read_text() == "old content"
     assert not (tmp_path / "missing").exists()

@@ -224,7 +224,7 @@ def test_it_is_not_kept_in_memory(host: Host) -> None:
     with HostileGuest(host.folder, endless=True) as guest:
         status, out, err = qgactl("cat", "--json", "--max-size", "2M", "/x", address=guest.address)
         assert (status, out) == (1, "")
-        assert "has more than 2097152 bytes, or does not end" in err
+        assert "larger than 2097152 bytes, or without an end" in err
         with GuestAgent(guest.address) as agent:
             with pytest.raises(CopyError, match="has more than 1048576 bytes"):
                 agent.read_file("/x", limit=MIB)

@@ -171,7 +171,8 @@ class TestDescriptors:
                 reason = until_refused(lambda: File(client, "/etc/passwd"))
                 assert re.search("already have [0-9]+ of its [0-9]+ descriptors; close a", reason)
                 assert reason == client.refusal("guest-exec", path="true")
-            assert not agent.log
+            assert "qemu-ga: info: " in agent.log
+            assert not re.search("qemu-ga: (?!info: )", agent.log), "nobody complains"
             with ExitStack() as stack:
                 clients = [stack.enter_context(agent.connect()) for _ in range(10)]
                 for each in clients:
@@ -358,4 +359,5 @@ class TestMemory:
             assert agent.memory("VmHWM") - idle < 100 * MIB
             for client in clients:
                 client.close()
-            wait_for(lambda: agent.waits, "nothing is left to be done")
+            # Some 3 MB are carried out all the same, 6 µs for each 0xFF.
+            wait_for(lambda: agent.waits, "nothing is left to be done", patience=120)

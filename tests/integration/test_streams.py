@@ -333,7 +333,9 @@ def test_rules_for_programs_hold(tmp_path: Path) -> None:
         refusal = "Command qga-exec has been refused: the program 'sh'"
         with refused(f"{refusal} is not in [exec] allow of {tmp_path}/qemu-ga.conf"):
             client.call("qga-exec", path="sh")
-        assert "runs where the agent does" in client.refusal("qga-exec", path="env", directory="/")
+        assert "runs in the agent's own directory" in client.refusal(
+            "qga-exec", path="env", directory="/"
+        )
 
 
 def test_a_terminal_belongs_to_the_user_of_the_program(tmp_path: Path) -> None:
