@@ -1,7 +1,8 @@
-"""Build the packages once for all tests of a run."""
+"""Build the packages once for all tests of a process."""
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,10 @@ def output(*argv: str | Path, **options: str) -> str:
 
 
 def _build(script: str) -> Packages:
-    made = output(CHECKOUT / "packaging" / script).split()
+    folder = CHECKOUT / "build"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:  # the processes of a run build in the same directory
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = output(CHECKOUT / "packaging" / script).split()
     paths = {Path(name).name.partition("-")[0].partition("_")[0]: CHECKOUT / name for name in made}
     return Packages(paths["qga"], paths["qgactl"])
