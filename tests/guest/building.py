@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -151,8 +152,9 @@ def module_files(root: Path) -> list[Path]:
     version = next((root / "lib/modules").iterdir()).name
     options = ["--dirname", str(root), "--set-version", version, "--show-depends", "--all"]
     lines = run(["modprobe", *options, *ROOT_MODULES]).splitlines()
-    files = [Path(line.split()[1]) for line in lines if line.startswith("insmod ")]
-    return list(dict.fromkeys(files))
+    # A path may have spaces, and parameters of the module may follow.
+    found = [re.match(r"insmod (/.*?\.ko(\.[a-z]+)?)( |$)", line) for line in lines]
+    return list(dict.fromkeys(Path(match[1]) for match in found if match))
 
 
 def make_ext4(tree: Path, disk: Path, *, label: str, size: str) -> None:

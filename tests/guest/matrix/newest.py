@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,21 +35,27 @@ def disk(folder: Path) -> list[str]:
 def tree() -> Path:
     """A folder with the agent, its libraries and their loader; made once."""
     folder = building.CACHE / "newest"
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=building.CACHE, prefix="building-") as work:
-            root = Path(work) / "root"
-            unpack = ["mmdebstrap", "--variant=extract", "--include=qemu-guest-agent"]
-            # The clock of a test machine may be ahead.
-            unpack.append("--aptopt=Acquire::Check-Valid-Until false")
-            building.run([*unpack, "sid", str(root)])
-            libraries = root / "usr/lib/x86_64-linux-gnu"
-            files = [each for each in libraries.glob("*.so*") if each.exists()]
-            (Path(work) / "tree").mkdir()
-            for file in [*files, root / "usr/sbin/qemu-ga"]:
-                shutil.copy(file, Path(work) / "tree")
-            shutil.copy(libraries / "ld-linux-x86-64.so.2", Path(work) / "tree/loader")
-            (Path(work) / "tree").rename(folder)
+    with (building.CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be making it
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=building.CACHE, prefix="building-") as work:
+                unpack_into(Path(work), folder)
     return folder
+
+
+def unpack_into(work: Path, folder: Path) -> None:
+    root, copies = work / "root", work / "tree"
+    unpack = ["mmdebstrap", "--variant=extract", "--include=qemu-guest-agent"]
+    # The clock of a test machine may be ahead.
+    unpack.append("--aptopt=Acquire::Check-Valid-Until false")
+    building.run([*unpack, "sid", str(root)])
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    copies.mkdir()
+    for file in (*libraries.glob("*.so*"), root / "usr/sbin/qemu-ga"):
+        if file.exists():  # some are links to what is not needed here
+            shutil.copy(file, copies)
+    shutil.copy(libraries / "ld-linux-x86-64.so.2", copies / "loader")
+    copies.rename(folder)
 
 
 @contextmanager
