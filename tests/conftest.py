@@ -10,6 +10,7 @@ import pytest
 
 from tests.guest import hardware, service
 from tests.guest.vm import Guest, GuestError
+from tests.guest.vsock import VsockGuest
 
 # What shares a domain of libvirt, and what builds packages.
 ROWS = {"clients": "domain", "packaging": "packages", "guest/test_package.py": "packages"}
@@ -41,9 +42,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def guest() -> Iterator[Guest]:
+def guest() -> Iterator[VsockGuest]:
     """A booted guest, shared: a test leaves it as it found it."""
-    with Guest(hardware.disks) as running:
+    with VsockGuest(hardware.disks) as running:
         running.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=300)
         yield running
 

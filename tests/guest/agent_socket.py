@@ -30,12 +30,16 @@ class AgentError(Exception):
 
 
 class AgentSocket:
-    """A connection to an agent, over QEMU's unix socket for the channel."""
+    """A connection to an agent: by the path of QEMU's unix socket for the channel, or one that is
+    there already."""
 
-    def __init__(self, path: str, timeout: float = 30) -> None:
+    def __init__(self, place: str | socket.socket, timeout: float = 30) -> None:
         self.timeout = timeout
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
+        if isinstance(place, str):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(place)
+        else:
+            self.socket = place
         self.lines = Lines(self.socket)
 
     def __enter__(self) -> AgentSocket:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,33 +12,24 @@ import pytest
 from .agent_socket import AgentSocket
 from .service import by_hand, stopped
 from .vm import Guest
+from .vsock import VsockGuest
 
 pytestmark = pytest.mark.timeout(900)
 
-VSOCK_PORT = 9999
-VSOCK_ANY_CID = 0xFFFFFFFF
-# Asks for a ping at CID 1 (this very guest) as soon as somebody listens there, and tells what came
-# back: "" when the connection was ended without an answer.
-VSOCK_CLIENT = f"""
-import socket, time
+PORT = 9999
+MIB = 1 << 20
+# Connects from within the guest, by the loopback, and tells what came of a ping.
+LOCAL_CLIENT = f"""
+import socket
 
-deadline = time.monotonic() + 60
-while True:
-    host = socket.socket(socket.AF_VSOCK)
-    host.settimeout(30)
+with socket.socket(socket.AF_VSOCK) as client:
+    client.settimeout(30)
+    client.connect((1, {PORT}))
     try:
-        host.connect((1, {VSOCK_PORT}))
-        break
+        client.sendall(b'{{"execute": "guest-ping"}}')
+        print(client.recv(4096).decode(), end="")
     except ConnectionError:
-        host.close()
-        if time.monotonic() > deadline:
-            raise
-        time.sleep(0.1)
-try:
-    host.sendall(b'{{"execute": "guest-ping", "id": 5}}')
-    print(host.recv(4096).decode(), end="")
-except ConnectionError:
-    pass
+        pass
 """
 
 
@@ -59,25 +52,34 @@ def echo_id(host: AgentSocket, value: str) -> Any:
     return json.loads(host.read_line())["id"]
 
 
-@pytest.fixture
-def vsock_loopback(guest: Guest) -> None:
+@contextmanager
+def on_vsock(guest: VsockGuest, *options: str) -> Iterator[AgentSocket]:
+    """An agent that listens on vsock, and a connection to it from the host."""
+    options = ("-m", "vsock-listen", "-p", f"-1:{PORT}", *options)
+    with stopped(guest), by_hand(guest, *options), guest.dial_agent(PORT) as host:
+        yield host
+
+
+def ask_locally(guest: VsockGuest) -> str:
     guest.run(["modprobe", "vsock_loopback"])
+    return guest.python(LOCAL_CLIENT)
 
 
-def ask_by_vsock(guest: Guest, *options: str) -> str:
-    """Ping an agent that listens on vsock, from within the guest; the line it answers, or ""."""
-    path = f"{VSOCK_ANY_CID}:{VSOCK_PORT}"
-    with stopped(guest), by_hand(guest, "-m", "vsock-listen", "-p", path, *options):
-        return guest.python(VSOCK_CLIENT, timeout=120)
+def test_vsock_serves_the_host(guest: VsockGuest) -> None:
+    with on_vsock(guest) as host, guest.dial_agent(PORT) as another:
+        assert host.execute("guest-get-host-name") == {"host-name": "guest"}
+        text = "x" * MIB
+        assert echo_id(another, text) == text
 
 
-@pytest.mark.usefixtures("vsock_loopback")
-def test_vsock_lets_only_the_host_in(guest: Guest) -> None:
-    assert ask_by_vsock(guest) == ""
+def test_vsock_lets_only_the_host_in(guest: VsockGuest) -> None:
+    with on_vsock(guest) as host:
+        assert ask_locally(guest) == ""
+        assert host.execute("guest-ping") == {}
 
 
-@pytest.mark.usefixtures("vsock_loopback")
-def test_vsock_lets_in_whom_the_configuration_names(guest: Guest) -> None:
+def test_vsock_lets_in_whom_the_configuration_names(guest: VsockGuest) -> None:
     guest.write_file("/run/vsock.conf", "[general]\nallow-cids = 2,1\n")
-    answer = ask_by_vsock(guest, "-c", "/run/vsock.conf")
-    assert json.loads(answer) == {"return": {}, "id": 5}
+    with on_vsock(guest, "-c", "/run/vsock.conf") as host:
+        assert json.loads(ask_locally(guest)) == {"return": {}}
+        assert host.execute("guest-ping") == {}

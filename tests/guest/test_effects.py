@@ -110,7 +110,8 @@ def new_memory(guest: Guest, agent: AgentSocket) -> Iterator[int]:
     policy = "/sys/module/memory_hotplug/parameters/online_policy"
     guest.run(["/bin/sh", "-ec", f"echo auto-movable >{policy}"])  # so that it can go off again
     before = blocks(agent)
-    guest.qmp("object-add", qom_type="memory-backend-ram", id="more", size=128 << 20)
+    more = {"qom_type": "memory-backend-memfd", "id": "more", "size": 128 << 20, "share": True}
+    guest.qmp("object-add", **more)  # the vsock device shares all memory
     guest.qmp("device_add", driver="pc-dimm", id="dimm", memdev="more")
     (number,) = wait_for(lambda: blocks(agent) - before, "a new memory block")
     yield number

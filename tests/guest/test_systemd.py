@@ -25,6 +25,7 @@ from .installed import (
     wait_until_another_serves,
 )
 from .vm import Guest
+from .vsock import VsockGuest
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("disks", "unit")]
 
@@ -249,35 +250,24 @@ def steady(answer: Any) -> Any:
 
 
 SLOW_END = "[Service]\nExecStopPost=/bin/sleep 3\n"
-VSOCK_CLIENT = """
-import socket
-with socket.socket(socket.AF_VSOCK) as host:
-    host.settimeout(60)
-    host.connect((1, 1234))
-    host.sendall(b'{"execute":"guest-ping"}')
-    print(host.recv(100).decode().strip())
-"""
 
 
-def test_the_socket_starts_an_agent_on_vsock(guest: Guest) -> None:
-    local = "[Service]\nEnvironment=QGA_CONF=/run/vsock.conf\n"
-    guest.run(["/bin/sh", "-ec", "modprobe vsock_loopback; cat >/run/vsock.conf"],
-              stdin="[general]\nallow-cids=1\n")  # fmt: skip
-    guest.run(
-        ["/bin/sh", "-ec", f"cat >/etc/systemd/system/{VSOCK}.service.d/50.conf"], stdin=local
-    )
+def test_the_socket_starts_an_agent_on_vsock(guest: VsockGuest) -> None:
     try:
         with drop_in(guest, SLOW_END):
             guest.run(["systemctl", "start", f"{VSOCK}.socket"])
             assert show(guest, "ActiveState") == "inactive"  # one agent at a time
         guest.run(["systemctl", "start", f"{VSOCK}.socket"])
-        answer = guest.run(["/usr/bin/python3", "-Ic", VSOCK_CLIENT]).stdout
-        assert json.loads(answer) == {"return": {}}
+        assert show(guest, "ActiveState", f"{VSOCK}.service") == "inactive"
+        with guest.dial_agent(1234) as host:
+            assert host.execute("guest-ping") == {}
         assert show(guest, "ActiveState", f"{VSOCK}.service") == "active"
         assert show(guest, "StatusText", f"{VSOCK}.service") == "Serving -1:1234"
         guest.run(["systemctl", "start", UNIT])
         for unit in (f"{VSOCK}.socket", f"{VSOCK}.service"):
             assert show(guest, "ActiveState", unit) == "inactive"
+        with pytest.raises(ConnectionError):
+            guest.dial(1234)
     finally:
         guest.run(["systemctl", "stop", f"{VSOCK}.socket", f"{VSOCK}.service"])
         guest.run(["systemctl", "start", UNIT])

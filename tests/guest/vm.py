@@ -16,13 +16,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .agent_socket import AgentSocket
 from .building import RootImage, initrd_with, progress, require_tools
 from .image import code_image, root_image
 from .machines import ACCELERATOR, AMD64, Machine
 from .qmp import Qmp
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KERNEL_OPTIONS = AMD64.kernel_options
 BOOT_TIMEOUT = 300.0
@@ -89,7 +92,7 @@ class Guest:
         self.original: AgentSocket | None = None
         self.boot_seconds = 0.0
 
-    def __enter__(self) -> Guest:
+    def __enter__(self) -> Self:
         try:
             self.boot()
         except BaseException as error:
