@@ -81,7 +81,7 @@ def explain(config: Config, channel: str, name: str, words: Sequence[str]) -> Ex
 
 def _decisive(of_name: Verdict, of_arguments: Verdict) -> Verdict:
     """The verdict that a rule made."""
-    return of_arguments if of_arguments.rule else of_name
+    return of_arguments if of_arguments.rule else of_name._replace(detail=of_arguments.detail)
 
 
 def _channel(config: Config, name: str) -> ChannelConfig:

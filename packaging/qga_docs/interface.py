@@ -74,6 +74,8 @@ RULE_HELP = {
     "exec.allow": "programs that may be run, with patterns for their arguments, separated by "
     "semicolons",
     "exec.user": "user that programs run as, instead of the agent's own",
+    "exec.users": "patterns of users that a request may choose, separated by semicolons; a request "
+    "that names none runs as the user of the key user, or is refused if there is none",
     "exec.environment": "keep or drop the environment variables in a request; the default is drop "
     "if allow is set",
     "exec.terminal": "whether qga-exec may give a program a terminal; the default is false if "
@@ -106,6 +108,7 @@ RULE_HELP = {
 EXAMPLES = {
     "exec.allow": "/usr/bin/systemctl restart nginx.service; /usr/bin/df ...",
     "exec.user": "nobody",
+    "exec.users": "ci-*; nobody",
     "exec.environment": "drop",
     "exec.terminal": "false",
     "exec.timeout": "60",

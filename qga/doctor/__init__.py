@@ -18,6 +18,7 @@ from qga.doctor import processes
 from qga.doctor.boot import diagnose_boot
 from qga.doctor.channels import diagnose_channel, users_of
 from qga.doctor.processes import Process
+from qga.doctor.programs import diagnose_programs
 from qga.doctor.trial import load_groups
 from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.errors import ConfigError
@@ -101,6 +102,7 @@ def examine(arguments: options.Arguments) -> Report:
     findings += _carefully("boot", diagnose_boot(unit))
     for channel in config.channels:
         findings += _carefully("channel", diagnose_channel(channel, agent))
+        findings += _carefully("programs", diagnose_programs(channel))
     findings += _diagnose_groups(config, unit)
     findings += _carefully("state", _diagnose_state(config))
     findings += _carefully("files", _diagnose_files(config))

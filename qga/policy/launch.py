@@ -50,13 +50,18 @@ class Wanted(NamedTuple):
 ANYHOW = Wanted()
 
 
-def settings(config: ChannelConfig) -> Launch:
-    """How to start any program. Raises QgaError if the configured user does not exist."""
+def settings(config: ChannelConfig, users: Rules | None, wanted: Wanted) -> Launch:
+    """How to start any program. Raises QgaError if the user does not exist.
+
+    users: those that a request may choose, if there are rules about them.
+    """
     drop = config.exec_environment == "drop" or (
         config.exec_environment is None and config.exec_allow is not None
     )
     account = None
-    if config.exec_user:
+    if users is not None and wanted.user is not None and _may_choose(users, wanted.user):
+        account = _account(wanted.user, f"the user '{wanted.user}'")
+    elif config.exec_user:
         account = _account(config.exec_user, f"the user '{config.exec_user}' of [exec] user")
     limits = Limits(*(getattr(config, f"exec_{name}") for name in Limits._fields))
     return Launch(account=account, clean=drop, timeout=config.exec_timeout, limits=limits)
@@ -79,6 +84,32 @@ def judge_user(config: ChannelConfig, wanted: Wanted, setting: Setting) -> Verdi
     return Verdict(
         False, reason, setting.line(config.exec_user or ";".join(config.exec_allow or ()))
     )
+
+
+def judge_choice(config: ChannelConfig, users: Rules, wanted: Wanted) -> Verdict | None:
+    """The refusal of the user or group that a request wants, where rules say which it may have.
+
+    A request that names none does not become the agent's user, which rules about users exclude.
+    """
+    if wanted.user is None and not config.exec_user:
+        return users.judge("the agent's own user", ())
+    if wanted.group is not None:
+        refused = users.judge(f"the group '{wanted.group}'", ())
+        return refused._replace(reason="a group cannot be chosen where [exec] users is set")
+    if wanted.user in (None, config.exec_user) or _may_choose(users, str(wanted.user)):
+        return None
+    return users.judge(f"the user '{wanted.user}'", ())
+
+
+def described(launch: Launch) -> str:
+    """As whom and within which bounds a program would run; for the guest's administrator."""
+    bounds = {"timeout": launch.timeout, **launch.limits._asdict()}
+    texts = [
+        f"{name.replace('_', '-')}={value}" for name, value in bounds.items() if value is not None
+    ]
+    within = f" within {' '.join(texts)}" if texts else ""
+    user = launch.account.pw_name if launch.account else "the agent's user"
+    return f"it would run as {user}{within}"
 
 
 def complete(launch: Launch, wanted: Wanted) -> Launch:
@@ -169,6 +200,21 @@ def _judge_trust(known_as: str, real: str, settings: Launch, allowed: Verdict) -
     except trust.Untrusted as error:
         reason = f"'{known_as}' could be replaced by another user: {error}"
     return Verdict(False, reason, allowed.rule)
+
+
+def _may_choose(users: Rules, user: str) -> bool:
+    """Whether the rules name this user. A number stands for the name of its account.
+
+    An unknown user is one that they do not name, unless they do: a request must not learn which
+    others there are.
+    """
+    from qga.programs.accounts import find_user
+
+    try:
+        name = find_user(user).pw_name
+    except (KeyError, OSError):
+        name = user
+    return any(pattern.fullmatch(name) for pattern in users.patterns)
 
 
 def _identity(account: struct_passwd | None, group: int | None) -> Identity | None:

@@ -149,10 +149,11 @@ class Policy:
 
     def loopholes(self, commands: Iterable[Named]) -> Iterator[str]:
         """Warnings about rules that other commands of this channel can bypass."""
-        if not self._rules:
+        keys = [key for key in self._rules if key != "exec.users"]  # any program, but not as root
+        if not keys:
             return
         usable = {command.name for command in commands if self.judge_command(command).allowed}
-        sections = list(dict.fromkeys(f"[{key.partition('.')[0]}]" for key in self._rules))
+        sections = list(dict.fromkeys(f"[{key.partition('.')[0]}]" for key in keys))
         runs = [name for name in ("guest-exec", "qga-exec") if name in usable]
         if runs and "[exec]" not in sections:
             yield f"{', '.join(sections)}: {runs[0]} can run any program; set [exec] allow"
@@ -256,8 +257,14 @@ class Policy:
     def judge_program(
         self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None = None
     ) -> Verdict:
-        """The verdict of `program`, without starting anything. Raises OSError."""
-        return self._judge_launch(path, arg, env, wanted)[1]
+        """The verdict of `program`, without starting anything. Raises QgaError or OSError."""
+        from qga.policy import launch
+
+        found, verdict = self._judge_launch(path, arg, env, wanted)
+        if not verdict.allowed:
+            return verdict
+        how = launch.described(launch.complete(found, wanted or launch.ANYHOW))
+        return verdict._replace(detail=how)
 
     def _judge_launch(
         self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None
@@ -266,7 +273,7 @@ class Policy:
 
         wanted = wanted or launch.ANYHOW
         rules = self._rules.get("exec.allow")
-        found = launch.settings(self._config)
+        found = launch.settings(self._config, self._rules.get("exec.users"), wanted)
         verdict = Verdict(True, f"'{path}' may be started", "")
         if rules is None:
             found = found._replace(name=path)
@@ -285,6 +292,9 @@ class Policy:
         if wanted.terminal and not self._terminals:
             rule = verdict.rule or self._setting("exec.terminal").line("false")
             return Verdict(False, _NO_TERMINAL, rule)
+        users = self._rules.get("exec.users")
+        if users is not None:
+            return launch.judge_choice(self._config, users, wanted) or verdict
         key = "exec.user" if self._config.exec_user else "exec.allow"
         return launch.judge_user(self._config, wanted, self._setting(key)) or verdict
 
@@ -311,6 +321,7 @@ class Policy:
         config = self._config
         texts = {
             "exec.allow": config.exec_allow,
+            "exec.users": config.exec_users,
             "files.read": config.files_read,
             "files.write": config.files_write,
             "accounts.allow": config.accounts_allow,
@@ -321,6 +332,7 @@ class Policy:
 
         compilers: dict[str, Callable[[str], Any]] = {
             "exec.allow": patterns.compile_program,
+            "exec.users": patterns.compile_name,
             "files.read": patterns.compile_path,
             "files.write": patterns.compile_path,
             "accounts.allow": patterns.compile_name,

@@ -150,6 +150,15 @@ def make(limits: Limits, timeout: float | None) -> Cgroup | None:
         raise
 
 
+def controllers() -> set[str]:
+    """The controllers of cgroup v2 that this guest offers; none where there is no cgroup v2."""
+    try:
+        with open(f"{ROOT}/cgroup.controllers", encoding="ascii") as file:
+            return set(file.read().split())
+    except OSError:
+        return set()
+
+
 def left_behind() -> Iterator[tuple[Cgroup, float | None]]:
     """Groups of agents that are gone, each with the seconds that are left to it."""
     for parent in JOB_PLACES:

@@ -97,6 +97,7 @@ class ChannelConfig(NamedTuple):
     baud: int = 38400  # the speed that QEMU's agent sets
     exec_allow: Optional[tuple[str, ...]] = None
     exec_user: Optional[str] = None
+    exec_users: Optional[tuple[str, ...]] = None
     exec_environment: Optional[str] = None
     exec_terminal: Optional[bool] = None
     exec_timeout: Optional[int] = None
@@ -198,6 +199,7 @@ RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
     "exec": {
         "allow": parse_programs,
         "user": str,
+        "users": parse_accounts,
         "environment": parse_environment,
         "terminal": parse_boolean,
         "timeout": parse_positive,
@@ -226,7 +228,7 @@ RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
 }
 """The sections with rules and limits, each key with its parser."""
 
-ADDING_KEYS = ("exec.allow", "files.read", "files.write", "accounts.allow")
+ADDING_KEYS = ("exec.allow", "exec.users", "files.read", "files.write", "accounts.allow")
 """Keys that may be repeated; their values are combined."""
 
 AGENT_KEYS = ("limits.threads",)

@@ -61,6 +61,40 @@ def of(findings: Found, check: str) -> Found:
     return [finding for finding in findings if finding["check"] == check]
 
 
+@pytest.fixture
+def without_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a guest with cgroup v1, for what this process asks."""
+    monkeypatch.setattr("qga.programs.cgroup.ROOT", "/nonexistent")
+
+
+def programs_of(**keys: Any) -> Found:
+    from qga.doctor.programs import diagnose_programs
+    from qga.settings.config import ChannelConfig
+
+    channel = ChannelConfig()._replace(**keys)
+    return [finding._asdict() for finding in diagnose_programs(channel)]
+
+
+def test_programs_without_bounds_need_nothing(without_cgroups: None) -> None:
+    assert programs_of() == []
+
+
+def test_bounds_that_this_guest_cannot_keep_to(without_cgroups: None) -> None:
+    [finding] = programs_of(exec_memory=1 << 20)
+    assert finding["status"] == "warning"
+    assert "limits apply to each process" in finding["text"]
+    [finding] = programs_of(exec_cpu=0.5, exec_timeout=60)
+    assert finding["status"] == "failed"
+    assert "so no program can be started" in finding["text"]
+
+
+def test_a_user_of_programs_who_is_not_there(doctor: Doctor, agent: AgentProcess) -> None:
+    doctor.config.write_text("[exec]\nuser=nobody-at-all\n")
+    [finding] = of(doctor.findings(), "programs")
+    assert finding["status"] == "failed"
+    assert "the user 'nobody-at-all' is unknown, so no program can be started" in finding["text"]
+
+
 def test_an_agent_that_serves(doctor: Doctor, agent: AgentProcess) -> None:
     findings = doctor.findings()
     [channel] = of(findings, "channel")

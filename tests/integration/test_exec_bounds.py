@@ -143,6 +143,37 @@ def test_a_rule_forces_a_user(ruled: tuple[AgentProcess, Client]) -> None:
     agent.wait_for_log("line 2: user=nobody")
 
 
+@pytest.mark.parametrize("ruled", ["users=nobody; gam*"], indirect=True)
+def test_a_rule_names_the_users_to_choose_from(ruled: tuple[AgentProcess, Client]) -> None:
+    agent, client = ruled
+    for user, name in (("nobody", b"nobody"), ("65534", b"nobody"), ("games", b"games")):
+        assert ended(client, start(client, "id -un", user=user))["out"].strip() == name
+    with refused("the user 'gambler' is unknown in this guest"):
+        start(client, "true", user="gambler")
+    for user in ("root", "0", "no-such-user", "daemon"):
+        refusal = client.refusal("qga-exec", path="/bin/sh", user=user)
+        assert f"has been refused: the user '{user}' is not in [exec] users of" in refusal
+    refusal = client.refusal("qga-exec", path="/bin/sh", user="nobody", group="games")
+    assert "a group cannot be chosen where [exec] users is set" in refusal
+    agent.wait_for_log("line 2: users=nobody;gam*")
+
+
+@pytest.mark.parametrize("ruled", ["users=nobody"], indirect=True)
+def test_where_users_are_named_nothing_runs_as_root(ruled: tuple[AgentProcess, Client]) -> None:
+    _, client = ruled
+    for command in ("guest-exec", "qga-exec"):
+        refusal = client.refusal(command, path="/bin/true")
+        assert "the agent's own user is not in [exec] users of" in refusal
+
+
+@pytest.mark.parametrize("ruled", ["users=nobody\nuser=games"], indirect=True)
+def test_a_user_for_requests_that_choose_none(ruled: tuple[AgentProcess, Client]) -> None:
+    _, client = ruled
+    assert ended(client, start(client, "id -un"))["out"] == b"games\n"
+    assert ended(client, start(client, "id -un", user="games"))["out"] == b"games\n"
+    assert ended(client, start(client, "id -un", user="nobody"))["out"] == b"nobody\n"
+
+
 @pytest.mark.parametrize("ruled", ["allow=/usr/bin/id ..."], indirect=True)
 def test_a_rule_that_speaks_of_no_user_allows_none(ruled: tuple[AgentProcess, Client]) -> None:
     """As somebody else the same program would read other files."""
@@ -245,8 +276,12 @@ def feed(groups: Path, agent: AgentProcess) -> None:
             fd = os.open(groups, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # nobody reads
             return False
-        os.write(fd, b"nogroup:x:65534:\n")
-        os.close(fd)
+        try:
+            os.write(fd, b"nogroup:x:65534:\n")
+        except BrokenPipeError:  # or no longer: it had read another lookup to its end
+            return False
+        finally:
+            os.close(fd)
         return True
 
     assert agent.process.poll() is None

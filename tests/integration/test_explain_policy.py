@@ -116,6 +116,23 @@ def test_what_cannot_be_asked(conf: Path, words: str, reason: str) -> None:
     assert reason in text
 
 
+def test_the_user_and_the_bounds_of_a_program(tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    conf.write_text("[exec]\nusers=nobody\ntimeout=60\nmemory=1M\n")
+    conf.chmod(0o644)
+    status, text = explain(conf, "qga-exec", "path=true", "user=nobody", 'limits={"cpu": 0.5}')
+    assert (status, text.splitlines()[-1]) == (
+        0,
+        "  It would run as nobody within timeout=60 memory=1048576 cpu=0.5.",
+    )
+    status, text = explain(conf, "qga-exec", "path=true", "user=root")
+    assert status == 1
+    assert "the user 'root' is not in [exec] users of" in text
+    assert "line 2: users=nobody" in text
+    status, text = explain(conf, "guest-exec", "path=true")
+    assert "the agent's own user is not in [exec] users of" in text
+
+
 def test_the_agent_decides_just_so_and_nothing_is_carried_out(tmp_path: Path) -> None:
     config = f"[files]\nread=/\nwrite={tmp_path}/allowed\n[exec]\nallow=/usr/bin/touch *\n"
     with listening(tmp_path, config=config) as agent, agent.connect() as client:

@@ -159,6 +159,20 @@ def closed(public: Path) -> Path:
     return closed
 
 
+def test_a_program_of_the_configured_user_is_not_run_as_a_chosen_one(
+    tmp_path: Path, public: Path
+) -> None:
+    """Whoever can replace a program decides what it does: only as themselves."""
+    script = program(public / "script", "#!/bin/sh\nid -un\n")
+    os.chown(script, 65534, -1)
+    rules = f"[exec]\nallow={script}\nuser=nobody\nusers=games\n"
+    with guarded(tmp_path, rules) as (_, client):
+        pid = client.call("qga-exec", path=str(script))["pid"]
+        assert ended(client, pid)["out"] == b"nobody\n"
+        refusal = client.refusal("qga-exec", path=str(script), user="games")
+        assert "could be replaced by another user" in refusal
+
+
 @pytest.mark.parametrize("tty", [False, True])
 def test_a_directory_is_entered_with_the_rights_of_the_user(
     tmp_path: Path, public: Path, closed: Path, tty: bool

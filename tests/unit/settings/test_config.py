@@ -222,6 +222,7 @@ RULES = {
     "profile": st.sampled_from(PROFILES),
     "exec_allow": st.none() | PROGRAMS,
     "exec_user": st.none() | st.sampled_from(["nobody", " x "]),
+    "exec_users": st.none() | st.sampled_from([(), ("nobody",), ("ci-*", "web")]),
     "exec_environment": st.sampled_from([None, "keep", "drop"]),
     "exec_terminal": st.sampled_from([None, True, False]),
     "exec_timeout": NO_OR_POSITIVE,
