@@ -24,6 +24,9 @@ class Limits(NamedTuple):
     output: Optional[int] = None
 
 
+NO_LIMITS = Limits()
+
+
 class How(NamedTuple):
     """How a program runs; the defaults leave it to the agent.
 
@@ -40,7 +43,7 @@ class How(NamedTuple):
         """The arguments of qga-exec for it."""
         limits = {
             name.replace("_", "-"): value
-            for name, value in (self.limits or Limits())._asdict().items()
+            for name, value in (self.limits or NO_LIMITS)._asdict().items()
             if value is not None
         }
         wanted = {

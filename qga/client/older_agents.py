@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError, CommandError, ProtocolError
-from qga.client.how import How, Limits
+from qga.client.how import NO_LIMITS, How, Limits
 
 # Seconds that the script may take, and bytes of a line of it that are shown.
 PATIENCE = 30.0
@@ -80,7 +80,7 @@ def in_that_way(
 
 def require_no_limits(agent: GuestAgent, limits: Limits | None) -> None:
     """AgentError if there are any, for nothing here could set them."""
-    if limits is not None and limits != Limits():
+    if limits not in (None, NO_LIMITS):
         reason = "limits require qga 0.2 or later in the guest"
         raise AgentError(reason, address=agent.address, command="exec")
 

@@ -27,7 +27,7 @@ from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import AgentError, CommandError, CommandNotFound, ProtocolError
 from qga.client.how import ANYHOW, How, Limits
 from qga.client.older_agents import in_that_way, require_no_limits
-from qga.client.results import ExecResult
+from qga.client.results import ExecResult, StartedProgram
 from qga.wording import counted
 
 # Seconds that a killed program may take to be gone, and between two looks at it.
@@ -180,13 +180,13 @@ class StreamedProgram(Program):
         how = How(user, group, cwd, timeout, limits)
         name = port.name if port else None
 
-        def start(argv: Sequence[str], how: How) -> int:
+        def start(argv: Sequence[str], how: How) -> StartedProgram:
             return agent.stream_start(
                 argv, env=env, port=name, terminal=terminal, term=term, how=how
             )
 
         try:
-            pid = start(argv, how)
+            started = start(argv, how)
             self.is_bounded = how.timeout < math.inf
         except CommandNotFound:
             raise
@@ -194,8 +194,9 @@ class StreamedProgram(Program):
             if not UNKNOWN_ARGUMENT.fullmatch(error.desc):
                 raise
             require_no_limits(agent, limits)
-            pid = start(in_that_way(agent, argv, how, env is not None), ANYHOW)
-        super().__init__(agent, pid)
+            started = start(in_that_way(agent, argv, how, env is not None), ANYHOW)
+        super().__init__(agent, started.pid)
+        self.confinement = started.confinement
         self.port = port
         self._received = self._received_errors = 0
         self._sent = 0
@@ -216,6 +217,7 @@ class StreamedProgram(Program):
                 stdout_truncated=read.stdout_truncated,
                 stderr_truncated=read.stderr_truncated,
                 ended_by=read.ended_by,
+                confinement=self.confinement,
             )
         elif read.exited:
             self._watch_last_bytes(read.out_total + read.err_total)

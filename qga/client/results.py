@@ -33,7 +33,8 @@ class ExecResult(NamedTuple):
 
     `stdout` and `stderr` are empty unless captured. Only the first 16 MiB of each are kept; a
     stream that was longer is marked as truncated. `ended_by` is what the agent ended the program
-    for, such as "timeout"; it is empty if the program ended by itself.
+    for, such as "timeout"; it is empty if the program ended by itself. `confinement` is what held
+    it and all that it started: "cgroup", "rlimits", or "" if it had neither limits nor a timeout.
     """
 
     exitcode: Optional[int] = None
@@ -43,6 +44,7 @@ class ExecResult(NamedTuple):
     stdout_truncated: Annotated[bool, "out-truncated"] = False
     stderr_truncated: Annotated[bool, "err-truncated"] = False
     ended_by: str = ""
+    confinement: str = ""
 
     @property
     def status(self) -> int:
@@ -72,6 +74,7 @@ class TextResult(NamedTuple):
     stdout_truncated: bool = False
     stderr_truncated: bool = False
     ended_by: str = ""
+    confinement: str = ""
 
     @property
     def returncode(self) -> int:
@@ -113,6 +116,13 @@ class FileChunk(NamedTuple):
 
     data: Annotated[bytes, "buf-b64"]
     eof: bool
+
+
+class StartedProgram(NamedTuple):
+    """Its process ID, and what holds it and all that it starts: see ExecResult."""
+
+    pid: int
+    confinement: str = ""
 
 
 class ExecOutput(NamedTuple):

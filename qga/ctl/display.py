@@ -121,4 +121,6 @@ def exec_json(result: ExecResult) -> dict[str, Any]:
         "out-truncated": result.stdout_truncated,
         "err-data": base64.b64encode(result.stderr).decode("ascii"),
         "err-truncated": result.stderr_truncated,
+        **({"ended-by": result.ended_by} if result.ended_by else {}),
+        **({"confinement": result.confinement} if result.confinement else {}),
     }

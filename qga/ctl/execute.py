@@ -13,12 +13,21 @@ import typer
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentError, AgentTimeout, CommandError, CommandNotFound, GuestFrozen
-from qga.client.programs import PlainProgram, Program, environment, start_streamed
-from qga.client.results import SIGNAL_STATUS, ExecResult
-from qga.ctl import display, terminal
+from qga.client.how import NO_LIMITS, Limits
+from qga.client.older_agents import require_no_limits
+from qga.client.programs import (
+    PlainProgram,
+    Program,
+    StreamedProgram,
+    environment,
+    start_streamed,
+)
+from qga.client.results import SIGNAL_STATUS
+from qga.ctl import display, limit_options, terminal
 from qga.ctl.app import EXEC_FAILED, command, discard_output, faults
 from qga.ctl.command import RUN
 from qga.ctl.guest_words import before_dashes, never, unless_program_of_guest
+from qga.ctl.program_output import Collected, Streams
 from qga.ctl.relay import FORWARDED, TIMED_OUT, Left, Relay, Signals, read_all
 from qga.ctl.settings import Agent, Settings
 from qga.ctl.units import seconds
@@ -28,9 +37,6 @@ NO_TERMINAL = (
     "a terminal needs the qga-exec command, which this guest's agent lacks or has disabled; "
     "use `qgactl exec` without -t instead"
 )
-
-# Bytes of each stream that --json keeps in memory.
-MOST_KEPT = 32 * 1024 * 1024
 
 # For an exit status that does not exist here, such as an NTSTATUS of Windows.
 NO_STATUS = 255
@@ -69,58 +75,7 @@ class Wanted(NamedTuple):
     timeout: float = math.inf
     user: str = ""
     directory: str = ""
-
-
-class Streams:
-    """Passes output on to stdout and stderr at once, byte for byte."""
-
-    def out(self, data: bytes) -> None:
-        write_all(sys.stdout.fileno(), data)
-
-    def err(self, data: bytes) -> None:
-        write_all(sys.stderr.fileno(), data)
-
-    def finish(self, result: Optional[ExecResult]) -> None:
-        """Report output that is missing."""
-        if result:
-            display.report_truncated(result)
-
-
-class Kept:
-    """The first `MOST_KEPT` bytes of a stream."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.truncated = False
-
-    def take(self, data: bytes) -> None:
-        kept = data[: MOST_KEPT - len(self.data)]
-        self.data += kept
-        self.truncated |= len(kept) < len(data)
-
-
-class Collected(Streams):
-    """Keeps output, to print it as JSON."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._out, self._err = Kept(), Kept()
-
-    def out(self, data: bytes) -> None:
-        self._out.take(data)
-
-    def err(self, data: bytes) -> None:
-        self._err.take(data)
-
-    def finish(self, result: Optional[ExecResult]) -> None:
-        if result:
-            whole = result._replace(
-                stdout=bytes(self._out.data),
-                stderr=bytes(self._err.data),
-                stdout_truncated=result.stdout_truncated or self._out.truncated,
-                stderr_truncated=result.stderr_truncated or self._err.truncated,
-            )
-            self._settings.print(display.exec_json(whole))
+    limits: Limits = NO_LIMITS
 
 
 @command(
@@ -165,6 +120,13 @@ def execute(
         "of the agent.)",
     ),
     tty: bool = typer.Option(False, "-t", "--tty", help="Run the program in a terminal."),
+    memory: str = limit_options.MEMORY,
+    pids: Optional[int] = limit_options.PIDS,
+    cpus: Optional[float] = limit_options.CPUS,
+    cpu_seconds: Optional[int] = limit_options.CPU_SECONDS,
+    open_files: Optional[int] = limit_options.OPEN_FILES,
+    file_size: str = limit_options.FILE_SIZE,
+    output_size: str = limit_options.OUTPUT_SIZE,
 ) -> None:
     """Run a program in the guest.
 
@@ -174,8 +136,13 @@ def execute(
     is involved. The word before -- is the guest; -- may be left out if the guest is not named
     here, and the program has no -- among its arguments.
 
-    With an agent that lacks qga-exec (QEMU's own), input is sent before the program starts, and
-    output appears after it has exited, at most 16 MiB of each stream. --json keeps 32 MiB.
+    With a timeout or a limit, everything that the program has started ends when it does. A limit
+    that ends it is reported. In a guest without cgroup v2 limits apply to each process, and --cpus
+    is refused.
+
+    With an agent that lacks qga-exec (QEMU's own), there are no limits, input is sent before the
+    program starts, and output appears after it has exited, at most 16 MiB of each stream. --json
+    keeps 32 MiB.
 
     \b
     Examples:
@@ -184,15 +151,19 @@ def execute(
       qgactl exec web -- tar -C /etc -c . >etc.tar
       qgactl exec web --input setup.sh -- /bin/sh
       qgactl exec web -u alice -w /srv -- git pull
+      qgactl exec web -u nobody --memory 512M --pids 100 --cpus 0.5 -- ./job
       qgactl exec web --env LANG=C -- sh -c 'echo $LANG'
       qgactl exec web -it -- top
     """
     settings: Settings = context.obj
     variables = pairs(env or [], "NAME=VALUE", "--env")
+    limits = limit_options.limits_of(
+        memory, pids, cpus, cpu_seconds, open_files, file_size, output_size
+    )
     with ExitStack() as stack:
         source = opened_input(stack, input_file, tty or interactive)
         limit = seconds(timeout)
-        wanted = Wanted(argv, variables, clean_env, source, tty, limit, user, directory)
+        wanted = Wanted(argv, variables, clean_env, source, tty, limit, user, directory, limits)
         status = run(settings, wanted)
     raise typer.Exit(status)
 
@@ -279,12 +250,24 @@ def started(agent: Agent, ports: DataPorts, wanted: Wanted, signals: Signals) ->
     program: Program
     try:
         size = terminal.size() if wanted.tty else None
-        program = start_streamed(agent, argv, ports, env=env, terminal=size, term=term, **as_whom)
+        program = start_streamed(
+            agent,
+            argv,
+            ports,
+            env=env,
+            terminal=size,
+            term=term,
+            timeout=wanted.timeout,
+            limits=wanted.limits,
+            **as_whom,
+        )
+        report_confinement(agent, program, wanted.limits)
     except GuestFrozen:
         raise
     except CommandNotFound:
         if wanted.tty:
             raise AgentError(NO_TERMINAL, address=agent.address) from None
+        require_no_limits(agent, wanted.limits)
         # guest-exec takes all input with the request.
         data = None if wanted.input is None else read_all(wanted.input, signals)
         program = PlainProgram(agent, argv, env=env, input=data, **as_whom)
@@ -293,6 +276,22 @@ def started(agent: Agent, ports: DataPorts, wanted: Wanted, signals: Signals) ->
         raise
     with program:
         yield program
+
+
+def report_confinement(agent: Agent, program: StreamedProgram, limits: Limits) -> None:
+    """Which means the agent has used for the limits, where they are weaker than a cgroup."""
+    if limits != NO_LIMITS and program.confinement != "cgroup":
+        display.note(
+            f"{agent.typed}: this guest has no cgroup for the program: limits apply to each process"
+        )
+
+
+def report_end(agent: Agent, program: Program, wanted: Wanted, timed_out: bool) -> None:
+    """What has ended the program, if it has not ended by itself."""
+    if timed_out:
+        display.note(f"{agent.typed}: the program was terminated after {wanted.timeout:g} s")
+    elif program.result and program.result.ended_by:
+        display.note(f"{agent.typed}: the program was ended: {program.result.ended_by}")
 
 
 def there(agent: GuestAgent, wanted: Wanted) -> dict[str, str]:
@@ -320,13 +319,6 @@ def relayed(
         status = relay.run()
     if relay.complaint:
         display.say(f"{agent.typed}: process {program.pid} may still run: {relay.complaint}")
-    elif relay.timed_out:
-        display.note(f"{agent.typed}: the program was terminated after {wanted.timeout:g} s")
+    else:
+        report_end(agent, program, wanted, relay.timed_out)
     return status
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        # A pipe may take less than it is given.
-        rest = rest[os.write(descriptor, rest) :]

@@ -139,7 +139,8 @@ class Relay:
         self.escapes = escapes
         self.complaint = ""
         """Why it is unknown whether a program that timed out has exited."""
-        self._deadline = time.monotonic() + timeout
+        # The agent ends the program itself, if it can: we do if it does not.
+        self._deadline = time.monotonic() + timeout + (GRACE if program.is_bounded else 0)
         self._endings = iter(("TERM", "KILL"))
         self.timed_out = self._interrupted = False
         self._pending = b""
@@ -167,6 +168,7 @@ class Relay:
             self._pass_output()
             self._pass_input()
             self._watch_time()
+        self.timed_out |= self.program.result.ended_by == "timeout"
         return TIMED_OUT if self.timed_out else self.program.result.status
 
     def _wait(self) -> None:

@@ -320,3 +320,45 @@ def test_too_much_input_for_the_original(original: str, tmp_path: Path) -> None:
         "",
         "qgactl: guest-exec takes at most 49545213 bytes of input\n",
     )
+
+
+NO_CGROUP = "this guest has no cgroup for the program: limits apply to each process"
+ULIMITS = "ulimit -t; ulimit -n; ulimit -f"
+LIMITS = ("--cpu-seconds", "7", "--open-files", "99", "--file-size", "1M", "--pids", "1000")
+
+
+def test_limits_reach_the_program(ours: str) -> None:
+    status, out, err = run(ours, *LIMITS, "--", "sh", "-c", ULIMITS)
+    assert (status, out.split()) == (0, ["7", "99", "2048"])
+    assert err in ("", f"qgactl: {ours}: {NO_CGROUP}\n")
+
+
+def test_what_has_ended_a_program_is_reported(ours: str) -> None:
+    status, out, err = run(ours, "--output-size", "1K", "--", "yes")
+    assert (status, len(out)) == (128 + 9, 1024)
+    assert f"qgactl: {ours}: the program was ended: output" in err.splitlines()
+    status, out, _ = run(ours, "--json", "--output-size", "1", "--", "yes")
+    assert json.loads(out)["ended-by"] == "output"
+    assert json.loads(out)["confinement"] in ("cgroup", "rlimits")
+
+
+def test_limits_without_qga_exec_are_an_error(original: str) -> None:
+    status, out, err = run(original, "--memory", "1G", "--", "echo", "x")
+    assert (status, out) == (125, "")
+    assert "limits require qga 0.2 or later in the guest" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "advice"),
+    [
+        ("--memory", "much", "use a number of bytes"),
+        ("--cpus", "0", "use a number of processors of at least 0.01, such as 0.5"),
+        ("--cpus", "nan", "use a number of processors"),
+        ("--pids", "0", "0"),
+    ],
+)
+def test_limits_that_are_none(ours: str, option: str, value: str, advice: str) -> None:
+    status, out, err = run(ours, option, value, "--", "true")
+    assert (status, out) == (2, "")
+    assert option in err
+    assert advice in err

@@ -8,8 +8,8 @@ from typing import Any
 from qga.client.commands.exec import check_argv, environment_of
 from qga.client.connection import Connection
 from qga.client.how import ANYHOW, How
-from qga.client.results import ExecOutput
-from qga.client.shapes import encode_base64, member, share
+from qga.client.results import ExecOutput, StartedProgram
+from qga.client.shapes import encode_base64, shaped, share
 
 PORT_PATIENCE = 15.0
 """Seconds: the agent itself waits for some until the host has connected to a port."""
@@ -25,8 +25,8 @@ class Streams(Connection):
         terminal: tuple[int, int] | None = None,
         term: str = "",
         how: How = ANYHOW,
-    ) -> int:
-        """Start a program and return its process ID in the guest.
+    ) -> StartedProgram:
+        """Start a program in the guest.
 
         `env` *replaces* its environment. `port` is a data port, connected already, that its
         input and output pass through; without it `stream_write` and `stream_read` carry them.
@@ -47,7 +47,7 @@ class Streams(Connection):
         command = "qga-exec"
         reply = self.call(command, arguments, timeout=patience)  # which has a `timeout`, too
         with self._telling(command):
-            return member(int, "pid", reply)
+            return shaped(StartedProgram, reply)
 
     def stream_read(self, pid: int, offset: int = 0, err_offset: int = 0) -> ExecOutput:
         """Read its output from the offsets on; the agent drops what comes before them."""

@@ -1,0 +1,71 @@
+"""Options that limit what a program of the guest may use."""
+
+import math
+from typing import Any, Optional
+
+import typer
+
+from qga.client.how import Limits
+from qga.ctl.values import Expected, parse_size, size
+
+LEAST_CPUS = 0.01  # of what the agent accepts
+
+
+def optional_size(text: str) -> str:
+    return size(text) if text else ""
+
+
+def processors(number: Optional[float]) -> Optional[float]:
+    if number is not None and not LEAST_CPUS <= number < math.inf:
+        raise Expected(f"use a number of processors of at least {LEAST_CPUS}, such as 0.5")
+    return number
+
+
+def _size(name: str, what: str) -> Any:
+    return typer.Option(
+        "", name, metavar="SIZE", callback=optional_size, help=what, show_default=False
+    )
+
+
+def _count(name: str, what: str) -> Any:
+    return typer.Option(None, name, metavar="N", min=1, help=what)
+
+
+MEMORY = _size("--memory", "Memory of the program and all that it has started, such as 512M.")
+PIDS = _count("--pids", "Number of their processes and threads.")
+CPUS = typer.Option(
+    None,
+    "--cpus",
+    metavar="NUMBER",
+    callback=processors,
+    help="Processors that they may use on average; 0.5 is half of one.",
+)
+CPU_SECONDS = _count("--cpu-seconds", "Seconds of processor time of each process.")
+OPEN_FILES = _count("--open-files", "File descriptors of each process.")
+FILE_SIZE = _size("--file-size", "Size of the largest file that a process may write.")
+OUTPUT_SIZE = _size("--output-size", "Size of all output; a program that writes more is killed.")
+
+
+def limits_of(
+    memory: str,
+    pids: Optional[int],
+    cpus: Optional[float],
+    cpu_seconds: Optional[int],
+    open_files: Optional[int],
+    file_size: str,
+    output_size: str,
+) -> Limits:
+    """The limits of the options with these values."""
+    return Limits(
+        bytes_of(memory),
+        cpus,
+        pids,
+        cpu_seconds,
+        open_files,
+        bytes_of(file_size),
+        bytes_of(output_size),
+    )
+
+
+def bytes_of(text: str) -> Optional[int]:
+    return parse_size(text) if text else None
