@@ -43,14 +43,15 @@ BASH_VALUES = {
 }
 
 
-# The word under the cursor, which bash takes apart at colons; the answer to it is made relative to
-# the part that bash replaces, and quoted.
+# The word under the cursor, up to a blank that is not quoted: bash takes it apart at colons. The
+# answer to it is made relative to the part that bash replaces, and quoted.
 BASH_OFFER = """\
 _qgactl_offer() {
-    local word=${COMP_LINE:0:COMP_POINT} reply rest
-    word=${word##*[[:space:]]}
-    word=${word#--*=}
-    local part=${cur#:}
+    local last='([^[:space:]\\]|\\\\.)*$' word part reply rest
+    [[ ${COMP_LINE:0:COMP_POINT} =~ $last ]]
+    # read without -r removes the backslashes of quoting, and evaluates nothing.
+    IFS= read word <<<"${BASH_REMATCH[0]#--*=}"
+    IFS= read part <<<"${cur#:}"
     while IFS= read -r reply; do
         rest=${reply#"${word%"$part"}"}
         printf -v rest %q "$rest"
@@ -188,7 +189,7 @@ def _has_remote_paths(program: Program) -> bool:
 
 ZSH_OFFER = """\\
 _qgactl_offer() {
-    local -a offered=(${(f)"$(command qgactl --complete $1 "$PREFIX" 2>/dev/null)"})
+    local -a offered=(${(f)"$(command qgactl --complete $1 "${(Q)PREFIX}" 2>/dev/null)"})
     compadd -- ${offered:#*[:/]}
     compadd -S '' -- ${(M)offered:#*[:/]}
 }""".splitlines()
@@ -291,9 +292,9 @@ def _zsh_value(kind: str, choices: tuple[str, ...] = ()) -> str:
 
 
 FISH_OFFERS = {
-    "address": "(command qgactl --complete guests (commandline -ct))",
-    "remote": "(command qgactl --complete paths (commandline -ct))",
-    "copy": "(command qgactl --complete paths (commandline -ct))",
+    "address": "(command qgactl --complete guests (commandline -ct | string unescape))",
+    "remote": "(command qgactl --complete paths (commandline -ct | string unescape))",
+    "copy": "(command qgactl --complete paths (commandline -ct | string unescape))",
 }
 
 

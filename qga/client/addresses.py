@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from qga.client.errors import ConnectError
@@ -33,6 +34,7 @@ from qga.client.sockets import (
     connections_to,
 )
 from qga.client.transports import NO_AGENT, SocketTransport, Transport
+from qga.wording import suggestion
 
 # Opens the way before the deadline (of time.monotonic()).
 Opener = Callable[[float], Transport]
@@ -84,9 +86,14 @@ def resolve(name: str) -> discovery.FoundGuest:
     if fitting:
         addresses = few([guest.address for guest in fitting])
         raise ConnectError(name, f"several guests have this name, take an address: {addresses}")
-    names = few([guest.name for guest in guests]) or "none at all"
-    found = f"no running guest of this name has an agent's port; found: {names}"
-    raise ConnectError(name, "; ".join([found, *left_out.lines()]))
+    names = list(dict.fromkeys(guest.name for guest in guests))
+    reasons = [
+        "no running guest with this name has an agent port",
+        f"available: {few(names) or 'none'}",
+        suggestion(get_close_matches(name, names)),
+        *left_out.lines(),
+    ]
+    raise ConnectError(name, "; ".join(filter(None, reasons)))
 
 
 def few(words: list[str]) -> str:

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from qga.settings import trust
+from qga.wording import suggestion
 
 SYSTEM = "/etc/qgactl.toml"
 LONGEST = 1024 * 1024  # bytes of a file
@@ -45,6 +47,13 @@ class Book(NamedTuple):
     def address(self, word: str) -> str:
         """The address that a word on the command line stands for."""
         return as_address(self.guests.get(word, word))
+
+    def suggestion(self, word: str, running: Collection[str] = ()) -> str:
+        """A question with the names that are similar to a word, without those that are `running`;
+        "" if there are none, or if the word is a name.
+        """
+        names = [] if word in self.guests else [name for name in self.guests if name not in running]
+        return suggestion(get_close_matches(word, names))
 
 
 def as_address(word: str) -> str:

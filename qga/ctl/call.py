@@ -18,6 +18,7 @@ from qga.ctl.command import ADVANCED
 from qga.ctl.guest_words import Line, Surroundings, first_word
 from qga.ctl.settings import Settings
 from qga.ctl.values import pairs
+from qga.wording import suggestion
 
 # From 0 to 1. All names have a prefix in common.
 ALIKE = 0.8
@@ -114,7 +115,7 @@ def carry_out(agent: GuestAgent, command: str, arguments: dict[str, Any]) -> Any
         largest = None if command in ARGUMENTS else LARGEST_REPLY
         return agent.call(command, arguments, max_reply=largest)
     except CommandNotFound as error:
-        error.reason += suggestion(command, known)
+        error.reason += command_suggestion(command, known)
         raise
     except CommandError as error:
         if ABOUT_ARGUMENTS.match(error.desc) and command in ARGUMENTS:
@@ -129,7 +130,7 @@ def unknown_arguments(arguments: Iterable[str], known: str) -> Iterator[str]:
     for name in arguments:
         if name not in names:
             similar = get_close_matches(name, names, 1)
-            yield f"no argument '{name}'" + (f" (did you mean {similar[0]}?)" if similar else "")
+            yield f"no argument '{name}'" + (f" ({suggestion(similar)})" if similar else "")
 
 
 def known_commands(agent: GuestAgent) -> dict[str, CommandInfo]:
@@ -140,14 +141,14 @@ def known_commands(agent: GuestAgent) -> dict[str, CommandInfo]:
         return {}
 
 
-def suggestion(command: str, known: Iterable[str]) -> str:
+def command_suggestion(command: str, known: Iterable[str]) -> str:
     if command in known:
         return ""
     wanted = command.lower().replace("_", "-")
     whole = [f"{prefix}{wanted}" for prefix in ("", "guest-", "qga-")]
     close = [name for name in known if name in whole]
     close = close or get_close_matches(command, known, cutoff=ALIKE)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"; {suggestion(close)}" if close else ""
 
 
 def parse_value(text: str) -> Any:

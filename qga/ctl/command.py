@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from qga.ctl.guest_words import NOWHERE, Line, Place, WrongWords
 from qga.ctl.settings import Settings
 from qga.ctl.usage import UsageError
+from qga.wording import suggestion
 
 # The sections of the help, in their order.
 GUESTS = "Guests"
@@ -140,7 +141,7 @@ class Commands(TyperGroup):
         similar = get_close_matches(name, self.commands)
         advice = ""
         if similar:
-            advice = f"; did you mean {' or '.join(similar)}?"
+            advice = f"; {suggestion(similar)}"
         elif Settings().surroundings(False).is_guest(name):
             advice = f"; it is a guest: qgactl COMMAND {shlex.quote(name)}"
         return f"no such command: {name}{advice}"

@@ -86,6 +86,7 @@ def fit_to_show(words: Iterable[str]) -> Iterator[str]:
     for count, word in enumerate(words):
         if count >= MOST:
             return
-        is_text = word.isprintable() and not set(" \ufffd") & set(word)
+        # U+FFFD stands for bytes that are not UTF-8, with which no path can be asked for.
+        is_text = word.isprintable() and "\ufffd" not in word
         if is_text and len(word.rpartition("/")[2]) <= LONGEST:
             yield word

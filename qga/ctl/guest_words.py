@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Optional
 from qga.client.addresses import FORMS
 from qga.client.hosts.discovery import find_guests
 from qga.ctl.address_book import Book, is_path
+from qga.wording import suggestion
 
 DEFAULT_GUEST = ("", "guest")  # :/etc/hosts and guest:/etc/hosts
 
@@ -145,8 +146,8 @@ class Place(NamedTuple):
 
 
 def no_such_option(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    similar = " or ".join(get_close_matches(name, list(known), 2))
-    return f"no such option: {name}" + (f"; did you mean {similar}?" if similar else otherwise)
+    similar = get_close_matches(name, list(known), 2)
+    return f"no such option: {name}" + (f"; {suggestion(similar)}" if similar else otherwise)
 
 
 def not_empty(guest: str) -> str:

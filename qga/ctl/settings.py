@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from enum import Enum
 from functools import cached_property
 from types import TracebackType
@@ -140,11 +139,10 @@ class Settings:
         if any(guest.is_called(word) for guest in guests):
             return ""
         names = sorted(self.book.guests)
-        similar = get_close_matches(word, [*names, *(guest.name for guest in guests)])
         reasons = [
             f"for the socket in this directory write ./{word}" if is_socket(word) else "",
             f"in the configuration: {few(names)}" if names else "",
-            f"did you mean {' or '.join(dict.fromkeys(similar))}?" if similar else "",
+            self.book.suggestion(word, {guest.name for guest in guests}),
         ]
         return "; ".join(filter(None, reasons))
 

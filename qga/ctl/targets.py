@@ -1,11 +1,14 @@
 """The guests of a command that takes several."""
 
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Iterable
 from typing import Protocol
 
 import typer
 
-from qga.client.hosts.discovery import find_guests
+from qga.client.hosts.discovery import FoundGuest, find_guests
 from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.watch import Target, target
 from qga.ctl import display
@@ -30,6 +33,7 @@ def targets(settings: Settings, words: list[str]) -> Find:
         found = [named_target(settings.book, word) for word in words]
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    note_misspelt(settings.book, [each.address for each in found])
     names = [each.name for each in found]
     for name in names:
         if names.count(name) > 1:
@@ -48,6 +52,17 @@ def named_target(book: Book, word: str) -> Target:
     if not label and address != place and not is_path(place):
         label, equals = place, "="
     return target(f"{label}{equals}{address}")
+
+
+def note_misspelt(book: Book, addresses: Iterable[str | FoundGuest]) -> None:
+    """Suggest names of the configuration; connecting suggests those of running guests."""
+    unknown = {each: book.suggestion(each) for each in addresses if isinstance(each, str)}
+    if not any(unknown.values()):
+        return
+    guests = find_guests()
+    for word, question in unknown.items():
+        if question and not any(guest.is_called(word) for guest in guests):
+            display.note(f"{word}: {question}")
 
 
 def guests_here(left_out: LeftOut) -> list[Target]:

@@ -150,7 +150,7 @@ def test_a_guest_by_its_name(root: HostRoot, agent: str) -> None:
     assert qgactl(root, "--connect", "web", "ping") == (
         3,
         "",
-        "qgactl: web: no running guest of this name has an agent's port; found: db\n",
+        "qgactl: web: no running guest with this name has an agent port; available: db\n",
     )
 
 

@@ -168,9 +168,23 @@ def test_an_interval_without_an_end_is_refused() -> None:
 def test_a_guest_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
     status, out, err = qgactl("top", "nosuch", "--count", "1", QGA_HOST_ROOT=str(tmp_path))
     assert (status, err) == (3, "")
-    assert out.splitlines()[-1].startswith("nosuch: no running guest of this name")
+    assert out.splitlines()[-1].startswith("nosuch: no running guest with this name")
     status, out, _ = qgactl("top", "unix:/nonexistent", "--count", "1", "--json")
     assert (status, "No such file" in json.loads(out)["error"]) == (3, True)
+
+
+def test_a_misspelt_name_is_reported_with_the_one_that_is_meant(
+    address: str, tmp_path: Path
+) -> None:
+    sockets = tmp_path / "var/run/qemu-server"
+    sockets.mkdir(parents=True)
+    (sockets / "1000.qga").symlink_to(address.partition(":")[2])
+    (tmp_path / "qgactl.toml").write_text(f'[guests]\nweb = "{address}"\n')
+    host = {"QGA_HOST_ROOT": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    out, err = qgactl("top", "wbe", "1001", "--count", "1", **host)[1:]
+    assert err == "qgactl: wbe: did you mean web?\n"
+    assert "1001: no running guest with this name" in out
+    assert "available: 1000; did you mean 1000?" in out
 
 
 def test_only_silent_guests_are_a_failure(tmp_path: Path) -> None:

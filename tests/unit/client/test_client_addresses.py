@@ -127,7 +127,7 @@ def test_proxmoxs_socket_is_found_by_the_number(
 
 def test_a_name_that_no_guest_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
-    with pytest.raises(ConnectError, match=r"web: no running guest .* found: none at all"):
+    with pytest.raises(ConnectError, match=r"web: no running guest .* available: none"):
         resolve("web")
 
 
@@ -240,14 +240,17 @@ def test_names_in_an_error_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     root = HostRoot(tmp_path)
     for number in range(200):
         root.process(1000 + number, qemu("web", f"/srv/{number}"))
+        root.process(2000 + number, qemu(f"web{number}", f"/run/{number}"))
     with pytest.raises(ConnectError, match=r"take an address: .* and 190 more"):
         resolve("web")
-    with pytest.raises(ConnectError, match=r"found: .* and 190 more"):
+    with pytest.raises(ConnectError, match=r"available: web, web0, .* and 191 more$"):
         resolve("db")
+    with pytest.raises(ConnectError, match=r"did you mean web\d+ or web\d+ or web\d+\?$"):
+        resolve("wbe100")
 
 
 def test_an_error_says_what_was_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
     HostRoot(tmp_path).process(9, qemu("web", "/srv/web"), uids=[4242] * 4)
-    with pytest.raises(ConnectError, match=r"none at all; left out .* process 9 of user 4242"):
+    with pytest.raises(ConnectError, match=r"available: none; left out .* process 9 of user 4242"):
         resolve("web")

@@ -14,7 +14,7 @@ from tests.integration.client_agents import running
 from tests.integration.qgactl_process import QGACTL, environment
 from tests.integration.test_qgactl_hosts import listening
 
-HOSTILE = ["\x1b[2Jx", "a\nb", "a b", "\u202egpj", "tab\t", "\x07", "nbsp\u00a0", "\ufffd"]
+HOSTILE = ["\x1b[2Jx", "a\nb", "\u202egpj", "tab\t", "\x07", "nbsp\u00a0", "\ufffd"]
 
 
 def complete(folder: Path, *words: str) -> tuple[int, str, str]:
@@ -34,7 +34,9 @@ def complete(folder: Path, *words: str) -> tuple[int, str, str]:
 
 
 def test_names_that_a_terminal_would_act_on_are_left_out() -> None:
-    assert list(fit_to_show([*HOSTILE, "web", "$(reboot)"])) == ["web", "$(reboot)"]
+    assert list(fit_to_show([*HOSTILE, "web", "my guest", "$(reboot)"])) == [
+        *("web", "my guest", "$(reboot)")
+    ]
     assert list(fit_to_show(["x" * (LONGEST + 1), "y"])) == ["y"]
     assert len(list(fit_to_show(f"n{number}" for number in range(2 * MOST)))) == MOST
 
@@ -42,14 +44,16 @@ def test_names_that_a_terminal_would_act_on_are_left_out() -> None:
 def test_files_of_a_guest(tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.mkdir()
-    for name in ("one", "one;reboot", ".hidden", "a b", *HOSTILE[:3]):
+    for name in ("one", "one;reboot", "one more", ".hidden", *HOSTILE[:2]):
         (there / name).touch()
     (there / "one.d").mkdir()
     with running("ours", tmp_path) as address:
         (tmp_path / "qgactl.toml").write_text(f'[guests]\nweb = "{address}"\n')
         assert complete(tmp_path, "paths", f"web:{there}/one") == (
             0,
-            "".join(f"web:{there}/{name}\n" for name in ("one", "one.d/", "one;reboot")),
+            "".join(
+                f"web:{there}/{name}\n" for name in ("one", "one more", "one.d/", "one;reboot")
+            ),
             "",
         )
         assert complete(tmp_path, "paths", f"web:{there}/.")[1] == f"web:{there}/.hidden\n"
