@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from qga import INTERFACE_VERSION, Caller, CommandGroup, command
+import sys
+
+from qga import INTERFACE_VERSION, Caller, CommandGroup, __version__, command
 from qga.records import TypedDict
 
 GuestAgentCommandInfo = TypedDict(
@@ -13,6 +15,11 @@ GuestAgentCommandInfo = TypedDict(
 class GuestAgentInfo(TypedDict):
     version: str
     supported_commands: list[GuestAgentCommandInfo]
+
+
+class QgaVersion(TypedDict):
+    version: str
+    python: str
 
 
 class Info(CommandGroup):
@@ -36,3 +43,8 @@ class Info(CommandGroup):
                 for entry in self.agent.registry
             ],
         }
+
+    @command(access="audit", frozen=True)
+    def qga_get_version(self) -> QgaVersion:
+        """Report the version of qga, and that of the Python that runs it."""
+        return {"version": __version__, "python": sys.version.split()[0]}

@@ -27,6 +27,17 @@ class AgentInfo(NamedTuple):
     version: str
     commands: Annotated[tuple[CommandInfo, ...], "supported_commands"]
 
+    def offers(self, name: str) -> bool:
+        """Whether the agent has a command of this name, and it is enabled."""
+        return any(command.name == name and command.enabled for command in self.commands)
+
+
+class Release(NamedTuple):
+    """The version of qga in the guest, and that of the Python that runs it."""
+
+    version: str
+    python: str
+
 
 class ExecResult(NamedTuple):
     """How a program in the guest ended: with an exit code, or by a signal.

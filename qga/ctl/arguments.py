@@ -59,5 +59,6 @@ ARGUMENTS = {
     "qga-get-memory": "",
     "qga-get-metrics": "",
     "qga-get-ports": "",
+    "qga-get-version": "",
     "qga-shutdown": "[mode], [force]",
 }

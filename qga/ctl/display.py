@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.text import Text
 
-from qga.client.results import AgentInfo, CommandInfo, ExecResult
+from qga.client.results import AgentInfo, CommandInfo, ExecResult, Release
 from qga.ctl.tables import Row, manner, yes
 from qga.ctl.tables import printable as printable
 from qga.ctl.tables import show_table as show_table
@@ -84,11 +84,12 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def show_info(guest: str, info: AgentInfo) -> None:
+def show_info(guest: str, info: AgentInfo, release: Release | None) -> None:
     """The agent's version, and its commands in a table."""
     disabled = sum(not command.enabled for command in info.commands)
+    ours = f" (qga {printable(release.version)})" if release else ""
     print(
-        f"{printable(guest)}: agent {printable(info.version)}, "
+        f"{printable(guest)}: agent {printable(info.version)}{ours}, "
         f"{counted(len(info.commands), 'command')}, {disabled} disabled"
     )
     show_table(("Command", "State", "Answers success"), map(command_row, sorted(info.commands)))

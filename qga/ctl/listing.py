@@ -25,7 +25,7 @@ NONE = "no running guest with an agent port was found; `qgactl channel` shows ho
 def list_guests(
     context: typer.Context,
     long: bool = typer.Option(
-        False, "-l", "--long", help="List all addresses of a guest, and that of its agent."
+        False, "-l", "--long", help="Show all addresses, how to connect, and the release of qga."
     ),
 ) -> None:
     """List the guests on this host that have an agent port.
@@ -94,7 +94,10 @@ def row(answer: Answer) -> list[Any]:
 
 
 def long_row(answer: Answer) -> list[Any]:
-    return [*beginning(answer), ", ".join(answer.addresses), answer.guest.address]
+    """With all addresses, and the release of an agent that is ours."""
+    name, state, version, system = beginning(answer)
+    agent = f"{version} (qga {answer.qga})" if answer.qga else version
+    return [name, state, agent, system, ", ".join(answer.addresses), answer.guest.address]
 
 
 def beginning(answer: Answer) -> list[Any]:
@@ -117,6 +120,7 @@ def as_object(answer: Answer) -> dict[str, Any]:
         "state": answer.state,
         "error": answer.error or None,
         "version": answer.version,
+        "qga": answer.qga,
         "os": answer.os,
         "host-name": answer.host_name,
         "addresses": list(answer.addresses),

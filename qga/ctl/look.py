@@ -2,6 +2,7 @@
 
 import typer
 
+from qga.client.commands.info import VERSION
 from qga.ctl import display
 from qga.ctl.app import command, faults
 from qga.ctl.command import ADVANCED, LOOK
@@ -37,7 +38,9 @@ def ping(
 
 @command(ADVANCED)
 def info(context: typer.Context) -> None:
-    """List the agent's version and its commands.
+    """Show the agent's version and its commands.
+
+    The version is that of the QEMU release with the same interface; qga reports its own as well.
 
     \b
     Examples:
@@ -46,7 +49,10 @@ def info(context: typer.Context) -> None:
     """
     settings: Settings = context.obj
     with faults(), settings.agent() as agent:
+        info = agent.info()
+        release = agent.release() if info.offers(VERSION) else None
         if settings.structured:
-            settings.print(agent.call("guest-info"))
+            ours = {"qga": release._asdict()} if release else {}
+            settings.print({**agent.call("guest-info"), **ours})
         else:
-            display.show_info(settings.guest, agent.info())
+            display.show_info(settings.guest, info, release)

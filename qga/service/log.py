@@ -148,7 +148,10 @@ class FileSink:
 class JournalSink:
     """The journal of systemd, through systemd-python.
 
-    Fields are named QGA_<NAME>, except for MESSAGE_ID. sd_journal_sendv(3) blocks if the journal
+    Fields are named QGA_<NAME>, except for MESSAGE_ID. The field `brief` replaces `arguments` in
+    the message, because `arguments` is a field of the entry; other logs have the text only.
+
+    sd_journal_sendv(3) blocks if the journal
     does not read, so its queue is checked before, through a separate connection to its socket.
     """
 
@@ -161,8 +164,12 @@ class JournalSink:
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
         _check_room(self._queue)
+        facts = dict(fields)
+        brief = facts.pop("brief", None)
+        if brief is not None:
+            text = text.replace(facts["arguments"], brief)
         entry = {"MESSAGE": text, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": PROGRAM}
-        for name, value in fields.items():
+        for name, value in facts.items():
             entry[name if name == "MESSAGE_ID" else f"QGA_{name.upper()}"] = value
         self._send(*(_encode(f"{name}={value}") for name, value in entry.items()))
 

@@ -78,8 +78,11 @@ class Audit:
         if not self._is_due(entry, error):
             return
         seconds = time.monotonic() - entry.since
-        arguments, secrets = _without_secrets(entry.given, command.secret)
+        shown, secrets = _without_secrets(entry.given, command.secret)
+        arguments = _as_json(shown)
         facts = {**_origin(command.name, entry.caller), "arguments": arguments}
+        if "\\n" in arguments:
+            facts["brief"] = _as_json(_first_lines(shown))
         facts["duration_usec"] = str(round(seconds * 1e6))
         facts["result"] = "success"
         outcome = "done"
@@ -179,8 +182,8 @@ def _class_of(error: BaseException) -> str:
     return error.error_class if isinstance(error, QgaError) else QgaError.error_class
 
 
-def _without_secrets(given: dict[str, Any], secret: tuple[str, ...]) -> tuple[str, list[str]]:
-    """Return the arguments as JSON, cut, and the texts that were hidden in them."""
+def _without_secrets(given: dict[str, Any], secret: tuple[str, ...]) -> tuple[Any, list[str]]:
+    """Return the arguments, cut, and the texts that were hidden in them."""
     shown = dict(given)
     hidden: list[Any] = []
     for mark in secret:
@@ -195,10 +198,7 @@ def _without_secrets(given: dict[str, Any], secret: tuple[str, ...]) -> tuple[st
             pairs = [value.partition("=") for value in values]
             shown[name] = [key + "=" + _HIDDEN if equals else _HIDDEN for key, equals, _ in pairs]
             hidden += [value if equals else key for key, equals, value in pairs]
-    text = json.dumps(_cut(shown), ensure_ascii=False, separators=(",", ":"), default=str)
-    if len(text) > MAX_ARGUMENTS:
-        text = text[:MAX_ARGUMENTS] + "…"
-    return text, [value for value in hidden if isinstance(value, str) and value]
+    return _cut(shown), [value for value in hidden if isinstance(value, str) and value]
 
 
 def _cut(value: Any, depth: int = 0) -> Any:
@@ -213,3 +213,20 @@ def _cut(value: Any, depth: int = 0) -> Any:
         members = list(value.items())[:MAX_ARGUMENTS]
         return {name: _cut(item, depth + 1) for name, item in members}
     return value
+
+
+def _first_lines(value: Any) -> Any:
+    """With only the first line of each text: qgactl cp sends long scripts."""
+    if isinstance(value, str):
+        first, *more = value.strip().split("\n", 1)
+        return f"{first} …" if more else value
+    if isinstance(value, list):
+        return [_first_lines(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _first_lines(item) for name, item in value.items()}
+    return value
+
+
+def _as_json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return text[:MAX_ARGUMENTS] + "…" if len(text) > MAX_ARGUMENTS else text

@@ -34,6 +34,7 @@ ALLOWED = {
     "guest-sync",
     "guest-sync-delimited",
     "qga-get-freeze",
+    "qga-get-version",
 }
 
 

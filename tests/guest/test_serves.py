@@ -14,6 +14,7 @@ import re
 
 import pytest
 
+from . import service
 from .agent_socket import AgentError, AgentSocket, encode
 from .vm import Guest, Result
 
@@ -49,6 +50,14 @@ def execute_program(guest: Guest, agent: AgentSocket, *argv: str) -> Result:
 
 def sha256_in_guest(guest: Guest, path: str) -> str:
     return guest.run(["sha256sum", path]).stdout.split()[0]
+
+
+def test_the_release_is_that_of_the_program_and_python_that_of_the_guest(
+    guest: Guest, agent: AgentSocket
+) -> None:
+    told = agent.execute("qga-get-version")
+    assert told["version"] in guest.run([service.PROGRAM, "--version"]).stdout
+    assert f"Python {told['python']}" in guest.run(["python3", "--version"]).stdout
 
 
 def test_sync(agent: AgentSocket) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qga import __version__
 from qga.client.sockets import connected_paths, connections_to
 from tests.guest.service import stopped, wait_for
 from tests.guest.vm import Guest
@@ -65,7 +66,7 @@ def test_list(guest: Guest, root: Path) -> None:
         "Connect with",
     ]
     name, state, version, system, *addresses, address = re.split(r" {3,}", row)
-    assert (name, state, version) == (name_of(guest), "answers", "11.1.3")
+    assert (name, state, version) == (name_of(guest), "answers", f"11.1.3 (qga {__version__})")
     assert system.startswith("Debian GNU/Linux 12")
     assert len(addresses) <= 1
     assert os.path.realpath(address[len("unix:") :]) == os.path.realpath(path)
@@ -86,7 +87,7 @@ def test_doctor_finds_all_well(guest: Guest, root: Path) -> None:
     for check in ("clock", "round trip"):  # an emulated guest may lag behind
         assert found.pop(check) in {"ok", "warning"}
     assert set(found.values()) == {"ok"}, out
-    assert "\nok      version: 11.1.3\n" in out
+    assert f"\nok      version: 11.1.3, qga {__version__} with Python 3.11.2\n" in out
 
 
 def test_doctor_sees_that_the_agent_does_not_run(guest: Guest, root: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qga import __version__
 from tests.differences import differs
 from tests.integration.agent_process import AgentProcess, Client, listening
 
@@ -37,6 +38,11 @@ def test_guest_info(client: Client) -> None:
         "success-response": True,
     }
     assert {"guest-sync", "guest-sync-delimited", "guest-info", "guest-exec"} <= set(entries)
+
+
+def test_the_release_and_its_python(client: Client) -> None:
+    python = platform.python_version()
+    assert client.call("qga-get-version") == {"version": __version__, "python": python}
 
 
 def test_the_host_name(client: Client) -> None:

@@ -16,6 +16,7 @@ from typing import Callable
 import pytest
 from qga_docs import interface
 
+from qga import INTERFACE_VERSION, __version__
 from tests.integration.client_agents import AGENTS, running
 from tests.integration.qgactl_process import QGACTL, Result, environment, qgactl
 
@@ -64,6 +65,7 @@ def test_info_is_an_aligned_table(run: Run, address: str) -> None:
     title, head, _, *rows = out.splitlines()
     assert (status, err) == (0, "")
     assert title.startswith(f"{address}: agent ")
+    assert (f"agent {INTERFACE_VERSION} (qga {__version__}), " in title) == ("qga-exec" in out)
     state, answers = head.index("State"), head.index("Answers success")
     cells = [
         (row[:state].strip(), row[state:answers].strip(), row[answers:].strip()) for row in rows
@@ -78,6 +80,7 @@ def test_info_for_programs_is_the_reply(run: Run) -> None:
     assert {"name": "guest-ping", "enabled": True, "success-response": True} in json.loads(out)[
         "supported_commands"
     ]
+    assert ("qga" in json.loads(out)) == ("qga-exec" in out)
 
 
 def test_call_prints_what_the_command_returns(run: Run) -> None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 
 from qga.client.connection import Connection
-from qga.client.results import AgentInfo
+from qga.client.errors import CommandNotFound
+from qga.client.results import AgentInfo, Release
+
+VERSION = "qga-get-version"
 
 
 class Info(Connection):
-    """guest-ping, guest-sync, guest-info; guest-sync-delimited is `Connection.sync`."""
+    """guest-ping, guest-sync, guest-info and qga-get-version.
+
+    guest-sync-delimited is `Connection.sync`.
+    """
 
     def ping(self, *, timeout: float | None = None) -> float:
         """The time of one round trip in seconds."""
@@ -24,3 +30,10 @@ class Info(Connection):
     def info(self) -> AgentInfo:
         """The agent's version and its commands."""
         return self._ask("guest-info", AgentInfo)
+
+    def release(self) -> Release | None:
+        """The version of qga in the guest; None with another agent, and with qga 0.1."""
+        try:
+            return self._ask(VERSION, Release)
+        except CommandNotFound:
+            return None

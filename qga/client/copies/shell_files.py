@@ -298,7 +298,9 @@ class ShellFiles(GuestFiles):
         """Run a script that reads or writes `size` bytes; AgentTimeout if it does not end."""
         seconds = (PATIENCE if patience is None else patience) + size / SLOWEST
         deadline, delay = time.monotonic() + seconds, FIRST_DELAY
-        with PlainProgram(self.agent, ["/bin/sh", "-c", script.text, "sh", *arguments]) as program:
+        # The guest's journal shows the first line of a script.
+        text = f"# qga.client: {script.purpose}\n{script.text}"
+        with PlainProgram(self.agent, ["/bin/sh", "-c", text, "sh", *arguments]) as program:
             while program.result is None:
                 self.tick()
                 time.sleep(delay)

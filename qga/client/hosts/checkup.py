@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 from qga.client import addresses
 from qga.client.agent import GuestAgent
+from qga.client.commands.info import VERSION
 from qga.client.errors import (
     AgentError,
     AgentTimeout,
@@ -284,7 +285,10 @@ def round_trip(agent: GuestAgent) -> Check:
 
 
 def version(agent: GuestAgent) -> Check:
-    return Check("version", OK, agent.info().version)
+    info = agent.info()
+    release = agent.release() if info.offers(VERSION) else None
+    ours = f", qga {release.version} with Python {release.python}" if release else ""
+    return Check("version", OK, f"{info.version}{ours}")
 
 
 def commands(agent: GuestAgent) -> Check:

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from qga.client.agent import GuestAgent
+from qga.client.commands.info import VERSION
 from qga.client.errors import (
     AgentError,
     AgentTimeout,
@@ -38,13 +39,14 @@ class Answer(NamedTuple):
 
     state: `answers`; `frozen`, it answers little until it is thawed; `silent`, the agent does
     not answer; `held`, libvirt holds the socket and cannot be used; `unreachable`, for
-    the reason in `error`.
+    the reason in `error`. version: of the interface. qga: the release, if the agent is ours.
     """
 
     guest: FoundGuest
     state: str
     error: str = ""
     version: str | None = None
+    qga: str | None = None
     os: str | None = None
     host_name: str | None = None
     addresses: tuple[str, ...] = ()
@@ -85,11 +87,14 @@ def told(guest: FoundGuest, agent: GuestAgent, deadline: float) -> Answer:
             return None
 
     info, os = value(agent.info), value(agent.osinfo)
+    # QEMU's agent, and an older qga, would log a request for a command that they do not have.
+    release = value(agent.release) if info and info.offers(VERSION) else None
     name, interfaces = value(agent.hostname), value(agent.interfaces)
     return Answer(
         guest,
         state,
         version=cut(info and info.version),
+        qga=cut(release and release.version),
         os=cut(os and (os.pretty_name or os.kernel_release)),
         host_name=cut(name),
         addresses=addresses(interfaces or []),

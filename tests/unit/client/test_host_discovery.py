@@ -385,11 +385,13 @@ def test_hidden_processes_are_told(host: HostRoot) -> None:
 
 def test_what_a_guest_says_of_itself_is_cut(tmp_path: Path) -> None:
     address = {"ip-address-type": "ipv4", "ip-address": "192.0.2.1", "prefix": 24}
+    offered = {"name": "qga-get-version", "enabled": True, "success-response": True}
     link = {"name": "eth0", "hardware-address": "x", "ip-addresses": [address] * 10_000}
     peer = Peer(
         tmp_path / "s",
         {
-            "guest-info": lambda _: {"version": "1" * 100_000, "supported_commands": []},
+            "guest-info": lambda _: {"version": "1" * 100_000, "supported_commands": [offered]},
+            "qga-get-version": lambda _: {"version": "2" * 100_000, "python": "3"},
             "guest-get-osinfo": lambda _: {"pretty-name": "L" * 100_000},
             "guest-get-host-name": lambda _: {"host-name": "h" * 100_000},
             "guest-network-get-interfaces": lambda _: [link],
@@ -400,6 +402,7 @@ def test_what_a_guest_says_of_itself_is_cut(tmp_path: Path) -> None:
     finally:
         peer.close()
     assert answer.state == "answers"
+    assert answer.qga
     assert len(repr(answer)) < 3000
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from qga.client import AgentInfo, CommandInfo, ExecResult
+from qga.client import AgentInfo, CommandInfo, ExecResult, Release
 from qga.ctl.call import parse_value
 from qga.ctl.display import (
     compact_json,
@@ -56,9 +56,9 @@ def test_the_table_shows_names_as_they_are(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     commands = (CommandInfo(HOSTILE, True, True), CommandInfo("guest-ping", False, False))
-    show_info("unix:/s", AgentInfo("[b]1\x1b", commands))
+    show_info("unix:/s", AgentInfo("[b]1\x1b", commands), Release("2\x1b", "3"))
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
-        "unix:/s: agent [b]1\\x1b, 2 commands, 1 disabled",
+        "unix:/s: agent [b]1\\x1b (qga 2\\x1b), 2 commands, 1 disabled",
         "Command                                      State      Answers success",
         "───────────────────────────────────────────────────────────────────────",
         "[red]x[/red]\\x1b[2J\\x7f\\x9b\\n\\u202e:smile:   enabled    yes",
@@ -70,7 +70,7 @@ def test_a_program_that_reads_the_table_gets_names_whole(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    show_info("unix:/s", AgentInfo("1", (CommandInfo("x" * 100, True, True),)))
+    show_info("unix:/s", AgentInfo("1", (CommandInfo("x" * 100, True, True),)), None)
     assert capsys.readouterr().out.splitlines()[-1] == "x" * 100 + "   enabled   yes"
 
 

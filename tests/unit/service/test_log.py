@@ -204,6 +204,11 @@ def test_the_journal_takes_fields_where_systemd_python_is(
          b"QGA_COMMAND=guest-ping\\nPRIORITY=0",
          b"MESSAGE_ID=" + MESSAGE_IDS["command"].encode()),
     ]  # fmt: skip
+    log.info("ran [whole]: done", kind="command", arguments="[whole]", brief="[first …]")
+    assert [field.decode() for field in entries[1]][:-1] == [
+        *("MESSAGE=ran [first …]: done", "PRIORITY=6", "SYSLOG_IDENTIFIER=qemu-ga"),
+        "QGA_ARGUMENTS=[whole]",
+    ]
     assert capfd.readouterr().err == ""
 
 

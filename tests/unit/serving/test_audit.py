@@ -136,6 +136,16 @@ def test_no_secret_is_logged_also_where_an_error_quotes_it(audit: Audit, sink: S
     )
 
 
+def test_of_several_lines_the_journal_shows_the_first(audit: Audit, sink: Sink) -> None:
+    lock(audit, door=["-c", "\n# copy\nset -e\ncat\n", "front\n"])
+    lock(audit, door="front")
+    (_, text, fields), (_, _, short) = sink.entries
+    assert fields["arguments"] in text
+    assert fields["arguments"] == '{"door":["-c","\\n# copy\\nset -e\\ncat\\n","front\\n"]}'
+    assert fields["brief"] == '{"door":["-c","# copy …","front\\n"]}'
+    assert "brief" not in short
+
+
 def test_megabytes_of_arguments_are_cut(audit: Audit, sink: Sink) -> None:
     lock(audit, door=["x" * 10_000_000] * 3)
     assert len(sink.entries[0][2]["arguments"]) == MAX_ARGUMENTS + 1
