@@ -21,4 +21,5 @@ from qga.ctl import port as port
 from qga.ctl import channel as channel
 from qga.ctl import doctor as doctor
 from qga.ctl import exporter as exporter
+from qga.ctl import mcp as mcp
 from qga.ctl import helping as helping

@@ -42,6 +42,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
 ELSEWHERE = {
     "channel": "asks no guest",
     "exporter": "goes on until it is ended; what it asks is asked by read_metrics",
+    "mcp": "goes on until its client ends it; tests/hostile/test_mcp.py is about it",
     "port": "has raw bytes of a port, not an agent",
 }
 PASSING = {"exec", "shell", "cat"}

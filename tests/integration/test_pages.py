@@ -102,7 +102,7 @@ QGACTL = [
     for block in BLOCKS
     for script in scripts(block)
     for words in commands(script)
-    if words[0] == "qgactl" and "exporter" not in words  # which serves until it is interrupted
+    if words[0] == "qgactl" and not {"exporter", "mcp"} & {*words}  # which serve until they end
 ]
 
 

@@ -22,6 +22,7 @@ IS_LIMIT = re.compile(rf"(^|_)({'|'.join(WORDS)})(_|$)")
 
 NO_LIMITS = {
     "qga.client.commands.exec.DELAY_GROWTH": "a factor",
+    "qga.mcp.programs.DELAY_GROWTH": "a factor",
     "qga.client.monitoring.metrics.SECTOR": "a unit",
     "qga.ctl.call.ALIKE": "how alike two names are, from 0 to 1",
     "qga.ctl.relay.DELAY_GROWTH": "a factor",

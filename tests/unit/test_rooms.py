@@ -17,7 +17,7 @@ from qga.plugin.services import Services
 from qga.serving.server import Server
 
 PACKAGE = Path(qga.__file__).parent
-HOST = {"client", "ctl"}
+HOST = {"client", "ctl", "mcp"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
@@ -85,7 +85,7 @@ def test_the_hosts_side_imports_no_room_of_the_agent() -> None:
         HOST | {"", "version", "errors", "ports", "records", "wire", "wording"},
         edges(),
     )
-    for room, more in (("client", set[str]()), ("ctl", {"settings"})):
+    for room, more in (("client", set[str]()), ("ctl", {"settings"}), ("mcp", set[str]())):
         beyond = {
             there: why for there, why in found.get(room, {}).items() if there not in allowed | more
         }

@@ -15,6 +15,7 @@ from contextlib import closing
 
 from qga.client.agent import GuestAgent
 from qga.client.copies.copier import Copier, Observer, Options, Summary
+from qga.client.copies.folder import HostFolder
 from qga.client.copies.local_files import LocalFiles
 from qga.client.copies.plain_files import PlainFiles
 from qga.client.copies.shell_files import ShellFiles
@@ -40,6 +41,7 @@ def copy_to(
     observer: Observer | None = None,
     ports: DataPorts | None = None,
     label: str = "",
+    folder: HostFolder | None = None,
 ) -> Summary:
     """Copy files of this machine into the guest, as cp(1) does.
 
@@ -49,10 +51,11 @@ def copy_to(
     originals less the umask; `preserve`: all of them, a file that was there, too. A file that
     grows by more than `growth` bytes meanwhile is not copied. `ports` are the data ports that
     may be used, by default those beside the agent's socket. `label` is written before paths in the
-    guest in messages.
+    guest in messages. `folder`: local paths are relative to it, and nothing leaves it, by symbolic
+    links either.
     """
     options = Options(recursive, resume, preserve, growth)
-    return _copy(agent, True, paths, destination, options, observer, ports, label)
+    return _copy(agent, True, paths, destination, options, observer, ports, label, folder)
 
 
 def copy_from(
@@ -67,10 +70,11 @@ def copy_from(
     observer: Observer | None = None,
     ports: DataPorts | None = None,
     label: str = "",
+    folder: HostFolder | None = None,
 ) -> Summary:
     """Copy files of the guest to this machine; everything is as for `copy_to`."""
     options = Options(recursive, resume, preserve, growth)
-    return _copy(agent, False, paths, destination, options, observer, ports, label)
+    return _copy(agent, False, paths, destination, options, observer, ports, label, folder)
 
 
 def _copy(
@@ -82,11 +86,12 @@ def _copy(
     observer: Observer | None,
     ports: DataPorts | None,
     label: str,
+    folder: HostFolder | None,
 ) -> Summary:
     watcher = observer or Observer()
     guest = guest_side(agent, lambda: watcher.moved(0), ports or DataPorts(agent.address))
     guest.label = label
-    local = LocalFiles(guest.tick)
+    local = folder.files(guest.tick) if folder else LocalFiles(guest.tick)
     source: Side = local if into_guest else guest
     target: Side = guest if into_guest else local
     with closing(guest), closing(local):

@@ -1,0 +1,116 @@
+"""One call of a tool: what it may take, and its end.
+
+A call runs on a thread of its own. It ends at its deadline, or when the client cancels it: every
+request to an agent asks first, and waits no longer than is left. The requests that clean up
+afterwards have a little time of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from qga.client.agent import GuestAgent
+from qga.client.monitoring.watch import Target
+from qga.client.transports import Transport
+
+T = TypeVar("T")
+
+CLEANING_UP = 5.0
+"""Seconds for each request after the end of a call."""
+
+TURN = 0.05
+"""Seconds between two looks whether a call that waits for another one was cancelled."""
+
+
+class Stopped(Exception):
+    """The call was cancelled, or its time is over."""
+
+
+class Call:
+    """seconds: how long it may take."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.cancelled = threading.Event()
+        self._deadline = time.monotonic() + seconds
+        self._is_over = False
+
+    @property
+    def remaining(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.remaining > 0 and not self.cancelled.is_set()
+
+    def extend(self, seconds: float) -> None:
+        """What it has to do takes longer; it has not begun yet."""
+        self.seconds = seconds
+        self._deadline = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise Stopped, once, if nobody waits for it any longer."""
+        if self._is_over or self.is_wanted:
+            return
+        self._is_over = True
+        if self.cancelled.is_set():
+            raise Stopped("cancelled")
+        raise Stopped(f"not done after {self.seconds:g} s")
+
+    def patience(self, seconds: float) -> float:
+        """How long a request may take that would otherwise take `seconds` at most."""
+        self.check()
+        return min(seconds, CLEANING_UP if self._is_over else self.remaining)
+
+    def noticed(self) -> None:
+        """A request has failed: if that is since the time is over, what follows cleans up."""
+        self._is_over |= not self.is_wanted
+
+    def wait(self, seconds: float) -> None:
+        self.cancelled.wait(min(seconds, self.remaining))
+        self.check()
+
+    @contextmanager
+    def turn(self, lock: threading.Lock) -> Iterator[None]:
+        """Hold a lock that other calls may hold for long."""
+        while not lock.acquire(timeout=TURN):
+            self.check()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class Agent(GuestAgent):
+    """The agent of a guest, for several calls at once, each on its thread."""
+
+    def __init__(self, target: Target, timeout: float) -> None:
+        super().__init__(target.address, timeout)
+        self.place = self.address
+        """The address; errors have the name of the guest instead."""
+        self.address = target.name
+        self._served = threading.local()
+
+    @contextmanager
+    def serving(self, call: Call) -> Iterator[None]:
+        """The requests of this thread are those of a call."""
+        self._served.call = call
+        try:
+            yield
+        finally:
+            del self._served.call
+
+    def _perform(
+        self, command: str, timeout: float | None, step: Callable[[Transport, float], T]
+    ) -> T:
+        call: Call = self._served.call
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            return super()._perform(command, call.patience(seconds), step)
+        except BaseException:
+            call.noticed()
+            raise

@@ -1,0 +1,96 @@
+"""Tools that freeze and thaw filesystems.
+
+What must stay true: what a client has frozen is thawed, although it may forget to: after a time
+that the call names, and when this server ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from qga.client.errors import AgentError
+from qga.mcp.arguments import Argument
+from qga.mcp.call import Call, Stopped
+from qga.mcp.reply import Note
+from qga.mcp.tools import GUEST, Service, tool
+from qga.wording import counted
+
+FREEZE_SECONDS, LONGEST_FREEZE = 30.0, 600.0
+"""After which time filesystems are thawed: by default, and at most."""
+
+PATIENCE = 120.0
+"""Seconds for the freeze itself: hooks and full disks make it wait."""
+
+MANY_PATHS = Argument("mountpoints", "strings", "the filesystems to freeze (default: all)")
+
+
+@tool(
+    GUEST,
+    MANY_PATHS,
+    Argument(
+        "seconds",
+        "number",
+        "after this time they are thawed if nobody else has (default: 30)",
+        least=1,
+        most=LONGEST_FREEZE,
+    ),
+    needs=("freeze",),
+    seconds=PATIENCE,
+    reads_only=False,
+)
+def freeze_filesystems(
+    service: Service,
+    call: Call,
+    guest: str,
+    mountpoints: list[str] | None = None,
+    seconds: float = FREEZE_SECONDS,
+) -> Note:
+    """Freeze the filesystems of a guest, so that a snapshot of its disks is consistent. Thaw them
+    soon: while they are frozen, programs of the guest hang when they write."""
+    with service.guests.agent(guest, call) as agent:
+        count = agent.freeze(mountpoints).count
+    timer = threading.Timer(seconds, lambda: thaw_late(service, guest))
+    timer.daemon = True
+    replaced = service.frozen.pop(guest, None)
+    if replaced is not None:
+        replaced.cancel()
+    service.frozen[guest] = timer
+    timer.start()
+    frozen = counted(count, "filesystem is", "filesystems are")
+    return Note(f"{frozen} frozen, for at most {seconds:g} seconds. Thaw as soon as possible.")
+
+
+@tool(GUEST, needs=("freeze",), seconds=PATIENCE, reads_only=False)
+def thaw_filesystems(service: Service, call: Call, guest: str) -> Note:
+    """Thaw the filesystems of a guest. None thawed after a freeze means that something else has
+    thawed them before: a snapshot made meanwhile may not be consistent."""
+    count = thaw(service, guest, call)
+    return Note(f"{counted(count, 'filesystem was', 'filesystems were')} thawed.")
+
+
+def thaw(service: Service, guest: str, call: Call) -> int:
+    with service.guests.agent(guest, call) as agent:
+        count = agent.thaw()
+    timer = service.frozen.pop(guest, None)
+    if timer is not None:
+        timer.cancel()
+    return count
+
+
+def thaw_late(service: Service, guest: str) -> None:
+    """What nobody has thawed in time."""
+    try:
+        count = thaw(service, guest, Call(PATIENCE))
+        text = f"{guest}: {counted(count, 'filesystem was', 'filesystems were')} thawed late"
+    except (AgentError, Stopped, ValueError) as error:
+        text = f"{guest}: its filesystems may still be frozen: {error}"
+    service.trail.note(text)
+
+
+def thaw_all(service: Service) -> None:
+    """At the end of the server."""
+    frozen: dict[str, Any] = dict(service.frozen)
+    for guest, timer in frozen.items():
+        timer.cancel()
+        thaw_late(service, guest)

@@ -1,0 +1,91 @@
+"""The tools, each with what it needs to be offered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Union
+
+from qga.client.copies.folder import HostFolder
+from qga.mcp.arguments import Argument
+from qga.mcp.call import Call
+from qga.mcp.guests import Guests
+from qga.mcp.reply import Data, Note
+from qga.mcp.trail import Trail
+
+ALLOWANCES = {
+    "exec": "run programs in guests",
+    "journal": "read their journal, by running journalctl in them",
+    "write": "write files of guests, and copy files into them",
+    "freeze": "freeze and thaw their filesystems",
+    "power": "shut down and reboot them",
+}
+"""The words of --allow."""
+
+FOLDER = "host-folder"
+"""What tools need that read or write files of this host."""
+
+SECONDS = 30.0
+"""How long a call may take, unless its tool says otherwise."""
+
+GUEST = Argument("guest", "string", "the name of the guest, as in list_guests", True)
+
+Result = Union[Data, Note]
+Handler = Callable[..., Result]
+
+
+class Service(NamedTuple):
+    """What tools work with.
+
+    longest: seconds that a program or a copy may take. folders: those of this host that copies
+    may read and write. largest: bytes of a copy.
+    """
+
+    guests: Guests
+    trail: Trail
+    allowed: frozenset[str]
+    longest: float
+    folders: Sequence[HostFolder]
+    largest: int
+    frozen: dict[str, Any]
+
+
+class Tool(NamedTuple):
+    """needs: words of --allow, one of which suffices for each; FOLDER is one."""
+
+    name: str
+    help: str
+    arguments: Sequence[Argument]
+    handler: Handler
+    needs: Sequence[str]
+    seconds: float
+    reads_only: bool
+
+    def is_allowed(self, allowed: frozenset[str]) -> bool:
+        return all(allowed.intersection(word.split("|")) for word in self.needs)
+
+
+TOOLS: dict[str, Tool] = {}
+"""All tools by their names, in the order of their definition."""
+
+
+def tool(
+    *arguments: Argument,
+    needs: Sequence[str] = (),
+    seconds: float = SECONDS,
+    reads_only: bool = True,
+) -> Callable[[Handler], Handler]:
+    """A tool with the name and the description of a function (Service, Call, arguments)."""
+
+    def define(handler: Handler) -> Handler:
+        name, text = handler.__name__, " ".join((handler.__doc__ or "").split())
+        TOOLS[name] = Tool(name, text, arguments, handler, needs, seconds, reads_only)
+        return handler
+
+    return define
+
+
+def offered(allowed: frozenset[str]) -> dict[str, Tool]:
+    return {name: each for name, each in TOOLS.items() if each.is_allowed(allowed)}
+
+
+__all__ = ["GUEST", "TOOLS", "Argument", "Call", "Data", "Note", "Service", "Tool", "tool"]

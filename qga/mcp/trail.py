@@ -1,0 +1,123 @@
+"""The log: each call with its arguments, and how it has ended, as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any, TextIO
+
+from qga.mcp.arguments import Argument
+
+LONGEST_VALUE = 1000
+"""Characters of an argument in the log."""
+
+MOST_WAITING = 1000
+"""Lines that wait for the reader of standard error."""
+
+LAST_LINES = 1.0
+"""Seconds for them at the end."""
+
+MODE = 0o600
+
+SECRET_WORD = re.compile(
+    r"(?i)^(?P<name>[-\w]*(?:pass|passwd|password|token|secret|api[-_]?key)[-\w]*=).+", re.DOTALL
+)
+"""A word of a command line such as --password=…, or the like."""
+
+
+class Trail:
+    """Writes to standard error, and to a file that only its owner can read.
+
+    Raises OSError if the file cannot be opened; a symbolic link is refused.
+    """
+
+    def __init__(self, path: str = "", stderr: TextIO = sys.stderr) -> None:
+        self._stderr = Unhurried(stderr)
+        self._file: TextIO | None = None
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        if path:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(path, flags, MODE), "a", encoding="utf-8")
+
+    def begin(self, tool: str, arguments: Mapping[str, Any], known: Sequence[Argument]) -> int:
+        """The number of a call that begins. Values of unknown arguments are not written."""
+        plain = {each.name for each in known if not each.secret}
+        shown = {
+            name[:LONGEST_VALUE]: without_secrets(value) if name in plain else hidden(value)
+            for name, value in arguments.items()
+        }
+        number = next(self._numbers)
+        self._write({"call": number, "tool": tool[:LONGEST_VALUE], "arguments": shown})
+        return number
+
+    def end(self, number: int, outcome: str, seconds: float) -> None:
+        outcome = outcome[:LONGEST_VALUE]
+        self._write({"call": number, "outcome": outcome, "seconds": round(seconds, 3)})
+
+    def note(self, text: str) -> None:
+        """Something that happens without a call."""
+        self._write({"note": text[:LONGEST_VALUE]})
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        line = json.dumps({"time": at, **entry}).replace("\x7f", "\\u007f")
+        self._stderr.write(line)
+        if self._file is not None:
+            with self._lock:
+                self._file.write(f"{line}\n")
+                self._file.flush()
+
+    def close(self) -> None:
+        self._stderr.close()
+        if self._file is not None:
+            self._file.close()
+
+
+class Unhurried:
+    """Lines to a pipe that its reader may never empty: that stops nothing here."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+        self._lines: queue.Queue[str | None] = queue.Queue(MOST_WAITING)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """It is lost where too many wait already."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(line)
+
+    def close(self) -> None:
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._thread.join(LAST_LINES)
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with suppress(OSError, ValueError):  # nobody reads any longer
+                self._output.write(f"{line}\n")
+                self._output.flush()
+
+
+def hidden(value: Any) -> Any:
+    """How much of it there is."""
+    if isinstance(value, dict):
+        return {name[:LONGEST_VALUE]: hidden(each) for name, each in value.items()}
+    return f"<{len(str(value))} characters>"
+
+
+def without_secrets(value: Any) -> Any:
+    if isinstance(value, list):
+        return [without_secrets(each) for each in value]
+    if isinstance(value, str):
+        return SECRET_WORD.sub(r"\g<name><hidden>", value)[:LONGEST_VALUE]
+    return value if isinstance(value, (int, float, bool)) else str(value)[:LONGEST_VALUE]
