@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple, Union
 
+from qga.wording import counted
+
 LONGEST_TEXT = 4096
 """Characters of a string, where an argument has no limit of its own."""
 
@@ -81,7 +83,8 @@ class Argument(NamedTuple):
 
     def _check_text(self, text: str) -> None:
         if len(text) > self.longest:
-            raise WrongArguments(f"'{self.name}' has more than {self.longest} characters")
+            characters = counted(self.longest, "character")
+            raise WrongArguments(f"'{self.name}' has more than {characters}")
         if "\0" in text:
             raise WrongArguments(f"'{self.name}' has a NUL character")
 
@@ -100,7 +103,7 @@ def texts_in(value: object) -> list[str]:
         return []
     texts = [*value] if isinstance(value, list) else [*value, *value.values()]
     if len(value) > MOST_ITEMS:
-        raise WrongArguments(f"more than {MOST_ITEMS} items in one argument")
+        raise WrongArguments(f"one argument has more than {counted(MOST_ITEMS, 'item')}")
     return texts
 
 

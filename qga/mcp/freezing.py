@@ -58,7 +58,7 @@ def freeze_filesystems(
     service.frozen[guest] = timer
     timer.start()
     frozen = counted(count, "filesystem is", "filesystems are")
-    return Note(f"{frozen} frozen, for at most {seconds:g} seconds. Thaw as soon as possible.")
+    return Note(f"{frozen} frozen, for at most {seconds:g} s. Thaw as soon as possible.")
 
 
 @tool(GUEST, needs=("freeze",), seconds=PATIENCE, reads_only=False)

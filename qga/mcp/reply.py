@@ -12,6 +12,8 @@ import json
 import secrets
 from typing import Any, NamedTuple
 
+from qga.wording import counted
+
 LONGEST_RESULT = 256 * 1024
 """Characters of a result; what is beyond is cut off."""
 
@@ -52,7 +54,8 @@ def marked(source: str, text: str) -> str:
     word = secrets.token_hex(WORD_BYTES)
     kept = text[:LONGEST_RESULT]
     heading = HEADING.format(source=visible(source), word=word)
-    cut = f"\nOnly {len(kept)} of {len(text)} characters are shown." if kept != text else ""
+    whole = counted(len(text), "character")
+    cut = f"\nOnly the first {len(kept)} of {whole} could be shown." if kept != text else ""
     return f"{heading}\nBEGIN {word}\n{kept}\nEND {word}{cut}"
 
 

@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, TextIO
 
 from qga.mcp.arguments import Argument
+from qga.wording import counted
 
 LONGEST_VALUE = 1000
 """Characters of an argument in the log."""
@@ -112,7 +113,7 @@ def hidden(value: Any) -> Any:
     """How much of it there is."""
     if isinstance(value, dict):
         return {name[:LONGEST_VALUE]: hidden(each) for name, each in value.items()}
-    return f"<{len(str(value))} characters>"
+    return f"<{counted(len(str(value)), 'character')}>"
 
 
 def without_secrets(value: Any) -> Any:

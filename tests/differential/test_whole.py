@@ -36,6 +36,10 @@ def perform(case: Case, agent: Agent, scratch: Path) -> list[bytes]:
 @differs("parse-errors")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_same(case: Case, version: str, original: Agent, ours: Agent, scratch: Path) -> None:
+    assert_same(case, version, original, ours, scratch)
+
+
+def assert_same(case: Case, version: str, original: Agent, ours: Agent, scratch: Path) -> None:
     theirs = perform_by_original(case, version, original, scratch)
     answered = perform(case, ours, scratch)
     if version == "7.2" and not of_case(case.name, version) and has_fault([*theirs, *answered]):
