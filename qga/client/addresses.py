@@ -2,6 +2,7 @@
 
     unix:PATH             QEMU's socket of the channel, or an agent that listens
     vsock:CID:PORT        an agent that listens on vsock in the guest with this CID
+    hvsock:PATH:PORT      the same, by the socket of Firecracker or Cloud Hypervisor
     libvirt:[URI/]DOMAIN  by way of libvirt, which holds its guests' sockets itself; the domain
                           is what follows the last slash, for its name has none:
                           libvirt:web, libvirt:qemu+ssh://root@host/system/web
@@ -25,6 +26,7 @@ from typing import NamedTuple
 from qga.client.errors import ConnectError
 from qga.client.hosts import discovery
 from qga.client.hosts.trust import LeftOut
+from qga.client.hybrid_vsock import connect_hybrid
 from qga.client.libvirt_transport import open_libvirt
 from qga.client.sockets import (
     WAITING,
@@ -160,10 +162,29 @@ def silence_of(path: str) -> str:
 
 
 def vsock_opener(place: str, max_reply: int) -> Opener:
+    cid, port = cid_and_port(place)
+    return lambda deadline: SocketTransport(connect_vsock(cid, port, deadline), max_reply)
+
+
+def cid_and_port(place: str) -> tuple[int, int]:
     cid, _, port = place.partition(":")
     if not (is_number(cid, LARGEST_CID) and is_number(port, LARGEST_PORT)):
         raise ValueError(f"'vsock:{place}': expected vsock:CID:PORT, two numbers")
-    return lambda deadline: SocketTransport(connect_vsock(int(cid), int(port), deadline), max_reply)
+    return int(cid), int(port)
+
+
+def hybrid_vsock_opener(place: str, max_reply: int) -> Opener:
+    path, port = path_and_port(place)
+    return lambda deadline: SocketTransport(connect_hybrid(path, port, deadline), max_reply)
+
+
+def path_and_port(place: str) -> tuple[str, int]:
+    path, _, port = place.rpartition(":")
+    if not (path and is_number(port, LARGEST_PORT)):
+        raise ValueError(
+            f"'hvsock:{place}': expected hvsock:PATH:PORT, such as hvsock:/run/web.vsock:1234"
+        )
+    return path, int(port)
 
 
 def is_number(text: str, largest: int) -> bool:
@@ -190,6 +211,7 @@ def uri_and_domain(place: str) -> tuple[str, str]:
 FORMS = {
     "unix": Form("PATH", unix_opener),
     "vsock": Form("CID:PORT", vsock_opener),
+    "hvsock": Form("PATH:PORT", hybrid_vsock_opener),
     "libvirt": Form("[URI/]DOMAIN", libvirt_opener),
     "proxmox": Form("VMID", proxmox_opener),
 }

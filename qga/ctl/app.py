@@ -82,7 +82,7 @@ def options(
         envvar="QGA_CONNECT",
         metavar="GUEST",
         help="The guest: a name (qgactl list), the path of a socket, unix:PATH, vsock:CID:PORT, "
-        "libvirt:[URI/]DOMAIN or proxmox:VMID.",
+        "hvsock:PATH:PORT, libvirt:[URI/]DOMAIN or proxmox:VMID.",
     ),
     timeout: str = typer.Option(
         "5",

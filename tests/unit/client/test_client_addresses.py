@@ -22,7 +22,9 @@ LIMIT = 1 << 20
 
 @pytest.mark.parametrize("address", ["", "unix", "unix:", "libvirt", "/run/x", "tcp:localhost:1"])
 def test_what_is_no_address_is_refused_with_the_right_forms(address: str) -> None:
-    with pytest.raises(ValueError, match="expected: unix:PATH, vsock:CID:PORT, libvirt:"):
+    with pytest.raises(
+        ValueError, match="expected: unix:PATH, vsock:CID:PORT, hvsock:PATH:PORT, libv"
+    ):
         transport_opener(address, LIMIT)
 
 
