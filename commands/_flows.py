@@ -245,7 +245,7 @@ class Relay:
         self._loop.post(self.receive)
 
     def _on_events(self, events: int) -> None:
-        if events & (select.EPOLLHUP | select.EPOLLERR):
+        if events & (select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLERR):
             self._on_gone()
             return
         self._readable = True

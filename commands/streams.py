@@ -181,6 +181,7 @@ class Streams(CommandGroup):
                 launch._replace(term=term),
                 size,
                 port,
+                caller,
             )
         except BaseException:
             self._running.give(caller.channel, 1)
@@ -345,12 +346,17 @@ class Streams(CommandGroup):
 
 
 def _start(
-    argv: list[str], env: list[str] | None, launch: Launch, size: Size | None, port: str | None
+    argv: list[str],
+    env: list[str] | None,
+    launch: Launch,
+    size: Size | None,
+    port: str | None,
+    caller: Caller,
 ) -> Program:
     from ._ports import connected_port
     from ._streams import Program
 
-    opened = None if port is None else connected_port(port)
+    opened = None if port is None else connected_port(port, caller)
     try:
         return Program(argv, env, launch, size, opened)
     except BaseException as error:

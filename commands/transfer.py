@@ -38,6 +38,8 @@ MAX_WITHOUT_SIZE = 48 * 1024 * 1024
 
 _CHUNK = 256 * 1024  # bytes
 
+_VSOCK_DESCRIPTORS = 6  # of a port: its listener, or what has connected to it
+
 _TO_READ = open_flags("r")
 _TO_WRITE = open_flags("w")
 
@@ -45,6 +47,12 @@ QgaPort = TypedDict(
     "QgaPort",
     {"name": str, "device": str, "busy": bool, "host-connected": NotRequired[bool]},
 )
+
+
+class QgaVsockPort(TypedDict):
+    name: str
+    port: int
+    token: str
 
 
 class QgaTransfer(TypedDict):
@@ -74,6 +82,31 @@ class Transfer(CommandGroup):
 
         return [_describe(port) for port in list_ports()]
 
+    @command(access="file-read", blocking=True, changes=True)
+    def qga_open_vsock_port(self, *, caller: Caller) -> QgaVsockPort:
+        """Open a data port over vsock, for a guest without a free one of virtio-serial.
+
+        The host connects to the vsock port `port` within 10 s and sends `token` and a newline. Then
+        `name` is accepted wherever a command takes a data port, in requests of this channel, for
+        one command after the other until the host hangs up. Only the CIDs in `allow-cids` may
+        connect. A channel has 16 such ports at most.
+        """
+        from ._vsock_ports import open_vsock_port
+
+        channel = caller.channel
+        (cids,) = [each.allow_cids for each in self.agent.config.channels if each.name == channel]
+        self.agent.descriptors.take(channel, _VSOCK_DESCRIPTORS)
+
+        def give() -> None:
+            self.agent.descriptors.give(channel, _VSOCK_DESCRIPTORS)
+
+        try:
+            port = open_vsock_port(self.agent.loop, channel, cids, give)
+        except BaseException:
+            give()
+            raise
+        return {"name": port.name, "port": port.number, "token": port.token}
+
     @command(
         access="file-read",
         blocking=True,
@@ -96,7 +129,7 @@ class Transfer(CommandGroup):
         from ._ports import connected_port
 
         check_range(offset, count)
-        with connected_port(port) as file:
+        with connected_port(port, caller) as file:
             digest = Digest()
             for chunk in read_range(caller, path, offset, count):
                 try:
@@ -129,7 +162,7 @@ class Transfer(CommandGroup):
         from ._ports import connected_port
 
         check_range(offset, count)
-        with connected_port(port) as file:
+        with connected_port(port, caller) as file:
             fd = open_file(caller.policy, path, "w" if not offset else "r+", _write_flags(offset))
             digest = Digest()
             try:

@@ -8,6 +8,8 @@ line.
 
 QEMU serves one client of such a socket at a time, and the guest sees whether one is there: a
 port is taken only while it is free at both ends, and used only once the guest has seen us come.
+
+A guest that is reached by vsock needs none of that: see qga.client.vsock_ports.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ from qga.client.hosts import discovery
 from qga.client.hosts.processes import AGENT_PORT, running_machines
 from qga.client.ports import CHUNK, connect_port
 from qga.client.results import PortInfo
+from qga.client.vsock_ports import dial_of, open_vsock_port
 
 PREFIX = "org.qga.data."
 
-CLOSED = "QEMU has closed this data port"
+CLOSED = "this data port was closed at the other end"
 
 # Seconds until the guest must have seen that its port was connected.
 PATIENCE = 2.0
@@ -62,9 +65,9 @@ class DataPort:
         return self._socket.fileno()
 
     def send(self, data: bytes | memoryview) -> int:
-        """How many of the bytes were taken; 0 when QEMU takes none just now.
+        """How many of the bytes were taken; 0 when none are just now.
 
-        ConnectError when QEMU has closed its end.
+        ConnectError when the port was closed at the other end.
         """
         try:
             return self._socket.send(data, socket.MSG_NOSIGNAL)
@@ -74,7 +77,7 @@ class DataPort:
             raise ConnectError(self.name, CLOSED) from None
 
     def receive(self) -> bytes:
-        """What has come; ConnectError when QEMU has closed its end."""
+        """What has come; ConnectError when the port was closed at the other end."""
         try:
             data = self._socket.recv(CHUNK)
         except BlockingIOError:
@@ -136,6 +139,11 @@ class DataPorts:
 
         ConnectError for a socket that was given and cannot be used.
         """
+        dial = None if self.given else dial_of(self.address)
+        opened = open_vsock_port(agent, dial) if dial else None
+        return DataPort(*opened) if opened else self._open_virtio(agent)
+
+    def _open_virtio(self, agent: GuestAgent) -> DataPort | None:
         ports = guest_ports(agent)
         self._check_given(ports)
         for name in free_ports(ports):

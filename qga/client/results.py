@@ -163,6 +163,17 @@ class FileTransfer(NamedTuple):
     sha256: str
 
 
+class VsockPort(NamedTuple):
+    """A data port over vsock that the agent has opened, by the number of its vsock port.
+
+    `token`: what the host sends it first, with a newline.
+    """
+
+    name: str
+    port: int
+    token: str
+
+
 class PortInfo(NamedTuple):
     """A virtio-serial port of the guest.
 

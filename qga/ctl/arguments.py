@@ -60,5 +60,6 @@ ARGUMENTS = {
     "qga-get-metrics": "",
     "qga-get-ports": "",
     "qga-get-version": "",
+    "qga-open-vsock-port": "",
     "qga-shutdown": "[mode], [force]",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from qga.client.connection import Connection
-from qga.client.results import FileTransfer, PortInfo
+from qga.client.results import FileTransfer, PortInfo, VsockPort
 
 CHECKSUM_PATIENCE = 600.0
 """Seconds: a large file takes its time."""
@@ -15,6 +15,10 @@ class Transfer(Connection):
     def ports(self) -> list[PortInfo]:
         """The guest's virtio-serial ports, the agent's own included."""
         return self._ask("qga-get-ports", list[PortInfo])
+
+    def open_vsock_port(self) -> VsockPort:
+        """Open a data port over vsock; qga.client.data_ports connects to it."""
+        return self._ask("qga-open-vsock-port", VsockPort)
 
     def file_send(
         self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf

@@ -137,7 +137,7 @@ def test_a_port_that_qemu_closes_is_named(sending: bool) -> None:
     ours.send(b"unread")
     with DataPort(DATA, ours) as port:
         theirs.close()
-        with pytest.raises(ConnectError, match=f"{DATA}: QEMU has closed this data port"):
+        with pytest.raises(ConnectError, match=f"{DATA}: this data port was closed"):
             if sending:
                 port.send(b"x")
             else:

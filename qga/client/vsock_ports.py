@@ -1,0 +1,63 @@
+"""Data ports over vsock: for guests that are reached that way, with nothing to configure.
+
+The agent listens on a vsock port of its own for each; the token that it gives out shows it that
+the one who connects is the one who asked.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Optional
+
+from qga.client.addresses import LARGEST_PORT, cid_and_port, path_and_port
+from qga.client.agent import GuestAgent
+from qga.client.errors import CommandError, ConnectError, ProtocolError
+from qga.client.hybrid_vsock import connect_hybrid
+from qga.client.sockets import connect_vsock
+
+# Seconds to connect to a port that the agent has just opened.
+PATIENCE = 5.0
+
+LONGEST_TOKEN = 128
+
+Dial = Callable[[int, float], socket.socket]
+"""Connects to a vsock port of the guest before the deadline."""
+
+
+def dial_of(address: str) -> Optional[Dial]:
+    """What connects to other vsock ports of the guest at `address`; None if that is not vsock."""
+    scheme, _, place = address.partition(":")
+    if scheme == "vsock":
+        cid, _port = cid_and_port(place)
+        return lambda port, deadline: connect_vsock(cid, port, deadline)
+    if scheme == "hvsock":
+        path, _port = path_and_port(place)
+        return lambda port, deadline: connect_hybrid(path, port, deadline)
+    return None
+
+
+def open_vsock_port(agent: GuestAgent, dial: Dial) -> tuple[str, socket.socket] | None:
+    """The name of a new data port and the connection to it; None if that is not possible.
+
+    ProtocolError if what the guest says of it is not a port.
+    """
+    try:
+        offer = agent.open_vsock_port()
+    except CommandError:  # the agent is older, or does not allow it
+        return None
+    if not (0 <= offer.port <= LARGEST_PORT and len(offer.token) <= LONGEST_TOKEN):
+        raise ProtocolError(
+            "the guest offers no vsock port", address=agent.address, command="qga-open-vsock-port"
+        )
+    try:
+        link = dial(offer.port, time.monotonic() + PATIENCE)
+    except (ConnectError, TimeoutError):  # only the agent's port may be let through
+        return None
+    try:
+        link.send(f"{offer.token}\n".encode(), socket.MSG_NOSIGNAL)
+    except ConnectionError:
+        link.close()
+        return None
+    return offer.name, link
