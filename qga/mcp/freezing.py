@@ -6,8 +6,7 @@ that the call names, and when this server ends.
 
 from __future__ import annotations
 
-import threading
-from typing import Any
+from threading import Timer
 
 from qga.client.errors import AgentError
 from qga.mcp.arguments import Argument
@@ -50,7 +49,7 @@ def freeze_filesystems(
     soon: while they are frozen, programs of the guest hang when they write."""
     with service.guests.agent(guest, call) as agent:
         count = agent.freeze(mountpoints).count
-    timer = threading.Timer(seconds, lambda: thaw_late(service, guest))
+    timer = Timer(seconds, lambda: thaw_late(service, guest))
     timer.daemon = True
     replaced = service.frozen.pop(guest, None)
     if replaced is not None:
@@ -90,7 +89,6 @@ def thaw_late(service: Service, guest: str) -> None:
 
 def thaw_all(service: Service) -> None:
     """At the end of the server."""
-    frozen: dict[str, Any] = dict(service.frozen)
-    for guest, timer in frozen.items():
+    for guest, timer in [*service.frozen.items()]:
         timer.cancel()
         thaw_late(service, guest)

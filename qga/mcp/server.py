@@ -1,9 +1,16 @@
-"""The protocol's side: tools are offered and called over standard input and output."""
+"""The protocol's side: tools are offered and called over standard input and output.
+
+What must stay true: whatever ends the server, its calls are cancelled first, which kills their
+programs, and what it has frozen is thawed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
@@ -20,7 +27,7 @@ from qga.mcp import looking as looking
 from qga.mcp import power as power
 from qga.mcp import programs as programs
 from qga.mcp.arguments import WrongArguments, checked, schema_of
-from qga.mcp.call import Call, Stopped
+from qga.mcp.call import CLEANING_UP, Call, Stopped
 from qga.mcp.reply import error_text, text_of, visible
 from qga.mcp.tools import TOOLS, Service, Tool, offered
 from qga.version import __version__
@@ -31,42 +38,89 @@ INSTRUCTIONS = (
     "in a guest may refuse a call; that is the decision of its administrator."
 )
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Outcome = tuple[str, str]
+"""The text of a result or an error, and the outcome for the log: "ok" or what was wrong."""
+
 
 def serve(service: Service) -> None:
     """Serve one client until it closes standard input."""
+    session = Session(service)
     try:
-        asyncio.run(_serve(service))
+        asyncio.run(session.run())
     finally:
-        freezing.thaw_all(service)
-        service.trail.close()
+        session.end()
 
 
-async def _serve(service: Service) -> None:
-    tools = offered(service.allowed)
-    calls: set[Call] = set()
+class Session:
+    """One client."""
 
-    async def list_tools(_context: Any, _params: Any) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=[_described(each) for each in tools.values()])
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._tools = offered(service.allowed)
+        self._calls: dict[Call, Future[Outcome]] = {}
 
-    async def call_tool(_context: Any, params: Any) -> types.CallToolResult:
-        return await _called(service, tools, calls, params.name, params.arguments or {})
-
-    server: Server[Any] = Server(
-        "qgactl",
-        version=__version__,
-        instructions=INSTRUCTIONS,
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
-    )
-    async with stdio_server() as (reading, writing):
-        try:
+    async def run(self) -> None:
+        for number in ENDING:
+            # Reading standard input cannot be interrupted.
+            leave = partial(beside, partial(self._leave, number))
+            asyncio.get_running_loop().add_signal_handler(number, leave)
+        server: Server[Any] = Server(
+            "qgactl",
+            version=__version__,
+            instructions=INSTRUCTIONS,
+            on_list_tools=self._list,
+            on_call_tool=self._call,
+        )
+        async with stdio_server() as (reading, writing):
             await server.run(reading, writing, server.create_initialization_options())
+
+    def end(self) -> None:
+        for call in [*self._calls]:
+            call.cancelled.set()
+        wait([*self._calls.values()], CLEANING_UP)
+        freezing.thaw_all(self._service)
+        self._service.trail.close()
+
+    def _leave(self, number: int) -> None:
+        self.end()
+        os._exit(128 + number)
+
+    async def _list(self, _context: Any, _params: Any) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[described(each) for each in self._tools.values()])
+
+    async def _call(self, _context: Any, params: Any) -> types.CallToolResult:
+        name, arguments = params.name, params.arguments or {}
+        known = TOOLS[name].arguments if name in TOOLS else ()
+        trail, start = self._service.trail, time.monotonic()
+        number = trail.begin(name, arguments, known)
+        outcome = "cancelled"
+        try:
+            text, outcome = await self._outcome(name, arguments)
+        except WrongArguments as error:
+            text, outcome = visible(str(error)), f"error: {error}"
         finally:
-            for call in calls:
-                call.cancelled.set()
+            trail.end(number, outcome, time.monotonic() - start)
+        content = types.TextContent(type="text", text=text)
+        return types.CallToolResult(content=[content], is_error=outcome != "ok")
+
+    async def _outcome(self, name: str, arguments: dict[str, Any]) -> Outcome:
+        tool = self._tools.get(name)
+        if tool is None:
+            raise WrongArguments(f"no tool '{name}' is offered; see tools/list")
+        values = checked(tool.arguments, arguments)
+        call = Call(tool.seconds)
+        work = beside(partial(outcome_of, tool, self._service, call, values))
+        self._calls[call] = work
+        work.add_done_callback(lambda _work: self._calls.pop(call, None))
+        try:
+            return await asyncio.shield(asyncio.wrap_future(work))
+        finally:
+            call.cancelled.set()
 
 
-def _described(tool: Tool) -> types.Tool:
+def described(tool: Tool) -> types.Tool:
     return types.Tool(
         name=tool.name,
         description=tool.help,
@@ -79,47 +133,14 @@ def _described(tool: Tool) -> types.Tool:
     )
 
 
-async def _called(
-    service: Service,
-    tools: dict[str, Tool],
-    calls: set[Call],
-    name: str,
-    arguments: dict[str, Any],
-) -> types.CallToolResult:
-    tool = tools.get(name)
-    known = TOOLS[name].arguments if name in TOOLS else ()
-    number = service.trail.begin(name, arguments, known)
-    start = time.monotonic()
-    call = Call(tool.seconds if tool else 0)
-    calls.add(call)
-    outcome = "cancelled"
-    try:
-        if tool is None:
-            raise WrongArguments(f"no tool '{visible(name)}' is offered; see tools/list")
-        values = checked(known, arguments)
-        work = beside(partial(_outcome, tool, service, call, values))
-        text, outcome = await asyncio.shield(asyncio.wrap_future(work))
-    except WrongArguments as error:
-        text, outcome = visible(str(error)), f"error: {error}"
-    finally:
-        call.cancelled.set()
-        calls.discard(call)
-        service.trail.end(number, outcome, time.monotonic() - start)
-    return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text)], is_error=outcome != "ok"
-    )
-
-
-def _outcome(tool: Tool, service: Service, call: Call, values: dict[str, Any]) -> tuple[str, str]:
-    """The text of the result, or of the error, and the outcome for the log."""
+def outcome_of(tool: Tool, service: Service, call: Call, values: dict[str, Any]) -> Outcome:
+    """Carry a call out, on a thread of its own."""
     try:
         return text_of(tool.handler(service, call, **values)), "ok"
-    except (WrongArguments, Stopped) as error:
-        return visible(str(error)), f"error: {error}"
-    except AgentError as error:
-        # An error may have words of the guest's in it.
-        return error_text(f"the guest '{values.get('guest', '')}'", str(error)), f"error: {error}"
-    except OSError as error:
+    except AgentError as error:  # some are OSErrors; it may have words of the guest's in it
+        source = f"the guest '{values.get('guest', '')}'"
+        return error_text(source, str(error)), f"error: {error}"
+    except (WrongArguments, Stopped, OSError) as error:
         return visible(str(error)), f"error: {error}"
     except Exception as error:  # a fault of ours is an error of this call, not of the server
         return f"the call failed: {type(error).__name__}", f"fault: {error!r}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Union
+from threading import Timer
+from typing import NamedTuple, Union
 
 from qga.client.copies.folder import HostFolder
 from qga.mcp.arguments import Argument
-from qga.mcp.call import Call
 from qga.mcp.guests import Guests
 from qga.mcp.reply import Data, Note
 from qga.mcp.trail import Trail
@@ -37,7 +37,8 @@ class Service(NamedTuple):
     """What tools work with.
 
     longest: seconds that a program or a copy may take. folders: those of this host that copies
-    may read and write. largest: bytes of a copy.
+    may read and write. largest: bytes of a copy. frozen: what thaws the filesystems of a guest, by
+    its name.
     """
 
     guests: Guests
@@ -46,7 +47,7 @@ class Service(NamedTuple):
     longest: float
     folders: Sequence[HostFolder]
     largest: int
-    frozen: dict[str, Any]
+    frozen: dict[str, Timer]
 
 
 class Tool(NamedTuple):
@@ -86,6 +87,3 @@ def tool(
 
 def offered(allowed: frozenset[str]) -> dict[str, Tool]:
     return {name: each for name, each in TOOLS.items() if each.is_allowed(allowed)}
-
-
-__all__ = ["GUEST", "TOOLS", "Argument", "Call", "Data", "Note", "Service", "Tool", "tool"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +15,48 @@ import pytest
 
 pytest.importorskip("mcp", reason="the protocol's SDK needs Python 3.10")
 
+from tests.integration.agent_process import listening
 from tests.integration.client_agents import running
 from tests.integration.mcp_client import Talk, Told, entries, talking
-from tests.integration.qgactl_process import qgactl
+from tests.integration.qgactl_process import QGACTL, environment, qgactl
 from tests.integration.test_qgactl_exec import is_there, pids_in, wait_until_gone
+from tests.unit.client_peer import HANG_UP, Filesystems, Peer
 
 LOOKING = {"list_guests", "look", "read_file", "read_log_file"}
 ALL = {
     *LOOKING, "run_program", "read_journal", "write_file", "freeze_filesystems",
     "thaw_filesystems", "shut_down", "copy_from_guest", "copy_to_guest",
 }  # fmt: skip
+
+
+NEVER_HERE = ",".join(
+    [
+        *("guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list", "guest-shutdown", "qga-shutdown"),
+        *("guest-suspend-ram", "guest-suspend-disk", "guest-suspend-hybrid"),
+    ]
+)
+"""What an agent on this machine must not be asked for: it would do it."""
+
+EVERYTHING = ["--allow", "exec,journal,write,freeze,power"]
+
+HELLO: list[dict[str, Any]] = [
+    {
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    },
+    {"method": "notifications/initialized"},
+    {
+        "id": 2,
+        "method": "tools/call",
+        "params": {"name": "freeze_filesystems", "arguments": {"guest": "web", "seconds": 600}},
+    },
+]
+"""What a client of an older version says on the wire."""
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +74,14 @@ def inside(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def address(place: Path) -> Iterator[str]:
-    with running("ours", place) as address:
+    with running("ours", place, ["--block-rpcs", NEVER_HERE]) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def talk(address: str, place: Path, inside: Path) -> Iterator[Talk]:
     """With a server that allows everything."""
-    options = ["--allow", "exec,journal,write,freeze,power", "--log", str(place / "log")]
+    options = [*EVERYTHING, "--log", str(place / "log")]
     options += ["--host-folder", str(inside), "--max-copy", "1M"]
     with talking(["--guest", f"web={address}", *options], place / "stderr") as talk:
         yield talk
@@ -286,3 +321,56 @@ def test_the_original_agent_is_served_as_well(tmp_path: Path) -> None:
         told = talk.call("run_program", guest="web", argv=["sleep", "1000"], timeout=1)
         assert told.data["ended-by"] == "timeout"
         assert time.monotonic() - start < 15
+
+
+def test_the_rules_of_a_guest_hold(tmp_path: Path) -> None:
+    rules = f"[general]\nprofile=file-read\nblock-rpcs={NEVER_HERE}\n[files]\nread=/etc/hostname\n"
+    with (
+        listening(tmp_path, config=rules) as agent,
+        talking(["--guest", f"web=unix:{agent.path}", *EVERYTHING], tmp_path / "err") as talk,
+    ):
+        assert talk.call("read_file", guest="web", path="/etc/hostname").data["content"]
+        for tool, arguments, refusal in (
+            ("read_file", {"path": "/etc/passwd"}, "has been refused"),
+            ("write_file", {"path": f"{tmp_path}/x", "content": ""}, "has been refused"),
+            ("run_program", {"argv": ["true"]}, "has been disabled"),
+        ):
+            told = talk.call(tool, guest="web", **arguments)
+            assert told.is_error
+            assert refusal in told.marked
+
+
+def test_a_guest_is_shut_down(tmp_path: Path) -> None:
+    peer = Peer(tmp_path / "peer", {"guest-shutdown": lambda _: HANG_UP})
+    with talking(["--guest", f"web={peer.address}", *EVERYTHING], tmp_path / "err") as talk:
+        told = talk.call("shut_down", guest="web", mode="reboot")
+    peer.close()
+    assert told == ("The guest was asked to reboot, and has accepted it.", False)
+    assert [request["arguments"] for request in peer.requests] == [{"mode": "reboot"}]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_what_runs_and_thaws(tmp_path: Path, number: int) -> None:
+    filesystems = Filesystems()
+    peer = Peer(tmp_path / "peer", filesystems.handlers)
+    options = ["mcp", "--guest", f"web={peer.address}", *EVERYTHING]
+    with subprocess.Popen(
+        [*QGACTL, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(None),
+        text=True,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        for request in HELLO:
+            server.stdin.write(json.dumps({"jsonrpc": "2.0", **request}) + "\n")
+            server.stdin.flush()
+        while "frozen, for at most" not in server.stdout.readline():
+            pass
+        assert filesystems.frozen
+        server.send_signal(number)
+        assert server.wait(30) == 128 + number
+    peer.close()
+    assert not filesystems.frozen
