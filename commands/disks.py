@@ -4,6 +4,7 @@ The counters are read here, because psutil has only 9 of the 17.
 """
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Optional
 
@@ -57,6 +58,8 @@ GuestDiskStats = TypedDict(
     total=False,
 )
 
+_SYS_DISKS = "/sys/block"  # without partitions
+
 # The columns of proc_diskstats(5) after major, minor and name.
 _FIGURES = tuple(GuestDiskStats.__annotations__)
 _OLD_PARTITION_FIGURES = ("read-ios", "read-sectors", "write-ios", "write-sectors")
@@ -79,7 +82,7 @@ class Disks(CommandGroup):
         Devices without a medium are left out.
         """
         disks = []
-        for name in until_given_up(sorted(os.listdir(SYS_BLOCK))):
+        for name in until_given_up(_names()):
             if _size(name) and not is_hidden(name):
                 with suppress(FileNotFoundError):  # unplugged meanwhile
                     disks.append(_disk(name))
@@ -101,6 +104,20 @@ class Disks(CommandGroup):
             }
             for major, minor, name, *figures in lines
         ]
+
+
+def _names() -> list[str]:
+    """All block devices in the reverse order of sysfs, partitions before their disk, as in QEMU's
+    agent.
+    """
+    return [name for disk in os.listdir(_SYS_DISKS) for name in (disk, *_partitions(disk))][::-1]
+
+
+def _partitions(disk: str) -> Iterator[str]:
+    with suppress(FileNotFoundError):  # unplugged meanwhile
+        for entry in os.listdir(f"{_SYS_DISKS}/{disk}"):
+            if entry.startswith(disk) and is_partition(entry):
+                yield entry
 
 
 def _disk(name: str) -> GuestDiskInfo:

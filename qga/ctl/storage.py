@@ -38,7 +38,7 @@ def disks(context: typer.Context) -> None:
 
 
 def read_disks(agent: GuestAgent) -> list[Disk]:
-    found = agent.disks()
+    found = sorted(agent.disks(), key=lambda disk: disk.name)
     try:
         stats = {entry.name: entry.stats for entry in agent.disk_stats()}
     except CommandNotFound:  # before QEMU 7.1, or disabled

@@ -55,6 +55,17 @@ def name_of(element: Any, at: int) -> Any:
     return at
 
 
+def in_common_order(theirs: Any, ours: Any) -> bool:
+    """Whether elements that two lists have in common are in the same order."""
+    names = [
+        [name_of(element, at) for at, element in enumerate(reply)]
+        for reply in (theirs, ours)
+        if isinstance(reply, list)
+    ]
+    common = [[name for name in each if all(name in other for other in names)] for each in names]
+    return all(each == common[0] for each in common)
+
+
 def is_between(before: Any, value: Any, after: Any) -> bool:
     """Whether a value is the original's before or after, or, if it is a counter, between."""
     if type(before) is type(value) is type(after) and isinstance(value, (int, float)):
@@ -90,9 +101,9 @@ def compare_once(
     listed: Sequence[Difference],
     all_met: bool,
 ) -> None:
-    before = flat(original.execute(command))
-    ours = flat(agent.execute(command))
-    after = flat(original.execute(command))
+    replies = [asked.execute(command) for asked in (original, agent, original)]
+    assert in_common_order(*replies[:2]), f"not in the original's order: {replies[:2]}"
+    before, ours, after = map(flat, replies)
     expected = [each for each in listed if each.command == command]
     met = set()
     for path in sorted(before.keys() | ours.keys()):

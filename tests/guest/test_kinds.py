@@ -13,7 +13,7 @@ import pytest
 
 from . import kinds
 from .agent_socket import AgentSocket
-from .comparing import flat
+from .comparing import flat, in_common_order
 from .vm import Guest
 
 pytestmark = pytest.mark.timeout(900)
@@ -43,6 +43,7 @@ def compare(guest: Guest, agent: AgentSocket, command: str) -> list[dict[str, An
     assert guest.original is not None
     theirs, ours = (asked.execute(command) for asked in (guest.original, agent))
     assert len(ours) == len(theirs)
+    assert in_common_order(theirs, ours)
     found = flat(ours)
     for path, value in flat(theirs).items():
         if value == [] and any(each.startswith(f"{path}/") for each in found):

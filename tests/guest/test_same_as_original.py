@@ -68,38 +68,6 @@ def test_same_reply(guest: Guest, agent: AgentSocket, command: str) -> None:
     compare(guest.original, agent, command, differences.DIFFERENCES)
 
 
-def test_filesystems_come_in_the_same_order(guest: Guest, agent: AgentSocket) -> None:
-    """libvirt reverses it."""
-    assert guest.original is not None
-    theirs, ours = (
-        [each["mountpoint"] for each in asked.execute("guest-get-fsinfo")]
-        for asked in (guest.original, agent)
-    )
-    assert ours == [place for place in theirs if place != differences.MOUNTED_TWICE]
-
-
-@pytest.mark.parametrize(
-    ("command", "member"),
-    [
-        ("guest-get-cpustats", "cpu"),
-        ("guest-get-diskstats", "name"),
-        ("guest-get-memory-blocks", "phys-index"),
-        ("guest-get-users", "user"),
-        ("guest-get-vcpus", "logical-id"),
-        ("guest-network-get-interfaces", "name"),
-    ],
-)
-def test_lists_have_the_same_order(
-    guest: Guest, agent: AgentSocket, command: str, member: str
-) -> None:
-    """That of the kernel."""
-    assert guest.original is not None
-    theirs, ours = (
-        [each[member] for each in asked.execute(command)] for asked in (guest.original, agent)
-    )
-    assert ours == theirs
-
-
 def wrong_values(kind: Any) -> Iterator[str]:
     """JSON values that are not of this type."""
     if isinstance(kind, list):

@@ -272,6 +272,19 @@ def test_lists_have_the_kernels_order(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [cpu["logical-id"] for cpu in cpus] == order
 
 
+def test_disks_have_the_original_agents_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reverse of the kernel's: that of the disks, each after its own partitions."""
+    kernels = {
+        "/sys/block": ["vdb", "sda", "dm-0"],
+        "/sys/block/vdb": ["size", "vdb3", "queue", "vdb1", "vdb-no-partition"],
+        "/sys/block/sda": ["sda1"],
+        "/sys/block/dm-0": ["dm"],
+    }
+    monkeypatch.setattr(disks.os, "listdir", kernels.__getitem__)
+    monkeypatch.setattr(disks, "is_partition", lambda name: name[-1].isdigit())
+    assert disks._names() == ["dm-0", "sda1", "sda", "vdb1", "vdb3", "vdb"]
+
+
 def test_a_filesystem_whose_disk_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is still mounted, but /sys has nothing of its disk."""
     mount = mounts.Mount((254, 4095), [str(tmp_path)], "ext4", "/dev/vdx")
@@ -289,8 +302,8 @@ def test_a_disk_that_goes_while_it_is_looked_at(
     (tmp_path / "vdx").mkdir()
     (tmp_path / "vdx/size").write_text("8\n")
     (tmp_path / "vdx/dev").write_text("254:4095\n")
-    monkeypatch.setattr(disks, "SYS_BLOCK", str(tmp_path))
-    monkeypatch.setattr(block, "SYS_BLOCK", str(tmp_path))
+    for module, name in ((disks, "_SYS_DISKS"), (disks, "SYS_BLOCK"), (block, "SYS_BLOCK")):
+        monkeypatch.setattr(module, name, str(tmp_path))
     monkeypatch.setattr(filesystems, "device_name", lambda device: "vdx")
     mount = mounts.Mount((254, 4095), [str(tmp_path)], "ext4", "/dev/vdx")
 
