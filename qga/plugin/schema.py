@@ -174,13 +174,19 @@ def members(struct: Any) -> dict[str, tuple[Any, bool]]:
     """The type of each member of a TypedDict, and whether it is required."""
     result = {}
     for name, hint in get_type_hints(struct, include_extras=True).items():
-        if get_origin(hint) is NotRequired or (
-            get_origin(hint) is Annotated and hint.__metadata__[-1] is NotRequired
-        ):
+        if get_origin(hint) is NotRequired:
             result[name] = (get_args(hint)[0], False)
+        elif get_origin(hint) is Annotated and hint.__metadata__[-1] is NotRequired:
+            result[name] = (_without_last_note(hint), False)
         else:
             result[name] = (hint, name in struct.__required_keys__)
     return result
+
+
+def _without_last_note(annotated: Any) -> Any:
+    """What was annotated: one of several notes is of a nested Annotated, such as UInt64."""
+    kind, *notes = get_args(annotated)
+    return Annotated[(kind, *notes[:-1])] if notes[1:] else kind
 
 
 def carries_number(annotation: Any) -> bool:

@@ -66,7 +66,9 @@ def running(*before: str, options: str = "-v") -> Iterator[int]:
         try:
             assert child.stdout is not None
             child.stdout.readline()
-            yield next(each for each in (child.pid, *children(child.pid)) if runs(each, script))
+            started = [each for each in (child.pid, *children(child.pid)) if runs(each, script)]
+            assert started, f"{argv} did not start; in a chroot there are no user namespaces"
+            yield started[0]
         finally:
             child.kill()
             shutil.rmtree(folder)

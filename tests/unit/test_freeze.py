@@ -93,7 +93,7 @@ class Host:
         self.socket.settimeout(SILENCE)
         try:
             return not self.socket.recv(1, socket.MSG_PEEK)
-        except TimeoutError:
+        except socket.timeout:  # Python 3.9 has no TimeoutError here
             return True
         finally:
             self.socket.settimeout(PATIENCE)

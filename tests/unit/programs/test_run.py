@@ -36,7 +36,7 @@ def test_without_input_there_is_nothing_to_wait_for() -> None:
     assert run(["sh", "-c", "wc -c; echo more >&2"], 60).output == "0\nmore\n"
 
 
-@pytest.mark.parametrize("stdin", [b"", MUCH])
+@pytest.mark.parametrize("stdin", [b"", MUCH], ids=["no input", "much input"])
 def test_one_that_takes_too_long(stdin: bytes) -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError):

@@ -14,6 +14,8 @@ from qga import Payload
 from qga.serving.output import WRITE_SIZE, Output
 from qga.wire.payload import Part
 
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it since Python 3.10
+
 
 class Pipe:
     """A pipe whose writing end never blocks."""
@@ -22,7 +24,7 @@ class Pipe:
         self.read_end, self.write_end = os.pipe()
         os.set_blocking(self.read_end, False)
         os.set_blocking(self.write_end, False)
-        fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, size)
+        fcntl.fcntl(self.write_end, F_SETPIPE_SZ, size)
 
     def collected(self) -> bytes:
         try:
