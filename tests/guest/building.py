@@ -26,6 +26,8 @@ CACHE = CHECKOUT / ".cache" / "guest"
 ROOT_SIZE = "1G"
 # Modules that the kernel needs to mount its root; their own needs are found by modprobe.
 ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
+# The clock of a test machine may be ahead of what the mirror has.
+LENIENT = ("--aptopt=Acquire::Check-Valid-Until false",)
 
 
 class RootImage(NamedTuple):
@@ -97,6 +99,7 @@ def remove_others(kind: str, folder: Path) -> None:
 def bootstrap(root: Path, suite: str, packages: Iterable[str], *options: str) -> list[str]:
     """The command that unpacks and configures Debian in the folder `root`."""
     arguments = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", *options]
+    arguments += LENIENT
     # A small ramdisk is made here; the kernel's package insists on making its own.
     arguments += [
         '--essential-hook=mkdir -p "$1"/etc/initramfs-tools/conf.d',

@@ -44,11 +44,12 @@ def guest(recipe: Recipe) -> Iterator[Guest]:
 
 
 def hardware(recipe: Recipe) -> Callable[[Path], list[str]]:
+    machine = MACHINES[recipe.arch]
+
     def of(folder: Path) -> list[str]:
         # AppArmor reports by the kernel's audit.
-        options = MACHINES[recipe.arch].kernel_options.replace(" audit=0", "")
-        disk = newest.disk(folder) if recipe.arch == "amd64" else []
-        return ["-append", options, *disk]
+        options = machine.kernel_options.replace(" audit=0", "")
+        return ["-append", options, *newest.disk(folder, machine)]
 
     return of
 

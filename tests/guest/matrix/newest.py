@@ -11,9 +11,15 @@ from pathlib import Path
 
 from tests.guest import building
 from tests.guest.agent_socket import AgentSocket
+from tests.guest.machines import AMD64, Machine
 from tests.guest.vm import SPARE_PORT, Guest
 
 SIZE = "48M"
+LOADERS = {
+    "amd64": "ld-linux-x86-64.so.2",
+    "arm64": "ld-linux-aarch64.so.1",
+    "s390x": "ld64.so.1",
+}
 # The loader and the libraries of the same release, for the guest's may be older.
 START = f"""\
 mkdir -p /opt/newest /run/newest
@@ -24,37 +30,35 @@ exec setsid ./loader --library-path . ./qemu-ga --path=/dev/virtio-ports/{SPARE_
 """
 
 
-def disk(folder: Path) -> list[str]:
+def disk(folder: Path, machine: Machine = AMD64) -> list[str]:
     """QEMU's arguments for a disk with the agent on it."""
     path = folder / "newest.ext4"
-    building.make_ext4(tree(), path, label="newest", size=SIZE)
+    building.make_ext4(tree(machine.arch), path, label="newest", size=SIZE)
     argv = ["-drive", f"if=none,id=newest,file={path},format=raw,readonly=on"]
-    return [*argv, "-device", "virtio-blk-pci,drive=newest"]
+    return [*argv, "-device", f"virtio-blk-{machine.bus},drive=newest"]
 
 
-def tree() -> Path:
+def tree(arch: str) -> Path:
     """A folder with the agent, its libraries and their loader; made once."""
-    folder = building.CACHE / "newest"
+    folder = building.CACHE / f"newest-{arch}"
     with (building.CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be making it
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=building.CACHE, prefix="building-") as work:
-                unpack_into(Path(work), folder)
+                unpack_into(Path(work), arch, folder)
     return folder
 
 
-def unpack_into(work: Path, folder: Path) -> None:
+def unpack_into(work: Path, arch: str, folder: Path) -> None:
     root, copies = work / "root", work / "tree"
-    unpack = ["mmdebstrap", "--variant=extract", "--include=qemu-guest-agent"]
-    # The clock of a test machine may be ahead.
-    unpack.append("--aptopt=Acquire::Check-Valid-Until false")
-    building.run([*unpack, "sid", str(root)])
-    libraries = root / "usr/lib/x86_64-linux-gnu"
+    unpack = ["mmdebstrap", "--variant=extract", f"--arch={arch}", "--include=qemu-guest-agent"]
+    building.run([*unpack, *building.LENIENT, "sid", str(root)])
     copies.mkdir()
-    for file in (*libraries.glob("*.so*"), root / "usr/sbin/qemu-ga"):
+    for file in (*root.glob("usr/lib/*-linux-gnu/*.so*"), root / "usr/sbin/qemu-ga"):
         if file.exists():  # some are links to what is not needed here
             shutil.copy(file, copies)
-    shutil.copy(libraries / "ld-linux-x86-64.so.2", copies / "loader")
+    [loader] = root.glob(f"usr/lib/*-linux-gnu/{LOADERS[arch]}")
+    shutil.copy(loader, copies / "loader")
     copies.rename(folder)
 
 

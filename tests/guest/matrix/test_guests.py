@@ -83,7 +83,6 @@ def test_replies_are_those_of_the_releases_agent(
     compare_all(guest.original, agent)
 
 
-@pytest.mark.only_in(arch="amd64")
 def test_replies_are_those_of_the_newest_agent(guest: Guest, agent: AgentSocket) -> None:
     with newest.started(guest) as theirs:
         assert commands(theirs) >= NEW_COMMANDS
