@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple, TypeVar
 
-OLD, NEW = "7.2.22", "11.1.3"
+OLD, MIDDLE, NEW = "7.2.22", "10.0.13", "11.1.3"
 
 
 class Record(NamedTuple):
@@ -245,6 +245,14 @@ RECORDS = [
             (OLD,),
             "`target` of a virtio-scsi disk is 0.",
             "It is the target.",
+            "libvirt finds the disk by it.",
+        ),
+        (
+            "pci-below-platform",
+            (MIDDLE, NEW),
+            "On a machine whose PCI controller is a platform device, such as `virt` of arm64, `bus` "
+            "of `pci-controller` is -1.",
+            "It is the number of the bus.",
             "libvirt finds the disk by it.",
         ),
         (

@@ -103,6 +103,14 @@ IN_ANY_GUEST = [
 
 BEFORE_9_1 = [SIZE_FOR_ROOT]
 
+ON_ARM64 = [
+    Difference(command, f"{where}/pci-controller/bus", "pci-below-platform", (0,))
+    for command, where in (
+        ("guest-get-disks", r"/dev/vd\w/address"),
+        ("guest-get-fsinfo", r"/.*/disk/\d"),
+    )
+]
+
 NEW_COMMANDS = {"guest-network-get-route", "guest-get-load"}
 """The record `new-commands`."""
 

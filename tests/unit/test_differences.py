@@ -46,7 +46,8 @@ def test_lists_of_tests_name_records() -> None:
     from tests.differential.differences import DIFFERENCES
     from tests.guest import differences as in_guests
 
-    lists = (DIFFERENCES, in_guests.DIFFERENCES, in_guests.BEFORE_9_1, in_guests.IN_ANY_GUEST)
+    in_any = (in_guests.IN_ANY_GUEST, in_guests.BEFORE_9_1, in_guests.ON_ARM64)
+    lists = (DIFFERENCES, in_guests.DIFFERENCES, *in_any)
     named = {each.record for listed in lists for each in listed}
     assert named <= set(differences.BY_NAME)
 
