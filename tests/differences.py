@@ -250,8 +250,8 @@ RECORDS = [
         (
             "pci-below-platform",
             (MIDDLE, NEW),
-            "On a machine whose PCI controller is a platform device, such as `virt` of arm64, `bus` "
-            "of `pci-controller` is -1.",
+            "On a machine whose PCI controller is a platform device, such as `virt` of arm64, the "
+            "`bus` of `pci-controller` is -1.",
             "It is the number of the bus.",
             "libvirt finds the disk by it.",
         ),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from qga.client import AgentError, GuestAgent
+from tests.differential.agents import OURS, original
 
-AGENTS = {"original": ["/usr/sbin/qemu-ga"], "ours": [sys.executable, "-m", "qga"]}
+AGENTS = ("original", "ours")
 
 PATIENCE = 20.0
 """Seconds that an agent may take to listen."""
@@ -24,7 +24,8 @@ def running(name: str, folder: Path, extra: Sequence[str] = ()) -> Iterator[str]
     address = f"unix:{folder / 'socket'}"
     options = ["-m", "unix-listen", "-p", str(folder / "socket"), "-t", str(folder), *extra]
     with (folder / "stderr").open("wb") as errors:
-        process = subprocess.Popen([*AGENTS[name], *options], stdout=errors, stderr=errors)
+        command = original("7.2") if name == "original" else OURS
+        process = subprocess.Popen([*command, *options], stdout=errors, stderr=errors)
     try:
         wait_until_it_listens(address, process, folder / "stderr")
         yield address

@@ -26,7 +26,7 @@ from qga.client import (
 from tests.integration.client_agents import AGENTS, running
 
 
-@pytest.fixture(scope="module", params=list(AGENTS))
+@pytest.fixture(scope="module", params=AGENTS)
 def address(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
@@ -202,7 +202,7 @@ def test_twenty_connections_in_a_row(address: str) -> None:
             agent.close()
 
 
-@pytest.mark.parametrize("name", list(AGENTS))
+@pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_that_goes_away_and_comes_back(name: str, tmp_path: Path) -> None:
     with running(name, tmp_path) as address:
         agent = GuestAgent(address, 30)

@@ -29,7 +29,7 @@ from tests.integration.test_exec_bounds import processes
 AS_WHO = "id -u; id -g; id -Gn; echo $HOME $SHELL $USER $LOGNAME; pwd"
 
 
-@pytest.fixture(scope="module", params=list(AGENTS))
+@pytest.fixture(scope="module", params=AGENTS)
 def agent(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GuestAgent]:

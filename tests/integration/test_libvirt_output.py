@@ -51,7 +51,7 @@ def longest(value: Any) -> int:
     return max((len(each) for each in members if isinstance(each, str)), default=0)
 
 
-@pytest.fixture(params=list(AGENTS))
+@pytest.fixture(params=AGENTS)
 def agent(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[GuestAgent]:

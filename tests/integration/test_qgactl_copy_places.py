@@ -24,7 +24,7 @@ NOBODY = 65534
 SHORT = b"127.0.0.1 localhost\n"
 
 
-@pytest.fixture(scope="module", params=list(AGENTS))
+@pytest.fixture(scope="module", params=AGENTS)
 def address(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:

@@ -17,7 +17,7 @@ from tests.integration.qgactl_process import QGACTL, Result, environment, qgactl
 from tests.integration.terminals import Terminal
 
 
-@pytest.fixture(scope="module", params=list(AGENTS))
+@pytest.fixture(scope="module", params=AGENTS)
 def address(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:

@@ -42,7 +42,7 @@ def qgactl(root: HostRoot, *arguments: str, without: str = "") -> Result:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.fixture(params=list(AGENTS))
+@pytest.fixture(params=AGENTS)
 def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The socket of an agent, original or ours."""
     with running(request.param, tmp_path) as address:
