@@ -21,6 +21,8 @@ from errno import ELOOP, ENOENT, ENOTDIR
 
 MAX_FILE = 16 * 1024 * 1024
 MAX_LINES = 100_000
+BLANKS = " \t\n\f\r"
+"""What QEMU's agent leaves out around a key; Python's strip() knows more."""
 
 
 def main(action: str, user: str, home: str) -> None:
@@ -29,7 +31,7 @@ def main(action: str, user: str, home: str) -> None:
     directory = f"{home}/.ssh"
     path = f"{directory}/authorized_keys"
     if action == "get":
-        trimmed = (line.strip() for line in reversed(read(path)))
+        trimmed = (line.strip(BLANKS) for line in reversed(read(path)))
         listed = [f"{line}\n" for line in trimmed if line and not line.startswith("#")]
         sys.stdout.buffer.write("".join(listed).encode("utf-8", "surrogateescape"))
     elif action == "remove":

@@ -332,12 +332,15 @@ def open_file(policy: Policy, path: str, mode: str, flags: int) -> int:
 
 
 def seek(fd: int, offset: int, whence: int) -> int:
-    """Like lseek(2), but only to positions below 2^63.
+    """Like fseek(3), but only to positions below 2^63.
 
-    /proc/PID/mem and /dev/mem accept more, which Python takes for an error without errno.
+    /proc/PID/mem and /dev/mem accept more, which Python takes for an error without errno. Files in
+    /proc have no end for lseek(2), but a size.
     """
     if whence == os.SEEK_CUR and offset:
         whence, offset = os.SEEK_SET, os.lseek(fd, 0, os.SEEK_CUR) + offset
+    elif whence == os.SEEK_END and S_ISREG((status := os.fstat(fd)).st_mode):
+        whence, offset = os.SEEK_SET, status.st_size + offset
     if whence == os.SEEK_SET and not 0 <= offset < 2**63:
         raise OSError(EINVAL, os.strerror(EINVAL))
     return os.lseek(fd, offset, whence)

@@ -147,7 +147,7 @@ class Freeze(CommandGroup):
         """
         mounts = block_mounts()
         if mountpoints is not None:
-            wanted = {path.rstrip("/") or "/" for path in mountpoints}
+            wanted = {path.rstrip("/") or "/" for path in mountpoints if path}
             mounts = [mount for mount in mounts if wanted.intersection(mount.paths)]
         return self._freeze(mounts)
 

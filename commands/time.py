@@ -27,7 +27,7 @@ _CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksourc
 # Read through an I/O port or memory.
 _SLOW_SOURCES = ("acpi_pm", "hpet", "jiffies", "pit", "refined-jiffies")
 
-_TOO_LATE = 3_155_760_000 * 10**9  # 2070-01-01, which QEMU's agent refuses
+_YEARS = range(1970, 2070)  # that QEMU's agent takes, in local time
 
 _RTC = "/dev/rtc0"
 # <linux/rtc.h>
@@ -63,11 +63,11 @@ class Time(CommandGroup):
         if time is None:
             _set_clock(_read_rtc() * 10**9)
             return
-        if not -(10**9) < time < _TOO_LATE:
+        if _year(time) not in _YEARS:
             raise QgaError("Invalid time")
-        _set_clock(time)
+        _set_clock(_whole_microseconds(time))
         if os.path.exists(_RTC):
-            _write_rtc(time // 10**9)
+            _write_rtc(_towards_zero(time, 10**9))
 
     @classmethod
     def do_diagnose(cls, config: Config) -> Iterator[Finding]:
@@ -112,6 +112,20 @@ def _zone_is_known() -> bool:
     """
     is_rule = any(character.isdigit() for character in _TZ)
     return not _TZ or is_rule or os.path.exists(os.path.join(_ZONES, _TZ))
+
+
+def _year(nanoseconds: int) -> int:
+    return time.localtime(_towards_zero(nanoseconds, 10**9)).tm_year
+
+
+def _whole_microseconds(nanoseconds: int) -> int:
+    """What QEMU's agent sets: -999 to -1 are 0."""
+    return _towards_zero(nanoseconds, 1000) * 1000
+
+
+def _towards_zero(number: int, divisor: int) -> int:
+    """The quotient as C rounds it."""
+    return number // divisor if number >= 0 else -(-number // divisor)
 
 
 def _set_clock(nanoseconds: int) -> None:

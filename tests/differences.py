@@ -170,9 +170,55 @@ RECORDS = [
         (
             "write-is-not-buffered",
             (OLD, NEW),
-            "`guest-file-write` succeeds on a full disk. The flush fails, or the data is lost.",
+            "`guest-file-write` succeeds on a full disk, or past the largest offset. The flush "
+            "fails, or the data is lost.",
             "The write itself fails.",
             "What is reported as written is written.",
+        ),
+        (
+            "seek-of-devices",
+            (OLD, NEW),
+            "`guest-file-seek` on a device that cannot seek, such as /dev/urandom, reports the "
+            "offset that was asked for.",
+            "It reports the position.",
+            "Nothing was skipped.",
+        ),
+        (
+            "environment-entries",
+            (OLD, NEW),
+            "Entries of `env` without a name or without `=` are passed to the program.",
+            "They are left out.",
+            "No program can look them up.",
+        ),
+        (
+            "user-name-with-nul",
+            (OLD, NEW),
+            "A user name with U+0000 is passed to chpasswd(8).",
+            "`forbidden characters in username`.",
+            "What chpasswd(8) makes of it depends on its version.",
+        ),
+        (
+            "key-with-nul",
+            (OLD, NEW),
+            "An SSH key with U+0000 is written to the file.",
+            "`invalid OpenSSH public key: 'KEY'`.",
+            "It hides the keys after it from QEMU's agent.",
+        ),
+        (
+            "keys-that-cannot-be-read",
+            (OLD, NEW),
+            "A file of SSH keys is taken to end at U+0000. If it cannot be read, "
+            "`guest-ssh-add-authorized-keys` replaces it.",
+            "`failed to read 'PATH': REASON`; the file is left alone.",
+            "Keys must not be lost.",
+        ),
+        (
+            "key-file-lines",
+            (OLD, NEW),
+            "authorized_keys has no newline at its end, and an empty line between the keys of two "
+            "requests.",
+            "Each line ends with a newline.",
+            "What `echo` appends must not become part of the last key.",
         ),
         (
             "vcpu-error",
@@ -220,6 +266,14 @@ RECORDS = [
             "The kernel's numbers are unsigned.",
         ),
         (
+            "no-memory-blocks",
+            (OLD, NEW),
+            "In a guest whose kernel has no memory blocks, `guest-get-memory-blocks` is there and "
+            "returns an empty list. The commands next to it fail.",
+            "None of the three commands is there.",
+            "Clients skip a command that does not exist.",
+        ),
+        (
             "memory-that-stays",
             (OLD,),
             "`can-offline` is true for memory blocks that the kernel never takes offline.",
@@ -265,6 +319,13 @@ RECORDS = [
     ),
     *_group(
         "Freezing",
+        (
+            "slash-at-the-end",
+            (OLD, NEW),
+            "`guest-fsfreeze-freeze-list` ignores a mount point with a slash at its end.",
+            "`/mnt/` is `/mnt`.",
+            "A backup that freezes nothing is worth nothing.",
+        ),
         (
             "block-holds-while-frozen",
             (OLD, NEW),

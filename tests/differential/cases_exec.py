@@ -72,6 +72,10 @@ RUN = [
     run("input that is not asked for", '"path":"/bin/true","input-data":"YQ=="'),
     program("arguments", "/bin/echo", '"a","b c","","$HOME"'),
     program("no arguments", "/bin/echo", ""),
+    run(
+        "odd environment",
+        '"path":"/usr/bin/env","env":["A=1","B","=C","A=2","D=a=b"],"capture-output":true',
+    ),
     program("NUL in an argument", "/bin/echo", '"a\\u0000b","\\u00e9"'),
     program("name as given", "sh", '"-c","echo $0"'),
     program("script without #!", "@scratch/script", '"x"'),

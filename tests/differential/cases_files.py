@@ -188,6 +188,16 @@ SEEK = [
         *(seek("0", "3"), seek("0", "-1"), seek("0", '"SET"'), seek("0", "1.0")),
         *(seek("0", "4294967296"), seek("0", '"cur"'), seek("1", '"cur"'), read("5"), CLOSE),
     ),
+    script("seek in a device", opened("r", "/dev/urandom"), seek("3", '"set"'), CLOSE),
+    script(
+        "seek to the end of /proc",
+        *(opened("r", "/proc/version"), seek("0", '"end"'), read("5"), seek("-1", '"end"'), CLOSE),
+    ),
+    script(
+        "seek as far as may be",
+        *(opened("r"), seek("9223372036854775807", '"set"'), read("1"), seek("1", '"cur"')),
+        *(seek("9223372036854775807", '"end"'), seek("-9223372036854775808", '"end"'), CLOSE),
+    ),
     script("seek in a fifo", opened("r+", "fifo"), seek("0", '"set"'), CLOSE),
     script(
         "seek after the end", opened("r"), read("99"), read("9"), seek("0", "1"), read("1"), CLOSE

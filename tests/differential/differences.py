@@ -91,6 +91,7 @@ def not_followed(name: str, mode: str, target: str) -> bytes:
     )
 
 
+ODD_VARIABLES = "A=1\nA=2\nD=a=b\n"
 USER = pwd.getpwuid(os.getuid())
 STARTED = result('{"pid": "@pid"}')
 
@@ -188,6 +189,12 @@ DIFFERENCES = [
         "home-of-a-child",
         ["exec: HOME of a child"],
         [STARTED, printed(f"{USER.pw_dir} {USER.pw_name} {USER.pw_name}\n")],
+    ),
+    Difference("environment-entries", ["exec: odd environment"], [STARTED, printed(ODD_VARIABLES)]),
+    Difference(
+        "seek-of-devices",
+        ["seek in a device"],
+        [result('"@handle"'), result('{"position": 0, "eof": false}'), result("{}")],
     ),
     Difference("mode-of-a-new-file", ["open a new file"], {b"new 0666 new\n": b"new 0644 new\n"}),
     Difference(

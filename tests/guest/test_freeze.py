@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.differences import differs
+
 from . import service
 from .agent_socket import AgentError, AgentSocket
 from .freezing import (
@@ -85,8 +87,9 @@ def enabled(agent: AgentSocket) -> set[str]:
     return {command["name"] for command in commands if command["enabled"]}
 
 
+@differs("slash-at-the-end")
 def test_list_freezes_just_those(guest: Guest, agent: AgentSocket) -> None:
-    places = ["/mnt/usb", "/mnt/volume", "/mnt", "/mnt/nothing"]
+    places = ["/mnt/usb", "/mnt/volume/", "/mnt", "/mnt/nothing", ""]
     assert agent.execute("guest-fsfreeze-freeze-list", mountpoints=places) == 2
     assert frozen_places(guest) == {"/mnt/usb", "/mnt/volume"}
     assert can_write(guest, "/mnt/part/written")

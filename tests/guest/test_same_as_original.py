@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from time import time_ns
 from typing import Any
 
 import pytest
@@ -194,11 +195,20 @@ def test_same_refusal_of_wrong_parameters(guest: Guest, agent: AgentSocket, comm
         ("guest-ssh-add-authorized-keys", '{"username": "nobody", "keys": ["a"]}'),
         ("guest-fsfreeze-freeze-list", '{"mountpoints": []}'),
         ("guest-fsfreeze-freeze-list", '{"mountpoints": ["/nowhere"]}'),
+        ("guest-fsfreeze-freeze-list", '{"mountpoints": [""]}'),
         ("guest-fsfreeze-thaw", "{}"),
     ],
 )
 def test_same_answer(guest: Guest, agent: AgentSocket, command: str, arguments: str) -> None:
     compare_lines(guest, agent, command, arguments)
+
+
+@pytest.mark.parametrize("time", [-1001, -1000, -999, -1, 0, 1999])
+def test_same_time_is_set(guest: Guest, agent: AgentSocket, time: int) -> None:
+    try:
+        compare_lines(guest, agent, "guest-set-time", f'{{"time": {time}}}')
+    finally:
+        agent.execute("guest-set-time", time=time_ns())
 
 
 @pytest.mark.parametrize("minimum", [0, 1 << 40, -1, -(2**63), 2**63 - 1])

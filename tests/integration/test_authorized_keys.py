@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from qga import QgaError
+from tests.differences import differs
 
 ssh: Any = import_module("qga.commands.ssh")
 HELPER = ssh._HELPER
@@ -113,6 +114,7 @@ def binary(keys: Path) -> None:
         (binary, "it is not a text file"),
     ],
 )
+@differs("keys-that-cannot-be-read")
 @pytest.mark.parametrize("action", ["get", "add", "remove"])
 def test_what_is_no_file_of_keys(
     home: Home, action: str, make: Callable[[Path], None], reason: str
@@ -144,6 +146,7 @@ def test_what_would_be_too_large_is_not_written(home: Home) -> None:
     assert os.listdir(home.ssh) == ["authorized_keys"]
 
 
+@differs("key-file-lines")
 @pytest.mark.parametrize("before", ["", KEY, f"{KEY}\n", f"# x\n\n{KEY}\n\n", "# x"])
 def test_the_last_line_ends_with_a_newline(home: Home, before: str) -> None:
     """Or the next `>>` joins two keys, and both are lost."""
@@ -159,6 +162,14 @@ def test_the_last_line_ends_with_a_newline(home: Home, before: str) -> None:
     assert home.keys.read_text() == "ssh-rsa D\n"
     assert home.run("remove", "ssh-rsa D")[0] == 0
     assert home.keys.read_text() == ""
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\f", "\r", "\v", "\x1c", "\x85", "\u00a0"])
+def test_blanks_around_a_key(home: Home, blank: str) -> None:
+    """As with QEMU's agent, whose C library knows fewer than Python."""
+    home.keys.write_text(f"{blank}{KEY}{blank}\n", newline="\n")
+    told = KEY if blank in " \t\f\r" else f"{blank}{KEY}{blank}"
+    assert home.run("get") == (0, f"{told}\n".encode())
 
 
 def test_a_link_to_keys_of_one_s_own_is_followed(home: Home) -> None:
@@ -250,6 +261,7 @@ def test_a_file_that_cannot_be_replaced(home: Home) -> None:
     assert os.listdir(home.ssh) == ["authorized_keys"]
 
 
+@differs("key-with-nul")
 @pytest.mark.parametrize("key", ["#", "# ssh-rsa A", "ssh-rsa A\nssh-rsa B", "ssh-rsa A\0", "\0"])
 @pytest.mark.parametrize("action", ["add", "remove"])
 def test_what_is_not_a_line_with_a_key(action: str, key: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from qga import QgaError
+from tests.differences import differs
 
 block: Any = import_module("qga.commands._block")
 clock: Any = import_module("qga.commands.time")
@@ -238,6 +239,14 @@ def make_block(memory_directory: Path, number: int, zones: str | None = "Normal"
         (block / "valid_zones").write_text(f"{zones}\n")
 
 
+@differs("no-memory-blocks")
+def test_without_memory_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_MEMORY", str(tmp_path))
+    assert not memory._has_memory_blocks()
+    (tmp_path / "block_size_bytes").write_text("8000000\n")
+    assert memory._has_memory_blocks()
+
+
 def test_a_memory_block_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one of a PC, for example, for it has holes."""
     monkeypatch.setattr(memory, "_MEMORY", str(tmp_path))
@@ -323,6 +332,7 @@ def test_the_hardware_clock_that_a_mainframe_does_not_have(monkeypatch: pytest.M
         assert [each.status for each in found] == [expected]
 
 
+@differs("user-name-with-nul")
 @pytest.mark.parametrize("name", ["a:b", "a\nb", "a\0b"])
 def test_a_name_that_chpasswd_would_misread(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def run(*_: object) -> None:
