@@ -185,8 +185,9 @@ def members(struct: Any) -> dict[str, tuple[Any, bool]]:
 
 def _without_last_note(annotated: Any) -> Any:
     """What was annotated: one of several notes is of a nested Annotated, such as UInt64."""
-    kind, *notes = get_args(annotated)
-    return Annotated[(kind, *notes[:-1])] if notes[1:] else kind
+    form: Any = Annotated
+    kept = get_args(annotated)[:-1]
+    return form[kept] if kept[1:] else kept[0]
 
 
 def carries_number(annotation: Any) -> bool:

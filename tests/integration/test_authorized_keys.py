@@ -167,7 +167,7 @@ def test_the_last_line_ends_with_a_newline(home: Home, before: str) -> None:
 @pytest.mark.parametrize("blank", [" ", "\t", "\f", "\r", "\v", "\x1c", "\x85", "\u00a0"])
 def test_blanks_around_a_key(home: Home, blank: str) -> None:
     """As with QEMU's agent, whose C library knows fewer than Python."""
-    home.keys.write_text(f"{blank}{KEY}{blank}\n", newline="\n")
+    home.keys.write_bytes(f"{blank}{KEY}{blank}\n".encode())
     told = KEY if blank in " \t\f\r" else f"{blank}{KEY}{blank}"
     assert home.run("get") == (0, f"{told}\n".encode())
 
