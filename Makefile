@@ -8,7 +8,7 @@ RUN    := $(VENV)/.run
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test guest guests check bench fuzz soak image deb rpm docs clean
+.PHONY: help run test guest guests check bench fuzz soak image deb rpm pyz docs clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ deb: ## build Debian packages of the agent and qgactl in dist/
 rpm: ## build RPM packages of the agent and qgactl in dist/
 	@packaging/prepare rpm
 	packaging/build-rpm
+
+pyz: ## build dist/qga.pyz: the agent as one file that needs only Python
+	@packaging/prepare run
+	packaging/build-pyz
 
 docs: $(READY) ## regenerate the files that are made from the code
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs commands >docs/commands.md

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, cast
 
-from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
+from qga import CommandGroup, NotRequired, QgaError, UInt64, command, until_given_up
 from qga.records import TypedDict
 
 from ._block import dev_path, device_name, is_partition, is_virtual
@@ -179,6 +179,7 @@ class Metrics(CommandGroup):
         available-bytes can be allocated without swapping, used-bytes excludes caches. in-bytes and
         out-bytes were swapped since boot.
         """
+        _require_psutil()
         return _memory()
 
     @command(access="audit", blocking=True)
@@ -190,6 +191,7 @@ class Metrics(CommandGroup):
         unused disks are left out; disks that consist of others are virtual. A filesystem that does
         not respond is listed without sizes.
         """
+        _require_psutil()
         import psutil
 
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -207,6 +209,14 @@ class Metrics(CommandGroup):
             "network": _network(),
             "processes": _processes(),
         }
+
+
+def _require_psutil() -> None:
+    try:
+        import psutil  # noqa: F401 - is it there?
+    except ImportError:
+        reason = "this needs psutil, which the guest's Python lacks; install python3-psutil"
+        raise QgaError(reason) from None
 
 
 def _memory() -> QgaMemory:

@@ -78,7 +78,7 @@ def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> st
     except (KeyError, ValueError):
         raise QgaError(f"failed to lookup user '{username}': Success") from None
     lines = "".join(f"{key}\n" for key in keys or ())
-    argv = [sys.executable, "-ISXutf8", _HELPER, action, account.pw_name, account.pw_dir]
+    argv = [sys.executable, "-ISXutf8", *_helper(), action, account.pw_name, account.pw_dir]
     try:
         ended = run(argv, _TIMEOUT, lines.encode(), _MAX_OUTPUT, only_looks=action == "get")
     except TimeoutError:
@@ -88,3 +88,11 @@ def _ask_helper(username: str, action: str, keys: list[str] | None = None) -> st
             ended.output.strip() or f"the helper for ssh keys exited with {ended.status}"
         )
     return ended.output
+
+
+def _helper() -> list[str]:
+    """Python's arguments: the helper's file, or its text if that is in an archive (make pyz)."""
+    if os.path.exists(_HELPER):
+        return [_HELPER]
+    archive: Any = __spec__.loader
+    return ["-c", archive.get_source("qga.commands._authorized_keys")]

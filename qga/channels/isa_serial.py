@@ -7,6 +7,7 @@ from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from qga.channels.device import DeviceChannel
+from qga.errors import ChannelError
 
 if TYPE_CHECKING:
     from serial import Serial
@@ -18,8 +19,13 @@ class IsaSerial(DeviceChannel):
     _line: Serial | None = None
 
     def do_open_device(self) -> int:
-        from serial import Serial, SerialException
-
+        try:
+            from serial import Serial, SerialException
+        except ImportError:
+            raise ChannelError(
+                f"error opening channel '{self.config.path}': isa-serial needs pyserial, which "
+                "this Python lacks; install python3-serial"
+            ) from None
         try:
             # With an inter-byte timeout (VMIN 1) a silent line is not read as an end of file.
             self._line = Serial(self.config.path, self.config.baud, timeout=0, inter_byte_timeout=0)

@@ -93,14 +93,19 @@ def _standard_groups() -> list[type[CommandGroup]]:
             "`pip install --editable .` to run qga from its source directory"
         ) from None
     # Sorted: the order of os.listdir is that of the filesystem, and guest-info shows it.
-    names = sorted(
-        name[:-3]
-        for folder in package.__path__
-        for name in os.listdir(folder)
-        if name.endswith(".py") and not name.startswith("_")
-    )
+    names = sorted(name for name in _modules_of(package) if not name.startswith("_"))
     modules = [importlib.import_module(f"qga.commands.{name}") for name in names]
     return [group for module in modules for group in groups_in(module)]
+
+
+def _modules_of(package: ModuleType) -> list[str]:
+    try:
+        files = [name for folder in package.__path__ for name in os.listdir(folder)]
+    except NotADirectoryError:  # in an archive
+        from pkgutil import iter_modules
+
+        return [module.name for module in iter_modules(package.__path__)]
+    return [name[:-3] for name in files if name.endswith(".py")]
 
 
 def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:

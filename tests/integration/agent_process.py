@@ -221,19 +221,21 @@ def start(
     path: Path | str | None = None,
     config: str = "",
     launcher: Sequence[str] = (),
+    command: Sequence[str] = COMMAND,
     **how: Any,
 ) -> AgentProcess:
     """An agent with its state, log and by default its socket in `folder`.
 
     config: the text of its configuration file.
     launcher: a program and arguments that run what follows them.
+    command: the agent itself.
     how: more for subprocess.Popen.
     """
     place = path or folder / "socket"
     settings, errors = folder / "qemu-ga.conf", folder / "stderr"
     settings.write_text(config)
     settings.chmod(0o644)
-    argv = [*launcher, *COMMAND, "-m", method, "-p", str(place), "-t", str(folder)]
+    argv = [*launcher, *command, "-m", method, "-p", str(place), "-t", str(folder)]
     argv += ["-c", str(settings), *options]
     with errors.open("ab") as stderr:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=stderr, **how)
