@@ -171,12 +171,14 @@ def link(path: Path, target: str) -> None:
 
 
 def code_image(disk: Path) -> None:
-    """Make the disk of the code under test: the package, a launcher, and what systemd reads."""
+    """Make the disk of the code under test: the package, a launcher, what systemd reads, and the
+    agent as one file."""
     require_tools("mke2fs")
     with tempfile.TemporaryDirectory(prefix="qga-code-") as name:
         tree = Path(name)
         install(tree, "/opt/qga")
         shutil.copytree(CHECKOUT / "systemd", tree / "systemd")
+        run([str(CHECKOUT / "packaging/build-pyz"), str(tree / "qga.pyz")])
         tree.chmod(0o755)
         make_ext4(tree, disk, label="qga", size="16M")
 
