@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from qga.agent import Agent
 from qga.errors import ChannelError, ConfigError
-from qga.service.log import ERROR, WARNING, Log
+from qga.service.log import Log
 from qga.service.service_manager import ServiceManager, passes_sockets
+from qga.service.sinks import ERROR, WARNING
 from qga.service.state import State, StateError
 from qga.settings.trust import open_own
 from qga.version import INTERFACE_VERSION, __version__

@@ -1,18 +1,18 @@
-"""Addresses of agents, and what opens the way to each.
+"""Addresses of agents, and how to connect to each.
 
     unix:PATH             QEMU's socket of the channel, or an agent that listens
     vsock:CID:PORT        an agent that listens on vsock in the guest with this CID
-    hvsock:PATH:PORT      the same, by the socket of Firecracker or Cloud Hypervisor
-    libvirt:[URI/]DOMAIN  by way of libvirt, which holds its guests' sockets itself; the domain
-                          is what follows the last slash, for its name has none:
+    hvsock:PATH:PORT      the same, through the socket of Firecracker or Cloud Hypervisor
+    libvirt:[URI/]DOMAIN  through libvirt, which keeps the sockets of its guests open; the domain
+                          is the part after the last slash, because its name contains none:
                           libvirt:web, libvirt:qemu+ssh://root@host/system/web
-    proxmox:VMID          the socket of Proxmox
+    proxmox:VMID          the socket of Proxmox VE
     NAME                  a guest that runs on this host, as discovery finds it
 
-Whoever names a path knows whose it is. A name leads only to whom discovery believes: the one who
-listens is looked at once more after the connection.
+A path is trusted as given. A name leads only to users that discovery trusts, and whoever listens
+is checked again after connecting.
 
-A new form is a function here and a line in FORMS.
+To add a form, write a function here and add a line to FORMS.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ from qga.client.sockets import (
 from qga.client.transports import NO_AGENT, SocketTransport, Transport
 from qga.wording import suggestion
 
-# Opens the way before the deadline (of time.monotonic()).
+# Connects before the deadline (of time.monotonic()).
 Opener = Callable[[float], Transport]
 
-# As many guests are named in a message.
+# Guests that a message names.
 MOST_NAMED = 10
 
 LARGEST_CID = LARGEST_PORT = 2**32 - 1
 
-# qemu+ssh://host in qemu+ssh://host/system, where the domain is missing.
+# A URI that was cut at its own path: qemu+ssh://host of qemu+ssh://host/system, without a domain.
 URI_WITHOUT_PATH = re.compile(r"[^/]+:/(/[^/]*)?")
 
 
 class Form(NamedTuple):
-    """What follows the colon of an address, and what makes an opener of it."""
+    """The syntax of the part after the colon, and the function that makes an opener of it."""
 
     place: str
     opener: Callable[[str, int], Opener]
 
 
 def transport_opener(address: str | discovery.FoundGuest, max_reply: int) -> Opener:
-    """What opens the transport to `address`; ValueError if it is not an address."""
+    """Return the opener for `address`. Raises ValueError if it is not an address."""
     if isinstance(address, discovery.FoundGuest):
         return guest_opener(address, max_reply)
     scheme, colon, place = address.partition(":")
@@ -74,12 +74,12 @@ def transport_opener(address: str | discovery.FoundGuest, max_reply: int) -> Ope
 
 
 def is_name(word: str) -> bool:
-    """Whether this is to be looked up among the guests of this host."""
+    """Whether this is a name to look up among the guests of this host."""
     return bool(word) and word not in FORMS and not {":", "/"} & set(word)
 
 
 def resolve(name: str) -> discovery.FoundGuest:
-    """The guest of this host with that name; ConnectError unless there is exactly one."""
+    """The guest of this host with this name. Raises ConnectError unless there is exactly one."""
     left_out = LeftOut()
     guests = discovery.find_guests(left_out)
     fitting = [guest for guest in guests if guest.is_called(name)]
@@ -87,7 +87,7 @@ def resolve(name: str) -> discovery.FoundGuest:
         return fitting[0]
     if fitting:
         addresses = few([guest.address for guest in fitting])
-        raise ConnectError(name, f"several guests have this name, take an address: {addresses}")
+        raise ConnectError(name, f"several guests have this name; use an address: {addresses}")
     names = list(dict.fromkeys(guest.name for guest in guests))
     reasons = [
         "no running guest with this name has an agent port",
@@ -133,7 +133,7 @@ def socket_opener(
     max_reply: int,
     check: Callable[[socket.socket], None] = lambda _connection: None,
 ) -> Opener:
-    """For QEMU's end of a channel, or an agent that listens. `check` may refuse who that is."""
+    """For QEMU's end of a channel, or an agent that listens. `check` may refuse the peer."""
 
     def opener(_deadline: float) -> Transport:
         sock = connect_unix(address, path)
@@ -148,17 +148,17 @@ def socket_opener(
 
 
 def silence_of(path: str) -> str:
-    """Why nothing may come from this socket to which we are connected."""
-    if connections_to(path, connected_paths()) <= 1:  # ours
+    """Why no reply may come from this socket, to which we are connected."""
+    if connections_to(path, connected_paths()) <= 1:  # our own connection
         return NO_AGENT
-    if not connections_to(path, connected_paths([WAITING])):  # QEMU accepts one
+    if not connections_to(path, connected_paths([WAITING])):  # so it is not QEMU, which accepts one
         return "the agent has accepted the connection, and may be busy or stuck"
     reason = (
-        "another program is connected to this socket: QEMU serves one at a time, an agent that "
-        "listens up to max-clients"
+        "another program is connected to this socket: QEMU serves one client at a time, an agent "
+        "that listens up to max-clients"
     )
     holder = discovery.libvirt_domain_of(path)
-    return f"{reason}; libvirt holds its guests': use {holder}" if holder else reason
+    return f"{reason}; libvirt has it open: use {holder}" if holder else reason
 
 
 def vsock_opener(place: str, max_reply: int) -> Opener:
@@ -192,13 +192,13 @@ def is_number(text: str, largest: int) -> bool:
 
 
 def libvirt_opener(place: str, _max_reply: int) -> Opener:
-    """libvirt has a limit of its own for a reply: 10 MiB."""
+    """Without `max_reply`: libvirt limits replies itself, to 10 MiB."""
     uri, domain = uri_and_domain(place)
     return lambda deadline: open_libvirt(uri, domain, deadline)
 
 
 def uri_and_domain(place: str) -> tuple[str, str]:
-    """What stands behind `libvirt:`, taken apart; no URI is libvirt's default."""
+    """Split the part after `libvirt:`. An empty URI means libvirt's default."""
     uri, _, domain = place.rpartition("/")
     if not domain or URI_WITHOUT_PATH.fullmatch(uri):
         raise ValueError(

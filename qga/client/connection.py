@@ -1,11 +1,11 @@
 """Connection: requests to the agent of one guest, and the replies to them.
 
-It must stay true that a caller gets the reply to its own request or an error, never the reply
-to another one: neither after a timeout, nor when threads share the object, nor after an
-interrupt, nor when the guest is set back to an older state. The lock here, the requests' ids
-and the transport's synchronizing see to it. Nothing is ever sent twice; a lost connection is
-reported, and the next call makes a new one. A reply has a bound by its command: the guest
-decides what it sends, not how much of our memory that takes.
+What must stay true: a caller gets the reply to its own request or an error, never the reply to
+another request. This holds after a timeout or an interrupt, when threads share the object, and when
+the guest is reverted to a snapshot. The lock here, the ids of requests and the synchronization of
+the transport ensure it. Nothing is ever sent twice: a lost connection is reported, and the next
+call makes a new one. The size of a reply is limited by its command, so that a guest cannot use up
+our memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qga.client.wire import DEFAULT_MAX_REPLY, USUAL_REPLY, encode_request, outc
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Connection")
 
-# Seconds within which an agent reports that it cannot carry out an order, on most machines.
+# Seconds. On most machines an agent that cannot carry out an order reports that sooner.
 ORDER_PATIENCE = 5.0
 
 # Bytes that a request may have beside its data.
@@ -35,7 +35,7 @@ REQUEST_FRAME = 1024
 
 
 class Connection:
-    """What the methods for the commands stand on: see qga.client.agent."""
+    """The base of the methods for commands: see qga.client.agent."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Connection:
 
         with self._lock:
             self.sync(timeout=timeout)
-            with suppress(ConnectError):  # it was there a moment ago: the guest has gone down
+            with suppress(ConnectError):  # sync() has just worked, so the guest is shutting down
                 self._perform(command, patience, ask)
 
     def sync(self, *, timeout: float | None = None) -> None:
@@ -138,12 +138,12 @@ class Connection:
         )
 
     def max_data(self) -> int:
-        """Most bytes, sent as base64, that one request carries to this guest."""
+        """The most bytes that one request can carry to this guest as base64."""
         request = self._perform("connect", None, lambda link, _deadline: link.max_request)
         return (request - REQUEST_FRAME) // 4 * 3
 
     def max_output(self) -> int | None:
-        """Most bytes, sent as base64, that one member of a reply brings from this guest.
+        """The most bytes that one member of a reply can carry from this guest as base64.
 
         None: no limit besides those of the commands.
         """
@@ -163,7 +163,7 @@ class Connection:
         timeout: float | None = None,
         **args: Any,
     ) -> T:
-        """As `call`, with the reply, or that member of it, as a `kind` of qga.client.shapes."""
+        """As `call`, with the reply, or its member `part`, as a `kind` (see qga.client.shapes)."""
         reply = self.call(command, timeout=timeout, **args)
         with self._telling(command):
             return member(kind, part, reply) if part else shaped(kind, reply)
@@ -171,7 +171,7 @@ class Connection:
     def _ask_patiently(
         self, command: str, kind: type[T], part: str = "", /, *, timeout: float, **args: Any
     ) -> T:
-        """As `_ask`, for what may take long: an absent agent is still reported soon."""
+        """As `_ask`, for commands that take long. An absent agent is still reported soon."""
         with self._lock:
             self.sync()
             return self._ask(command, kind, part, timeout=max(timeout, self.timeout), **args)
@@ -198,7 +198,7 @@ class Connection:
 
     @contextmanager
     def _telling(self, command: str) -> Iterator[None]:
-        """Errors that pass are completed with the guest's address and the command."""
+        """Add the address of the guest and the command to errors that pass."""
         try:
             yield
         except AgentError as error:

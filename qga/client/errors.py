@@ -1,19 +1,19 @@
-"""What can go wrong between the host and the agent in the guest.
+"""The errors of the library.
 
     AgentError
     ├── ConnectError        the agent cannot be reached; also a ConnectionError
     ├── AgentTimeout        the agent did not answer in time; also a TimeoutError
-    │   └── ProgramTimeout      a program took too long and was ended
-    ├── ProgramFailed       a program ended with an exit code other than 0, or by a signal
-    ├── ProtocolError       what the agent sent is not a valid reply
+    │   └── ProgramTimeout      a program took too long and was terminated
+    ├── ProgramFailed       a program exited with a status other than 0, or was killed by a signal
+    ├── ProtocolError       the agent sent an invalid reply
     ├── CopyError           a file could not be copied as it is
-    ├── NothingFrozen       a freeze did not freeze everything that it should
+    ├── NothingFrozen       a freeze did not freeze everything that was asked for
     ├── FreezeEnded         the filesystems were thawed by somebody else
     ├── ThawFailed          the filesystems may still be frozen after all attempts
     └── CommandError        the agent refused the command, or the command failed
         ├── ProgramNotStarted   a program could not be started; also an OSError
         └── CommandNotFound     the agent lacks the command, or its administrator disabled it
-            └── GuestFrozen         the agent does nothing else until it is thawed
+            └── GuestFrozen         the agent refuses the command until the guest is thawed
 
 Every message begins with the guest's address and the command, so that `str(error)` alone is enough
 for a user. It may contain text from the guest: escape it before you print it to a terminal.
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class AgentError(Exception):
     """Base of all errors of this package.
 
-    `address` and `command` may be left empty where they are not known: they are filled in as
-    the error passes through the guest's object.
+    `address` and `command` may be left empty: the GuestAgent fills them in when the error passes
+    through one of its methods.
     """
 
     def __init__(self, reason: str, *, address: str = "", command: str = "") -> None:
@@ -67,9 +67,9 @@ class AgentTimeout(AgentError, TimeoutError):
 
 
 class ProgramTimeout(AgentTimeout):
-    """A program took longer than `seconds` and was ended.
+    """A program took longer than `seconds` and was terminated.
 
-    `result` has what it had written until then.
+    `result` has its output until then.
     """
 
     def __init__(self, address: str, seconds: float, result: AnyResult) -> None:
@@ -79,7 +79,7 @@ class ProgramTimeout(AgentTimeout):
 
 
 class ProgramFailed(AgentError):
-    """A program that was to be checked did not exit with 0; `result` says how it ended."""
+    """With check=True, a program did not exit with 0. `result` says how it ended."""
 
     def __init__(self, address: str, argv: Sequence[str], result: AnyResult) -> None:
         super().__init__(f"'{argv[0]}' {how_it_ended(result)}", address=address, command="exec")
@@ -90,27 +90,27 @@ class ProgramFailed(AgentError):
 
 
 class ProtocolError(AgentError):
-    """A reply that is not JSON, is too large, or lacks what it must have."""
+    """A reply is not JSON, is too large, or lacks a required member."""
 
 
 class CopyError(AgentError):
-    """A file changed while it was copied, was damaged on the way, or cannot be where it should."""
+    """A file changed while it was copied, was damaged, or cannot be created at its destination."""
 
 
 class NothingFrozen(AgentError):
-    """Nothing is frozen, or not all that was asked for: a snapshot now would not be consistent."""
+    """Not everything that was asked for is frozen: a snapshot now would not be consistent."""
 
 
 class FreezeEnded(AgentError):
-    """Nothing was frozen any more when it was to be thawed: a snapshot made is not consistent."""
+    """The guest had been thawed before: a snapshot taken meanwhile may be inconsistent."""
 
 
 class ThawFailed(AgentError):
-    """The guest's filesystems may still be frozen: what else there was to do is left to you."""
+    """The filesystems of the guest may still be frozen, although thawing was retried."""
 
 
 class CommandError(AgentError):
-    """The agent's own error reply, with QMP's two members `class` and `desc`."""
+    """The agent replied with an error: `class` and `desc` as in QMP."""
 
     def __init__(self, class_: str, desc: str, command: str) -> None:
         super().__init__(desc, command=command)
@@ -119,7 +119,7 @@ class CommandError(AgentError):
 
 
 class ProgramNotStarted(CommandError, OSError):
-    """The agent could not start a program; `errno` is set where the reason is a known one."""
+    """The agent could not start a program. `errno` is set if its text is known."""
 
     def __init__(self, refusal: CommandError) -> None:
         super().__init__(refusal.class_, refusal.desc, refusal.command)
@@ -129,11 +129,11 @@ class ProgramNotStarted(CommandError, OSError):
 
 
 class CommandNotFound(CommandError):
-    """The guest does not offer this command."""
+    """The agent does not have this command, or it is disabled."""
 
 
 class GuestFrozen(CommandNotFound):
-    """The guest's filesystems are frozen; `seconds` ago, where its agent says so."""
+    """The guest's filesystems are frozen: since `seconds`, if the agent reports that."""
 
     def __init__(self, refusal: CommandNotFound, seconds: float | None) -> None:
         super().__init__(refusal.class_, refusal.desc, refusal.command)

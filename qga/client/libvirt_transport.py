@@ -1,11 +1,11 @@
-"""The way to an agent by libvirt, which holds its guests' sockets itself.
+"""Reaches an agent through libvirt, which keeps the sockets of its guests open.
 
-libvirt pairs requests with replies, by their order: the ids of ours are still checked, for a
-guest that was set back to an older state sends old replies again. Each call into it is made on a
-thread of its own: they can be neither interrupted nor limited to less than a second, and one to
-another machine may hang whatever was asked. One that takes too long is abandoned, and ends by
-itself. An agent's error comes as an exception in libvirt's words, from which the agent's reply
-is made again as well as can be: its class is lost.
+libvirt matches replies with requests by their order. Ids are checked as well, because a guest that
+was reverted to a snapshot may send an old reply again. Each call into libvirt is made on its own
+thread: calls can be neither interrupted nor limited to less than a second, and a call to another
+machine may hang regardless of its timeout. A call that takes too long is abandoned. libvirt raises
+an agent's error as an exception with a text of its own, from which the reply is reconstructed as
+far as possible; the error class is lost.
 """
 
 from __future__ import annotations
@@ -36,52 +36,52 @@ from qga.wording import counted
 
 T = TypeVar("T")
 
-# libvirt's own limits come in whole seconds: it is given the time to speak first.
+# libvirt counts its timeout in whole seconds. Its own error comes first if it gets one more.
 GRACE = 1.0
 
-# libvirt 9.0 stops in the middle of a request for which the agent's socket has no room at once
-# (some 200 KB), and the agent then waits for the rest, be it this one or QEMU's own.
+# libvirt 9.0 stops in the middle of a request that does not fit into the buffer of the agent's
+# socket (some 200 KB), and any agent then waits for the rest.
 MAX_REQUEST = 128 * 1024
 
-# libvirt 12.8 fails a reply with a string of more than 4 MiB. One of more than 10 MiB cuts every
-# libvirt off from the agent until that is restarted. Two strings of this size pass both.
+# libvirt 12.8 rejects a reply with a string of more than 4 MiB. After a reply of more than 10 MiB,
+# any libvirt loses the agent until it is restarted. Two strings of this size stay below both.
 MAX_OUTPUT = 3 * 1024 * 1024
 
 AGENT_ERROR = re.compile(r"unable to execute QEMU agent command '[^']*': (?P<desc>.*)", re.DOTALL)
-# The words of agents for what QMP calls CommandNotFound.
+# The texts for which QEMU's agent uses the class CommandNotFound.
 NOT_FOUND = re.compile(r"command \S+ has (not been found|been disabled)", re.IGNORECASE)
 
 MISSING = (
-    "needs libvirt's Python module: apt install python3-libvirt (dnf: python3-libvirt), "
+    "needs the Python module of libvirt: apt install python3-libvirt (or dnf), "
     "or pip install libvirt-python"
 )
 
-# What to try, by the name of libvirt's error.
+# What to try, by the name of the error in libvirt.
 ADVICE = {
-    "VIR_ERR_NO_DOMAIN": "virsh list --all shows the domains that libvirt has",
+    "VIR_ERR_NO_DOMAIN": "virsh list --all shows all domains",
     "VIR_ERR_OPERATION_INVALID": "virsh start DOMAIN, or virsh resume DOMAIN if it is paused",
-    "VIR_ERR_ARGUMENT_UNSUPPORTED": "qgactl channel prints the channel that the domain needs",
+    "VIR_ERR_ARGUMENT_UNSUPPORTED": "qgactl channel prints the channel to add to the domain",
     "VIR_ERR_AGENT_UNRESPONSIVE": NO_AGENT,
-    "VIR_ERR_OPERATION_TIMEOUT": "another call to libvirt keeps this domain busy: try again",
+    "VIR_ERR_OPERATION_TIMEOUT": "another call to libvirt keeps this domain busy; try again",
     "VIR_ERR_AUTH_FAILED": "run this as root, or as a member of the group libvirt",
-    "VIR_ERR_ACCESS_DENIED": "libvirt's access rules keep this user from the agent",
-    "VIR_ERR_OPERATION_DENIED": "libvirt keeps this user from the agent",
-    "VIR_ERR_SYSTEM_ERROR": "is libvirt there (systemctl start virtqemud.socket or libvirtd), "
+    "VIR_ERR_ACCESS_DENIED": "libvirt's access rules deny this user the agent",
+    "VIR_ERR_OPERATION_DENIED": "libvirt denies this user the agent",
+    "VIR_ERR_SYSTEM_ERROR": "is libvirt running (systemctl start virtqemud.socket or libvirtd), "
     "and does virsh connect to this URI?",
     "VIR_ERR_NO_CONNECT": "virsh uri shows a URI that works",
-    "VIR_ERR_NO_SUPPORT": "only domains of QEMU have its agent",
+    "VIR_ERR_NO_SUPPORT": "only QEMU domains have a guest agent",
 }
 
 
 class Modules(NamedTuple):
-    """libvirt's Python: the second has what only its QEMU driver offers."""
+    """The Python modules of libvirt. The second one has the functions of the QEMU driver."""
 
     libvirt: Any
     libvirt_qemu: Any
 
 
 class LibvirtTransport:
-    """A domain of one connection to libvirt."""
+    """The agent of one domain, through one connection to libvirt."""
 
     max_request = MAX_REQUEST
     max_output = MAX_OUTPUT
@@ -95,7 +95,7 @@ class LibvirtTransport:
         self._in_step = self._tagging = False
 
     def synchronize(self, deadline: float) -> None:
-        """Find out whether the agent echoes ids; libvirt itself is in step after a timeout."""
+        """Find out whether the agent echoes ids. libvirt itself skips replies that come late."""
         number = new_id()
         request = encode_request("guest-sync", {"id": number})
         reply = self._pass(tagged(request, number), USUAL_REPLY, deadline)
@@ -109,7 +109,7 @@ class LibvirtTransport:
     def exchange(self, request: bytes, limit: int, deadline: float) -> Reply:
         if not self._in_step:
             self.synchronize(deadline)
-        self._in_step = False  # until the answer is here
+        self._in_step = False  # until the reply has arrived
         number = new_id() if self._tagging else None
         reply = self._pass(tagged(request, number), limit, deadline)
         if "return" in reply and self._tagging and reply.get("id") != number:
@@ -120,8 +120,8 @@ class LibvirtTransport:
     def _pass(self, request: bytes, limit: int, deadline: float) -> Reply:
         if len(request) > MAX_REQUEST:
             raise ProtocolError(
-                f"a request of {counted(len(request), 'byte')} is too large, "
-                f"by way of libvirt at most {MAX_REQUEST} reach the agent"
+                f"a request of {counted(len(request), 'byte')} is too large: "
+                f"libvirt passes at most {MAX_REQUEST} to the agent"
             )
         remaining = deadline - time.monotonic()
         patience = max(remaining, 1) + GRACE
@@ -138,7 +138,7 @@ class LibvirtTransport:
         return parse_reply(reply.encode(errors="surrogatepass"))
 
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
-        """libvirt waits for an answer all the same, and says when the guest has gone instead."""
+        """libvirt waits for a reply here as well, and fails when the guest has gone."""
         self.synchronize(deadline)
         try:
             return self.exchange(request, limit, deadline)
@@ -146,7 +146,7 @@ class LibvirtTransport:
             return None
 
     def describe(self, deadline: float) -> tuple[int, str]:
-        """The domain's state, a number of virDomainState, and its definition in XML."""
+        """The state of the domain (a virDomainState), and its definition in XML."""
 
         def ask() -> tuple[int, str]:
             return self._domain.state()[0], self._domain.XMLDesc()
@@ -163,11 +163,11 @@ class LibvirtTransport:
         try:
             self._connection.close()
         except self._libvirt.libvirtError:
-            pass  # it was lost before
+            pass  # the connection was lost earlier
 
 
 def open_libvirt(uri: str, domain: str, deadline: float) -> LibvirtTransport:
-    """Connect to libvirt (at its default without a URI) and find the domain."""
+    """Connect to libvirt (at the default URI if `uri` is empty) and find the domain."""
     address = f"libvirt:{uri}/{domain}" if uri else f"libvirt:{domain}"
     modules = import_libvirt(address)
     libvirt = modules.libvirt
@@ -184,14 +184,14 @@ def open_libvirt(uri: str, domain: str, deadline: float) -> LibvirtTransport:
 
 
 def import_libvirt(address: str) -> Modules:
-    """ConnectError if libvirt's Python is not installed."""
+    """Raises ConnectError if the modules are not installed."""
     first = "libvirt" not in sys.modules
     try:
         import libvirt
         import libvirt_qemu
     except ModuleNotFoundError:
         raise ConnectError(address, MISSING) from None
-    if first:  # nobody else here has said where its errors go; by itself it writes them to stderr
+    if first:  # libvirt prints errors to stderr by default; a handler of the program stays
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
     return Modules(libvirt, libvirt_qemu)
 
@@ -208,15 +208,15 @@ def find_domain(libvirt: Any, connection: Any, name: str) -> Any:
 
 
 def in_time(call: Callable[[], T], seconds: float) -> T:
-    """What `call` returns or raises; TimeoutError when it takes longer, and is left alone."""
+    """Return or raise what `call` does. After `seconds` abandon it and raise TimeoutError."""
     try:
         return beside(call).result(None if seconds == math.inf else max(seconds, 0))
     except futures.TimeoutError:
-        raise TimeoutError("libvirt has not come back from the call") from None
+        raise TimeoutError("libvirt has not returned from the call") from None
 
 
 def reply_of(libvirt: Any, error: Any, deadline: float) -> Reply:
-    """The agent's error reply, if this is one; else TimeoutError or ConnectionError."""
+    """The agent's error reply if this is one. Raises TimeoutError or ConnectionError otherwise."""
     text = message_of(error)
     code = code_of(error)
     told = AGENT_ERROR.search(text)
@@ -230,7 +230,7 @@ def reply_of(libvirt: Any, error: Any, deadline: float) -> Reply:
 
 
 def explained(libvirt: Any, error: Any) -> str:
-    """libvirt's words, and what to try."""
+    """libvirt's message, and what to try."""
     code = code_of(error)
     tips = (tip for name, tip in ADVICE.items() if getattr(libvirt, name, None) == code)
     return ": ".join([message_of(error), *tips])

@@ -1,8 +1,8 @@
-"""The host's end of a data port: the socket of QEMU's chardev, and raw bytes through it.
+"""The host's end of a data port: raw bytes through the socket of QEMU's chardev.
 
-QEMU serves one program at a time: a second one is connected, but hears nothing until the first has
-gone. What is sent before a program of the guest opens the port waits; what comes while nobody is
-connected is lost.
+QEMU serves one program at a time. A second one can connect, but receives nothing until the first
+has disconnected. Bytes sent before a program of the guest opens the port wait; bytes from the guest
+while nobody is connected are lost.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Literal
 
 from qga.client.sockets import PERMISSION, connect_unix
 
-# As much as a unix socket holds by default (net.core.wmem_default), and then some.
+# More than a unix socket holds by default (net.core.wmem_default: 208 KiB).
 CHUNK = 256 * 1024
 
 ADVICE = {
     errno.ENOENT: "is the guest running, and does it have a port with its socket at this path?",
     errno.EACCES: PERMISSION,
     errno.ECONNREFUSED: "nobody listens there: start the guest",
-    errno.EAGAIN: "other programs use this port and wait for it already: end one of them",
+    errno.EAGAIN: "other programs are using this port and waiting for it: end one of them",
 }
 
 
@@ -33,16 +33,16 @@ def connect_port(path: str) -> socket.socket:
 
 
 AtEnd = Literal["go on", "leave", "hang up"]
-"""What to do when all is sent: go on receiving; leave, though QEMU may not have read all of it;
-or hang up, so that QEMU closes the port when it has, which takes a guest that reads."""
+"""What to do when everything is sent: go on receiving; leave, although QEMU may not have read all
+of it; or hang up, so that QEMU closes the port once the guest has read everything."""
 
 
 def exchange(
     link: socket.socket, source: int, take: Callable[[bytes], object], at_end: AtEnd
 ) -> None:
-    """Send what can be read from the descriptor `source`, and give `take` what comes.
+    """Send what can be read from the descriptor `source`, and call `take` with what is received.
 
-    Returns when the port is closed at the other end, or when it is left.
+    Returns when the other end closes the port, or as `at_end` demands.
     """
     unsent = b""
     link.setblocking(False)
@@ -53,7 +53,7 @@ def exchange(
         for fd, events in poll.poll():
             if fd == source:
                 unsent = os.read(source, CHUNK)
-                poll.unregister(source)  # until this is sent
+                poll.unregister(source)  # until this is sent, so that memory stays bounded
                 if not unsent and at_end == "leave":
                     return
                 if not unsent and at_end == "hang up":
@@ -83,5 +83,5 @@ def _send(link: socket.socket, data: bytes) -> int:
         return link.send(data, socket.MSG_NOSIGNAL)
     except BlockingIOError:
         return 0
-    except BrokenPipeError:  # what has come before is still to be read
+    except BrokenPipeError:  # bytes received earlier are still to be read
         return len(data)

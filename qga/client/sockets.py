@@ -1,4 +1,4 @@
-"""Sockets to agents: connecting, and saying well why that did not work."""
+"""Connects to the sockets of agents, with errors that suggest what to do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from qga.client.errors import ConnectError
 from qga.client.transports import wait_for_events
 
-# sun_path of unix(7), less the zero at its end.
+# sun_path of unix(7) without the final NUL.
 LONGEST_PATH = 107
 
-# The column St of /proc/net/unix (SS_… of linux/net.h) for the listener's end of a connection:
-# one that waits to be accepted, one that was.
+# The column St of /proc/net/unix (SS_… of linux/net.h) for the listener's end of a connection that
+# waits to be accepted, and of one that was accepted.
 WAITING, CONNECTED = "02", "03"
 
 PERMISSION = "run this as root, or as the user who owns the socket and its directories"
@@ -28,14 +28,14 @@ NO_LISTENER = "no agent listens there: start one in the guest with --method vsoc
 UNIX_ADVICE = {
     errno.ENOENT: (
         "is the guest running, and does it have a channel org.qemu.guest_agent.0 at this path? "
-        "(qgactl list: the guests that run here; qgactl channel: how to add it)"
+        "(qgactl list shows the guests of this host, qgactl channel how to add the channel)"
     ),
     errno.EACCES: PERMISSION,
     errno.EPERM: PERMISSION,
     errno.ECONNREFUSED: (
-        "nobody listens there: start the guest (or the agent, if it is the one to listen)"
+        "nobody listens there: start the guest (or the agent, if the socket is its own)"
     ),
-    errno.EAGAIN: "too many clients wait there already: close the one that is being served",
+    errno.EAGAIN: "too many clients are waiting already: close the one that is being served",
 }
 
 VSOCK_ADVICE = {
@@ -48,7 +48,7 @@ VSOCK_ADVICE = {
 
 
 def connect_unix(address: str, path: str, advice: Mapping[int, str] = UNIX_ADVICE) -> socket.socket:
-    """Connect, or fail at once: a socket whose queue is full may stay so for ever."""
+    """Connect, or fail at once: the queue of a socket may stay full for ever."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
@@ -62,7 +62,7 @@ def connect_unix(address: str, path: str, advice: Mapping[int, str] = UNIX_ADVIC
 
 @contextmanager
 def short_enough(path: str) -> Iterator[str]:
-    """A path that a socket's address has room for: through a descriptor of its directory."""
+    """A path that fits into the address of a socket: by a descriptor of its directory if needed."""
     if len(os.fsencode(path)) <= LONGEST_PATH:
         yield path
         return
@@ -74,7 +74,7 @@ def short_enough(path: str) -> Iterator[str]:
 
 
 def connect_vsock(cid: int, port: int, deadline: float) -> socket.socket:
-    """TimeoutError when the guest has said neither yes nor no by the deadline."""
+    """Connect. Raises TimeoutError if the guest has not replied by the deadline."""
     address = f"vsock:{cid}:{port}"
     try:
         sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
@@ -91,14 +91,14 @@ def connect_vsock(cid: int, port: int, deadline: float) -> socket.socket:
 
 
 def connected_by(deadline: float, sock: socket.socket, place: tuple[int, int]) -> int:
-    """Connect; the error's number, or 0."""
+    """Connect. Returns an errno, or 0."""
     sock.setblocking(False)
     code = sock.connect_ex(place)
     if code != errno.EINPROGRESS:
         return code
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
-    wait_for_events(poll, deadline, "the guest has not taken the connection")
+    wait_for_events(poll, deadline, "the guest has not accepted the connection")
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
@@ -110,7 +110,7 @@ def explained(error: OSError, advice: Mapping[int, str]) -> str:
 
 
 def connected_paths(states: Collection[str] = (WAITING, CONNECTED)) -> list[str]:
-    """The path of each unix socket here that a client is connected to, once for each client."""
+    """The path of each unix socket that a client is connected to, once for each client."""
     try:
         table = Path("/proc/net/unix").read_text(errors="surrogateescape")
     except OSError:
@@ -120,9 +120,9 @@ def connected_paths(states: Collection[str] = (WAITING, CONNECTED)) -> list[str]
 
 
 def connections_to(path: str, connected: list[str]) -> int:
-    """How many clients a socket has, by the result of `connected_paths`.
+    """How many clients a socket has, according to the result of `connected_paths`.
 
-    Of a channel's clients QEMU serves one; the others wait, and hear nothing.
+    QEMU serves one client of a channel; the others wait and receive nothing.
     """
     name, real = os.path.basename(path), os.path.realpath(path)
     same_name = (other for other in connected if os.path.basename(other) == name)

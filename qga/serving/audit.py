@@ -22,7 +22,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from qga.errors import CommandDisabled, CommandNotFound, QgaError, Refused
-from qga.service.log import DEBUG, INFO, Log
+from qga.service.log import Log
+from qga.service.sinks import DEBUG, INFO
 
 if TYPE_CHECKING:
     from qga.loop import Loop

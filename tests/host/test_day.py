@@ -18,7 +18,7 @@ def shape(text: str) -> list[str]:
     """Lines without what differs from run to run: numbers, the width of columns, which of two
     clocks is ahead, and whether an emulated guest is quick and its clock right."""
     text = re.sub(r"\b[0-9a-f]{4,}\b|\d+(\.\d+)?", "0", text)
-    text = text.replace("ahead of ours", "behind ours")
+    text = text.replace("ahead of this host's", "behind this host's")
     text = re.sub(r"^(?:ok|warning)( +(?:clock|round trip):)", r"ok\1", text, flags=re.MULTILINE)
     return [re.sub(r"[ ─]+", " ", line).strip() for line in text.splitlines()]
 

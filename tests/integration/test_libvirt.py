@@ -37,7 +37,7 @@ def test_a_domain_is_found_by_name_and_uuid(domain: str) -> None:
     assert err.startswith(
         f"qgactl: {address}: guest-sync-delimited: this function is not supported"
     )
-    assert err.endswith(": only domains of QEMU have its agent\n")
+    assert err.endswith(": only QEMU domains have a guest agent\n")
     assert err.count("\n") == 1  # libvirt itself does not write to the terminal
 
 
@@ -46,8 +46,7 @@ def test_an_unknown_domain() -> None:
     assert qgactl("--connect", address, "ping") == (
         3,
         "",
-        f"qgactl: {address}: Domain not found: virsh list --all shows the domains that libvirt "
-        "has\n",
+        f"qgactl: {address}: Domain not found: virsh list --all shows all domains\n",
     )
 
 
@@ -56,7 +55,7 @@ def test_a_libvirt_that_is_not_there(tmp_path: Path) -> None:
     status, _, err = qgactl("--connect", f"libvirt:{uri}/web", "ping")
     assert status == 3
     assert err.startswith(f"qgactl: libvirt:{uri}/web: ")
-    assert f"'{tmp_path}/none': No such file or directory: is libvirt there" in err
+    assert f"'{tmp_path}/none': No such file or directory: is libvirt running" in err
 
 
 def test_doctor_looks_at_libvirts_definition() -> None:

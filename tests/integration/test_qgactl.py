@@ -174,7 +174,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     line = (
         f"qgactl: {address}: No such file or directory: is the guest running, and does it have "
         "a channel org.qemu.guest_agent.0 at this path? "
-        "(qgactl list: the guests that run here; qgactl channel: how to add it)\n"
+        "(qgactl list shows the guests of this host, qgactl channel how to add the channel)\n"
     )
     assert qgactl("ping", address=address) == (3, "", line)
     assert qgactl("exec", "--", "true", address=address) == (125, "", line)

@@ -129,7 +129,7 @@ def test_list_says_that_libvirt_holds_a_socket_and_what_helps(root: HostRoot) ->
     assert status == 0
     assert re.search(r"^web +held$", out, re.MULTILINE)
     assert err == (
-        "qgactl: web: libvirt holds its socket: install python3-libvirt to ask by libvirt\n"
+        "qgactl: web: libvirt has its socket open; install python3-libvirt to go through libvirt\n"
     )
 
 
@@ -306,7 +306,7 @@ def test_doctor_without_permission(root: HostRoot) -> None:
         )
     assert (done.returncode, done.stderr) == (1, "")
     assert states(done.stdout) == {"socket": "ok", "permission": "failed"}
-    assert "it is nobody's, mode 600" in done.stdout
+    assert "the socket belongs to nobody and has mode 600" in done.stdout
     assert "        try: run this as root" in done.stdout
 
 
@@ -388,8 +388,8 @@ def test_channel_for_programs_and_for_one_of_the_two(root: HostRoot) -> None:
     ("arguments", "complaint"),
     [
         (["channel", "a/b"], "'a/b' is not the name of a port"),
-        (["channel", "--number", "31"], "a port has a number from 1 to 30"),
-        (["channel", "--socket", "x"], "'x' is not a path from the root on"),
+        (["channel", "--number", "31"], "the number of a port is 1 to 30"),
+        (["channel", "--socket", "x"], "'x' is not an absolute path"),
         (["channel", "--format", "json"], "xml"),
         (["doctor"], "no guest given: qgactl doctor GUEST"),
         (["doctor", "tcp:x"], "is not the address of an agent"),

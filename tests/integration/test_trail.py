@@ -13,8 +13,8 @@ from tests.integration.agent_process import PATIENCE, AgentProcess, listening
 
 _WITH_SYSLOG_AT = """
 import sys
-from qga.service import log
-log._SYSLOG = sys.argv[1]
+from qga.service import sinks
+sinks._SYSLOG = sys.argv[1]
 from qga.cli import main
 sys.exit(main(sys.argv[sys.argv.index("qga") + 1:]))
 """

@@ -1,1 +1,1 @@
-"""What there is on a host: its guests, the ports that it gives them, what ails them."""
+"""The guests of this host: finding them, checking them, and giving them ports."""

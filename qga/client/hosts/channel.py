@@ -1,7 +1,7 @@
-"""A channel as it is written down: for libvirt, and for QEMU's command line.
+"""The configuration of a channel, for libvirt and for QEMU's command line.
 
-Both come from one `Channel`, so they cannot differ: a controller, a socket on the host, and a
-virtio-serial port that the guest finds by its name in /dev/virtio-ports.
+Both describe the same things: a controller, a socket on the host, and a virtio-serial port that
+the guest finds by its name in /dev/virtio-ports.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from qga.client.sockets import LONGEST_PATH
 
 DATA_PORT = "org.qga.data.0"
 
-# A controller has 31 ports, and leaves the first to a console.
+# A controller has 31 ports; QEMU reserves port 0 for a console.
 FIRST_NUMBER, LAST_NUMBER = 1, 30
 
 CONTROLLER = "virtio-serial0"
 
 
 class Channel(NamedTuple):
-    """The port `name`, the `number`th of its controller; `socket` is a path on the host, or ""
-    for one of libvirt's choice.
+    """A virtio-serial port.
+
+    number: of the port on its controller. socket: a path on the host; "" if libvirt chooses it.
     """
 
     name: str = AGENT_PORT
@@ -31,22 +32,18 @@ class Channel(NamedTuple):
     socket: str = ""
 
     def check(self) -> None:
-        """ValueError for what neither takes."""
+        """Raise ValueError if neither libvirt nor QEMU would accept it."""
         if not self.name or not self.name.isprintable() or "/" in self.name:
             raise ValueError(f"{self.name!r} is not the name of a port, such as {DATA_PORT}")
         if not FIRST_NUMBER <= self.number <= LAST_NUMBER:
-            raise ValueError(f"a port has a number from {FIRST_NUMBER} to {LAST_NUMBER}")
+            raise ValueError(f"the number of a port is {FIRST_NUMBER} to {LAST_NUMBER}")
         if self.socket and not (self.socket.startswith("/") and self.socket.isprintable()):
-            raise ValueError(
-                f"{self.socket!r} is not a path from the root on, such as /run/web.sock"
-            )
+            raise ValueError(f"{self.socket!r} is not an absolute path, such as /run/web.sock")
         if len(self.socket.encode()) > LONGEST_PATH:
             raise ValueError(f"the path of a socket has at most {LONGEST_PATH} bytes")
 
     def qemu_arguments(self) -> list[str]:
-        """What is to be added to QEMU's command line. QEMU chooses no path: the socket must be
-        given.
-        """
+        """The options to add to QEMU's command line. QEMU needs the path of the socket."""
         chardev = {
             "id": f"charchannel{self.number}",
             "path": self.socket,
@@ -67,7 +64,7 @@ class Channel(NamedTuple):
         ]
 
     def libvirt_xml(self) -> str:
-        """The elements to be added to a domain's <devices>."""
+        """The elements to add to the <devices> of a domain."""
         controller = Xml.Element("controller", type="virtio-serial", index="0")
         channel = Xml.Element("channel", type="unix")
         if self.socket:
@@ -79,7 +76,7 @@ class Channel(NamedTuple):
 
 
 def number_of(name: str) -> int:
-    """A place for a port of this name: the agent's is the first, org.qga.data.N two places on."""
+    """A number for a port of this name: 1 for the agent, N + 2 for org.qga.data.N."""
     if name == AGENT_PORT:
         return FIRST_NUMBER
     last = re.search(r"\.(\d+)$", name)
@@ -87,7 +84,7 @@ def number_of(name: str) -> int:
 
 
 def option(first: str, rest: dict[str, str]) -> str:
-    """A value of QEMU's options, where a comma is written twice."""
+    """The value of a QEMU option. Commas are doubled, because a single one separates keys."""
     return ",".join([first, *(f"{key}={value.replace(',', ',,')}" for key, value in rest.items())])
 
 

@@ -1,8 +1,8 @@
-"""Why the agent of a guest does not answer, or that all is well, as seen from the host.
+"""Finds out, from the host, why the agent of a guest does not answer.
 
-A checkup goes along the way to the agent: the guest, libvirt's definition of it, the socket, what
-QEMU says of the machine, the agent, what it says of itself. It ends at the first thing that is
-broken, for nothing behind that can be seen.
+A checkup follows the path to the agent: the guest, its definition in libvirt, the socket, the state
+of the VM according to QEMU, the agent, and what the agent reports. It ends at the first thing that
+is broken, because nothing beyond it can be checked.
 """
 
 from __future__ import annotations
@@ -38,19 +38,20 @@ from qga.wording import counted
 OK, WARNING, FAILED = "ok", "warning", "failed"
 
 PINGS = 5
-# Seconds. What a busy host makes of a millisecond is still far below the first.
+# Seconds. A round trip takes milliseconds, even on a busy host.
 SLOW_ANSWER, WRONG_CLOCK = 1.0, 2.0
 
-# Characters: a guest may have commands without end.
+# Characters: a hostile guest may report any number of commands.
 LONGEST_LIST = 2000
 
-# Seconds for QEMU to say whether the machine runs: at once, or another one is asking.
+# Seconds for QEMU to report the state of the VM. It replies at once, unless another client is
+# connected to its monitor.
 MONITOR_PATIENCE = 2.0
 
-# Why an agent that has the port open may not answer: it is stuck, or libvirt has given it up.
+# An agent that has the port open may be stuck, or libvirt may have given up on it.
 RESTART = "restart the agent in the guest (systemctl restart qemu-guest-agent)"
 
-# Those of virDomainState in which no agent answers, and what ends them.
+# The values of virDomainState in which no agent answers, and how to leave them.
 DOMAIN_STATES = {
     3: ("the VM is paused", "virsh resume DOMAIN"),
     5: ("it is not running", "virsh start DOMAIN"),
@@ -59,13 +60,13 @@ DOMAIN_STATES = {
 }
 
 
-# Those of QMP's RunState in which none does.
+# The values of QMP's RunState in which no agent answers.
 RUN_STATES = {
     "paused": "the VM is paused",
     "prelaunch": "the VM is paused: it was started with -S",
     "io-error": "the VM is paused after an I/O error of a disk (is one of this host full?)",
     "suspended": "the VM is suspended",
-    "inmigrate": "the VM waits for a migration to this host",
+    "inmigrate": "the VM is waiting for a migration to this host",
     "postmigrate": "the VM has been migrated to another host",
     "shutdown": "the guest has shut down",
     "guest-panicked": "the guest's kernel has crashed",
@@ -77,13 +78,13 @@ RESUME = {
 }
 
 
-# Where to look in the guest for what switches commands off.
-WHERE_OURS = "qemu-ga --doctor in the guest shows which line does it"
+# Where to find out, in the guest, which setting disables commands.
+WHERE_OURS = "qemu-ga --doctor in the guest shows which line disables them"
 WHERE_QEMUS = "look at block-rpcs and allow-rpcs in the guest's qemu-ga.conf (qemu-ga --dump-conf)"
 
 
 class Check(NamedTuple):
-    """One thing that was looked at. `advice` is what to try if it is not ok."""
+    """The result of one check. `advice` is what to try if it is not ok."""
 
     subject: str
     state: str
@@ -100,9 +101,9 @@ class Broken(Exception):
 
 
 class Route(NamedTuple):
-    """The way to an agent: with a socket of this host, by way of libvirt, or both.
+    """How to reach an agent: through a socket of this host, through libvirt, or both.
 
-    guest: the one that was found, if it was named.
+    guest: the guest that was found, if the address is a name.
     """
 
     address: str
@@ -112,7 +113,7 @@ class Route(NamedTuple):
 
 
 def checkup(address: str, timeout: float) -> Iterator[Check]:
-    """The checks, as they are made; ValueError if the address is not valid."""
+    """Yield each check when it is done. Raises ValueError if the address is not valid."""
     addresses.transport_opener(address, 0)
     return until_broken(checks(address, timeout))
 
@@ -138,7 +139,7 @@ def checks(address: str, timeout: float) -> Iterator[Check]:
         except Broken as broken:
             if by_libvirt or broken.check.subject != "libvirt":
                 raise
-            yield broken.check._replace(state=WARNING)  # there is another way
+            yield broken.check._replace(state=WARNING)  # the socket can still be used
     if route.socket:
         yield from socket_checks(route.socket, by_libvirt)
         yield from machine_checks(route.socket, min(timeout, MONITOR_PATIENCE))
@@ -146,7 +147,7 @@ def checks(address: str, timeout: float) -> Iterator[Check]:
 
 
 def found(name: str) -> tuple[Check, Route]:
-    """The guest of this name; one that is nowhere here may be a domain without a channel."""
+    """The guest of this name. If none is found, it may be a domain without a channel."""
     try:
         guest = addresses.resolve(name)
     except ConnectError as error:
@@ -171,7 +172,10 @@ def route_of(address: str) -> Route:
 
 
 def domain_checks(address: str, timeout: float) -> Generator[Check, None, bool]:
-    """What libvirt says of the domain; returns whether a program in the guest has the port open."""
+    """Check what libvirt reports about the domain.
+
+    Returns whether a program in the guest has the port open.
+    """
     deadline = time.monotonic() + timeout
     with needed("libvirt"):
         uri, domain = addresses.uri_and_domain(address.partition(":")[2])
@@ -193,8 +197,9 @@ def domain_checks(address: str, timeout: float) -> Generator[Check, None, bool]:
 
 
 def channel_state(xml: str) -> str | None:
-    """Of the agent's channel in a domain's definition: `connected`, `disconnected`, or "" if
-    libvirt does not report it; None if there is no such channel.
+    """The state of the agent's channel in the definition of a domain.
+
+    `connected` or `disconnected`; "" if libvirt does not report it; None without such a channel.
     """
     definition = ElementTree.fromstring(xml)  # noqa: S314 - libvirt has written it
     for target in definition.iterfind("devices/channel/target"):
@@ -204,7 +209,7 @@ def channel_state(xml: str) -> str | None:
 
 
 def socket_checks(path: str, by_libvirt: bool) -> Iterator[Check]:
-    """What can be seen of the socket without a connection to it."""
+    """Check the socket without connecting to it."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -217,20 +222,21 @@ def socket_checks(path: str, by_libvirt: bool) -> Iterator[Check]:
     yield Check("socket", OK, f"found {path}")
     clients = connections_to(path, connected_paths())
     if by_libvirt:
-        yield Check("connection", OK, "libvirt holds the socket, so the check goes through libvirt")
+        yield Check("connection", OK, "libvirt has the socket open; checking through libvirt")
         return
     if not os.access(path, os.W_OK):
-        detail = f"it is {user_name(status.st_uid)}'s, mode {stat.S_IMODE(status.st_mode):o}"
+        owner, mode = user_name(status.st_uid), stat.S_IMODE(status.st_mode)
+        detail = f"the socket belongs to {owner} and has mode {mode:o}"
         raise Broken("permission", detail, PERMISSION)
     yield Check("permission", OK, "this user may connect")
     if clients:
         domain = discovery.libvirt_domain_of(path)
-        advice = f"use {domain}" if domain else "end it if it does not answer below"
+        advice = f"use {domain}" if domain else "end that program if the agent does not answer"
         yield Check("connection", WARNING, "another program is connected to the socket", advice)
 
 
 def machine_checks(path: str, seconds: float) -> Iterator[Check]:
-    """What QEMU says of the machine that has this socket, where it can be asked."""
+    """Check the state of the VM that has this socket, if QEMU has a monitor socket."""
     monitor = discovery.monitor_of(path)
     state = run_state(monitor, seconds) if monitor else ""
     if state in RUN_STATES:
@@ -243,7 +249,7 @@ def machine_checks(path: str, seconds: float) -> Iterator[Check]:
 def agent_checks(
     address: str | discovery.FoundGuest, timeout: float, advice: str
 ) -> Iterator[Check]:
-    """What the agent answers, and what of that is unusual; `advice` is for when it does not."""
+    """Check whether the agent answers, and what. `advice` is given if it does not."""
     with closing(GuestAgent(address, timeout)) as agent:
         with needed("answer", advice):
             agent.sync()
@@ -255,7 +261,7 @@ def agent_checks(
 
 @contextmanager
 def needed(subject: str, advice: str = "") -> Iterator[None]:
-    """Errors within are the end of the checkup; `advice` is better than theirs on silence."""
+    """End the checkup on an error in the block. `advice` replaces that of an agent's silence."""
     try:
         yield
     except (AgentError, TimeoutError) as error:
@@ -281,7 +287,7 @@ def round_trip(agent: GuestAgent) -> Check:
     )
     if max(times) < SLOW_ANSWER:
         return Check("round trip", OK, detail)
-    return Check("round trip", WARNING, detail, "has the guest, or this host, too much to do?")
+    return Check("round trip", WARNING, detail, "is the guest or this host overloaded?")
 
 
 def version(agent: GuestAgent) -> Check:
@@ -313,7 +319,7 @@ def filesystems(agent: GuestAgent) -> Check:
     status = agent.freeze_status()
     if status == "thawed":
         return Check("filesystems", OK, "not frozen")
-    advice = "after a snapshot that did not end: qgactl thaw"
+    advice = "if no snapshot is being taken: qgactl thaw"
     return Check("filesystems", WARNING, status, advice)
 
 
@@ -321,13 +327,13 @@ def clock(agent: GuestAgent) -> Check:
     before = time.time()
     there = agent.time() / 1e9
     ahead = there - (before + time.time()) / 2
-    detail = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours"
+    detail = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
     if abs(ahead) < WRONG_CLOCK:
         return Check("clock", OK, detail)
-    return Check("clock", WARNING, detail, "guest-set-time sets it; NTP in the guest keeps it")
+    return Check("clock", WARNING, detail, "qgactl time --set sets it; run NTP in the guest")
 
 
-# A guest that is frozen explains what follows, so that comes first.
+# Frozen filesystems explain later warnings, so they come first.
 QUESTIONS: dict[str, Callable[[GuestAgent], Check]] = {
     "filesystems": filesystems,
     "round trip": round_trip,

@@ -1,13 +1,12 @@
-"""The guests of this host that have an agent's port, wherever libvirt, Proxmox or a plain QEMU
-put its socket.
+"""Finds the guests of this host that have an agent port, run by libvirt, Proxmox VE or plain QEMU.
 
-Nothing is connected to here: finding costs a look into some directories and into /proc, and
-disturbs nobody. `$QGA_HOST_ROOT` is where to look, for a container that has the host's / mounted.
+Finding connects to nothing: it reads some directories and /proc. In a container that has the
+host's / mounted, `$QGA_HOST_ROOT` is the mount point.
 
-What must stay true: a guest is found only where its process, its socket and the directory that
-names it belong to somebody who is believed (qga.client.hosts.trust). Whatever cannot be read, or
-is gone by the time it is looked at, costs no other guest its place. A socket can be replaced at
-any time after the look: `check_listener` says who is at its other end.
+What must stay true: a guest is found only if its process, its socket and the directory that names
+it belong to a trusted user (qga.client.hosts.trust). Anything that cannot be read, or disappears
+meanwhile, does not hide other guests. A socket may be replaced after it was found, so
+`check_listener` checks again who is at its other end.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SYSTEM, SESSION = "qemu:///system", "qemu:///session"
 
 # libvirt's directory for a domain: domain-1-web, 1-web.
 DOMAIN_FOLDER = re.compile(r"(?:domain-)?(?:(?P<id>\d+)-)?(?P<name>.*)", re.DOTALL)
-# As many bytes of a domain's name are in the directory's.
+# libvirt puts this many bytes of a domain's name into the name of the directory.
 SHORT_NAME = 20
 
 PROXMOX_FOLDER = "/var/run/qemu-server"
@@ -41,12 +40,13 @@ OTHERS = "owned by another user"
 
 
 class FoundGuest(NamedTuple):
-    """A guest that runs here. `address` is the way to its agent that is most likely free.
+    """A guest that runs on this host.
 
-    manager: `libvirt`, `proxmox` or `qemu`, whoever made the socket.
-    domain: its address by way of libvirt, if libvirt runs it.
-    busy: some program is connected to the socket (libvirt always is).
-    process: the QEMU that listens on the socket, where that is known; else 0.
+    address: of the agent, by the way that is most likely free.
+    manager: `libvirt`, `proxmox` or `qemu`, whichever created the socket.
+    domain: the address through libvirt, if libvirt runs the guest.
+    busy: whether some program is connected to the socket (libvirt always is).
+    process: the pid of the QEMU that listens on the socket; 0 if it is not known.
     """
 
     name: str
@@ -61,12 +61,12 @@ class FoundGuest(NamedTuple):
         return self.address
 
     def is_called(self, name: str) -> bool:
-        """By its name, or in Proxmox by its number."""
+        """Whether this is its name, or its VMID in Proxmox VE."""
         return name == self.name or self.address == f"proxmox:{name}"
 
 
 def find_guests(left_out: LeftOut | None = None) -> list[FoundGuest]:
-    """By name. `left_out` gets what may not be read, and what nobody should believe."""
+    """The guests, sorted by name. `left_out` collects what cannot be read or is not trusted."""
     left_out = LeftOut() if left_out is None else left_out
     users = believed_users(host_root())
     machines = running_machines(host_root(), left_out)
@@ -87,11 +87,11 @@ def find_guests(left_out: LeftOut | None = None) -> list[FoundGuest]:
 
 
 def is_believed(path: str | Path, users: frozenset[int], left_out: LeftOut) -> bool:
-    """Whose a file or directory is. One that we cannot see can only be refused when it is used."""
+    """Whether a file or directory belongs to a trusted user, as far as can be seen."""
     try:
         others = owners(path) - users
     except OSError:
-        return True
+        return True  # whoever uses it gets the error
     if others:
         left_out.add(OTHERS, f"{path} of {user_names(others)}")
     return not others
@@ -132,7 +132,7 @@ def is_there(path: Path, left_out: LeftOut) -> bool:
 
 
 def libvirt_folders() -> Iterator[tuple[Path, str]]:
-    """Where libvirt makes channels' sockets, and the URI of the libvirt that does."""
+    """The directories where libvirt creates sockets of channels, each with its URI."""
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     yield host_path("/var/lib/libvirt/qemu/channel/target"), SYSTEM
@@ -142,7 +142,7 @@ def libvirt_folders() -> Iterator[tuple[Path, str]]:
 
 
 def libvirt_guest(path: str, machines: list[Machine]) -> FoundGuest | None:
-    """The domain whose agent's socket this is; None for a socket that is not libvirt's."""
+    """The domain that has this agent socket; None if the socket is not libvirt's."""
     inner = Path(os.path.realpath(path)).parent
     for folder, uri in libvirt_folders():
         real = Path(os.path.realpath(folder))
@@ -159,15 +159,15 @@ def libvirt_guest(path: str, machines: list[Machine]) -> FoundGuest | None:
 
 
 def whole_name(short: str, domain_id: str | None, machines: list[Machine]) -> str:
-    """That of the one QEMU that it fits."""
+    """The full name, from the one QEMU that it fits; else the short one."""
     fitting = [machine for machine in machines if shortened(machine.name) == short]
-    if len(fitting) > 1:  # names that begin alike
+    if len(fitting) > 1:  # several names have the same first 20 bytes
         fitting = [machine for machine in fitting if machine.domain_id == domain_id]
     return fitting[0].name if len(fitting) == 1 else short
 
 
 def shortened(name: str) -> str:
-    """As much of a domain's name as libvirt's directory has."""
+    """The part of a domain's name that is in libvirt's directory."""
     return os.fsencode(name)[:SHORT_NAME].decode(errors="ignore")
 
 
@@ -185,7 +185,7 @@ def proxmox_guests(
 
 
 def plain_guests(machines: list[Machine]) -> Iterator[FoundGuest]:
-    """By QEMU's arguments: also libvirt's guests, where its directories are closed to us."""
+    """From QEMU's arguments. Also libvirt's guests, whose directories only root may read."""
     for machine in machines:
         for path in map(str, map(host_path, machine.sockets)):
             guest = libvirt_guest(path, machines) or FoundGuest(
@@ -195,19 +195,19 @@ def plain_guests(machines: list[Machine]) -> Iterator[FoundGuest]:
 
 
 def check_listener(guest: FoundGuest, connection: socket.socket) -> None:
-    """ConnectError unless the socket of a guest that was found is served by who is believed."""
+    """Raise ConnectError unless a trusted process listens on the socket of this guest."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
     pid, uid, _ = UCRED.unpack(credentials)
     if uid not in believed_users(host_root()):
         raise ConnectError(guest.address, f"{user_name(uid)} listens there, not {guest.name}")
-    same_numbers = host_root() == Path("/")  # another /proc may be of another pid namespace
+    same_numbers = host_root() == Path("/")  # another /proc may be in another pid namespace
     if guest.process and same_numbers and pid != guest.process:
         reason = f"process {pid} listens there, not {guest.name} (process {guest.process})"
         raise ConnectError(guest.address, reason)
 
 
 def monitor_of(path: str) -> str:
-    """The QMP socket of the QEMU that serves an agent's; "" if there is none."""
+    """The QMP socket of the QEMU that serves this agent socket; "" if there is none."""
     real = os.path.realpath(path)
     for machine in running_machines(host_root()):
         if real in map(os.path.realpath, map(host_path, machine.sockets)) and machine.monitor:
@@ -220,7 +220,7 @@ def proxmox_socket(vmid: str) -> str:
 
 
 def libvirt_domain_of(path: str) -> str:
-    """The address by way of libvirt of the guest whose socket this is; "" for another's."""
+    """The address through libvirt of the guest with this socket; "" if it is not libvirt's."""
     guest = libvirt_guest(path, running_machines(host_root()))
     return guest.domain if guest else ""
 
@@ -234,5 +234,5 @@ def host_root() -> Path:
 
 
 def host_path(path: str) -> Path:
-    """A path of the host, where we see it."""
+    """A path of the host as seen from here, perhaps inside a container."""
     return host_root() / path.lstrip("/")

@@ -1,8 +1,8 @@
-"""The QEMUs that run on this host, by their command lines.
+"""The QEMU processes of this host, by their command lines.
 
-A command line says whatever its process likes. It counts only if the process belongs to somebody
-who is believed (qga.client.hosts.trust), and if the program that it runs is a QEMU: a set-user-ID
-program is root's, with arguments of anybody's choice.
+Any process can claim anything in its command line. It counts only if the process belongs to a
+trusted user (qga.client.hosts.trust) and its program is a QEMU: anyone can start a set-user-ID
+program of root with arguments of their choice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from qga.client.hosts.trust import LeftOut, believed_users, user_names
 
-# The port that agents serve, and that management programs look for.
+# The port that agents serve and management programs look for.
 AGENT_PORT = "org.qemu.guest_agent.0"
 
 PROGRAM = re.compile(r"(qemu-system-.*|qemu-kvm|kvm)")
@@ -25,31 +25,31 @@ PROGRAM = re.compile(r"(qemu-system-.*|qemu-kvm|kvm)")
 # After the path in /proc/PID/exe when the program was replaced, as by an upgrade.
 DELETED = " (deleted)"
 
-# Bytes that are read of a command line to see whose it is, and all that are.
+# Bytes of a command line that are read to recognize a QEMU, and to parse its options.
 BEGINNING, LONGEST_COMMAND = 4096, 1024 * 1024
 
 # Characters of a guest's name, which is a label of each of its metrics.
 LONGEST_NAME = 256
 
-# libvirt's directory for a running domain is in the arguments that it gives QEMU.
+# QEMU's arguments contain the directory that libvirt creates for a running domain.
 DOMAIN_ID = re.compile(r"/domain-(\d+)-[^/]+/")
 
-OTHERS = "run by another user; unix:PATH reaches it all the same"
-NOT_QEMU = "not a QEMU, in spite of its arguments"
+OTHERS = "run by another user; unix:PATH reaches it anyway"
+NOT_QEMU = "not a QEMU, despite its arguments"
 UNKNOWN_PROGRAM = "only root can see which program it is"
-HIDDEN = "/proc hides the processes of other users, hidepid"
+HIDDEN = "/proc hides processes of other users (hidepid)"
 
-# A comma within a value is written twice.
+# QEMU reads two commas as one that belongs to the value.
 OPTION = re.compile(r"(?:[^,]|,,)+")
 
 
 class Machine(NamedTuple):
     """A running QEMU.
 
-    sockets: those on which it serves agents' ports.
-    ports: the sockets of all its virtio-serial ports that have one, by the ports' names.
-    monitor: a socket on which it serves QMP.
-    domain_id: libvirt's number for it.
+    sockets: of its agent ports.
+    ports: the sockets of all its virtio-serial ports that have one, by the name of the port.
+    monitor: a socket on which it serves QMP, or "".
+    domain_id: libvirt's number for it, or "".
     """
 
     pid: int
@@ -61,7 +61,7 @@ class Machine(NamedTuple):
 
 
 class Process:
-    """A directory of /proc, held open: it is that of no later process with the same number."""
+    """A directory of /proc, kept open, so that it cannot be that of a later process of this pid."""
 
     def __init__(self, proc: Path, pid: int) -> None:
         self.pid = pid
@@ -86,11 +86,11 @@ class Process:
         return os.readlink(name, dir_fd=self._fd)
 
     def arguments(self, size: int = LONGEST_COMMAND) -> list[str]:
-        """Those that are whole within so many bytes."""
+        """The arguments that are complete within `size` bytes."""
         return [os.fsdecode(word) for word in self.read("cmdline", size).split(b"\0")[:-1]]
 
     def users(self) -> set[int]:
-        """Also the real and the saved one: a set-user-ID program does what its caller wants."""
+        """All its user ids: the caller of a set-user-ID program controls what it does."""
         found = {os.fstat(self._fd).st_uid}
         for line in self.read("status").splitlines():
             if line.startswith(b"Uid:"):
@@ -99,7 +99,7 @@ class Process:
 
 
 def running_machines(root: Path, left_out: LeftOut | None = None) -> list[Machine]:
-    """Those in the /proc below `root` that are believed, by their numbers."""
+    """The trusted ones in the /proc below `root`, in order of their pids."""
     left_out = LeftOut() if left_out is None else left_out
     users = believed_users(root)
     found = []
@@ -109,7 +109,7 @@ def running_machines(root: Path, left_out: LeftOut | None = None) -> list[Machin
                 if machine := machine_of(process, users, left_out):
                     found.append(machine)
         except (FileNotFoundError, ProcessLookupError, ValueError):
-            pass  # it has exited, or is not a running QEMU
+            pass  # it has exited, or its options make no sense
         except PermissionError:
             left_out.add(HIDDEN, f"process {pid}")
         except OSError as error:
@@ -125,8 +125,8 @@ def process_ids(proc: Path, left_out: LeftOut) -> list[int]:
     except OSError as error:
         left_out.unreadable(proc, error)
         return []
-    if found and found[0] != 1:  # init is there for whoever may see it
-        left_out.add(HIDDEN, "guests of others")
+    if found and found[0] != 1:  # pid 1 is missing only if it is hidden
+        left_out.add(HIDDEN, "guests of other users")
     return found
 
 
@@ -148,11 +148,12 @@ def machine_of(process: Process, users: frozenset[int], left_out: LeftOut) -> Ma
     if not is_qemu(program):
         left_out.add(NOT_QEMU, f"process {process.pid} ({program})")
         return None
-    return machine(process.arguments(), process)  # read again: now it is the QEMU's
+    # Read again: before its execve(2) the process may have had other arguments.
+    return machine(process.arguments(), process)
 
 
 def is_qemu(program: str) -> bool:
-    """By its name; NixOS has programs' own files as .NAME-wrapped."""
+    """By its name. On NixOS the program behind a wrapper is called .NAME-wrapped."""
     return PROGRAM.fullmatch(os.path.basename(program).lstrip(".")) is not None
 
 
@@ -184,7 +185,7 @@ def machine(argv: list[str], process: Process) -> Machine:
 
 
 def monitors(argv: list[str], chardevs: Mapping[str | None, str]) -> Iterator[str]:
-    """The sockets of QMP: -qmp unix:PATH,server=on, or -mon with a chardev."""
+    """The QMP sockets: -qmp unix:PATH,server=on, or -mon with a chardev."""
     for value in values(argv, "qmp", "address"):
         scheme, _, path = value.get("address", "").partition(":")
         if scheme == "unix" and is_server(value):
@@ -204,14 +205,14 @@ def located(path: str, process: Process) -> str:
 
 
 def values(argv: list[str], option: str, implied: str) -> Iterator[dict[str, str]]:
-    """The values of an option that may be repeated, each taken apart."""
+    """The parsed values of an option that may be repeated."""
     for flag, value in zip(argv, argv[1:]):
         if flag in {f"-{option}", f"--{option}"}:
             yield parts(value, implied)
 
 
 def parts(value: str, implied: str) -> dict[str, str]:
-    """`socket,id=a,server=on` or its JSON; a first word without a name is that of `implied`."""
+    """Parse `socket,id=a,server=on` or its JSON. A first word without a key is for `implied`."""
     if value.startswith("{"):
         try:
             return {key: str(word) for key, word in json.loads(value).items()}

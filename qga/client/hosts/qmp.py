@@ -1,8 +1,7 @@
-"""QEMU's own word on whether a machine runs, by QMP.
+"""Asks QEMU over QMP whether a VM is running.
 
-QEMU serves one client of its QMP socket at a time: a client keeps all others waiting, and may have
-to wait itself. So we ask one question and leave, and no answer does not mean that something is
-wrong with the machine.
+QEMU serves one client of its QMP socket at a time and lets others wait. So this asks one question
+and disconnects, and no answer does not mean that anything is wrong with the VM.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from qga.client.errors import AgentError
 from qga.client.shapes import member, shaped
 from qga.client.sockets import connect_unix
 
-# Bytes in all; the greeting and two replies have some hundred, events come between them.
+# Bytes in total. The greeting and two replies take a few hundred; events may come between them.
 MOST = 256 * 1024
 CHUNK = 4096
 
@@ -42,7 +41,7 @@ def ask(command: str, connection: socket.socket, messages: Iterator[dict[str, An
 
 
 def received(connection: socket.socket, deadline: float) -> Iterator[dict[str, Any]]:
-    """What comes, each on a line; nothing more when it is too much. Raises TimeoutError."""
+    """Yield the messages, up to MOST bytes. Raises TimeoutError."""
     unread, count = b"", 0
     while count < MOST:
         connection.settimeout(max(deadline - time.monotonic(), 0.001))

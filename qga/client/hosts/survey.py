@@ -1,6 +1,6 @@
-"""What the guests of a host say of themselves: each asked on a thread of its own.
+"""Asks all guests of a host at the same time, each on its own thread.
 
-One that is silent delays nobody else, and costs its own time limit only.
+A silent guest does not delay the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qga.client.threads import beside
 
 T = TypeVar("T")
 
-# Characters of a text, and addresses: a guest could send megabytes of them.
+# Characters of a text, and number of addresses: a guest could send megabytes.
 LONGEST_TEXT, MOST_ADDRESSES = 200, 50
 
 ANSWERS, FROZEN, SILENT = "answers", "frozen", "silent"
@@ -35,11 +35,11 @@ HELD, UNREACHABLE = "held", "unreachable"
 
 
 class Answer(NamedTuple):
-    """The outcome, and what the guest reported; None for what it did not report.
+    """What a guest has reported; None for what it did not report.
 
-    state: `answers`; `frozen`, it answers little until it is thawed; `silent`, the agent does
-    not answer; `held`, libvirt holds the socket and cannot be used; `unreachable`, for
-    the reason in `error`. version: of the interface. qga: the release, if the agent is ours.
+    state: `answers`; `frozen`: most commands are refused until it is thawed; `silent`: the agent
+    does not answer; `held`: libvirt has the socket open and cannot be used; `unreachable`: see
+    `error`. version: of the interface. qga: the release, if the agent is qga.
     """
 
     guest: FoundGuest
@@ -60,7 +60,7 @@ def survey(guests: Sequence[FoundGuest], timeout: float) -> list[Answer]:
 
 def ask(guest: FoundGuest, timeout: float) -> Answer:
     if guest.domain and guest.busy and not libvirt_is_installed():
-        error = "libvirt holds its socket: install python3-libvirt to ask by libvirt"
+        error = "libvirt has its socket open; install python3-libvirt to go through libvirt"
         return Answer(guest, HELD, error)
     deadline = time.monotonic() + timeout
     try:
@@ -106,7 +106,7 @@ def cut(text: str | None) -> str | None:
 
 
 def addresses(interfaces: Sequence[NetworkInterface]) -> tuple[str, ...]:
-    """Those by which others reach the guest."""
+    """The addresses at which others can reach the guest."""
     found = (address.ip_address for link in interfaces for address in link.ip_addresses)
     return tuple(islice(filter(is_of_use, found), MOST_ADDRESSES))
 

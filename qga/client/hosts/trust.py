@@ -1,10 +1,10 @@
-"""Who on this host is believed when a process or a socket says which guest it belongs to.
+"""Which users of this host are trusted to run a guest of a certain name.
 
-Any user can start a program that looks like a QEMU called `web`, or make a socket with that name
-in its path, and a password for web would go there. What must stay true: a name leads only to what
-belongs to root, to the user who asks, or to the account that libvirt runs QEMU under (Proxmox runs
-it as root). Everything else is left out, and so is what this user may not read; `LeftOut` keeps
-what that was, in a few lines however much it is.
+Any user can start a program that looks like a QEMU called `web`, or create a socket with that name
+in its path, and would then receive a password meant for web. What must stay true: a name leads only
+to processes and files of root, of the user who asks, or of the account that libvirt runs QEMU under
+(Proxmox VE runs it as root). Everything else is left out, and so is whatever this user may not
+read. `LeftOut` summarizes what was left out in a few lines.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# libvirt gives this directory to its QEMU account whenever it starts; only root can make one there.
+# Belongs to libvirt's QEMU account: libvirt sets the owner at each start, and only root can create
+# it.
 LIBVIRT_STATE = "var/lib/libvirt/qemu"
 
-# Who has no number in our user namespace appears as this one (/proc/sys/kernel/overflowuid).
+# Users without a number in our user namespace appear as this one (/proc/sys/kernel/overflowuid).
 NOBODY = 65534
 
-# How many things are named for each reason, and how much of each.
+# How many things are named for each reason, and how many characters of each.
 MOST_NAMED = 3
 LONGEST_TEXT = 200
 
 
 class LeftOut:
-    """What a look at a host left out, by the reason for it."""
+    """What was left out while looking for guests, by reason."""
 
     def __init__(self) -> None:
         self._named: dict[str, list[str]] = {}
@@ -44,7 +45,7 @@ class LeftOut:
         self.add(f"cannot be read: {error.strerror}", str(path))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Each reason, and a line that names it and the first things that were left out for it."""
+        """Yield each reason with a line that names the first things left out for it."""
         for reason, named in self._named.items():
             more = self._counts[reason] - len(named)
             rest = f" and {more} more" if more else ""
@@ -55,7 +56,7 @@ class LeftOut:
 
 
 def believed_users(root: Path) -> frozenset[int]:
-    """The user ids that are believed on the host whose / is at `root`."""
+    """The user ids that are trusted on the host whose / is at `root`."""
     users = {0, os.geteuid()}
     with suppress(OSError):
         users.add(os.stat(root / LIBVIRT_STATE).st_uid)
@@ -63,7 +64,7 @@ def believed_users(root: Path) -> frozenset[int]:
 
 
 def owners(path: str | Path) -> set[int]:
-    """Whose a file is, and if it is reached by a link, whose that is. Raises OSError."""
+    """The owner of a file, and of the link that leads to it, if any. Raises OSError."""
     return {os.lstat(path).st_uid, os.stat(path).st_uid}
 
 

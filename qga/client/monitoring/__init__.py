@@ -1,1 +1,1 @@
-"""What guests are doing: figures, rates, and Prometheus."""
+"""Metrics of guests: reading them, computing rates, and exporting them to Prometheus."""

@@ -1,8 +1,8 @@
-"""The figures of a guest as one flat table, in the terms of Prometheus, whichever agent it has.
+"""Reads the metrics of a guest into one flat table, whichever agent it has.
 
-Names, labels and base units are those of its conventions; `METRICS` lists them all. An agent
-without `qga-get-metrics` gives what the guest-get-* commands have. The guest is not trusted: what
-is not a number of a possible size is refused, text is cut and made valid, and so are long lists.
+Names, labels and base units follow Prometheus's conventions; `METRICS` lists them all. If an agent
+lacks `qga-get-metrics`, the guest-get-* commands are used. The guest is not trusted: impossible
+numbers are refused, text is made valid, and long texts and lists are cut.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from qga.client.errors import CommandError, GuestFrozen, ProtocolError
 from qga.client.shapes import member, optional, shaped
 
 Readings = dict[tuple[str, ...], float]
-"""Values by the metric's name, followed by the values of its labels."""
+"""Values. A key is the name of the metric followed by the values of its labels."""
 
 MOST_ENTRIES = 1000  # of one list, such as that of the interfaces
 LONGEST_LABEL = 200
-MILLI, MICRO, SECTOR = 1000, 1_000_000, 1 / 512  # how many of them make a base unit
+MILLI, MICRO, SECTOR = 1000, 1_000_000, 1 / 512  # of the smaller unit in one base unit
 
-# What node_exporter of Prometheus leaves out, too: partitions, and drives without a disk.
+# node_exporter of Prometheus leaves out the same devices: partitions, RAM disks and loops.
 NO_WHOLE_DISK = re.compile(r"(z?ram|loop|fd|sr|(h|s|v|xv)d[a-z]+|(nvme\d+n|mmcblk)\d+p)\d+")
 
 
 class Metric(NamedTuple):
-    """A metric; `name` ends with _total if it is a counter, any other is a gauge."""
+    """A metric. It is a counter if `name` ends with _total, otherwise a gauge."""
 
     name: str
     help: str
@@ -40,43 +40,43 @@ _CPU, _DEVICE, _PLACE = ("cpu", "mode"), ("device",), ("device", "mountpoint", "
 METRICS = (
     Metric("uptime_seconds", "Time since the boot."),
     Metric("boot_time_seconds", "When the guest was booted, since 1970-01-01 UTC."),
-    Metric("cpu_seconds_total", "What each processor has spent its time on.", _CPU),
-    Metric("cpu_guest_seconds_total", "Time in guests of the guest, in user and nice, too.", _CPU),
-    Metric("load1", "Load average of a minute."),
-    Metric("load5", "Load average of 5 minutes."),
-    Metric("load15", "Load average of 15 minutes."),
-    Metric("memory_total_bytes", "Memory that the guest has."),
-    Metric("memory_available_bytes", "Memory that programs can have without swapping."),
+    Metric("cpu_seconds_total", "Time that each processor has spent in each mode.", _CPU),
+    Metric("cpu_guest_seconds_total", "Time in nested guests, included in user and nice.", _CPU),
+    Metric("load1", "Load average over 1 minute."),
+    Metric("load5", "Load average over 5 minutes."),
+    Metric("load15", "Load average over 15 minutes."),
+    Metric("memory_total_bytes", "Memory of the guest."),
+    Metric("memory_available_bytes", "Memory available to programs without swapping."),
     Metric("memory_used_bytes", "Memory in use, without caches."),
-    Metric("memory_free_bytes", "Memory that nobody uses."),
-    Metric("memory_buffers_bytes", "Memory for blocks of disks."),
-    Metric("memory_cached_bytes", "Memory for contents of files."),
-    Metric("memory_shared_bytes", "Memory for tmpfs and between programs."),
-    Metric("memory_slab_bytes", "Memory for data of the kernel."),
-    Metric("oom_kills_total", "Programs killed for lack of memory."),
+    Metric("memory_free_bytes", "Unused memory."),
+    Metric("memory_buffers_bytes", "Memory used for block device buffers."),
+    Metric("memory_cached_bytes", "Memory used for the page cache."),
+    Metric("memory_shared_bytes", "Memory used for tmpfs and shared memory."),
+    Metric("memory_slab_bytes", "Memory used for the kernel's slab allocator."),
+    Metric("oom_kills_total", "Processes killed for lack of memory."),
     Metric("swap_total_bytes", "Swap space."),
     Metric("swap_used_bytes", "Swap space in use."),
-    Metric("swap_free_bytes", "Swap space that nobody uses."),
-    Metric("swap_in_bytes_total", "Read from swap space."),
-    Metric("swap_out_bytes_total", "Written to swap space."),
+    Metric("swap_free_bytes", "Unused swap space."),
+    Metric("swap_in_bytes_total", "Bytes read from swap space."),
+    Metric("swap_out_bytes_total", "Bytes written to swap space."),
     Metric(
         "pressure_seconds_total",
-        "Time in which some or all work (full) waited for a resource.",
+        "Time in which some tasks, or all of them (full), waited for a resource.",
         ("resource", "kind"),
     ),
     Metric("filesystem_size_bytes", "Size of a filesystem.", _PLACE),
-    Metric("filesystem_used_bytes", "Bytes of it in use.", _PLACE),
-    Metric("filesystem_avail_bytes", "Bytes that an ordinary user can fill.", _PLACE),
+    Metric("filesystem_used_bytes", "Bytes in use on a filesystem.", _PLACE),
+    Metric("filesystem_avail_bytes", "Bytes available to unprivileged users.", _PLACE),
     Metric("filesystem_files", "Inodes of a filesystem.", _PLACE),
-    Metric("filesystem_files_free", "Inodes not in use.", _PLACE),
-    Metric("filesystem_readonly", "1 if it is mounted read-only.", _PLACE),
-    Metric("disk_reads_completed_total", "Reads.", _DEVICE),
+    Metric("filesystem_files_free", "Unused inodes.", _PLACE),
+    Metric("filesystem_readonly", "1 if the filesystem is mounted read-only.", _PLACE),
+    Metric("disk_reads_completed_total", "Completed reads.", _DEVICE),
     Metric("disk_read_bytes_total", "Bytes read.", _DEVICE),
-    Metric("disk_read_time_seconds_total", "Time that reads took.", _DEVICE),
-    Metric("disk_writes_completed_total", "Writes.", _DEVICE),
+    Metric("disk_read_time_seconds_total", "Time spent reading.", _DEVICE),
+    Metric("disk_writes_completed_total", "Completed writes.", _DEVICE),
     Metric("disk_written_bytes_total", "Bytes written.", _DEVICE),
-    Metric("disk_write_time_seconds_total", "Time that writes took.", _DEVICE),
-    Metric("disk_io_time_seconds_total", "Time in which the disk had something to do.", _DEVICE),
+    Metric("disk_write_time_seconds_total", "Time spent writing.", _DEVICE),
+    Metric("disk_io_time_seconds_total", "Time in which the disk was busy.", _DEVICE),
     Metric("network_receive_bytes_total", "Bytes received.", _DEVICE),
     Metric("network_receive_packets_total", "Packets received.", _DEVICE),
     Metric("network_receive_errs_total", "Errors while receiving.", _DEVICE),
@@ -85,13 +85,13 @@ METRICS = (
     Metric("network_transmit_packets_total", "Packets sent.", _DEVICE),
     Metric("network_transmit_errs_total", "Errors while sending.", _DEVICE),
     Metric("network_transmit_drop_total", "Packets dropped instead of sent.", _DEVICE),
-    Metric("processes", "Processes by what they do.", ("state",)),
+    Metric("processes", "Processes by state.", ("state",)),
     Metric("threads", "Threads of all processes."),
 )
-"""All metrics, without the prefix that an exporter gives them."""
+"""All metrics, without the prefix that an exporter adds to their names."""
 
 Table = Mapping[str, tuple[str, float]]
-"""For members of a reply, the metric and what to divide by for its unit."""
+"""By member of a reply: the metric, and the divisor that converts to its unit."""
 
 _GENERAL: Table = {"uptime-ms": ("uptime_seconds", MILLI), "boot-time": ("boot_time_seconds", 1)}
 _LOAD: Table = {"load1m": ("load1", 1), "load5m": ("load5", 1), "load15m": ("load15", 1)}
@@ -142,11 +142,11 @@ _STATES = ("running", "sleeping", "disk-sleep", "stopped", "zombie", "idle")
 
 
 def read_metrics(agent: GuestAgent, timeout: float) -> Readings:
-    """Everything that a guest reports, within `timeout` seconds; or AgentError."""
+    """Everything that a guest reports within `timeout` seconds. Raises AgentError."""
     deadline = time.monotonic() + timeout
 
     def ask(command: str) -> Any:
-        """The reply; None from an agent that lacks the command or may not answer it."""
+        """The reply; None if the agent lacks the command or refuses it."""
         try:
             return agent.call(command, timeout=max(0.0, deadline - time.monotonic()))
         except GuestFrozen:
@@ -160,7 +160,7 @@ def read_metrics(agent: GuestAgent, timeout: float) -> Readings:
 
 
 def from_metrics(reply: object) -> Readings:
-    """The readings of a reply of qga-get-metrics."""
+    """The readings in a reply to qga-get-metrics."""
     found: Readings = {}
     _take(found, reply, _GENERAL)
     _take(found, member(dict, "load", reply), _LOAD)
@@ -192,7 +192,7 @@ def from_metrics(reply: object) -> Readings:
 
 
 def from_standard(ask: Callable[[str], Any]) -> Readings:
-    """The readings that QEMU's commands give. `ask` returns None for one that there is not."""
+    """The readings from QEMU's commands. `ask` returns None for a command that is missing."""
     found: Readings = {}
     for cpu in _list(ask("guest-get-cpustats")):
         _take_cpu(found, cpu, "", "guestnice")
@@ -210,7 +210,7 @@ def from_standard(ask: Callable[[str], Any]) -> Readings:
 
 
 def _take(found: Readings, source: object, table: Table, labels: tuple[str, ...] = ()) -> None:
-    """Put the members of `source` that the table has into `found`."""
+    """Add the members of `source` that are in the table to `found`."""
     for name, (metric, divisor) in table.items():
         value = _number(source, name)
         if value is not None:

@@ -1,11 +1,10 @@
-"""The metrics of guests for Prometheus: a collector, and the web server that it is scraped from.
+"""The metrics of guests for Prometheus: a collector and a web server. Needs prometheus-client.
 
-A scrape asks all guests at once; one that does not answer in time has `qga_up 0`, and holds up
-neither the scrape nor what the others say. Two scrapes at a time share the questions. Needs
-prometheus-client.
+A scrape asks all guests at once. A guest that does not answer in time has `qga_up 0` and delays
+neither the scrape nor the other guests. Simultaneous scrapes share the requests to the guests.
 
-A guest chooses its labels, and Prometheus keeps every series that it has ever seen: what must stay
-true is that a guest has no more of them than `Admission` lets through, however it names them.
+A guest chooses its labels, and Prometheus keeps every series that it has ever seen. What must stay
+true: a guest cannot create more series than `Admission` permits, whatever labels it sends.
 """
 
 from __future__ import annotations
@@ -28,43 +27,44 @@ from qga.client.monitoring.metrics import METRICS, Metric, Readings
 from qga.client.monitoring.watch import Sighting, Watcher
 
 PREFIX = "qga_"
-UP = Metric("up", "Whether the guest's agent has answered.")
-DURATION = Metric("scrape_duration_seconds", "How long the guest's agent took to answer.")
-LEFT_OUT = Metric("series_left_out", "Series of the guest that were left out, being too many.")
-MEMORY = 3600.0  # seconds for which a series that is no longer seen counts as one
+UP = Metric("up", "Whether the guest's agent answered.")
+DURATION = Metric("scrape_duration_seconds", "Time that the guest's agent took to answer.")
+LEFT_OUT = Metric("series_left_out", "Series of the guest that exceed the limit and are left out.")
+MEMORY = 3600.0  # seconds for which a series that is no longer reported still counts
 PAGE = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>qgactl exporter</title></head>
 <body><h1>qgactl exporter</h1>
 <p><a href="/metrics">Metrics</a> of the guests on this host, by their QEMU guest agents.</p>
 </body></html>
 """
-IDLE_LIMIT = 10  # seconds that a client may take for its request
-MOST_CLIENTS = 32  # at a time: an answer may take megabytes
+IDLE_LIMIT = 10  # seconds for a client to send its request
+MOST_CLIENTS = 32  # at a time; the page for each may have megabytes
 
 Family = Union[CounterMetricFamily, GaugeMetricFamily]
 
 
 class Shown(NamedTuple):
-    """What was seen of a guest, and how many of its series were left out."""
+    """The state of a guest, and the number of its series that were left out."""
 
     sighting: Sighting
     left_out: int
 
 
 class Admission:
-    """Which series of a guest are shown: at most `most` different ones within an hour.
+    """Limits the series of each guest to `most` different ones within an hour.
 
-    Otherwise a guest with new labels at every scrape could fill Prometheus's memory in time.
+    Otherwise a guest that sends new labels at every scrape could fill Prometheus's memory.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._seen: dict[str, OrderedDict[int, float]] = {}  # keys' hashes, least recent first
+        # Hashes of keys, least recent first: the keys themselves would take ten times the memory.
+        self._seen: dict[str, OrderedDict[int, float]] = {}
 
     def admit(self, guest: str, readings: Readings, now: float) -> Readings:
         seen = self._seen.setdefault(guest, OrderedDict())
         admitted = {}
-        # Those without labels first: they are few, and what matters most.
+        # Metrics without labels first: they are few and matter most.
         for key, value in sorted(readings.items(), key=lambda item: len(item[0]) > 1):
             number = hash(key)
             if number in seen or len(seen) < self._most:
@@ -74,7 +74,7 @@ class Admission:
         return admitted
 
     def forget(self, now: float) -> None:
-        """Drop series that were not seen for long, and guests without any."""
+        """Drop series that have not been reported for an hour, and guests without any."""
         for guest, seen in list(self._seen.items()):
             while seen and next(iter(seen.values())) < now - MEMORY:
                 seen.popitem(last=False)
@@ -83,9 +83,9 @@ class Admission:
 
 
 class GuestCollector(Collector):
-    """Asks the guests whenever it is collected.
+    """Asks the guests at each scrape.
 
-    most: series of a guest. notice: called with what a look has shown.
+    most: number of series per guest. notice: called with the results of each scrape.
     """
 
     def __init__(self, watcher: Watcher, notice: Callable[[list[Shown]], None], most: int) -> None:
@@ -111,7 +111,7 @@ class GuestCollector(Collector):
         yield from families.values()
 
     def _add(self, families: dict[str, Family], sighting: Sighting) -> int:
-        """Returns how many series were left out."""
+        """Return how many series were left out."""
         guest = valid(sighting.target.name)
         families[UP.name].add_metric([guest], float(sighting.readings is not None))
         families[DURATION.name].add_metric([guest], sighting.seconds)
@@ -126,7 +126,7 @@ class GuestCollector(Collector):
 
 
 def valid(text: str) -> str:
-    """As Prometheus takes it: QEMU's arguments may be no UTF-8."""
+    """As valid UTF-8, which Prometheus requires and QEMU's arguments may not be."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -136,7 +136,7 @@ def family(metric: Metric) -> Family:
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """Serves `/metrics`, and a page that leads there."""
+    """Serves `/metrics`, and a page with a link to it."""
 
     daemon_threads = True
 
@@ -150,7 +150,7 @@ class Server(ThreadingMixIn, WSGIServer):
         self.set_app(self._answer)
 
     def server_bind(self) -> None:
-        # Not WSGIServer's, which asks the name service for the host's name.
+        # WSGIServer's own method asks the name service for the host's name, which may take long.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_name, self.server_port = self.socket.getsockname()[:2]
@@ -169,14 +169,14 @@ class Server(ThreadingMixIn, WSGIServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that sends nothing, or leaves, is not worth a log entry."""
+        """Log nothing: any client can connect and send nothing, or disconnect."""
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/metrics":
             try:
                 answer: Iterable[bytes] = self._metrics(environ, start_response)
                 return answer
-            except Exception as error:  # the next one may go well
+            except Exception as error:  # the server must survive for the next scrape
                 status = "500 Internal Server Error"
                 content = f"{type(error).__name__}: {error}\n".encode()
         elif environ["PATH_INFO"] == "/":
@@ -193,8 +193,8 @@ class Handler(WSGIRequestHandler):
     timeout = IDLE_LIMIT
 
     def get_stderr(self) -> Any:
-        """Where a traceback goes when a client stops reading: nowhere."""
+        """Discard the traceback that wsgiref prints when a client stops reading."""
         return io.StringIO()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a line for each scrape is of no use to anybody."""
+        """Log nothing: there is a scrape every few seconds."""

@@ -1,4 +1,4 @@
-"""What a guest is doing: rates and shares, from two readings of its counters."""
+"""Rates and shares of a guest, computed from two readings of its counters."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from qga.client.monitoring.watch import Sighting, Target, Watcher
 # Shortest interval, in seconds, for rates: agents report their time in milliseconds.
 SHORTEST = 0.001
 
-MADE_OF_OTHERS = re.compile(r"(dm-|md)\d+")  # what they do is counted by their disks, too
+MADE_OF_OTHERS = re.compile(r"(dm-|md)\d+")  # their disks count the same bytes
 
 
 class Flow(NamedTuple):
-    """Bytes a second, into the guest's memory and out of it."""
+    """Bytes per second into the guest's memory, and out of it."""
 
     incoming: float
     outgoing: float
 
 
 class Level(NamedTuple):
-    """Bytes in use of so many."""
+    """Bytes in use, and in total."""
 
     used: float
     total: float
@@ -37,8 +37,8 @@ class Level(NamedTuple):
 class Usage(NamedTuple):
     """What a guest is doing. None or empty: not reported, or not known yet.
 
-    cpu, cpus: the busy share of all processors and of each. disks, network: by the device's name.
-    filesystems: by the place. uptime: in seconds.
+    cpu, cpus: busy share of all processors, and of each. disks, network: by name of the device.
+    filesystems: by mount point. uptime: in seconds.
     """
 
     cpu: float | None
@@ -54,7 +54,7 @@ class Usage(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A guest, and what it is doing; None, the reason and its cause if it does not answer."""
+    """A guest and its usage. If it does not answer, `usage` is None, and `error` says why."""
 
     name: str
     usage: Usage | None
@@ -63,14 +63,14 @@ class Row(NamedTuple):
 
 
 class Monitor:
-    """Looks at guests over and over; rates are from one look to the next."""
+    """Reads the counters of guests repeatedly, and computes rates between readings."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
         self._last: dict[Target, Sighting] = {}
 
     def look(self, patience: float | None = None) -> list[Row]:
-        """Each guest, after at most `patience` seconds; as Watcher.look has it."""
+        """A row for each guest, after at most `patience` seconds; see Watcher.look."""
         return [self._row(sighting) for sighting in self._watcher.look(patience)]
 
     def _row(self, sighting: Sighting) -> Row:
@@ -84,9 +84,9 @@ class Monitor:
 
 
 def usage(before: Readings, now: Readings, seconds: float) -> Usage:
-    """What was done between two readings, that far apart by our clock.
+    """The usage between two readings that are `seconds` apart by our clock.
 
-    The guest's own time is used where it is reported, because an answer may be late.
+    The guest's own clock is used if it is reported, because a reply may be late.
     """
     seconds = now.get(("uptime_seconds",), seconds) - before.get(("uptime_seconds",), 0.0)
     grown = {
@@ -113,7 +113,7 @@ def usage(before: Readings, now: Readings, seconds: float) -> Usage:
 
 
 def total(flows: dict[str, Flow], counts: Callable[[str], bool]) -> Flow | None:
-    """The sum of the flows through those devices that count."""
+    """The sum of the flows through the devices for which `counts` is true."""
     chosen = [flow for name, flow in flows.items() if counts(name)]
     if not chosen:
         return None
@@ -121,12 +121,12 @@ def total(flows: dict[str, Flow], counts: Callable[[str], bool]) -> Flow | None:
 
 
 def is_link(name: str) -> bool:
-    """Whether what goes through a network interface leaves the guest."""
+    """Whether the traffic of a network interface leaves the guest."""
     return name != "lo"
 
 
 def is_disk(name: str) -> bool:
-    """Whether a block device is made of no others."""
+    """Whether a block device is not made of other ones."""
     return MADE_OF_OTHERS.fullmatch(name) is None
 
 
@@ -164,7 +164,7 @@ def _flows(grown: Readings, seconds: float, incoming: str, outgoing: str) -> dic
 
 
 def _filesystems(now: Readings) -> dict[str, Level]:
-    """What an ordinary user can fill counts as free, as for df(1)."""
+    """Reserved blocks count as used, as in the percentage that df(1) shows."""
     found = {}
     for (metric, *place), used in now.items():
         key = ("filesystem_avail_bytes", *place)

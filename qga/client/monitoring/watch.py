@@ -1,7 +1,7 @@
-"""Several guests watched at once: each is asked in a thread of its own.
+"""Watches several guests at once; each is asked on its own thread.
 
-What must stay true: a guest that does not answer delays no other one, is asked no second time
-while the first question hangs, and keeps no process from ending.
+What must stay true: a guest that does not answer does not delay the others, gets no second request
+while the first one hangs, and does not keep the process from exiting.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from qga.client.hosts.discovery import FoundGuest
 from qga.client.monitoring.metrics import Readings, read_metrics
 from qga.client.threads import beside
 
-MAX_REPLY = 1024 * 1024  # of a thousand disks and a thousand interfaces; takes 30 MB to read
+# A reply with a thousand disks and a thousand interfaces; reading it takes 30 MB of memory.
+MAX_REPLY = 1024 * 1024
 GRACE = 0.5  # seconds for a thread to report a timeout
 
-# The paths that libvirt and Proxmox VE give an agent's socket.
+# The paths of agent sockets that libvirt and Proxmox VE create.
 _KNOWN_PATHS = (
     re.compile(r"/domain-\d+-(?P<name>[^/]+)/"),
     re.compile(r"/channel/\d+-(?P<name>[^/]+)/"),
@@ -33,16 +34,16 @@ _KNOWN_PATHS = (
 
 
 class Target(NamedTuple):
-    """A guest to watch: what it is to be called, and where its agent is."""
+    """A guest to watch: the name to show, and the address of its agent."""
 
     name: str
     address: str | FoundGuest
 
 
 class Sighting(NamedTuple):
-    """What was seen of a guest: `readings`, or the error.
+    """The readings of a guest, or an error.
 
-    at: when, by time.monotonic(). seconds: how long it took. cause: of the error.
+    at: time.monotonic() of the reply. seconds: how long it took. cause: the exception.
     """
 
     target: Target
@@ -54,9 +55,9 @@ class Sighting(NamedTuple):
 
 
 class Watcher:
-    """Asks all guests that `find` names, which may be others each time.
+    """Asks all guests that `find` returns, which may be different ones each time.
 
-    timeout: seconds that a guest has for its answer.
+    timeout: seconds for each guest to reply.
     """
 
     def __init__(self, find: Callable[[], Sequence[Target]], timeout: float) -> None:
@@ -66,9 +67,9 @@ class Watcher:
         self._asked: dict[Target, Future[Sighting]] = {}
 
     def look(self, patience: float | None = None) -> list[Sighting]:
-        """What each guest says, in the order of `find`; may be called by several threads.
+        """The state of each guest, in the order of `find`. Several threads may call this.
 
-        patience: seconds after which not to wait for the rest: the next look may find its answer.
+        patience: seconds after which to stop waiting. A later call may get the missing replies.
         """
         seconds = self._timeout + GRACE if patience is None else patience
         targets = list(dict.fromkeys(self._find()))
@@ -87,7 +88,7 @@ class Watcher:
         ]
 
     def _ask(self, target: Target) -> Future[Sighting]:
-        """The answer to come of a question that is under way, or of a new one."""
+        """The future of a request in progress, or of a new one."""
         future = self._asked.get(target)
         if future is None:
             future = self._asked[target] = beside(partial(self._answer, target))
@@ -101,10 +102,10 @@ class Watcher:
                 readings = read_metrics(agent, self._timeout)
         except AgentError as failure:
             cause = failure
-        except Exception as failure:  # a fault in reaching one guest must not affect the others
+        except Exception as failure:  # e.g. of libvirt; it must not affect the other guests
             cause = AgentError(f"{type(failure).__name__}: {failure}", address=str(target.address))
         now = time.monotonic()
-        # The guest's name is said before it anyway.
+        # Whoever shows the error puts the name before it.
         error = str(cause).removeprefix(f"{target.name}: ") if cause else ""
         return Sighting(target, now, now - start, readings, error, cause)
 
@@ -116,7 +117,7 @@ def late(target: Target, seconds: float) -> Sighting:
 
 
 def target(text: str) -> Target:
-    """The guest at an ADDRESS, or NAME=ADDRESS. Raises ValueError if it is not a valid address."""
+    """The guest at ADDRESS or NAME=ADDRESS. Raises ValueError if the address is not valid."""
     name, equals, address = text.partition("=")
     if not equals or ":" in name:
         name, address = "", text
@@ -125,7 +126,7 @@ def target(text: str) -> Target:
 
 
 def name_of(address: str) -> str:
-    """What a guest may be called by its address: its name where that is part of it."""
+    """A name for the guest at an address: its own name if the address contains it."""
     scheme, _, place = address.partition(":")
     for pattern in _KNOWN_PATHS:
         found = pattern.search(place)

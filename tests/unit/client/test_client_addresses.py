@@ -139,7 +139,7 @@ def test_a_name_that_two_guests_have(tmp_path: Path, monkeypatch: pytest.MonkeyP
         folder = tmp_path / f"var/lib/libvirt/qemu/channel/target/domain-{number}-web"
         folder.mkdir(parents=True)
         (folder / "org.qemu.guest_agent.0").touch()
-    with pytest.raises(ConnectError, match=r"take an address: unix:.*domain-1-web.*domain-2-web"):
+    with pytest.raises(ConnectError, match=r"use an address: unix:.*domain-1-web.*domain-2-web"):
         resolve("web")
 
 
@@ -243,7 +243,7 @@ def test_names_in_an_error_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for number in range(200):
         root.process(1000 + number, qemu("web", f"/srv/{number}"))
         root.process(2000 + number, qemu(f"web{number}", f"/run/{number}"))
-    with pytest.raises(ConnectError, match=r"take an address: .* and 190 more"):
+    with pytest.raises(ConnectError, match=r"use an address: .* and 190 more"):
         resolve("web")
     with pytest.raises(ConnectError, match=r"available: web, web0, .* and 191 more$"):
         resolve("db")

@@ -168,13 +168,13 @@ def test_a_call_that_libvirt_never_returns_from_is_given_up(
         return held.wait(60) and {}
 
     libvirt.agent = agent
-    with pytest.raises(AgentTimeout, match="libvirt has not come back"):
+    with pytest.raises(AgentTimeout, match="libvirt has not returned"):
         GuestAgent("libvirt:web").call("guest-ping", timeout=0.01)
     held.set()
 
 
 def test_a_connection_that_is_never_made_is_given_up(libvirt: Libvirt) -> None:
-    with pytest.raises(AgentTimeout, match="libvirt has not come back"):
+    with pytest.raises(AgentTimeout, match="libvirt has not returned"):
         GuestAgent("libvirt:test:///hangs/web", 0.05).ping()
 
 
@@ -192,14 +192,14 @@ def test_files_are_written_in_pieces_that_libvirt_carries(libvirt: Libvirt) -> N
     with closing(GuestAgent("libvirt:web")) as guest:
         guest.file_write_all(1000, content)
         assert b"".join(pieces) == content
-        with pytest.raises(ProtocolError, match="by way of libvirt at most 131072"):
+        with pytest.raises(ProtocolError, match="libvirt passes at most 131072"):
             guest.file_write(1000, content)
 
 
 def test_an_unknown_domain_and_a_libvirt_that_is_not_there(libvirt: Libvirt) -> None:
     with pytest.raises(ConnectError, match=r"libvirt:db: Domain not found: 'db': virsh list"):
         GuestAgent("libvirt:db").ping()
-    with pytest.raises(ConnectError, match=r"libvirt:test:///refuses/web: .*: is libvirt there"):
+    with pytest.raises(ConnectError, match=r"libvirt:test:///refuses/web: .*: is libvirt running"):
         GuestAgent("libvirt:test:///refuses/web").ping()
 
 

@@ -19,18 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qga.service import log as log_module
-from qga.service.log import (
-    ERROR,
-    MAX_KEPT,
-    MESSAGE_IDS,
-    WARNING,
-    FileSink,
-    Log,
-    StderrSink,
-    escape,
-    mark_levels,
-    open_log,
-)
+from qga.service import sinks
+from qga.service.log import MAX_KEPT, MESSAGE_IDS, Log, escape, mark_levels, open_log
+from qga.service.sinks import ERROR, WARNING, FileSink, StderrSink
 from qga.settings.config import Config
 
 PATIENCE = 30.0
@@ -291,9 +282,9 @@ def syslog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Syslog]:
         connections.append(connection)
         return connection
 
-    real_connect = log_module._connect_to
-    monkeypatch.setattr(log_module, "_connect_to", connect)
-    monkeypatch.setattr(log_module, "_SYSLOG", str(tmp_path / "syslog"))
+    real_connect = sinks._connect_to
+    monkeypatch.setattr(sinks, "_connect_to", connect)
+    monkeypatch.setattr(sinks, "_SYSLOG", str(tmp_path / "syslog"))
     monkeypatch.setitem(sys.modules, "systemd._journal", None)
     stand_in = Syslog(tmp_path / "syslog")
     yield stand_in

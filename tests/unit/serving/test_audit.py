@@ -13,7 +13,8 @@ from qga.plugin.discovery import discover
 from qga.plugin.registry import Command, Registry, commands_of
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
-from qga.service.log import DEBUG, INFO, MESSAGE_IDS, WARNING, Log
+from qga.service.log import MESSAGE_IDS, Log
+from qga.service.sinks import DEBUG, INFO, WARNING
 from qga.serving.audit import MAX_ARGUMENTS, MAX_BURST, Audit, Entry
 
 CALLER = Caller("main", Policy(), "pid 7, uid 0")
