@@ -1,4 +1,4 @@
-"""Measure the original agent and ours side by side, and say which goals are met."""
+"""Measure the original agent and ours side by side, and report which goals are met."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.guest.vm import GuestError
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 NOTES = Path(__file__).with_name("NOTES.md")
-"""What the figures do not say of themselves: profiles of the goals that are hard to meet."""
+"""Notes that explain figures, such as profiles for the goals that are hard to meet."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -1,4 +1,4 @@
-"""The two agents as processes: started, stopped, and looked at through /proc.
+"""Starts and stops the two agents, and observes them through /proc.
 
 Ours runs as a package installs it: copied out of the checkout, compiled, and started by a Python
 that is isolated from its user's environment.
@@ -33,11 +33,11 @@ _ENVIRONMENT = {
 
 
 class AgentError(Exception):
-    """An agent did not start; the text has its own complaint."""
+    """An agent did not start. The text contains its output."""
 
 
 class Contestant(NamedTuple):
-    """An agent to measure: its name in the table, its command line, what it says it is."""
+    """An agent to measure: its name in the table, its command line, and its version."""
 
     name: str
     argv: tuple[str, ...]
@@ -127,7 +127,7 @@ class Agent:
         return sum(int(text.split()[0]) for text in self._of_each_thread("schedstat"))
 
     def switches(self) -> int:
-        """How often its threads have given up a processor or lost it."""
+        """Context switches of its threads, voluntary or not."""
         return sum(
             int(line.split()[1])
             for text in self._of_each_thread("status")
@@ -140,15 +140,15 @@ class Agent:
         return _number((self._proc / "io").read_text(), "syscw")
 
     def memory(self, what: str) -> int:
-        """Bytes: VmRSS, what is resident now; VmHWM, the most that was since `reset_peak`."""
+        """Bytes. VmRSS: resident now. VmHWM: the peak since `reset_peak`."""
         return _number((self._proc / "status").read_text(), what) * 1024
 
     @contextmanager
     def beside_us(self) -> Iterator[None]:
         """The agent on one processor with this process.
 
-        Where the scheduler puts the two makes more of a difference to a short round trip than
-        what they do, and it leaves them there for long.
+        For a short round trip the placement by the scheduler matters more than the work of the two
+        processes, and it stays the same for long.
         """
         before = os.sched_getaffinity(0)
         self._stay_on({min(before)})
@@ -192,7 +192,7 @@ class Agent:
 
 
 def _number(text: str, name: str) -> int:
-    """The number behind `name:` in a file of /proc."""
+    """The number after `name:` in a file of /proc."""
     for line in text.splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1])

@@ -1,4 +1,4 @@
-"""A client that costs next to nothing, so that what is measured is the agent.
+"""A client that costs next to nothing, so that the agent is measured.
 
 Requests are bytes made beforehand, replies land in one buffer that is never parsed while the
 clock runs. A reply is one line, and a connection has one request at a time under way, unless
@@ -25,7 +25,7 @@ _view = memoryview(_buffer)
 
 
 class SilenceError(Exception):
-    """The agent hung up, or PATIENCE has come to its end."""
+    """The agent disconnected, or did not answer within PATIENCE."""
 
 
 class Refused(Exception):
@@ -82,7 +82,7 @@ class Client:
         return self._receive_line()
 
     def time_exchanges(self, data: bytes, count: int) -> list[int]:
-        """Nanoseconds that each of `count` round trips of a short request took."""
+        """The nanoseconds of each of `count` round trips with a short request."""
         times = []
         send, receive, clock = self._socket.send, self._receive_line, perf_counter_ns
         for _ in range(count):
@@ -93,14 +93,14 @@ class Client:
         return times
 
     def send_in_pieces(self, data: bytes, size: int) -> None:
-        """Send `size` bytes a call."""
+        """Send `size` bytes per call."""
         rest = memoryview(data)
         while rest:
             self._socket.sendall(rest[:size])
             rest = rest[size:]
 
     def pipeline(self, data: bytes, lines: int) -> bytes:
-        """Send several requests at once and return so many lines of replies."""
+        """Send several requests at once and return this many lines of replies."""
         self._socket.sendall(data)
         replies = b""
         while replies.count(b"\n") < lines:

@@ -1,4 +1,4 @@
-"""The rows of the table and what they should come to: all goals, in one place."""
+"""The rows of the table, and the goals for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Goal(NamedTuple):
     bound: float
 
     def is_met(self, ours: float, original: Optional[float]) -> Optional[bool]:
-        """None where there is nothing to compare with."""
+        """None if there is nothing to compare with."""
         if self.of == "ratio":
             if original is None:
                 return None

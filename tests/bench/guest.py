@@ -1,7 +1,6 @@
-"""The same inside a guest, over two virtio ports: ours on libvirt's, the original on its own.
+"""Measurements inside a guest over two virtio ports: ours on libvirt's, the original on another.
 
-What is to be seen of an agent from inside is asked of the other one, so that looking does not
-wake it.
+Each agent is observed through the other one, so that observing does not wake it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SCRATCH = "/dev/shm/transfer"
 
 
 class Place(NamedTuple):
-    """Where in the guest an agent is."""
+    """How to reach an agent in the guest."""
 
     name: str
     port: Port
@@ -49,7 +48,7 @@ PLACES = (
 
 
 def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> tuple[str, ...]:
-    """Boot a guest and add what is measured in it to `samples`.
+    """Boot a guest and add its measurements to `samples`.
 
     Returns the information commands that both agents answer there.
     """
@@ -85,7 +84,7 @@ def speed(guest: Guest, place: Place, size: Size) -> Figures:
 
 
 def copies(guest: Guest, place: Place, client: Client, figures: Figures, count: int) -> Figures:
-    """Megabytes a second over a data port; of the original, which cannot, over its commands."""
+    """Megabytes per second over a data port, or over its commands for the original."""
     if place.port is ORIGINAL_PORT:
         return {"guest copy in": figures["guest write"], "guest copy out": figures["guest read"]}
     data, on_port = os.urandom(count), {"path": SCRATCH, "port": DATA_PORTS[0].name}
@@ -119,7 +118,7 @@ def data_port(guest: Guest) -> Iterator[socket.socket]:
 
 
 def iter_received(link: socket.socket, count: int) -> Iterator[bytes]:
-    """Just so many bytes."""
+    """Read exactly this many bytes."""
     while count:
         piece = link.recv(min(MIB, count))
         if not piece:
@@ -144,7 +143,7 @@ def time_command(guest: Guest, place: Place, command: str, size: Size) -> Figure
 
 
 def idling(guest: Guest, place: Place, size: Size) -> Figures:
-    """Context switches a second, of a process that nobody talks to."""
+    """Context switches per second of a process that gets no requests."""
     other = PLACES[1 - PLACES.index(place)]
     with through(guest, other):
         pid = service.main_pid(guest, place.unit)
@@ -169,7 +168,7 @@ def connect(guest: Guest, place: Place) -> AgentSocket:
 
 @contextmanager
 def through(guest: Guest, place: Place) -> Iterator[None]:
-    """Programs in the guest are run by this agent."""
+    """Run programs in the guest through this agent."""
     with connect(guest, place) as connection:
         guest.original = connection
         try:

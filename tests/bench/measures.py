@@ -1,8 +1,8 @@
-"""What is measured on a unix socket, one function each.
+"""Measurements on a unix socket, one function for each.
 
 A measure takes the two agents' common surroundings and returns figures by the keys of
-tests.bench.figures. It is called for the one agent and the other in turn, round by round, so
-that whatever else the machine is doing meets both.
+tests.bench.figures. It is called for both agents in turn, round by round, so
+that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Figures = dict[str, float]
 
 
 class Size(NamedTuple):
-    """How much of everything. All sizes of data in bytes.
+    """Numbers of repetitions, and sizes of data in bytes.
 
     turns: how often each information command is measured within a round.
     """
@@ -78,7 +78,7 @@ QUICK = FULL._replace(
 
 
 class Stage(NamedTuple):
-    """Where a measure takes place.
+    """The surroundings of a measurement.
 
     agent: the one that runs throughout; contestant: of which fresh ones can be started.
     folder: in memory, for files to read and write.
@@ -102,7 +102,7 @@ Measure = Callable[[Stage], Figures]
 PING = request("guest-ping")
 
 WARM_UP = 20
-"""Round trips before those that count: caches, and the emulator's translation of the code."""
+"""Unmeasured round trips at first: they fill caches, and an emulator translates the code."""
 
 
 def ping(stage: Stage) -> Figures:
@@ -125,12 +125,12 @@ def time_command(command: str, stage: Stage) -> Figures:
 
 
 def median_time(client: Client, command: str, calls: int) -> float:
-    """Microseconds of a round trip."""
+    """Microseconds for a round trip."""
     return median(client.time_exchanges(request(command), calls)) / 1e3
 
 
 def information_commands(client: Client) -> Iterator[str]:
-    """Those that the agent answers here, without an error."""
+    """Those to which the agent replies without an error on this machine."""
     for entry in client.call("guest-info")["supported_commands"]:
         name = entry["name"]
         informs = name == "guest-info" or name.startswith(("guest-get-", "guest-network-get-"))
@@ -194,7 +194,7 @@ def read_throughput(client: Client, path: str, count: int, repeat: int) -> float
 
 
 def writes_for_a_reply(stage: Stage) -> Figures:
-    """Of 1 MiB, that is, and then of what comes out of 768 KiB of a file."""
+    """First 1 MiB, then the reply for 768 KiB of a file."""
     with stage.agent.connect() as client:
         handle = client.call("guest-file-open", path="/dev/zero", mode="r")
         before = stage.agent.writes()
@@ -229,7 +229,7 @@ def start(stage: Stage) -> Figures:
 
 
 def long_request(stage: Stage) -> Figures:
-    """CPU time of a request in 4 KiB pieces, and of one of a tenth of its size."""
+    """CPU time for a request in 4 KiB pieces, and for one of a tenth of its size."""
     long, short = stage.size.long_request, stage.size.long_request // 10
     with stage.agent.connect() as client:
         handle = client.call("guest-file-open", path="/dev/null", mode="w")
@@ -247,7 +247,7 @@ def _time_pieces(agent: Agent, client: Client, handle: int, count: int) -> int:
 
 
 def crowd_of_children(stage: Stage) -> Figures:
-    """All running at once, each with its output captured."""
+    """All run at once, each with captured output."""
     argv = ["-c", "sleep 1; echo $0"]
     with stage.agent.connect() as client:
         begin = time.perf_counter()
@@ -273,7 +273,7 @@ def _final_status(client: Client, pid: int) -> dict[str, object]:
 
 
 def crowd_of_clients(stage: Stage) -> Figures:
-    """Pings a second that many clients get together, and how many times one client's that is."""
+    """Pings per second of many clients together, and the ratio to a single client."""
     count = max(1, stage.size.pings // stage.size.crowd_of_clients)
     clients = [stage.agent.connect() for _ in range(stage.size.crowd_of_clients)]
     try:
@@ -294,7 +294,7 @@ def crowd_of_clients(stage: Stage) -> Figures:
 
 
 def memory_growth(stage: Stage) -> Figures:
-    """Over mixed requests, good and bad, after a tenth of as many that warm the agent up."""
+    """Over mixed requests, valid and invalid, after a tenth of them to warm up."""
     count = stage.size.mixed_requests
     with stage.fresh_agent() as agent, agent.connect() as client:
         path = str(agent.folder / "mixed")
@@ -318,10 +318,10 @@ def _send_mixed_requests(client: Client, handle: int, count: int) -> None:
 
 
 def _mixed_requests(handle: int) -> bytes:
-    """One a line, each with one line of reply; `@number` stands for a number.
+    """One request per line, each with one line of reply. `@number` stands for a number.
 
-    The sync comes first: behind a command that takes long it would tell that the client has
-    given up on that.
+    The sync comes first: after a slow command it would mean that the client has given up on that
+    command.
     """
     good = [
         request("guest-sync", id="@number").replace(b'"@number"', b"@number"),

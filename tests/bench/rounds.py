@@ -31,13 +31,13 @@ BOTH: tuple[Measure, ...] = (
     measures.long_request,
     measures.crowd_of_children,
 )
-"""Files are transferred more than once a round: what else goes on shows most in that."""
+"""Files are transferred more than once per round, because other load affects them most."""
 
 OURS_ONLY: tuple[Measure, ...] = (measures.crowd_of_clients,)
 """The original serves one client at a time."""
 
 OURS_ONCE: tuple[Measure, ...] = (measures.memory_growth,)
-"""What takes too long for every round."""
+"""Measurements that take too long for every round."""
 
 
 class Outcome(NamedTuple):
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def measure(size: Size, python: str, *, with_guest: bool) -> Outcome:
-    """Measure. `python` is the interpreter of our agent."""
+    """Run all measurements. `python` is the interpreter of our agent."""
     begin = time.monotonic()
     samples = Samples()
     with tempfile.TemporaryDirectory(prefix="qga-bench-", dir=IN_MEMORY) as name:
@@ -72,7 +72,7 @@ def measure(size: Size, python: str, *, with_guest: bool) -> Outcome:
 def measure_on_socket(
     samples: Samples, size: Size, contestants: tuple[Contestant, Contestant], folder: Path
 ) -> tuple[str, ...]:
-    """Add what is measured on a unix socket to `samples`; the information commands called."""
+    """Add measurements on a unix socket to `samples`; returns the information commands called."""
     with stages(size, contestants, folder) as both:
         for number in range(size.rounds):
             for what in BOTH + OURS_ONLY:
@@ -112,7 +112,7 @@ def stages(
 
 
 def common_commands(running: Sequence[Agent]) -> tuple[str, ...]:
-    """The information commands that both answer here, without an error."""
+    """The information commands to which both reply without an error on this machine."""
     sets = []
     for agent in running:
         with agent.connect() as client:
@@ -121,7 +121,7 @@ def common_commands(running: Sequence[Agent]) -> tuple[str, ...]:
 
 
 def idle(both: Sequence[Stage], samples: Samples) -> None:
-    """Context switches a second, of both at once, with a client and without."""
+    """Context switches per second, of both at once, with a client and without."""
     with ExitStack() as stack:
         for stage in both:
             stack.enter_context(stage.agent.connect()).exchange(measures.PING)

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 
 class Samples:
-    """What was measured, by agent and figure, a number for each round."""
+    """The measurements by agent and figure, a number for each round."""
 
     def __init__(self) -> None:
         self._samples: dict[tuple[str, str], list[float]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The benchmark still measures everything, at a size where the numbers mean little."""
+"""The benchmark measures everything, with sizes too small for meaningful numbers."""
 
 from __future__ import annotations
 

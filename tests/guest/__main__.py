@@ -1,4 +1,4 @@
-"""Boot a guest for a person to play with: see the package's docstring."""
+"""Boot a guest to try things in: see the docstring of the package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERVAL = 10
 
 @contextmanager
 def sign_of_life() -> Iterator[None]:
-    """Report every INTERVAL seconds that we are still working: an image takes minutes to build."""
+    """Report progress every INTERVAL seconds, because building an image takes minutes."""
     done = threading.Event()
 
     def report() -> None:
@@ -38,7 +38,7 @@ def sign_of_life() -> Iterator[None]:
 
 
 def introduce(guest: Guest) -> None:
-    """Print how to reach the guest; what is to be pasted comes last."""
+    """Print how to reach the guest, with the line to paste last."""
     qgactl = os.path.relpath(Path(sys.executable).parent / "qgactl")
     print(f"QEMU's own agent   {guest.channel_path(ORIGINAL_PORT)} (in use here)")
     print(f"spare port         {guest.channel_path(SPARE_PORT)} (not plugged in)")

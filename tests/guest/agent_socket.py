@@ -1,6 +1,6 @@
 """The host's end of an agent's channel: it sends bytes and reads lines.
 
-The guest tests use this instead of a client library, above all instead of ours.
+The guest tests use this instead of a client library, so that they do not depend on ours.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class AgentError(Exception):
 
 
 class AgentSocket:
-    """A connection to an agent: by the path of QEMU's unix socket for the channel, or one that is
-    there already."""
+    """A connection to an agent: by the path of QEMU's unix socket for the channel, or an existing
+    socket."""
 
     def __init__(self, place: str | socket.socket, timeout: float = 30) -> None:
         self.timeout = timeout
@@ -71,7 +71,7 @@ class AgentSocket:
         return False
 
     def sync(self, timeout: float | None = None) -> None:
-        """Synchronise with the agent by 0xFF and guest-sync-delimited.
+        """Synchronize with the agent by 0xFF and guest-sync-delimited.
 
         Replies that arrive before the delimiter belong to earlier requests and are dropped.
         """
@@ -91,14 +91,14 @@ class AgentSocket:
         self.sync(SYNC_PATIENCE)
 
     def read_delimited(self, number: int, deadline: float) -> None:
-        """Drop everything up to 0xFF and the reply that carries `number`."""
+        """Drop everything up to 0xFF and the reply with this `number`."""
         while True:
             _, delimiter, line = self.lines.next(deadline).rpartition(b"\xff")
             if delimiter and is_reply(line, number):
                 return
 
     def execute(self, command: str, /, **arguments: Any) -> Any:
-        """Run a command and return its result; `_` in an argument's name stands for `-`.
+        """Run a command and return its result; `_` in the name of an argument becomes `-`.
 
         Raises AgentError when the agent answers with an error.
         """
@@ -113,7 +113,7 @@ class AgentSocket:
 
 
 def is_reply(line: bytes, number: int) -> bool:
-    """Whether a line is the answer to the sync of this number, and not noise.
+    """Whether a line is the reply to the sync with this number, and not noise.
 
     A serial line echoes what arrives before the agent has made it raw.
     """

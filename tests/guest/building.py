@@ -1,7 +1,7 @@
 """Disks and initial ramdisks of test guests, made from folders and kept in the cache.
 
-An image is cached under a name made from everything that goes into it: it is never changed, only
-replaced by one of another name.
+The name of a cached image is a hash of everything that goes into it. So an image never changes; a
+new one has another name.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def cached(kind: str, key: str, make_root: Callable[[Path], None]) -> RootImage:
 
 
 def key_of(*parts: object, files: Iterable[Path] = ()) -> str:
-    """A name for a recipe that changes whenever anything that goes into the image does."""
+    """A name for a recipe, which is different if anything that goes into the image is different."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(repr(part).encode())
@@ -70,7 +70,7 @@ def key_of(*parts: object, files: Iterable[Path] = ()) -> str:
 
 
 def build(folder: Path, make_root: Callable[[Path], None]) -> None:
-    """Build an image into `folder`, which appears only when it is complete."""
+    """Build an image into `folder`, which is created only when the image is complete."""
     require_tools("mmdebstrap", "mke2fs", "modprobe")
     if os.geteuid() != 0:
         raise CannotBuildError("building the guest's image needs root (mmdebstrap, mke2fs -d)")
@@ -90,7 +90,7 @@ def build(folder: Path, make_root: Callable[[Path], None]) -> None:
 
 
 def remove_others(kind: str, folder: Path) -> None:
-    """Remove the images of earlier recipes; a guest that runs on one keeps its open file."""
+    """Remove the images of earlier recipes. A running guest still has its image open."""
     for other in folder.parent.glob(f"{kind}-{'[0-9a-f]' * 16}"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
@@ -174,7 +174,7 @@ def require_tools(*names: str) -> None:
 
 
 def run(argv: list[str]) -> str:
-    """Run a program; its standard output. Its complaints are shown when it fails."""
+    """Run a program and return its standard output. Show its standard error if it fails."""
     started = time.monotonic()
     environment = {**os.environ, "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)

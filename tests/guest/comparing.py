@@ -1,4 +1,4 @@
-"""Replies of our agent and of an original one in the same guest, member by member."""
+"""Compare the replies of our agent and of QEMU's in the same guest, member by member."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READ_ONLY = (
     "guest-get-vcpus",
     "guest-network-get-interfaces",
 )
-"""Commands that change nothing, of every version that a release of Debian has."""
+"""Commands that change nothing, in any version of QEMU's agent that Debian has."""
 
 # The member that tells an element of a list from the others.
 NAMES = ("mountpoint", "name", "logical-id", "phys-index", "cpu", "user", "ip-address")
@@ -67,7 +67,7 @@ def in_common_order(theirs: Any, ours: Any) -> bool:
 
 
 def is_between(before: Any, value: Any, after: Any) -> bool:
-    """Whether a value is the original's before or after, or, if it is a counter, between."""
+    """Whether a value is the original's before or after it, or, for a number, between them."""
     if type(before) is type(value) is type(after) and isinstance(value, (int, float)):
         return bool(min(before, after) <= value <= max(before, after))
     return type(value) is type(before) and value in (before, after)
@@ -85,7 +85,7 @@ def compare(
 
     all_met: whether each of them must be there.
 
-    A value that goes up and down may differ by chance, but not three times in a row.
+    A fluctuating value may differ by chance, but not three times in a row.
     """
     for _ in range(2):
         with suppress(AssertionError):

@@ -19,7 +19,7 @@ def disks(guest: Guest) -> None:
 
 @pytest.fixture
 def agent(guest: Guest) -> Iterator[AgentSocket]:
-    """A connection to the agent under test, in step with it."""
+    """A synchronized connection to the agent under test."""
     with guest.connect() as connected:
         yield connected
 

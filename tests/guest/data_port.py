@@ -1,4 +1,4 @@
-"""The host's end of a data port, and what the agent under test does with the guest's."""
+"""The host's end of a data port, and how the agent under test uses the other end."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class Difference(NamedTuple):
 
 
 MOUNTED_TWICE = "/run/twice"
-"""Told by the original also as a mount of its own, by guest-get-fsinfo and by guest-fstrim: since
-QEMU 10.0 a filesystem is told, and trimmed, once."""
+"""The original lists and trims this as a further mount: only since QEMU 10.0 guest-get-fsinfo and
+guest-fstrim handle a filesystem once."""
 
 IN_DISKS = r"/dev/sd\w/address"
 IN_FSINFO = r"/mnt/\w+/disk/\d"
@@ -115,10 +115,10 @@ NEW_COMMANDS = {"guest-network-get-route", "guest-get-load"}
 """The record `new-commands`."""
 
 NO_PASSWORD = "child process has failed to set user password"
-"""The record `password-reason`: after this text ours has the output of chpasswd(8)."""
+"""The record `password-reason`: our text continues with the output of chpasswd(8)."""
 
 NOT_OPENED = r'open\(\\"([^"]*)\\"\)'
-"""The record `vcpu-error`: the words of the original before QEMU 11.0."""
+"""The record `vcpu-error`: the text of the original before QEMU 11.0."""
 
 
 def allows(difference: Difference, value: Any) -> bool:

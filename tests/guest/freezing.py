@@ -83,7 +83,7 @@ def failing_filesystem(guest: Guest) -> Iterator[None]:
 
 @contextmanager
 def unplugged_filesystem(guest: Guest) -> Iterator[None]:
-    """A filesystem on /mnt/unplugged whose disk was taken away as it was mounted."""
+    """A filesystem on /mnt/unplugged whose disk was unplugged while it was mounted."""
     guest.run(["/bin/sh", "-ec", UNPLUG], timeout=120)
     try:
         yield
@@ -105,7 +105,7 @@ def mounted(guest: Guest, file: str, mkfs: str) -> Iterator[None]:
 
 @contextmanager
 def waiting_disk(guest: Guest) -> Iterator[None]:
-    """The disk of /mnt/crypt takes nothing in, and there is something to be written to it."""
+    """The disk of /mnt/crypt accepts no writes, and some data is waiting to be written to it."""
     guest.run(["/bin/sh", "-ec", "echo something >/mnt/crypt/file"])
     guest.run(["dmsetup", "suspend", "--noflush", "--nolockfs", "crypt"])
     try:
@@ -121,7 +121,7 @@ def has_waiting_thread(guest: Guest, pid: int) -> bool:
 
 
 class Writer:
-    """A program in the guest that writes to a file, safely to the disk."""
+    """A program in the guest that writes to a file and syncs it."""
 
     def __init__(self, guest: Guest, path: str) -> None:
         assert guest.original is not None
@@ -140,5 +140,5 @@ class Writer:
 
 
 def can_write(guest: Guest, path: str) -> bool:
-    """Whether a file can be written, at once."""
+    """Whether a file can be written without waiting."""
     return Writer(guest, path).wait().status == 0

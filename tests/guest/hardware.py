@@ -90,7 +90,7 @@ udevadm settle
 
 
 def disks(folder: Path) -> list[str]:
-    """QEMU's arguments for the disks, whose files are made in `folder`."""
+    """QEMU's arguments for the disks, whose files are created in `folder`."""
     argv = []
     for name, size in SIZES.items():
         path = image(folder, name)

@@ -76,7 +76,7 @@ EXCLUDED = (
     *(f"*/lib/modules/*/kernel/{folder}/*" for folder in ("arch/x86/kvm", "sound")),
 )
 INCLUDED = ("*/mac80211_hwsim.ko*",)
-"""In spite of that: a wireless interface without hardware."""
+"""Not left out with the other drivers: a wireless interface without hardware."""
 # What a guest that is only ever asked through its agent can do without: it boots sooner.
 MASKED_UNITS = (
     "apt-daily-upgrade.timer",
@@ -150,7 +150,7 @@ def make_root(root: Path) -> None:
 
 
 def configure(root: Path) -> None:
-    """Lay our files into the root, mask what slows the boot, enable what the tests need."""
+    """Copy our files into the root, mask units that slow the boot, enable those for tests."""
     shutil.copytree(HERE / "rootfs", root, dirs_exist_ok=True)
     (root / "opt/qga").mkdir(parents=True)
     # A fixed one: without it the first boot is a "first boot" and sets every unit's preset.
@@ -171,8 +171,7 @@ def link(path: Path, target: str) -> None:
 
 
 def code_image(disk: Path) -> None:
-    """Make the disk of the code under test: the package, a launcher, what systemd reads, and the
-    agent as one file."""
+    """Make the disk with the code under test: package, launcher, files for systemd, single file."""
     require_tools("mke2fs")
     with tempfile.TemporaryDirectory(prefix="qga-code-") as name:
         tree = Path(name)
@@ -184,7 +183,7 @@ def code_image(disk: Path) -> None:
 
 
 def install(tree: Path, place: str, python: str = "/usr/bin/python3") -> None:
-    """Put the agent into `tree` as a package does, compiled, to be run from the folder `place`."""
+    """Put the agent into `tree` as a package does, compiled, to be run from `place`."""
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(CHECKOUT / "qga", tree / "qga", ignore=ignore)
     shutil.copytree(CHECKOUT / "commands", tree / "qga/commands", ignore=ignore)

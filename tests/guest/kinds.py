@@ -1,4 +1,4 @@
-"""Every kind of interface and disk that Linux and QEMU have without hardware of their own."""
+"""Every kind of network interface and disk that Linux and QEMU offer without real hardware."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ NOT_LISTED = (
 
 
 def data_disk(folder: Path) -> list[str]:
-    """QEMU's arguments for a disk that the system does not use."""
+    """QEMU's arguments for a disk that the guest's system does not use."""
     path = folder / "data.img"
     with path.open("wb") as file:
         file.truncate(64 << 20)

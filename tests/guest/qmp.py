@@ -1,7 +1,7 @@
-"""A QMP client of a few lines: the tests' hand on the machine, from outside.
+"""A small QMP client, with which tests control the machine from outside.
 
-It holds no thread: events that arrive while a reply is awaited are kept in their order until
-somebody waits for them.
+It uses no thread: events that arrive before a reply are kept in order until somebody waits for
+them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class QmpError(Exception):
 
 
 class Lines:
-    """The lines that arrive on a socket, each awaited up to a deadline."""
+    """The lines that arrive on a socket, each by a deadline."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock

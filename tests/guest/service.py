@@ -1,6 +1,6 @@
-"""The agent under test as a process of the guest: started, stopped, looked at from beside it.
+"""Starts, stops and observes the agent under test as a process of the guest.
 
-Everything goes through the original agent, so that nothing here depends on what is tested.
+All of this goes through the original agent, so that it does not depend on the agent under test.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 
 def main_pid(guest: Guest, unit: str = UNIT) -> int:
-    """The process of a unit, 0 when it has none."""
+    """The main process of a unit; 0 if it has none."""
     shown = guest.run(["systemctl", "show", "--property=MainPID", "--value", unit])
     return int(shown.stdout)
 
 
 @contextmanager
 def stopped(guest: Guest) -> Iterator[None]:
-    """The agent's own unit stopped, so that its port is free; running again afterwards."""
+    """Stop the unit of the agent, so that its port is free; start it again afterwards."""
     guest.run(["systemctl", "stop", UNIT])
     try:
         yield
@@ -38,7 +38,7 @@ def stopped(guest: Guest) -> Iterator[None]:
 
 @contextmanager
 def by_hand(guest: Guest, *options: str, limits: Sequence[str] = ()) -> Iterator[str]:
-    """The agent started with these options; the name of its unit. It is not restarted.
+    """Start the agent with these options; yields the name of its unit. It is not restarted.
 
     limits: settings of systemd.exec(5).
     """
@@ -53,7 +53,7 @@ def by_hand(guest: Guest, *options: str, limits: Sequence[str] = ()) -> Iterator
 
 
 def run_to_its_end(guest: Guest, *options: str) -> Result:
-    """Run the agent with options that it should not survive; how it ended."""
+    """Run the agent with options that make it exit, and return how it exited."""
     return guest.run(["timeout", "30", PROGRAM, *options], check=False)
 
 
@@ -68,7 +68,7 @@ def port_device(guest: Guest, port: Port = AGENT_PORT) -> str:
 
 
 def wait_until_asleep(guest: Guest, pid: int) -> None:
-    """Wait until a process has started and rests: five looks in a row find it sleeping."""
+    """Wait until a process has started and is idle: it is found sleeping five times in a row."""
     look = f"cut -d ' ' -f 3 /proc/{pid}/stat"
     script = f"for look in 1 2 3 4 5; do {look}; sleep 0.2; done"
     wait_for(
@@ -78,24 +78,24 @@ def wait_until_asleep(guest: Guest, pid: int) -> None:
 
 
 def state_of(guest: Guest, pid: int) -> str:
-    """What a process does, by the letter of proc_pid_stat(5): D is a wait that nothing ends."""
+    """The state of a process as in proc_pid_stat(5). D is a wait that no signal ends."""
     stat = guest.run(["cat", f"/proc/{pid}/stat"]).stdout
     return stat.rpartition(")")[2].split()[0]
 
 
 def open_files(guest: Guest, pid: int) -> list[str]:
-    """What a process has open, as /proc names it."""
+    """The open files of a process, as named in /proc."""
     script = f"for f in /proc/{pid}/fd/*; do readlink $f || true; done"
     return guest.run(["/bin/sh", "-c", script]).stdout.splitlines()
 
 
 def wait_until_quiet(guest: Guest, pid: int) -> None:
-    """Wait until a process has neither run nor been woken for a second."""
+    """Wait until a process has not run for a second."""
     wait_for(lambda: switches_in(guest, pid, seconds=1) == 0, f"process {pid} to be quiet")
 
 
 def switches_in(guest: Guest, pid: int, seconds: float) -> int:
-    """How often a process's threads were given a processor within the next `seconds`."""
+    """How often threads of a process are scheduled within the next `seconds`."""
     count = f"cat /proc/{pid}/task/*/status | grep ctxt_switches | tr -cd '0-9\\n'"
     script = f"{count} && echo then && sleep {seconds} && {count}"
     before, after = guest.run(["/bin/sh", "-c", script]).stdout.split("then")
@@ -103,7 +103,7 @@ def switches_in(guest: Guest, pid: int, seconds: float) -> int:
 
 
 def wait_for(look: Callable[[], T], what: str, timeout: float = 60) -> T:
-    """Look again and again until there is something to see, and return it."""
+    """Call a function repeatedly until its result is true, and return that."""
     deadline = time.monotonic() + timeout
     while not (seen := look()):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The agent by the other doors of a guest: an ISA serial port, and vsock."""
+"""The agent on the other channels of a guest: an ISA serial port, and vsock."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_isa_serial(guest: Guest) -> None:
 
 
 def echo_id(host: AgentSocket, value: str) -> Any:
-    """What comes back as the `id` of a ping."""
+    """The `id` in the reply to a ping."""
     host.send(json.dumps({"execute": "guest-ping", "id": value}).encode())
     return json.loads(host.read_line())["id"]
 

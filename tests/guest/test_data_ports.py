@@ -1,4 +1,4 @@
-"""Data ports: programs of the guest and of the host at their ends, and files through them."""
+"""Data ports between programs of the guest and of the host, and files sent through them."""
 
 from __future__ import annotations
 

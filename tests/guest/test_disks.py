@@ -1,4 +1,4 @@
-"""The guest's disks as the agent tells them, against lsblk(8) in the guest."""
+"""The disks that the agent reports, compared with lsblk(8) in the guest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUSES = {"ata": "ide", "sata": "sata", "usb": "usb", "nvme": "nvme"}
 
 
 class Device:
-    """A block device by lsblk, and those right below it."""
+    """A block device as listed by lsblk, with those directly below it."""
 
     def __init__(self, described: dict[str, Any]) -> None:
         self.name: str = described["kname"]
@@ -127,7 +127,7 @@ def test_filesystems(agent: AgentSocket, devices: dict[str, Device]) -> None:
 
 
 def test_a_filesystem_whose_disk_is_gone(guest: Guest, agent: AgentSocket) -> None:
-    """It is still mounted; /sys has nothing of its disk any longer."""
+    """It is still mounted, but its disk is gone from /sys."""
     assert guest.original is not None
     with unplugged_filesystem(guest):
         ours, theirs = (

@@ -1,4 +1,4 @@
-"""`qemu-ga --doctor` in a guest: the port, who holds it, the unit, and the line in the way."""
+"""`qemu-ga --doctor` in a guest: the port, who has it open, the unit, and blocking lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unit(guest: Guest) -> Iterator[None]:
 
 
 def doctor(guest: Guest, *options: str) -> list[dict[str, str]]:
-    """What it has found that is of the channel, the unit, the agent or the commands."""
+    """Its findings about the channel, the unit, the agent and the commands."""
     argv = [service.PROGRAM, "--doctor", "--json", *options]
     done = guest.run(argv, check=False)
     assert done.stderr == ""

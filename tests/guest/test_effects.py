@@ -1,4 +1,4 @@
-"""What the agent changes in a guest: its clocks, processors, memory, passwords and free blocks."""
+"""Commands that change a guest: its clocks, processors, memory, passwords and free blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that do their worst, each as nobody: ended in time, and nothing of them is left."""
+"""Programs that exceed limits, run as nobody: they end in time and leave no process behind."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.timeout(900)
 
 GROUPS = "/sys/fs/cgroup/system.slice/qga-programs.service"
 SECONDS = 4
-"""A timeout that a guest without a processor of its own can keep, too."""
+"""A timeout that is long enough for an emulated guest."""
 
 GO = "/run/go"
-"""A FIFO: who reads it waits until somebody writes to it."""
+"""A FIFO: a reader waits until somebody writes to it."""
 
 
 class Nasty(NamedTuple):
-    """A shell script, its limits, and what ends it."""
+    """A shell script, its limits, and the limit that ends it."""
 
     script: str
     limits: dict[str, float]
@@ -47,7 +47,7 @@ NASTY = {
 
 @pytest.fixture(autouse=True)
 def without_leftovers(guest: Guest) -> Iterator[None]:
-    """What a test that fails has left behind must not disturb the others."""
+    """Remove what a failed test has left behind."""
     yield
     guest.run(["systemctl", "stop", "qga-programs.service"], check=False)
 
@@ -58,7 +58,7 @@ def start(agent: AgentSocket, script: str, **how: Any) -> dict[str, Any]:
 
 
 def ended(agent: AgentSocket, pid: int) -> dict[str, Any]:
-    """How a program has ended; its output is taken away meanwhile, so that it never waits."""
+    """Read the output of a program until it exits, and return how it ended."""
     read = 0
 
     def look() -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ def test_each_ends_in_time_and_leaves_nothing(guest: Guest, agent: AgentSocket) 
 
 
 def test_two_hundred_at_once(guest: Guest, agent: AgentSocket) -> None:
-    """Others are served meanwhile, and the agent is what it was before."""
+    """Other clients are served meanwhile, and the agent uses no more memory afterwards."""
     guest.run(["mkfifo", "--mode=666", GO])
     ended(agent, begin(agent, "daemon"))  # which makes the unit
     since = time.monotonic()

@@ -1,7 +1,7 @@
-"""The exporter's unit in a real guest: what it may do, and what not, as its own user.
+"""The exporter's unit in a real guest: what it may do as its own user.
 
-A guest of the tests has no Prometheus client: in the exporter's place runs a program that does
-what it does, finding QEMUs and connecting to them, and then what it must not be able to do.
+The test guest has no Prometheus client. Instead of the exporter the unit runs a program that finds
+QEMU processes and connects to them, as the exporter does, and then tries what must fail.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ CAPABILITIES = 1 << 1 | 1 << 19  # DAC_OVERRIDE, SYS_PTRACE
 
 @pytest.fixture(scope="module")
 def seen(guest: Guest) -> Iterator[dict[str, Any]]:
-    """What the program has to say."""
+    """The output of the program."""
     drop_in = f"/etc/systemd/system/{UNIT}.d/10-probe.conf"
     start = "/usr/bin/python3 -B /srv/vm/probe.py"
     lines = ["[Service]", "Type=oneshot", "Restart=no", f"ExecStart=\nExecStart={start}"]

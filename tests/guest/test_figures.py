@@ -1,4 +1,4 @@
-"""Figures that the original does not know, against what the guest's own tools say of them."""
+"""Figures that QEMU's agent does not report, compared with tools in the guest."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_routes_of_ipv6(agent: AgentSocket) -> None:
 
 
 def test_load(guest: Guest, agent: AgentSocket) -> None:
-    """Load averages are renewed every five seconds: what counts is a look between two others."""
+    """The kernel updates them every five seconds, so ours must lie between two readings."""
     before = load = None
     after = by_the_kernel(guest)
     while before != after:

@@ -1,4 +1,4 @@
-"""Freezing: the kernel's word for what is frozen, and what becomes of those who write."""
+"""Freezing: which filesystems the kernel reports as frozen, and what happens to writers."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_mounted_twice_is_frozen_once(guest: Guest, agent: AgentSocket) -> None:
 
 
 def test_filesystem_in_a_file_of_another_is_frozen_first(guest: Guest, agent: AgentSocket) -> None:
-    """Its freeze writes to the other one, and would wait for ever once that is frozen."""
+    """Freezing it writes to the other one, which would wait for ever if that were frozen first."""
     with mounted(guest, "/mnt/usb/inner", "mkfs.ext4 -q -F"):
         guest.run(["/bin/sh", "-ec", "echo something >/mnt/inner/file"])
         places = ["/mnt/usb", "/mnt/inner"]
@@ -166,7 +166,7 @@ def test_what_others_have_frozen_is_passed_over(guest: Guest, agent: AgentSocket
 
 
 def test_what_has_lost_its_disk_takes_no_part(guest: Guest, agent: AgentSocket) -> None:
-    """A disk fails under a filesystem; the one that was mounted after it is frozen all the same."""
+    """A disk fails under a filesystem; the one mounted after it is frozen nevertheless."""
     with failing_filesystem(guest):
         agent.execute("guest-fsfreeze-freeze")
         assert frozen_places(guest) == set(PLACES)
@@ -215,7 +215,7 @@ def test_frozen_outlives_the_agent(guest: Guest, way: str) -> None:
 
 @contextmanager
 def agent_without(guest: Guest, *limits: str) -> Iterator[AgentSocket]:
-    """An agent whose state directory is /run/state, with what is set for it."""
+    """An agent whose state directory is /run/state, with these settings."""
     guest.run(["mkdir", "-p", STATE])
     options = ["-t", STATE]
     by_hand = service.by_hand(guest, *options, limits=limits)
@@ -281,7 +281,7 @@ def test_a_marker_that_says_nothing_of_what_is_frozen(guest: Guest) -> None:
 
 
 def test_a_thaw_that_cannot_look_is_an_error(guest: Guest) -> None:
-    """A host alone cannot bring that about: descriptors are kept back."""
+    """A host alone cannot cause that, because some descriptors are reserved."""
     guest.run(["rm", "-rf", STATE])
     with agent_without(guest, "LimitNOFILE=64") as agent:
         handles = open_all(guest, agent)
@@ -319,7 +319,7 @@ prlimit --pid $pid --nofile=$(ls /proc/$pid/fd | sort -n | tail -n 1 | xargs exp
 
 
 def open_all(guest: Guest, agent: AgentSocket) -> list[int]:
-    """Handles until no file can be opened any more."""
+    """Open handles until no more files can be opened."""
     handles = [agent.execute("guest-file-open", path="/etc/hostname") for _ in range(20)]
     guest.run(["/bin/sh", "-ec", NO_MORE])
     with pytest.raises(AgentError, match=r"Too many open files|failed to commit"):

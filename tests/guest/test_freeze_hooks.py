@@ -1,4 +1,4 @@
-"""The administrator's scripts around a freeze: which run, in what order, and what if one fails."""
+"""Freeze hooks: which scripts run, in what order, and what happens if one fails."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def agent_with_hooks(guest: Guest) -> Iterator[int]:
 
 @pytest.fixture
 def agent(guest: Guest, agent_with_hooks: int) -> Iterator[AgentSocket]:
-    """A hook that two more follow; none has been called yet."""
+    """A hook and two more after it. None has been called yet."""
     guest.run(["rm", "-rf", HOOK, f"{HOOK}.d", LOG])
     guest.run(["truncate", "--size=0", JOURNAL])
     for script in (HOOK, FIRST, SECOND):
@@ -80,7 +80,7 @@ def write_script(guest: Guest, path: str, text: str) -> None:
 
 
 def calls(guest: Guest) -> list[str]:
-    """The calls of all scripts since the last look."""
+    """The calls of all scripts since the last time."""
     lines = guest.run(["cat", LOG]).stdout.splitlines()
     guest.run(["truncate", "--size=0", LOG])
     return lines
@@ -153,7 +153,7 @@ def test_hook_that_hangs_is_killed(guest: Guest, agent: AgentSocket, hang: str) 
 
 
 def any_runs(guest: Guest, names: str) -> bool:
-    """Whether the guest has a process of one of these names, a zombie too."""
+    """Whether the guest has a process of one of these names, zombies included."""
     script = f"grep -lxE '{names}' /proc/[0-9]*/comm"
     return bool(guest.run(["sh", "-c", script], check=False).stdout)
 
@@ -241,7 +241,7 @@ def test_the_same_is_answered_after_a_sync(guest: Guest, slow_freeze: AgentSocke
 def test_a_freeze_lasts_when_its_status_was_asked_for(
     guest: Guest, slow_freeze: AgentSocket
 ) -> None:
-    """As Proxmox VE does it: connected anew, sync and question in one write."""
+    """As Proxmox VE does: a new connection, with sync and command in one write."""
     slow_freeze.close()
     with AgentSocket(guest.channel_path(AGENT_PORT)) as again:
         number = 4711
@@ -294,7 +294,7 @@ def test_a_freeze_ends_whose_client_has_synchronised_anew(
 def test_a_freeze_ends_whose_late_reply_was_not_awaited(
     guest: Guest, slow_freeze: AgentSocket
 ) -> None:
-    """As with libvirt, which stays connected, and says with its next guest-sync that it gave up."""
+    """As libvirt does: it stays connected, and its next guest-sync shows that it gave up."""
     go(guest)
     assert json.loads(slow_freeze.read_line()) == {"return": 2}
     assert slow_freeze.execute("guest-sync", id=1) == 1
@@ -347,7 +347,7 @@ def test_status_waits_for_a_thaw_and_its_hooks(guest: Guest, agent: AgentSocket)
 
 
 def test_a_freeze_waits_for_a_thaw(guest: Guest, agent: AgentSocket) -> None:
-    """What it freezes is not thawed by the one before."""
+    """A thaw that is still running does not thaw the new freeze."""
     write_script(guest, FIRST, f"{NOTE}[ $1 = freeze ] || sleep 4\n")
     agent.execute("guest-fsfreeze-freeze-list", **PLACES)
     calls(guest)

@@ -1,4 +1,4 @@
-"""A freeze that nobody ends, and what the administrator keeps out of it."""
+"""Time limits of a freeze, and mount points excluded from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Half a request on the port, and the client after it: as Proxmox VE leaves it, and comes back."""
+"""Half a request left on the port, as by Proxmox VE, and the request of the next client."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def leave_half(guest: Guest, end: bytes) -> None:
 
 
 def assert_answered(guest: Guest) -> None:
-    """Sync and command in one write, without 0xFF, and both answered."""
+    """Send sync and command in one write, without 0xFF, and return both replies."""
     number = next(NUMBERS)
     with connect(guest) as client:
         sync = encode("guest-sync-delimited", {"id": number})
@@ -78,7 +78,7 @@ def resident(guest: Guest, pid: int) -> int:
 
 
 def test_a_big_request_is_whole_however_soon_it_is_sent(guest: Guest) -> None:
-    """The guest learns of the client at the same time as of what it sends."""
+    """The guest learns of the client at the same time as of its request."""
     for number in range(20):
         request = {"execute": "guest-ping", "id": ["x" * 60_000, number]}
         with connect(guest) as client:

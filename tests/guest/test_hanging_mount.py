@@ -1,4 +1,4 @@
-"""A filesystem that does not answer: whoever touches it waits for ever, but for the agent."""
+"""A filesystem that does not answer: every process that uses it hangs, except the agent."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_others_are_frozen_and_thawed(guest: Guest, agent: AgentSocket) -> None:
 
 
 def test_a_read_that_waits_for_its_disk_holds_nobody_up(guest: Guest, agent: AgentSocket) -> None:
-    """Of its first 64 KiB the kernel has a copy, of the rest it has none."""
+    """The kernel has a copy of the first 64 KiB only."""
     path, cached, size = "/mnt/crypt/read", 64 * 1024, 1024 * 1024
     make = f"head -c {size} /dev/urandom >{path}; sync; echo 3 >/proc/sys/vm/drop_caches"
     read_some = f"dd if={path} of=/dev/null bs={cached} count=1 iflag=nonblock"

@@ -25,7 +25,7 @@ INTEGERS = {"int": range(-(2**63), 2**63), "uint64": range(2**64)}
 
 
 def faults(value: Any, kind: Any, where: str) -> Iterator[str]:
-    """In what a value differs from its type, at any depth."""
+    """How a value differs from its type, at any depth."""
     if isinstance(kind, list):
         if not isinstance(value, list):
             yield f"{where} is no list: {value!r}"
@@ -76,7 +76,7 @@ def faults_of_struct(value: Any, expected: dict[str, Any], where: str) -> Iterat
 
 
 class Recorder:
-    """Carries out commands and keeps every result."""
+    """Executes commands and keeps every result."""
 
     def __init__(self, agent: AgentSocket) -> None:
         self.agent = agent
@@ -89,7 +89,7 @@ class Recorder:
 
 
 def use_every_command(ask: Recorder) -> None:
-    """Have each command answer with success, with as many members as there can be."""
+    """Make each command succeed, with as many members in its reply as possible."""
     ask("guest-sync", id=1)
     ask("guest-sync-delimited", id=2)
     for command in sorted(ANSWERED):

@@ -1,4 +1,4 @@
-"""The journal learns how bad a message is, and one that reads no more stops nobody."""
+"""Messages have a priority in the journal, and a journal that hangs does not block the agent."""
 
 from __future__ import annotations
 

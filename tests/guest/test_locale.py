@@ -1,4 +1,4 @@
-"""An agent whose locale is not UTF-8 finds what the host names, as the kernel has it."""
+"""An agent whose locale is not UTF-8 finds files by their UTF-8 names."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_systemd_finds_no_fault(guest: Guest) -> None:
 
 
 def test_started_again_within_two_seconds_of_a_kill(guest: Guest) -> None:
-    """Measured by systemd. Several attempts, because the machine has other work."""
+    """As measured by systemd. Several attempts, because the machine is busy."""
     wait_until_active(guest)
     seconds = [seconds_until_started(guest) for _ in range(KILLS)]
     assert min(seconds) < 2, seconds

@@ -1,4 +1,4 @@
-"""Rules of the administrator keep a host from effects in the guest, and log its tries."""
+"""The administrator's rules keep the host from changing the guest, and attempts are logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports come and go, hosts too, and the agent stays: one process, whatever is pulled."""
+"""Ports and hosts come and go; the agent stays the same process."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def test_20_disconnects_and_reconnects(guest: Guest) -> None:
 
 
 def test_host_that_speaks_before_the_guest_has_noticed_it(guest: Guest) -> None:
-    """The first request may arrive ahead of the news that a host is there.
+    """The first request may arrive before the event that a host has connected.
 
-    The port then gives the request, takes no reply yet, and says that nobody is connected: what
-    the agent makes of that is a matter of microseconds, hence the many attempts.
+    The port then delivers the request but accepts no reply, and reports that nobody is connected.
+    The window lasts microseconds, hence the many attempts.
     """
     for number in range(100):
         with guest.connect() as host:

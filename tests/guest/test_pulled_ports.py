@@ -1,4 +1,4 @@
-"""A port that is pulled and plugged again and again; who is on another port must not notice."""
+"""A port is unplugged and plugged in again and again, without any effect on another port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRAM = "echo out; echo err >&2; kill -9 $$"
 
 
 class GoodClient(threading.Thread):
-    """Asks one thing after the other, and knows the answers; `fault` is the first that is wrong."""
+    """Sends requests with known replies. `fault` is the first wrong reply."""
 
     def __init__(self, host: AgentSocket) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def on_two_ports(guest: Guest) -> Iterator[int]:
 
 
 def pull(guest: Guest, number: int) -> None:
-    """Take the first port away in the middle of something, and use it when it is back."""
+    """Unplug the first port while it is in use, and use it again when it is back."""
     under_way = (
         b'{"execute": "guest-file-op',
         encode("guest-exec", {"path": "sleep", "arg": ["1"], "capture-output": True}),

@@ -1,7 +1,6 @@
-"""The agent serves the host over libvirt's port: what it answers, and what that does in the guest.
+"""The agent serves the host over libvirt's port: its replies, and their effects in the guest.
 
-Effects are looked at through the original agent in the same guest, never through the agent's own
-word.
+Effects are observed through QEMU's agent in the same guest, never through the agent under test.
 """
 
 from __future__ import annotations
@@ -144,7 +143,7 @@ def test_file_of_5_mb_from_the_guest(guest: Guest, agent: AgentSocket) -> None:
 
 
 def test_reply_larger_than_the_ports_queue(guest: Guest, agent: AgentSocket) -> None:
-    """The port takes some 4 MB before it says that it is full: the rest has to wait its turn."""
+    """The port accepts some 4 MB before it is full; the rest has to wait."""
     path = "/var/tmp/zeros"
     guest.run(["truncate", "--size=12M", path])
     handle = agent.execute("guest-file-open", path=path)

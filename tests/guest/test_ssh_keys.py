@@ -1,7 +1,7 @@
 """Keys land where sshd looks for them, with the owner and modes that it wants, and nowhere else.
 
-That holds against the user, too, who swaps the directory and the file for links while the agent is
-at work (CVE-2026-12080 of QEMU's agent, which was root there).
+That holds even if the user replaces the directory and the file by links meanwhile (CVE-2026-12080
+of QEMU's agent, which worked as root there).
 """
 
 from __future__ import annotations
@@ -156,13 +156,13 @@ while True:
         if not os.path.lexists(name):
             os.symlink(target, name)
 """
-"""What the user runs: ~/.ssh is a directory of its own, and a link to one of root's, in turn."""
+"""The user's script, which makes ~/.ssh a directory and a link to one of root's in turn."""
 
 WATCHED = f"{OTHERS} {OTHERS}/.ssh {OTHERS}/.ssh/authorized_keys"
 
 
 def state_of_others(guest: Guest) -> str:
-    """Owners, modes, contents and names of what is not the user's."""
+    """Owners, modes, contents and names of files that are not the user's."""
     script = (
         f"stat --format='%n %i %U %G %a %s %Z' {WATCHED}; cat {OTHERS}/.ssh/authorized_keys; "
         f"ls -A {OTHERS}/.ssh; ls -A /etc | grep authorized_keys || true"

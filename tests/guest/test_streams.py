@@ -1,4 +1,4 @@
-"""Programs of the guest whose input and output the host has while they run."""
+"""Programs of the guest whose input and output the host streams."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start(agent: AgentSocket, script: str, **how: Any) -> int:
 
 
 def ended(agent: AgentSocket, pid: int) -> dict[str, Any]:
-    """What qga-exec-read says of a program when it is over."""
+    """The last reply of qga-exec-read about a program."""
     return wait_for(
         lambda: (seen := agent.execute("qga-exec-read", pid=pid))["exited"] and seen,
         f"the end of process {pid}",
@@ -41,7 +41,7 @@ def ended(agent: AgentSocket, pid: int) -> dict[str, Any]:
 
 
 def runs(guest: Guest, word: str) -> bool:
-    """Whether a process of the guest has that word in its command line."""
+    """Whether a process of the guest has this word in its command line."""
     shown = guest.run(["/bin/sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null || true"]).stdout
     return word in shown.split("\0")
 
@@ -171,7 +171,7 @@ def is_there(agent: AgentSocket) -> bool:
 
 
 def test_one_program_after_the_other(guest: Guest, agent: AgentSocket) -> None:
-    """A host that asks at once is heard, and nothing is left for the next one."""
+    """A host that sends a request at once gets the reply, and nothing is left for the next one."""
     for number in range(20):
         with Link(guest) as link:
             pid = start(agent, "cat")

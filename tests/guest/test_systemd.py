@@ -1,4 +1,4 @@
-"""The unit, its udev rule, drop-in and socket, and what is in the journal, in a real guest."""
+"""The unit, its udev rule, drop-in and socket, and the journal, in a real guest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main_pid(guest: Guest) -> int:
 
 
 def journal(guest: Guest, *matches: str) -> list[dict[str, Any]]:
-    """What the journal has of the unit with these fields, oldest first."""
+    """The unit's journal entries with these fields, oldest first."""
     guest.run(["journalctl", "--sync"])
     argv = ["journalctl", "--quiet", "--output=json", f"--unit={UNIT}", *matches]
     return [json.loads(line) for line in guest.run(argv).stdout.splitlines()]
@@ -240,7 +240,7 @@ def test_hardened_it_looks_as_well_as_ever_and_does_nothing_else(guest: Guest) -
 
 
 def steady(answer: Any) -> Any:
-    """An answer without what changes by itself, and without SMART data."""
+    """A reply without values that change by themselves, and without SMART data."""
     if isinstance(answer, list):
         return [steady(item) for item in answer]
     if isinstance(answer, dict):

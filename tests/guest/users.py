@@ -31,7 +31,7 @@ signal.pause()
 
 @contextmanager
 def logged_in(guest: Guest) -> Iterator[None]:
-    """Root logged in on a terminal, as login(1) does and notes it."""
+    """Log root in on a terminal, with records as login(1) writes them."""
     guest.write_file("/run/terminal.py", TERMINAL)
     options = ["--unit=terminal", "--service-type=notify", "--collect", "--property=KillMode=mixed"]
     guest.run(["systemd-run", *options, "/usr/bin/python3", "/run/terminal.py"])
@@ -45,7 +45,7 @@ def logged_in(guest: Guest) -> Iterator[None]:
 
 @contextmanager
 def logind(guest: Guest) -> Iterator[None]:
-    """systemd-logind at work; its own unit is masked."""
+    """Run systemd-logind, whose own unit is masked."""
     folders = " ".join(f"/run/systemd/{name}" for name in ("inhibit", "seats", "sessions", "users"))
     guest.run(["/bin/sh", "-c", f"mkdir -p {folders}"])
     options = ["--unit=logind", "--service-type=dbus", "--property=BusName=org.freedesktop.login1"]
@@ -68,7 +68,7 @@ def without_utmp(guest: Guest) -> Iterator[None]:
 
 @contextmanager
 def greeter(guest: Guest) -> Iterator[None]:
-    """A session that waits for somebody to log in, as display managers have one."""
+    """A session that waits for a login, as display managers create one."""
     path = "/run/systemd/sessions/greeter"
     guest.write_file(path, "UID=1\nUSER=daemon\nCLASS=greeter\nREALTIME=1000000\n")
     try:
@@ -83,7 +83,7 @@ def stored_password(guest: Guest, user: str) -> str:
 
 
 def crypt(guest: Guest, password: str, salt: str) -> str:
-    """The password as it is stored with this salt; a stored one is its own salt."""
+    """The hash of a password with this salt, for which a stored hash can be given."""
     script = "import crypt, sys; print(crypt.crypt(*sys.argv[1:]))"
     argv = ["/usr/bin/python3", "-W", "ignore", "-c", script, password, salt]
     return guest.run(argv).stdout.strip()

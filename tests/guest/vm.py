@@ -1,7 +1,7 @@
 """The running test guest: QEMU, and the ways in which tests control it.
 
 The tests control the guest independently of the agent under test: by QMP from outside, and through
-the original agent on a port of its own.  No QEMU process outlives its Guest: it is killed when the
+the original agent on another port. No QEMU process outlives its Guest: it is killed when the
 context exits, or by the kernel when this process dies.
 """
 
@@ -137,7 +137,7 @@ class Guest:
         progress(f"booted in {self.boot_seconds:.1f} s")
 
     def wait_until_booted(self) -> None:
-        """Wait until the original agent, started anew, answers."""
+        """Wait until the original agent answers after a restart."""
         if self.original is not None:
             self.original.close()
         self.wait_port(ORIGINAL_PORT, timeout=BOOT_TIMEOUT)
@@ -145,7 +145,7 @@ class Guest:
         self.original.sync()
 
     def reset(self) -> None:
-        """Reset the machine, whatever its state, and wait until it has booted."""
+        """Reset the machine, in any state, and wait until it has booted."""
         self.forget_events()
         self.qmp("system_reset")
         self.qmp("cont")
@@ -166,7 +166,7 @@ class Guest:
             )
 
     def qemu_arguments(self, image: RootImage, code_disk: Path, qmp_fd: int) -> list[str]:
-        """QEMU's command line; the agent's channel is, word for word, what libvirt makes."""
+        """QEMU's command line. The agent's channel has exactly the options that libvirt uses."""
         machine = self.machine
         argv = [machine.program, *machine.options]
         argv += ["-display", "none", "-nodefaults", "-no-user-config"]
@@ -202,7 +202,7 @@ class Guest:
         return str(self.folder / port.chardev)
 
     def connect(self, port: Port = AGENT_PORT, timeout: float = 60) -> AgentSocket:
-        """A new connection to an agent, in step with it."""
+        """A new, synchronized connection to an agent."""
         agent = AgentSocket(self.channel_path(port), timeout)
         try:
             agent.sync()

@@ -26,7 +26,7 @@ DEVICE = (
 
 
 class VsockGuest(Guest):
-    """`device`: what runs beside QEMU."""
+    """`device`: the process that runs beside QEMU."""
 
     device: subprocess.Popen[bytes] | None = None
 

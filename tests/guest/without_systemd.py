@@ -40,7 +40,7 @@ def program(path: str, text: str) -> str:
 
 
 def noting_program(name: str) -> str:
-    """BusyBox's program of this name, which first says on the console that it was called."""
+    """BusyBox's program of this name, which first prints its name on the console."""
     text = f"#!/bin/sh\necho {name} was called >/dev/console\nexec busybox {name}\n"
     return program(f"sbin/{name}", text)
 

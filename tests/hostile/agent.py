@@ -1,9 +1,9 @@
-"""A hostile agent on a unix socket: it answers a sync as it should, and then anything.
+"""A hostile agent on a unix socket: it answers a sync correctly, and then sends anything.
 
-A scenario is a function of the request and of the honest reply that gives the bytes to send,
-piece by piece; HangUp among them closes the connection. Everything runs in threads of the test.
+A scenario is a function that takes the request and the honest reply and yields the bytes to send.
+HangUp closes the connection. Everything runs in threads of the test.
 
-    .venv/bin/python -m tests.hostile.agent SOCKET SCENARIO     # to try it by hand
+    .venv/bin/python -m tests.hostile.agent SOCKET SCENARIO     # to try one by hand
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Scenario = Callable[[Request, Any], Iterator[bytes]]
 
 
 class HangUp(Exception):
-    """Raised by a scenario: the connection is closed here."""
+    """Raised by a scenario to close the connection."""
 
 
 class HostileAgent:
@@ -75,7 +75,7 @@ class HostileAgent:
 
 
 def answers(request: Request, scenario: Scenario) -> Iterator[bytes]:
-    """What is sent for one request."""
+    """The pieces to send for one request."""
     command, arguments = request["execute"], request.get("arguments", {})
     if command == "guest-sync-delimited":
         return iter([b"\xff" + encode(request, arguments["id"])])

@@ -1,4 +1,4 @@
-"""Runs a victim with bounds on memory, time and disk, and gives what it did and cost."""
+"""Runs a victim with limits on memory and time, and returns its output and what it used."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MOST_MEMORY = 1024 * MB
 # Seconds between two attempts of a user to leave.
 INSISTENCE = 0.2
 
-# Seconds for what ought to be done in a fraction of one, on a busy machine.
+# Seconds. On an idle machine a victim needs a fraction of one.
 MOST_SECONDS = 30.0
 
 
 class Outcome(NamedTuple):
-    """How a run has ended, what it wrote, and what it cost."""
+    """The end of a run, its output, and what it used."""
 
     status: int
     killed: bool
@@ -70,15 +70,15 @@ class Victims:
         insists: str = "",
         wait: float = 0,
     ) -> Outcome:
-        """`wait`: how long each answer is waited for, where that is not for long anyhow.
+        """`wait`: --timeout in seconds (default: 30).
 
-        insists: what the user of the terminal types again and again.
+        insists: text that the user of the terminal types again and again.
         """
         options = ["--timeout", str(wait or 30)]
         return self._run(address, stdin, terminal, insists, argv=[*options, *argv])
 
     def methods(self, address: str, wait: float = 0) -> Outcome:
-        """All methods of the library; stdout has an object a line, from tests.hostile.methods."""
+        """Call all methods of the library; stdout is that of tests.hostile.methods."""
         return self._run(address, methods=[address, wait or 30])
 
     def _run(
@@ -134,7 +134,7 @@ class Victims:
 
 
 class Screen:
-    """A terminal; `shown` has all that was written to it."""
+    """A terminal. `shown` has everything that was written to it."""
 
     def __init__(self, insists: str) -> None:
         self._screen, self._end = pty.openpty()
@@ -172,7 +172,7 @@ class Screen:
             self.type(self._insists)
 
     def _read(self) -> None:
-        with suppress(OSError):  # nobody has it open any more
+        with suppress(OSError):  # EIO when the last process has closed it
             while data := os.read(self._screen, 65536):
                 self._pieces.append(data)
 

@@ -1,6 +1,6 @@
 """Honest replies to all of our agent's commands, with every member that they may have.
 
-They come from the annotations of the agent's own handlers, so that a new command is answered, too.
+They are made from the annotations of the agent's handlers, so new commands are included.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STAT_LINE = base64.b64encode(b"81a4 4\n").decode()
 
 @cache
 def replies() -> dict[str, Any]:
-    """What each command returns."""
+    """The result of each command."""
     found = {
         name: value_of(get_type_hints(getattr(group, attribute), include_extras=True)["return"])
         for group in discovery.discover(None, print)
@@ -51,7 +51,7 @@ def replies() -> dict[str, Any]:
     ]
     found["guest-exec-status"]["out-data"] = STAT_LINE
     del found["guest-fstrim"]["paths"][0]["error"]
-    found["guest-fsfreeze-status"] = "frozen"  # only asked behind a freeze
+    found["guest-fsfreeze-status"] = "frozen"  # it is only asked after a freeze
     return found
 
 

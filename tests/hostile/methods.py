@@ -1,4 +1,4 @@
-"""Calls every public method of the library, and tells what became of each."""
+"""Calls every public method of the library, and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from qga.client.monitoring.metrics import read_metrics
 from qga.client.programs import Program, environment
 from qga.client.shapes import plain
 
-# What is no command of the agent but carries them all, or says what the way to it can do.
+# Not methods for commands: they run any command, or report limits of the transport.
 GENERAL = {"call", "order", "close", "max_data", "max_output"}
 
-# For parameters without a default, by their names.
+# Values for parameters without a default, by name.
 ARGUMENTS: dict[str, Any] = {
     "argv": ["true"],
     "count": 4,
@@ -47,18 +47,18 @@ ARGUMENTS: dict[str, Any] = {
     "username": "root",
 }
 
-# Those that may be given, where there would be no end without them.
+# Optional parameters without which a call may never end.
 LIMITS = ("timeout",)
 
 
 def names() -> list[str]:
-    """The methods that stand for commands."""
+    """The names of methods for commands."""
     public = inspect.getmembers(GuestAgent, inspect.isfunction)
     return [name for name, _ in public if not name.startswith("_") and name not in GENERAL]
 
 
 def calls(agent: GuestAgent, seconds: float) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Every method, and what else there is that asks a guest."""
+    """Every method, and every function that asks a guest."""
     for name in names():
         method = getattr(agent, name)
         yield name, partial(use, method, seconds)
@@ -93,7 +93,7 @@ def arguments_of(method: Callable[..., Any], seconds: float) -> dict[str, Any]:
 
 
 def use(method: Callable[..., Any], seconds: float) -> None:
-    """Call it, and do what a caller would do next."""
+    """Call a method, and use its result as a caller would."""
     value = method(**arguments_of(method, seconds))
     if hasattr(value, "__enter__"):
         with value:

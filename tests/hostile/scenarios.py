@@ -1,7 +1,7 @@
-"""What a hostile guest says. A new scenario is a function here with `@scenario` above it.
+"""The replies of a hostile guest. To add a scenario, write a function here with `@scenario`.
 
-Most of them change the leaves of the honest reply, so that what is wrong is found behind
-everything that is right.
+Most of them change the leaves of the honest reply, so that everything around a wrong value is
+valid.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ ESCAPES = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202e\x08\r\n\x00X"
 RAW_ESCAPES = ("\x1b]0;", "\x07", "\x1b[2J", "\x9b", "\u202e", "\x08", "\x00")
 
 SCENARIOS: dict[str, Scenario] = {}
-"""By name."""
+"""All scenarios by name."""
 
 WAITING: set[str] = set()
-"""Those that are over only when the victim gives up: not even a sync is answered any more."""
+"""Those that end only when the victim gives up: not even a sync is answered."""
 
 
 WHATEVER_THE_COMMAND: set[str] = set()
-"""Those in which the reply is none at all, whatever it answers."""
+"""Those in which no request gets a valid reply."""
 
 ABOUT_PROGRAMS: set[str] = set()
-"""Those that differ from the honest reply only in what programs do and write."""
+"""Those that differ from honest replies only in the status and output of programs."""
 
 
 def scenario(function: Scenario) -> Scenario:
@@ -56,7 +56,7 @@ def about_programs(function: Scenario) -> Scenario:
 
 
 def changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    """`value` with all that is neither object nor list in it changed."""
+    """Change every part of `value` that is neither an object nor a list."""
     if isinstance(value, dict):
         return {key: changed(each, change) for key, each in value.items()}
     if isinstance(value, list):
@@ -80,7 +80,7 @@ def strings(name: str, text: str) -> None:
 
 
 def raw(request: Request, text: bytes) -> bytes:
-    """A reply with a value that is given as text."""
+    """A reply with a value that is given as JSON text."""
     return b'{"return": %s, "id": %d}\n' % (text, request.get("id", 0))
 
 
@@ -252,7 +252,7 @@ def twice(request: Request, value: Any) -> Iterator[bytes]:
 
 @broken
 def stale_replies_first(request: Request, value: Any) -> Iterator[bytes]:
-    """Those of a state of the guest that was loaded again."""
+    """Old replies, as after the guest was reverted to a snapshot."""
     for number in range(3):
         yield encode({"id": number}, ESCAPES)
     yield encode({}, ESCAPES) + encode(request, value)
@@ -303,7 +303,7 @@ def promises_bytes(request: Request, value: Any) -> Iterator[bytes]:
 
 @about_programs
 def a_byte_now_and_then(request: Request, value: Any) -> Iterator[bytes]:
-    """Of files that never end, or take for ever to be written."""
+    """Files that never end, or take for ever to write."""
     if request["execute"] in ("guest-file-read", "guest-file-write"):
         time.sleep(0.01)
         value = {"count": 1, "buf-b64": "YQ==", "eof": False}
@@ -311,7 +311,7 @@ def a_byte_now_and_then(request: Request, value: Any) -> Iterator[bytes]:
 
 
 def output(name: str, data: bytes) -> None:
-    """Of every program."""
+    """The same for every program."""
 
     def reply(request: Request, value: Any) -> Iterator[bytes]:
         if request["execute"] == "guest-exec-status":

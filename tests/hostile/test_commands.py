@@ -1,7 +1,7 @@
-"""qgactl against a guest that answers anything: a line and a status, and nothing else happens.
+"""qgactl against a hostile guest: it prints a line, exits with a status, and does nothing else.
 
-For each scenario all commands run, with a pipe and, where the guest's text is shown, with a
-terminal. Commands are those of qgactl's app: a new one is tried by itself.
+For each scenario all commands run, on a pipe and, if they show text of the guest, on a terminal.
+The commands are taken from qgactl's app, so new ones are included.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "top": [["--count", "1", "--interval", "0.1"]],
     "vcpus": [[], ["--offline", "1"]],
 }
-"""Where a command needs some, or has more to it than it shows without any."""
+"""Arguments for commands that need some, or do more with them."""
 
 ELSEWHERE = {
     "channel": "asks no guest",
@@ -46,24 +46,24 @@ ELSEWHERE = {
     "port": "has raw bytes of a port, not an agent",
 }
 PASSING = {"exec", "shell", "cat"}
-"""The guest's bytes are what they are for, whatever these are."""
+"""These commands output bytes of the guest unchanged, which is their purpose."""
 
 PATIENT = {"freeze", "thaw", "trim", "vcpus", "passwd"}
-"""They wait for minutes on purpose."""
+"""These wait for minutes on purpose."""
 
 INSISTS = {"shell": "\r~."}
-"""What runs there may run for ever: then it is the user who leaves, on a terminal."""
+"""These may run for ever. On a terminal, the user ends them."""
 
 FEW = ("os", "net", "top", "exec", "cat", "freeze", "call", "doctor")
-"""Of each kind one, for what does not depend on the command."""
+"""One of each kind, for properties that do not depend on the command."""
 
 PROGRAMS = ("exec", "shell", "cp", "call")
 
 THOROUGH = {"escapes", "nan"}
-"""They run in every way."""
+"""These run in every way."""
 
 WHOLE = THOROUGH | {"a_list_of_128_mib", "huge", "surrogates", "all_lists", "errors"}
-"""They run with every command line; the others, to save time, with every second one by turns."""
+"""These run with every command line. To save time, the others run with every second one."""
 
 STATUSES = {0, 1, 3, 4, 124, 125, 129}
 
@@ -85,7 +85,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileAgent]:
 
 
 def runs(scenario: str) -> list[list[str]]:
-    """The command lines that are tried with it."""
+    """The command lines to try with a scenario."""
     left_out = {*ELSEWHERE, *(PATIENT if scenario in WAITING else ())}
     chosen: Sequence[str] = COMMANDS
     if scenario in ABOUT_PROGRAMS:
@@ -143,7 +143,7 @@ WAYS = (in_a_pipe, on_a_terminal, as_json)
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_command(victims: Victims, guest: HostileAgent, scenario: str) -> None:
-    """Each in one of the ways by turns, and in all of them where the guest's text is at stake."""
+    """Each one of the ways in turn, or all of them if the scenario concerns text of the guest."""
     guest.scenario = SCENARIOS[scenario]
     wait = 0.3 if scenario in WAITING else 0
     turn = list(SCENARIOS).index(scenario)
@@ -156,7 +156,7 @@ def test_every_command(victims: Victims, guest: HostileAgent, scenario: str) -> 
 
 
 def test_an_honest_guest_is_served(victims: Victims, guest: HostileAgent) -> None:
-    """So that what fails above does so for what the scenario changed."""
+    """With honest replies everything succeeds, so the failures above are due to the scenarios."""
     guest.scenario = SCENARIOS["honest"]
     failed = {
         argv[0]
@@ -169,5 +169,5 @@ def test_an_honest_guest_is_served(victims: Victims, guest: HostileAgent) -> Non
 
 
 def test_every_command_is_tried() -> None:
-    """One with arguments that must be given needs them here."""
+    """A command with required arguments must be in ARGUMENTS."""
     assert set(ELSEWHERE) | set(ARGUMENTS) | {run[0] for run in runs("honest")} == set(COMMANDS)

@@ -1,4 +1,4 @@
-"""The library against a guest that answers anything: a value of its type, or an AgentError."""
+"""The library against a hostile guest: a call returns a value of its type or raises AgentError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.hostile.bounded import MB, Victims, as_objects
 from tests.hostile.scenarios import SCENARIOS, WAITING
 
 SLOW = {"a_list_just_below_the_limit", "a_list_of_128_mib"}
-"""Some sixty times they take a minute, and the way of all replies is the same."""
+"""These would take a minute for each of some sixty methods, and all replies take the same path."""
 
 TRIED = [each for each in SCENARIOS if each not in SLOW]
 

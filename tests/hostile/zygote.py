@@ -1,7 +1,7 @@
-"""Forks victims: what is imported once need not be imported for each of a thousand runs.
+"""Forks victims, so that modules are not imported again for each of a thousand runs.
 
-Reads a JSON object a line from standard input and writes one with what the run has cost. Run as
-`python -m tests.hostile.zygote`, so that it is a process with nothing but the victim in it.
+Reads one JSON object per line from standard input, and writes one with what the run used. Started
+as `python -m tests.hostile.zygote`, so that the process contains nothing but the victim.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def warm_up() -> None:
 
 
 def hurry() -> None:
-    """What is waited for on purpose is none of these tests' business."""
+    """Skip waits that are intended, which these tests do not measure."""
     freeze.RETRIES_END, freeze.RETRY_DELAY = 0.1, 0.02
     freeze.Freezing.thaw.__kwdefaults__["timeout"] = 1.0  # type: ignore[index]
     relay.GRACE = programs.GRACE = programs.LAST_BYTES = 0.3
@@ -88,7 +88,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def wait(pid: int, seconds: float) -> tuple[int, resource.struct_rusage, bool]:
-    """Its status and use; it is killed when it takes longer."""
+    """Its status and resource usage. It is killed if it takes longer."""
     deadline = time.monotonic() + seconds
     killed = False
     while True:
@@ -102,7 +102,7 @@ def wait(pid: int, seconds: float) -> tuple[int, resource.struct_rusage, bool]:
 
 
 def become(order: dict[str, Any]) -> None:
-    """A process of its own, with its own streams, directory and limits."""
+    """Become a separate session with its own streams, directory and limits."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)

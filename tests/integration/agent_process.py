@@ -1,4 +1,4 @@
-"""A real agent process, and a bare client that knows nothing of our client library."""
+"""A real agent process, and a plain client that does not use our client library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any, Optional, TypeVar
 import pytest
 
 PATIENCE = 30.0
-"""Seconds before a test gives up; nothing that works takes as long."""
+"""Seconds before a test gives up. Nothing that works takes that long."""
 
 COMMAND = [sys.executable, "-m", "qga"]
 
@@ -35,7 +35,7 @@ class Refused(Exception):
 
 
 def request(execute: str, /, tag: Any = None, **arguments: Any) -> bytes:
-    """The bytes of a request whose id is `tag`; `_` in names of arguments stands for `-`."""
+    """The bytes of a request whose id is `tag`. `_` in the name of an argument becomes `-`."""
     value: dict[str, Any] = {"execute": execute}
     if arguments:
         value["arguments"] = {name.replace("_", "-"): arguments[name] for name in arguments}
@@ -50,7 +50,7 @@ def refused(reason: str) -> Any:
 
 
 def wait_for(attempt: Callable[[], Optional[T]], what: str, patience: float = PATIENCE) -> T:
-    """Try until `attempt` gives something true, for so many seconds."""
+    """Call `attempt` until its result is true, for at most this many seconds."""
     deadline = time.monotonic() + patience
     while True:
         result = attempt()
@@ -87,15 +87,15 @@ class Client:
             self.socket.sendall(piece)
 
     def half_close(self) -> None:
-        """Say that nothing more will be sent."""
+        """Shut down the sending side."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def has_data(self) -> bool:
-        """Whether there is anything to receive now."""
+        """Whether there is anything to read now."""
         return bool(self._received or select.select([self.socket], [], [], 0)[0])
 
     def line(self) -> bytes:
-        """The next line with its newline; less than that, or b"", when the agent hangs up."""
+        """The next line with its newline; a shorter one, or b"", if the agent disconnects."""
         end = self._received.find(b"\n")
         while end < 0:
             searched = len(self._received)
@@ -117,19 +117,19 @@ class Client:
         return [self.reply() for _ in range(count)]
 
     def result(self) -> Any:
-        """What the next reply returns; Refused when it is an error."""
+        """The result in the next reply. Raises Refused if it is an error."""
         reply = self.reply()
         if "error" in reply:
             raise Refused(reply["error"])
         return reply["return"]
 
     def call(self, execute: str, /, **arguments: Any) -> Any:
-        """The result of a command, when nothing else is under way."""
+        """The result of a command, if no other one is in progress."""
         self.send(request(execute, **arguments))
         return self.result()
 
     def refusal(self, execute: str, /, **arguments: Any) -> str:
-        """The description of the error that a command ends with."""
+        """The description of the error that a command returns."""
         try:
             result = self.call(execute, **arguments)
         except Refused as error:
@@ -137,7 +137,7 @@ class Client:
         raise AssertionError(f"{execute} was not refused: {result}")
 
     def rest(self) -> bytes:
-        """All there is up to the agent's hanging up."""
+        """Everything until the agent disconnects."""
         lines = iter(self.line, b"")
         return b"".join(lines)
 
@@ -153,7 +153,7 @@ class AgentProcess:
 
     @property
     def log(self) -> str:
-        """What it has complained about so far."""
+        """Its standard error so far."""
         return self._errors.read_text()
 
     @property
@@ -162,11 +162,11 @@ class AgentProcess:
 
     @property
     def waits(self) -> bool:
-        """Whether it has done what there was to do, and sleeps in epoll_wait(2)."""
+        """Whether it has nothing to do and sleeps in epoll_wait(2)."""
         return "poll" in Path(f"/proc/{self.pid}/wchan").read_text()
 
     def descriptors(self, *prefixes: str) -> list[str]:
-        """What it has open, of all that begins with one of the prefixes."""
+        """Its open files whose names begin with one of the prefixes."""
         links = []
         for entry in os.scandir(f"/proc/{self.pid}/fd"):
             with suppress(FileNotFoundError):  # closed since
@@ -198,7 +198,7 @@ class AgentProcess:
         wait_for(lambda: text in self.log, f"{text!r} in the log")
 
     def stop(self) -> int:
-        """End it as an administrator would; its exit status."""
+        """Terminate it as an administrator would, and return its exit status."""
         self.process.terminate()
         try:
             return self.process.wait(PATIENCE)
@@ -227,7 +227,7 @@ def start(
     """An agent with its state, log and by default its socket in `folder`.
 
     config: the text of its configuration file.
-    launcher: a program and arguments that run what follows them.
+    launcher: a program with arguments that runs the command after them.
     command: the agent itself.
     how: more for subprocess.Popen.
     """
@@ -244,7 +244,7 @@ def start(
 
 @contextmanager
 def started(folder: Path, *options: str, **how: Any) -> Iterator[AgentProcess]:
-    """As `start`; the agent is ended at the end, and must not have ended by a fault."""
+    """As `start`, as a context: the agent is terminated at the end, and must not have failed."""
     agent = start(folder, *options, **how)
     try:
         yield agent
@@ -255,14 +255,14 @@ def started(folder: Path, *options: str, **how: Any) -> Iterator[AgentProcess]:
 
 @contextmanager
 def listening(folder: Path, *options: str, **how: Any) -> Iterator[AgentProcess]:
-    """As `started`, with a unix socket that is served already."""
+    """As `started`, with a unix socket that already accepts clients."""
     with started(folder, *options, **how) as agent:
         agent.wait_for_socket()
         yield agent
 
 
 def refused_start(folder: Path, *options: str, **how: Any) -> str:
-    """The complaints of an agent that must not start, which ends with status 1."""
+    """The standard error of an agent that must refuse to start, with status 1."""
     agent = start(folder, *options, **how)
     try:
         status = agent.process.wait(PATIENCE)

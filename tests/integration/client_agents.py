@@ -20,7 +20,7 @@ PATIENCE = 20.0
 
 @contextmanager
 def running(name: str, folder: Path, extra: Sequence[str] = ()) -> Iterator[str]:
-    """Start an agent on a socket in `folder`, with `extra` options; gives its address."""
+    """Start an agent on a socket in `folder`, with `extra` options; yields its address."""
     address = f"unix:{folder / 'socket'}"
     options = ["-m", "unix-listen", "-p", str(folder / "socket"), "-t", str(folder), *extra]
     with (folder / "stderr").open("wb") as errors:

@@ -1,4 +1,4 @@
-"""An agent and a client of it, as most tests here want them."""
+"""An agent and a client, as most tests here need them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An agent whose data ports are pseudo-terminals: what passes through them, without a guest.
+"""An agent whose data ports are pseudo-terminals, to test transfers without a guest.
 
-A pseudo-terminal that nobody holds at the other end reports a hang-up, as a port does. How the
-kernel's own ports behave is tested in the guest.
+A pseudo-terminal whose other end is closed reports a hang-up, as a port does. The kernel's real
+ports are tested in the guest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ sys.exit(main())
 
 
 class HostEnd:
-    """The host's end of a port; with the guest's, so that nothing is lost while that is closed."""
+    """The host's end of a port. The guest's end is kept open as well, so that nothing is lost."""
 
     def __init__(self) -> None:
         self.fd, self._device = os.openpty()
@@ -57,7 +57,7 @@ class HostEnd:
             self.fd = -1
 
     def forget(self) -> None:
-        """Drop what was sent and not read."""
+        """Discard everything that was sent and not read."""
         termios.tcflush(self._device, termios.TCIOFLUSH)
 
     def send(self, data: bytes) -> None:
@@ -65,7 +65,7 @@ class HostEnd:
             data = data[os.write(self.fd, data) :]
 
     def take(self, count: int) -> bytes:
-        """Just so many bytes."""
+        """Read exactly this many bytes."""
         data = b""
         while len(data) < count:
             ready, _, _ = select.select([self.fd], [], [], PATIENCE)
@@ -74,7 +74,7 @@ class HostEnd:
         return data
 
     def take_line(self) -> bytes:
-        """What comes up to a newline, and that."""
+        """Read up to and including a newline."""
         line = self.take(1)
         while not line.endswith(b"\n"):
             line += self.take(1)

@@ -1,4 +1,4 @@
-"""A plugin with commands that wait until the test lets them go on."""
+"""A plugin with commands that wait until the test lets them continue."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Gates(CommandGroup):
 
 
 class Gate:
-    """What a qga-wait waits for."""
+    """The gate at which one qga-wait waits."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,16 +82,16 @@ class Gate:
         return request("qga-wait", tag=f"gate {self.path.name}", gate=str(self.path))
 
     def wait_until_reached(self) -> None:
-        """Wait until one more command is there."""
+        """Wait until another command has arrived."""
         self._awaited += 1
         wait_for(lambda: self._reached.stat().st_size >= self._awaited, "the command runs")
 
     def open(self, text: str) -> None:
-        """Let a command go on, which returns `text`."""
+        """Let one command continue, which returns `text`."""
         self.path.write_text(text)
 
     def open_for_all(self) -> None:
-        """Let whoever waits go on; each returns nothing."""
+        """Let all waiting commands continue; each returns nothing."""
         try:
             os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A file of the guest, by bare requests."""
+"""Access to a file of the guest by plain requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class File:
         self.handle: int = client.call("guest-file-open", path=str(path), mode=mode)
 
     def read(self, count: int | None = None) -> tuple[bytes, bool]:
-        """The bytes, and whether the end was reached."""
+        """The bytes read, and whether the end was reached."""
         how = {} if count is None else {"count": count}
         result = self.client.call("guest-file-read", handle=self.handle, **how)
         assert list(result) == ["count", "buf-b64", "eof"]

@@ -1,4 +1,4 @@
-"""A program in the guest, by bare requests."""
+"""Running a program in the guest by plain requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def start_program(client: Client, path: str, *arg: str, **more: Any) -> int:
 
 
 def final_status(client: Client, pid: int) -> dict[str, Any]:
-    """What guest-exec-status says at the end, with the streams decoded."""
+    """The last reply of guest-exec-status, with the streams decoded."""
 
     def status_at_end() -> Optional[dict[str, Any]]:
         status: dict[str, Any] = client.call("guest-exec-status", pid=pid)
@@ -34,7 +34,7 @@ def run(client: Client, path: str, *arg: str, **more: Any) -> dict[str, Any]:
 
 
 def output(client: Client, script: str, **more: Any) -> str:
-    """What a shell script prints."""
+    """The output of a shell script."""
     status = run(client, "/bin/sh", "-c", script, capture_output=True, **more)
     assert status["exitcode"] == 0, status
     text: bytes = status.get("out-data", b"")

@@ -1,4 +1,4 @@
-"""A guest that lies about its files: an agent that answers qgactl's scripts as it likes."""
+"""A guest that lies about its files: an agent with false answers to qgactl's scripts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.unit.client_peer import Peer
 FILE, DIRECTORY, LINK = 0o100644, 0o040755, 0o120777
 
 ENDLESS = b"endless\n" * 8192
-"""What is read of a file without end, again and again."""
+"""The bytes that each read of an endless file returns."""
 
 PATIENCE = 512 * 1024 * 1024
-"""Bytes of that until the guest takes pity on whoever still reads."""
+"""Bytes after which an endless file ends nevertheless, so that a failing test ends."""
 
 
 class Listed(NamedTuple):
-    """A file as the guest lists it; what it has is always the same."""
+    """A file as the guest lists it. The content is always the same."""
 
     name: bytes
     mode: int = FILE
@@ -30,7 +30,7 @@ class Listed(NamedTuple):
 
 
 class HostileGuest:
-    """Below /x are the files that it is told to list, whatever their names."""
+    """The guest lists these files below /x, whatever their names."""
 
     def __init__(
         self, folder: Path, *files: Listed, endless: bool = False, announced: int = 6
@@ -39,13 +39,13 @@ class HostileGuest:
         self.endless = endless
         self.announced = announced
         self.served = 0
-        """Bytes that were read."""
+        """Bytes that qgactl has read."""
         self.runs_for_ever = False
-        """Whether it says so of every program."""
+        """Whether it reports this for every program."""
         self.signals: list[str] = []
-        """Those that were to be sent to its programs."""
+        """The signals that were to be sent to its programs."""
         self.dawdles = 0.0
-        """Seconds for each byte."""
+        """Seconds that it takes for each byte."""
         self._results: dict[int, bytes] = {}
         self._peer = Peer(folder / "hostile", self._handlers())
         self.address = self._peer.address

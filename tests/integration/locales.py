@@ -9,6 +9,6 @@ GERMAN = "de_DE.ISO-8859-1"
 
 
 def make_german(folder: Path) -> None:
-    """Compile it into the folder, which is then the LOCPATH of whoever is to find it."""
+    """Compile the locale into the directory, to be used as LOCPATH."""
     argv = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(folder / GERMAN)]
     subprocess.run(argv, check=True, capture_output=True)

@@ -1,10 +1,10 @@
-"""Runs a program as if on an older kernel, or as a filter of a container lets it:
+"""Runs a program as on an older kernel, or under a container's system call filter:
 
     old_kernel.py CALL=ERRNO... -- PROGRAM ARGUMENT...
 
-CALL is the name of a system call, or `new` for all that Linux 4.18 has not; ERRNO is a name such
-as ENOSYS, or 0 for a call that says that it has done nothing. Holds for all that the program
-starts, too.
+CALL is the name of a system call, or `new` for all that Linux 4.18 does not have. ERRNO is a name
+such as ENOSYS, or 0 for a call that returns 0 without doing anything. Processes that the program
+starts are affected as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 import sys
 
 FIRST_NEW = 403
-"""Since Linux 5.1 a new system call has the same number everywhere, from here on."""
+"""Since Linux 5.1 new system calls have the same number on every architecture, from this one on."""
 
 OLDER = {
     "memfd_create": {"x86_64": 319, "aarch64": 279},
@@ -27,7 +27,7 @@ OLDER = {
 NEW = {"pidfd_send_signal": 424, "pidfd_open": 434, "close_range": 436, "openat2": 437}
 
 CALLS = (*OLDER, *NEW)
-"""What the agent, or Python for it, would rather use than do without."""
+"""Newer calls that the agent, or Python, uses if they exist."""
 
 # <linux/seccomp.h>, <linux/prctl.h>, <linux/bpf_common.h>
 ALLOW, FAIL = 0x7FFF0000, 0x00050000
@@ -40,7 +40,7 @@ def number_of(call: str) -> int:
 
 
 def instructions(rules: dict[str, int]) -> list[tuple[int, int, int, int]]:
-    """A program of the kernel's packet filter, given struct seccomp_data: code, jt, jf, k."""
+    """A classic BPF program for struct seccomp_data; instructions are code, jt, jf, k."""
     program = [(LOAD, 0, 0, 0)]  # the number of the call
     for call, code in rules.items():
         jump, number = JUMP_EQUAL, 0
@@ -51,7 +51,7 @@ def instructions(rules: dict[str, int]) -> list[tuple[int, int, int, int]]:
 
 
 def apply(rules: dict[str, int]) -> None:
-    """From now on these calls fail, in this process and all that it starts."""
+    """Make these calls fail from now on, in this process and all that it starts."""
     program = instructions(rules)
     code = b"".join(struct.pack("HBBI", *each) for each in program)
     text = ctypes.create_string_buffer(code)

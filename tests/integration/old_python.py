@@ -1,4 +1,4 @@
-"""Runs the agent in a Python whose C library or kernel headers were older:
+"""Runs the agent as in a Python built with an older C library or older kernel headers:
 
     old_python.py NAME... -- python -m qga ARGUMENT...
 

@@ -1,4 +1,4 @@
-"""qgactl as a process of its own, as a user runs it."""
+"""Runs qgactl as a separate process, as a user does."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 
 QGACTL = [sys.executable, "-c", "from qga.ctl.main import main; main()"]
 SLOW = ("--timeout", "60")
-"""For a guest whose processor is emulated."""
+"""Options for a guest whose processor is emulated."""
 ON_A_TERMINAL = ["setsid", "--ctty"]
-"""Before its command line: the terminal that is its standard input is its own."""
+"""Goes before a command line, to make the terminal on its standard input its controlling one."""
 
 Result = tuple[int, str, str]
 
@@ -24,7 +24,7 @@ def environment(address: str | None) -> dict[str, str]:
 def qgactl(
     *arguments: str, address: str | None = None, stdin: str = "", **variables: str
 ) -> Result:
-    """Exit status, stdout and stderr. `variables` are more of the environment."""
+    """Exit status, stdout and stderr. `variables` are added to the environment."""
     done = subprocess.run(
         [*QGACTL, *arguments],
         input=stdin,

@@ -1,4 +1,4 @@
-"""A program in a terminal of its own, as a person has it before them."""
+"""A program in a terminal, as a user sees it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 30.0
 
 
 class Terminal:
-    """What is shown is kept in `shown`; everything that is waited for must come in time."""
+    """The output is in `shown`. Everything that is waited for must come in time."""
 
     def __init__(
         self, argv: Sequence[str], env: Mapping[str, str], rows: int = 24, columns: int = 80
@@ -59,7 +59,7 @@ class Terminal:
         set_size(self._end, rows, columns)
 
     def expect(self, text: str) -> str:
-        """Wait until `text` is shown after what was waited for before; what was before it."""
+        """Wait until `text` appears after the last one waited for; returns the output between."""
         deadline = time.monotonic() + PATIENCE
         while text not in self.shown:
             assert time.monotonic() < deadline, f"{text!r} is not shown, but {self.shown!r}"
@@ -68,7 +68,7 @@ class Terminal:
         return before
 
     def wait(self) -> int:
-        """Wait until the program has ended; its exit status."""
+        """Wait until the program has exited, and return its status."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             assert time.monotonic() < deadline, f"it goes on; shown is {self.shown!r}"
@@ -78,7 +78,7 @@ class Terminal:
 
     @property
     def is_as_before(self) -> bool:
-        """Whether the terminal's settings are those that the program found."""
+        """Whether the terminal has the settings that it had when the program started."""
         return termios.tcgetattr(self._end) == self.settings
 
     def _look(self) -> None:

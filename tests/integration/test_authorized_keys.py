@@ -1,4 +1,4 @@
-"""The program that reads and writes a user's authorized_keys, on stand-ins for the user's home."""
+"""The program that reads and writes a user's authorized_keys, in substitute home directories."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_what_is_no_file_of_keys(
 
 
 def test_a_large_file_is_read_whole(home: Home) -> None:
-    """Up to the limit, without a newline at its end as with one."""
+    """Files up to the limit, with and without a newline at the end."""
     line = "ssh-rsa " + "A" * 500_000
     count = 16 * MIB // (len(line) + 1)
     for text in ("\n".join([line] * count), f"{line}\n" * count):
@@ -149,7 +149,7 @@ def test_what_would_be_too_large_is_not_written(home: Home) -> None:
 @differs("key-file-lines")
 @pytest.mark.parametrize("before", ["", KEY, f"{KEY}\n", f"# x\n\n{KEY}\n\n", "# x"])
 def test_the_last_line_ends_with_a_newline(home: Home, before: str) -> None:
-    """Or the next `>>` joins two keys, and both are lost."""
+    """Otherwise the next `>>` would join two keys, and both would be lost."""
     home.keys.write_text(before)
     assert home.run("add", "ssh-rsa B")[0] == 0
     whole = before if not before or before.endswith("\n") else f"{before}\n"
@@ -265,7 +265,7 @@ def test_a_file_that_cannot_be_replaced(home: Home) -> None:
 @pytest.mark.parametrize("key", ["#", "# ssh-rsa A", "ssh-rsa A\nssh-rsa B", "ssh-rsa A\0", "\0"])
 @pytest.mark.parametrize("action", ["add", "remove"])
 def test_what_is_not_a_line_with_a_key(action: str, key: str) -> None:
-    """Refused before anybody's file is looked for; the account does not exist."""
+    """Refused before any file is opened: the account does not exist."""
     with pytest.raises(QgaError) as caught:
         ssh._ask_helper("qga-does-not-exist", action, [key])
     assert caught.value.desc == f"invalid OpenSSH public key: '{key}'"

@@ -1,4 +1,4 @@
-"""A listening socket that the service manager hands over as descriptor 3, as sd_listen_fds(3)."""
+"""A listening socket that the service manager passes as descriptor 3: sd_listen_fds(3)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 def handing_over(fd: int, count: str = "1", pid_offset: int = 0) -> dict[str, Any]:
-    """How to start an agent with `fd` handed over."""
+    """How to start an agent with `fd` passed to it."""
     return {
         "launcher": [sys.executable, "-c", HAND_OVER, str(fd), str(pid_offset)],
         "pass_fds": [fd],
@@ -74,7 +74,7 @@ def test_the_socket_is_served_whatever_the_method(
 def test_a_method_without_a_path_takes_that_of_the_socket(
     tmp_path: Path, listener: socket.socket, options: tuple[str, ...]
 ) -> None:
-    """The path comes with the socket, also where the agent goes to the background."""
+    """The path is taken from the socket, also if the agent goes to the background."""
     how = handing_over(listener.fileno())
     pidfile = tmp_path / "pid"
     with started(tmp_path, *options, "-p", "", "-f", str(pidfile), **how) as agent:

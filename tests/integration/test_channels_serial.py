@@ -1,7 +1,7 @@
-"""Character devices as channels, with the terminals of pty(7) as stand-ins for the hardware.
+"""Character devices as channels, with pty(7) in place of hardware.
 
-The host holds a pty's master, the agent opens its slave by a link, which another pty can take
-over. A master that is closed hangs the slave up for good, as an unplugged adapter does.
+The host has the master of a pty open, and the agent opens the slave through a link, which can be
+changed to another pty. Closing the master hangs up the slave for good, like unplugging an adapter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.integration.agent_process import (
 
 
 class Line:
-    """The host's end of a pty, with as much of a socket as Client needs."""
+    """The host's end of a pty, with the methods of a socket that Client needs."""
 
     def __init__(self) -> None:
         self._master, slave = os.openpty()
@@ -57,7 +57,7 @@ class Line:
         return bool(select.select([self._master], [], [], 0)[0])
 
     def is_raw(self) -> bool:
-        """Whether the slave passes every byte as it is."""
+        """Whether the slave is in raw mode."""
         assert self._slave is not None
         flags = termios.tcgetattr(self._slave)
         cooked = flags[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
@@ -129,7 +129,7 @@ def test_the_speed_can_be_set(link: Path) -> None:
 
 
 def test_every_byte_passes_both_ways(link: Path, tmp_path: Path) -> None:
-    """What a terminal would act upon arrives: the same answers as by a socket."""
+    """Control characters arrive as they are: the replies are the same as on a socket."""
     odd = b"".join(bytes([byte]) + b"\xff" for byte in range(256))
     odd += request("guest-sync-delimited", id=0xFFFF)
     end = b'\xff{"return": 65535}\n'
@@ -251,7 +251,7 @@ def test_a_port_that_is_missing_is_waited_for(link: Path) -> None:
 
 
 def test_a_port_that_comes_back_elsewhere_is_found(link: Path) -> None:
-    """The port shows that it is gone when what is left of a reply is written to it."""
+    """The agent notices that the port is gone when it writes the rest of a reply."""
     with port_agent(link, "--retry-path") as agent:
         for times in range(1, 4):
             with port_at(link) as (_, client):
@@ -268,7 +268,7 @@ REQUEST = '{"execute":"guest-exec","arguments":{"path":"/bin/grün","arg":["1"],
 
 
 def bytes_read(agent: AgentProcess) -> int:
-    """By the agent, of whatever (proc_pid_io(5)); what is sent to a line is not at once there."""
+    """Bytes that the agent has read (proc_pid_io(5)): bytes on a line take a while to arrive."""
     return int(Path(f"/proc/{agent.pid}/io").read_text().split()[1])
 
 
@@ -276,7 +276,7 @@ def bytes_read(agent: AgentProcess) -> int:
     "end", ["tru", '"1"],', '"id":1', "/bin/gr\xc3", "true}", "/b", "[", '"x":']
 )
 def test_half_a_request_is_nothing_to_the_next_host(link: Path, end: str) -> None:
-    """As on a port: nobody sees that the one has left, and the other has come."""
+    """As on a port, where nobody sees that one client has left and another one has come."""
     whole = REQUEST.encode()
     ends = whole.index(end.encode("latin-1")) + len(end)
     with line_at(link) as (line, client), serial_agent(link) as agent:

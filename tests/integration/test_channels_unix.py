@@ -1,4 +1,4 @@
-"""A unix socket as a channel: whose file it is, and several channels with rules of their own."""
+"""A unix socket as a channel: its owner, and several channels with different rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vsock, as far as it goes without a virtual machine: addresses, and who is let in."""
+"""vsock as far as possible without a virtual machine: addresses, and which clients are accepted."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_whoever_is_configured_is_let_in() -> None:
 
 
 class Closed(UnixListen):
-    """Lets nobody in, by the rule that vsock has, on a socket that this machine has."""
+    """Accepts no client, by the rule for vsock, on a socket that this machine supports."""
 
     def do_admit(self, address: object) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""The command line of qemu-ga as a process, also beside the original's.
+"""The command line of qemu-ga as a process, also compared with the original's.
 
 Differences from the original that are intended, each with a test below:
 - block lists keep their order, and names in them are trimmed; our own keys are dumped, too;
@@ -331,7 +331,7 @@ raise ValueError("wrong")
 
 
 def journaled(tmp_path: Path, *arguments: str) -> list[str]:
-    """What the agent writes to standard error where that is the journal."""
+    """The agent's output if standard error is the journal."""
     path = tmp_path / "journal"
     with path.open("wb") as file:
         status = os.fstat(file.fileno())

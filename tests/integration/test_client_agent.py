@@ -1,4 +1,4 @@
-"""GuestAgent with real agents: every method, and the connection in bad weather."""
+"""GuestAgent with real agents: every method, and connections that fail."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_facts_about_this_machine(agent: GuestAgent) -> None:
 
 
 def test_information_of_this_machine(agent: GuestAgent) -> None:
-    """What both agents have; the values are the guest tests' matter."""
+    """Commands of both agents. Their values are tested in the guest."""
     assert "lo" in {interface.name for interface in agent.interfaces()}
     assert all(disk.name.startswith("/dev/") for disk in agent.disks())
     names = {stats.name for stats in agent.disk_stats()}

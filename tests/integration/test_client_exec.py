@@ -1,4 +1,4 @@
-"""GuestAgent.exec in subprocess' manner: as a user, in a directory, in time; with each agent."""
+"""GuestAgent.exec with each agent: as a user, in a directory, with a timeout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def agent(
 
 @pytest.fixture
 def made() -> Iterator[Path]:
-    """A file that any user could make."""
+    """A file that any user could create."""
     with TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         yield Path(name) / "made"

@@ -1,4 +1,4 @@
-"""Process life with real processes: state directory, pid file, signals, going to the background."""
+"""The life of the process: state directory, pid file, signals, going to the background."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def eventually(condition: Callable[[], object]) -> None:
 
 
 def asked(path: Path, command: str, /, **arguments: object) -> object:
-    """What the reply to a command returns; None where it is an error."""
+    """The result of a command; None if it is an error."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(DEADLINE)
         connection.connect(str(path))
@@ -61,7 +61,7 @@ def listener_pid(path: Path) -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs; one that ended and was not waited for does not."""
+    """Whether the process is running. A zombie is not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -70,7 +70,7 @@ def is_running(pid: int) -> bool:
 
 
 class Place:
-    """A folder with everything an agent of its own needs, and the processes started in it."""
+    """A directory with everything that an agent needs, and the processes started in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ class Place:
         return process
 
     def fail(self, *options: str) -> str:
-        """What an agent says on standard error that does not come up."""
+        """The standard error of an agent that fails to start."""
         out, err = (process := self.start(*options)).communicate(timeout=DEADLINE)
         assert (process.returncode, out) == (1, "")
         return str(err)
@@ -205,7 +205,7 @@ def test_a_second_agent_leaves_the_first_one_serving(place: Place) -> None:
 
 @pytest.mark.parametrize("options", [(), ("-d",)])
 def test_what_prevents_the_start(place: Place, options: tuple[str, ...]) -> None:
-    """Each fault: exit status 1 and its reason on standard error, for a daemon, too."""
+    """Each fault leads to exit status 1 and a reason on standard error, also with -d."""
     pidfile = ("-f", str(place.pidfile))
     none = place.folder / "none"
     assert place.fail(*options, "-f", f"{none}/pid") == (
@@ -321,7 +321,7 @@ def test_a_daemon_takes_over_a_socket_from_the_service_manager(place: Place) -> 
 
 
 def test_a_daemon_waits_for_its_device_in_the_foreground(place: Place) -> None:
-    """With -r: the first process ends when the device has come, and not before."""
+    """With -r the first process exits when the device appears, and not before."""
     device = place.folder / "tty"
     line = ("-d", "-r", "-m", "isa-serial", "-p", str(device), "-f", str(place.pidfile))
     starter = place.start(*line, "-l", str(place.folder / "log"))

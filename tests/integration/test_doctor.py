@@ -1,4 +1,4 @@
-"""`qemu-ga --doctor` beside real agents, without one, and with what is broken."""
+"""`qemu-ga --doctor` with a running agent, without one, and with broken setups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Found = list[dict[str, str]]
 
 
 class Doctor:
-    """Runs it about the agent with its socket and state in a folder."""
+    """Runs it for the agent whose socket and state are in a directory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,7 +63,7 @@ def of(findings: Found, check: str) -> Found:
 
 @pytest.fixture
 def without_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a guest with cgroup v1, for what this process asks."""
+    """Makes this process see a guest with cgroup v1."""
     monkeypatch.setattr("qga.programs.cgroup.ROOT", "/nonexistent")
 
 

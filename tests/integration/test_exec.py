@@ -1,4 +1,4 @@
-"""guest-exec and guest-exec-status: how a program is run, and what is told of it."""
+"""guest-exec and guest-exec-status: how a program is run, and what is reported about it."""
 
 from __future__ import annotations
 

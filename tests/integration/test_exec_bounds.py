@@ -1,4 +1,4 @@
-"""qga-exec as another user, and programs that have to end in time."""
+"""qga-exec as another user, and with timeouts and limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AS_WHO = "id -u; id -g; id -Gn; echo $HOME $SHELL $USER $LOGNAME; pwd"
 
 
 def processes(word: str) -> list[str]:
-    """Those that have this word in their command line."""
+    """The processes with this word in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -177,7 +177,7 @@ def test_a_user_for_requests_that_choose_none(ruled: tuple[AgentProcess, Client]
 
 @pytest.mark.parametrize("ruled", ["allow=/usr/bin/id ..."], indirect=True)
 def test_a_rule_that_speaks_of_no_user_allows_none(ruled: tuple[AgentProcess, Client]) -> None:
-    """As somebody else the same program would read other files."""
+    """As another user the same program would read other files."""
     _, client = ruled
     for how in ({"user": "nobody"}, {"user": "no-such-user"}, {"group": "games"}):
         refusal = client.refusal("qga-exec", path="/usr/bin/id", **how)
@@ -230,7 +230,7 @@ def test_no_limits(client: Client, limits: dict[str, object], reason: str) -> No
 
 @pytest.mark.parametrize("ruled", ["open-files=64\noutput=1000\nfile-size=4K"], indirect=True)
 def test_rules_force_limits(ruled: tuple[AgentProcess, Client]) -> None:
-    """A request may ask for less, but not for more; guest-exec is bound by them, too."""
+    """A request may ask for less but not for more. They apply to guest-exec as well."""
     _, client = ruled
     wanted = {"output": 500, "open-files": 1000}
     over = ended(client, start(client, "ulimit -n; exec yes", limits=wanted))
@@ -247,7 +247,7 @@ def test_the_log_has_the_user(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["guest-exec", "qga-exec"])
 def test_a_name_service_that_does_not_answer(tmp_path: Path, command: str) -> None:
-    """The groups of a user come from a FIFO that nobody writes to: others are served meanwhile."""
+    """Looking up the groups of a user hangs on a FIFO; other clients are served meanwhile."""
     groups = tmp_path / "group"
     os.mkfifo(groups)
     script = f'mount --bind {groups} /etc/group; exec "$@"'
@@ -270,7 +270,7 @@ def test_a_name_service_that_does_not_answer(tmp_path: Path, command: str) -> No
 
 
 def feed(groups: Path, agent: AgentProcess) -> None:
-    """Let everybody read the FIFO to its end, as often as it is asked for."""
+    """Let every reader of the FIFO reach its end, repeatedly."""
 
     def opened() -> bool:
         try:

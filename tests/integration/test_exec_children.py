@@ -1,4 +1,4 @@
-"""guest-exec: what a child inherits, and what many of them cost."""
+"""guest-exec: what a child inherits, and the cost of many children."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
 
 @differs("background-child")
 def test_a_background_process_does_not_hold_the_status_back(client: Client, tmp_path: Path) -> None:
-    """It lives on, and what it writes later does not kill it."""
+    """It keeps running, and later output does not kill it."""
     gate, done = tmp_path / "gate", tmp_path / "done"
     os.mkfifo(gate)
     script = f"(read x <{gate}; seq 100000; echo alive >{done}) & echo started"
@@ -161,7 +161,7 @@ def open_for_all(gate: Path, agent: AgentProcess, pids: list[int]) -> bool:
 
 
 def children_of(pid: int) -> set[int]:
-    """Zombies included."""
+    """Processes with this parent, zombies included."""
     path = Path(f"/proc/{pid}/task")
     return {
         int(child) for task in path.iterdir() for child in (task / "children").read_text().split()
@@ -187,7 +187,7 @@ def test_clients_may_run_programs_at_the_same_time(agent: AgentProcess) -> None:
 
 
 class Group:
-    """The commands on a loop of the test's own."""
+    """The commands on a loop that the test controls."""
 
     def __init__(self) -> None:
         self.loop = Loop()
@@ -196,7 +196,7 @@ class Group:
         self.commands = exec_commands.Exec(agent)
 
     def run(self, script: str) -> int:
-        """Run a script to its end; its pid."""
+        """Run a script to its end, and return its pid."""
         start = self.commands.guest_exec
         pid: int = start("sh", ["-c", script], capture_output=True, caller=self.caller)["pid"]
         self.turn_until(lambda: self.has_ended(pid))
@@ -269,7 +269,7 @@ OF_THE_SERVICE = (  # systemd.exec(5), "Environment variables set or propagated"
 
 
 def test_a_child_is_not_told_what_the_service_manager_told_the_agent(tmp_path: Path) -> None:
-    """It would take the agent's memory pressure, watchdog or descriptors for its own."""
+    """It would use the agent's memory pressure file, watchdog or descriptors as its own."""
     environment = {**os.environ, **dict.fromkeys(OF_THE_SERVICE, "1"), "OF_THE_ADMINISTRATOR": "1"}
     with listening(tmp_path, env=environment) as agent, agent.connect() as client:
         names = {line.split("=")[0] for line in output(client, "env").splitlines()}

@@ -1,4 +1,4 @@
-"""qemu-ga --explain-policy: the same answers as the agent gives, and the lines that decide."""
+"""qemu-ga --explain-policy gives the same answers as the agent, and the lines that decide."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Group(CommandGroup):
 def test_a_command_of_a_plugin_that_gives_no_verdict(
     tmp_path: Path, conf: Path, command: str, allowed: bool, warned: bool
 ) -> None:
-    """It may refuse what the agent itself allows, and nobody can know without calling it."""
+    """It may refuse what the policy allows, which only a call would show."""
     plugins = tmp_path / "plugins"
     plugins.mkdir(mode=0o755)
     (plugins / "group.py").write_text(PLUGIN)

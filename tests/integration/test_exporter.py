@@ -1,4 +1,4 @@
-"""`qgactl exporter` as Prometheus meets it: real agents, and guests that do not answer."""
+"""`qgactl exporter` as Prometheus sees it, with real agents and guests that do not answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.client_peer import HANG_UP, Peer
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The exporter's address; it has ours, the original, a silent one and one that is gone."""
+    """The address of an exporter for our agent, the original, a silent one and a missing one."""
     folder = tmp_path_factory.mktemp("exporter")
     (folder / "ours").mkdir()
     (folder / "original").mkdir()
@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextmanager
 def exporter(arguments: list[str], errors: Path, **variables: str) -> Iterator[str]:
-    """A running exporter; gives the address that it tells."""
+    """A running exporter; yields the address that it prints."""
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
             [*QGACTL, *arguments],
@@ -68,7 +68,7 @@ def fetch(address: str) -> str:
 
 @pytest.fixture(scope="module")
 def scraped(place: str) -> dict[str, dict[str, Any]]:
-    """The samples by guest and name; one of each name."""
+    """The samples by guest and name, one for each name."""
     found: dict[str, dict[str, Any]] = {}
     for family in text_string_to_metric_families(fetch(place)):
         for sample in family.samples:

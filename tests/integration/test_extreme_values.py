@@ -1,7 +1,7 @@
-"""Every command with every integer at its extremes: an error in words, never one of Python's.
+"""Every command with every integer at its extremes: errors are QGA's own, never Python's.
 
-What to try is read off the signatures, so that a new command is tried as well. The agent may do no
-harm: it runs as nobody in namespaces of its own, where it can read everything and change nothing.
+The values come from the signatures, so new commands are included. The agent can do no harm: it runs
+as nobody in separate namespaces, where it can read everything and change nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HARMLESS = (
 )
 
 OPTIONAL = {"tty": True, "eof": True}
-"""Arguments without which others are not looked at."""
+"""Arguments without which other arguments are ignored."""
 
 SAMPLES: dict[Any, Any] = {str: "none", bool: True, int: 1, schema.UInt64: 1, float: 1}
 
@@ -67,7 +67,7 @@ def extremes(annotation: Any) -> Iterator[Any]:
 
 
 def sample(annotation: Any) -> Any:
-    """Some value of a type."""
+    """A valid value of a type."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)[0]
     if get_origin(annotation) is list:
@@ -102,7 +102,7 @@ def requests(known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def combinations(tried: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """All of them; where they are very many, one argument at a time."""
+    """All combinations; if they are very many, one argument at a time."""
     if math.prod(map(len, tried.values())) <= MANY:
         yield from (dict(zip(tried, values)) for values in itertools.product(*tried.values()))
     else:
@@ -203,6 +203,6 @@ def test_a_time_for_both_clocks(monkeypatch: pytest.MonkeyPatch, time: int) -> N
 
 
 def like_the_kernel(_clock: int, nanoseconds: int) -> None:
-    """A stand-in for clock_settime(2)."""
+    """A replacement for clock_settime(2)."""
     if nanoseconds < 0:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))

@@ -1,4 +1,4 @@
-"""What must not end the agent, hold it up, or stay in its memory."""
+"""Faults that must not end the agent, block it, or use up its memory."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_program_that_takes_long_to_start_holds_nobody_up(tmp_path: Path) -> N
 
 
 def is_breaking(fd: int) -> bool:
-    """Whether somebody waits for the write lease on `fd`: its target is less by now."""
+    """Whether another process waits for the write lease on `fd`, so that the kernel weakens it."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_WRLCK
 
 

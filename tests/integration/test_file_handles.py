@@ -1,4 +1,4 @@
-"""What guest-file-* does with things that are no plain files, and with handles over time."""
+"""guest-file-* with files that are not regular, and the life of handles."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_a_handle_that_cannot_be_recorded_is_not_given(tmp_path: Path, path: Pat
 
 
 def test_clients_may_write_by_one_handle(agent: AgentProcess, path: Path) -> None:
-    """Each write is whole, though they come at the same time."""
+    """Each write is atomic, although they come at the same time."""
     with agent.connect() as client:
         handle = File(client, path, "w").handle
 
@@ -192,7 +192,7 @@ def test_clients_may_write_by_one_handle(agent: AgentProcess, path: Path) -> Non
 
 
 def test_clients_may_read_and_close_at_the_same_time(agent: AgentProcess, path: Path) -> None:
-    """A read sees its own file or an error, never another file that has the number since."""
+    """A read gets its own file or an error, never another file that got the same descriptor."""
     path.write_bytes(b"x" * MIB)
     with agent.connect() as opener, agent.connect() as reader:
         for _ in range(30):
@@ -214,7 +214,7 @@ def test_clients_may_read_and_close_at_the_same_time(agent: AgentProcess, path: 
 
 
 class SlowLock:
-    """A file's lock, which is got only after the file was closed by somebody else."""
+    """The lock of a file; it can be taken only after somebody else has closed the file."""
 
     def __init__(self, close: Callable[[], None]) -> None:
         self._close = close
@@ -228,7 +228,7 @@ class SlowLock:
 
 @pytest.mark.parametrize("command", ["read", "write", "close"])
 def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command: str) -> None:
-    """The number of its descriptor may be another file's by then, which is left alone."""
+    """Its descriptor may belong to another file by then, which must stay open."""
     path.write_bytes(b"")
     agent = SimpleNamespace(
         loop=Loop(),

@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def can(attempt: Any, *arguments: Any) -> bool:
-    """Whether the file is open for it; anything else that goes wrong is a failure."""
+    """Whether the handle permits it; any other error fails the test."""
     try:
         attempt(*arguments)
     except Refused as error:
@@ -230,7 +230,7 @@ def test_a_write_of_many_megabytes(client: Client, path: Path) -> None:
 
 
 def write_text(client: Client, path: Path, text: str) -> bytes:
-    """What is in the file after a write of this base64 text."""
+    """The content of the file after writing this base64 text."""
     file = File(client, path, "w")
     result = client.call("guest-file-write", handle=file.handle, buf_b64=text)
     assert result["count"] == path.stat().st_size
@@ -238,7 +238,7 @@ def write_text(client: Client, path: Path, text: str) -> bytes:
 
 
 def test_base64_in_lines(client: Client, path: Path) -> None:
-    """As Proxmox sends it: a newline after each 76 characters."""
+    """As Proxmox VE sends it: with a newline after each 76 characters."""
     data = random.Random(10).randbytes(10_000)
     assert write_text(client, path, base64.encodebytes(data).decode()) == data
 
@@ -358,7 +358,7 @@ def test_an_unknown_handle_is_told_first(client: Client, path: Path) -> None:
 def test_there_is_no_seeking_to_where_no_number_reaches(
     agent: AgentProcess, client: Client, offset: int, whence: str
 ) -> None:
-    """The kernel knows such positions in few files; lseek(2) gives them as negative numbers."""
+    """Few files have such positions; lseek(2) returns them as negative numbers."""
     memory = File(client, f"/proc/{agent.pid}/mem")
     assert memory.seek(4096) == 4096
     with refused("failed to seek file: Invalid argument"):

@@ -1,4 +1,4 @@
-"""qgactl cp and cat, with a guest that would get into the host, or fill it."""
+"""qgactl cp and cat with a guest that tries to write to the host, or to fill it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 
 class Host:
-    """A directory for the copies, and what is around it."""
+    """A directory for the copies, with other files around it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -266,7 +266,7 @@ def test_more_than_was_asked_for_through_a_data_port(host: Host) -> None:
 
 @pytest.fixture(params=["openat2", "ENOSYS", "EPERM"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """How names are resolved below a directory; by openat2, or without it."""
+    """How names below a directory are resolved: with openat2(2), or without it."""
     if request.param != "openat2":
         import ctypes
 
@@ -287,7 +287,7 @@ def address(
 
 
 class Swap(Observer):
-    """Another user of the host, who puts a symbolic link where a directory was."""
+    """Another user of the host, who replaces a directory by a symbolic link."""
 
     def __init__(self, folder: Path, outside: Path, when: str) -> None:
         self.folder = folder
@@ -375,14 +375,14 @@ SCRIPTS: dict[str, Callable[[ShellFiles], object]] = {
     "setting permissions": lambda guest: guest.set_permissions([(0o755, HERE)], False),
     "removing files": lambda guest: guest.remove([HERE]),
 }
-"""By what the script is for, as the error says."""
+"""The hanging script by its purpose, which the error names."""
 
 
 @pytest.mark.parametrize("purpose", SCRIPTS)
 def test_a_script_that_never_ends(
     host: Host, monkeypatch: pytest.MonkeyPatch, purpose: str
 ) -> None:
-    """The guest says that it runs, for ever: the script is killed, and the copy given up."""
+    """A script that the guest reports as running for ever is killed, and the copy given up."""
     for name in ("PATIENCE", "TIDYING"):
         monkeypatch.setattr(shell_files, name, 0.1, raising=False)
     monkeypatch.setattr(programs, "GRACE", 0.1)
@@ -415,7 +415,7 @@ def until_it_is_too_late(seconds: float = 20) -> Callable[[], None]:
 def test_a_fifo_of_the_guest_that_nobody_reads(
     host: Host, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script that waits for a reader is gone, and so is what it was to write."""
+    """The script that waits for a reader is gone, and so is its temporary file."""
     source, fifo = host.folder / "source", host.folder / "fifo"
     source.write_bytes(b"content")
     os.mkfifo(fifo)
@@ -442,7 +442,7 @@ def processes_that_name(*words: object) -> list[str]:
 def test_a_byte_now_and_then(
     host: Host, monkeypatch: pytest.MonkeyPatch, kind: type[ShellFiles | PlainFiles]
 ) -> None:
-    """A guest that is never silent, but gives and takes next to nothing, is given up."""
+    """A guest that always answers, but transfers almost nothing, is given up."""
     monkeypatch.setattr(kind, "slack", 0.2, raising=False)
     monkeypatch.setattr(files, "SLACK", 0.2, raising=False)
     with HostileGuest(host.folder, endless=True) as guest, GuestAgent(guest.address) as agent:
@@ -458,7 +458,7 @@ def test_a_byte_now_and_then(
 def test_a_file_that_is_written_and_read_slowly_is_no_fault(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was late may be made up for, and what we do in between is not the guest's fault."""
+    """A guest may catch up after a delay, and our own delays do not count."""
     monkeypatch.setattr(ShellFiles, "slack", 0.2)
     with HostileGuest(host.folder, endless=True) as guest, GuestAgent(guest.address) as agent:
         chunks = ShellFiles(agent).chunks(HERE, 0, 0)

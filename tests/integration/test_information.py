@@ -52,7 +52,7 @@ def test_the_host_name(client: Client) -> None:
 
 @differs("long-host-name")
 def test_a_host_name_as_long_as_can_be(tmp_path: Path) -> None:
-    """In a name space of its own; the original refuses 64 characters."""
+    """In a separate UTS namespace. The original refuses 64 characters."""
     name = "x" * 64
     launcher = ["unshare", "--uts", "sh", "-c", f'hostname {name} && exec "$@"', "sh"]
     with listening(tmp_path, launcher=launcher) as agent, agent.connect() as client:
@@ -76,7 +76,7 @@ def test_the_distribution(client: Client) -> None:
 
 
 class OsRelease:
-    """The two files that are looked for."""
+    """The two places of os-release."""
 
     def __init__(self, folder: Path) -> None:
         self.etc, self.usr = folder / "etc", folder / "usr"
@@ -243,7 +243,7 @@ def test_the_time_zone(tmp_path: Path, variable: str, zone: str, offset: int) ->
 
 
 def test_a_time_zone_that_is_changed_is_noticed(tmp_path: Path) -> None:
-    """As by timedatectl, which replaces the link /etc/localtime; in a name space of its own."""
+    """As timedatectl, which replaces the link /etc/localtime; in a separate mount namespace."""
     etc = tmp_path / "etc"
     etc.mkdir()
     (etc / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")

@@ -1,6 +1,6 @@
 """A user against the agent that changes the keys of that user (CVE-2026-12080 of QEMU's agent).
 
-The account is a stand-in, in a passwd file that only the agent sees.
+The account exists only in a passwd file that the agent alone sees.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ while True:
         except OSError:
             pass
 """
-"""What the user runs: the directory and the file are the user's own and links, in turn."""
+"""The user's script, which makes the directory and the file real ones and links in turn."""
 
 
 @pytest.fixture

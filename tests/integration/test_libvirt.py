@@ -1,6 +1,6 @@
-"""The way by libvirt with libvirt itself, as far as its driver for tests goes.
+"""Reaching guests through the real libvirt, as far as its test driver allows.
 
-qgactl runs with the system's Python here, which has libvirt's module from the distribution.
+qgactl runs with the system's Python here, which has the libvirt module of the distribution.
 """
 
 from __future__ import annotations

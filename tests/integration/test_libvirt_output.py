@@ -1,7 +1,7 @@
-"""Much output of programs by libvirt, of both agents: its limits are those of libvirt 12.8.
+"""Large output of programs through libvirt, with both agents and the limits of libvirt 12.8.
 
-libvirt's Python is a stand-in that passes requests on to the agent, and replies back unless they
-are too large: then the call fails, or libvirt is cut off from the agent for ever.
+The libvirt module is replaced by one that passes requests and replies on. If a reply is too large,
+the call fails, or the agent is lost for ever, as with the real libvirt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NUMBERS = "i=0; while [ $i -lt {0} ]; do echo line $i; i=$((i + 1)); done"
 
 
 class Passing:
-    """What libvirt does for the one domain; `cut_off` once a reply was too large."""
+    """libvirt with one domain. `cut_off` is true after a reply that was too large."""
 
     def __init__(self, agent: GuestAgent) -> None:
         self.agent = agent

@@ -1,5 +1,5 @@
-"""UTF-8 to the host and bytes to the kernel, whatever the locale; and children have the locale
-that the administrator gave."""
+"""File names are UTF-8 for the host and bytes for the kernel in any locale, and children get the
+locale of the administrator."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_child_has_the_administrators_locale(client: Client, locale: dict[str,
 
 
 def test_mount_points_are_read_as_utf8(german: Path, locale: dict[str, str]) -> None:
-    """What guest-fsfreeze-freeze-list compares with the host's names; nothing is frozen here."""
+    """The mount points that guest-fsfreeze-freeze-list compares; nothing is frozen here."""
     path = f"/mnt/{NAME.replace(' ', '')}".encode()
     line = b"30 1 8:1 / %s rw - ext4 /dev/sda1 rw\n" % path
     script = f"""
@@ -156,7 +156,7 @@ def test_what_is_printed_and_complained_of_is_utf8(
 
 
 def test_the_packages_start_the_agent_in_utf8_mode_at_once() -> None:
-    """Without starting over, which takes as long again."""
+    """Without starting Python again, which would double the time."""
     first, *_ = (CHECKOUT / "packaging/qemu-ga").read_text().splitlines()
     interpreter, options = first.removeprefix("#!").split(" ")
     script = "import sys; print(sys.flags.utf8_mode, sys.flags.isolated, sys.flags.no_site)"

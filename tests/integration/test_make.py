@@ -1,4 +1,4 @@
-"""What `make` prints while it installs, and its list of targets."""
+"""The output of `make` while it installs, and its list of targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VENV = CHECKOUT / "packaging/venv"
 
 
 def install(directory: Path, **variables: str) -> tuple[int, list[str]]:
-    """The exit status of packaging/venv, and what it prints; pip reads no configuration."""
+    """The exit status and output of packaging/venv; pip reads no configuration."""
     done = subprocess.run(
         [VENV, sys.executable, directory, "host"],
         cwd=CHECKOUT,
@@ -40,7 +40,7 @@ def test_an_installation_that_fails_shows_the_steps_and_the_cause(tmp_path: Path
 
 
 def test_an_installation_that_succeeds_shows_only_the_steps(tmp_path: Path) -> None:
-    """With a pip that only prints."""
+    """With a pip that only prints its arguments."""
     directory = tmp_path / "venv"
     python = directory / "bin/python"
     python.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Interfaces of a network of its own, made up for the test."""
+"""Interfaces in a separate network namespace."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_interfaces(tmp_path: Path) -> None:
 
 
 def test_counters_are_those_of_the_kernel(tmp_path: Path) -> None:
-    """As the kernel's own table has them, of the loopback after one ping to itself."""
+    """As in the kernel's table, for the loopback interface after one ping."""
     script = 'ip link set lo up; ping -c 1 -q 127.0.0.1 >/dev/null 2>&1 || :; exec "$@"'
     launcher = ["unshare", "--net", "sh", "-c", script, "sh"]
     with listening(tmp_path, launcher=launcher) as agent, agent.connect() as client:

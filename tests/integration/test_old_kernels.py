@@ -1,7 +1,7 @@
-"""Kernels, filters of system calls and Pythons that lack what the agent would rather use.
+"""Kernels, system call filters and Pythons that lack features that the agent prefers.
 
-What it uses of the kernel that is younger than Linux 4.18, or that a container may forbid, is made
-to fail here in a real agent process. All must work the same as without that.
+System calls that are newer than Linux 4.18, or that a container may forbid, are made to fail in a
+real agent process. Everything must work as before.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def agent(
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """An agent that has everything."""
+    """An agent for which nothing fails."""
     with listening(tmp_path_factory.mktemp("usual")) as agent, agent.connect() as client:
         yield client
 

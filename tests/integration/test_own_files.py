@@ -1,4 +1,4 @@
-"""What the agent itself writes, where others may write, too: a link of theirs leads it nowhere."""
+"""Files that the agent creates: it follows no links in directories that others can write to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STRANGER = 12345
 TEXT = "[global]\nfd_counter=5\nvictim\n"
 
 FILES = {"pid": "-f", "log": "-l", "qga.state": "-t"}
-"""Each with the option that names it or its directory."""
+"""Each file with the option that names it or its directory."""
 
 
 def writable(directory: Path) -> None:

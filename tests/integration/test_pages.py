@@ -22,13 +22,13 @@ WRONG_USAGE = 2
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """That of a user who has this checkout's programs on the PATH."""
+    """The environment of a user who has the programs of this checkout in PATH."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8", **variables}
 
 
 def run(command: str, folder: Path, **variables: str) -> str:
-    """What a command writes, on either stream."""
+    """The output of a command, both streams."""
     done = subprocess.run(
         ["/bin/sh", "-c", command],
         cwd=folder,
@@ -61,7 +61,7 @@ def test_the_plugin_passes_its_test(tmp_path: Path) -> None:
     ids=lambda block: block.place,
 )
 def test_what_is_run_in_a_checkout(block: Block) -> None:
-    """One command, which runs others; make must not reinstall the virtual environment."""
+    """Run one command, which may run others. make must not reinstall the virtual environment."""
     command, _, output = block.text[len("$ ") :].partition("\n")
     command = command.replace("make ", "make --no-print-directory -o .venv/.run ", 1)
     shown = shape(run(command, CHECKOUT))
@@ -91,7 +91,7 @@ def nowhere() -> Iterator[HostRoot]:
 
 
 def scripts(block: Block) -> list[str]:
-    """What is typed in a block, but for the mistakes that the page shows on purpose."""
+    """The commands in a block, except mistakes that the page shows on purpose."""
     if block.language == "console":
         return [step.command for step in steps(block.text) if "(see qgactl" not in step.output]
     return [block.text] if block.language == "sh" else []
@@ -108,7 +108,7 @@ QGACTL = [
 
 @pytest.mark.parametrize("words", QGACTL)
 def test_command_lines_of_qgactl(nowhere: HostRoot, words: list[str]) -> None:
-    """They are understood: what they cannot do is find the guest."""
+    """They are valid; the only error is that the guest is missing."""
     done = subprocess.run(
         words,
         env=environment(QGA_HOST_ROOT=str(nowhere.folder), QGA_CONNECT="web"),

@@ -1,4 +1,4 @@
-"""Plugins in a running agent: installed ones, those of the plugin folder, and those left out."""
+"""Plugins in a running agent: installed ones, those in plugin-dir, and those that are skipped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Local(CommandGroup):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder with the example as an installer leaves it there: its module and its metadata."""
+    """A directory with the example as pip installs it: its module and its metadata."""
     folder = tmp_path / "site"
     metadata = folder / "qga_notes-1.0.dist-info"
     metadata.mkdir(parents=True)
@@ -53,7 +53,7 @@ def declared_entry_points() -> str:
 
 
 class Running:
-    """An agent that serves, and what it has logged so far."""
+    """A running agent, and its log so far."""
 
     def __init__(self, folder: Path) -> None:
         self.address = f"unix:{folder / 'socket'}"
@@ -78,7 +78,7 @@ class Running:
 def running(
     folder: Path, plugin_dir: Path | None = None, site: Path | None = None
 ) -> Iterator[Running]:
-    """An agent with a configuration file in `folder`, ended by a signal."""
+    """An agent with a configuration file in `folder`, terminated by a signal at the end."""
     config = folder / "qemu-ga.conf"
     config.write_text(
         f"[general]\nmethod=unix-listen\npath={folder / 'socket'}\nstatedir={folder}\n"
@@ -109,7 +109,7 @@ def plugin_dir(tmp_path: Path) -> Path:
 
 
 def ends_in_an_error(agent: GuestAgent) -> None:
-    """Call what does not return in time."""
+    """Call a command that does not return in time."""
     with pytest.raises((AgentError, OSError)):
         agent.call("qga-local", timeout=3)
 
@@ -302,7 +302,7 @@ class TestLeftOut:
     def test_one_that_waits_holds_up_nobody_else(
         self, tmp_path: Path, plugin_dir: Path, body: str
     ) -> None:
-        """Though nothing says that it does."""
+        """Although it is not declared as blocking."""
         os.mkfifo(tmp_path / "fifo")
         wait = body.replace("{fifo}", str(tmp_path / "fifo"))
         text = "from time import sleep\n" + PLUGIN.replace('return "local"', wait)

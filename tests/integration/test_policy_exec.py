@@ -67,7 +67,7 @@ def test_only_what_is_allowed_is_run(tmp_path: Path) -> None:
 
 
 def test_a_link_is_its_target_unless_it_is_allowed_itself(tmp_path: Path) -> None:
-    """Who may start one name of a program of many names may not start the others."""
+    """Permission for one name of a program with several names does not extend to the others."""
     called = program(tmp_path / "called", "#!/bin/sh\necho $0\n")
     (tmp_path / "one").symlink_to("called")
     (tmp_path / "two").symlink_to("called")
@@ -162,7 +162,7 @@ def closed(public: Path) -> Path:
 def test_a_program_of_the_configured_user_is_not_run_as_a_chosen_one(
     tmp_path: Path, public: Path
 ) -> None:
-    """Whoever can replace a program decides what it does: only as themselves."""
+    """Users who can replace a program may have it run only as themselves."""
     script = program(public / "script", "#!/bin/sh\nid -un\n")
     os.chown(script, 65534, -1)
     rules = f"[exec]\nallow={script}\nuser=nobody\nusers=games\n"
@@ -188,7 +188,7 @@ def test_a_directory_is_entered_with_the_rights_of_the_user(
 
 
 def test_a_program_is_run_with_the_rights_of_the_user(tmp_path: Path, closed: Path) -> None:
-    """What only root can see is not told by an error."""
+    """An error does not reveal what only root can see."""
     with guarded(tmp_path, "[exec]\nuser=nobody\n") as (_, client):
         for command in ("guest-exec", "qga-exec"):
             told = {
@@ -216,7 +216,7 @@ def test_a_program_is_run_with_the_rights_of_the_user(tmp_path: Path, closed: Pa
     ],
 )
 def test_a_terminal_is_a_way_to_a_shell(tmp_path: Path, keys: str, gets_one: bool) -> None:
-    """Of a pager that has one `!id` does; so it is not started, and this one stands for it."""
+    """A pager on a terminal runs `!id`, so none is started. This program takes the place of one."""
     pager = program(tmp_path / "paged", "#!/bin/sh\nif test -t 0; then exec sh; fi\n")
     with guarded(tmp_path, "[exec]\n" + keys.format(pager)) as (agent, client):
         if gets_one:

@@ -1,4 +1,4 @@
-"""[files] and the profiles that speak of files, with real files, and attacks on them."""
+"""[files] and the profiles for files, with real files and attacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET = "forbidden content"
 
 
 class Place:
-    """A folder that is allowed, one that is not, and an agent that knows the difference."""
+    """A directory that is allowed, one that is not, and an agent with such rules."""
 
     def __init__(self, folder: Path) -> None:
         self.conf = folder / "qemu-ga.conf"
@@ -102,7 +102,7 @@ def test_no_way_round(client: Client, place: Place, tmp_path: Path, path: str, m
 def test_the_last_link_is_resolved_for_reading(
     guarded: AgentProcess, client: Client, place: Place
 ) -> None:
-    """Where it leads is for the guest's log alone."""
+    """Only the guest's log shows where it leads."""
     (place.allowed / "link").symlink_to(place.bad)
     (place.forbidden / "file").chmod(0o600)
     assert client.refusal("guest-file-open", path=f"{place.allowed}/link") == (
@@ -119,7 +119,7 @@ def test_a_path_of_the_agent_s_own_descriptors_is_resolved(client: Client, place
 
 
 def test_a_device_or_a_fifo_that_is_refused_is_not_opened(client: Client, place: Place) -> None:
-    """A writer that waits for a reader goes on as soon as anybody opens the FIFO."""
+    """A writer that waits for a reader continues as soon as anybody opens the FIFO."""
     fifo = place.forbidden / "fifo"
     os.mkfifo(fifo)
     assert "has been refused" in client.refusal("guest-file-open", path=str(fifo))
@@ -209,7 +209,7 @@ def test_each_channel_has_its_own_rules_and_handles(tmp_path: Path, place: Place
 
 @pytest.fixture
 def racing(place: Place, tmp_path: Path) -> Iterator[Client]:
-    """A client of an agent that follows links also for writing, which makes it harder."""
+    """A client of an agent that also follows links for writing, which is harder to protect."""
     config = f"{place.config}follow-symlinks=true\n"
     with listening(tmp_path, config=config) as agent, agent.connect() as client:
         yield client
@@ -221,7 +221,7 @@ def was_refused(reply: dict[str, Any]) -> bool:
 
 @contextmanager
 def flipping(flip: Callable[[], None]) -> Iterator[None]:
-    """Do it again and again, as fast as can be, meanwhile."""
+    """Repeat `step` as fast as possible meanwhile."""
     over = threading.Event()
 
     def attack() -> None:
@@ -251,7 +251,7 @@ def exchange_links(path: Path, *targets: Path) -> Callable[[], None]:
 
 
 def open_many(client: Client, path: Path, mode: str, count: int) -> Iterator[dict[str, Any]]:
-    """The replies to that many guest-file-open, sent in batches."""
+    """The replies to this many guest-file-open, sent in batches."""
     batch = 50
     for _ in range(count // batch):
         client.send(b"".join([request("guest-file-open", path=str(path), mode=mode)] * batch))
@@ -286,7 +286,7 @@ def test_a_race_for_reading(racing: Client, place: Place, tmp_path: Path, where:
 @pytest.mark.parametrize("mode", ["w", "a", "r+"])
 @pytest.mark.parametrize("where", ["last", "folder", "new"])
 def test_a_race_for_writing(racing: Client, place: Place, where: str, mode: str) -> None:
-    """Whether the file is there, is made, or is exchanged for a link: none but the good is hit."""
+    """Whether a file exists, is created, or becomes a link: only the allowed one is affected."""
     path = place.allowed / "flip"
     other = place.allowed / "other"
     if where == "last":

@@ -1,4 +1,4 @@
-"""[limits], each by what happens at it."""
+"""The keys of [limits], and what happens when each is reached."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_children_that_run_at_once(tmp_path: Path) -> None:
 
 
 def test_bytes_captured_in_all(tmp_path: Path) -> None:
-    """What was fetched makes room; what nobody fetched is forgotten for what is new."""
+    """A fetched status makes room; one that nobody has fetched is dropped for a new one."""
     config = "[limits]\ncaptured=1000\n"
     with listening(tmp_path, config=config) as agent, agent.connect() as client:
         head = ("head", "-c")

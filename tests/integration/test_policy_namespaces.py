@@ -1,4 +1,4 @@
-"""Rules against mount namespaces of others: what is mounted there is not what the path says."""
+"""Rules and other mount namespaces, where a path leads to another file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ os.dup2(fd, 9)
 print("ready", flush=True)
 time.sleep(600)
 """
-"""A mount that is attached nowhere, at descriptor 9."""
+"""A detached mount, at descriptor 9."""
 
 
 class Place:
@@ -69,7 +69,7 @@ def process(*argv: str) -> Iterator[int]:
 
 @contextmanager
 def namespace(script: str) -> Iterator[int]:
-    """A process in a user and mount namespace of its own, where it has run the script."""
+    """A process in a separate user and mount namespace, in which it has run the script."""
     shell = ["sh", "-ec", f"{script}\necho ready; exec sleep 600"]
     with process("unshare", "--user", "--map-root-user", "--mount", *shell) as pid:
         yield pid
@@ -77,7 +77,7 @@ def namespace(script: str) -> Iterator[int]:
 
 @contextmanager
 def container(place: Place) -> Iterator[int]:
-    """One with a root of its own, as pivot_root(2) gives it."""
+    """A process with another root, as after pivot_root(2)."""
     root = place.allowed.parent / "root"
     root.mkdir()
     script = (
@@ -129,7 +129,7 @@ def pivoted(place: Place) -> Iterator[str]:
 
 @contextmanager
 def private_tmp(place: Place) -> Iterator[str]:
-    """As PrivateTmp= of systemd.exec(5), with files of root's in it."""
+    """As with PrivateTmp= of systemd.exec(5), with files of root in it."""
     directory = place.allowed
     script = f"mount -t tmpfs none {directory}; echo '{SECRET}' >{directory}/file"
     with process("unshare", "--mount", "sh", "-ec", f"{script}; echo ready; exec sleep 600") as pid:
@@ -143,7 +143,7 @@ WAYS = [
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.__name__)
 def way(request: pytest.FixtureRequest, place: Place) -> Iterator[str]:
-    """A directory whose path ends in the allowed one, and that is another."""
+    """Another directory whose path ends like the allowed one."""
     with request.param(place) as path:
         assert Path(f"{path}/file").read_text().strip() == SECRET  # so there is something to win
         yield path
@@ -174,7 +174,7 @@ def test_the_agent_opens_nothing_there(client: Client, place: Place, way: str) -
 
 
 def test_nor_without_openat2(monkeypatch: pytest.MonkeyPatch, place: Place, way: str) -> None:
-    """As on Linux before 5.6, and wherever a filter of system calls does not know it."""
+    """As on Linux before 5.6, and under system call filters that do not know it."""
 
     def missing(_raw: bytes, _flags: int) -> int:
         raise OSError(ENOSYS, os.strerror(ENOSYS))
@@ -258,8 +258,8 @@ def test_a_mount_that_comes_later_is_seen(place: Place) -> None:
 
 
 def test_a_process_of_the_agent_s_own_namespace(place: Place, client: Client) -> None:
-    """Its root and descriptors lead to what the agent sees, but links of /proc are not followed:
-    whether there is such a process is nothing for the host."""
+    """Its root and descriptors lead to files that the agent sees. Links of /proc are not followed:
+    the host must not learn whether such a process exists."""
     with process("sh", "-c", "echo ready; exec sleep 600") as pid:
         told = {
             client.refusal("guest-file-open", path=f"/proc/{each}/exe").replace(str(each), "")

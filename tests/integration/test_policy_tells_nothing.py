@@ -1,4 +1,4 @@
-"""What is refused looks the same to the host whether it exists or not, and whatever it is."""
+"""A refusal looks the same to the host whether the file exists or not, and whatever it is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MISSING = "qx-missing"
 
 
 class Place:
-    """A forbidden directory with one of each kind, and an allowed one."""
+    """A forbidden directory with one file of each kind, and an allowed one."""
 
     def __init__(self, directory: Path) -> None:
         self.allowed, self.forbidden = directory / "allowed", directory / "forbidden"
@@ -65,7 +65,7 @@ def client(agent: AgentProcess) -> Iterator[Client]:
 
 
 def replies(client: Client, path: str, name: str) -> dict[str, str]:
-    """What each door says to a path, without the name that is asked about."""
+    """The reply of each command to a path, without the name in the request."""
     asked: list[tuple[str, dict[str, Any]]] = [
         *(("guest-file-open", {"path": path, "mode": mode}) for mode in ("r", "w", "a", "r+")),
         ("qga-file-checksum", {"path": path}),
@@ -117,14 +117,14 @@ def test_no_door_tells_what_is_there(client: Client, place: Place, form: str) ->
 
 
 def test_a_path_through_a_forbidden_place_opens_what_it_says(client: Client, place: Place) -> None:
-    """With or without that place: `..` is taken back before anything is looked at."""
+    """Whether the place exists or not: `..` is resolved before anything is looked up."""
     for name in (*THERE, MISSING):
         path = f"{place.forbidden}/{name}/../../allowed/file"
         assert File(client, path).read() == (b"good", True)
 
 
 def test_names_of_programs(client: Client, place: Place) -> None:
-    """Some are in PATH, some not, one is allowed with other arguments."""
+    """Some are in PATH, some are not, and one is allowed with other arguments."""
     for arguments in ([], ["x"]):
         told = {
             client.refusal("guest-exec", path=name, arg=arguments).replace(f"'{name}'", "'*'")
@@ -160,7 +160,7 @@ def test_the_log_of_the_guest_and_explain_have_it(
 
 
 def test_links_that_may_not_be_written_through(tmp_path: Path, place: Place) -> None:
-    """A link in a forbidden place that leads to an allowed one is nothing to hear of, either."""
+    """A link in a forbidden place that leads to an allowed one is not revealed either."""
     (place.forbidden / "in").symlink_to(place.allowed / "file")
     config = f"[files]\nwrite={place.allowed}/\n"
     with listening(tmp_path, config=config) as agent, agent.connect() as client:

@@ -1,4 +1,4 @@
-"""qgactl as a user runs it: its output, its complaints and its exit status."""
+"""qgactl as a user runs it: its output, its error messages and its exit status."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mute(tmp_path: Path) -> Iterator[str]:
-    """A socket whose other end never says a word."""
+    """A socket whose other end never sends anything."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()

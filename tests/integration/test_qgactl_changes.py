@@ -1,4 +1,4 @@
-"""qgactl's commands that change a guest, against a scripted one: what they ask for."""
+"""Commands of qgactl that change a guest, and the requests that they send to a scripted one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ YEAR_2033 = 2_000_000_000 * 10**9
 
 
 def asked(peer: Peer, command: str) -> list[dict[str, Any]]:
-    """The arguments that the command was given, each time."""
+    """The arguments of each call of the command."""
     return [each.get("arguments", {}) for each in peer.requests if each["execute"] == command]
 
 

@@ -44,7 +44,7 @@ def cp(address: str) -> Copy:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """A folder that stands for the host's."""
+    """A directory in place of the host's."""
     path = tmp_path / "here"
     path.mkdir()
     return path
@@ -52,7 +52,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    """A folder that stands for the guest's: the agent runs on this machine, too."""
+    """A directory in place of the guest's: the agent runs on this machine."""
     path = tmp_path / "there"
     path.mkdir()
     return path
@@ -95,7 +95,7 @@ def test_an_empty_file(cp: Copy, here: Path, there: Path) -> None:
 
 
 def tree(folder: Path) -> Path:
-    """A folder with all that may be in one."""
+    """A directory with files of all kinds."""
     top = folder / "top"
     (top / "sub/deep").mkdir(parents=True)
     (top / "empty").mkdir()
@@ -239,7 +239,7 @@ def test_resuming_goes_on_where_the_pieces_agree(
 
 
 class Moves(Observer):
-    """Notes how many bytes are done at a time."""
+    """Records how many bytes are copied at a time."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
@@ -273,7 +273,7 @@ def test_an_interrupted_copy_leaves_nothing(
 
 
 def holders(path: Path) -> list[str]:
-    """The descriptors by which processes of this machine have a file open."""
+    """The descriptors of all processes that have this file open."""
     links = (link for process in Path("/proc").glob("[0-9]*") for link in opened_by(process))
     return [str(link) for link in links if points_to(link, path)]
 

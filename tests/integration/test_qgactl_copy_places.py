@@ -1,6 +1,6 @@
-"""What qgactl cp does to what is at its destination: on the host, and in the guest.
+"""How qgactl cp treats files at its destination, on the host and in the guest.
 
-The guest is this machine, for the agents run here, so each test is made in both directions.
+The agents run on this machine, so each test runs in both directions.
 """
 
 from __future__ import annotations

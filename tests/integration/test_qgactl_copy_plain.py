@@ -1,4 +1,4 @@
-"""qgactl cp where the guest runs no programs: what guest-file-* can do, and what is lost."""
+"""qgactl cp without guest-exec: what guest-file-* can do, and what is lost."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def run(address: str, *arguments: str, stdin: str = "") -> Result:
 
 
 def is_there(pid: int) -> bool:
-    """Whether a process lives; one that nobody has waited for does not."""
+    """Whether a process is running. A zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -71,7 +71,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 
 def pids_in(path: Path, count: int) -> list[int]:
-    """The processes that have noted themselves in a file, when all have."""
+    """Wait until all processes have written their pids to a file, and return those."""
 
     def noted() -> list[int]:
         lines = path.read_text().split() if path.exists() else []
@@ -283,7 +283,7 @@ def test_a_shell_of_whoever_the_agent_runs_as(ours: str) -> None:
 def test_a_shell_without_a_terminal_reads_its_commands(
     agent: str, request: pytest.FixtureRequest
 ) -> None:
-    """As from cron; with /dev/null it exits at once."""
+    """As from cron, but with /dev/null it would exit at once."""
     address = request.getfixturevalue(agent)
     script = "echo $((6 * 7)); exit 3\n"
     assert qgactl("shell", address=address, stdin=script)[:2] == (3, "42\n")

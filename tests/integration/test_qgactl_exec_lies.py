@@ -1,4 +1,4 @@
-"""qgactl exec of a guest that lies about its programs: with a timeout it ends in good time."""
+"""qgactl exec in a guest that lies about its programs: with --timeout it ends in time."""
 
 from __future__ import annotations
 

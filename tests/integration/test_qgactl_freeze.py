@@ -1,4 +1,4 @@
-"""qgactl freeze: whatever becomes of the program, or of qgactl, the guest is thawed."""
+"""qgactl freeze: the guest is thawed whatever happens to the program or to qgactl."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATIENCE = 30.0
 
 
 class Stage:
-    """A guest with filesystems, and qgactl with a program that waits for us to end it."""
+    """A guest with filesystems, and qgactl with a program that waits until the test ends it."""
 
     def __init__(self, guest: Filesystems, peer: Peer, folder: Path) -> None:
         self.guest, self.peer = guest, peer
@@ -35,7 +35,7 @@ class Stage:
         return subprocess.Popen(whole, env=environment(self.peer.address), **streams)
 
     def freeze_and_wait(self, **streams: Any) -> tuple[subprocess.Popen[bytes], int]:
-        """Returns when the program runs; it ends when the descriptor is closed."""
+        """Returns when the program is running. It exits when the descriptor is closed."""
         process = self.freeze("cat", str(self.fifo), **streams)
         return process, os.open(self.fifo, os.O_WRONLY)
 
@@ -116,7 +116,7 @@ def test_a_program_that_minds_no_signal_ends_by_itself(stage: Stage) -> None:
 
 
 def test_keys_of_the_terminal(stage: Stage) -> None:
-    """^Z does not leave the guest frozen behind a stopped program; ^C ends it."""
+    """^Z does not stop the program and leave the guest frozen; ^C ends it."""
     leader, terminal = pty.openpty()
     process, end = stage.freeze_and_wait(
         start=ON_A_TERMINAL, stdin=terminal, stdout=terminal, stderr=terminal
@@ -238,7 +238,7 @@ def test_one_filesystem(stage: Stage) -> None:
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_where_nothing_was_frozen_the_program_does_not_run(stage: Stage, count: int) -> None:
-    """A snapshot that is none must not pass for one."""
+    """A snapshot that failed must not pass for a good one."""
     stage.peer.handlers["guest-fsfreeze-freeze"] = lambda _: count
     mark = stage.fifo.parent / "ran"
     status, _, err = qgactl("freeze", "--", "touch", str(mark), address=stage.peer.address)

@@ -1,4 +1,4 @@
-"""A guest whose filesystems are frozen: every command of qgactl says that first, and what to do."""
+"""A guest whose filesystems are frozen: every command of qgactl reports that, and what to do."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_every_command_says_it_first(
 
 
 def test_a_command_that_is_disabled_otherwise(start: Start) -> None:
-    """By the administrator: then the advice is another one."""
+    """If the administrator has disabled the command, the advice is different."""
     peer = start(Frozen(NEW_WORDS, {"status": "thawed"}))
     status, _, err = qgactl("os", address=peer.address)
     assert status == 1
@@ -121,7 +121,7 @@ def test_top(frozen: tuple[Peer, bool]) -> None:
 
 
 def test_doctor(frozen: tuple[Peer, bool]) -> None:
-    """It says so before anything else about the guest, and names none of what is off by that."""
+    """It reports the freeze first, and does not list the commands that the freeze disables."""
     status, out, err = qgactl("doctor", address=frozen[0].address)
     assert (status, err) == (0, "")
     lines = out.splitlines()

@@ -1,4 +1,4 @@
-"""The guest where fingers put it, with a real agent; and what qgactl answers to wrong words."""
+"""The guest's place on the command line, with a real agent, and the errors for wrong words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.terminals import Terminal
 
 
 class Host:
-    """A host whose configuration calls one agent `web`, and a socket that is not there `db`."""
+    """A host whose configuration names one agent `web`, and a missing socket `db`."""
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder
@@ -172,7 +172,7 @@ def test_another_user_and_directory(host: Host) -> None:
     ],
 )
 def test_wrong_words(host: Host, words: str, status: int, said: str) -> None:
-    """A line that names what to type instead."""
+    """One line that says what to type instead."""
     names = {"folder": host.folder, "socket": host.socket, "empty": "{empty}"}
     typed = [word if "{id" in word else word.format(**names) for word in words.split()]
     found, out, err = host.run(*("" if word == "{empty}" else word for word in typed))

@@ -1,4 +1,4 @@
-"""qgactl on a host: its list of guests, its look at what is wrong, and the channels it prints."""
+"""qgactl on a host: list, doctor and channel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.integration.qgactl_process import qgactl as plain_qgactl
 from tests.unit.host_root import AGENT_PORT, HostRoot, impostor, qemu
 
 OTHER = 4242
-"""A user who is neither root nor libvirt's."""
+"""A user other than root and libvirt's."""
 
 DOMAIN_SOCKET = f"/var/lib/libvirt/qemu/channel/target/domain-1-web/{AGENT_PORT}"
 
@@ -51,7 +51,7 @@ def agent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def root() -> Iterator[HostRoot]:
-    """A host without guests; its path is short, for sockets in it. /tmp is there, too."""
+    """A host without guests. Its path is short enough for sockets, and it has a /tmp."""
     with tempfile.TemporaryDirectory(prefix="qga-") as folder:
         (Path(folder) / "tmp").symlink_to("/tmp")
         yield HostRoot(Path(folder))
@@ -157,7 +157,7 @@ def test_a_guest_by_its_name(root: HostRoot, agent: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 @pytest.mark.parametrize("command", [["list"], ["doctor", "web"], ["--connect", "web", "ping"]])
 def test_a_qemu_of_another_user_does_not_get_a_name(command: list[str]) -> None:
-    """It would get what is sent to the guest of this name, a password say."""
+    """It would receive what is sent to the guest of this name, such as a password."""
     name = f"web-{os.getpid()}"
     with (
         tempfile.TemporaryDirectory(prefix="qga-") as folder,
@@ -190,7 +190,7 @@ WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-sys
 def test_directories_that_may_not_be_read(
     root: HostRoot, tmp_path: Path, command: list[str], expected: int
 ) -> None:
-    """Those of libvirt, for an ordinary user; the guest beside them is found all the same."""
+    """Such as libvirt's, for an ordinary user. A guest outside of them is found nevertheless."""
     root.file(DOMAIN_SOCKET)
     closed = root.folder / "var/lib/libvirt/qemu"
     closed.chmod(0o750)
@@ -213,7 +213,7 @@ def test_directories_that_may_not_be_read(
 
 
 def states(out: str) -> dict[str, str]:
-    """The state of each check, of the text."""
+    """The state of each check in the output."""
     lines = [line for line in out.splitlines() if not line.startswith(" ")]
     return {line[8:].partition(": ")[0]: line[:8].strip() for line in lines}
 
@@ -290,7 +290,7 @@ def test_doctor_of_a_socket_that_another_holds(root: HostRoot) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_doctor_without_permission(root: HostRoot) -> None:
-    """Root, too, needs the capability for what is another's."""
+    """Even root needs the capability for files of others."""
     with listening(root.folder / "closed") as path:
         os.chown(path, 65534, -1)
         path.chmod(0o600)

@@ -1,4 +1,4 @@
-"""qgactl port: raw bytes through a socket that stands for QEMU's."""
+"""qgactl port: raw bytes through a socket in place of QEMU's."""
 
 from __future__ import annotations
 

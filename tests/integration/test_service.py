@@ -1,4 +1,4 @@
-"""The agent as a service: what its service manager hears, here a socket of the test's own."""
+"""The agent as a service: its messages to the service manager, here a socket of the test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def next_of(manager: socket.socket, *, but: str = "") -> str:
-    """What the manager hears next, `but` left out."""
+    """The next message to the service manager, except `but`."""
     while (heard := manager.recv(4096).decode()) == but:
         pass
     return heard

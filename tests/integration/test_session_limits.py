@@ -1,4 +1,4 @@
-"""Connections that do not read, that only send, that hang: what they cost the agent."""
+"""Connections that do not read, only send, or hang, and what they cost the agent."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_client_that_does_not_read_costs_bounded_memory(
 
 
 def stands_still(client: Client, handle: int) -> bool:
-    """Whether a file's position stays while the agent's loop goes round."""
+    """Whether the position of a file stays the same while the agent's loop runs."""
     positions = set()
     for _ in range(100):
         positions.add(
@@ -78,7 +78,7 @@ def stands_still(client: Client, handle: int) -> bool:
 
 
 def test_a_client_that_only_sends_is_not_read_for_ever(agent: AgentProcess, gate: Gate) -> None:
-    """Behind a command that hangs the agent takes in a bounded number of requests."""
+    """Behind a hanging command the agent reads a bounded number of requests."""
     at_first = agent.memory("VmRSS")
     with agent.connect() as client, agent.connect() as other:
         client.send(gate.request)
@@ -98,7 +98,7 @@ def test_a_client_that_only_sends_is_not_read_for_ever(agent: AgentProcess, gate
 def test_junk_behind_a_request_is_answered_though_nothing_follows(
     agent: AgentProcess, junk: bytes
 ) -> None:
-    """What was read and not looked at yet is looked at without a further event."""
+    """Bytes that were read but not decoded yet are decoded without a further event."""
     with agent.connect() as client:
         client.send(request("guest-ping") + junk * (90_000 // len(junk)) + b"\xff")
         client.send(request("guest-sync", id=7))
@@ -110,7 +110,7 @@ def test_junk_behind_a_request_is_answered_though_nothing_follows(
 
 
 def test_a_sync_far_behind_a_command_that_hangs_is_seen(agent: AgentProcess, gate: Gate) -> None:
-    """Within what may wait, however many tokens there are before it."""
+    """Within the limit on waiting input, however many tokens come before."""
     with agent.connect() as client:
         client.send(
             gate.request
@@ -122,8 +122,8 @@ def test_a_sync_far_behind_a_command_that_hangs_is_seen(agent: AgentProcess, gat
 
 
 def test_junk_of_one_client_does_not_hold_up_another(agent: AgentProcess) -> None:
-    """96 KiB are looked at in turns; as a whole they take some 50 ms, and those of 12 clients
-    half a second."""
+    """96 KiB are decoded in turns. At once they would take some 50 ms, and those of 12 clients half
+    a second."""
     junk, clients = b"[" * 96 * 1024, [agent.connect() for _ in range(12)]
     turns = 0
     with agent.connect() as other:
@@ -142,7 +142,7 @@ def test_junk_of_one_client_does_not_hold_up_another(agent: AgentProcess) -> Non
 def test_a_client_that_only_sends_large_requests_is_not_read_for_ever(
     client: Client, gate: Gate
 ) -> None:
-    """What counts is what came behind the command that runs, not what the connection has seen."""
+    """Only bytes behind the running command count, not all bytes of the connection."""
     large = request("guest-ping").replace(b"{", b"{" + b" " * 1_000_000)
     for _ in range(2):
         client.send(gate.request)
@@ -174,7 +174,7 @@ def wait_for_room(client: Client) -> None:
 
 
 def test_more_commands_than_threads_are_refused(tmp_path: Path, gate: Gate) -> None:
-    """One that is refused says so, quick commands go on, and it works again afterwards."""
+    """A refused command gets an error, quick commands continue, and it works again afterwards."""
     with with_gates(tmp_path, f"max-clients={MAX_THREADS + 2}") as agent, ExitStack() as stack:
         clients = [stack.enter_context(agent.connect()) for _ in range(MAX_THREADS)]
         for client in clients:

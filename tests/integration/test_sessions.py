@@ -1,4 +1,4 @@
-"""Connections: order, several at once, their ends, those who do not read, those that hang."""
+"""Connections: order of replies, several at once, clients that do not read, hanging commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
 
 
 def mixed_requests() -> tuple[bytes, list[tuple[int, Any]]]:
-    """Quick and blocking commands, good and bad ones, in turn; id and outcome of each reply."""
+    """Send quick and blocking commands, valid and not, in turn; id and outcome of each reply."""
     requests = b""
     replies: list[tuple[int, Any]] = []
     for number in range(60):

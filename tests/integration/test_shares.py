@@ -1,4 +1,4 @@
-"""What one channel does must not take from another: threads, descriptors, memory, time."""
+"""A channel must not use up the threads, descriptors, memory or time of another."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def other_channel(folder: Path, *lines: str) -> str:
 def two_channels(
     folder: Path, config: str = "", *lines: str, most: str = ""
 ) -> Iterator[tuple[AgentProcess, Callable[[], Client]]]:
-    """An agent, and what connects to its second channel.
+    """An agent, and a function that connects to its second channel.
 
     most: soft and hard limit of its descriptors.
     """
@@ -51,7 +51,7 @@ def two_channels(
 
 
 def until_refused(attempt: Callable[[], object], most: int = 3000) -> str:
-    """Do it again and again; the text of the refusal."""
+    """Repeat a call until it is refused, and return the text of the error."""
     for _ in range(most):
         try:
             attempt()
@@ -73,7 +73,7 @@ class TestThreads:
     def test_what_hangs_on_one_channel_leaves_another_its_threads(
         self, tmp_path: Path, gate: Gate
     ) -> None:
-        """Also where clients leave and come again, so that their number bounds nothing."""
+        """Also if clients disconnect and connect again, so that their number limits nothing."""
         config = "[limits]\nthreads=8\n" + other_channel(tmp_path)
         with with_gates(tmp_path, config) as agent, agent.connect() as client:
             for _ in range(20):
@@ -92,7 +92,7 @@ class TestThreads:
     def test_a_command_that_nobody_waits_for_stops(
         self, tmp_path: Path, huge: Path, syncs: bool
     ) -> None:
-        """It took its thread, and a processor, for as long as the file was to be read."""
+        """It used to occupy a thread and a processor for as long as reading the file took."""
         with listening(tmp_path, config="[limits]\nthreads=1\n") as agent:
             with agent.connect() as client:
                 client.send(request("qga-file-checksum", path=str(huge)))
@@ -247,7 +247,7 @@ def read_to_end(client: Client, pid: int) -> str:
 
 
 def kill_session(session: int) -> None:
-    """What a program has left behind, which is in its session."""
+    """Processes that a program has left behind in its session."""
     for process in filter(str.isdecimal, os.listdir("/proc")):
         try:
             if os.getsid(int(process)) == session:
@@ -292,7 +292,7 @@ class TestTime:
         assert sorted(waits)[3] < 0.1, waits  # others use this machine, too
 
     def test_what_was_sent_in_a_flood_is_answered_in_order(self, tmp_path: Path) -> None:
-        """However it is cut by the limits of the queue and of a turn."""
+        """Wherever the limits of the queue and of a turn split it."""
         number = 30_000
         with listening(tmp_path) as agent, agent.connect() as client:
             client.socket.setblocking(False)

@@ -1,4 +1,4 @@
-"""qga-exec and its kin: programs whose input and output the host has while they run."""
+"""qga-exec and qga-exec-*: programs whose input and output are streamed to the host."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def start(client: Client, script: str, **how: Any) -> int:
 
 
 def seen(client: Client, pid: int, **offsets: int) -> dict[str, Any]:
-    """What qga-exec-read says, decoded."""
+    """The reply of qga-exec-read, decoded."""
     result = client.call("qga-exec-read", pid=pid, **offsets)
     for stream in ("out", "err"):
         result[stream] = base64.b64decode(result.pop(f"{stream}-data", ""))
@@ -193,7 +193,7 @@ def test_the_end_of_a_terminals_input(client: Client) -> None:
 
 
 def test_a_terminal_is_the_programs_own(client: Client) -> None:
-    """It is in the foreground of a session of its own: ^C reaches it and nobody else."""
+    """It is in the foreground of its own session, so ^C reaches only it."""
     pid = start(client, "stty -echo; echo ready; sleep 1000", tty=True)
     wait_for(lambda: seen(client, pid)["out"] == b"ready\r\n", "the program")
     assert os.getsid(pid) == os.getpgid(pid) == pid

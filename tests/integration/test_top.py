@@ -70,7 +70,7 @@ class Terminal:
         return True
 
     def status(self) -> int:
-        """How it ends; what it writes meanwhile is read."""
+        """Return its exit status, reading its output meanwhile."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             self.take(0.05)
@@ -196,7 +196,7 @@ def test_only_silent_guests_are_a_failure(tmp_path: Path) -> None:
 
 
 def test_a_first_answer_that_takes_its_time_has_rates(tmp_path: Path) -> None:
-    """As that of our agent does, which loads what it needs for it only then."""
+    """As with our agent, which imports psutil for the first reply."""
     metrics = import_module("qga.commands.metrics").Metrics(None)
     asked: list[float] = []
 

@@ -1,4 +1,4 @@
-"""The trail of what the host has done, where there is no journal."""
+"""The trail of what the host has done, on systems without the journal."""
 
 from __future__ import annotations
 

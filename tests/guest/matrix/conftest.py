@@ -1,4 +1,4 @@
-"""One guest of the matrix for all of its tests, and the page that their outcomes make.
+"""One guest of the matrix for all of its tests, and the page with their results.
 
 QGA_TEST_GUESTS=all runs all guests instead of those of every run, and writes docs/tested.md.
 QGA_TEST_GUESTS with names and semicolons between them runs those.
@@ -77,7 +77,7 @@ def fits(item: pytest.Item, mark: pytest.Mark) -> bool:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Collect outcomes; where tests run in several processes, in the one that hears of all."""
+    """Collect outcomes, in the process that gets those of all others."""
     name = report.nodeid.partition("[")[2].rstrip("]")
     if name not in GUESTS or (report.when != "call" and report.passed):
         return

@@ -1,4 +1,4 @@
-"""Our package in a guest, and the release's: installed, removed, and what runs then."""
+"""Install and remove our package and the release's, and find out which agent runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ systemctl start qemu-guest-agent
 
 
 def shell(guest: Guest, script: str, *, check: bool = True) -> str:
-    """What a shell script in the guest writes, in both streams."""
+    """The output of a shell script in the guest, both streams."""
     argv = ["/bin/sh", "-ec", f"exec 2>&1; {script}"]
     return guest.run(argv, timeout=600, check=check).stdout
 
@@ -62,13 +62,13 @@ def install_by_pip(guest: Guest) -> None:
 
 
 def processes(guest: Guest) -> dict[int, str]:
-    """The agents that run, but for the hand: their command lines by process."""
+    """The command lines of the running agents but the one that controls the guest, by process."""
     lines = shell(guest, PROCESSES).splitlines()
     return {int(line.split()[0]): line.partition(" ")[2].strip() for line in lines}
 
 
 def the_process(guest: Guest) -> int:
-    """The one agent that runs, which is ours."""
+    """The process of the only running agent, which must be ours."""
     [(pid, command)] = processes(guest).items()
     assert command.startswith(OURS), command
     return pid

@@ -51,7 +51,7 @@ KEPT_UNITS = ("qemu-guest-agent.service", "systemd-logind.service")
 
 
 class Recipe(NamedTuple):
-    """A guest: its release, what it boots with, and its architecture."""
+    """A guest: its release, its init, and its architecture."""
 
     suite: str
     init: str = "systemd"
@@ -96,7 +96,7 @@ GUESTS = {
 
 
 def configure(root: Path, init: str) -> None:
-    """Put the hand into the root, and leave out what slows the boot."""
+    """Install the agent that controls the guest, and remove what slows the boot."""
     hand = root / HAND[1:]
     hand.mkdir()
     shutil.copy(root / "usr/sbin/qemu-ga", hand)

@@ -1,4 +1,4 @@
-"""docs/tested.md: what a run of the matrix has found, one row for each guest.
+"""Writes docs/tested.md: the results of a run of the matrix, one row for each guest.
 
 A run replaces the rows of the guests that it has booted and keeps the others.
 """
@@ -26,7 +26,7 @@ COLUMNS = ("Guest", "Architecture", "Linux", "Python", "Init", "QEMU's agent", "
 
 
 class Facts(NamedTuple):
-    """What a guest reports of itself."""
+    """What a guest reports about itself."""
 
     arch: str
     kernel: str
@@ -43,7 +43,7 @@ class Results:
         self.outcomes: dict[str, dict[str, bool]] = {}
 
     def add(self, guest: str, test: str, passed: bool) -> None:
-        """Note an outcome; of several of a test, such as of its set-up and itself, the worst."""
+        """Record an outcome. Of several for a test, such as for its set-up, the worst counts."""
         outcomes = self.outcomes.setdefault(guest, {})
         outcomes[test] = outcomes.get(test, True) and passed
 
@@ -67,7 +67,7 @@ def summary(outcomes: dict[str, bool]) -> str:
 
 
 def words(test: str) -> str:
-    """What a test is called on the page."""
+    """The name of a test on the page."""
     return test.removeprefix("test_").replace("_", " ")
 
 

@@ -92,7 +92,7 @@ def test_replies_are_those_of_the_newest_agent(
 
 
 def compare_all(theirs: AgentSocket, agent: AgentSocket, arch: str) -> None:
-    """Compare all replies that change nothing, and have a look at every command before failing."""
+    """Compare the replies of commands that change nothing; report all differences at once."""
     version = theirs.execute("guest-info")["version"]
     is_older = [int(part) for part in version.split(".")[:2]] < [9, 1]
     listed = [*IN_ANY_GUEST, *(BEFORE_9_1 if is_older else [])]
