@@ -8,13 +8,15 @@ why neither is possible, in a comment on the line before it:
 By its language a block is
 
     console   commands, each after `$ `, with the output that they must have; run on a host whose
-              only guest is `web` (tests/host/test_pages.py), or where a comment says: `run here`,
-              in a checkout of this repository, or `run with the configuration above`
+              only guest is `web` (tests/host/test_documented_commands.py), or where a comment
+              says: `run here`, in a checkout of this repository, or `run with the configuration
+              above`
     python    run on the same host, all blocks of a page as one program; a plugin or its tests,
-              if the first line is a comment with the name of a file (tests/integration/test_pages.py)
+              if the first line is a comment with the name of a file
+              (tests/integration/test_documented_examples.py)
     sh        commands to type that cannot be run here; those of this project are parsed
     ini       a qemu-ga.conf, read without a warning
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 

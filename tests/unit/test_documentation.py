@@ -81,7 +81,7 @@ OUR_COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "make": check_make,
     "qemu-ga": check_qemu_ga,
     "pytest": check_pytest,
-    "qgactl": lambda words: None,  # tests/integration/test_pages.py runs it
+    "qgactl": lambda words: None,  # tests/integration/test_documented_examples.py runs it
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.pages import CHECKOUT, Block, blocks, pages, shape, steps
 from tests.unit.host_root import HostRoot
-from tests.unit.test_pages import commands
+from tests.unit.test_documentation import commands
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
 CONFIGURATION = "/etc/qemu/qemu-ga.conf"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.pages import Block, blocks, shape, steps
-from tests.unit.test_pages import commands
+from tests.unit.test_documentation import commands
 
 PAGE = """\
 # A page
