@@ -158,6 +158,7 @@ class Loop:
             os.read(self._wake_read, 4096)
         except BlockingIOError:  # another process read it through /proc/PID/fd
             pass
+        # Only the present ones: a callback that posts another must not keep events waiting.
         for _ in range(len(self._posts)):
             self._call(self._posts.popleft())
 

@@ -88,6 +88,7 @@ def examine(arguments: options.Arguments) -> Report:
     variables: Mapping[str, str] = os.environ
     if agent is not None:
         arguments = options.parse(agent.options or [])
+        # QGA_CONF and LISTEN_FDS count as the agent got them, not as this shell has them.
         variables = processes.environment(agent.pid)
     activated = unit is not None and unit.has_socket
     if agent is not None:

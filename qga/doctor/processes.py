@@ -45,6 +45,7 @@ class Process(NamedTuple):
     @property
     def options(self) -> list[str] | None:
         """The options of this agent; None if it is not one."""
+        # The kernel runs the interpreter of a script, so that is the executable.
         if not self.trusted or not os.path.basename(self.program).startswith("python"):
             return None
         kind, name, arguments = _run_by_python(self.argv)
@@ -129,6 +130,7 @@ def holders(path: str) -> list[Process]:
 def listeners(path: str) -> list[Process]:
     """The processes that listen on the unix socket at `path`."""
     with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+        # The eighth column is the path, which may contain blanks.
         lines = [line.rstrip("\n").split(None, 7) for line in file][1:]
     found = (line for line in lines if line[7:] == [path] and int(line[3], 16) & _LISTENING)
     return _with_open({f"socket:[{line[6]}]" for line in found})
@@ -137,6 +139,7 @@ def listeners(path: str) -> list[Process]:
 def started(pid: int) -> float:
     """When a process was started, in seconds since 1970-01-01 UTC."""
     with open(f"/proc/{pid}/stat", "rb") as file:
+        # The name before it, in parentheses, may contain blanks and parentheses.
         ticks = int(file.read().rpartition(b") ")[2].split()[_START_TIME])
     uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")

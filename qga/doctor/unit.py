@@ -101,6 +101,7 @@ def line_with(paths: list[str], text: str) -> str | None:
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
                 for number, line in enumerate(file, 1):
+                    # A comment may show the same option as an example.
                     if text in line and not line.lstrip().startswith("#"):
                         return f"{path}, line {number}"
         except OSError:

@@ -133,15 +133,16 @@ def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:
 
 def _mentions_entry_points(folder: str) -> bool:
     try:
-        entries = [
-            name for name in os.listdir(folder or ".") if name.endswith((".dist-info", ".egg-info"))
-        ]
+        # An empty entry of sys.path is the current directory.
+        names = os.listdir(folder or ".")
     except OSError:
         return False
     section = f"[{ENTRY_POINTS}]".encode()
-    for entry in entries:
+    for name in names:
+        if not name.endswith((".dist-info", ".egg-info")):
+            continue
         try:
-            with open(os.path.join(folder, entry, "entry_points.txt"), "rb") as file:
+            with open(os.path.join(folder, name, "entry_points.txt"), "rb") as file:
                 if section in file.read():
                     return True
         except OSError:

@@ -288,6 +288,7 @@ def function_of(handler: Callable[..., Any]) -> FunctionType:
 
 def commands_of(group: type[CommandGroup]) -> Iterator[tuple[str, str, Traits]]:
     """Wire name, attribute and traits of each command of the class, in order of definition."""
+    # vars() and not dir(), which sorts: help and guest-info keep the order of the source.
     for owner in reversed(group.__mro__):
         for attribute, value in vars(owner).items():
             traits = getattr(value, "__qga_command__", None)
@@ -317,6 +318,7 @@ class Registry:
         plugin: whether it is not a standard group. Its signatures are then read now, so that an
             error in one is reported at once, and its handlers are blocking by default.
         """
+        # Collected first: half a group could not do its work.
         found = {}
         for name, attribute, traits in commands_of(type(group)):
             if traits.available is not None and not traits.available():

@@ -123,6 +123,7 @@ def _open(raw: bytes, flags: int) -> int:
         if not _creates(flags):
             raise
     try:
+        # Without O_EXCL a dangling link would be followed and its target created.
         return os.open(raw, flags | os.O_CREAT | os.O_EXCL, _NEW_FILE_MODE)
     except FileExistsError:
         raise _dangling() from None
@@ -134,6 +135,7 @@ def _open_approved(raw: bytes, flags: int, approve: Approve) -> int:
         try:
             approve(place.path)
             if place.name is None:
+                # This path is a link itself, which O_NOFOLLOW would refuse.
                 return os.open(f"/proc/self/fd/{place.fd}", flags & ~os.O_NOFOLLOW)
             create = flags | os.O_CREAT | os.O_EXCL
             return os.open(place.name, create, _NEW_FILE_MODE, dir_fd=place.fd)
@@ -185,6 +187,7 @@ def _libc() -> Any:
 def _real_path(fd: int) -> str:
     """The current real path. Raises OSError for a file without a path, such as a pipe."""
     path = os.readlink(f"/proc/self/fd/{fd}")
+    # The kernel appends " (deleted)" to the path of a deleted file, which a pattern could match.
     if not path.startswith("/") or not os.fstat(fd).st_nlink:
         raise FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)}: the file has no path")
     if not _is_own_mount(fd):

@@ -157,6 +157,7 @@ class Policy:
         runs = [name for name in ("guest-exec", "qga-exec") if name in usable]
         if runs and "[exec]" not in sections:
             yield f"{', '.join(sections)}: {runs[0]} can run any program; set [exec] allow"
+        # guest-file-open is a command to read; with a mode for writing, open_file needs more.
         writes = "qga-file-receive" in usable or (
             "guest-file-open" in usable and self._level >= _LEVEL_TO_WRITE
         )
@@ -188,6 +189,7 @@ class Policy:
                 direct, flags, follow, lambda real: _require(self.judge_path(path, real, flags))
             )
         except OSError as error:
+            # Before the error, which would reveal whether a forbidden file exists.
             _require(self._judge_failure(path, flags, error))
             raise
 

@@ -48,6 +48,7 @@ def parse(text: str) -> dict[str, Group]:
     """The groups of a key file by name, in the order of the file. Raises KeyFileError."""
     groups: dict[str, Group] = {}
     group: Group | None = None
+    # Not splitlines, which also ends a line at U+2028, form feeds and others.
     for number, line in enumerate(text.split("\n"), 1):
         # GLib accepts lines that end with CR LF.
         content = line[: -len("\r")] if line.endswith("\r") else line

@@ -21,6 +21,7 @@ from qga.records import NamedTuple
 
 _WORD = re.compile(r"""(?:[^\s;'"]|'[^']*'|"[^"]*")+""")
 _RULE = re.compile(r"""(?:[^;'"]|'[^']*'|"[^"]*")+""")
+# As in glob(7), a `]` right after `[` or `[!` is a member.
 _PIECE = re.compile(r"""'([^']*)'|"([^"]*)"|(\*\*|\*|\?|\[!?\]?[^\]]*\]|[^'"])""", re.DOTALL)
 _MORE = "..."
 _NOTHING = ('""', "''")

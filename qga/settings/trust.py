@@ -31,6 +31,7 @@ def require(path: str, owners: Iterable[int] = ()) -> str:
     links are in and lead to. Raises OSError if something is missing.
     """
     trusted = {0, os.geteuid(), *owners}
+    # Not abspath, which drops the directory before `..` even if that is a symbolic link.
     *steps, (real, _) = _way(os.path.join(os.getcwd(), path))
     _require_one(real, trusted, allow_sticky=False)
     for folder, link in dict.fromkeys(steps):
@@ -70,6 +71,7 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
         _require_own(os.fstat(fd), folder, trusted)
         if flags & os.O_TRUNC:
             os.ftruncate(fd, 0)
+        # O_NONBLOCK was only to keep open(2) from waiting for a FIFO.
         os.set_blocking(fd, not flags & os.O_NONBLOCK)
     except BaseException:
         os.close(fd)

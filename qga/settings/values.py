@@ -49,6 +49,7 @@ def parse_method(text: str) -> str:
 
 def parse_boolean(text: str) -> bool:
     try:
+        # GLib ignores blanks after a boolean, but not after other values.
         return {"true": True, "1": True, "false": False, "0": False}[text.rstrip()]
     except KeyError:
         raise ValueError(f"invalid boolean '{text}'; use true, false, 1 or 0") from None
