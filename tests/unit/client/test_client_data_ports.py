@@ -113,7 +113,7 @@ def test_a_port_with_no_room_for_another_client(tmp_path: Path) -> None:
     """The guest may say that nobody is connected."""
     with listening(tmp_path / DATA, backlog=0), socket.socket(socket.AF_UNIX) as other:
         other.connect(f"{tmp_path}/{DATA}")
-        with pytest.raises(ConnectError, match="temporarily unavailable: other programs use this"):
+        with pytest.raises(ConnectError, match="temporarily unavailable: other programs are using"):
             connect_port(f"{tmp_path}/{DATA}")
         with peer_with(tmp_path, lambda _: described(False)) as agent:
             assert DataPorts(agent.address).open_free(agent) is None
