@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import select
+from _operator import _compare_digest as compare_digest  # the module hmac would cost memory
 from _socket import AF_VSOCK, SOCK_STREAM, socket
 from _thread import allocate_lock
 from collections.abc import Container
@@ -172,8 +173,6 @@ class VsockPort:
 
     def _on_token(self, client: socket) -> None:
         """Take the token, in one piece as it was sent."""
-        from hmac import compare_digest
-
         expected = f"{self.token}\n".encode()
         try:
             told = client.recv(len(expected))
