@@ -207,6 +207,17 @@ def test_threads_have_no_arena_of_their_own(tmp_path: Path, gate: Gate) -> None:
         gate.open_for_all()
 
 
+def test_large_writes_leave_no_memory_behind(agent: AgentProcess, tmp_path: Path) -> None:
+    with agent.connect() as client:
+        handle = client.call("guest-file-open", path=str(tmp_path / "file"), mode="w")
+        for size in (4 * 1024, 8 * 1024 * 1024):
+            before = agent.memory("VmRSS")
+            for _ in range(4):
+                client.call("guest-file-write", handle=handle, buf_b64="A" * size)
+        # Most of it is what the threads and modules that came into use take.
+        wait_for(lambda: agent.memory("VmRSS") - before < 4_000_000, "the memory is given back")
+
+
 def test_events_of_a_closed_descriptor_do_not_reach_its_successor() -> None:
     """A connection that ends may have its number taken over by one accepted at the same time."""
     loop = Loop()
