@@ -1,4 +1,4 @@
-"""Starts and stops the two agents, and observes them through /proc.
+"""The agents as processes: started, stopped, and looked at through /proc.
 
 Ours runs as a package installs it: copied out of the checkout, compiled, and started by a Python
 that is isolated from its user's environment.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,12 @@ from types import TracebackType
 from typing import NamedTuple
 
 from tests.bench.client import Client
-from tests.guest.image import install
+from tests.guest.image import CHECKOUT, install
 
-ORIGINAL = "/usr/sbin/qemu-ga"
+FETCH_ORIGINAL = CHECKOUT / "packaging/fetch-original"
+
+NEWEST, OLDER = "sid", "bookworm"
+"""The Debian releases whose originals are compared with."""
 
 PATIENCE = 30.0
 """Seconds after which an agent has failed to start or to end."""
@@ -44,22 +48,50 @@ class Contestant(NamedTuple):
     version: str
 
 
-def original() -> Contestant:
-    version = _output(ORIGINAL, "--version").splitlines()[0]
-    return Contestant("original", (ORIGINAL,), version)
+def original(name: str, suite: str) -> Contestant:
+    """The original of a Debian release."""
+    argv = original_argv(original_root(suite))
+    return Contestant(name, argv, _output(*argv, "--version").splitlines()[0])
 
 
-def ours(folder: Path, python: str) -> Contestant:
-    """Our agent, installed into `folder` and run by this interpreter."""
+def original_root(suite: str) -> Path:
+    """Where the original of a Debian release is, with its libraries."""
+    return Path(_output(str(FETCH_ORIGINAL), suite).strip()).parent / "root"
+
+
+def original_argv(root: Path, place: Path | None = None) -> tuple[str, ...]:
+    """What starts the original in `root`, which will be at `place`.
+
+    fetch-original has a script for that, but its shell would count as part of the start.
+    """
+    libraries = {name: min(root.rglob(name)).parent for name in ("libc.so.6", "libglib-2.0.so.0")}
+    loader = min(libraries["libc.so.6"].glob("ld-linux*.so.*"))
+    there = [(place or root) / file.relative_to(root) for file in (loader, *libraries.values())]
+    path = ":".join(map(str, there[1:]))
+    return (str(there[0]), "--library-path", path, str((place or root) / "usr/sbin/qemu-ga"))
+
+
+def ours(name: str, folder: Path, python: str, *, simd: bool = False) -> Contestant:
+    """Our agent, installed into `folder` and run by this interpreter; with pybase64 if `simd`."""
     install(folder, str(folder), python)
+    if simd:
+        add_pybase64(folder, python)
     argv = (python, "-ISXutf8", str(folder / "qemu-ga"))
     versions = _output(*argv, "--version").splitlines()
-    return Contestant("ours", argv, f"{versions[-1]}, {_output(python, '--version').strip()}")
+    return Contestant(name, argv, f"{versions[-1]}, {_output(python, '--version').strip()}")
 
 
-def _output(*argv: str) -> str:
+def add_pybase64(folder: Path, python: str) -> None:
+    """Put pybase64 beside our agent, where a package's would be found."""
+    release = _output(python, "--version").split()[1].rpartition(".")[0]
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    target = ("--target", str(folder), "--python-version", release, "--only-binary=:all:")
+    _output(*pip, *target, "pybase64", env=dict(os.environ))
+
+
+def _output(*argv: str, env: dict[str, str] = _ENVIRONMENT) -> str:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, env=_ENVIRONMENT, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
     except OSError as error:
         raise AgentError(f"cannot run {argv[0]}: {error.strerror}") from None
     if done.returncode != 0:
@@ -142,6 +174,10 @@ class Agent:
     def memory(self, what: str) -> int:
         """Bytes. VmRSS: resident now. VmHWM: the peak since `reset_peak`."""
         return _number((self._proc / "status").read_text(), what) * 1024
+
+    def has_mapped(self, name: str) -> bool:
+        """Whether a file of such a name is part of the program."""
+        return name in (self._proc / "maps").read_text()
 
     @contextmanager
     def beside_us(self) -> Iterator[None]:

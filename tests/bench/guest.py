@@ -1,6 +1,6 @@
-"""Measurements inside a guest over two virtio ports: ours on libvirt's, the original on another.
+"""Measurements inside a guest over virtio ports: ours on libvirt's, each other agent on its own.
 
-Each agent is observed through the other one, so that observing does not wake it.
+Each agent is observed through another one, so that observing does not wake it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from tests.bench import beside, copying, ways
 from tests.bench.client import PATIENCE, Client, request
 from tests.bench.measures import (
     MIB,
@@ -29,6 +30,7 @@ from tests.bench.table import Samples
 from tests.guest import service
 from tests.guest.agent_socket import AgentSocket
 from tests.guest.vm import AGENT_PORT, DATA_PORTS, ORIGINAL_PORT, Guest, GuestError, Port
+from tests.guest.vsock import VsockGuest
 
 SCRATCH = "/dev/shm/transfer"
 
@@ -42,31 +44,46 @@ class Place(NamedTuple):
 
 
 PLACES = (
-    Place("original", ORIGINAL_PORT, "qemu-ga-original.service"),
+    Place("original", beside.NEWEST_PORT, beside.NEWEST_UNIT),
+    Place("older", ORIGINAL_PORT, "qemu-ga-original.service"),
     Place("ours", AGENT_PORT, service.UNIT),
 )
+ORIGINALS = ("original", "older")
+SIMD = Place("simd", beside.SIMD_PORT, beside.SIMD_UNIT)
 
 
-def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> tuple[str, ...]:
-    """Boot a guest and add its measurements to `samples`.
+class Outcome(NamedTuple):
+    """The information commands that all agents answer in the guest, and the ways for files."""
 
-    Returns the information commands that both agents answer there.
-    """
-    with Guest() as guest:
+    commands: tuple[str, ...]
+    passages: list[ways.Passage]
+
+
+def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> Outcome:
+    """Boot a guest and add its measurements to `samples`."""
+    with VsockGuest(hardware=beside.hardware) as guest:
+        beside.start(guest)
         if guest.original is not None:  # each connection is made here, and one at a time
             guest.original.close()
             guest.original = None
         commands = common_commands(guest)
         for number in range(size.rounds):
             progress(f"in the guest, round {number + 1} of {size.rounds}")
-            for place in PLACES:
+            present = [place for place in PLACES if place.name != "older" or not number % 2]
+            for place in (*present, SIMD):
                 samples.add(place.name, speed(guest, place, size))
             for command in commands * size.turns:
-                for place in PLACES:
+                for place in present:
                     samples.add(place.name, time_command(guest, place, command, size))
-            for place in PLACES:
+            for place in present:
                 samples.add(place.name, idling(guest, place, size))
-        return commands
+        progress("in the guest: copies")
+        for place in (PLACES[0], *PLACES[2:], SIMD):
+            is_original = place.name in ORIGINALS
+            samples.add(
+                place.name, copying.figures(guest, place.port, size, by_ansible=is_original)
+            )
+        return Outcome(commands, ways.measure(guest, progress, size.passages))
 
 
 def speed(guest: Guest, place: Place, size: Size) -> Figures:
@@ -84,8 +101,8 @@ def speed(guest: Guest, place: Place, size: Size) -> Figures:
 
 
 def copies(guest: Guest, place: Place, client: Client, figures: Figures, count: int) -> Figures:
-    """Megabytes per second over a data port, or over its commands for the original."""
-    if place.port is ORIGINAL_PORT:
+    """Megabytes a second over a data port; of the original, which cannot, over its commands."""
+    if place.name in ORIGINALS:
         return {"guest copy in": figures["guest write"], "guest copy out": figures["guest read"]}
     data, on_port = os.urandom(count), {"path": SCRATCH, "port": DATA_PORTS[0].name}
     with data_port(guest) as link:
@@ -143,8 +160,8 @@ def time_command(guest: Guest, place: Place, command: str, size: Size) -> Figure
 
 
 def idling(guest: Guest, place: Place, size: Size) -> Figures:
-    """Context switches per second of a process that gets no requests."""
-    other = PLACES[1 - PLACES.index(place)]
+    """Context switches a second, of a process that nobody talks to."""
+    other = PLACES[PLACES.index(place) - 1]
     with through(guest, other):
         pid = service.main_pid(guest, place.unit)
         with connect(guest, place):

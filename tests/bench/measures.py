@@ -1,8 +1,8 @@
 """Measurements on a unix socket, one function for each.
 
-A measure takes the two agents' common surroundings and returns figures by the keys of
-tests.bench.figures. It is called for both agents in turn, round by round, so
-that other load on the machine affects both.
+A measure takes an agent's surroundings and returns figures by the keys of
+tests.bench.figures. It is called for one agent and the next in turn, round by round, so
+that whatever else the machine is doing meets both.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from tests.bench.agents import Agent, Contestant
 from tests.bench.client import Client, request
+from tests.bench.figures import SIZES
 
 KIB, MIB = 1 << 10, 1 << 20
 READ_LIMIT = 48 * MIB
@@ -30,13 +31,14 @@ class Size(NamedTuple):
     """Numbers of repetitions, and sizes of data in bytes.
 
     turns: how often each information command is measured within a round.
+    copied, copied_slowly: by qgactl, and in the way of Ansible.
+    passages: how often each way carries each file, there and back.
     """
 
     rounds: int
     pings: int
     calls: int
     turns: int
-    transfers: tuple[int, ...]
     transferred: int
     execs: int
     idle_seconds: float
@@ -45,22 +47,27 @@ class Size(NamedTuple):
     long_request: int
     crowd_of_children: int
     crowd_of_clients: int
+    copied: int
+    copied_slowly: int
+    passages: int
 
 
 FULL = Size(
-    rounds=5,
+    rounds=4,
     pings=4000,
     calls=200,
     turns=4,
-    transfers=(64 * KIB, MIB, 8 * MIB),
     transferred=32 * MIB,
     execs=30,
-    idle_seconds=3,
+    idle_seconds=2,
     starts=3,
     mixed_requests=1_000_000,
     long_request=60_000_000,
     crowd_of_children=200,
     crowd_of_clients=16,
+    copied=64_000_000,
+    copied_slowly=8_000_000,
+    passages=3,
 )
 QUICK = FULL._replace(
     rounds=1,
@@ -82,7 +89,7 @@ class Stage(NamedTuple):
 
     agent: the one that runs throughout; contestant: of which fresh ones can be started.
     folder: in memory, for files to read and write.
-    commands: the information commands that both agents can answer.
+    commands: the information commands that all agents can answer.
     """
 
     contestant: Contestant
@@ -157,7 +164,7 @@ def file_transfer(stage: Stage) -> Figures:
     path = str(stage.folder / f"transfer-{stage.contestant.name}")
     figures = {}
     with stage.agent.connect() as client:
-        for count in stage.size.transfers:
+        for count in SIZES:
             repeat = max(1, stage.size.transferred // count)
             figures[f"write {count}"] = write_throughput(client, path, count, repeat)
             figures[f"read {count}"] = read_throughput(client, path, count, repeat)
@@ -229,13 +236,19 @@ def start(stage: Stage) -> Figures:
 
 
 def long_request(stage: Stage) -> Figures:
-    """CPU time for a request in 4 KiB pieces, and for one of a tenth of its size."""
+    """CPU time of a request in 4 KiB pieces, what memory it leaves, and one of a tenth of it."""
     long, short = stage.size.long_request, stage.size.long_request // 10
-    with stage.agent.connect() as client:
+    with stage.fresh_agent() as agent, agent.connect() as client:
         handle = client.call("guest-file-open", path="/dev/null", mode="w")
-        times = [_time_pieces(stage.agent, client, handle, count) for count in (long, short)]
-        client.call("guest-file-close", handle=handle)
-    return {"long request": times[0] / 1e6, "long : short": times[0] / times[1]}
+        times = [_time_pieces(agent, client, handle, count) for count in (short, long)]
+        client.exchange_unseen(PING)
+        time.sleep(0.1)  # the thread that wrote it may let go of it after the reply
+        kept = agent.memory("VmRSS") - agent.idle_memory
+    return {
+        "long request": times[1] / 1e6,
+        "long : short": times[1] / times[0],
+        "request kept": kept / 1e6,
+    }
 
 
 def _time_pieces(agent: Agent, client: Client, handle: int, count: int) -> int:

@@ -1,4 +1,4 @@
-"""The whole measurement: both agents in turn, measure by measure, round by round."""
+"""The whole measurement: all agents in turn, measure by measure, round by round."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.bench import agents, figures, guest, measures
 from tests.bench.agents import Agent, Contestant
 from tests.bench.measures import Measure, Size, Stage
 from tests.bench.table import Row, Samples
+from tests.bench.ways import Passage
 
 IN_MEMORY = "/dev/shm"
 """Where files are read and written, so that no disk is measured."""
 
-BOTH: tuple[Measure, ...] = (
+ALL: tuple[Measure, ...] = (
     measures.ping,
     measures.file_transfer,
     measures.child,
     measures.writes_for_a_reply,
-    measures.file_transfer,
     measures.peak_memory,
     measures.start,
     measures.file_transfer,
@@ -39,12 +39,19 @@ OURS_ONLY: tuple[Measure, ...] = (measures.crowd_of_clients,)
 OURS_ONCE: tuple[Measure, ...] = (measures.memory_growth,)
 """Measurements that take too long for every round."""
 
+SIMD: tuple[Measure, ...] = (measures.file_transfer,)
+"""What is another matter with pybase64."""
+
+OLDER_EVERY = 2
+"""Rounds of which the older original takes part in one: it is slow, and stands beside."""
+
 
 class Outcome(NamedTuple):
-    """The rows of the table, and who was measured."""
+    """The rows of the table, the ways for files in the guest, and who was measured."""
 
     rows: list[Row]
-    contestants: tuple[Contestant, Contestant]
+    passages: list[Passage]
+    contestants: tuple[Contestant, ...]
     seconds: float
 
 
@@ -54,39 +61,48 @@ def measure(size: Size, python: str, *, with_guest: bool) -> Outcome:
     samples = Samples()
     with tempfile.TemporaryDirectory(prefix="qga-bench-", dir=IN_MEMORY) as name:
         folder = Path(name)
-        contestants = (agents.original(), agents.ours(folder / "installed", python))
+        contestants = (
+            agents.original("original", agents.NEWEST),
+            agents.original("older", agents.OLDER),
+            agents.ours("ours", folder / "installed", python),
+            agents.ours("simd", folder / "installed-simd", python, simd=True),
+        )
         commands = measure_on_socket(samples, size, contestants, folder)
-    commands_in_guest: tuple[str, ...] = ()
+    in_guest = guest.Outcome((), [])
     if with_guest:
-        commands_in_guest = guest.measure(samples, size, progress)
+        in_guest = guest.measure(samples, size, progress)
     rows = samples.rows(
         (
             *figures.FIGURES,
             *map(figures.of_command, commands),
-            *map(figures.of_command_in_guest, commands_in_guest),
+            *map(figures.of_command_in_guest, in_guest.commands),
         )
     )
-    return Outcome(rows, contestants, time.monotonic() - begin)
+    return Outcome(rows, in_guest.passages, contestants, time.monotonic() - begin)
 
 
 def measure_on_socket(
-    samples: Samples, size: Size, contestants: tuple[Contestant, Contestant], folder: Path
+    samples: Samples, size: Size, contestants: tuple[Contestant, ...], folder: Path
 ) -> tuple[str, ...]:
-    """Add measurements on a unix socket to `samples`; returns the information commands called."""
-    with stages(size, contestants, folder) as both:
+    """Add what is measured on a unix socket to `samples`; the information commands called."""
+    with stages(size, contestants, folder) as everybody:
+        original, older, ours, simd = everybody
         for number in range(size.rounds):
-            for what in BOTH + OURS_ONLY:
+            present = [original, ours] if number % OLDER_EVERY else [original, older, ours]
+            for what in ALL + OURS_ONLY:
                 progress(f"round {number + 1} of {size.rounds}: {describe(what)}")
-                perform(what, both[1:] if what in OURS_ONLY else both, samples)
+                perform(what, [ours] if what in OURS_ONLY else present, samples)
+                if what in SIMD:
+                    perform(what, [simd], samples)
             progress(f"round {number + 1} of {size.rounds}: information commands")
-            for command in both[0].commands * size.turns:
-                perform(partial(measures.time_command, command), both, samples)
+            for command in ours.commands * size.turns:
+                perform(partial(measures.time_command, command), present, samples)
             progress(f"round {number + 1} of {size.rounds}: idling")
-            idle(both, samples)
+            idle(present, samples)
         for what in OURS_ONCE:
             progress(describe(what))
-            perform(what, both[1:], samples)
-        return both[0].commands
+            perform(what, [ours], samples)
+        return ours.commands
 
 
 def perform(what: Measure, stages: Sequence[Stage], samples: Samples) -> None:
@@ -99,9 +115,7 @@ def describe(what: Measure) -> str:
 
 
 @contextmanager
-def stages(
-    size: Size, contestants: tuple[Contestant, Contestant], folder: Path
-) -> Iterator[list[Stage]]:
+def stages(size: Size, contestants: tuple[Contestant, ...], folder: Path) -> Iterator[list[Stage]]:
     with ExitStack() as stack:
         running = [stack.enter_context(Agent(c, folder / c.name)) for c in contestants]
         commands = common_commands(running)
@@ -112,7 +126,7 @@ def stages(
 
 
 def common_commands(running: Sequence[Agent]) -> tuple[str, ...]:
-    """The information commands to which both reply without an error on this machine."""
+    """The information commands that all answer here, without an error."""
     sets = []
     for agent in running:
         with agent.connect() as client:
@@ -120,21 +134,21 @@ def common_commands(running: Sequence[Agent]) -> tuple[str, ...]:
     return tuple(sorted(set.intersection(*sets)))
 
 
-def idle(both: Sequence[Stage], samples: Samples) -> None:
-    """Context switches per second, of both at once, with a client and without."""
+def idle(present: Sequence[Stage], samples: Samples) -> None:
+    """Context switches a second, of all at once, with a client and without."""
     with ExitStack() as stack:
-        for stage in both:
+        for stage in present:
             stack.enter_context(stage.agent.connect()).exchange(measures.PING)
-        count_switches("idle connected", both, samples)
-    count_switches("idle alone", both, samples)
+        count_switches("idle connected", present, samples)
+    count_switches("idle alone", present, samples)
 
 
-def count_switches(key: str, both: Sequence[Stage], samples: Samples) -> None:
-    seconds = both[0].size.idle_seconds
+def count_switches(key: str, present: Sequence[Stage], samples: Samples) -> None:
+    seconds = present[0].size.idle_seconds
     time.sleep(0.1)  # what the connection before has still to do
-    before = [stage.agent.switches() for stage in both]
+    before = [stage.agent.switches() for stage in present]
     time.sleep(seconds)
-    for stage, count in zip(both, before):
+    for stage, count in zip(present, before):
         samples.add(stage.contestant.name, {key: (stage.agent.switches() - count) / seconds})
 
 

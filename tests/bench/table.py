@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from tests.bench.figures import TIMES, Figure
 
-HEAD = ("what", "original", "ours", "ratio", "goal", "met")
+HEAD = ("what", "11.1", "ours", "ratio", "goal", "met", "7.2", "ratio")
 NOTHING = "-"
 
 
@@ -19,10 +19,19 @@ class Row(NamedTuple):
     figure: Figure
     original: Optional[float]
     ours: Optional[float]
+    older: Optional[float] = None
+    """The original as long-lived distributions have it."""
 
     @property
     def ratio(self) -> Optional[float]:
-        return self.ours / self.original if self.original and self.ours is not None else None
+        return self._ratio_to(self.original)
+
+    @property
+    def ratio_to_older(self) -> Optional[float]:
+        return self._ratio_to(self.older)
+
+    def _ratio_to(self, other: Optional[float]) -> Optional[float]:
+        return self.ours / other if other and self.ours is not None else None
 
     @property
     def met(self) -> Optional[bool]:
@@ -44,10 +53,13 @@ class Samples:
     def rows(self, figures: Iterable[Figure]) -> list[Row]:
         """A row for each figure that was measured."""
         rows = (
-            Row(figure, self._median("original", figure.key), self._median("ours", figure.key))
+            Row(
+                figure,
+                *(self._median(who, figure.key) for who in ("original", figure.agent, "older")),
+            )
             for figure in figures
         )
-        return [row for row in rows if row.original is not None or row.ours is not None]
+        return [row for row in rows if row.ours is not None]
 
     def _median(self, agent: str, key: str) -> Optional[float]:
         samples = self._samples.get((agent, key))
@@ -55,7 +67,12 @@ class Samples:
 
 
 def render(rows: Sequence[Row]) -> str:
-    lines = [HEAD, *(_cells(row) for row in rows)]
+    return table([HEAD, *(_cells(row) for row in rows)])
+
+
+def table(lines: Sequence[tuple[str, ...]]) -> str:
+    """A table in Markdown, whose first line is its head."""
+    lines = list(lines)
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ("-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])))
     return "".join(
@@ -75,10 +92,16 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.figure.what,
         _quantity(row.original, unit),
         _quantity(row.ours, unit),
-        NOTHING if row.ratio is None else f"{row.ratio:.2f}{TIMES}",
+        _times(row.ratio),
         _goal(row.figure),
         NOTHING if row.met is None else "yes" if row.met else "**no**",
+        _quantity(row.older, unit),
+        _times(row.ratio_to_older),
     )
+
+
+def _times(ratio: Optional[float]) -> str:
+    return NOTHING if ratio is None else f"{ratio:.2f}{TIMES}"
 
 
 def _goal(figure: Figure) -> str:
@@ -89,14 +112,14 @@ def _goal(figure: Figure) -> str:
 
 
 def _quantity(value: Optional[float], unit: str) -> str:
-    return NOTHING if value is None else _with_unit(_number(value), unit)
+    return NOTHING if value is None else _with_unit(number_text(value), unit)
 
 
 def _with_unit(number: str, unit: str) -> str:
     return f"{number}{unit}" if unit in ("", TIMES) else f"{number} {unit}"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """Three digits or so."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import figures, measures, rounds
+from tests.bench import agents, figures, measures, rounds
 from tests.bench.figures import TIMES, Figure, Goal
 from tests.bench.table import Row, Samples, render
 
@@ -28,19 +28,32 @@ def test_quick_run_measures_every_row(
     page = tmp_path / "RESULTS.md"
     assert bench.main(["--quick", "--output", str(page)]) == 0
 
-    rows = {row.figure.key: row for row in outcomes[0].rows}
-    on_socket = {f.key for f in figures.FIGURES if not f.key.startswith("guest ")}
-    assert on_socket | {"call guest-info", "call guest-get-osinfo"} <= rows.keys()
-    for key, row in rows.items():
+    rows = {(row.figure.key, row.figure.agent): row for row in outcomes[0].rows}
+    on_socket = {(f.key, f.agent) for f in figures.FIGURES if not f.key.startswith("guest ")}
+    calls = {("call guest-info", "ours"), ("call guest-get-osinfo", "ours")}
+    assert on_socket | calls <= rows.keys()
+    for (key, _), row in rows.items():
         assert row.ours is not None, key
         assert (row.original is None) == (key in OURS_ONLY), key
-    assert rows["children failed"].ours == 0
+        assert (row.older is None) == (key in OURS_ONLY), key
+    assert rows["children failed", "ours"].ours == 0
 
     shown = capsys.readouterr()
     assert shown.out == page.read_text()
     assert "QEMU Guest Agent 7" in shown.out
+    assert "QEMU Guest Agent 11" in shown.out
     assert all(row.figure.what in shown.out for row in rows.values())
     assert "bench: round 1 of 1: ping" in shown.err
+
+
+@pytest.mark.parametrize("simd", [False, True])
+def test_pybase64_is_in_the_agent_that_is_to_have_it(tmp_path: Path, simd: bool) -> None:
+    python = "/usr/bin/python3"
+    contestant = agents.ours("ours", tmp_path / "installed", python, simd=simd)
+    with agents.Agent(contestant, tmp_path / "agent") as agent:
+        with agent.connect() as client:
+            measures.write_throughput(client, str(tmp_path / "file"), measures.MIB, 1)
+        assert agent.has_mapped("pybase64") == simd
 
 
 def test_an_agent_that_does_not_start_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +77,7 @@ def test_table_has_medians_ratios_and_verdicts() -> None:
     for original, ours in ((10, 1), (40, 30), (20, 10)):
         samples.add("original", {"a": original})
         samples.add("ours", {"a": ours, "b": ours})
+    samples.add("older", {"a": 5})
     rows = samples.rows(
         [
             Figure("a", "A", "MB/s", Goal("ratio", "≥", 3)),
@@ -73,8 +87,17 @@ def test_table_has_medians_ratios_and_verdicts() -> None:
     )
     assert [(row.original, row.ours) for row in rows] == [(20, 10), (None, 10)]
     assert [cells(line) for line in render(rows).splitlines()[2:]] == [
-        ["A", "20 MB/s", "10 MB/s", f"0.50{TIMES}", f"≥ 3{TIMES}", "**no**"],
-        ["B", "-", "10", "-", "-", "-"],
+        [
+            "A",
+            "20 MB/s",
+            "10 MB/s",
+            f"0.50{TIMES}",
+            f"≥ 3{TIMES}",
+            "**no**",
+            "5 MB/s",
+            f"2.00{TIMES}",
+        ],
+        ["B", "-", "10", "-", "-", "-", "-", "-"],
     ]
 
 
