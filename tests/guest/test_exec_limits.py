@@ -162,3 +162,45 @@ def test_a_user_of_the_guest(guest: Guest, agent: AgentSocket) -> None:
             start(agent, "true", user="alice", directory="/root")
     finally:
         guest.run(["userdel", "--remove", "alice"], check=False)
+
+
+def test_a_timeout_holds_while_the_guest_is_frozen(guest: Guest, agent: AgentSocket) -> None:
+    """Nothing is started then; what runs is ended as ever."""
+    ended(agent, begin(agent, "daemon"))  # which makes the unit
+    pid = begin(agent, "ignores TERM")
+    agent.execute("guest-fsfreeze-freeze")
+    try:
+        with pytest.raises(AgentError, match="Command qga-exec has been disabled"):
+            start(agent, "true", user="nobody", timeout=1)
+        time.sleep(SECONDS + 4)
+    finally:
+        agent.execute("guest-fsfreeze-thaw")
+    over = agent.execute("qga-exec-read", pid=pid)
+    assert (over["exited"], over["ended-by"], over["signal"]) == (True, "timeout", 9)
+    assert left(guest) == []
+
+
+VERSION_1 = """
+mkdir -p /run/v1
+mount -t cgroup -o none,name=qga cgroup /run/v1
+"""
+
+
+def test_cgroup_v1_is_none_of_ours(guest: Guest) -> None:
+    """A hierarchy of version 1 where that of version 2 would be."""
+    guest.run(["/bin/sh", "-ec", VERSION_1])
+    try:
+        with (
+            stopped(guest),
+            by_hand(guest, limits=["BindPaths=/run/v1:/sys/fs/cgroup"]),
+            guest.connect(AGENT_PORT) as agent,
+        ):
+            script = NASTY["ignores TERM"].script
+            started = start(agent, script, user="nobody", timeout=1, limits={"memory": 1 << 30})
+            assert started["confinement"] == "rlimits"
+            assert ended(agent, started["pid"])["ended-by"] == "timeout"
+            with pytest.raises(AgentError, match="that needs cgroup v2 with its cpu controller"):
+                start(agent, "true", limits={"cpu": 0.5})
+            assert left(guest) == []
+    finally:
+        guest.run(["umount", "/run/v1"])

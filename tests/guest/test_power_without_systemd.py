@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +79,30 @@ def test_routes_of_ipv4_alone(mortal: Guest) -> None:
         routes = agent.execute("guest-network-get-route")
         assert [route["destination"] for route in routes] == ["10.0.2.0"]
         assert not mortal.run(["ls", "/proc/net/ipv6_route"], check=False).stdout
+
+
+CGROUPS = "mkdir -p /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+
+
+def test_programs_within_limits(mortal: Guest) -> None:
+    """Not about power: it needs a guest without systemd, and these are the ones."""
+    mortal.run(["/bin/sh", "-ec", CGROUPS])
+    with mortal.connect() as agent:
+
+        def run(script: str, **how: Any) -> dict[str, Any]:
+            begun = agent.execute("qga-exec", path="/bin/sh", arg=["-c", script], **how)
+            assert begun["confinement"] == "cgroup"
+
+            def over() -> dict[str, Any] | None:
+                seen: dict[str, Any] = agent.execute("qga-exec-read", pid=begun["pid"])
+                return seen if seen["exited"] else None
+
+            return wait_for(over, "the program's end") or {}
+
+        hog = run("exec tail /dev/zero", user="nobody", limits={"memory": 8 << 20, "cpu": 0.9})
+        assert hog["ended-by"] == "memory"
+        daemon = "(setsid sh -c 'exec sleep 4711' <&- >&- 2>&- &); trap '' TERM; sleep 4711"
+        assert run(daemon, timeout=1)["ended-by"] == "timeout"
+    assert mortal.run(["pgrep", "-f", "sleep 4711"], check=False).status == 1
+    left = mortal.run(["/bin/sh", "-c", "ls -d /sys/fs/cgroup/qga*/[0-9]*"], check=False)
+    assert left.stdout == ""
