@@ -1,7 +1,7 @@
 """Programs that the host has run in the guest.
 
 Children and their output outlive the connection that asked for them, but are known only to the
-channel that did. The final status is given out once, and kept for whoever asks as long as there
+channel that did. The final status is given out once, and kept for the next request as long as there
 are not too many.
 """
 

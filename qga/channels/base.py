@@ -22,7 +22,7 @@ RETRY_INTERVAL = 0.5
 
 
 class Channel:
-    """A way for bytes to reach the agent. `caller` stands for whoever sends them."""
+    """A way for bytes to reach the agent. `caller` represents their sender."""
 
     def __init__(self, agent: Server, config: ChannelConfig, caller: Caller) -> None:
         self.agent = agent
@@ -56,7 +56,7 @@ class Channel:
             self.open_later()
 
     def close(self) -> None:
-        """Serve nobody any more, and give everything back."""
+        """Stop serving, and release everything."""
         self._closed = True
         self.do_close()
 
@@ -87,5 +87,5 @@ class Channel:
         raise NotImplementedError
 
     def do_close(self) -> None:
-        """Give back whatever was acquired, which may be nothing."""
+        """Release whatever was acquired, which may be nothing."""
         raise NotImplementedError

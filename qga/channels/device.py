@@ -25,7 +25,7 @@ class DeviceChannel(Channel):
     """What the serial methods share. They override how their device is opened and closed."""
 
     outlives_hang_up = True
-    """Whether reading goes on after an end of file: the host may come back."""
+    """Whether reading continues after an end of file, because the host may come back."""
 
     _fd: int | None = None
     _session: Session | None = None

@@ -47,10 +47,10 @@ class GuestAgent(
     """The agent behind `address`: `unix:PATH`, or another form of qga.client.addresses, or a
     guest of `find_guests`.
 
-    `timeout` is the number of seconds that a call waits for its answer unless it says
-    otherwise (math.inf: for ever), counted from the moment when no other thread's call is in
-    the way; what may take its time (a freeze, a trim) has a longer one of its own. `max_reply`
-    is the largest reply in bytes. ValueError for an address of no known form.
+    `timeout` is the number of seconds that a call waits for its reply by default (math.inf: for
+    ever), not counting the time that calls of other threads take. Slow commands (a freeze, a trim)
+    have longer timeouts. `max_reply` is the largest reply in bytes. Raises ValueError for an
+    invalid address.
 
     Entering it as a context connects; without that the first call does. All methods raise
     the errors of qga.client.errors. Threads may share it.

@@ -182,8 +182,8 @@ def start(
 ) -> tuple[int, bool]:
     """Start a program by guest-exec; its pid, and whether `fetched` is to fetch its output.
 
-    A guest that has no shell, or may not run one, captures the output as ever: there it has to
-    be small.
+    In a guest without a shell, or that may not run one, the agent captures the output, which must
+    then be small.
     """
     capture: Capture = "merged" if merged else True
     limit = agent.max_output()

@@ -19,7 +19,6 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import TracebackType
 
 from qga.client.agent import GuestAgent
 from qga.client.errors import CommandError, ConnectError
@@ -49,12 +48,7 @@ class DataPort:
     def __enter__(self) -> DataPort:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

@@ -1,4 +1,4 @@
-"""The figures of qga-get-metrics and qga-get-memory as values with names and types.
+"""The results of qga-get-metrics and qga-get-memory as typed values.
 
 Members are as on the wire, their units at the end of their names; counters are since the boot.
 `qga.client.monitoring.metrics` has the same as a flat table, also of other agents.
@@ -37,7 +37,7 @@ class MemoryUse(NamedTuple):
 
 
 class CpuTimes(NamedTuple):
-    """What a processor has spent its time on; without `cpu`, its number, all of them together."""
+    """The time that a processor has spent in each mode; without `cpu`, its number, all together."""
 
     user_ms: int
     nice_ms: int
@@ -53,7 +53,7 @@ class CpuTimes(NamedTuple):
 
 
 class Stall(NamedTuple):
-    """For how much of the time work waited, on average and in all."""
+    """How long tasks have waited for a resource, on average and in total."""
 
     avg10_percent: float
     avg60_percent: float
@@ -69,7 +69,7 @@ class Stalls(NamedTuple):
 
 
 class Pressure(NamedTuple):
-    """What work waited for; None where the kernel does not account for it."""
+    """Waits by resource; None if the kernel does not measure them."""
 
     cpu: Optional[Stalls] = None
     memory: Optional[Stalls] = None
@@ -119,7 +119,7 @@ class InterfaceUse(NamedTuple):
 
 
 class Processes(NamedTuple):
-    """How many there are, by what they do; `threads` of all of them."""
+    """Numbers of processes by state, and of the `threads` of all of them."""
 
     total: int
     running: int

@@ -1,4 +1,4 @@
-"""As whom, where, and within which bounds a program of the guest is to run."""
+"""The user, the directory and the limits of a program in the guest."""
 
 from __future__ import annotations
 

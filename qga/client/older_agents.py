@@ -1,4 +1,4 @@
-"""A user and a directory for programs of agents that know neither: QEMU's, and qga 0.1.
+"""A user and a directory for programs of agents that support neither: QEMU's, and qga 0.1.
 
 setpriv(1) changes the user, env(1) sets its environment, and a shell enters the directory, all in
 the guest. A script looks first whether that will work, so that nothing is started where it will

@@ -1,4 +1,4 @@
-"""Programs of the guest while they run: their output as it comes, their input, their end.
+"""Running programs of the guest: their output, their input, and their exit.
 
     StreamedProgram   by qga-exec: input and output at any time, a terminal if wanted; through a
                       data port where there is a free one, else in requests to the agent
@@ -18,7 +18,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import NamedTuple
 
 from qga.client import captured
@@ -65,7 +64,7 @@ echo $all
 
 
 class Output(NamedTuple):
-    """What a program has written since it was last asked."""
+    """The output of a program since the last time."""
 
     stdout: bytes
     stderr: bytes
@@ -96,12 +95,7 @@ class Program:
     def __enter__(self) -> Program:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def poll(self) -> Output:
@@ -133,7 +127,7 @@ class Program:
             self._wait_for_its_end()
 
     def abandon(self) -> None:
-        """Stop waiting: it was killed, and the guest still reports that it is running."""
+        """Stop waiting for a killed program that the guest still reports as running."""
         self._abandoned = True
 
     def close(self) -> None:

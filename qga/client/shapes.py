@@ -1,4 +1,4 @@
-"""Replies made into values of the types that qga.client.results has for them.
+"""Converts replies to the types in qga.client.results.
 
 A type is a NamedTuple, whose fields are the members of a JSON object, or a list, a tuple of
 any length, Optional, str, int, float, bool, or bytes (base64 on the wire). A member is called
@@ -57,7 +57,7 @@ def optional(kind: type[T], name: str, reply: object) -> T | None:
 
 
 def share(count: int, whole: int) -> int:
-    """`count`, which an agent says that it has taken of `whole` bytes; ProtocolError if not."""
+    """`count` of `whole` bytes, which an agent claims to have taken. Raises ProtocolError."""
     if not 0 <= count <= whole:
         raise ProtocolError(f"took {count} of {counted(whole, 'byte')}")
     return count

@@ -1,4 +1,4 @@
-"""Calls that run beside the one that waits for them."""
+"""Calls on threads that their caller can wait for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def beside(call: Callable[[], T]) -> Future[T]:
-    """Start a call on a thread of its own, which does not keep the process from ending."""
+    """Start a call on a new thread, which does not keep the process from exiting."""
     outcome: Future[T] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""How requests and replies travel, and the way that is a stream of bytes.
+"""How requests and replies are transferred, and the transport over a socket.
 
 A transport carries one request at a time and returns the reply to *it*: each request gets an
 id, and after any doubt (a timeout, a reply too many, one that makes no sense) the transport
@@ -67,7 +67,7 @@ class Transport(Protocol):
         """
 
     def mistrust(self) -> None:
-        """The last reply made no sense: synchronize before the next request."""
+        """The last reply was invalid: synchronize before the next request."""
 
     def close(self) -> None: ...
 
@@ -150,7 +150,7 @@ class SocketTransport:
             ) from None
 
     def _converse(self, request: bytes, reader: Reader, deadline: float) -> Reply:
-        """Send and receive at once: an agent busy sending an old reply reads nothing."""
+        """Send and receive at once: an agent that is sending an old reply reads nothing."""
         self._in_step = False  # until the answer is here, whatever ends this loop
         unsent = memoryview(request)
         reply = None

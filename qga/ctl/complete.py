@@ -40,7 +40,7 @@ def main() -> None:
     """Print the words for this process's arguments."""
     # A message would land in the middle of the line that the user edits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    # The shell waits for us; connecting to a guest has no end of its own.
+    # The shell waits for us, and connecting to a guest has no time limit.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:

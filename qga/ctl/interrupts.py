@@ -8,7 +8,7 @@ started in the guest. So a signal is recorded when it comes, and raised as Keybo
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from qga.client.results import SIGNAL_STATUS
@@ -28,12 +28,7 @@ class Interrupts:
         self._before = {each: signal.signal(each, self._note) for each in SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for each, handler in self._before.items():
             signal.signal(each, handler)
 

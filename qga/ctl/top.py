@@ -88,8 +88,8 @@ class Pace(NamedTuple):
 def pictures(monitor: Monitor, pace: Pace) -> Iterator[list[Row]]:
     """The rows of each update. Rates need two readings.
 
-    If there is a last update, each guest has all of its time for the first reading, for an agent
-    loads psutil when it is first asked.
+    If there is a last update, each guest has its whole timeout for the first reading, because an
+    agent imports psutil for the first reply.
     """
     monitor.look(None if pace.pictures else pace.patience)
     due, shown = time.monotonic(), 0

@@ -36,7 +36,7 @@ def _bounds(bounds: list[str], where: str) -> Iterator[Finding]:
         text = f"{where} cpu: this guest cannot limit it, so no program can be started"
         yield failed("programs", text, f"{_ENABLE}, or remove the key")
     elif {"memory", "pids"} <= offered:
-        yield ok("programs", f"{where}: each program is limited by a cgroup of its own")
+        yield ok("programs", f"{where}: each program is limited by its own cgroup")
     else:
         text = (
             f"{where}: limits apply to each process, and a process may survive its program: "

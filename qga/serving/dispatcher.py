@@ -93,7 +93,7 @@ class Dispatcher:
                 self._record(command, entry)
 
     def forget_client(self) -> bool:
-        """Drop what only the client that has left was waiting for; whether others may go on."""
+        """Drop what only the client that has left was waiting for; whether others can continue."""
         self._answered_last = None
         running = self._under_way.running
         if running is None:

@@ -169,7 +169,7 @@ class Session:
             self._read()
 
     def _proceed_later(self) -> None:
-        """Go on after others have had their turn."""
+        """Continue after others have had their turn."""
         if not self._resumes:
             self._resumes = True
             self._agent.loop.post(self._resume)
@@ -265,7 +265,7 @@ class Session:
     def _end_when_done(self) -> None:
         """End once everything is answered, or read if nobody waits for answers.
 
-        What was read is carried out all the same. A command that hangs occupies no place among
+        Requests that were read are still carried out. A command that hangs occupies no place among
         the clients.
         """
         waiting = self._pending or self._decoder.rest or self._output.size
@@ -280,7 +280,7 @@ class Session:
             self._on_end(self, error)
 
     def _serve(self) -> None:
-        """Carry out the requests at hand and send their replies in as few writes as possible."""
+        """Carry out the decoded requests and send their replies in as few writes as possible."""
         if self._output.size:
             self._flush()
         end = time.monotonic() + _TURN

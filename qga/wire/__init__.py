@@ -1,1 +1,1 @@
-"""Bytes to requests, and replies to bytes: QMP without any input or output of its own."""
+"""Converts bytes to requests and replies to bytes: QMP without any I/O."""

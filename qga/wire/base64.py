@@ -19,7 +19,7 @@ _Buffer = Union[bytes, bytearray, memoryview]
 
 
 class _Codec:
-    """pybase64, once somebody has asked for it; None where there is none."""
+    """pybase64, imported at the first call; None if it is not installed."""
 
     looked = False
     module: ModuleType | None = None
@@ -55,8 +55,8 @@ def decode(text: str) -> bytes:
 
 
 def length_of_base64(text: bytes) -> int:
-    """How many bytes at the beginning of `text` are quickly seen to be base64: all, none, or
-    whole groups of four. They hold neither control characters nor quotes."""
+    """How many bytes at the beginning of `text` are base64, by a quick check: all, none, or whole
+    groups of four. They contain no control characters and no quotes."""
     simd = _simd() if len(text) >= BULK else None
     if simd is None:
         return 0

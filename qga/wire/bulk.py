@@ -1,7 +1,7 @@
-"""Messages in one piece whose bulk is one string: a request that writes to a file, in most cases.
+"""Messages in one piece that consist mostly of one string, such as requests that write to a file.
 
-Such a string has no escapes, and whether it has control characters is found out faster than by a
-reader of JSON. So the reader is given only what is around it, and it is cut out as it is.
+Such a string contains no escapes, and a search for control characters is faster than a JSON reader.
+So the string is taken as it is, and the reader gets only the rest of the message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PLACEHOLDER, _STAND_IN = rb'"\udfff"', "\udfff"
 
 
 def read_message(data: bytes) -> Any:
-    """The value of `data`, whose tokens nobody has looked at.
+    """The value of `data`, whose tokens have not been read yet.
 
     Raises ValueError or RecursionError where it is no message whose bulk is one argument.
     """
@@ -32,7 +32,7 @@ def read_message(data: bytes) -> Any:
 
 
 def _read_around_bulk(raw: bytes | bytearray, begin: int, end: int) -> Any:
-    """Raises ValueError where the string from `begin` to `end` is no argument."""
+    """Raises ValueError if the string from `begin` to `end` is not an argument."""
     text = str(memoryview(raw)[begin + 1 : end], "ascii")
     around = raw[:begin] + _PLACEHOLDER + raw[end + 1 :].rstrip(b"\n")
     value, stop = jsontext.read_plainly(around.decode("ascii"), 0)

@@ -4,20 +4,20 @@ What must stay true, whatever arrives and however it is cut:
 
 - The same bytes give the same events.
 - A request ends where its brackets balance and needs no newline.
-- A fault is reported when its token is complete. What is left of the value, until its brackets
-  balance, is swallowed. A stray byte such as 0xFF ends that without a report, and is a fault of its
-  own elsewhere: clients send it to get rid of whatever was pending.
+- A fault is reported when its token is complete. The rest of the value, until its brackets balance,
+  is skipped. A stray byte such as 0xFF ends the skipping without a report. Anywhere else it is a
+  fault: clients send it to discard anything pending.
 - Memory is bounded by QEMU's limits: 64 MiB of tokens in a message, 2 Mi tokens, 1024 levels.
 - Work grows with the number of bytes, not with the number of pieces.
-- No more events are made at once than asked for, however small they are, and no more tokens are
-  looked at than take a moment, however large a message is: the other bytes are kept as they came.
+- Only as many events are made at once as asked for, and only as many tokens are read as take a
+  moment. All other bytes are kept as they came.
 
 Where one client's bytes may follow another's, a request that begins inside an unfinished value
-ends that value (see `halves`). Nothing that is JSON is read otherwise for it, but a fault that may
+ends that value (see `halves`). Valid JSON is read as usual, but a fault that may
 be half a request is reported some tokens later.
 
-Whole requests in one piece, which is nearly all there ever is, take a fast path through
-Python's JSON reader. What that reader cannot take goes through QEMU's lexer and grammar.
+Nearly all requests arrive whole, in one piece, and take a fast path through Python's JSON reader.
+Anything that this reader cannot handle goes through QEMU's lexer and grammar.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Decoder:
         self._at_start = True  # and nothing before it has a bearing on its column
         self._budget = sys.maxsize  # tokens that may be looked at yet
         self.rest = b""
-        """What was received and not looked at yet."""
+        """The bytes received but not read yet."""
         self._start_message()
 
     @property
@@ -84,7 +84,7 @@ class Decoder:
         return not self._between
 
     def reset(self) -> None:
-        """Forget half a request, and what was not looked at yet."""
+        """Forget half a request, and bytes that were not read yet."""
         self._position.pass_over(self.rest, 0, len(self.rest))
         self.rest = b""
         self._forget_message()
@@ -94,8 +94,8 @@ class Decoder:
     ) -> Sequence[Event]:
         """The events that `data` completes, in order.
 
-        most: how many at most, and of not too many tokens; then the bytes behind them are the
-            `rest`, and come before any other: with `go_on`.
+        most: the largest number of events. The bytes after them are the `rest`, to be decoded by
+            `go_on` before any others.
         is_piece: whether it begins where a piece did when it came.
         """
         if self._halves and is_piece and not self._between and self._is_ended_by(data):
@@ -122,7 +122,7 @@ class Decoder:
         return events
 
     def go_on(self, most: int) -> Sequence[Event]:
-        """As `receive`, of the rest."""
+        """As `receive`, for the rest."""
         data, self.rest = self.rest, b""
         return self.receive(data, most, is_piece=False)
 
@@ -229,7 +229,7 @@ class Decoder:
     def _report(
         self, error: QgaError, kind: int, data: bytes, start: int, events: list[Event]
     ) -> None:
-        """Report what is wrong with the token that begins at `start`."""
+        """Report the fault of the token that begins at `start`."""
         place = ""
         if isinstance(error, jsontext.ParseError):
             if start > self._located:
@@ -253,7 +253,7 @@ class Decoder:
         return token
 
     def _take_run(self, data: bytes, position: int) -> int:
-        """Take items of what is open as far as they are written plainly; returns where they end."""
+        """Take items of the open list or object while they are plain; return where they end."""
         container = self._builder.container if self._builder else None
         if container is None or self._braces + self._brackets + DEPTH > MAX_DEPTH:
             return position
@@ -277,13 +277,13 @@ class Decoder:
     # Half a request, and another one behind it.
 
     def _drop(self) -> None:
-        """Forget the message, for another has begun."""
+        """Forget the message, because another one has begun."""
         self._forget_message()
         if self._on_drop:
             self._on_drop()
 
     def _is_ended_by(self, data: bytes) -> bool:
-        """Whether a piece begins with a request that can be no part of what is unfinished."""
+        """Whether a piece begins with a request that cannot be part of the unfinished message."""
         if self._halves is None or not halves.begins_with_request(data):
             return False
         return self._lexer.breaks_at_object or (
@@ -291,7 +291,7 @@ class Decoder:
         )
 
     def _request_on_line(self, data: bytes) -> Request | None:
-        """The request that a piece is as a whole, which is a line."""
+        """The request that a whole piece, which is one line, consists of."""
         if self._lexer.unfinished or not halves.is_line_of_request(data):
             return None
         return _request_in(data)
@@ -312,7 +312,7 @@ def _limit_exceeded(what: str) -> QgaError:
 
 
 def _request_in(text: bytes) -> Request | None:
-    """The request that a text is as a whole; None for any other text."""
+    """The request that the whole text consists of; None for any other text."""
     if not halves.begins_with_request(text):
         return None
     decoder = Decoder()

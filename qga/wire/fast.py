@@ -1,4 +1,4 @@
-"""Whole requests in one piece, which is nearly all there ever is, by Python's reader of JSON."""
+"""Reads requests that arrive whole, as nearly all do, with Python's JSON reader."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from qga.wire import bulk, jsontext
 from qga.wire.protocol import ABSENT, Event, Request, to_event
 
 known: dict[bytes, tuple[Request]] = {}
-"""What monitoring asks for ever: its bytes, and what they were read as."""
+"""Requests that monitoring repeats: the bytes of each, and its parsed form."""
 
 MAX_KNOWN = 128
-"""Bytes of one that is known."""
+"""Longest request that is remembered, in bytes."""
 
 _MOST_KNOWN = 64
 
@@ -19,9 +19,9 @@ _spaces = re.compile(r"[ \t\r\n]*").match
 
 
 def read(data: bytes, events: list[Event], most: int) -> int:
-    """Read at most so many requests off the front of `data`; returns where they end.
+    """Read at most this many requests from the front of `data`, and return where they end.
 
-    It stops before whatever needs QEMU's lexer and grammar.
+    Stops before anything that needs QEMU's lexer and grammar.
     """
     if not data.endswith((b"}", b"\n")) or jsontext.may_be_too_deep(data):
         return 0

@@ -1,4 +1,5 @@
-"""Tokens to a value, one after the other, with the faults of QEMU's parser where it finds them.
+"""Builds a value from tokens one by one, and reports the same faults at the same place as QEMU's
+parser.
 
 No recursion: a value may be 1024 levels deep.
 """
@@ -101,7 +102,7 @@ class Builder:
 
     @property
     def container(self) -> list[Any] | dict[str, Any] | None:
-        """The list or object that lacks an item or member now, behind a comma; None elsewhere."""
+        """The list or object that needs an item or member after a comma; None elsewhere."""
         container = self._open[-1] if self._open else None
         if self._expects == (_KEY if type(container) is dict else _VALUE):
             return container

@@ -2,19 +2,19 @@
 
 Some hosts send half a request and leave: Proxmox VE counts characters instead of bytes, and cuts a
 request that is not ASCII short. On a port, what the next connection sends looks like the rest of
-it. So a request that begins inside an unfinished value ends that value. That is dropped without a
-reply: whoever waited for one is gone, and the next client would take it for its own.
+it. So a request that begins inside an unfinished value ends that value. The value is dropped
+without a reply: its client is gone, and the next one would take the reply for its own.
 
-What must stay true is that no valid JSON is taken for such a beginning:
+What must stay true: no valid JSON is mistaken for such a beginning. It is one of these:
 
 - `{`, the name of a member of requests and `:`, where the grammar has no place for an object.
-- `{"` and such a name, where `"` ends a string: what follows a string is no bare word.
+- `{"` and such a name, where `"` ends a string: no bare word follows a string.
 - `{` and a member of requests within a number such as `-` or `1e`, which needs a digit.
-- Where an object may stand (after `:`, `[`, or a comma in a list) an argument or an id may have
-  a member `execute`, too. There it is a request only as a piece of its own: one that ends with
-  its line, or is followed by another request by the first rule. So a value of several lines that
-  comes in one piece is never cut, whatever it holds. Sent line by line it is where such an object
-  makes up a whole line, without a comma; no command of ours takes one.
+- Where an object is valid (after `:`, `[`, or a comma in a list), an argument or an id may also
+  contain a member `execute`. There it counts as a request only if it is a separate piece that ends
+  with its line, or is followed by another request by the first rule. So a value of several lines
+  that comes in one piece is never cut. Sent line by line, it is cut at such an object that is alone
+  on a line, without a comma; no command takes one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TOKENS = 3
 """Tokens by which a request is known: `{`, the name of a member and `:`."""
 
 MAX_BEGINNING = 64
-"""Bytes that are looked at for the beginning of a request, with the white space in it."""
+"""Bytes searched for the beginning of a request, including white space."""
 
 _MAX_END = 8  # bytes of a brace and the white space behind it
 
@@ -76,7 +76,7 @@ def is_line_of_request(piece: bytes) -> bool:
 
 
 class Watch:
-    """Follows the tokens of a message, for the beginning of a request among them."""
+    """Follows the tokens of a message to find the beginning of a request among them."""
 
     def __init__(self) -> None:
         self.start_message()
@@ -116,14 +116,14 @@ class Watch:
         return beginning_at_end(self._tail(data, begin, end))
 
     def keep(self, data: bytes, begin: int) -> None:
-        """Keep the end of a message that goes on in the next piece."""
+        """Keep the end of a message that continues in the next piece."""
         self._before = (self._before + data[max(begin, len(data) - MAX_BEGINNING) :])[
             -MAX_BEGINNING:
         ]
 
     @property
     def takes_object(self) -> bool:
-        """Whether an object may stand here."""
+        """Whether an object is valid here."""
         if self._previous == COMMA:
             return self._nesting[-1:] == b"["
         return self._previous in (0, COLON, OPEN_BRACKET)

@@ -1,7 +1,7 @@
 """JSON as QEMU reads it, where Python's own reader differs.
 
-`read_plainly` is Python's C reader, fast, for the texts that both read alike. It raises ValueError
-for all others: those are read token by token, with QEMU's errors.
+`read_plainly` is Python's fast C reader, for texts that both read in the same way. It raises
+ValueError for all others, which are read token by token, with QEMU's errors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEYWORDS = {b"true": True, b"false": False, b"null": None}
 
 
 class ParseError(QgaError):
-    """A text that is no JSON, without the position."""
+    """The text is not JSON. The message has no position yet."""
 
 
 def parse_error(text: str) -> ParseError:
@@ -49,12 +49,12 @@ def _error_with(before: bytes, token: bytes | bytearray, after: bytes) -> ParseE
 
 
 def stray(token: bytes | bytearray) -> ParseError:
-    """The error for a token that cannot go on."""
+    """The error for a byte that cannot continue a token."""
     return _error_with(b"stray '", token, b"'")
 
 
 def decode_leniently(raw: bytes | bytearray) -> str:
-    """Text of bytes that may be no UTF-8: U+FFFD for each sequence that is none."""
+    """Decode bytes that may not be UTF-8, with U+FFFD for each invalid sequence."""
     return "".join(_decode_sequence(match.group()) for match in _SEQUENCE.finditer(raw))
 
 
@@ -140,7 +140,7 @@ def _has_trap(raw: bytes | bytearray) -> bool:
 
 
 def may_be_too_deep(raw: bytes) -> bool:
-    """Whether there are brackets enough for more than MAX_DEPTH levels."""
+    """Whether there are enough brackets for more than MAX_DEPTH levels."""
     if len(raw) <= MAX_DEPTH:
         return False
     room = MAX_DEPTH
@@ -158,7 +158,7 @@ def may_be_too_deep(raw: bytes) -> bool:
 def scalar(kind: int, token: bytes | bytearray) -> Any:
     """The value of a token that is one.
 
-    Raises QgaError with QEMU's words, also for a token that is none.
+    Raises QgaError with QEMU's text, also for an invalid token.
     """
     if kind == lexer.STRING:
         return string(token)

@@ -78,7 +78,7 @@ def _write_double(number: float) -> str:
 
 
 class _Punctuation(str):
-    """Text that stands for itself among values."""
+    """Text that is written unchanged among values."""
 
     __slots__ = ()
 

@@ -47,8 +47,8 @@ def decode_base64(text: str) -> bytes:
     """The bytes that `text` encodes.
 
     Raises QgaError for characters other than the alphabet's, `=` and newline. As in the
-    original an incomplete last group is dropped, data after padding goes on, and a `=`
-    elsewhere counts as zero bits.
+    original an incomplete last group is dropped, data may follow padding, and a `=` elsewhere
+    counts as zero bits.
     """
     try:
         return base64.decode(text)

@@ -32,7 +32,7 @@ class Request(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Bytes that were no request, and what to answer."""
+    """Bytes that were not a valid request, and the error to reply with."""
 
     error: QgaError
     id: Any = ABSENT

@@ -1,8 +1,8 @@
-"""Many items in a row, which are read at the speed of Python's reader.
+"""Reads many items in a row at the speed of Python's JSON reader.
 
-Of a message with a million items each token costs about a microsecond. So where a message turns
-out to be large, what is written plainly is read by the hundreds: short strings, numbers, words, and
-lists and objects of these.
+Each token of a message costs about a microsecond, which is a second for a million. So in a large
+message plain items are read by the hundreds: short strings, numbers, words, and lists and objects
+of these.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DEPTH = 1
 
 
 class Run(NamedTuple):
-    """Items of a list, or members of an object, each with the comma behind it.
+    """Items of a list, or members of an object, each with the comma after it.
 
     end: where in the data they end.
     tokens, size: how many tokens they are, and how many bytes those have.
@@ -63,7 +63,7 @@ class Run(NamedTuple):
 
 
 def run_at(data: bytes, position: int, container: list[Any] | dict[str, Any]) -> Run | None:
-    """The run that begins at `position` and may extend `container`; None where there is none."""
+    """The run that begins at `position` and can extend `container`; None if there is none."""
     is_list = type(container) is list
     match = _match(is_list)(data, position)
     if match is None:

@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import time
-from types import TracebackType
 from typing import Any
 
 from .qmp import Lines
@@ -45,12 +44,7 @@ class AgentSocket:
     def __enter__(self) -> AgentSocket:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def send(self, data: bytes) -> None:

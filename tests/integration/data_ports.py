@@ -14,7 +14,6 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from tests.integration.agent_process import PATIENCE, AgentProcess, listening
 
@@ -42,12 +41,7 @@ class HostEnd:
     def __enter__(self) -> HostEnd:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -12,7 +12,6 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import TracebackType
 
 PATIENCE = 30.0
 
@@ -41,12 +40,7 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
         os.close(self._end)

@@ -163,7 +163,7 @@ class Exec(Connection):
         return self._ask("guest-exec", int, "pid", **arguments)
 
     def exec_status(self, pid: int) -> ExecResult | None:
-        """How a program of `exec_start` ended, once only; None while it is running."""
+        """How a program of `exec_start` ended, which is reported once; None while it is running."""
         command = "guest-exec-status"
         reply = self.call(command, pid=pid)
         with self._telling(command):

@@ -27,8 +27,8 @@ class Files(Connection):
     def read_file(self, path: str, *, chunk: int = CHUNK, limit: int = LIMIT) -> bytes:
         """The content of a file of the guest, fetched `chunk` bytes at a time.
 
-        CopyError if it has more than `limit` bytes, or never ends; AgentTimeout if they come far
-        too slowly.
+        Raises CopyError if it has more than `limit` bytes or never ends, and AgentTimeout if the
+        guest is much too slow.
         """
         content, pace = bytearray(), Pace(self.address, "guest-file-read")
         with self.opened(path, "r") as handle:
@@ -105,7 +105,7 @@ class Files(Connection):
         )
 
     def file_flush(self, handle: int) -> None:
-        """Hand what was written to the guest's system."""
+        """Flush written data to the guest's operating system."""
         self.call("guest-file-flush", handle=handle)
 
     @contextmanager
@@ -122,7 +122,7 @@ class Files(Connection):
 
 
 class Pace:
-    """Whether the bytes of a file come fast enough that it is worth waiting for them."""
+    """Decides whether a guest transfers the bytes of a file fast enough to wait for them."""
 
     def __init__(self, address: str, command: str, slack: float | None = None) -> None:
         self._address = address
@@ -136,7 +136,7 @@ class Pace:
         self._since = time.monotonic()
 
     def moved(self, count: int) -> None:
-        """AgentTimeout if the guest has given or taken too little for too long."""
+        """Raise AgentTimeout if the guest has transferred too little for too long."""
         now = time.monotonic()
         self._late = max(0.0, self._late + now - self._since - count / LEAST_PACE)
         self._since = now

@@ -15,7 +15,7 @@ class Filesystems(Connection):
         return self._ask("guest-get-fsinfo", list[FilesystemInfo])
 
     def trim(self, minimum: int = 0, *, timeout: float = TRIM_PATIENCE) -> list[TrimResult]:
-        """Give blocks that no filesystem uses back to the host, in runs of `minimum` bytes on."""
+        """Return unused blocks to the host, in runs of at least `minimum` bytes."""
         return self._ask_patiently(
             "guest-fstrim", list[TrimResult], "paths", timeout=timeout, minimum=minimum
         )

@@ -1,9 +1,8 @@
 """Freezing the guest's filesystems, so that a consistent snapshot can be taken.
 
-What must stay true: whoever has frozen thaws, whatever happens in between, unless the way to
-the guest is gone for longer than RETRIES_END. No inconsistent snapshot passes for a good one: a
-freeze that froze nothing, or only a part of what it was given, is an error, and so is one that
-did not last until its thaw.
+What must stay true: a freeze is always followed by a thaw, unless the guest cannot be reached for
+longer than RETRIES_END. An inconsistent snapshot never passes for a good one: it is an error if a
+freeze froze nothing, or only a part of what was asked for, or ended before its thaw.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ FREEZE_PATIENCE, THAW_PATIENCE = 600.0, 180.0
 
 FROZEN = "frozen"
 
-# Refused for some other reason, for they are carried out while filesystems are frozen.
+# Allowed while filesystems are frozen, so a refusal has another reason.
 ALWAYS_ANSWERED = ("guest-fsfreeze-status", "qga-get-freeze")
 
 # Seconds: for so long a thaw that fails is tried again, with so much between two tries.
@@ -79,7 +78,7 @@ class Freezing(Filesystems):
         return frozen
 
     def _reported(self) -> str:
-        """The status behind a freeze; where it may not be asked, as it should be."""
+        """The status after a freeze; `frozen` if the agent does not permit asking."""
         try:
             return self.freeze_status()
         except CommandError:
@@ -99,15 +98,15 @@ class Freezing(Filesystems):
         return max(1, len({devices[path] for path in paths}))
 
     def thaw(self, *, timeout: float = THAW_PATIENCE) -> int:
-        """Thaw whatever is frozen, by whomever; how many filesystems were thawed."""
+        """Thaw all frozen filesystems, and return their number."""
         return self._ask_patiently("guest-fsfreeze-thaw", int, timeout=timeout)
 
     def freeze_status(self) -> str:
-        """frozen or thawed."""
+        """`frozen` or `thawed`."""
         return self._ask("guest-fsfreeze-status", str)
 
     def freeze_state(self) -> FreezeState:
-        """The status, and where the guest has our agent, since when and until when."""
+        """The status. If the agent is qga, also since when and until when."""
         try:
             return self._ask("qga-get-freeze", FreezeState)
         except CommandError:
@@ -116,7 +115,7 @@ class Freezing(Filesystems):
     def _perform(
         self, command: str, timeout: float | None, step: Callable[[Transport, float], T]
     ) -> T:
-        """GuestFrozen where that is why a command is refused."""
+        """Raise GuestFrozen if that is why a command was refused."""
         try:
             return super()._perform(command, timeout, step)
         except CommandNotFound as refusal:
@@ -134,7 +133,7 @@ class Freezing(Filesystems):
 
 
 class Frozen:
-    """Filesystems that we have frozen: `count` of them. `thawed` is None until they are thawed."""
+    """Filesystems that were frozen: `count` of them. `thawed` is None until they are thawed."""
 
     def __init__(self, agent: Freezing) -> None:
         self.count = 0
@@ -157,10 +156,10 @@ class Frozen:
                 raise
 
     def thaw(self) -> int:
-        """Thaw, trying again where that fails; how many filesystems were thawed.
+        """Thaw, with retries, and return how many filesystems were thawed.
 
-        FreezeEnded if something else has thawed them in the meantime, ThawFailed if nothing
-        helps.
+        Raises FreezeEnded if something else has thawed them meanwhile, and ThawFailed if all
+        retries fail.
         """
         if self.thawed is None:
             self.thawed = self._thaw_until_done()
@@ -176,7 +175,7 @@ class Frozen:
     def give_up(self, command: str, expected: int) -> NoReturn:
         """Thaw what was frozen of fewer filesystems than expected, and raise NothingFrozen."""
         count, self.count = self.count, 0
-        self.thaw()  # QEMU's agent has run its freeze hook all the same
+        self.thaw()  # QEMU's agent has run its freeze hook nevertheless
         reason = "nothing was frozen"
         if count > 0:
             wanted = counted(expected, "filesystem")
@@ -198,7 +197,7 @@ class Frozen:
             time.sleep(RETRY_DELAY)
 
     def _is_done_in_spite_of(self, error: AgentError) -> bool:
-        """An error may also be that of a hook, behind a thaw that has succeeded."""
+        """An error may also come from a hook after a thaw that has succeeded."""
         try:
             return isinstance(error, CommandError) and self._agent.freeze_status() == "thawed"
         except AgentError:

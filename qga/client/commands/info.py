@@ -1,4 +1,4 @@
-"""Is the agent there, and what can it do?"""
+"""Whether the agent answers, its version and its commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Info(Connection):
         return time.perf_counter() - start
 
     def echo(self, number: int) -> int:
-        """The number that guest-sync gives back: the one that it was given."""
+        """The number that guest-sync returns, which is the one that was sent."""
         return self._ask("guest-sync", int, id=number)
 
     def info(self) -> AgentInfo:

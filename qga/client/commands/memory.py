@@ -23,7 +23,7 @@ class Memory(Connection):
     def set_memory_blocks(
         self, online: Mapping[int, bool], *, timeout: float = PATIENCE
     ) -> list[MemoryBlockResponse]:
-        """Take blocks, by their physical index, online or offline; how it went for each."""
+        """Take blocks, by their physical index, online or offline. Returns a result for each."""
         blocks = [{"phys-index": index, "online": wish} for index, wish in online.items()]
         return self._ask_patiently(
             "guest-set-memory-blocks",

@@ -1,4 +1,4 @@
-"""Figures for monitoring; of our agent only."""
+"""Figures for monitoring, reported by qga only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Shutting the guest down and putting it to sleep.
 
-These return once the agent has accepted them: success is not answered, it is seen from outside.
+These return once the agent has accepted them. Agents do not reply on success.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class Power(Connection):
     ) -> None:
         """Shut the guest down. A halted one stays on and does nothing.
 
-        force: whether to go past locks that programs in the guest hold against it, such as an
-            upgrade's; our agent alone can.
+        force: whether to override inhibitor locks of programs in the guest, such as a package
+            manager; only qga can.
         """
         if force:
             self.order("qga-shutdown", mode=mode, force=True)
@@ -25,5 +25,5 @@ class Power(Connection):
             self.order("guest-shutdown", mode=mode)
 
     def suspend(self, mode: Literal["ram", "disk", "hybrid"] = "ram") -> None:
-        """Put the guest to sleep: in its memory, on its disk, or in memory with a copy on disk."""
+        """Suspend the guest: to RAM, to disk, or to RAM with a copy on disk."""
         self.order(f"guest-suspend-{mode}")

@@ -16,7 +16,7 @@ class Ssh(Connection):
     """Each key is a line of the user's ~/.ssh/authorized_keys."""
 
     def ssh_keys(self, username: str) -> list[str]:
-        """The keys; none where the user has no such file, which agents report as an error."""
+        """The keys; none if the user has no such file, which agents report as an error."""
         command = "guest-ssh-get-authorized-keys"
         try:
             return self._ask(command, list[str], "keys", username=username)
@@ -26,9 +26,9 @@ class Ssh(Connection):
             raise
 
     def add_ssh_keys(self, username: str, keys: Iterable[str], *, reset: bool = False) -> None:
-        """Add keys, those that are there not again; `reset`: take all others away first."""
+        """Add keys that are not there yet. `reset`: remove all others first."""
         self.call("guest-ssh-add-authorized-keys", username=username, keys=list(keys), reset=reset)
 
     def remove_ssh_keys(self, username: str, keys: Iterable[str]) -> None:
-        """Take keys away; those that are not there are no error."""
+        """Remove keys. Keys that are not there are ignored."""
         self.call("guest-ssh-remove-authorized-keys", username=username, keys=list(keys))

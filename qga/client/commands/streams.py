@@ -1,4 +1,4 @@
-"""Programs of the guest whose input and output pass while they run; see qga.client.programs."""
+"""Programs of the guest with streamed input and output; see qga.client.programs."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ class Streams(Connection):
             return shaped(StartedProgram, reply)
 
     def stream_read(self, pid: int, offset: int = 0, err_offset: int = 0) -> ExecOutput:
-        """Read its output from the offsets on; the agent drops what comes before them."""
+        """Read its output from these offsets on. The agent drops everything before them."""
         return self._ask("qga-exec-read", ExecOutput, pid=pid, offset=offset, err_offset=err_offset)
 
     def stream_write(self, pid: int, data: bytes) -> int:
-        """Give it input, and return how many of the bytes it took, perhaps not all."""
+        """Write input, and return how many of the bytes were taken, perhaps not all."""
         command, data = "qga-exec-write", data[: self.max_data()]
         count = self._ask(command, int, "count", pid=pid, buf_b64=encode_base64(data))
         with self._telling(command):
             return share(count, len(data))
 
     def stream_end(self, pid: int, after: int | None = None) -> None:
-        """Close its standard input; with a data port, after so many bytes of it."""
+        """Close its standard input; with a data port, after this many bytes of input."""
         end = {} if after is None else {"after": after}
         self.call("qga-exec-write", pid=pid, eof=True, **end)
 

@@ -17,5 +17,5 @@ class Time(Connection):
         self.call("guest-set-time", arguments)
 
     def timezone(self) -> Timezone:
-        """The guest's distance from UTC."""
+        """The guest's offset from UTC."""
         return self._ask("guest-get-timezone", Timezone)

@@ -23,7 +23,7 @@ class Transfer(Connection):
     def file_send(
         self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf
     ) -> FileTransfer:
-        """Have the guest send bytes of a file, raw, to a data port; returns when it has."""
+        """Have the guest send bytes of a file, raw, to a data port. Returns when they are sent."""
         return self._ask(
             "qga-file-send",
             FileTransfer,
@@ -37,7 +37,7 @@ class Transfer(Connection):
     def file_receive(
         self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf
     ) -> FileTransfer:
-        """Have the guest write exactly so many bytes from a data port into a file."""
+        """Have the guest write exactly this many bytes from a data port into a file."""
         return self._ask(
             "qga-file-receive",
             FileTransfer,

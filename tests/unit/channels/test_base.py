@@ -15,6 +15,7 @@ from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import Log
 from qga.settings.config import ChannelConfig
+from tests.unit.log_lines import Lines
 
 
 class Late(Channel):
@@ -38,17 +39,6 @@ class Late(Channel):
 
     def do_close(self) -> None:
         self.steps += "close "
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
-        self.texts.append(text)
-
-    def reopen(self) -> None:
-        pass
 
 
 class Scene:

@@ -19,6 +19,7 @@ from qga.serving.pending import Pending
 from qga.serving.running import Running, UnderWay
 from qga.task import Task
 from qga.wire.protocol import Request
+from tests.unit.log_lines import Lines
 
 
 class Some(CommandGroup):
@@ -30,17 +31,6 @@ class Some(CommandGroup):
 
     @command(timed=False)
     def qga_freeze(self) -> None: ...
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
-        self.texts.append(text)
-
-    def reopen(self) -> None:
-        pass
 
 
 class Scene:
