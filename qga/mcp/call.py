@@ -7,6 +7,7 @@ afterwards have a little time of their own.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ T = TypeVar("T")
 
 CLEANING_UP = 5.0
 """Seconds for each request after the end of a call."""
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end all calls, and the server."""
 
 TURN = 0.05
 """Seconds between two looks whether a call that waits for another one was cancelled."""
