@@ -54,7 +54,7 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, seque
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 _RTM_GETADDR, _NLM_F_REQUEST, _NLM_F_DUMP = 22, 0x1, 0x300
-_NLMSG_ERROR, _NLMSG_DONE, _RTM_NEWADDR = 2, 3, 20
+_NLMSG_ERROR, _NLMSG_DONE, RTM_NEWADDR, RTM_DELADDR = 2, 3, 20, 21
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL = 1, 2, 3
 _ASK_ADDRESSES = _HEADER.pack(
     _HEADER.size + _IFADDRMSG.size, _RTM_GETADDR, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0
@@ -68,11 +68,19 @@ _IFREQ_INDEX = struct.Struct("=16si20x")
 _IFREQ_HWADDR = struct.Struct("=16sH6s16x")
 
 
-def links_and_addresses() -> tuple[list[Link], list[Address]]:
-    """The interfaces by index, and the addresses in the kernel's order."""
+def open_rtnetlink(groups: int = 0) -> "socket":
+    """A connection to rtnetlink(7) that hears of these multicast groups."""
     from socket import AF_NETLINK, SOCK_RAW, socket
 
-    with socket(AF_NETLINK, SOCK_RAW) as kernel:
+    kernel = socket(AF_NETLINK, SOCK_RAW)
+    if groups:
+        kernel.bind((0, groups))
+    return kernel
+
+
+def links_and_addresses() -> tuple[list[Link], list[Address]]:
+    """The interfaces by index, and the addresses in the kernel's order."""
+    with open_rtnetlink() as kernel:
         return sorted(_links(kernel)), list(_addresses(kernel))
 
 
@@ -92,36 +100,61 @@ def _links(kernel: "socket") -> Iterator[Link]:
 
 
 def _addresses(kernel: "socket") -> Iterator[Address]:
+    for answer in ask_for_addresses(kernel):
+        yield from _understand(answer)
+
+
+def ask_for_addresses(kernel: "socket") -> Iterator[bytes]:
+    """The pieces of the kernel's answer. Raises OSError."""
     kernel.send(_ASK_ADDRESSES)
     done = False
     while not done:
-        addresses, done = _understand(kernel.recv(_ANSWER_SIZE))
-        yield from addresses
+        answer = kernel.recv(_ANSWER_SIZE)
+        done = _is_last(answer)
+        yield answer
 
 
 @lru_cache(maxsize=8)
-def _understand(answer: bytes) -> tuple[list[Address], bool]:
-    """The addresses in a piece of the kernel's answer, and whether it is the last piece.
+def _is_last(answer: bytes) -> bool:
+    for kind, at, _ in messages(answer):
+        if kind == _NLMSG_ERROR:
+            number = -int.from_bytes(answer[at : at + 4], sys.byteorder, signed=True)
+            raise OSError(number, os.strerror(number))
+        if kind == _NLMSG_DONE:
+            return True
+    return False
+
+
+@lru_cache(maxsize=8)
+def _understand(answer: bytes) -> list[Address]:
+    """The addresses in a piece of the kernel's answer.
 
     Cached, since addresses change far less often than they are asked for.
     """
+    found = (message for message in messages(answer) if message[0] == RTM_NEWADDR)
+    return [address_in(answer, at, end) for _, at, end in found]
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Of each message of the kernel its type, and where its content begins and ends."""
+    at = 0
+    while at < len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, at)
+        yield kind, at + _HEADER.size, at + length
+        at += length + 3 & ~3
+
+
+def address_in(data: bytes, at: int, end: int) -> Address:
+    """The address in the content of a message."""
     from socket import AF_INET, inet_ntop
 
-    addresses: list[Address] = []
-    at = 0
-    while at < len(answer):
-        length, kind, *_ = _HEADER.unpack_from(answer, at)
-        if kind == _NLMSG_DONE:
-            return addresses, True
-        if kind == _NLMSG_ERROR:
-            number = -int.from_bytes(answer[at + 16 : at + 20], sys.byteorder, signed=True)
-            raise OSError(number, os.strerror(number))
-        if kind == _RTM_NEWADDR:
-            number, label, family, raw, prefix = _parse(answer, at + _HEADER.size, at + length)
-            version = 4 if family == AF_INET else 6
-            addresses.append(Address(number, label, version, inet_ntop(family, raw), prefix))
-        at += length + 3 & ~3
-    return addresses, False
+    number, label, family, raw, prefix = _parse(data, at, end)
+    return Address(number, label, 4 if family == AF_INET else 6, inet_ntop(family, raw), prefix)
+
+
+def flags_in(data: bytes, at: int) -> int:
+    """The flags of the address there."""
+    return _IFADDRMSG.unpack_from(data, at)[2]  # type: ignore[no-any-return]
 
 
 def _parse(answer: bytes, at: int, end: int) -> tuple[int, Optional[str], int, bytes, int]:

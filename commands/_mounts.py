@@ -82,7 +82,7 @@ def block_mounts() -> list[Mount]:
 
 def parse(table: bytes) -> list[Mount]:
     """The mounts of a table such as /proc/self/mountinfo."""
-    served = [_decode(path) for path in _SERVED.findall(table)]
+    served = [decode(path) for path in _SERVED.findall(table)]
     mounts: dict[tuple[int, int], Mount] = {}
     pattern = _ON_DEVICE_OR_BTRFS if b" - btrfs " in table else _ON_DEVICE
     for line in pattern.finditer(table):
@@ -186,7 +186,7 @@ def _leads_through(path: str, places: list[str]) -> bool:
 
 
 def _mount(line: re.Match[bytes]) -> Mount | None:
-    fstype, source = _decode(line["type"]), _decode(line["source"])
+    fstype, source = decode(line["type"]), decode(line["source"])
     device = int(line["major"]), int(line["minor"])
     if device[0] == 0:
         # btrfs has anonymous device numbers. The device that it was mounted from is used instead.
@@ -197,8 +197,8 @@ def _mount(line: re.Match[bytes]) -> Mount | None:
         except OSError:
             return None
         device = os.major(number), os.minor(number)
-    return Mount(device, [_decode(line["path"])], fstype, source)
+    return Mount(device, [decode(line["path"])], fstype, source)
 
 
-def _decode(field: bytes) -> str:
+def decode(field: bytes) -> str:
     return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field))

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 from qga import Caller, CommandGroup, NotRequired, QgaError, command, decode_base64
 from qga.programs.run import run
@@ -19,12 +20,12 @@ from qga.records import TypedDict
 
 from ._sysfs import read_bytes, read_text
 
-_UTMP = "/var/run/utmp"
+UTMP = "/var/run/utmp"
 _USER_PROCESS = 7
 # Where __WORDSIZE_TIME64_COMPAT32 of glibc's <bits/wordsize.h> is 0 and a long has 64 bits.
 _WITH_LONG_TIMES = ("aarch64", "alpha", "ia64", "loongarch64", "s390x")
 
-_LOGIND_SESSIONS = "/run/systemd/sessions"
+LOGIND_SESSIONS = "/run/systemd/sessions"
 _SETTLED = 10**9  # nanoseconds, many ticks
 
 _PASSWORD_TIMEOUT = 60.0  # seconds; PAM may ask a server
@@ -101,15 +102,20 @@ def _logins() -> list[tuple[str, float]]:
 
 
 def _utmp_logins() -> Iterator[tuple[str, float]]:
+    for record in utmp_records():
+        seconds, microseconds = record[9:11]
+        yield text_of(record[4]), seconds + microseconds / 1e6 if microseconds else seconds
+
+
+def utmp_records() -> Iterator[tuple[Any, ...]]:
+    """The fields of each record of a user: kind, process, line, ID, user, host, and more."""
     try:
-        records = read_bytes(_UTMP)
+        records = read_bytes(UTMP)
     except OSError:
         return
     for record in _RECORD.iter_unpack(records[: len(records) // _RECORD.size * _RECORD.size]):
-        kind, _pid, _line, _id, user = record[:5]
-        seconds, microseconds = record[9:11]
-        if kind == _USER_PROCESS:
-            yield _text(user), seconds + microseconds / 1e6 if microseconds else seconds
+        if record[0] == _USER_PROCESS:
+            yield record
 
 
 def _logind_sessions() -> list[tuple[str, float]]:
@@ -119,7 +125,7 @@ def _logind_sessions() -> list[tuple[str, float]]:
     has changed, except within the clock tick in which they were read.
     """
     try:
-        changed = os.stat(_LOGIND_SESSIONS).st_mtime_ns
+        changed = os.stat(LOGIND_SESSIONS).st_mtime_ns
     except OSError:
         return []
     if abs(time.time_ns() - changed) < _SETTLED:
@@ -130,17 +136,24 @@ def _logind_sessions() -> list[tuple[str, float]]:
 @lru_cache(maxsize=1)
 def _sessions_of(_changed: int) -> list[tuple[str, float]]:
     sessions = []
-    for name in os.listdir(_LOGIND_SESSIONS):
-        if not name.endswith(".ref"):  # a FIFO, which would block
-            try:
-                text = read_text(f"{_LOGIND_SESSIONS}/{name}")
-            except OSError:  # it has ended meanwhile
-                continue
-            session = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
-            if _is_of_a_user(session):
-                login = session.get("REALTIME", "")
-                sessions.append((int(login) / 1e6 if login.isdecimal() else 0.0, session["USER"]))
+    for _, session in session_files():
+        login = session.get("REALTIME", "")
+        sessions.append((int(login) / 1e6 if login.isdecimal() else 0.0, session["USER"]))
     return [(user, login) for login, user in sorted(sessions)]
+
+
+def session_files() -> Iterator[tuple[str, dict[str, str]]]:
+    """The name of each session of a user, and its file. Raises OSError without logind."""
+    for name in os.listdir(LOGIND_SESSIONS):
+        if name.endswith(".ref"):  # a FIFO, which would block
+            continue
+        try:
+            text = read_text(f"{LOGIND_SESSIONS}/{name}")
+        except OSError:  # it has ended meanwhile
+            continue
+        session = dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
+        if _is_of_a_user(session):
+            yield name, session
 
 
 def _is_of_a_user(session: dict[str, str]) -> bool:
@@ -155,5 +168,5 @@ def _is_of_a_user(session: dict[str, str]) -> bool:
     return kind == "user" and variety != "incomplete" and "USER" in session and not is_over
 
 
-def _text(field: bytes) -> str:
+def text_of(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode("utf-8", "replace")

@@ -75,8 +75,8 @@ def test_a_file_that_stays_open_says_what_is_so_now(tmp_path: Path) -> None:
 def test_sessions_of_logind_are_read_anew_when_one_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
-    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path))
+    monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "LOGIND_SESSIONS", str(tmp_path))
     logins = users.Users(None).guest_get_users
     assert logins() == []
     log_in(tmp_path, "1", "ada", 2_000_000)
@@ -91,8 +91,8 @@ def test_sessions_of_logind_are_read_anew_when_one_changes(
 def test_sessions_of_logind_are_not_read_again_when_none_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
-    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path))
+    monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "LOGIND_SESSIONS", str(tmp_path))
     log_in(tmp_path, "1", "ada", 2_000_000)
     os.utime(tmp_path, ns=(0, 10**18))  # long ago
     assert users.Users(None).guest_get_users() == [{"user": "ada", "login-time": 2.0}]
@@ -109,8 +109,8 @@ CLASSES = {  # of sd_session_get_class(3), and one that may come
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_sessions_of_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
-    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path / "sessions"))
+    monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "LOGIND_SESSIONS", str(tmp_path / "sessions"))
     (tmp_path / "sessions").mkdir()
     log_in(tmp_path / "sessions", "1", "root", 2_000_000, f"CLASS={kind}\nSTATE=active")
     log_in(tmp_path / "sessions", "2", "gone", 2_000_000, "CLASS=user\nSTATE=closing")
@@ -143,7 +143,7 @@ def test_users_on_other_machines(
         for user, *time in logins
     )
     (tmp_path / "utmp").write_bytes(b"".join(records))
-    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
     monkeypatch.setattr(users, "_RECORD", layout)
     assert users.Users(None).guest_get_users() == [
         {"user": "ada", "login-time": 1},
@@ -186,8 +186,8 @@ EVE = users._RECORD.pack(7, 7, b"tty1", b"1", b"eve", b"", 0, 0, 0, 5, 0, 0, 0, 
 def test_where_utmp_knows_nobody_logind_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, utmp: bytes | None, user: str
 ) -> None:
-    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
-    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path / "sessions"))
+    monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "LOGIND_SESSIONS", str(tmp_path / "sessions"))
     (tmp_path / "sessions").mkdir()
     log_in(tmp_path / "sessions", "1", "ada", 2_000_000)
     if utmp is not None:
@@ -198,8 +198,8 @@ def test_where_utmp_knows_nobody_logind_does(
 def test_a_session_file_that_is_odd_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(users, "_UTMP", str(tmp_path / "utmp"))
-    monkeypatch.setattr(users, "_LOGIND_SESSIONS", str(tmp_path / "sessions"))
+    monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
+    monkeypatch.setattr(users, "LOGIND_SESSIONS", str(tmp_path / "sessions"))
     (tmp_path / "sessions").mkdir()
     (tmp_path / "sessions/0").mkdir()
     (tmp_path / "sessions/1").write_bytes(b"\xff\n=\nREALTIME=\nCLASS=user\n")
