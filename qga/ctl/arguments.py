@@ -59,7 +59,9 @@ ARGUMENTS = {
     "qga-get-memory": "",
     "qga-get-metrics": "",
     "qga-get-ports": "",
+    "qga-get-readiness": "[units], [ports]",
     "qga-get-version": "",
     "qga-open-vsock-port": "",
     "qga-shutdown": "[mode], [force]",
+    "qga-watch": "port, [events], [usage-interval], [usage-percent]",
 }

@@ -1,0 +1,174 @@
+"""Filesystems that are mounted, unmounted, or become read-only.
+
+The kernel tells of each change of the table of mounts by POLLPRI (proc_pid_mountinfo(5)). It does
+not where a filesystem has made itself read-only after an error: that is in the kernel's log alone.
+Only filesystems on a device or a server count, not those of the kernel, such as cgroup2 or tmpfs.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING
+
+from qga.records import NamedTuple
+
+from ._mounts import block_mounts, decode, size_of
+from ._sysfs import read_kept
+
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from qga.loop import Loop, Timer
+
+    Tell = Callable[..., None]
+
+_TABLE = "/proc/self/mountinfo"
+# Without a device of their own, but with files that outlive the boot.
+_SERVED = (
+    *("9p", "afs", "btrfs", "ceph", "cifs", "fuse.", "gfs2", "glusterfs", "lustre", "nfs"),
+    *("ocfs2", "smb", "virtiofs", "zfs"),
+)
+# emergency_ro: ext4 since Linux 6.16, after an error.
+_READ_ONLY = ("ro", "emergency_ro")
+
+_AFTER_MESSAGE = 0.1
+"""Seconds: ext4 says so before it is."""
+
+_ROOM = 5
+"""Percent by which a filesystem must fall below the threshold before it counts as below."""
+
+
+class MountPoint(NamedTuple):
+    """A line of the table. source: as given to mount(8)."""
+
+    mountpoint: str
+    type: str
+    source: str
+    read_only: bool
+
+
+class Mounts:
+    """Calls `tell` with filesystem-mounted, -unmounted, -read-only and -writable.
+
+    Raises OSError.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._later: Timer | None = None
+        self._table = os.open(_TABLE, os.O_RDONLY)
+        self._known = parse(read_kept(_TABLE))
+
+    def watch(self, loop: Loop) -> None:
+        self._loop = loop
+        loop.watch(self._table, lambda _events: self.look(), select.EPOLLPRI)
+
+    def close(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+        self._loop.unwatch(self._table)
+        os.close(self._table)
+
+    def look(self) -> None:
+        """Tell of what has changed since the last look."""
+        known, self._known = self._known, parse(read_kept(_TABLE))
+        for name, members in changes(known, self._known):
+            self._tell(name, **members)
+
+    def on_kernel_line(self, text: bytes) -> None:
+        """A line of the kernel's log: ext4, XFS, btrfs and f2fs say so there."""
+        if b"read-only" in text or b"readonly" in text or b"hutting down filesystem" in text:
+            if self._later is not None:
+                self._later.cancel()
+            self._later = self._loop.call_later(_AFTER_MESSAGE, self.look)
+
+
+def parse(table: bytes) -> dict[int, MountPoint]:
+    """The mounts of a table such as /proc/self/mountinfo by their IDs."""
+    found = {}
+    for line in table.split(b"\n"):
+        before, dash, after = line.partition(b" - ")
+        if not dash:
+            continue
+        number, _parent, device, _root, path, options, *_ = before.split(b" ")
+        kind, source, more = after.split(b" ", 2)
+        if device.startswith(b"0:") and not decode(kind).startswith(_SERVED):
+            continue
+        words = decode(options).split(",") + decode(more).split(",")
+        read_only = any(word in words for word in _READ_ONLY)
+        found[int(number)] = MountPoint(decode(path), decode(kind), decode(source), read_only)
+    return found
+
+
+def changes(
+    before: dict[int, MountPoint], after: dict[int, MountPoint]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The events between two tables. An ID may be used again for another mount."""
+    events = []
+    for number, old in before.items():
+        if after.get(number, old._replace(source=""))[:3] != old[:3]:
+            events.append(("filesystem-unmounted", _described(old)))
+    for number, new in after.items():
+        old_one = before.get(number)
+        if old_one is None or old_one[:3] != new[:3]:
+            events.append(("filesystem-mounted", {**_described(new), "read-only": new.read_only}))
+        elif old_one.read_only != new.read_only:
+            word = "read-only" if new.read_only else "writable"
+            events.append((f"filesystem-{word}", _described(new)))
+    return events
+
+
+def _described(mount: MountPoint) -> dict[str, Any]:
+    return {"mountpoint": mount.mountpoint, "type": mount.type, "device": mount.source}
+
+
+class Usage:
+    """Calls `tell` with usage-above and usage-below when a filesystem passes `percent`.
+
+    Nothing in Linux tells of that, so it is looked at every `interval` seconds, on a worker.
+    """
+
+    def __init__(
+        self, tell: Tell, percent: int, interval: int, submit: Callable[..., object]
+    ) -> None:
+        self._tell = tell
+        self._percent = percent
+        self._interval = interval
+        self._submit = submit
+        self._above: set[str] = set()
+
+    def watch(self, loop: Loop) -> None:
+        self._loop = loop
+        self._timer = loop.call_later(0, self._look)
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(self._interval, self._look)
+        self._submit(used_percents, self._compare)
+
+    def _compare(self, used: Any, _error: BaseException | None) -> None:
+        for path, percent in (used or {}).items():
+            was_above = path in self._above
+            if percent >= self._percent and not was_above:
+                self._above.add(path)
+                self._tell("usage-above", mountpoint=path, **{"used-percent": percent})
+            elif percent < self._percent - _ROOM and was_above:
+                self._above.discard(path)
+                self._tell("usage-below", mountpoint=path, **{"used-percent": percent})
+        self._above &= set(used or self._above)
+
+
+def used_percents() -> dict[str, float]:
+    """How full the filesystems are, as df(1) has it, by mount point."""
+    found = {}
+    for mount in block_mounts():
+        size = size_of(mount)
+        if size is None:
+            continue
+        used = size.f_blocks - size.f_bfree
+        if used + size.f_bavail:
+            found[mount.paths[0]] = round(100 * used / (used + size.f_bavail), 1)
+    return found

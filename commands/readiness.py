@@ -1,0 +1,135 @@
+"""Whether the guest is ready for what its host wants of it.
+
+Each member degrades by itself: what this guest cannot tell is left out, never guessed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal, Optional
+
+from qga import CommandGroup, NotRequired, QgaError, UInt64, command
+from qga.records import TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._links import Address
+
+MAX_UNITS = 32
+MAX_PORTS = 32
+"""Units and ports of one request."""
+
+MAX_FAILED = 100
+"""Units that have failed and are named."""
+
+QgaCloudInitState = Literal["not-started", "running", "done", "error", "disabled"]
+
+
+class QgaBoot(TypedDict):
+    manager: str
+    finished: NotRequired[bool]
+    state: NotRequired[str]
+    jobs: NotRequired[int]
+    reason: NotRequired[str]
+
+
+class QgaCloudInit(TypedDict):
+    state: QgaCloudInitState
+    stage: NotRequired[str]
+    errors: NotRequired[list[str]]
+
+
+class QgaAddress(TypedDict):
+    interface: str
+    address: str
+    prefix: int
+
+
+QgaUnit = TypedDict("QgaUnit", {"name": str, "state": str, "sub-state": str})
+
+QgaReadiness = TypedDict(
+    "QgaReadiness",
+    {
+        "uptime-ms": UInt64,
+        "boot": QgaBoot,
+        "failed-units": NotRequired[list[str]],
+        "cloud-init": NotRequired[QgaCloudInit],
+        "addresses": list[QgaAddress],
+        "units": NotRequired[list[QgaUnit]],
+        "listening": NotRequired[list[int]],
+    },
+)
+
+
+class Readiness(CommandGroup):
+    """Readiness of the guest."""
+
+    @command(access="audit", blocking=True)
+    def qga_get_readiness(
+        self, units: Optional[list[str]] = None, ports: Optional[list[int]] = None
+    ) -> QgaReadiness:
+        """Report how far the guest is with its start.
+
+        units: units of systemd whose state is wanted, at most 32.
+        ports: TCP ports, at most 32.
+        boot: `manager` is systemd, openrc, or the name of process 1. `finished` is missing where
+        nothing tells, and `reason` may say why. `state` is that of systemd, and `jobs` are those
+        that it has left. cloud-init is missing where it is not installed; its errors are those that
+        it ended with. addresses are those that can be used, without those of the loopback and of
+        the link (169.254.0.0/16 and fe80::/10). `listening` has those of the ports on which a
+        program accepts connections. `units` is missing without systemd.
+        """
+        from . import _readiness
+
+        _check(units or [], ports or [])
+        boot, failed = _readiness.boot()
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        result: QgaReadiness = {
+            "uptime-ms": round(uptime * 1000),
+            "boot": boot,
+            "addresses": list(_addresses()),
+        }
+        if failed is not None:
+            result["failed-units"] = failed
+        cloud_init = _readiness.cloud_init()
+        if cloud_init is not None:
+            result["cloud-init"] = cloud_init
+        states = _readiness.units(units) if units else None
+        if states is not None:
+            result["units"] = states
+        if ports:
+            listening = _readiness.listening_ports()
+            result["listening"] = [port for port in ports if port in listening]
+        return result
+
+
+def _check(units: list[str], ports: list[int]) -> None:
+    if len(units) > MAX_UNITS or len(ports) > MAX_PORTS:
+        raise QgaError(f"at most {MAX_UNITS} units and {MAX_PORTS} ports can be asked for at once")
+    for unit in units:
+        # Not a pattern, which stands for several units, nor an option.
+        if not unit or unit.startswith("-") or not all(c.isalnum() or c in r":_.@\-" for c in unit):
+            raise QgaError(f"'{unit}' is not the name of a unit; use one such as ssh.service")
+
+
+def _addresses() -> Iterator[QgaAddress]:
+    from socket import if_indextoname
+
+    from ._address_events import usable_addresses
+
+    for address in usable_addresses():
+        if _is_of_the_link(address):
+            continue
+        try:
+            name = if_indextoname(address.number)
+        except OSError:  # it has gone meanwhile
+            continue
+        yield {"interface": name, "address": address.address, "prefix": address.prefix}
+
+
+def _is_of_the_link(address: Address) -> bool:
+    """Whether no other network reaches it."""
+    loopback, link = ("127.", "169.254."), ("fe8", "fe9", "fea", "feb")
+    text = address.address
+    return text.startswith(loopback if address.version == 4 else link) or text == "::1"
