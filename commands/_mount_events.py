@@ -32,8 +32,8 @@ _SERVED = (
 # emergency_ro: ext4 since Linux 6.16, after an error.
 _READ_ONLY = ("ro", "emergency_ro")
 
-_AFTER_MESSAGE = 0.1
-"""Seconds: ext4 says so before it is."""
+_AFTER_MESSAGE = 0.5
+"""Seconds: ext4 says so before it is, and a slow console delays it in between."""
 
 _ROOM = 5
 """Percent by which a filesystem must fall below the threshold before it counts as below."""

@@ -30,7 +30,9 @@ from qga.client.errors import (
     CopyError,
     FreezeEnded,
     GuestFrozen,
+    NeverReady,
     NothingFrozen,
+    NotReady,
     ProgramFailed,
     ProgramNotStarted,
     ProgramTimeout,
@@ -42,6 +44,7 @@ from qga.client.hosts.discovery import FoundGuest, find_guests
 from qga.client.hosts.trust import LeftOut
 from qga.client.how import Limits
 from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
+from qga.client.readiness import Readiness
 from qga.client.results import (
     AgentInfo,
     CommandInfo,
@@ -105,6 +108,8 @@ __all__ = [
     "MemoryUse",
     "Metrics",
     "NetworkInterface",
+    "NeverReady",
+    "NotReady",
     "NothingFrozen",
     "OSInfo",
     "Observer",
@@ -115,6 +120,7 @@ __all__ = [
     "ProgramNotStarted",
     "ProgramTimeout",
     "ProtocolError",
+    "Readiness",
     "Release",
     "Route",
     "StreamedProgram",

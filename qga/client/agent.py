@@ -17,6 +17,7 @@ from qga.client.commands.metrics import Monitoring
 from qga.client.commands.network import Network
 from qga.client.commands.power import Power
 from qga.client.commands.processors import Processors
+from qga.client.commands.readiness import Waiting
 from qga.client.commands.ssh import Ssh
 from qga.client.commands.streams import Streams
 from qga.client.commands.system import System
@@ -40,6 +41,7 @@ class GuestAgent(
     Processors,
     Memory,
     Monitoring,
+    Waiting,
     Power,
     Streams,
     Transfer,

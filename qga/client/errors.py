@@ -3,7 +3,9 @@
     AgentError
     ├── ConnectError        the agent cannot be reached; also a ConnectionError
     ├── AgentTimeout        the agent did not answer in time; also a TimeoutError
-    │   └── ProgramTimeout      a program took too long and was terminated
+    │   ├── ProgramTimeout      a program took too long and was terminated
+    │   └── NotReady            the guest was not ready in time
+    ├── NeverReady          waiting for the guest is no use
     ├── ProgramFailed       a program exited with a status other than 0, or was killed by a signal
     ├── ProtocolError       the agent sent an invalid reply
     ├── CopyError           a file could not be copied as it is
@@ -22,12 +24,13 @@ for a user. It may contain text from the guest: escape it before you print it to
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from errno import errorcode
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qga.client.results import AnyResult
+    from qga.client.waiting import Met
 
 
 class AgentError(Exception):
@@ -76,6 +79,29 @@ class ProgramTimeout(AgentTimeout):
         super().__init__(address, "exec", seconds, "the program took too long and was terminated")
         self.result = result
         self.stdout, self.stderr = result.stdout, result.stderr
+
+
+class NotReady(AgentTimeout):
+    """Not all conditions of `wait_for` were met within `seconds`.
+
+    `missing` has the others and what was last seen of them, `met` those that were.
+    """
+
+    def __init__(
+        self, address: str, seconds: float, missing: Mapping[str, str], met: Sequence[Met]
+    ) -> None:
+        reasons = "; ".join(f"{condition}: {reason}" for condition, reason in missing.items())
+        super().__init__(address, "wait", seconds, reasons)
+        self.missing = dict(missing)
+        self.met = list(met)
+
+
+class NeverReady(AgentError):
+    """`condition` cannot be met, or this agent cannot tell, so that waiting is no use."""
+
+    def __init__(self, address: str, condition: str, reason: str) -> None:
+        super().__init__(f"{condition}: {reason}", address=address, command="wait")
+        self.condition = condition
 
 
 class ProgramFailed(AgentError):

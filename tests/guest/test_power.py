@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from qga.client import DataPorts, GuestAgent
+
 from .agent_socket import AgentError
 from .ending import ask_for, assert_unanswered, boot_id, is_halted, make_mortal, revive
 from .service import wait_for
-from .vm import AGENT_PORT, Guest
+from .vm import AGENT_PORT, DATA_PORTS, Guest
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -165,3 +167,27 @@ def test_powerdown_is_what_is_meant_without_a_mode(mortal: Guest) -> None:
     agent = ask_for(mortal, "guest-shutdown")
     mortal.wait_event("SHUTDOWN", guest=True, reason="guest-shutdown")
     assert_unanswered(agent)
+
+
+def test_a_host_waits_through_a_reboot_and_goes_on_watching(mortal: Guest) -> None:
+    address = f"unix:{mortal.channel_path()}"
+    ports = DataPorts(address, {DATA_PORTS[0].name: mortal.channel_path(DATA_PORTS[0])})
+    agent, reported = GuestAgent(address, 30), list[str]()
+    with agent.watch("address", ports=ports) as events:
+        first = events.started.agent_started_ms
+        ask_for(mortal, "guest-shutdown", mode="reboot").close()
+        wait_for(lambda: (event := events.next(60)) and event.name == "agent-stopped", "its end")
+        met = agent.wait_for(
+            *("agent", "boot", "address"),
+            timeout=300,
+            report=lambda condition, _reason: reported.append(condition),
+        )
+        assert "boot" in reported
+        assert met[1].detail.startswith(("running", "degraded"))
+        wait_for(lambda: not events.next(1) and events.started.agent_started_ms > first, "a watch")
+        mortal.wait_until_booted()
+        mortal.run(["ip", "address", "add", "192.0.2.7/32", "dev", "lo"])
+        wait_for(
+            lambda: (event := events.next(60)) and event.details["address"] == "192.0.2.7",
+            "the event of an address",
+        )

@@ -87,7 +87,9 @@ def arguments_of(method: Callable[..., Any], seconds: float) -> dict[str, Any]:
     for name, parameter in inspect.signature(method).parameters.items():
         if name in LIMITS:
             chosen[name] = min(seconds, 1)
-        elif parameter.default is parameter.empty:
+        elif (
+            parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
+        ):
             chosen[name] = ARGUMENTS[name]
     return chosen
 

@@ -46,5 +46,6 @@ def test_an_honest_guest_is_served(
     path = tmp_path_factory.mktemp("guest") / "socket"
     with HostileAgent(path, SCENARIOS["honest"]) as guest:
         done = as_objects(victims.methods(guest.address).out)
-    failed = {name for name, error, _ in done if error}
-    assert failed == set()
+    failed = {name: error for name, error, _ in done if error}
+    assert "need a free data port" in failed.pop("watch")  # this guest has none
+    assert failed == {}

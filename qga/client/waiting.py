@@ -1,0 +1,140 @@
+"""Waiting until a guest is ready for what its host wants of it.
+
+The guest is asked again and again, less often as time goes by, and whatever can be known without
+our agent is asked of any agent. It may not be there yet, nor QEMU, nor its socket: all that counts
+as not ready. What can never become true ends the wait at once (NeverReady).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from qga.client.commands.readiness import READINESS_PATIENCE
+from qga.client.errors import AgentError, CommandNotFound, GuestFrozen, NeverReady, NotReady
+from qga.client.looks import LOOKS, Never, Seen
+from qga.client.readiness import Readiness
+
+if TYPE_CHECKING:
+    from qga.client.agent import GuestAgent
+
+Report = Callable[[str, str], object]
+"""Takes a condition that is not met, and why."""
+
+# Seconds between two looks: at first, at most, and the growth.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+PAUSE_GROWTH = 1.5
+
+# The characters of systemd.unit(5), of which none begins an option.
+UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
+
+LARGEST_TCP_PORT = 2**16 - 1
+
+KINDS = ("agent", "boot", "cloud-init", "address", "unit:NAME", "port:NUMBER", "file:PATH")
+_OF_READINESS = ("boot", "cloud-init", "address", "unit", "port")
+
+
+class Met(NamedTuple):
+    """A condition, after how many seconds it was seen to be met, and what was seen."""
+
+    condition: str
+    seconds: float
+    detail: str
+
+
+class Condition(NamedTuple):
+    """text: as it was given, such as `unit:ssh.service`."""
+
+    text: str
+    kind: str
+    argument: str
+
+
+def parse(text: str) -> Condition:
+    """ValueError, which names the conditions, for anything else."""
+    kind, colon, argument = text.partition(":")
+    wanted = next((each for each in KINDS if each.partition(":")[0] == kind), "")
+    if not wanted or bool(argument) != (":" in wanted) or (colon and not argument):
+        expected = wanted or ", ".join(KINDS)
+        raise ValueError(f"'{text}' is not a condition, expected: {expected}")
+    if kind == "port" and not (argument.isdecimal() and 0 < int(argument) <= LARGEST_TCP_PORT):
+        raise ValueError(f"'{text}': expected a number from 1 to {LARGEST_TCP_PORT}")
+    if kind == "unit" and not UNIT.fullmatch(argument):
+        raise ValueError(f"'{text}': expected the name of a unit, such as unit:ssh.service")
+    return Condition(text, kind, argument)
+
+
+def wait_for(
+    agent: GuestAgent, conditions: Sequence[str], timeout: float, report: Report
+) -> list[Met]:
+    """As GuestAgent.wait_for."""
+    wanted = list(dict.fromkeys(map(parse, conditions)))
+    start = time.monotonic()
+    met: dict[Condition, Met] = {}
+    missing: dict[Condition, str] = {}
+    pause = FIRST_PAUSE
+    while True:
+        left = timeout - (time.monotonic() - start)
+        pending = [each for each in wanted if each not in met]
+        for condition, seen in _look(agent, pending, max(left, FIRST_PAUSE)):
+            if seen.met:
+                after = round(time.monotonic() - start, 3)
+                met[condition] = Met(condition.text, after, seen.detail)
+                missing.pop(condition, None)
+            elif missing.get(condition) != seen.detail:
+                missing[condition] = seen.detail
+                report(condition.text, seen.detail)
+        if len(met) == len(wanted):
+            return [met[condition] for condition in wanted]
+        left = timeout - (time.monotonic() - start)
+        if left <= 0:
+            reasons = {condition.text: reason for condition, reason in missing.items()}
+            raise NotReady(agent.address, timeout, reasons, list(met.values()))
+        agent.close()  # QEMU serves one client at a time; others want to reach the agent, too
+        time.sleep(min(pause, left))
+        pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+
+
+def _look(
+    agent: GuestAgent, wanted: list[Condition], patience: float
+) -> Iterator[tuple[Condition, Seen]]:
+    """What is to be seen of each condition now."""
+    try:
+        agent.sync(timeout=min(agent.timeout, patience))
+        state = _readiness(agent, wanted, patience)
+    except AgentError as error:
+        for condition in wanted:
+            yield condition, Seen(False, error.reason)
+        return
+    for condition in wanted:
+        yield condition, _seen(agent, condition, state)
+
+
+def _seen(agent: GuestAgent, condition: Condition, state: Readiness | None) -> Seen:
+    try:
+        return LOOKS[condition.kind](agent, condition.argument, state)
+    except Never as error:
+        raise NeverReady(agent.address, condition.text, str(error)) from None
+    except GuestFrozen as error:
+        return Seen(False, error.reason)
+    except CommandNotFound as error:
+        reason = f"this agent cannot tell: {error.command}: {error.reason}"
+        raise NeverReady(agent.address, condition.text, reason) from None
+    except AgentError as error:
+        return Seen(False, error.reason)
+
+
+def _readiness(agent: GuestAgent, wanted: list[Condition], patience: float) -> Readiness | None:
+    """What our agent knows; None if it is another, or may not tell."""
+    if not any(condition.kind in _OF_READINESS for condition in wanted):
+        return None
+    units = [condition.argument for condition in wanted if condition.kind == "unit"]
+    ports = [int(condition.argument) for condition in wanted if condition.kind == "port"]
+    try:
+        return agent.readiness(units, ports, timeout=min(READINESS_PATIENCE, patience))
+    except GuestFrozen:
+        raise
+    except CommandNotFound:
+        return None

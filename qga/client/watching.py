@@ -1,0 +1,252 @@
+"""What happens in a guest, as it happens: `GuestAgent.watch`.
+
+Events are lines of JSON on a data port. A port does not tell whether the agent at its other end is
+still there, so after a long silence the agent is asked; if it has been restarted, it is told again
+what to watch. Nothing is asked for otherwise. A guest is not trusted: lines are limited in length.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from qga.client.data_ports import DataPort, DataPorts, guest_ports
+from qga.client.errors import AgentError, CommandNotFound, ConnectError, ProtocolError
+
+if TYPE_CHECKING:
+    from qga.client.agent import GuestAgent
+
+# Bytes of a line; the longest honest ones have two paths (PATH_MAX) in escapes.
+LONGEST_LINE = 64 * 1024
+
+# Seconds until the first line of a watch.
+FIRST_LINE_PATIENCE = 15.0
+
+# Seconds between two attempts to watch an agent that was restarted.
+RETRY_INTERVAL = 1.0
+
+# poll(2) takes milliseconds as an int; longer waits come in pieces.
+LONGEST_POLL = 3600.0
+
+TIMES = range(2**53)  # milliseconds; larger ones are no exact numbers in JSON
+
+NO_PORT = "events need a free data port, and this guest has none (docs/readiness.md)"
+
+
+class Event(NamedTuple):
+    """name: such as "address-added". time: of the guest's clock, in seconds since 1970.
+
+    details: the other members of the line, by their names there.
+    """
+
+    name: str
+    time: float
+    details: dict[str, Any]
+
+    def as_line(self) -> dict[str, Any]:
+        """The event as the guest wrote it."""
+        return {"event": self.name, "time-ms": round(self.time * 1000), **self.details}
+
+
+class Untold(NamedTuple):
+    """A kind of events that the guest cannot report, or not always."""
+
+    event: str
+    reason: str
+
+
+class WatchStarted(NamedTuple):
+    """The agent's reply. watch: a number that the first line repeats."""
+
+    watch: int
+    events: tuple[str, ...]
+    agent_started_ms: int
+    unavailable: tuple[Untold, ...] = ()
+
+
+class Wanted(NamedTuple):
+    """What to watch; see GuestAgent.watch."""
+
+    kinds: Optional[Sequence[str]] = None
+    usage_interval: Optional[int] = None
+    usage_percent: int = 90
+
+
+class Events:
+    """Events of a guest; entering it starts the watch. Iterate over it inside.
+
+    started: the agent's reply to the last start. fileno() is what select(2) takes to wait for
+    `next`.
+    """
+
+    started: WatchStarted
+
+    def __init__(
+        self, agent: GuestAgent, ports: DataPorts, wanted: Wanted, check: float = math.inf
+    ) -> None:
+        self._agent = agent
+        self._ports = ports
+        self._wanted = wanted
+        self._check = check
+        self._port: DataPort | None = None
+        self._buffer = bytearray()
+
+    def __enter__(self) -> Events:
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close_port()
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            event = self.next()
+            if event is not None:
+                yield event
+
+    def next(self, timeout: float = math.inf) -> Event | None:
+        """The next event; None if none comes within `timeout` seconds.
+
+        If the agent stops, "agent-stopped" is one, or "agent-lost" where it could not say so; then
+        the next call waits until it can be watched again.
+        """
+        deadline = time.monotonic() + timeout
+        while self._port is None:
+            if time.monotonic() >= deadline:
+                return None
+            self._start_again()
+        silence = time.monotonic() + self._check
+        try:
+            event = self._event(self._port, min(deadline, silence))
+        except ConnectError:  # at the other end there is nobody any longer, maybe not even QEMU
+            return self._lost()
+        if event is not None and event.name == "agent-stopped":
+            self._close_port()
+        elif event is None and silence <= deadline and not self._is_watched(self._port):
+            return self._lost()
+        return event
+
+    def _lost(self) -> Event:
+        self._close_port()
+        return Event("agent-lost", time.time(), {})
+
+    def _start(self) -> None:
+        """Have the agent watch. Raises AgentError."""
+        agent = self._agent
+        port = self._ports.open_free(agent)
+        if port is None:
+            agent.sync()
+            raise ConnectError(agent.address, NO_PORT, command="qga-watch")
+        try:
+            self._buffer.clear()
+            self.started = agent.watch_start(port.name, *self._wanted)
+            self._skip_to_first(port)
+        except BaseException:
+            port.close()
+            raise
+        finally:
+            agent.close()  # QEMU serves one client at a time; others want to reach the agent, too
+        self._port = port
+
+    def _start_again(self) -> None:
+        try:
+            self._start()
+        except CommandNotFound:
+            raise
+        except AgentError:  # it is not back yet
+            time.sleep(RETRY_INTERVAL)
+
+    def _skip_to_first(self, port: DataPort) -> None:
+        """Drop what was left for earlier users of the port."""
+        deadline = time.monotonic() + FIRST_LINE_PATIENCE
+        while (line := self._line(port, deadline)) is not None:
+            with suppress(ProtocolError):
+                event = _event_of(line)
+                if event.details.get("watch") == self.started.watch:
+                    return
+        reason = f"the watch did not begin within {FIRST_LINE_PATIENCE:g} s"
+        raise ProtocolError(reason, address=self._agent.address, command="qga-watch")
+
+    def _event(self, port: DataPort, deadline: float) -> Event | None:
+        line = self._line(port, deadline)
+        try:
+            return None if line is None else _event_of(line)
+        except ProtocolError as error:
+            error.address, error.command = self._agent.address, "qga-watch"
+            raise
+
+    def _line(self, port: DataPort, deadline: float) -> bytes | None:
+        """The next line without its end; None if none comes by the deadline."""
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > LONGEST_LINE:
+                raise ProtocolError(
+                    f"a line of the guest has more than {LONGEST_LINE} bytes",
+                    address=self._agent.address,
+                    command="qga-watch",
+                )
+            if not _readable(port, deadline):
+                return None
+            self._buffer += port.receive()
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    def _is_watched(self, port: DataPort) -> bool:
+        """Whether the agent still has the port. One of vsock is closed when it has not."""
+        if port.name.startswith("vsock:"):
+            return True
+        try:
+            return any(each.name == port.name and each.busy for each in guest_ports(self._agent))
+        except AgentError:
+            return False
+        finally:
+            self._agent.close()
+
+    def _close_port(self) -> None:
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+
+def _readable(port: DataPort, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(port, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if poll.poll(max(0, min(left, LONGEST_POLL)) * 1000):
+            return True
+        if left <= 0:
+            return False
+
+
+def _event_of(line: bytes) -> Event:
+    try:
+        members = json.loads(line, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
+        raise ProtocolError("a line of the guest is not JSON") from None
+    if not isinstance(members, dict):
+        raise ProtocolError("a line of the guest is not an object")
+    name, moment = members.pop("event", None), members.pop("time-ms", None)
+    if not isinstance(name, str) or type(moment) is not int or moment not in TIMES:
+        raise ProtocolError("a line of the guest lacks 'event' or 'time-ms'")
+    return Event(name, moment / 1000, members)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value

@@ -1,0 +1,214 @@
+"""Waiting for a guest, and watching what happens in it."""
+
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, Optional
+
+import typer
+
+from qga.client.errors import AgentError, NotReady
+from qga.client.shapes import plain
+from qga.client.waiting import KINDS, Met, parse
+from qga.client.watching import Event
+from qga.ctl import display
+from qga.ctl.app import command, faults
+from qga.ctl.command import LOOK
+from qga.ctl.settings import Agent, Output, Settings
+from qga.ctl.units import duration as rounded
+from qga.ctl.units import moment, seconds
+from qga.ctl.values import Expected, duration, finite_duration
+
+WATCHED = ("address", "mount", "usage", "pressure", "oom", "session", "freeze")
+
+
+def conditions(given: Optional[list[str]]) -> Optional[list[str]]:
+    """A callback: what to wait for, once it is known to be that."""
+    for text in given or []:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise Expected(f"use {str(error).partition(': ')[2] or ', '.join(KINDS)}") from None
+    return given
+
+
+def kinds(given: Optional[list[str]]) -> Optional[list[str]]:
+    """A callback: kinds of events, each of which there is."""
+    if not set(given or []) <= set(WATCHED):
+        raise Expected(f"use {', '.join(WATCHED)}")
+    return given
+
+
+@command(LOOK)
+def wait(
+    context: typer.Context,
+    wanted: Optional[list[str]] = typer.Option(
+        None,
+        "--for",
+        metavar="CONDITION",
+        callback=conditions,
+        help="agent, boot, cloud-init, address, unit:NAME, port:NUMBER or file:PATH. May be "
+        "repeated (default: agent).",
+        show_default=False,
+    ),
+    timeout: str = typer.Option(
+        "5m", metavar="DURATION", callback=duration, help="How long to wait for all of them."
+    ),
+) -> None:
+    """Wait until a guest is ready.
+
+    agent: it answers. boot: systemd has started everything. cloud-init: it is done, or disabled.
+    address: there is one that other networks can reach. unit:NAME: systemd has it active.
+    port:NUMBER: a program accepts connections on this TCP port. file:PATH: it exists. The guest
+    need not run yet. Each condition counts once it was seen; what is missing is reported meanwhile.
+
+    This works with QEMU's agent, too, as far as that is allowed to open files and run programs.
+    Exit status: 0 if all conditions are met, 4 if not in time, 1 if one never will be, because
+    cloud-init has failed or the agent cannot tell.
+
+    \b
+    Examples:
+      qgactl wait web
+      qgactl wait web --for boot --for address --timeout 2m
+      qgactl wait web --for unit:nginx.service --for port:443
+      qgactl wait web --for cloud-init --json
+    """
+    settings: Settings = context.obj
+    with faults(), closing(settings.agent()) as agent:
+        try:
+            met = agent.wait_for(*wanted or (), timeout=seconds(timeout), report=reporter(agent))
+        except AgentError as error:
+            error.address = agent.typed
+            if settings.structured and isinstance(error, NotReady):
+                settings.print(outcome(error.met, error.missing))
+            raise
+    if settings.structured:
+        settings.print(outcome(met, {}))
+    else:
+        details = "; ".join(f"{each.condition}: {each.detail}" for each in met)
+        display.confirm(f"{agent.typed} is ready after {rounded(last(met))}: {details}")
+
+
+def reporter(agent: Agent) -> Any:
+    return lambda condition, reason: display.note(
+        f"{agent.typed}: waiting for {condition}: {reason}"
+    )
+
+
+def last(met: Sequence[Met]) -> float:
+    return max(each.seconds for each in met)
+
+
+def outcome(met: Sequence[Met], missing: dict[str, str]) -> dict[str, Any]:
+    """For programs: each condition, whether it is met, and what was last seen of it."""
+    seen = [{**plain(each), "met": True} for each in met]
+    seen += [{"condition": text, "detail": why, "met": False} for text, why in missing.items()]
+    return {"ready": not missing, "conditions": seen}
+
+
+@command(LOOK)
+def watch(
+    context: typer.Context,
+    wanted: Optional[list[str]] = typer.Option(
+        None,
+        "--event",
+        metavar="KIND",
+        callback=kinds,
+        help="address, mount, usage, pressure, oom, session or freeze. May be repeated (default: "
+        "all, usage only with --usage-interval).",
+        show_default=False,
+    ),
+    usage_interval: str = typer.Option(
+        "",
+        "--usage-interval",
+        metavar="DURATION",
+        help="Have the guest look how full its filesystems are, at most every 10 s.",
+        show_default=False,
+    ),
+    usage_percent: int = typer.Option(
+        90,
+        "--usage-percent",
+        metavar="PERCENT",
+        min=1,
+        max=100,
+        help="Report filesystems that are at least so full.",
+    ),
+    count: int = typer.Option(
+        0, metavar="N", min=0, help="Exit after N events (0: run until interrupted)."
+    ),
+    check: str = typer.Option(
+        "5m",
+        metavar="DURATION",
+        callback=duration,
+        help="After so long without an event, ask whether the agent is still there.",
+    ),
+) -> None:
+    """Report what happens in a guest, as it happens.
+
+    address: IP addresses come and go. mount: filesystems are mounted, unmounted, read-only, or
+    writable again. usage: they are nearly full. pressure: programs wait for memory. oom: the kernel
+    has killed a program because memory was short. session: users log in and out. freeze: the
+    filesystems are frozen and thawed. The times are those of the guest's clock.
+
+    This needs qga in the guest and a free data port; see docs/readiness.md. If the agent restarts,
+    the watch continues. Events that were dropped because this end was too slow are counted. With
+    --json each event is an object on a line.
+
+    \b
+    Examples:
+      qgactl watch web
+      qgactl watch web --event address --count 1 --json
+      qgactl watch web --usage-interval 1m --usage-percent 95
+    """
+    settings: Settings = context.obj
+    interval = whole_seconds(usage_interval) if usage_interval else None
+    ports = settings.ports
+    with faults(), closing(settings.agent()) as agent:
+        settings.require_guest()
+        try:
+            with agent.watch(
+                *wanted or (),
+                usage_interval=interval,
+                usage_percent=usage_percent,
+                ports=ports(),
+                check=seconds(check),
+            ) as events:
+                for kind, reason in events.started.unavailable:
+                    display.note(f"{agent.typed}: {kind} cannot be reported: {reason}")
+                for number, event in enumerate(events, 1):
+                    show(settings, event)
+                    if number == count:
+                        return
+        except AgentError as error:
+            error.address = agent.typed
+            raise
+        except KeyboardInterrupt:
+            return  # the usual way to quit
+
+
+def whole_seconds(text: str) -> int:
+    return math.ceil(seconds(finite_duration(text)))
+
+
+def show(settings: Settings, event: Event) -> None:
+    if settings.output is Output.YAML:
+        print("---")
+    if settings.structured:
+        settings.print(event.as_line())
+    else:
+        print(display.printable(f"{moment(event.time)} {sentence(event)}"))
+    sys.stdout.flush()
+
+
+def sentence(event: Event) -> str:
+    """`address added: 192.0.2.7/24 on eth0`."""
+    details = dict(event.details)
+    if event.name.startswith("address-"):
+        details = {
+            "": f"{details.pop('address', '?')}/{details.pop('prefix', '?')} on "
+            f"{details.pop('interface', '?')}",
+            **details,
+        }
+    words = ", ".join(f"{name} {value}".lstrip() for name, value in details.items())
+    return f"{event.name.replace('-', ' ')}{': ' if words else ''}{words}"

@@ -1,0 +1,261 @@
+"""What hosts wait for, and lines of events that a guest sends."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from qga.client import waiting, watching
+from qga.client.data_ports import DataPort
+from qga.client.errors import CommandNotFound, ConnectError, NeverReady, NotReady, ProtocolError
+from qga.client.readiness import Boot, CloudInit, Readiness, Unit
+from qga.client.shapes import shaped
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "argument"),
+    [
+        ("agent", "agent", ""),
+        ("unit:ssh.service", "unit", "ssh.service"),
+        ("unit:dev-disk-by\\x2did.device", "unit", "dev-disk-by\\x2did.device"),
+        ("port:443", "port", "443"),
+        ("file:/a:b", "file", "/a:b"),
+    ],
+)
+def test_conditions(text: str, kind: str, argument: str) -> None:
+    assert waiting.parse(text) == (text, kind, argument)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "expected: agent, boot"),
+        ("rain", "expected: agent, boot"),
+        ("boot:", "expected: boot"),
+        ("boot:x", "expected: boot"),
+        ("unit", "expected: unit:NAME"),
+        ("unit:--now", "the name of a unit"),
+        ("unit:ssh*", "the name of a unit"),
+        ("port:0", "a number from 1 to 65535"),
+        ("port:65536", "a number from 1 to 65535"),
+        ("port:ssh", "a number from 1 to 65535"),
+        ("file:", "expected: file:PATH"),
+    ],
+)
+def test_what_is_no_condition(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        waiting.parse(text)
+
+
+class StandIn:
+    """An agent that says of itself what `states` has, one after the other; the last one stays.
+
+    A state may be an error to raise.
+    """
+
+    address, timeout = "unix:/web", 5.0
+
+    def __init__(self, *states: Any) -> None:
+        self.states = list(states)
+        self.closed = 0
+
+    def sync(self, *, timeout: float) -> None:
+        assert 0 < timeout <= self.timeout
+        if isinstance(self.states[0], ConnectError):
+            raise self._next()
+
+    def readiness(self, _units: object, _ports: object, *, timeout: float) -> Readiness:
+        state = self._next()
+        if isinstance(state, Exception):
+            raise state
+        return Readiness(1000, state, ())
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def _next(self) -> Any:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The clock stands still but for the pauses."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: sum(slept))
+    yield slept
+
+
+def wait_for(agent: Any, *conditions: str, timeout: float = 100) -> tuple[Any, list[str]]:
+    reports: list[str] = []
+    met = waiting.wait_for(agent, conditions, timeout, lambda _, why: reports.append(why))
+    return met, reports
+
+
+STARTING = Boot("systemd", False, "starting", 14)
+
+
+def test_a_guest_that_is_not_there_yet(pauses: list[float]) -> None:
+    absent = ConnectError("unix:/web", "No such file")
+    agent = StandIn(
+        absent, absent, STARTING, STARTING._replace(jobs=1), Boot("systemd", True, "running", 0)
+    )
+    [met], reports = wait_for(agent, "boot")
+    assert reports == ["No such file", "starting, 14 jobs left", "starting, 1 job left"]
+    assert (met.condition, met.detail) == ("boot", "running")
+    assert met.seconds == pytest.approx(sum(pauses), abs=0.001)
+    assert pauses == sorted(pauses)
+    assert agent.closed == len(pauses)
+
+
+def test_the_time_is_over(pauses: list[float]) -> None:
+    with pytest.raises(
+        NotReady, match=r"timed out after 7 s: boot: starting, 14 jobs left"
+    ) as caught:
+        wait_for(StandIn(STARTING), "agent", "boot", timeout=7)
+    assert [each.condition for each in caught.value.met] == ["agent"]
+    assert sum(pauses) == pytest.approx(7)
+    assert max(pauses) <= waiting.LONGEST_PAUSE
+
+
+@pytest.mark.usefixtures("pauses")
+def test_a_boot_that_nothing_tells_the_end_of() -> None:
+    with pytest.raises(NeverReady, match="nothing tells when openrc has finished"):
+        wait_for(StandIn(Boot("openrc")), "boot")
+    unknown = Boot("systemd", reason="systemctl did not answer")
+    _, reports = wait_for(StandIn(unknown, Boot("systemd", True, "running")), "boot")
+    assert reports == ["systemctl did not answer"]
+
+
+def test_replies_of_the_agent_have_their_types() -> None:
+    reply = {
+        "uptime-ms": 5,
+        "boot": {"manager": "systemd", "finished": True, "state": "running", "jobs": 0},
+        "addresses": [{"interface": "eth0", "address": "192.0.2.7", "prefix": 24}],
+        "failed-units": ["x.service"],
+        "cloud-init": {"state": "error", "errors": ["no"]},
+        "units": [{"name": "x", "state": "active", "sub-state": "running"}],
+        "listening": [22],
+    }
+    found = shaped(Readiness, reply)
+    assert found.failed_units == ("x.service",)
+    assert found.cloud_init == CloudInit("error", "", ("no",))
+    assert found.units == (Unit("x", "active", "running"),)
+    assert found.addresses[0].address == "192.0.2.7"
+    with pytest.raises(ProtocolError):
+        shaped(Readiness, {**reply, "listening": ["22"]})
+
+
+LINE = {"event": "address-added", "time-ms": 1500, "address": "192.0.2.7"}
+
+
+def test_a_line_is_an_event() -> None:
+    event = watching._event_of(json.dumps(LINE).encode())
+    assert event.as_line() == LINE
+    assert event == ("address-added", 1.5, {"address": "192.0.2.7"})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"hello",
+        b"[1]",
+        b"\xff",
+        b'{"event":"x"}',
+        b'{"event":1,"time-ms":1}',
+        b'{"event":"x","time-ms":1.5}',
+        b'{"event":"x","time-ms":true}',
+        b'{"event":"x","time-ms":-1}',
+        b'{"event":"x","time-ms":' + b"9" * 400 + b"}",
+        b'{"event":"x","time-ms":1,"n":NaN}',
+        b'{"event":"x","time-ms":1,"n":1e999}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_a_guest_may_not_send(line: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        watching._event_of(line)
+
+
+class Ports:
+    """One free port, whose guest's end is `guest`."""
+
+    def __init__(self) -> None:
+        self.guest, self.host = socket.socketpair()
+
+    def open_free(self, _agent: object) -> DataPort:
+        return DataPort("org.qga.data.0", self.host)
+
+
+class Watched(StandIn):
+    """An agent that watches: `begin` sends what it does."""
+
+    def __init__(self, begin: Callable[[], object]) -> None:
+        super().__init__()
+        self.begin = begin
+
+    def watch_start(self, _port: str, *_wanted: object) -> watching.WatchStarted:
+        self.begin()
+        return watching.WatchStarted(7, ("address",), 1)
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    made = Ports()
+    yield made
+    made.guest.close()
+    made.host.close()
+
+
+def line(**members: Any) -> bytes:
+    return json.dumps({"event": "watching", "time-ms": 1, **members}).encode() + b"\n"
+
+
+def events_of(ports: Ports, *sent: bytes) -> watching.Events:
+    agent: Any = Watched(lambda: ports.guest.sendall(b"".join(sent)))
+    return watching.Events(agent, ports, watching.Wanted())  # type: ignore[arg-type]
+
+
+def test_what_an_earlier_user_of_the_port_has_left_is_dropped(ports: Ports) -> None:
+    left = b'half a line\n{"event":"watching","time-ms":1,"watch":6}\n'
+    with events_of(ports, left, line(watch=7), line(event="frozen")) as events:
+        event = events.next(5)
+        assert event
+        assert event.name == "frozen"
+        assert events.next(0) is None
+
+
+def test_a_port_that_is_closed_is_watched_again(ports: Ports) -> None:
+    with events_of(ports, line(watch=7), line(event="frozen")) as events:
+        assert events.next(5)
+        ports.guest.close()
+        lost = events.next(5)
+        assert lost
+        assert lost.name == "agent-lost"
+        ports.__init__()  # type: ignore[misc]
+        again = events.next(5)
+        assert again
+        assert again.name == "frozen"
+
+
+def test_a_line_without_an_end(ports: Ports) -> None:
+    with events_of(ports, line(watch=7)) as events:
+        ports.guest.sendall(b"x" * (watching.LONGEST_LINE + 1))
+        with pytest.raises(ProtocolError, match="more than 65536 bytes"):
+            events.next(5)
+
+
+def test_a_guest_without_the_command(ports: Ports) -> None:
+    def refuse() -> None:
+        raise CommandNotFound("CommandNotFound", "no", "qga-watch")
+
+    agent: Any = Watched(refuse)
+    with pytest.raises(CommandNotFound):
+        watching.Events(agent, ports, watching.Wanted()).__enter__()  # type: ignore[arg-type]
+    assert ports.host.fileno() < 0
