@@ -105,7 +105,7 @@ def options(
         False, "-q", "--quiet", help="Print results and errors only, no notes or confirmations."
     ),
     no_color: bool = typer.Option(
-        False, "--no-color", help="Print without colors, also if NO_COLOR is not set."
+        False, "--no-color", help="Print without colors, even if NO_COLOR is not set."
     ),
     data_ports: Optional[list[str]] = typer.Option(
         None,

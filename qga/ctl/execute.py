@@ -110,7 +110,7 @@ def execute(
         "-", "--input", metavar="FILE", help="Read standard input from a file of this host."
     ),
     interactive: bool = typer.Option(
-        False, "-i", "--interactive", help="Pass on standard input also if it is a terminal."
+        False, "-i", "--interactive", help="Pass on standard input even if it is a terminal."
     ),
     timeout: str = typer.Option(
         "inf",

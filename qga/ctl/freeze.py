@@ -92,8 +92,8 @@ def show_outcome(guest: str, outcome: Outcome) -> None:
 def thaw(context: typer.Context) -> None:
     """Thaw all frozen filesystems.
 
-    It does not matter who has frozen them. "No filesystem was frozen" means that a freeze, if
-    there was one, had ended before.
+    It does not matter who has frozen them. "No filesystem was frozen" means that any
+    earlier freeze had already ended.
 
     \b
     Examples:

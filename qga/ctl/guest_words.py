@@ -142,7 +142,7 @@ class Place(NamedTuple):
     metavar: str
     example: str
     find: Callable[[Line, Surroundings], Found]
-    help: str = "A guest's name, or an address as of --connect (default: QGA_CONNECT)."
+    help: str = "A guest's name, or an address as for --connect (default: QGA_CONNECT)."
 
 
 def no_such_option(name: str, known: Iterable[str], otherwise: str = "") -> str:

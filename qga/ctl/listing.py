@@ -40,7 +40,7 @@ def list_guests(
       answers      the agent answers
       frozen       the filesystems are frozen (`qgactl thaw` ends that)
       silent       the agent did not answer in time (see --timeout)
-      held         libvirt holds the socket, and python3-libvirt is not installed
+      held         libvirt has the socket open, and python3-libvirt is missing
       unreachable  see the reason on standard error
 
     \b

@@ -33,7 +33,7 @@ def port(
     """Connect standard input and output to a data port.
 
     Bytes are passed on unchanged in both directions. qgactl exits when QEMU closes the port, on
-    ^C, and on ^D at the beginning of a line. If standard input is not a terminal, qgactl goes on
+    ^C, and on ^D at the beginning of a line. If standard input is not a terminal, qgactl continues
     printing after the end of the input unless --end is given. Only one program on the host can
     use a port at a time.
 

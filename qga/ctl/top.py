@@ -43,8 +43,8 @@ def top(
     """Watch processors, memory, network and disks of guests live.
 
     Press q to quit. A single guest is shown with each processor, disk and interface. A guest that
-    does not answer is shown as silent; it is an error if all are at the end of --count. JSON has
-    an object on a line for each guest and update. Rates are in bytes per second.
+    does not answer is shown as silent. qgactl fails if no guest answers at the end of --count.
+    JSON has one object per line, for each guest and update. Rates are in bytes per second.
 
     \b
     Examples:

@@ -15,19 +15,7 @@ from qga.errors import ConfigError
 from qga.service.log import Log
 from qga.serving.audit import MAX_BURST
 from qga.settings.config import ChannelConfig, Config
-
-
-class Lines:
-    """A sink that keeps what is logged."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
-        self.texts.append(text)
-
-    def reopen(self) -> None:
-        pass
+from tests.unit.log_lines import Lines
 
 
 def config_of(tmp_path: Path, *block: str, allow: tuple[str, ...] = ()) -> Config:
