@@ -113,7 +113,8 @@ CONFIGURATIONS = (
     ),
     (
         "The host may read logs, replace the files of a web site, restart the web server and see "
-        "how full the disks are, and nothing else that depends on files, programs or accounts:",
+        "how full the disks are, and nothing else that depends on files, programs, accounts or "
+        "services:",
         "[files]\n"
         "read=/var/log/; /srv/www/\n"
         "write=/srv/www/\n"
@@ -122,6 +123,9 @@ CONFIGURATIONS = (
         "allow=/usr/bin/systemctl restart nginx.service; /usr/bin/df ...\n"
         "\n"
         "[accounts]\n"
+        "allow=\n"
+        "\n"
+        "[connect]\n"
         "allow=",
     ),
     (
@@ -139,7 +143,10 @@ CONFIGURATIONS = (
         "allow=\n"
         "\n"
         "[accounts backup]\n"
-        "allow=web-*",
+        "allow=web-*\n"
+        "\n"
+        "[connect backup]\n"
+        "allow=127.0.0.1:5432",
     ),
     (
         "Snapshots: stop the database with a hook, leave the scratch disk unfrozen, and thaw after "

@@ -95,6 +95,8 @@ RULE_HELP = {
     "path",
     "accounts.allow": "patterns of users whose password or ssh keys may be changed, separated by "
     "semicolons",
+    "connect.allow": "addresses with ports, and patterns of the real paths of unix sockets, that "
+    "qga-connect may connect to, separated by semicolons",
     "limits.handles": "number of open files; by default 1024, or fewer if the system allows fewer",
     "limits.children": "number of programs that run at the same time",
     "limits.captured": "bytes of program output kept in memory; the suffixes K, M and G are valid",
@@ -122,6 +124,7 @@ EXAMPLES = {
     "files.read": "/etc/*.conf; /var/log/",
     "files.write": "/srv/upload/**",
     "accounts.allow": "web-*",
+    "connect.allow": "127.0.0.1:22; unix:/run/docker.sock",
     "limits.handles": "64",
     "limits.children": "8",
     "logfile": "/var/log/qemu-ga.log",

@@ -172,6 +172,12 @@ def _patterns() -> Iterator[str]:
         yield _pattern(pattern)
     yield roff.subheading("Names, in [accounts] allow")
     yield roff.paragraph("The same wildcards as in paths; * and ? match any character.")
+    yield roff.subheading("Services, in [connect] allow")
+    yield roff.paragraph(
+        "An address or network, a colon, and a port, a range of ports or *, such as "
+        "127.0.0.1:22, 10.0.0.0/8:8000-8100, [::1]:80 or *:443; or unix: and a pattern for the "
+        "path of a socket. Names are not valid: the address that a name has is checked."
+    )
     yield roff.subheading("Mount points, in fsfreeze-exclude")
     yield roff.paragraph(
         "The wildcards of the shell, but * and ? match any character, also /. Patterns are "

@@ -73,6 +73,7 @@ from qga.client.results import (
     TrimResult,
     User,
 )
+from qga.client.tunnels import GuestSocket, GuestTunnel, Target
 
 __all__ = [
     "AgentError",
@@ -98,6 +99,8 @@ __all__ = [
     "Frozen",
     "GuestAgent",
     "GuestFrozen",
+    "GuestSocket",
+    "GuestTunnel",
     "IPAddress",
     "InterfaceStatistics",
     "LeftOut",
@@ -125,6 +128,7 @@ __all__ = [
     "Route",
     "StreamedProgram",
     "Summary",
+    "Target",
     "TerminalSize",
     "TextResult",
     "ThawFailed",

@@ -6,6 +6,8 @@ the agent; a command of another group gets its method in a module there, and is 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qga.client.commands.disks import Disks
 from qga.client.commands.exec import Exec
 from qga.client.commands.files import Files
@@ -23,7 +25,12 @@ from qga.client.commands.streams import Streams
 from qga.client.commands.system import System
 from qga.client.commands.time import Time
 from qga.client.commands.transfer import Transfer
+from qga.client.commands.tunnels import Tunnels
 from qga.client.commands.users import Users
+
+if TYPE_CHECKING:
+    from qga.client.data_ports import DataPorts
+    from qga.client.tunnels import GuestSocket, GuestTunnel
 
 
 class GuestAgent(
@@ -45,6 +52,7 @@ class GuestAgent(
     Power,
     Streams,
     Transfer,
+    Tunnels,
 ):
     """The agent behind `address`: `unix:PATH`, or another form of qga.client.addresses, or a
     guest of `find_guests`.
@@ -57,3 +65,33 @@ class GuestAgent(
     Entering it as a context connects; without that the first call does. All methods raise
     the errors of qga.client.errors. Threads may share it.
     """
+
+    def tunnel(self, ports: DataPorts | None = None) -> GuestTunnel:
+        """Open a tunnel, through which many connections to services in the guest pass.
+
+        `ports`: the guest's data ports, where they are not found by themselves.
+        """
+        from qga.client.tunnels import GuestTunnel
+
+        return GuestTunnel(self, ports)
+
+    def connect(
+        self, host: str, port: int, *, timeout: float = 10.0, ports: DataPorts | None = None
+    ) -> GuestSocket:
+        """Connect to a TCP port, as seen in the guest.
+
+        Returns a connected socket, which needs no network: its bytes pass through a free data
+        port, or through the agent. Use `tunnel` for several connections. ConnectError if it fails
+        in the guest, CommandError if the guest refuses it, AgentTimeout after `timeout` seconds.
+        """
+        from qga.client.tunnels import Target, connect
+
+        return connect(self, Target(host, port), timeout, ports)
+
+    def connect_unix(
+        self, path: str, *, timeout: float = 10.0, ports: DataPorts | None = None
+    ) -> GuestSocket:
+        """Connect to a unix socket of the guest; otherwise as `connect`."""
+        from qga.client.tunnels import Target, connect
+
+        return connect(self, Target(path=path), timeout, ports)

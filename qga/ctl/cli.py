@@ -14,6 +14,7 @@ from qga.ctl import top as top
 from qga.ctl import readiness as readiness
 from qga.ctl import execute as execute
 from qga.ctl import copy as copy
+from qga.ctl import forward as forward
 from qga.ctl import freeze as freeze
 from qga.ctl import power as power
 from qga.ctl import accounts as accounts

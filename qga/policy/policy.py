@@ -3,11 +3,14 @@
 Commands are checked against allow-rpcs, block-rpcs, the profile and, while filesystems are frozen,
 the list of safe commands. Clients skip a refused command only by the class of the error, so a
 command that is disabled is CommandNotFound. Arguments are checked by the handlers, because paths
-may only be resolved on a worker. They have no other way to open files or start programs:
+may only be resolved on a worker. They have no other way to open files, start programs
+or connect to a service:
 
     caller.policy.open_file(path, flags)     returns a descriptor
     caller.policy.program(path, arg, env)    returns how to start a program
     caller.policy.check_account(username)    to be called before an account is changed
+    caller.policy.addresses(host, port)      returns the addresses to connect to
+    caller.policy.socket(path)               returns a descriptor to connect through
 
 Each raises Refused. Without rules they cost next to nothing, and so does `check`.
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from qga.policy.launch import Wanted
+    from qga.policy.reach import Address
     from qga.programs.spawn import Launch
 
     class Named(Protocol):
@@ -168,6 +172,11 @@ class Policy:
             yield (
                 f"{', '.join(sections)}: {changes[0]} can give the host a login to any account; "
                 "set [accounts] allow"
+            )
+        if "qga-connect" in usable and "[connect]" not in sections:
+            yield (
+                f"{', '.join(sections)}: qga-connect can reach every service in the guest; "
+                "set [connect] allow"
             )
 
     def open_file(self, path: str, flags: int) -> int:
@@ -318,6 +327,43 @@ class Policy:
         matches = (bool(pattern.fullmatch(username)) for pattern in rules.patterns)
         return rules.judge(f"the account '{username}'", matches)
 
+    def addresses(self, host: str, port: int) -> list[Address]:
+        """The addresses of a host that may be connected to. Raises Refused or QgaError.
+
+        It may wait for the name service, which is asked once: connect to no others.
+        """
+        from qga.policy import reach
+
+        found, verdict = reach.judge_host(self._rules.get("connect.allow"), host, port)
+        _require(verdict)
+        return found
+
+    def socket(self, path: str) -> int:
+        """An O_PATH descriptor of a unix socket that may be connected to; the caller closes it.
+
+        Raises Refused or OSError.
+        """
+        from qga.policy import reach
+
+        fd, verdict = reach.judge_socket(self._rules.get("connect.allow"), path)
+        _require(verdict)
+        return fd
+
+    def judge_host(self, host: str, port: int) -> Verdict:
+        """The verdict of `addresses`. Raises QgaError."""
+        from qga.policy import reach
+
+        return reach.judge_host(self._rules.get("connect.allow"), host, port)[1]
+
+    def judge_socket(self, path: str) -> Verdict:
+        """The verdict of `socket`. Raises OSError."""
+        from qga.policy import reach
+
+        fd, verdict = reach.judge_socket(self._rules.get("connect.allow"), path)
+        if fd >= 0:
+            os.close(fd)
+        return verdict
+
     def _compile(self) -> None:
         """Compile the patterns. Without rules their module is not even imported."""
         config = self._config
@@ -327,10 +373,11 @@ class Policy:
             "files.read": config.files_read,
             "files.write": config.files_write,
             "accounts.allow": config.accounts_allow,
+            "connect.allow": config.connect_allow,
         }
         if all(each is None for each in texts.values()):
             return
-        from qga.settings import patterns
+        from qga.settings import patterns, places
 
         compilers: dict[str, Callable[[str], Any]] = {
             "exec.allow": patterns.compile_program,
@@ -338,6 +385,7 @@ class Policy:
             "files.read": patterns.compile_path,
             "files.write": patterns.compile_path,
             "accounts.allow": patterns.compile_name,
+            "connect.allow": places.compile_place,
         }
         for key, each in texts.items():
             if each is not None:

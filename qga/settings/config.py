@@ -33,6 +33,7 @@ from qga.settings.values import (
     parse_method,
     parse_names,
     parse_path_patterns,
+    parse_places,
     parse_positive,
     parse_profile,
     parse_programs,
@@ -112,6 +113,7 @@ class ChannelConfig(NamedTuple):
     files_write: Optional[tuple[str, ...]] = None
     files_follow_symlinks: bool = False
     accounts_allow: Optional[tuple[str, ...]] = None
+    connect_allow: Optional[tuple[str, ...]] = None
     limits_handles: Optional[int] = None
     limits_children: Optional[int] = None
     limits_captured: int = 256 * MIB  # sixteen streams of the length that QEMU's agent keeps
@@ -217,6 +219,7 @@ RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
         "follow-symlinks": parse_boolean,
     },
     "accounts": {"allow": parse_accounts},
+    "connect": {"allow": parse_places},
     "limits": {
         "handles": parse_positive,
         "children": parse_positive,
@@ -228,7 +231,14 @@ RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
 }
 """The sections with rules and limits, each key with its parser."""
 
-ADDING_KEYS = ("exec.allow", "exec.users", "files.read", "files.write", "accounts.allow")
+ADDING_KEYS = (
+    "exec.allow",
+    "exec.users",
+    "files.read",
+    "files.write",
+    "accounts.allow",
+    "connect.allow",
+)
 """Keys that may be repeated; their values are combined."""
 
 AGENT_KEYS = ("limits.threads",)

@@ -129,6 +129,12 @@ def parse_accounts(text: str) -> tuple[str, ...]:
     return _each(text.split(";"), compile_name)
 
 
+def parse_places(text: str) -> tuple[str, ...]:
+    from qga.settings.places import compile_place
+
+    return _each(text.split(";"), compile_place)
+
+
 def _each(texts: Iterable[str], compile: Callable[[str], object]) -> tuple[str, ...]:
     """The rules in a list. Raises ValueError if one does not compile."""
     rules = tuple(rule.strip() for rule in texts if rule.strip())

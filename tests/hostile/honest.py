@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from qga.plugin import discovery
 from qga.plugin.registry import commands_of
 from qga.plugin.schema import is_struct, members
+from qga.tunnels.frames import END, OPENED, WINDOW, credit_frame, frame
 
 TEXT = "text"
 DATA = base64.b64encode(TEXT.encode()).decode()
@@ -19,6 +20,7 @@ DATA = base64.b64encode(TEXT.encode()).decode()
 # Members that are base64, and those whose value has a meaning.
 KNOWN: dict[str, Any] = {
     "buf-b64": DATA,
+    "data": base64.b64encode(credit_frame(1, OPENED, WINDOW) + frame(1, END)).decode(),
     "out-data": DATA,
     "err-data": DATA,
     "out-total": len(TEXT),

@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, Any] = {
     "count": 4,
     "data": b"text",
     "handle": 1,
+    "host": "127.0.0.1",
     "keys": ["key"],
     "number": 1,
     "offset": 0,
@@ -44,6 +45,7 @@ ARGUMENTS: dict[str, Any] = {
     "rows": 24,
     "columns": 80,
     "signal": 9,
+    "tunnel": 1,
     "username": "root",
 }
 

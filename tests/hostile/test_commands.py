@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "exec": [["--timeout", "0.5", "true"], ["--timeout", "0.5", "--env", "A=b", "true"]],
     "freeze": [["--", "true"], []],
     "passwd": [["--stdin", "root"]],
+    "proxy": [["22"]],
     "shell": [["--", "true"]],
     "ssh-keys": [["list", "root"]],
     "time": [[], ["--set"]],
@@ -43,6 +44,7 @@ ELSEWHERE = {
     "channel": "asks no guest",
     "exporter": "goes on until it is ended; what it asks is asked by read_metrics",
     "mcp": "goes on until its client ends it; tests/hostile/test_mcp.py is about it",
+    "forward": "goes on until it is ended; what it asks is asked by proxy",
     "port": "has raw bytes of a port, not an agent",
 }
 PASSING = {"exec", "shell", "cat"}

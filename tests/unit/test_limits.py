@@ -25,6 +25,7 @@ NO_LIMITS = {
     "qga.mcp.programs.DELAY_GROWTH": "a factor",
     "qga.client.monitoring.metrics.SECTOR": "a unit",
     "qga.client.waiting.PAUSE_GROWTH": "a factor",
+    "qga.client.tunnel_ends.DELAY_GROWTH": "a factor",
     "qga.ctl.call.ALIKE": "how alike two names are, from 0 to 1",
     "qga.ctl.relay.DELAY_GROWTH": "a factor",
     "qga.ctl.top_view.HOT": "a share",

@@ -80,9 +80,9 @@ def test_what_the_agent_stands_on_does_not_know_it() -> None:
 
 
 def test_the_hosts_side_imports_no_room_of_the_agent() -> None:
-    """But for the wire, and for how values are written, which qgactl reads as qemu-ga does."""
+    """But for the wire, tunnels, and how values are written, which qgactl reads as qemu-ga does."""
     allowed, found = (
-        HOST | {"", "version", "errors", "ports", "records", "wire", "wording"},
+        HOST | {"", "version", "errors", "loop", "ports", "records", "tunnels", "wire", "wording"},
         edges(),
     )
     for room, more in (("client", set[str]()), ("ctl", {"settings"}), ("mcp", set[str]())):

@@ -37,6 +37,10 @@ class Handlers:
         """Another."""
 
     @command(like=("guest-exec",))
+    def qga_connect(self) -> None:
+        """Reaches services, some of which do as much."""
+
+    @command(like=("guest-exec",))
     def qga_exec(self) -> None:
         """Does as much as guest-exec."""
 
@@ -166,3 +170,20 @@ def test_an_account_is_a_way_round_the_other_rules(
     told = [sentence for sentence in found if "[accounts] allow" in sentence]
     assert len(told) == (way_in is not None)
     assert all(f": {way_in}" in sentence for sentence in told)
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ({"exec_allow": ()}, True),
+        ({"exec_allow": (), "connect_allow": ()}, False),
+        ({"exec_allow": (), "profile": "file-write"}, False),
+        ({"exec_allow": (), "block": ["guest-exec"]}, False),
+        ({"connect_allow": ()}, False),
+        ({}, False),
+    ],
+)
+def test_a_service_is_a_way_round_the_other_rules(rules: dict[str, Any], told: bool) -> None:
+    found = list(policy(**rules).loopholes([entry("qga-connect")]))
+    text = "[exec]: qga-connect can reach every service in the guest; set [connect] allow"
+    assert found == ([text] if told else [])

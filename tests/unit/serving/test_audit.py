@@ -278,6 +278,9 @@ READING = {
     # Input of a running program, whose start was logged.
     "qga-exec-resize",
     "qga-exec-write",
+    # What passes through connections, each of which was logged.
+    "qga-tunnel-close",
+    "qga-tunnel-exchange",
 }
 SECRET = {
     "guest-exec": ("input-data", "env="),
@@ -287,6 +290,7 @@ SECRET = {
     "guest-ssh-remove-authorized-keys": ("keys",),
     "qga-exec": ("env=",),
     "qga-exec-write": ("buf-b64",),
+    "qga-tunnel-exchange": ("buf-b64",),
 }
 
 

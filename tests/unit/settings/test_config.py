@@ -237,6 +237,8 @@ RULES = {
     "files_write": st.none() | PATTERNS,
     "files_follow_symlinks": st.booleans(),
     "accounts_allow": st.none() | st.lists(st.sampled_from(["root", "web-*"])).map(tuple),
+    "connect_allow": st.none()
+    | st.lists(st.sampled_from(["127.0.0.1:22", "[::1]:1-9", "unix:/run/*"])).map(tuple),
     "limits_handles": NO_OR_POSITIVE,
     "limits_children": NO_OR_POSITIVE,
     "limits_captured": POSITIVE,

@@ -1,0 +1,245 @@
+"""The host's end of a tunnel: over a data port, or in pieces through the agent.
+
+Everything here happens on the loop of the tunnel's thread.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qga.client.data_ports import CLOSED, DataPort
+from qga.client.errors import AgentError, ConnectError, GuestFrozen
+from qga.loop import Loop
+from qga.tunnels.connection import Connection
+from qga.tunnels.frames import (
+    CREDIT,
+    ECHO,
+    MAX_FRAME,
+    OPENED,
+    WINDOW,
+    Frame,
+    credit_frame,
+    frame,
+)
+from qga.tunnels.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from qga.client.agent import GuestAgent
+
+# Seconds without a word from the guest after which it is asked for one, and then given up.
+SILENCE = 10.0
+PATIENCE = 30.0
+
+# Seconds between two polls: at first, at most, and where nothing is connected; the growth.
+FIRST_DELAY, LONGEST_DELAY, IDLE_DELAY = 0.001, 0.2, 20.0
+DELAY_GROWTH = 1.4
+
+# Bytes of a request to the agent, before base64.
+PIECE = 128 * 1024
+
+SILENT = "the agent in the guest does not answer any longer"
+
+
+class LocalConnection(Connection):
+    """A connection whose end here is a socket of this host.
+
+    on_opened: called when it is made. on_end: called when it is over, with a reason if it was
+    reset.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        tunnel: HostTunnel,
+        loop: Loop,
+        on_opened: Callable[[], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        super().__init__(number, tunnel, loop, lambda: None)
+        self._host_tunnel = tunnel
+        self._on_opened = on_opened
+        self._on_end = on_end
+        self._reason = ""
+
+    def begin(self, local: socket.socket, reason: str) -> None:
+        """Let the guest begin. With a reason the tunnel has ended meanwhile."""
+        self._reason = reason
+        self.attach(local)
+        self._tunnel.add(self)
+        self._tunnel.send(credit_frame(self.number, CREDIT, WINDOW))
+
+    def take(self, given: Frame) -> None:
+        if given.kind == OPENED:
+            self._on_opened()
+            self.take_credit(given.credit)
+        else:
+            super().take(given)
+
+    def on_reset(self, reason: str) -> None:
+        self._reason = reason or "reset in the guest"
+
+    def on_close(self) -> None:
+        reason = "" if self._is_complete else self._reason or self._host_tunnel.reason
+        self._on_end(reason)
+
+
+class HostTunnel(Tunnel):
+    """reason: why it has ended by itself."""
+
+    reason = ""
+    _on_finished: Callable[[], None] | None = None
+
+    def on_reset(self, reason: str) -> None:
+        self.reason = self.reason or f"the tunnel has ended: {reason}"
+
+    def finish(self, patience: float, on_finished: Callable[[], None]) -> None:
+        """Call back when the guest has taken what was sent, or after so many seconds."""
+        if self.closed:
+            on_finished()
+            return
+        self._on_finished = on_finished
+        self._loop.call_later(patience, self._finished)
+        self.send(frame(0, ECHO, b"end"))
+
+    def on_echo(self, data: bytes) -> None:
+        if data == b"end":
+            self._finished()
+
+    def _finished(self) -> None:
+        on_finished, self._on_finished = self._on_finished, None
+        if on_finished is not None:
+            on_finished()
+
+    def _fail(self, reason: str) -> None:
+        self.on_reset(reason)
+        self.close()
+        self._finished()
+
+
+class PortTunnel(HostTunnel):
+    """Over a data port, which it closes."""
+
+    def __init__(self, port: DataPort, loop: Loop) -> None:
+        super().__init__(loop, lambda: None)
+        self._port = port
+        self._blocked = False
+        self._heard = time.monotonic()
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._unsent) < MAX_FRAME
+
+    def start(self) -> None:
+        self._loop.watch(self._port.fileno(), self._on_events, select.EPOLLIN)
+        self._timer = self._loop.call_later(SILENCE, self._look)
+
+    def do_write(self, data: bytes | memoryview) -> int:
+        try:
+            count = self._port.send(data)
+        except ConnectError:
+            self._loop.post(lambda: self._fail(CLOSED))
+            return len(data)
+        self._await_room(count < len(data))
+        return count
+
+    def do_close(self) -> None:
+        self._timer.cancel()
+        self._loop.unwatch(self._port.fileno())
+        self._port.close()
+
+    def _on_events(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._await_room(False)
+            self._flush()
+            self._let_go()
+        if events & ~select.EPOLLOUT and not self.closed:
+            self._take()
+
+    def _await_room(self, wait: bool) -> None:
+        """Have the loop report when QEMU takes more, or not."""
+        if wait != self._blocked:
+            self._blocked = wait
+            out = select.EPOLLOUT if wait else 0
+            self._loop.rewatch(self._port.fileno(), select.EPOLLIN | out)
+
+    def _take(self) -> None:
+        try:
+            data = self._port.receive()
+        except ConnectError:
+            self._fail(CLOSED)
+            return
+        self._heard = time.monotonic()
+        self.receive(data)
+
+    def _look(self) -> None:
+        """A guest whose agent was killed looks like one that has nothing to say."""
+        silence = time.monotonic() - self._heard
+        if self.connections and silence > SILENCE + PATIENCE:
+            self._fail(SILENT)
+            return
+        if not self.connections:
+            self._heard = time.monotonic()
+        elif silence > SILENCE:
+            self.send(frame(0, ECHO, b"?"))
+        self._timer = self._loop.call_later(SILENCE, self._look)
+
+
+class PieceTunnel(HostTunnel):
+    """In pieces through the agent, which are polled for: soon after something moved, and less
+    and less often while nothing does."""
+
+    def __init__(self, agent: GuestAgent, number: int, loop: Loop) -> None:
+        super().__init__(loop, lambda: None)
+        self._agent = agent
+        self._number = number
+        self._delay = FIRST_DELAY
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._unsent) < PIECE
+
+    def start(self) -> None:
+        self._pause = 0.0
+        self._timer = self._loop.call_later(0, self._poll)
+
+    def do_write(self, data: bytes | memoryview) -> int:
+        """It is polled soon: that brings it."""
+        if self._pause > FIRST_DELAY:
+            self._poll_after(0)
+        return 0
+
+    def do_close(self) -> None:
+        self._timer.cancel()
+        with suppress(AgentError):
+            self._agent.tunnel_close(self._number)
+
+    def _poll_after(self, seconds: float) -> None:
+        self._timer.cancel()
+        self._pause = seconds
+        self._timer = self._loop.call_later(seconds, self._poll)
+
+    def _poll(self) -> None:
+        data, came = bytes(self._unsent[:PIECE]), b""
+        try:
+            came = self._agent.tunnel_exchange(self._number, data)
+            del self._unsent[: len(data)]
+        except GuestFrozen:
+            data = b""
+        except AgentError as error:
+            self._fail(str(error))
+            return
+        self.receive(came)
+        self._let_go()
+        if self.closed:
+            return
+        if data or came:
+            self._delay = FIRST_DELAY
+        else:
+            self._delay = min(self._delay * DELAY_GROWTH, LONGEST_DELAY)
+        resting = not (self.connections or self._unsent)
+        self._poll_after(IDLE_DELAY if resting else self._delay)

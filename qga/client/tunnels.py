@@ -1,0 +1,247 @@
+"""Sockets that lead to services in the guest, many through one data port.
+
+    with guest.tunnel() as tunnel:
+        connection = tunnel.connect(Target("127.0.0.1", 22))
+
+A tunnel has a thread that passes the bytes; qga.tunnels.frames has their form. Where the guest has
+no free data port they pass through the agent, more slowly. The guest is not trusted: it cannot
+make us keep more than a window for each connection, and one that says nothing any longer ends
+the tunnel.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from threading import Event, Thread
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qga.client.data_ports import DataPorts
+from qga.client.errors import AgentTimeout, ConnectError, ProtocolError
+from qga.client.tunnel_ends import HostTunnel, LocalConnection, PieceTunnel, PortTunnel
+from qga.loop import Loop
+from qga.tunnels.connection import abort
+
+if TYPE_CHECKING:
+    from qga.client.agent import GuestAgent
+
+TIMEOUT = 10.0
+"""Seconds until a connection must be made."""
+
+# Seconds after that for the guest's report to arrive, and for what was sent last to be taken.
+MARGIN = 2.0
+LAST_BYTES = 2.0
+
+HIGHEST_NUMBER = 2**32 - 1
+
+
+class Target(NamedTuple):
+    """A port of a host, or the path of a unix socket, as seen in the guest."""
+
+    host: str | None = None
+    port: int | None = None
+    path: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in str(self.host) else f"{self.host}:{self.port}"
+
+
+class Outcome:
+    """What becomes of a connection.
+
+    on_failure: called once with the reason if it cannot be made, or is reset, on any thread.
+    """
+
+    def __init__(self, on_failure: Callable[[str], None] = lambda _: None) -> None:
+        self.decided = Event()
+        self.opened = False
+        self.reason = ""
+        self._on_failure = on_failure
+
+    def open(self) -> None:
+        self.opened = True
+        self.decided.set()
+
+    def end(self, reason: str) -> None:
+        """It is over; with a reason it was reset."""
+        if reason and not self.reason:
+            self.reason = reason
+            self._on_failure(reason)
+        self.decided.set()
+
+
+class GuestSocket(socket.socket):
+    """A connected socket whose other end is in the guest.
+
+    Where the connection was reset there, or the tunnel is over, reading raises
+    ConnectionResetError.
+    """
+
+    outcome: Outcome
+    close_with: Callable[[], None] | None = None
+
+    def recv(self, *arguments: Any) -> bytes:
+        data = super().recv(*arguments)
+        self._check(len(data))
+        return data
+
+    def recv_into(self, *arguments: Any) -> int:
+        count = super().recv_into(*arguments)
+        self._check(count)
+        return count
+
+    def close(self) -> None:
+        super().close()
+        if self.close_with is not None:
+            close, self.close_with = self.close_with, None
+            close()
+
+    def _check(self, count: int) -> None:
+        if count == 0 and self.outcome.reason:
+            raise ConnectionResetError(self.outcome.reason)
+
+
+class GuestTunnel:
+    """A tunnel; use it as a context manager. Threads may share it.
+
+    ports: the guest's data ports; one that is free is used.
+    """
+
+    def __init__(self, agent: GuestAgent, ports: DataPorts | None = None) -> None:
+        self._agent = agent
+        self._loop = Loop(on_fault=self._on_fault)
+        self._finished = Event()
+        try:
+            self._end = self._open(agent, ports or DataPorts(agent.address))
+        except BaseException:
+            self._loop.close()
+            raise
+        self._thread = Thread(target=self._run, name="qga-tunnel", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> str | None:
+        """The data port that it uses; None if its bytes pass through the agent."""
+        return self._port
+
+    @property
+    def closed(self) -> bool:
+        return self._end.closed
+
+    @property
+    def reason(self) -> str:
+        """Why it has ended by itself."""
+        return self._end.reason
+
+    def __enter__(self) -> GuestTunnel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def connect(self, target: Target, timeout: float = TIMEOUT) -> GuestSocket:
+        """Connect to a service in the guest.
+
+        ConnectError if that fails there, CommandError if the guest refuses it, AgentTimeout if
+        nothing is known within `timeout` seconds.
+        """
+        ours, theirs = socket.socketpair()
+        outcome = Outcome()
+        try:
+            self.join(theirs, target, timeout, outcome)
+            if not outcome.decided.wait(timeout + MARGIN):
+                reason = f"no answer about {target}"
+                raise AgentTimeout(self._agent.address, "qga-connect", timeout, reason)
+            if not outcome.opened:
+                reason = f"{target}: {outcome.reason or 'the tunnel is closed'}"
+                raise ConnectError(self._agent.address, reason, command="qga-connect")
+            connected = GuestSocket(fileno=ours.detach())
+        except BaseException:
+            ours.close()
+            raise
+        connected.outcome = outcome
+        return connected
+
+    def join(
+        self,
+        local: socket.socket,
+        target: Target,
+        timeout: float = TIMEOUT,
+        outcome: Outcome | None = None,
+    ) -> None:
+        """Connect a socket of this host with a service in the guest; it is closed at the end.
+
+        Returns before the connection is made. CommandError if the guest refuses it, ConnectError
+        if the tunnel is over.
+        """
+        try:
+            if self.closed:
+                raise ConnectError(self._agent.address, self.reason or "the tunnel is closed")
+            number = self._agent.tunnel_connect(
+                self._number, target.host, target.port, path=target.path, timeout=timeout
+            )
+            if not 0 < number <= HIGHEST_NUMBER:
+                raise ProtocolError(f"{number} is not the number of a connection")
+        except BaseException:
+            abort(local)
+            raise
+        self._loop.post(lambda: self._add(number, local, outcome or Outcome()))
+
+    def close(self) -> None:
+        """End all connections. What was sent before still reaches the guest, if it is alive."""
+        if not self._thread.is_alive():
+            return
+        self._loop.post(lambda: self._end.finish(LAST_BYTES, self._finished.set))
+        self._finished.wait(2 * LAST_BYTES)
+        self._loop.post(self._end.close)
+        self._loop.post(self._loop.stop)
+        self._thread.join(LAST_BYTES)
+
+    def _open(self, agent: GuestAgent, ports: DataPorts) -> HostTunnel:
+        port = ports.open_free(agent)
+        self._port = port.name if port else None
+        try:
+            self._number = agent.tunnel_open(self._port)
+        except BaseException:
+            if port:
+                port.close()
+            raise
+        if port:
+            return PortTunnel(port, self._loop)
+        return PieceTunnel(agent, self._number, self._loop)
+
+    def _run(self) -> None:
+        self._loop.post(self._end.start)
+        self._loop.run()
+        self._loop.close()
+
+    def _add(self, number: int, local: socket.socket, outcome: Outcome) -> None:
+        end = self._end
+        connection = LocalConnection(number, end, self._loop, outcome.open, outcome.end)
+        connection.begin(local, end.reason if end.closed else "")
+
+    def _on_fault(self, error: Exception) -> None:
+        self._end.on_reset(f"{type(error).__name__}: {error}")
+        self._end.close()
+
+
+def connect(
+    agent: GuestAgent, target: Target, timeout: float = TIMEOUT, ports: DataPorts | None = None
+) -> GuestSocket:
+    """A connection with a tunnel of its own, which is closed with it."""
+    tunnel = GuestTunnel(agent, ports)
+    try:
+        connected = tunnel.connect(target, timeout)
+    except BaseException:
+        tunnel.close()
+        raise
+    connected.close_with = tunnel.close
+    return connected

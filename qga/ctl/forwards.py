@@ -1,0 +1,137 @@
+"""What `qgactl forward` listens on, and where that leads: the words as ssh -L takes them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import NamedTuple, Optional
+
+from qga.client.tunnels import Target
+
+LOOPBACK = "127.0.0.1"
+HIGHEST_PORT = 65535
+BACKLOG = 128
+
+FORM = "use 8080:127.0.0.1:80, 8080:/run/web.sock or /tmp/web.sock:127.0.0.1:80"
+
+PART = re.compile(r"\[([^\[\]]+)\]|([^:\[\]]+)")
+
+
+class Listen(NamedTuple):
+    """Address and port of this host, or the path of a socket to be made."""
+
+    host: str = LOOPBACK
+    port: int = 0
+    path: Optional[str] = None
+
+
+class Forward(NamedTuple):
+    listen: Listen
+    target: Target
+
+
+def parse_forward(text: str) -> Forward:
+    """[ADDR:]PORT or PATH, then [HOST:]PORT or PATH. ValueError for anything else."""
+    parts = split(text)
+    tail = parts[-1]
+    if len(parts) == 2:
+        return Forward(local(parts[:1]), Target(path=tail) if is_path(tail) else near(tail))
+    if len(parts) == 3 and is_path(tail):
+        return Forward(local(parts[:2]), Target(path=tail))
+    if len(parts) in (3, 4):
+        return Forward(local(parts[:-2]), Target(parts[-2], number(tail)))
+    raise ValueError(f"'{text}' is not a forward; {FORM}")
+
+
+def parse_target(text: str) -> Target:
+    """PORT, HOST:PORT or PATH. ValueError for anything else."""
+    if is_path(text):
+        return Target(path=text)
+    parts = split(text)
+    if len(parts) == 1:
+        return near(parts[0])
+    if len(parts) == 2 and not any(map(is_path, parts)):
+        return Target(parts[0], number(parts[1]))
+    raise ValueError(f"'{text}' is not a service; use 22, 127.0.0.1:22 or /run/docker.sock")
+
+
+def is_forward(text: str) -> bool:
+    try:
+        return bool(parse_forward(text))
+    except ValueError:
+        return False
+
+
+def open_listener(listen: Listen) -> socket.socket:
+    """A listening socket; one with a path is for this user only. Raises OSError."""
+    if listen.path is None:
+        family, _, _, _, place = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(place[:2], family=family, backlog=BACKLOG)
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(listen.path)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
+
+
+def shown(listener: socket.socket) -> str:
+    """Where it listens."""
+    place = listener.getsockname()
+    if isinstance(place, tuple):
+        return str(Target(place[0], place[1]))
+    return str(Target(path=place))
+
+
+def is_local(listener: socket.socket) -> bool:
+    """Whether only programs of this host can connect to it."""
+    place = listener.getsockname()
+    return not isinstance(place, tuple) or place[0] == "::1" or place[0].startswith("127.")
+
+
+def split(text: str) -> list[str]:
+    """The parts between colons; an IPv6 address is in brackets."""
+    parts, at = [], 0
+    while True:
+        found = PART.match(text, at)
+        if found is None:
+            break
+        parts.append(found[1] or found[2])
+        at = found.end()
+        if text[at : at + 1] != ":":
+            break
+        at += 1
+    if at != len(text) or not parts or text.endswith(":"):
+        raise ValueError(f"'{text}' is not a forward; {FORM}")
+    return parts
+
+
+def local(parts: list[str]) -> Listen:
+    if len(parts) == 2:
+        return Listen(parts[0], number(parts[1], least=0))
+    if is_path(parts[0]):
+        return Listen(path=os.path.abspath(parts[0]))
+    return Listen(port=number(parts[0], least=0))
+
+
+def near(text: str) -> Target:
+    """A port of the guest itself."""
+    return Target(LOOPBACK, number(text))
+
+
+def is_path(text: str) -> bool:
+    return text.startswith(("/", "./", "../"))
+
+
+def number(text: str, least: int = 1) -> int:
+    if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= HIGHEST_PORT:
+        raise ValueError(f"'{text}' is not a port, a number from {least} to {HIGHEST_PORT}")
+    return int(text)

@@ -1,0 +1,112 @@
+"""What the host may connect to from inside the guest.
+
+What must stay true: the address that was approved is the one that is connected to. A name is
+looked up once, and each of its addresses is checked. The path of a socket leads to a descriptor,
+as that of a file does (qga.policy.opening), and the connection is made through it.
+
+With rules a refusal does not reveal whether the guest knows a name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import ENOTSOCK
+from typing import Any
+
+from qga.errors import QgaError
+from qga.policy import opening
+from qga.policy.rules import Rules, Verdict
+from qga.records import NamedTuple
+from qga.wire.payload import c_string
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - Linux connects there instead
+_MAPPED = "::ffff:"  # an IPv4 address as IPv6
+
+
+class Address(NamedTuple):
+    """An address to connect to; `place` is what connect(2) takes."""
+
+    family: int
+    place: tuple[Any, ...]
+
+
+def judge_host(rules: Rules | None, host: str, port: int) -> tuple[list[Address], Verdict]:
+    """The addresses of a host that may be connected to. It may wait for the name service.
+
+    Raises QgaError if there is no such host.
+    """
+    subject = f"'{host}:{port}'"
+    if rules is None:
+        return _lookup(host, port), Verdict(True, f"{subject} may be connected to", "")
+    try:
+        found = _lookup(host, port)
+    except QgaError as error:
+        return [], rules.judge(subject, ())._replace(detail=error.desc)
+    for address in found:
+        matches = [rule.allows_address(_plain(address), port) for rule in rules.patterns]
+        if any(matches):
+            rest = [each for each in found if _is_allowed(rules, each, port)]
+            return rest, rules.judge(subject, matches)
+    shown = ", ".join(_plain(address) for address in found)
+    detail = "" if shown == host else f"its addresses: {shown}"
+    return [], rules.judge(subject, ())._replace(detail=detail)
+
+
+def judge_socket(rules: Rules | None, path: str) -> tuple[int, Verdict]:
+    """An O_PATH descriptor of a socket, to be closed; -1 if it is refused. Raises OSError."""
+    subject = f"'unix:{path}'"
+    try:
+        direct = path if rules is None else opening.without_dots(path)
+        place = opening.find(c_string(direct), os.O_RDONLY)
+    except OSError:
+        if rules is None:
+            raise
+        verdict = _judge_path(rules, subject, os.path.realpath(os.fsdecode(c_string(path))))
+        if verdict.allowed:
+            raise
+        return -1, verdict
+    try:
+        verdict = Verdict(True, f"{subject} may be connected to", "")
+        if rules is not None:
+            verdict = _judge_path(rules, subject, place.path)
+            if place.path != path:
+                verdict = verdict._replace(detail=f"its real path is '{place.path}'")
+        if verdict.allowed and not stat.S_ISSOCK(os.fstat(place.fd).st_mode):
+            raise OSError(ENOTSOCK, "not a socket")
+    except BaseException:
+        os.close(place.fd)
+        raise
+    if verdict.allowed:
+        return place.fd, verdict
+    os.close(place.fd)
+    return -1, verdict
+
+
+def _judge_path(rules: Rules, subject: str, real: str) -> Verdict:
+    return rules.judge(subject, [rule.allows_socket(real) for rule in rules.patterns])
+
+
+def _is_allowed(rules: Rules, address: Address, port: int) -> bool:
+    return any(rule.allows_address(_plain(address), port) for rule in rules.patterns)
+
+
+def _lookup(host: str, port: int) -> list[Address]:
+    import socket
+
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a valid name"
+        raise QgaError(f"cannot look up '{host}': {reason}") from None
+    return [Address(family, _effective(place)) for family, _, _, _, place in found]
+
+
+def _effective(place: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (_LOOPBACK.get(place[0], place[0]), *place[1:])
+
+
+def _plain(address: Address) -> str:
+    """The address as rules have it: without a scope, and IPv4 as such."""
+    text = str(address.place[0]).partition("%")[0]
+    return text[len(_MAPPED) :] if text.startswith(_MAPPED) and "." in text else text

@@ -1,0 +1,227 @@
+"""One end of a connection in a tunnel: a socket here, and frames to and from the other side.
+
+What must stay true: the other side gets an end only where the socket had one, and a reset where
+it was reset. No more than WINDOW bytes wait here, and the socket is not read while the other side
+takes nothing. All are events of the loop.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from typing import TYPE_CHECKING, Callable
+
+from qga.tunnels.frames import (
+    CREDIT,
+    DATA,
+    END,
+    HEAD,
+    MAX_CREDIT,
+    MAX_DATA,
+    WINDOW,
+    Frame,
+    FrameError,
+    credit_frame,
+    frame,
+    reset_frame,
+)
+
+if TYPE_CHECKING:
+    from qga.loop import Loop
+    from qga.tunnels.tunnel import Tunnel
+
+_OVER = select.EPOLLHUP | select.EPOLLERR
+_ABORT = struct.pack("ii", 1, 0)  # SO_LINGER of socket(7): close(2) sends a reset
+
+
+def abort(connection: socket.socket) -> None:
+    """Close a socket so that its peer sees a reset, not an end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    connection.close()
+
+
+class Connection:
+    """The end of the connection with this number in a tunnel.
+
+    on_closed: called when it is over.
+    """
+
+    def __init__(
+        self, number: int, tunnel: Tunnel, loop: Loop, on_closed: Callable[[], None]
+    ) -> None:
+        self.number = number
+        self.is_over = False
+        self._tunnel = tunnel
+        self._loop = loop
+        self._on_closed = on_closed
+        self._socket: socket.socket | None = None
+        self._credit = 0
+        self._owed = 0  # bytes taken for which the other side has no new credit yet
+        self._waiting = bytearray()
+        self._has_all = self._has_ended = self._holds = False
+        self._events = 0
+
+    def attach(self, connected: socket.socket) -> None:
+        """Give it its socket."""
+        connected.setblocking(False)
+        if connected.family != socket.AF_UNIX:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connected
+        self._write()
+
+    def take(self, given: Frame) -> None:
+        """What the other side has sent. Raises FrameError for what it must not send."""
+        if given.kind == DATA:
+            self._take_data(given.data)
+        elif given.kind == CREDIT:
+            self.take_credit(given.credit)
+        elif given.kind == END:
+            self._has_all = True
+            self._write()
+        else:
+            raise FrameError(f"a frame of the kind {given.kind}")
+
+    def take_credit(self, count: int) -> None:
+        """So many bytes more may be sent."""
+        self._credit = min(self._credit + count, MAX_CREDIT)
+        self._watch()
+
+    def on_reset(self, reason: str) -> None:
+        """The other side has reset it."""
+
+    def on_close(self) -> None:
+        """It is over."""
+
+    def resume(self) -> None:
+        """The tunnel has room again."""
+        self._holds = False
+        self._forward()
+        self._watch()
+
+    def reset(self, reason: str) -> None:
+        """End it, and tell the other side why."""
+        self._tunnel.send(reset_frame(self.number, reason))
+        self._tunnel.forget(self.number)
+
+    def close(self) -> None:
+        """Give everything back, and reset the socket unless the connection is complete."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.on_close()
+        if self._socket is not None:
+            self._unwatch()
+            if self._is_complete:
+                self._socket.close()
+            else:
+                abort(self._socket)
+        self._on_closed()
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._has_ended and self._has_all and not self._waiting
+
+    def _forward(self) -> None:
+        """Send one frame of what the socket has. The tunnel must have room."""
+        if self._socket is None or not self._may_read:
+            return
+        view = self._tunnel.buffer
+        try:
+            count = self._socket.recv_into(view[HEAD.size :], min(MAX_DATA, self._credit))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        if count:
+            self._credit -= count
+            HEAD.pack_into(view, 0, self.number, DATA, count)
+            self._tunnel.send(view[: HEAD.size + count])
+        else:
+            self._has_ended = True
+            self._tunnel.send(frame(self.number, END))
+        self._close_if_over()
+
+    @property
+    def _may_read(self) -> bool:
+        return self._credit > 0 and not (self._has_ended or self._holds or self.is_over)
+
+    def _take_data(self, data: bytes) -> None:
+        if self._has_all or self._socket is None or len(self._waiting) + len(data) > WINDOW:
+            raise FrameError("data without credit")
+        self._waiting += data
+        if len(self._waiting) == len(data):
+            self._write()
+
+    def _write(self) -> None:
+        """Give the socket what waits, and end it where nothing more will come."""
+        if self._socket is None or self.is_over:
+            return
+        try:
+            while self._waiting:
+                count = self._socket.send(self._waiting)
+                del self._waiting[:count]
+                self._owe(count)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._fail(error)
+            return
+        if self._has_all and not self._waiting:
+            self._shut_down(self._socket)
+        self._watch()
+        self._close_if_over()
+
+    def _shut_down(self, connected: socket.socket) -> None:
+        try:
+            connected.shutdown(socket.SHUT_WR)
+        except OSError:  # the other end has gone meanwhile
+            pass
+
+    def _owe(self, count: int) -> None:
+        self._owed += count
+        if self._owed >= WINDOW // 4 and not self._has_all:
+            self._tunnel.send(credit_frame(self.number, CREDIT, self._owed))
+            self._owed = 0
+
+    def _on_events(self, events: int) -> None:
+        if events & (select.EPOLLOUT | _OVER) and self._waiting:
+            self._write()
+        if events & (select.EPOLLIN | _OVER) and self._may_read:
+            if self._tunnel.has_room:
+                self._forward()
+            else:
+                self._holds = True
+                self._tunnel.wait_for_room(self)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Have the loop report what is of use now. It reports a hang-up in any case, without end:
+        where nothing is of use the socket is not watched at all."""
+        if self._socket is None or self.is_over:
+            return
+        wanted = select.EPOLLIN if self._may_read else 0
+        if self._waiting:
+            wanted |= select.EPOLLOUT
+        if wanted == self._events:
+            return
+        if not wanted:
+            self._unwatch()
+        elif self._events:
+            self._loop.rewatch(self._socket.fileno(), wanted)
+        else:
+            self._loop.watch(self._socket.fileno(), self._on_events, wanted)
+        self._events = wanted
+
+    def _unwatch(self) -> None:
+        if self._events and self._socket is not None:
+            self._loop.unwatch(self._socket.fileno())
+        self._events = 0
+
+    def _close_if_over(self) -> None:
+        if self._is_complete:
+            self._tunnel.forget(self.number)
+
+    def _fail(self, error: OSError) -> None:
+        self.reset(error.strerror or str(error))

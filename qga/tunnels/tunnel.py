@@ -1,0 +1,134 @@
+"""One end of a tunnel: connections by their numbers, over one stream of frames.
+
+What must stay true: when the stream ends all connections are over. While the other side takes
+nothing no socket is read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Callable
+
+from qga.tunnels.frames import (
+    ECHO,
+    MAX_FRAME,
+    RESET,
+    FrameError,
+    FrameReader,
+    reset_frame,
+)
+
+if TYPE_CHECKING:
+    from qga.loop import Loop
+    from qga.tunnels.connection import Connection
+
+
+class Tunnel:
+    """What carries the frames is added by its kinds. Everything happens on the loop.
+
+    on_closed: called when all is over.
+    """
+
+    def __init__(self, loop: Loop, on_closed: Callable[[], None]) -> None:
+        self.buffer = memoryview(bytearray(MAX_FRAME))
+        """For a frame to be sent at once."""
+        self.closed = False
+        self.connections: dict[int, Connection] = {}
+        self._loop = loop
+        self._on_closed = on_closed
+        self._reader = FrameReader()
+        self._unsent = bytearray()
+        self._held: deque[Connection] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether data of a connection may be sent."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Follow the other side."""
+        raise NotImplementedError
+
+    def do_write(self, data: bytes | memoryview) -> int:
+        """Give the other side some bytes; how many it took."""
+        raise NotImplementedError
+
+    def do_close(self) -> None:
+        """Give back what the other side was followed with."""
+        raise NotImplementedError
+
+    def on_echo(self, data: bytes) -> None:
+        """An ECHO has come."""
+
+    def on_reset(self, reason: str) -> None:
+        """The other side has ended the tunnel, or sent what are no frames."""
+
+    def add(self, connection: Connection) -> None:
+        if self.closed:
+            connection.close()
+        else:
+            self.connections[connection.number] = connection
+
+    def forget(self, number: int) -> None:
+        """Close a connection that is over."""
+        connection = self.connections.pop(number, None)
+        if connection is not None:
+            connection.close()
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send a frame, or keep it until the other side takes it."""
+        if not self.closed:
+            taken = 0 if self._unsent else self.do_write(data)
+            self._unsent += data[taken:]
+
+    def wait_for_room(self, connection: Connection) -> None:
+        self._held.append(connection)
+
+    def receive(self, data: bytes) -> None:
+        """What the other side has sent; after something that is not a frame all is over."""
+        try:
+            for given in self._reader.feed(data):
+                if given.kind == ECHO:
+                    self.on_echo(given.data)
+                elif given.kind == RESET:
+                    self._on_reset(given.connection, given.reason)
+                elif given.connection in self.connections:
+                    self.connections[given.connection].take(given)
+        except FrameError as error:
+            self.on_reset(f"the other side has sent {error}")
+            self.close(f"the other side has sent {error}")
+
+    def close(self, reason: str = "") -> None:
+        """End all connections, and tell the other side the reason if one is given."""
+        if self.closed:
+            return
+        if reason:
+            self.send(reset_frame(0, reason))
+        self.closed = True
+        for number in list(self.connections):
+            self.forget(number)
+        self._held.clear()
+        self._unsent.clear()
+        self.do_close()
+        self._on_closed()
+
+    def _flush(self) -> None:
+        """Send what waits, as far as the other side takes it."""
+        while self._unsent:
+            count = self.do_write(bytes(self._unsent[:MAX_FRAME]))
+            if not count:
+                return
+            del self._unsent[:count]
+
+    def _on_reset(self, number: int, reason: str) -> None:
+        if number == 0:
+            self.on_reset(reason)
+            self.close()
+        elif number in self.connections:
+            self.connections[number].on_reset(reason)
+            self.forget(number)
+
+    def _let_go(self) -> None:
+        """Have those that were held send on, as long as there is room."""
+        while self._held and self.has_room:
+            self._held.popleft().resume()

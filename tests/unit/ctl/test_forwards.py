@@ -1,0 +1,103 @@
+"""What `qgactl forward` and `proxy` take for places."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from qga.client.tunnels import Target
+from qga.ctl.forwards import (
+    Forward,
+    Listen,
+    is_forward,
+    is_local,
+    open_listener,
+    parse_forward,
+    parse_target,
+    shown,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "listen", "target"),
+    [
+        ("8080:127.0.0.1:80", Listen(port=8080), Target("127.0.0.1", 80)),
+        ("8080:80", Listen(port=8080), Target("127.0.0.1", 80)),
+        ("0:db.internal:5432", Listen(port=0), Target("db.internal", 5432)),
+        ("[::1]:8080:[fe80::1%eth0]:80", Listen("::1", 8080), Target("fe80::1%eth0", 80)),
+        ("0.0.0.0:8080:web:80", Listen("0.0.0.0", 8080), Target("web", 80)),
+        ("8080:/run/x.sock", Listen(port=8080), Target(path="/run/x.sock")),
+        ("127.0.0.2:8080:/run/x.sock", Listen("127.0.0.2", 8080), Target(path="/run/x.sock")),
+        ("/tmp/a:/run/b", Listen(path="/tmp/a"), Target(path="/run/b")),
+        ("/tmp/a:80", Listen(path="/tmp/a"), Target("127.0.0.1", 80)),
+        ("/tmp/a:localhost:80", Listen(path="/tmp/a"), Target("localhost", 80)),
+        ("./a:80", Listen(path=f"{Path.cwd()}/a"), Target("127.0.0.1", 80)),
+    ],
+)
+def test_forwards(text: str, listen: Listen, target: Target) -> None:
+    assert parse_forward(text) == Forward(listen, target)
+    assert is_forward(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "web",
+        "8080",
+        "8080:",
+        ":80",
+        "8080:web:http",
+        "1:2:3:4:5",
+        "8080::80",
+        "70000:80",
+        "8080:0",
+    ],
+)
+def test_what_is_not_a_forward(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a"):
+        parse_forward(text)
+    assert not is_forward(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("22", Target("127.0.0.1", 22)),
+        ("db:5432", Target("db", 5432)),
+        ("[::1]:22", Target("::1", 22)),
+        ("/run/docker.sock", Target(path="/run/docker.sock")),
+    ],
+)
+def test_services(text: str, target: Target) -> None:
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize("text", ["", "ssh", "a:b:c", "a:/b", "::1"])
+def test_what_is_not_a_service(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a"):
+        parse_target(text)
+
+
+def test_targets_are_shown_as_they_are_typed() -> None:
+    shown_as = [str(parse_target(text)) for text in ("22", "[::1]:22", "/run/x")]
+    assert shown_as == ["127.0.0.1:22", "[::1]:22", "unix:/run/x"]
+
+
+def test_a_listener_on_a_free_port_is_for_this_host() -> None:
+    with open_listener(Listen()) as listener:
+        port = listener.getsockname()[1]
+        assert shown(listener) == f"127.0.0.1:{port}"
+        assert is_local(listener)
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_a_listener_with_a_path_is_for_this_user(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with open_listener(Listen(path=str(path))) as listener:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert is_local(listener)
+    with pytest.raises(OSError, match="Address already in use"):
+        open_listener(Listen(path=str(path)))
