@@ -152,7 +152,7 @@ def pass_through(connection: GuestSocket) -> None:
 def pass_input(connection: GuestSocket) -> None:
     with suppress(OSError):  # closed meanwhile
         while data := os.read(sys.stdin.fileno(), READ_SIZE):
-            connection.sendall(data)
+            connection.sendall(data, socket.MSG_NOSIGNAL)
         connection.shutdown(socket.SHUT_WR)
 
 

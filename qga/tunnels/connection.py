@@ -160,7 +160,7 @@ class Connection:
             return
         try:
             while self._waiting:
-                count = self._socket.send(self._waiting)
+                count = self._socket.send(self._waiting, socket.MSG_NOSIGNAL)
                 del self._waiting[:count]
                 self._owe(count)
         except BlockingIOError:
