@@ -47,6 +47,7 @@ ARGUMENTS = {
     "guest-suspend-ram": "",
     "guest-sync": "id",
     "guest-sync-delimited": "id",
+    "qga-connect": "tunnel, [host], [port], [path], [timeout]",
     "qga-exec": "path, [arg], [env], [directory], [port], [tty], [rows], [columns], [term], [user], [group], [timeout], [limits]",
     "qga-exec-read": "pid, [offset], [err-offset]",
     "qga-exec-resize": "pid, rows, columns",
@@ -63,5 +64,8 @@ ARGUMENTS = {
     "qga-get-version": "",
     "qga-open-vsock-port": "",
     "qga-shutdown": "[mode], [force]",
+    "qga-tunnel": "[port]",
+    "qga-tunnel-close": "tunnel",
+    "qga-tunnel-exchange": "tunnel, [buf-b64]",
     "qga-watch": "port, [events], [usage-interval], [usage-percent]",
 }
