@@ -12,17 +12,31 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
 from qga.client.addresses import transport_opener
-from qga.client.errors import AgentError, AgentTimeout, ConnectError, ProtocolError
+from qga.client.errors import (
+    AgentError,
+    AgentTimeout,
+    CommandError,
+    ConnectError,
+    ProtocolError,
+)
 from qga.client.hosts.discovery import FoundGuest
 from qga.client.shapes import member, shaped
 from qga.client.transports import Transport
-from qga.client.wire import DEFAULT_MAX_REPLY, USUAL_REPLY, encode_request, outcome, reply_limit
+from qga.client.wire import (
+    DEFAULT_MAX_REPLY,
+    USUAL_REPLY,
+    Reply,
+    encode_request,
+    outcome,
+    reply_limit,
+)
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Connection")
@@ -48,6 +62,7 @@ class Connection:
         self.timeout = timeout
         self._open_transport = transport_opener(address, max_reply)
         self._transport: Transport | None = None
+        self._has_queue: bool | None = None
         self._lock = threading.RLock()
 
     def __enter__(self: Self) -> Self:
@@ -71,7 +86,7 @@ class Connection:
         with self._lock:
             if self._transport is not None:
                 self._transport.close()
-                self._transport = None
+                self._transport = self._has_queue = None
 
     def call(
         self,
@@ -95,11 +110,7 @@ class Connection:
         limit = reply_limit(command, named) if max_reply is None else max_reply
 
         def ask(link: Transport, deadline: float) -> Any:
-            try:
-                return outcome(link.exchange(request, limit, deadline), command)
-            except ProtocolError:
-                link.mistrust()
-                raise
+            return understood(link, link.exchange(request, limit, deadline), command)
 
         return self._perform(command, timeout, ask)
 
@@ -148,6 +159,47 @@ class Connection:
         None: no limit besides those of the commands.
         """
         return self._perform("connect", None, lambda link, _deadline: link.max_output)
+
+    def _submit(self, command: str, **keywords: Any) -> int:
+        """Put a request under way, with arguments as for `call`; the ticket for its reply."""
+        named = named_on_the_wire(keywords)
+        request, limit = self._request(command, named), reply_limit(command, named)
+        return self._perform(
+            command, None, lambda link, deadline: link.submit(request, limit, deadline)
+        )
+
+    def _collect(self, command: str, ticket: int) -> Any:
+        """The `return` value with this ticket."""
+        return self._perform(
+            command,
+            None,
+            lambda link, deadline: understood(link, link.collect(ticket, deadline), command),
+        )
+
+    def _discard(self, ticket: int) -> None:
+        """Drop the reply with this ticket when it comes."""
+        with self._lock:
+            if self._transport is not None:
+                self._transport.discard(ticket)
+
+    def _max_under_way(self) -> int:
+        """Requests that this guest's agent takes at once; asked once for each connection.
+
+        QEMU's takes one: on a virtio port it loses the reply to a long request if the next one has
+        begun to come (11.1.3, observed).
+        """
+        with self._lock:
+            most = self._perform("connect", None, lambda link, _deadline: link.max_under_way)
+            if most > 1 and self._has_queue is None:
+                self._has_queue = self._is_qga()
+            return most if self._has_queue else 1
+
+    def _is_qga(self) -> bool:
+        try:
+            self.call("qga-get-version")
+        except CommandError:
+            return False
+        return True
 
     def _request(self, command: str, arguments: Mapping[str, Any]) -> bytes:
         with self._telling(command):
@@ -205,6 +257,64 @@ class Connection:
             if not error.address:
                 error.address, error.command = self.address, command
             raise
+
+
+class UnderWay:
+    """Requests of one command that the agent has at once, for the bytes of a file.
+
+    It answers them in order. So it works on the next piece while the one before is in the channel,
+    or is taken in here. `len` is how many have not been collected. Use it as a context manager:
+    what is not collected in the end is dropped when it comes.
+    """
+
+    def __init__(self, connection: Connection, command: str) -> None:
+        self._connection = connection
+        self._command = command
+        self._allowed = 1
+        self._tickets: deque[int] = deque()
+
+    def __enter__(self) -> UnderWay:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for ticket in self._tickets:
+            self._connection._discard(ticket)
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether one more request should be submitted before the next reply is collected."""
+        return len(self._tickets) < self._allowed
+
+    def submit(self, **arguments: Any) -> None:
+        self._tickets.append(self._connection._submit(self._command, **arguments))
+
+    def collect(self) -> Any:
+        """The `return` value of the oldest request."""
+        return self._connection._collect(self._command, self._tickets.popleft())
+
+    def went_well(self, whole: bool) -> None:
+        """Allow more at once while all that is asked for comes `whole`, as with regular files.
+
+        A FIFO or terminal gives and takes less: what comes next is up to the one at its other end.
+        """
+        self._allowed = min(self._allowed + 1, self._connection._max_under_way()) if whole else 1
+
+
+def understood(link: Transport, reply: Reply, command: str) -> Any:
+    """The outcome of a reply."""
+    try:
+        return outcome(reply, command)
+    except ProtocolError:
+        link.mistrust()
+        raise
 
 
 def named_on_the_wire(keywords: Mapping[str, Any]) -> dict[str, Any]:

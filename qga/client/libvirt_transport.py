@@ -85,6 +85,7 @@ class LibvirtTransport:
 
     max_request = MAX_REQUEST
     max_output = MAX_OUTPUT
+    max_under_way = 1  # libvirt lets nobody else ask a domain's agent meanwhile
 
     def __init__(self, address: str, modules: Modules, connection: Any, domain: Any) -> None:
         self._address = address
@@ -93,6 +94,7 @@ class LibvirtTransport:
         self._connection = connection
         self._for_ever: int = self._qemu.VIR_DOMAIN_QEMU_AGENT_COMMAND_BLOCK
         self._in_step = self._tagging = False
+        self._replies: dict[int, Reply] = {}
 
     def synchronize(self, deadline: float) -> None:
         """Find out whether the agent echoes ids. libvirt itself skips replies that come late."""
@@ -116,6 +118,17 @@ class LibvirtTransport:
             raise ProtocolError("libvirt passed on the reply to another request")
         self._in_step = True
         return reply
+
+    def submit(self, request: bytes, limit: int, deadline: float) -> int:
+        ticket = new_id()
+        self._replies[ticket] = self.exchange(request, limit, deadline)
+        return ticket
+
+    def collect(self, ticket: int, deadline: float) -> Reply:
+        return self._replies.pop(ticket)
+
+    def discard(self, ticket: int) -> None:
+        self._replies.pop(ticket, None)
 
     def _pass(self, request: bytes, limit: int, deadline: float) -> Reply:
         if len(request) > MAX_REQUEST:

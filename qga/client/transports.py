@@ -1,8 +1,9 @@
 """How requests and replies are transferred, and the transport over a socket.
 
-A transport carries one request at a time and returns the reply to *it*: each request gets an
-id, and after any doubt (a timeout, a reply too many, one that makes no sense) the transport
-gets back into step before the next one, in a way that only it knows.
+A transport returns the reply to the very request that was sent: each gets an id, and after any
+doubt (a timeout, a reply too many, one that makes no sense) the transport gets back into step
+before the next one, in a way that only it knows. Several requests may be under way, which the
+agent answers in order; after any doubt the replies to all of them are given up.
 
 A transport raises TimeoutError when the deadline (of `time.monotonic()`) passes, OSError when
 the connection is lost, and ProtocolError for bytes that are no reply. After any of these, or a
@@ -14,9 +15,12 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from qga.client.errors import ProtocolError
 from qga.client.wire import (
     MAX_REQUEST,
     PING,
@@ -32,6 +36,9 @@ from qga.client.wire import (
 # As much as a unix socket holds by default (net.core.wmem_default), and then some.
 RECEIVE_SIZE = 256 * 1024
 
+# While the host deals with one reply, the agent works on the next and a third is in the channel.
+MAX_UNDER_WAY = 3
+
 # poll(2) takes milliseconds as an int; longer waits come in pieces.
 LONGEST_POLL = 3600.0
 
@@ -45,6 +52,7 @@ class Transport(Protocol):
 
     `max_request`: bytes of a request that it carries. `max_output`: bytes that one member of a
     reply may carry as base64; None where that is as much as any command returns.
+    `max_under_way`: requests that are worth submitting at once.
     """
 
     @property
@@ -53,11 +61,23 @@ class Transport(Protocol):
     @property
     def max_output(self) -> int | None: ...
 
+    @property
+    def max_under_way(self) -> int: ...
+
     def synchronize(self, deadline: float) -> None:
         """Make sure that the agent answers, and that the next reply is to the next request."""
 
     def exchange(self, request: bytes, limit: int, deadline: float) -> Reply:
         """Send a request; return the reply, of at most `limit` bytes."""
+
+    def submit(self, request: bytes, limit: int, deadline: float) -> int:
+        """Put a request under way; the ticket for its reply, of at most `limit` bytes."""
+
+    def collect(self, ticket: int, deadline: float) -> Reply:
+        """Wait for the reply with this ticket. TimeoutError if it was given up."""
+
+    def discard(self, ticket: int) -> None:
+        """Nobody will collect this reply."""
 
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
         """Send a request of which success is not answered; its reply, or None.
@@ -80,6 +100,7 @@ class SocketTransport:
 
     max_request = MAX_REQUEST
     max_output = None
+    max_under_way = MAX_UNDER_WAY
 
     def __init__(
         self,
@@ -94,83 +115,148 @@ class SocketTransport:
         self._poll = select.poll()
         self._in_step = False
         self._tagging = False
+        self._start_anew()
 
     def synchronize(self, deadline: float) -> None:
+        self._collect_all(deadline)
         try:
             self._search(SyncSearch(), deadline)
         except IdRefused:
             self._search(SyncSearch(tagging=False), deadline)
 
     def exchange(self, request: bytes, limit: int, deadline: float) -> Reply:
-        if not self._in_step:
+        return self.collect(self.submit(request, limit, deadline), deadline)
+
+    def submit(self, request: bytes, limit: int, deadline: float) -> int:
+        if not (self._in_step or self._under_way):
             self.synchronize(deadline)
-        return self._ask({new_id(): request}, limit, deadline)
+        ticket = new_id()
+        with self._mistrusting():
+            self._send_later({ticket: request})
+            self._under_way.append((ticket, self._reader(limit, [ticket])))
+            self._send()
+        return ticket
+
+    def collect(self, ticket: int, deadline: float) -> Reply:
+        while ticket not in self._replies:
+            if not self._under_way:
+                raise TimeoutError("no answer; it was given up with that to another request")
+            self._take_next(deadline)
+        return self._replies.pop(ticket)
+
+    def discard(self, ticket: int) -> None:
+        self._replies.pop(ticket, None)
+        self._discarded.update(number for number, _ in self._under_way if number == ticket)
 
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
         """Followed by a guest-ping, because requests are carried out in order."""
+        self._collect_all(deadline)
         if not self._in_step:
             self.synchronize(deadline)
-        ping = new_id()
+        order, ping = new_id(), new_id()
+        self._send_later({order: request, ping: PING})
         try:
-            reply = self._ask({new_id(): request, ping: PING}, limit, deadline)
+            reply = self._converse(self._reader(limit, [order, ping]), deadline)
             return None if reply.get("id") == ping else reply  # also where a ping is refused
         except TimeoutError:
             return None
         finally:
-            self._in_step = False
+            self.mistrust()
 
     def mistrust(self) -> None:
         self._in_step = False
+        self._start_anew()
 
     def close(self) -> None:
         self._socket.close()
 
+    def _start_anew(self) -> None:
+        """Give up all replies; half a request is cut off by the sync that comes next."""
+        self._under_way: deque[tuple[int, ReplyReader]] = deque()
+        self._replies: dict[int, Reply] = {}
+        self._discarded: set[int] = set()
+        self._unsent: deque[memoryview] = deque()
+        self._received = b""
+
     def _search(self, search: SyncSearch, deadline: float) -> None:
+        self.mistrust()
+        self._unsent.append(memoryview(search.request))
         try:
-            reply = self._converse(search.request, search, deadline)
+            reply = self._converse(search, deadline)
         except TimeoutError:
             raise TimeoutError(
                 f"the agent did not respond at all: {self._explain_silence()}"
             ) from None
         self._tagging = search.echoed(reply)
 
-    def _ask(self, requests: Mapping[int, bytes], limit: int, deadline: float) -> Reply:
-        """The first reply to one of these, which are given by their ids."""
-        ids = list(requests) if self._tagging else []
-        lines = requests.values()
-        line = b"".join(map(tagged, lines, ids) if ids else lines)
-        reader = ReplyReader(min(limit, self._max_reply), ids)
+    def _send_later(self, requests: Mapping[int, bytes]) -> None:
+        for ticket, request in requests.items():
+            line = tagged(request, ticket if self._tagging else None)
+            self._unsent.append(memoryview(line))
+        self._in_step = False  # until they are answered
+
+    def _reader(self, limit: int, tickets: list[int]) -> ReplyReader:
+        return ReplyReader(min(limit, self._max_reply), tickets if self._tagging else [])
+
+    def _collect_all(self, deadline: float) -> None:
+        with suppress(ProtocolError):  # then they were given up
+            while self._under_way:
+                self._take_next(deadline)
+
+    def _take_next(self, deadline: float) -> None:
+        """Wait for the reply to the oldest of the requests under way."""
+        ticket, reader = self._under_way.popleft()
         try:
-            return self._converse(line, reader, deadline)
+            reply = self._converse(reader, deadline)
         except TimeoutError:
             if not reader.dropped:
                 raise
             raise TimeoutError(
                 f"no answer; a reply without this request's id was dropped: {reader.dropped}"
             ) from None
+        if ticket in self._discarded:
+            self._discarded.remove(ticket)
+        else:
+            self._replies[ticket] = reply
 
-    def _converse(self, request: bytes, reader: Reader, deadline: float) -> Reply:
+    def _converse(self, reader: Reader, deadline: float) -> Reply:
         """Send and receive at once: an agent that is sending an old reply reads nothing."""
-        self._in_step = False  # until the answer is here, whatever ends this loop
-        unsent = memoryview(request)
-        reply = None
-        while reply is None:
-            unsent = unsent[self._send(unsent) :]
-            if self._readable(bool(unsent), deadline):
-                reply = reader.feed(self._receive())
-        self._in_step = not unsent and not reader.surplus
+        with self._mistrusting():
+            reply = reader.feed(self._received)
+            while reply is None:
+                self._send()
+                if self._readable(bool(self._unsent), deadline):
+                    reply = reader.feed(self._receive())
+            self._received = reader.rest
+            self._in_step = not (self._unsent or self._under_way or self._received)
         return reply
+
+    @contextmanager
+    def _mistrusting(self) -> Iterator[None]:
+        """Whatever breaks this off, an interrupt too, leaves nobody knowing what was sent."""
+        try:
+            yield
+        except BaseException:
+            self.mistrust()
+            raise
 
     def _readable(self, sending: bool, deadline: float) -> bool:
         """Wait until something can be read, or sent if we are `sending`."""
         self._poll.register(self._socket, select.POLLIN | (select.POLLOUT if sending else 0))
         return bool(wait_for_events(self._poll, deadline, "no answer") & ~select.POLLOUT)
 
-    def _send(self, data: memoryview) -> int:
+    def _send(self) -> None:
+        """Send as much as the socket takes."""
         try:
-            return self._socket.send(data, socket.MSG_NOSIGNAL) if data else 0
+            while self._unsent:
+                data = self._unsent[0]
+                sent = self._socket.send(data, socket.MSG_NOSIGNAL)
+                if sent < len(data):
+                    self._unsent[0] = data[sent:]
+                    return
+                self._unsent.popleft()
         except BlockingIOError:
-            return 0
+            return
         except ConnectionError:
             raise ConnectionError(CLOSED) from None
 

@@ -212,8 +212,8 @@ class IdRefused(Exception):
 class Reader(Protocol):
     """Waits in a stream of bytes for one thing."""
 
-    surplus: bool
-    """Whether bytes followed it, though nothing else was asked for."""
+    rest: bytes
+    """What followed it."""
 
     def feed(self, data: bytes) -> Reply | None:
         """What was waited for, once it is complete."""
@@ -226,7 +226,7 @@ class ReplyReader:
     """
 
     def __init__(self, max_reply: int = DEFAULT_MAX_REPLY, ids: Sequence[int] = ()) -> None:
-        self.surplus = False
+        self.rest = b""
         self.dropped = ""
         """Of what was dropped, the last."""
         self._max_reply = max_reply
@@ -247,7 +247,7 @@ class ReplyReader:
                 return None
             reply = self._reply()
             if reply is not None:
-                self.surplus = end + 1 < len(data)
+                self.rest = data[end + 1 :]
                 return reply
             start = end + 1
         return None
@@ -270,7 +270,7 @@ class SyncSearch:
     """
 
     def __init__(self, *, tagging: bool = True) -> None:
-        self.surplus = False
+        self.rest = b""
         self._id = new_id()
         self._tagging = tagging
         self._candidate = b""
@@ -295,7 +295,7 @@ class SyncSearch:
                 break
             reply = self._ours(data[start:end].rpartition(DELIMITER)[2])
             if reply is not None:
-                self.surplus = end + 1 < len(data)
+                self.rest = data[end + 1 :]
                 return reply
             start = data.find(DELIMITER, end)
         self._candidate = self._unfinished(data, start)

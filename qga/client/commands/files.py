@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Literal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any, Literal, NoReturn
 
-from qga.client.connection import Connection
+from qga.client.connection import Connection, UnderWay
 from qga.client.errors import AgentError, AgentTimeout, CopyError, ProtocolError
 from qga.client.results import FileChunk, FilePosition
-from qga.client.shapes import encode_base64
+from qga.client.shapes import encode_base64, member, shaped
 from qga.wording import counted
 
 # Bytes of a file in one request: larger ones cost memory and gain nothing.
@@ -31,16 +32,14 @@ class Files(Connection):
         guest is much too slow.
         """
         content, pace = bytearray(), Pace(self.address, "guest-file-read")
-        with self.opened(path, "r") as handle:
-            while True:
-                piece = self.file_read(handle, chunk)
-                pace.moved(len(piece.data))
-                content += piece.data
+        with self.opened(path, "r") as handle, closing(self.file_read_all(handle, chunk)) as pieces:
+            for data in pieces:
+                pace.moved(len(data))
+                content += data
                 if len(content) > limit:
                     reason = f"{path} has more than {counted(limit, 'byte')}, or does not end"
                     raise CopyError(reason, address=self.address)
-                if piece.eof or not piece.data:
-                    return bytes(content)
+            return bytes(content)
 
     def write_file(self, path: str, data: bytes, *, chunk: int = CHUNK) -> None:
         """Create or overwrite a file of the guest, sending `chunk` bytes at a time."""
@@ -49,29 +48,61 @@ class Files(Connection):
             self.file_write_all(handle, data, chunk)
             self.file_flush(handle)
 
+    def file_read_all(self, handle: int, chunk: int = CHUNK) -> Generator[bytes, None, None]:
+        """The bytes from the current position on, at most `chunk` at a time.
+
+        While whole pieces come, the next ones have been asked for: the position is anywhere when
+        the generator is closed before it has ended.
+        """
+        chunk = self._readable(chunk)
+        with UnderWay(self, "guest-file-read") as under_way:
+            eof = False
+            while not eof:
+                while under_way.takes_more:
+                    under_way.submit(handle=handle, count=chunk)
+                piece = self._piece(under_way.collect(), chunk)
+                under_way.went_well(len(piece.data) == chunk)
+                eof = piece.eof or not piece.data
+                yield piece.data
+
     def file_write_all(
         self,
         handle: int,
-        data: bytes,
+        data: bytes | Iterable[bytes],
         chunk: int = CHUNK,
         *,
         moved: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Write all of `data` at the current position. `moved` is called after each request."""
+        """Write all of `data`, or of its pieces, at the current position.
+
+        `moved` is called with the number of bytes of each request that was carried out.
+        """
         chunk, pace = min(chunk, self.max_data()), Pace(self.address, "guest-file-write")
-        position = 0
-        while position < len(data):
-            piece = data[position : position + chunk]
-            count = self.file_write(handle, piece)
+        unwritten: deque[bytes] = deque()
+
+        def take_reply() -> None:
+            count, piece = self._count(under_way.collect()), unwritten.popleft()
             if not 0 < count <= len(piece):
-                raise ProtocolError(
-                    f"took {count} of {counted(len(piece), 'byte')}",
-                    address=self.address,
-                    command="guest-file-write",
-                )
-            position += count
+                self._took(f"{count} of {counted(len(piece), 'byte')}")
+            under_way.went_well(count == chunk)
             pace.moved(count)
             moved(count)
+            if count < len(piece):
+                if under_way:
+                    self._took(f"{counted(count, 'byte')} of a piece, and then the next piece")
+                submit(piece[count:])
+
+        def submit(piece: bytes) -> None:
+            under_way.submit(handle=handle, buf_b64=encode_base64(piece))
+            unwritten.append(piece)
+
+        with UnderWay(self, "guest-file-write") as under_way:
+            for piece in cut(data, chunk):
+                while not under_way.takes_more:
+                    take_reply()
+                submit(piece)
+            while under_way:
+                take_reply()
 
     def file_open(self, path: str, mode: str = "r") -> int:
         """Open a file as fopen(3) does; its handle, which outlives the connection."""
@@ -82,19 +113,13 @@ class Files(Connection):
 
     def file_read(self, handle: int, count: int = CHUNK) -> FileChunk:
         """At most `count` bytes (48 MiB; by libvirt 3 MiB) from the current position."""
-        command = "guest-file-read"
-        most = self.max_output()
-        count = count if most is None else min(count, most)
-        piece = self._ask(command, FileChunk, handle=handle, count=count)
-        if len(piece.data) > count:
-            reason = f"gave {counted(len(piece.data), 'byte')}, but was asked for {count}"
-            raise ProtocolError(reason, address=self.address, command=command)
-        return piece
+        count = self._readable(count)
+        return self._piece(self.call("guest-file-read", handle=handle, count=count), count)
 
     def file_write(self, handle: int, data: bytes) -> int:
         """Write at the current position; how many bytes were taken, maybe not all."""
         buf_b64 = encode_base64(data)
-        return self._ask("guest-file-write", int, "count", handle=handle, buf_b64=buf_b64)
+        return self._count(self.call("guest-file-write", handle=handle, buf_b64=buf_b64))
 
     def file_seek(
         self, handle: int, offset: int, whence: Literal["set", "cur", "end"] = "set"
@@ -108,6 +133,28 @@ class Files(Connection):
         """Flush written data to the guest's operating system."""
         self.call("guest-file-flush", handle=handle)
 
+    def _readable(self, count: int) -> int:
+        most = self.max_output()
+        return count if most is None else min(count, most)
+
+    def _piece(self, reply: Any, count: int) -> FileChunk:
+        """A reply to guest-file-read of `count` bytes."""
+        command = "guest-file-read"
+        with self._telling(command):
+            piece = shaped(FileChunk, reply)
+            if len(piece.data) > count:
+                reason = f"gave {counted(len(piece.data), 'byte')}, but was asked for {count}"
+                raise ProtocolError(reason)
+            return piece
+
+    def _count(self, reply: Any) -> int:
+        """A reply to guest-file-write."""
+        with self._telling("guest-file-write"):
+            return member(int, "count", reply)
+
+    def _took(self, what: str) -> NoReturn:
+        raise ProtocolError(f"took {what}", address=self.address, command="guest-file-write")
+
     @contextmanager
     def opened(self, path: str, mode: str = "r") -> Iterator[int]:
         """The handle of a file, which is closed when the context ends."""
@@ -119,6 +166,13 @@ class Files(Connection):
                 self.file_close(handle)
             raise
         self.file_close(handle)
+
+
+def cut(data: bytes | Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Pieces of at most `size` bytes."""
+    for each in (data,) if isinstance(data, bytes) else data:
+        for at in range(0, len(each), size):
+            yield each[at : at + size]
 
 
 class Pace:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.files import Pace
@@ -72,14 +72,15 @@ class GuestFiles:
             return
         with self._opened(path, "r", offset) as handle:
             pace = Pace(self.agent.address, "guest-file-read", self.slack)
-            eof = False
-            while not eof:
-                self.tick()
-                pace.resume()
-                data, eof = self.agent.file_read(handle)
-                pace.moved(len(data))
-                eof = eof or not data
-                yield data
+            with closing(self.agent.file_read_all(handle)) as pieces:
+                while True:
+                    self.tick()
+                    pace.resume()
+                    data = next(pieces, None)
+                    if data is None:
+                        return
+                    pace.moved(len(data))
+                    yield data
 
     def write(self, place: Place, offset: int, size: int, chunks: Iterator[bytes]) -> None:
         port = self._port_for(size - offset)
@@ -94,9 +95,13 @@ class GuestFiles:
     def _write_all(self, handle: int, chunks: Iterator[bytes]) -> int:
         """How many bytes that was."""
         size = 0
-        for chunk in chunks:
-            self.agent.file_write_all(handle, chunk, moved=lambda count: self.tick())
-            size += len(chunk)
+
+        def moved(count: int) -> None:
+            nonlocal size
+            size += count
+            self.tick()
+
+        self.agent.file_write_all(handle, chunks, moved=moved)
         self.agent.file_flush(handle)
         return size
 

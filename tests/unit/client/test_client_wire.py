@@ -197,13 +197,13 @@ def test_many_short_lines_take_linear_time() -> None:
 def test_a_reply_line_is_found_however_it_is_cut(size: int) -> None:
     reader = ReplyReader()
     assert feed_in_pieces(reader, b'{"return": {}}\n', size) == [{"return": {}}]
-    assert not reader.surplus
+    assert not reader.rest
 
 
 def test_bytes_behind_a_reply_are_noticed() -> None:
     reader = ReplyReader()
     assert reader.feed(b'{"return": 1}\ntw') == {"return": 1}
-    assert reader.surplus
+    assert reader.rest
 
 
 def test_a_reply_may_be_as_large_as_the_limit_and_no_larger() -> None:
