@@ -69,6 +69,8 @@ docs: $(READY) ## regenerate the files that are made from the code
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs arguments >qga/ctl/arguments.py.new
 	mv qga/ctl/arguments.py.new qga/ctl/arguments.py
 	$(BIN)/python packaging/hardened.py
+	PYTHONPATH=packaging $(BIN)/python -m qga_docs standard >qga/plugin/standard.py.new
+	mv qga/plugin/standard.py.new qga/plugin/standard.py
 
 clean: ## remove everything built here, including the cached VM images
 	rm -rf $(VENV) .cache build dist *.egg-info

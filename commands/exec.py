@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
 from qga.policy.quota import Quota
-from qga.programs.child import take_over_jobs
 from qga.records import TypedDict
 from qga.wording import counted
 
@@ -79,9 +78,6 @@ class Exec(CommandGroup):
         # By channel, pids of those that have ended, oldest first.
         self._finished: defaultdict[str, dict[int, None]] = defaultdict(dict)
         self._running, self._input, self._output = Quota(), Quota(), Quota()
-
-    def on_start(self) -> None:
-        take_over_jobs(self.agent.loop, self.agent.worker.submit)
 
     @command(
         access="unrestricted",

@@ -14,6 +14,7 @@ from qga.records import TypedDict
 from ._sysfs import keep_open, numbers_of, read_kept_word, read_word
 
 _MEMORY = "/sys/devices/system/memory"
+_BLOCK_SIZE = f"{_MEMORY}/block_size_bytes"
 
 GuestMemoryBlock = TypedDict(
     "GuestMemoryBlock",
@@ -38,14 +39,10 @@ class GuestMemoryBlockInfo(TypedDict):
     size: UInt64
 
 
-def _has_memory_blocks() -> bool:
-    return os.path.exists(f"{_MEMORY}/block_size_bytes")
-
-
 class Memory(CommandGroup):
     """Memory blocks."""
 
-    @command(access="audit", available=_has_memory_blocks)
+    @command(access="audit", available=_BLOCK_SIZE)
     def guest_get_memory_blocks(self) -> list[GuestMemoryBlock]:
         """List the memory blocks: whether each is online, and whether it can be taken offline."""
         directory = keep_open(_MEMORY)
@@ -63,7 +60,7 @@ class Memory(CommandGroup):
             )
         return blocks
 
-    @command(access="unrestricted", blocking=True, available=_has_memory_blocks)
+    @command(access="unrestricted", blocking=True, available=_BLOCK_SIZE)
     def guest_set_memory_blocks(
         self, mem_blks: list[GuestMemoryBlock]
     ) -> list[GuestMemoryBlockResponse]:
@@ -76,10 +73,10 @@ class Memory(CommandGroup):
             _set_online(block["phys-index"], block["online"]) for block in until_given_up(mem_blks)
         ]
 
-    @command(access="audit", available=_has_memory_blocks)
+    @command(access="audit", available=_BLOCK_SIZE)
     def guest_get_memory_block_info(self) -> GuestMemoryBlockInfo:
         """Report the size of a memory block in bytes."""
-        return {"size": int(read_kept_word(f"{_MEMORY}/block_size_bytes"), 16)}
+        return {"size": int(read_kept_word(_BLOCK_SIZE), 16)}
 
 
 def _removable_blocks(directory: int, numbers: list[int]) -> set[int]:

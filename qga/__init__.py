@@ -11,11 +11,13 @@ class Greetings(CommandGroup):
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from qga.version import INTERFACE_VERSION, __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from qga.errors import CommandNotFound, QgaError
     from qga.plugin.registry import CommandGroup, command
     from qga.plugin.schema import NotRequired, UInt64

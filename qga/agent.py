@@ -12,27 +12,40 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Callable
+from importlib import import_module
+from itertools import chain
 
 from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
 from qga.errors import ChannelError, ConfigError, PluginError, QgaError
 from qga.loop import SLOW, Loop
-from qga.plugin import discovery
-from qga.plugin.registry import Command, CommandGroup, Registry, command_names
+from qga.plugin import discovery, standard
+from qga.plugin.registry import CommandGroup, Registry, command_names
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.policy.shares import Descriptors
+from qga.programs.left_jobs import take_over_jobs
 from qga.programs.open_files import raise_limit
 from qga.service.state import State
 from qga.serving.audit import Audit, Limit
 from qga.worker import Worker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Callable
+
     from qga.channels.base import Channel
+    from qga.plugin.entry import Command
     from qga.service.log import Log
     from qga.serving.session import Session
     from qga.settings.config import Config
+
+# What is otherwise imported at its first use: for JSON that is not plain, for arguments, to log a
+# fault, for threads.
+_NEEDED_WHILE_FROZEN = (
+    *("json", "re", "qga.plugin.schema", "traceback"),
+    *("ctypes", "queue", "threading"),
+)
 
 
 class Agent:
@@ -80,6 +93,7 @@ class Agent:
         for channel in self._channels:
             channel.start()
         self._notify_groups(lambda group: group.start())
+        take_over_jobs(self.loop, self.worker.submit)
         self.report_status()
         self.loop.run()
 
@@ -120,6 +134,7 @@ class Agent:
         seconds: when to thaw without being asked to, also after a restart; 0 for never.
         Raises QgaError if the marker that outlives the agent cannot be made.
         """
+        self._prepare_for_freeze()
         try:
             self.state.mark_frozen(seconds)
         except OSError as error:
@@ -137,6 +152,22 @@ class Agent:
         except OSError as error:
             self.log.error(f"cannot remove the marker of the frozen state: {error.strerror}")
         self.loop.call(lambda: self._notify_groups(lambda group: group.on_thaw()))
+
+    def _prepare_for_freeze(self) -> None:
+        """Import, on a worker, what may be needed while frozen."""
+        _import_needed_while_frozen()
+        for deferred in self.registry.needed(frozen=True):
+            deferred.load()
+        self.loop.call(lambda: self._complete_needed(self.registry, frozen=True))
+
+    def _complete_needed(self, registry: Registry, frozen: bool) -> None:
+        for deferred in registry.needed(frozen):
+            registry.complete(deferred, self)
+
+    def complete(self, command: Command) -> None:
+        """Make a command ready to be called. Call it on the loop."""
+        if command.deferred is not None:
+            self.registry.complete(command.deferred, self)
 
     def try_again(self) -> None:
         """Make the loop carry out the postponed requests. Any thread may call this."""
@@ -200,15 +231,25 @@ class Agent:
 
     def _load_commands(self) -> Registry:
         registry = Registry()
-        groups = discovery.discover(self.config.plugin_dir, self.log.error)
-        self._check_names(command_names(groups))
+        registry.defer(standard.GROUPS)
+        plugins = discovery.plugins(self.config.plugin_dir, self.log.error)
+        self._check_names([*chain(*standard.GROUPS.values()), *command_names(plugins)])
+        if self.frozen:
+            _import_needed_while_frozen()
+        self._complete_needed(registry, self.frozen)
+        if plugins:
+            self._add_plugins(registry, plugins)
+        return registry
+
+    def _add_plugins(self, registry: Registry, groups: list[type[CommandGroup]]) -> None:
+        from qga.plugin.time_limit import time_limit
+
         for group in groups:
             try:
-                with discovery.time_limit():
+                with time_limit():
                     self._add_group(registry, group)
             except TimeoutError as error:
                 self.log.error(f"{group.__module__}.{group.__name__} skipped: {error}")
-        return registry
 
     def _check_names(self, known: list[str]) -> None:
         """Raise ConfigError for a misspelt command name; warn about an unknown one."""
@@ -226,8 +267,7 @@ class Agent:
 
     def _add_group(self, registry: Registry, group: type[CommandGroup]) -> None:
         try:
-            is_plugin = not group.__module__.startswith("qga.commands.")
-            registry.add(group(self), plugin=is_plugin)
+            registry.add(group(self), plugin=True)
         except PluginError as error:
             self.log.error(f"{group.__module__}.{group.__name__} skipped: {error}")
         except Exception as error:
@@ -268,6 +308,11 @@ class Agent:
                 return
             self.loop.call_later(RETRY_INTERVAL, self.loop.stop)
             self.loop.run()
+
+
+def _import_needed_while_frozen() -> None:
+    for name in _NEEDED_WHILE_FROZEN:
+        import_module(name)
 
 
 def _text_of(filename: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from qga.errors import ConfigError
 from qga.service.log import Log, mark_levels, open_log
@@ -13,6 +12,10 @@ from qga.service.utf8 import use_utf8
 from qga.settings import config, configfile, options
 from qga.settings.config import Config
 from qga.version import INTERFACE_VERSION, PROGRAM, __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:

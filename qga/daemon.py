@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import stat
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
 
 from qga.agent import Agent
 from qga.errors import ChannelError, ConfigError
+from qga.light import signal
 from qga.service.log import Log
 from qga.service.service_manager import ServiceManager, passes_sockets
 from qga.service.sinks import ERROR, WARNING
@@ -26,7 +23,10 @@ from qga.service.state import State, StateError
 from qga.settings.trust import open_own
 from qga.version import INTERFACE_VERSION, __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qga.settings.config import Config
 
 _READY = b"\0"
@@ -75,29 +75,45 @@ def complain(log: Log, *texts: str) -> None:
 
 
 def _serve(config: Config, log: Log, ready: Callable[[], None]) -> None:
-    with ExitStack() as cleanup:
-        agent = Agent(config, log)
-        _warn_if_frozen(agent.state, log)
-        signals = Signals(agent, log)
-        cleanup.callback(signals.close)  # last: a second SIGTERM must not interrupt the shutdown
-        cleanup.callback(agent.close)
-        if config.pidfile:
-            pidfile = PidFile(config.pidfile)
-            cleanup.callback(pidfile.release)
+    agent = Agent(config, log)
+    _warn_if_frozen(agent.state, log)
+    signals = Signals(agent, log)
+    try:
+        _serve_with_pidfile(agent, signals, log, ready)
+    finally:
+        signals.close()  # last: a second SIGTERM must not interrupt the shutdown
+
+
+def _serve_with_pidfile(
+    agent: Agent, signals: Signals, log: Log, ready: Callable[[], None]
+) -> None:
+    pidfile = PidFile(agent.config.pidfile) if agent.config.pidfile else None
+    try:
+        if pidfile:
             acquire_when_thawed(pidfile, agent.state, log)
-        agent.open()
-        if signals.stopped:
-            raise ChannelError("stopped by a signal before the channel could be opened")
-        ready()
-        manager = ServiceManager()
-        manager.ready()
-        manager.keep_alive(agent.loop)
-        agent.on_status = manager.status
-        log.info(f"Guest agent version {INTERFACE_VERSION} (qga {__version__}) started", "started")
-        agent.run()
-        agent.on_status = None
-        manager.stopping()
-        manager.close()
+        _run(agent, signals, log, ready)
+    finally:
+        try:
+            if pidfile:
+                pidfile.release()
+        finally:
+            agent.close()
+
+
+def _run(agent: Agent, signals: Signals, log: Log, ready: Callable[[], None]) -> None:
+    agent.open()
+    if signals.stopped:
+        raise ChannelError("stopped by a signal before the channel could be opened")
+    ready()
+    manager = ServiceManager()
+    manager.ready()
+    manager.keep_alive(agent.loop)
+    agent.on_status = manager.status
+    log.info(f"Guest agent version {INTERFACE_VERSION} (qga {__version__}) started", "started")
+    agent.run()
+    agent.on_status = None
+    manager.stopping()
+    manager.close()
 
 
 def _warn_if_frozen(state: State, log: Log) -> None:
@@ -249,8 +265,10 @@ def _run_daemon(config: Config, log: Log) -> int:
 
     def ready() -> None:
         _detach()
-        with suppress(BrokenPipeError):  # the first process was killed
+        try:
             os.write(write_fd, _READY)
+        except BrokenPipeError:  # the first process was killed
+            pass
         os.close(write_fd)
 
     return serve(config, log, ready)

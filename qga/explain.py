@@ -12,13 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from qga.errors import ConfigError, QgaError
 from qga.plugin import discovery, schema
-from qga.plugin.registry import (
-    INJECTED,
-    CommandGroup,
-    command_names,
-    commands_of,
-    takes_caller,
-)
+from qga.plugin.entry import INJECTED, takes_caller
+from qga.plugin.registry import CommandGroup, command_names, commands_of
 from qga.policy.policy import Policy
 from qga.policy.rules import Verdict
 from qga.service.log import Log
@@ -27,6 +22,7 @@ from qga.settings.spelling import nearest
 
 if TYPE_CHECKING:
     from qga.plugin.registry import Judge
+    from qga.plugin.signature import Check, Signature
 
 
 class Explanation(NamedTuple):
@@ -43,7 +39,7 @@ class _Known(NamedTuple):
     access: str
     like: tuple[str, ...]
     verdict: Optional[Judge]
-    signature: schema.Signature
+    signature: Signature
     decides: bool  # whether it may apply rules that only a call shows
 
 
@@ -126,7 +122,7 @@ def _bind(command: _Known, words: Sequence[str]) -> dict[str, Any] | None:
         raise ConfigError(f"{command.name}: {error}") from None
 
 
-def _arguments(signature: schema.Signature, words: Sequence[str]) -> dict[str, Any]:
+def _arguments(signature: Signature, words: Sequence[str]) -> dict[str, Any]:
     if words[0].startswith("{"):
         try:
             return dict(json.loads(" ".join(words)))
@@ -142,7 +138,7 @@ def _arguments(signature: schema.Signature, words: Sequence[str]) -> dict[str, A
     return arguments
 
 
-def _value(key: str, text: str, check: schema.Check | None) -> Any:
+def _value(key: str, text: str, check: Check | None) -> Any:
     """The text itself if it is valid for the argument, otherwise parsed as JSON if possible."""
     try:
         if check is not None:

@@ -11,9 +11,14 @@ import os
 import select
 import time
 from _thread import allocate_lock
-from collections import deque
-from typing import Callable
 
+from qga.light import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
+
+    Callback = Callable[[int], None]
 READABLE = select.EPOLLIN
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLET
 """Report every change once. So a virtio port whose host side is closed, which reports a hang-up for
@@ -26,7 +31,6 @@ SLOW = 0.2
 
 _CLOSED = -1  # in place of a descriptor: writing to it fails
 
-Callback = Callable[[int], None]
 """Takes the epoll events of its descriptor."""
 
 

@@ -1,39 +1,77 @@
-"""NamedTuple and TypedDict as in typing, without what those cost at the start.
+"""NamedTuple and TypedDict as in typing, without what typing and collections cost at the start.
 
-typing compiles each annotation that is a string, and the first compile() of a process makes the
-classes of Python's syntax trees, too: 0.3 MB and 2 ms in all. These leave the strings alone until
-`typing.get_type_hints` is asked for them.
+They take a megabyte or two, and typing compiles each annotation that is a string. These leave the
+strings alone until `typing.get_type_hints` is asked for them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NamedTuple as NamedTuple
     from typing import TypedDict as TypedDict
 else:
     import sys
-    from collections import namedtuple
+    from _collections import _tuplegetter  # what collections.namedtuple uses
+
+    def _take_annotations(space):
+        """Take the annotations out of the body of a class.
+
+        Without the __future__ import, Python 3.14 has a function there, and its argument 1 asks for
+        values.
+        """
+        annotate = space.pop("__annotate_func__", None)
+        return annotate(1) if annotate else space.pop("__annotations__", {})
+
+    class _Tuple(tuple):
+        """What named tuples have in common."""
+
+        __slots__ = ()
+
+        def __repr__(self):
+            members = ", ".join(f"{key}={value!r}" for key, value in self._asdict().items())
+            return f"{type(self).__name__}({members})"
+
+        def __getnewargs__(self):
+            return tuple(self)
+
+        def _asdict(self):
+            return dict(zip(self._fields, self))
+
+        def _replace(self, **changes):
+            return type(self)(**{**self._asdict(), **changes})
+
+    def _new_of(fields, defaults):
+        """A `__new__` with these arguments; a general one would take several times as long."""
+        arguments = ", ".join(fields)
+        code = f"lambda cls, {arguments}: new(cls, ({arguments},))"
+        made = eval(code, {"new": tuple.__new__})  # noqa: S307 - our own names
+        made.__defaults__ = tuple(defaults)
+        return made
 
     class _Record(type):
         """Makes a named tuple of a class with annotations."""
 
         def __new__(mcs, name, bases, space):
-            types = space.pop("__annotations__", {})
-            defaults = [space.pop(field) for field in types if field in space]
-            made = namedtuple(name, types, defaults=defaults, module=space.pop("__module__"))
+            types = _take_annotations(space)
+            defaults = {field: space.pop(field) for field in types if field in space}
+            getters = {field: _tuplegetter(at, "") for at, field in enumerate(types)}
+            common = {
+                "__slots__": (),
+                "__new__": _new_of(types, defaults.values()),
+                "_fields": tuple(types),
+                "_field_defaults": defaults,
+            }
+            made = type(name, (_Tuple,), {**space, **getters, **common})
             made.__annotations__ = types
-            for key, value in space.items():
-                setattr(made, key, value)
             return made
 
     class _Struct(type):
         """Makes a class of a TypedDict, whose objects are plain dicts."""
 
         def __new__(mcs, name, bases, space, total=True):
+            own = _take_annotations(space)
             made = super().__new__(mcs, name, (dict,), space)
-            own = space.get("__annotations__", {})
             inherited = [base for base in bases if isinstance(base, _Struct)]
             made.__annotations__ = {
                 key: kind for base in inherited for key, kind in base.__annotations__.items()

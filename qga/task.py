@@ -13,15 +13,18 @@ half-way, such as a freeze, does not ask.
 from __future__ import annotations
 
 from _thread import _local, allocate_lock
-from collections.abc import Iterable, Iterator
-from typing import Optional, TypeVar
 
 from qga.errors import QgaError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Optional, TypeVar
+
+    _T = TypeVar("_T")
+
 INTERVAL = 1.0
 """Seconds between two such questions of a handler that is waiting."""
-
-_T = TypeVar("_T")
 
 
 class GivenUp(QgaError):

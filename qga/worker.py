@@ -14,19 +14,24 @@ What must stay true:
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Callable, Optional
-
 from qga import task
 from qga.errors import QgaError
 from qga.settings.values import MAX_THREADS
 from qga.task import Task
 from qga.wording import counted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from queue import SimpleQueue
+    from typing import Any, Callable, Optional
 
     from qga.loop import Loop
+
+    Job = Callable[[], Any]
+    Done = Callable[[Any, Optional[BaseException]], None]
+    """Takes a job's result, or the exception that it raised."""
+
+    _Order = tuple[Task, Job, Done, dict[str, int], str]
 
 MAX_URGENT = 8
 """Further threads of each channel, for urgent commands."""
@@ -41,12 +46,6 @@ thresholds of its own choice malloc gives the buffers of a write of 1 MiB back a
 page faults of the next take a third of its time; after writes of 8 MiB it keeps 20 MB.
 """
 
-Job = Callable[[], Any]
-Done = Callable[[Any, Optional[BaseException]], None]
-"""Takes a job's result, or the exception that it raised."""
-
-_Order = tuple[Task, Job, Done, "Counter[str]", str]
-
 
 class Worker:
     """max_threads: how many commands may be under way at once. channels: how many share them."""
@@ -55,8 +54,8 @@ class Worker:
         self._loop = loop
         self._share = max_threads if channels == 1 else max(1, max_threads // (2 * channels))
         self._common = max(0, max_threads - self._share * channels)
-        self._under_way: Counter[str] = Counter()  # by channel
-        self._urgent: Counter[str] = Counter()
+        self._under_way: dict[str, int] = {}  # by channel
+        self._urgent: dict[str, int] = {}
         self._idle: list[SimpleQueue[_Order]] = []
         self._threads = 0
 
@@ -67,6 +66,8 @@ class Worker:
         return, or if the system allows no more.
         """
         busy = self._under_way
+        for counts in (busy, self._urgent):
+            counts.setdefault(channel, 0)
         if busy[channel] >= self._share and not self._may_borrow():
             busy = self._urgent
             if not urgent or busy[channel] >= MAX_URGENT:
@@ -118,7 +119,7 @@ class Worker:
         done: Done,
         result: Any,
         error: BaseException | None,
-        busy: Counter[str],
+        busy: dict[str, int],
         channel: str,
     ) -> Callable[[], None]:
         def finish() -> None:

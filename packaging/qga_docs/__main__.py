@@ -9,12 +9,19 @@ from pathlib import Path
 
 from . import completions, interface, pages, qgactl_page, tables
 
-PRINTED = {"commands": tables.commands_page, "arguments": tables.arguments_module}
+PRINTED = {
+    "commands": tables.commands_page,
+    "arguments": tables.arguments_module,
+    "standard": tables.standard_module,
+}
 
 
 def main() -> int:
     if len(sys.argv) != 2:
-        print("usage: python -m qga_docs FOLDER | commands | arguments | top", file=sys.stderr)
+        print(
+            "usage: python -m qga_docs FOLDER | commands | arguments | standard | top",
+            file=sys.stderr,
+        )
         return 2
     if sys.argv[1] == "top":
         from . import top  # needs rich, as qgactl does

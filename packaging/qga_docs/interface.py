@@ -17,7 +17,8 @@ import inspect
 from typing import Any, NamedTuple
 
 from qga.plugin import discovery, schema
-from qga.plugin.registry import INJECTED, commands_of
+from qga.plugin.entry import INJECTED
+from qga.plugin.registry import commands_of
 from qga.settings import config, options
 
 KINDS_BY_METAVAR = {

@@ -1,9 +1,13 @@
-"""docs/commands.md, qga/ctl/arguments.py, and the commented qemu-ga.conf."""
+"""docs/commands.md, modules made from the interface, and the commented qemu-ga.conf."""
 
 from __future__ import annotations
 
 from textwrap import wrap
+from typing import Any
 
+from qga.plugin import discovery, schema
+from qga.plugin.entry import INJECTED
+from qga.plugin.registry import Traits, commands_of
 from qga.settings import config
 from qga.version import INTERFACE_VERSION
 
@@ -52,6 +56,45 @@ def arguments_module() -> str:
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def standard_module() -> str:
+    """qga/plugin/standard.py: what the agent knows about commands that it has not imported."""
+    lines = [
+        '"""The standard commands by group, and how their traits differ from the defaults.',
+        "",
+        "Made from the code by `make docs`.",
+        '"""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "TYPE_CHECKING = False",
+        "if TYPE_CHECKING:",
+        "    from typing import Any",
+        "",
+        "# fmt: off",
+        "GROUPS: dict[str, dict[str, dict[str, Any]]] = {",
+    ]
+    for group in discovery.standard_groups():
+        module = group.__module__.rpartition(".")[2]
+        lines.append(f'    "{module}.{group.__name__}": {{')
+        for name, attribute, traits in commands_of(group):
+            lines.append(f'        "{name}": {_differences(traits, getattr(group, attribute))},')
+        lines.append("    },")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _differences(traits: Traits, handler: Any) -> str:
+    defaults = Traits("audit")._asdict()
+    given = {
+        key: value
+        for key, value in traits._asdict().items()
+        if key == "access" or value != defaults[key]
+    }
+    given.pop("verdict", None)  # only --explain-policy needs it, and imports the group
+    if schema.carries_number(schema.signature(handler, INJECTED).returns):
+        given["floats"] = True
+    return repr(given).replace("'", '"')
 
 
 def configuration() -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
 
 from qga.channels import activation
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qga.channels.base import Channel
-    from qga.channels.listener import ListeningChannel
     from qga.serving.server import Server
     from qga.settings.config import ChannelConfig, Config
 
@@ -39,7 +38,7 @@ def make_channels(agent: Server, config: Config) -> list[Channel]:
         )
     channels = [_make_channel(agent, channel) for channel in (main, *others)]
     if inherited is not None:
-        cast("ListeningChannel", channels[0]).adopt(inherited)
+        channels[0].adopt(inherited)  # type: ignore[attr-defined]
     return channels
 
 

@@ -6,11 +6,10 @@ channel overrides `do_open`, `do_start` and `do_close`, which nobody else calls.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qga.errors import ChannelError
 from qga.wire.position import Position
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qga.policy.caller import Caller
     from qga.serving.server import Server

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 from errno import EACCES, EBUSY
-from typing import cast
 
 from qga.channels.base import Channel
 from qga.errors import ChannelError
@@ -63,7 +62,7 @@ class DeviceChannel(Channel):
     def do_start(self) -> None:
         self._session = Session(
             self.agent,
-            cast(int, self._fd),
+            self._fd,  # type: ignore[arg-type]
             self.caller,
             self._on_end,
             short_read_empties=False,

@@ -6,12 +6,12 @@ Further clients wait in the socket's backlog until another one leaves.
 from __future__ import annotations
 
 from _socket import socket  # the module `socket` would cost 0.3 MB of memory
-from typing import TYPE_CHECKING
 
 from qga.channels.base import RETRY_INTERVAL, Channel
 from qga.serving.audit import Limit
 from qga.serving.session import Session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qga.policy.caller import Caller
     from qga.serving.server import Server

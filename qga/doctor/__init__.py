@@ -23,8 +23,8 @@ from qga.doctor.trial import load_groups
 from qga.doctor.unit import Unit, diagnose_unit, line_with, unit_of
 from qga.errors import ConfigError
 from qga.findings import Finding, failed, ok, warning
-from qga.plugin.discovery import time_limit
 from qga.plugin.registry import CommandGroup, commands_of
+from qga.plugin.time_limit import time_limit
 from qga.policy.policy import Policy
 from qga.service import log, state
 from qga.service.service_manager import passes_sockets
@@ -234,10 +234,7 @@ def _place(rule: str, unit: Unit | None) -> str:
 
 def _diagnose_availability(groups: list[type[CommandGroup]]) -> Iterator[Finding]:
     missing = [
-        name
-        for group in groups
-        for name, _, traits in commands_of(group)
-        if traits.available is not None and not traits.available()
+        name for group in groups for name, _, traits in commands_of(group) if not traits.are_met
     ]
     if missing:
         yield ok("commands", f"not available in this guest: {', '.join(missing)}")

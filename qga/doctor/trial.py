@@ -30,7 +30,9 @@ def load_groups(config: Config) -> tuple[list[type[CommandGroup]], list[Finding]
         text = f"the agent does not start: {error}"
         groups = discovery.discover(None, messages.texts.append)
         return groups, [*messages.findings(), failed("commands", text, _ADVICE)]
-    groups = [type(group) for group in agent.registry.groups]
+    standard = discovery.standard_groups()
+    loaded = [type(group) for group in agent.registry.groups]
+    groups = [*standard, *(group for group in loaded if group not in standard)]
     return groups, [*messages.findings(), *_without_groups()]
 
 

@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType, ModuleType
-from typing import Callable
 
-from qga.errors import ConfigError, PluginError
+from qga.errors import PluginError
+from qga.plugin.deferred import standard_package
 from qga.plugin.registry import CommandGroup
 from qga.settings import trust
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Callable
+
+    Complain = Callable[[str], None]
+    """Takes a message about a plugin that is skipped."""
 
 ENTRY_POINTS = "qga.commands"
 
 PLUGIN_MODULE = "qga_plugin_"
 """The prefix of module names for files in the plugin directory."""
-
-LOADING_TIME = 20.0
-"""Time limit in seconds for loading a plugin; systemd allows 90 for the whole start."""
-
-Complain = Callable[[str], None]
-"""Takes a message about a plugin that is skipped."""
 
 
 def discover(plugin_dir: str | None, complain: Complain) -> list[type[CommandGroup]]:
@@ -39,38 +37,12 @@ def discover(plugin_dir: str | None, complain: Complain) -> list[type[CommandGro
     A plugin that fails to import, or that others can write to, is skipped and reported to
     `complain`.
     """
-    groups = _standard_groups()
-    for source in (_entry_point_groups, lambda log: _folder_groups(plugin_dir, log)):
-        groups.extend(source(complain))
-    return groups
+    return [*standard_groups(), *plugins(plugin_dir, complain)]
 
 
-class _Overdue(BaseException):
-    """Not an Exception, which a plugin that retries in a loop would catch."""
-
-
-@contextmanager
-def time_limit() -> Iterator[None]:
-    """Raise TimeoutError in code that takes longer than LOADING_TIME, waiting or busy."""
-
-    def give_up(_signal: int, _frame: FrameType | None) -> None:
-        raise _Overdue
-
-    try:
-        before = signal.signal(signal.SIGALRM, give_up)
-    except ValueError:  # only the main thread can handle signals
-        yield
-        return
-    signal.setitimer(
-        signal.ITIMER_REAL, LOADING_TIME, 1
-    )  # repeatedly: the code may swallow the first
-    try:
-        yield
-    except _Overdue:
-        raise TimeoutError(f"loading took longer than {LOADING_TIME:g} s") from None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def plugins(plugin_dir: str | None, complain: Complain) -> list[type[CommandGroup]]:
+    """As `discover`, without the standard groups."""
+    return [*_entry_point_groups(complain), *_folder_groups(plugin_dir, complain)]
 
 
 def groups_in(module: ModuleType) -> list[type[CommandGroup]]:
@@ -84,14 +56,9 @@ def groups_in(module: ModuleType) -> list[type[CommandGroup]]:
     ]
 
 
-def _standard_groups() -> list[type[CommandGroup]]:
-    try:
-        package = importlib.import_module("qga.commands")
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "the commands of qga are not installed: run `pip install .`, or "
-            "`pip install --editable .` to run qga from its source directory"
-        ) from None
+def standard_groups() -> list[type[CommandGroup]]:
+    """All groups of the package `qga.commands`."""
+    package = standard_package()
     # Sorted: the order of os.listdir is that of the filesystem, and guest-info shows it.
     names = sorted(name for name in _modules_of(package) if not name.startswith("_"))
     modules = [importlib.import_module(f"qga.commands.{name}") for name in names]
@@ -113,6 +80,9 @@ def _entry_point_groups(complain: Complain) -> list[type[CommandGroup]]:
     if not any(map(_mentions_entry_points, sys.path)):
         return []  # importing importlib.metadata takes longer than the rest of the start
     from importlib.metadata import entry_points
+    from types import ModuleType
+
+    from qga.plugin.time_limit import time_limit
 
     found = entry_points()
     if sys.version_info >= (3, 10):
@@ -166,6 +136,8 @@ def _folder_groups(folder: str | None, complain: Complain) -> list[type[CommandG
     except (OSError, PluginError) as error:
         complain(f"plugin directory {folder} skipped: {_reason(error)}")
         return groups
+    if names:
+        from qga.plugin.time_limit import time_limit
     for name in names:
         path = os.path.join(folder, name)
         try:

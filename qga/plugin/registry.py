@@ -7,18 +7,19 @@ only what a plugin can use. Defining a command twice is an error that names both
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from functools import cached_property
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypeVar, get_args
+import os
 
 from qga.errors import PluginError
-from qga.loop import SLOW
-from qga.plugin import schema
+from qga.plugin.deferred import Deferred
+from qga.plugin.entry import Command
 from qga.records import NamedTuple
+from qga.settings.values import PROFILES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Callable, Literal, Optional, TypeVar
+
     from qga.findings import Finding
     from qga.plugin.services import Services
     from qga.policy.caller import Caller
@@ -26,34 +27,42 @@ if TYPE_CHECKING:
     from qga.policy.rules import Verdict
     from qga.settings.config import Config
 
+    Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
+    """The lowest profile that permits a command, named as in Proxmox VE."""
+
     Judge = Callable[[Policy, dict[str, Any]], Verdict]
     """Returns the verdict of a policy on the arguments of a handler, by their names in Python."""
 
-Access = Literal["audit", "filesystem", "file-read", "file-write", "unrestricted"]
-"""The lowest profile that permits a command, named as in Proxmox VE."""
-
-INJECTED = frozenset({"caller", "may_wait"})
-"""Parameters of handlers that do not come from the request."""
-
-_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+    _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 
 class Traits(NamedTuple):
     """The arguments of `@command`."""
 
     access: Access
-    blocking: Optional[bool]
-    frozen: bool
-    success_response: bool
-    delimited: bool
-    overtakes: bool
-    timed: bool
-    available: Optional[Callable[[], bool]]
-    changes: bool
-    continues: str
-    secret: tuple[str, ...]
-    verdict: Optional[Judge]
-    like: tuple[str, ...]
+    blocking: Optional[bool] = None
+    frozen: bool = False
+    success_response: bool = True
+    delimited: bool = False
+    overtakes: bool = False
+    timed: bool = True
+    available: Callable[[], bool] | str | None = None
+    changes: bool = False
+    continues: str = ""
+    secret: tuple[str, ...] = ()
+    verdict: Optional[Judge] = None
+    like: tuple[str, ...] = ()
+    floats: Optional[bool] = None
+    """Whether its result may hold floats; None where that was not looked up."""
+
+    @property
+    def are_met(self) -> bool:
+        """Whether this guest can offer the command."""
+        if self.available is None:
+            return True
+        if isinstance(self.available, str):
+            return os.path.exists(self.available)
+        return self.available()
 
 
 def command(
@@ -65,7 +74,7 @@ def command(
     delimited: bool = False,
     overtakes: bool = False,
     timed: bool = True,
-    available: Callable[[], bool] | None = None,
+    available: Callable[[], bool] | str | None = None,
     changes: bool | None = None,
     continues: str = "",
     secret: tuple[str, ...] = (),
@@ -88,7 +97,8 @@ def command(
     overtakes: whether it is answered while an earlier command of the connection hangs. That
         command is then given up.
     timed: whether `command-timeout` applies; False if giving up half-way would do harm.
-    available: returns whether this guest can offer the command; otherwise it is not registered.
+    available: a path, or a function that returns whether this guest can offer the command. Without
+        it the command is not registered.
     changes: whether it changes something in the guest, so that each call is logged. The default is
         False if `access` is audit or file-read, otherwise True.
     continues: the argument that refers to something which an earlier, logged command has opened.
@@ -100,8 +110,8 @@ def command(
     like: equivalent commands: block-rpcs blocks this command if it names one of them, so that a
         list written for QEMU's agent blocks everything that it was meant to block.
     """
-    if access not in get_args(Access):
-        words = ", ".join(get_args(Access))
+    if access not in PROFILES:
+        words = ", ".join(PROFILES)
         raise ValueError(f"invalid access '{access}'; use one of {words}")
     if changes is None:
         changes = access not in ("audit", "file-read")
@@ -183,109 +193,6 @@ class CommandGroup:
         return iter(())
 
 
-class Command:
-    """A command of one agent, ready to be called."""
-
-    def __init__(
-        self, name: str, handler: Callable[..., Any], traits: Traits, plugin: bool = False
-    ) -> None:
-        self.name = name
-        self.access = traits.access
-        self.blocking = plugin if traits.blocking is None else traits.blocking
-        self.frozen = traits.frozen
-        self.success_response = traits.success_response
-        self.delimited = traits.delimited
-        self.overtakes = traits.overtakes
-        self.timed = traits.timed
-        self.changes = traits.changes
-        self.continues = traits.continues
-        self.secret = traits.secret
-        self.like = traits.like
-        self._function = function_of(handler)
-        self.group: CommandGroup = handler.__self__  # type: ignore[attr-defined]
-        code = self._function.__code__
-        injected = _keyword_only(self._function)
-        self.wants_caller = takes_caller(self._function)
-        self.handler, self.at_once = _ways_to_call(handler, self.blocking, "may_wait" in injected)
-        if plugin and self.at_once is not _belongs_on_a_worker:
-            self.at_once = _watched(self.at_once, f"{name} ({self.place})", handler)
-        self.simple = code.co_argcount + code.co_kwonlyargcount == 1
-
-    @cached_property
-    def signature(self) -> schema.Signature:
-        """Arguments and result, derived from the handler at first use."""
-        return schema.signature(self._function, INJECTED)
-
-    @cached_property
-    def carries_number(self) -> bool:
-        """Whether its result may contain floats, which are written differently on the wire."""
-        return schema.carries_number(self.signature.returns)
-
-    @property
-    def place(self) -> str:
-        """File and line of the handler."""
-        code = self._function.__code__
-        return f"{code.co_filename}:{code.co_firstlineno}"
-
-    def bind(self, given: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        """Keyword arguments for the handler. Raises QgaError if `given` does not match."""
-        # Building a signature is slow; commands without arguments, such as guest-ping, need none.
-        if self.simple and not given:
-            return given
-        bound = self.signature.bind(given)
-        if self.wants_caller:
-            bound["caller"] = caller
-        return bound
-
-
-def _ways_to_call(
-    handler: Callable[..., Any], blocking: bool, tried: bool
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """How to call a handler on a worker, and on the loop."""
-    if not tried:
-        return handler, _belongs_on_a_worker if blocking else handler
-    from functools import partial
-
-    return partial(handler, may_wait=True), partial(handler, may_wait=False)
-
-
-def _watched(
-    call: Callable[..., Any], name: str, handler: Callable[..., Any]
-) -> Callable[..., Any]:
-    """The same handler, logging calls that take too long. Tests do that for our own."""
-
-    def watched(**arguments: Any) -> Any:
-        since = time.monotonic()
-        try:
-            return call(**arguments)
-        finally:
-            seconds = time.monotonic() - since
-            if seconds > SLOW:
-                handler.__self__.agent.report_slow(name, seconds)  # type: ignore[attr-defined]
-
-    return watched
-
-
-def _belongs_on_a_worker(**_arguments: Any) -> Any:
-    raise BlockingIOError
-
-
-def takes_caller(function: FunctionType) -> bool:
-    """Whether a handler is given its caller."""
-    return "caller" in _keyword_only(function)
-
-
-def _keyword_only(function: FunctionType) -> tuple[str, ...]:
-    code = function.__code__
-    # co_varnames has these parameters after the positional ones.
-    return code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
-
-
-def function_of(handler: Callable[..., Any]) -> FunctionType:
-    """The function of a bound method."""
-    return handler.__func__  # type: ignore[attr-defined,no-any-return]
-
-
 def commands_of(group: type[CommandGroup]) -> Iterator[tuple[str, str, Traits]]:
     """Wire name, attribute and traits of each command of the class, in order of definition."""
     # vars() and not dir(), which sorts: help and guest-info keep the order of the source.
@@ -301,6 +208,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.groups: list[CommandGroup] = []
+        self.deferred: list[Deferred] = []
         self._commands: dict[str, Command] = {}
         # Not a method of our own, which would cost every request another call.
         self.get = self._commands.get
@@ -321,9 +229,9 @@ class Registry:
         # Collected first: half a group could not do its work.
         found = {}
         for name, attribute, traits in commands_of(type(group)):
-            if traits.available is not None and not traits.available():
+            if not traits.are_met:
                 continue
-            entry = Command(name, getattr(group, attribute), traits, plugin)
+            entry = Command(name, traits, getattr(group, attribute), plugin)
             other = self._commands.get(name)
             if other is not None:
                 raise PluginError(
@@ -334,6 +242,36 @@ class Registry:
             found[name] = entry
         self._commands.update(found)
         self.groups.append(group)
+
+    def defer(self, groups: dict[str, dict[str, dict[str, Any]]]) -> None:
+        """Add the commands of groups that will be imported later; `groups` as in `standard`."""
+        for path, commands in groups.items():
+            deferred = Deferred(path)
+            for name, given in commands.items():
+                traits = Traits(**{"floats": False, **given})
+                if traits.are_met:
+                    self._commands[name] = Command(name, traits)
+                    deferred.add(self._commands[name])
+            if deferred.commands:
+                self.deferred.append(deferred)
+
+    def needed(self, frozen: bool) -> list[Deferred]:
+        """The groups, not imported yet, that an agent needs while it is frozen, or at its start."""
+        quantity = any if frozen else all
+        return [
+            group
+            for group in self.deferred
+            if quantity(command.frozen for command in group.commands)
+        ]
+
+    def complete(self, deferred: Deferred, agent: Services) -> None:
+        """Make the commands of a group ready to be called. May import the group."""
+        if deferred in self.deferred:
+            group = deferred.load()(agent)
+            for entry in deferred.commands:
+                entry.attach(getattr(group, entry.name.replace("-", "_")))
+            self.deferred.remove(deferred)
+            self.groups.append(group)
 
 
 def _check_signature(entry: Command) -> None:

@@ -24,7 +24,6 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
-    Callable,
     Literal,
     Union,
     get_args,
@@ -33,11 +32,23 @@ from typing import (
 )
 
 from qga.errors import QgaError
-from qga.records import NamedTuple
+from qga.plugin.signature import (
+    Argument,
+    Signature,
+    check_bool,
+    check_int,
+    check_number,
+    check_str,
+    check_uint64,
+    refuse_unknown,
+    wrong_type,
+)
 from qga.wire.payload import Payload
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired as NotRequired
+
+    from qga.plugin.signature import Check
 elif sys.version_info >= (3, 11):
     from typing import NotRequired  # novermin
 else:
@@ -51,64 +62,11 @@ else:
 
 UInt64 = Annotated[int, "uint64"]
 
-Check = Callable[[Any, str], Any]
-"""Takes a JSON value and its place in the request; returns the value, or raises QgaError."""
-
 _UNIONS: tuple[Any, ...] = (Union,)
 if sys.version_info >= (3, 10):
     from types import UnionType  # novermin
 
     _UNIONS += (UnionType,)
-
-_INT64 = range(-(2**63), 2**63)  # the range of QAPI's int
-_MODULO_UINT64 = range(-(2**63), 2**64)
-
-
-class Argument(NamedTuple):
-    """One argument of a command: its name on the wire and in Python, and its type."""
-
-    name: str
-    keyword: str
-    annotation: Any
-    required: bool
-    check: Check
-
-
-class Signature(NamedTuple):
-    """The arguments and the result of a command, derived from its handler."""
-
-    arguments: tuple[Argument, ...]
-    returns: Any
-    namespace: dict[str, Any]
-
-    def describe(self) -> dict[str, Any]:
-        """The types of arguments and result by their QAPI names; `*name` is optional."""
-        return {
-            "arguments": {
-                ("" if argument.required else "*") + argument.name: describe(
-                    argument.annotation, self.namespace
-                )
-                for argument in self.arguments
-            },
-            "returns": describe(self.returns, self.namespace),
-        }
-
-    def bind(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Checked keyword arguments from the `arguments` of a request.
-
-        Raises QgaError in QAPI's order: for each argument in turn if it is missing or has the wrong
-        type, and only then for an unknown one.
-        """
-        bound = {}
-        for name, keyword, _, required, check in self.arguments:
-            if name in given:
-                bound[keyword] = check(given[name], name)
-            elif required:
-                raise QgaError(f"Parameter '{name}' is missing")
-        if len(bound) < len(given):
-            known = {argument.name for argument in self.arguments}
-            _refuse_unknown(given, known, "")
-        return bound
 
 
 def signature(function: FunctionType, injected: frozenset[str]) -> Signature:
@@ -212,54 +170,12 @@ def _without_none(annotation: Any) -> Any:
     return Union[tuple(part for part in get_args(annotation) if part is not type(None))]
 
 
-def _wrong_type(place: str, expected: str) -> QgaError:
-    return QgaError(f"Invalid parameter type for '{place}', expected: {expected}")
-
-
-def _refuse_unknown(given: dict[str, Any], known: Any, prefix: str) -> None:
-    for name in given:
-        if name not in known:
-            raise QgaError(f"Parameter '{prefix}{name}' is unexpected")
-
-
-def _check_int(value: Any, place: str) -> int:
-    # Not isinstance: a JSON true is a bool, which is a subclass of int.
-    if type(value) is int and value in _INT64:
-        return value
-    raise _wrong_type(place, "integer")
-
-
-def _check_uint64(value: Any, place: str) -> int:
-    """A negative integer wraps around at 2^64, as in QAPI."""
-    if type(value) is int and value in _MODULO_UINT64:
-        return value % 2**64
-    raise QgaError(f"Parameter '{place}' expects uint64")
-
-
-def _check_str(value: Any, place: str) -> str:
-    if type(value) is str:
-        return value
-    raise _wrong_type(place, "string")
-
-
-def _check_bool(value: Any, place: str) -> bool:
-    if type(value) is bool:
-        return value
-    raise _wrong_type(place, "boolean")
-
-
-def _check_number(value: Any, place: str) -> float:
-    if type(value) is float or type(value) is int:
-        return value
-    raise _wrong_type(place, "number")
-
-
 _SIMPLE: dict[Any, Check] = {
-    int: _check_int,
-    UInt64: _check_uint64,
-    str: _check_str,
-    bool: _check_bool,
-    float: _check_number,
+    int: check_int,
+    UInt64: check_uint64,
+    str: check_str,
+    bool: check_bool,
+    float: check_number,
     Any: lambda value, place: value,
 }
 
@@ -278,7 +194,7 @@ _NAMES: dict[Any, Any] = {
 
 def _enum_checker(values: tuple[Any, ...]) -> Check:
     def check(value: Any, place: str) -> str:
-        name = _check_str(value, place)
+        name = check_str(value, place)
         if name in values:
             return name
         raise QgaError(f"Parameter '{place}' does not accept value '{value}'")
@@ -289,7 +205,7 @@ def _enum_checker(values: tuple[Any, ...]) -> Check:
 def _list_checker(check_item: Check) -> Check:
     def check(value: Any, place: str) -> list[Any]:
         if type(value) is not list:
-            raise _wrong_type(place, "array")
+            raise wrong_type(place, "array")
         return [check_item(item, f"{place}[{at}]") for at, item in enumerate(value)]
 
     return check
@@ -304,14 +220,14 @@ def _struct_checker(struct: Any) -> Check:
 
     def check(value: Any, place: str) -> dict[str, Any]:
         if type(value) is not dict:
-            raise _wrong_type(place, "object")
+            raise wrong_type(place, "object")
         bound = {}
         for name, required, check_member in fields:
             if name in value:
                 bound[name] = check_member(value[name], f"{place}.{name}")
             elif required:
                 raise QgaError(f"Parameter '{place}.{name}' is missing")
-        _refuse_unknown(value, known, f"{place}.")
+        refuse_unknown(value, known, f"{place}.")
         return bound
 
     return check
@@ -338,7 +254,7 @@ def _alternate_checker(annotation: Any, namespace: dict[str, Any]) -> Check:
     def check(value: Any, place: str) -> Any:
         branch = branches.get(type(value))
         if branch is None:
-            raise _wrong_type(place, name)
+            raise wrong_type(place, name)
         return branch(value, place)
 
     return check

@@ -23,8 +23,6 @@ request had it. The real path is only for the guest's own log and --explain-poli
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Callable
 
 from qga.errors import CommandDisabled, CommandNotFound, Refused
 from qga.policy.rules import Rules, Setting, Verdict
@@ -33,8 +31,10 @@ from qga.settings.config import ChannelConfig
 from qga.settings.values import PROFILES
 from qga.wire.payload import c_string
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from typing import Any, Callable, Protocol
 
     from qga.policy.launch import Wanted
     from qga.policy.reach import Address

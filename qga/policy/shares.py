@@ -7,12 +7,11 @@ reserved, and the rest is divided equally.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qga.errors import QgaError
 from qga.policy.quota import Quota
 from qga.wording import counted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

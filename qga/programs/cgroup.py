@@ -21,7 +21,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Optional
 
-from qga.programs.child import JOB_PLACES
+from qga.programs.left_jobs import JOB_PLACES
 from qga.programs.limits import MOST_CPU, Limits
 from qga.records import NamedTuple
 

@@ -34,12 +34,6 @@ UNKNOWN_STATUS = 255
 _READ_SIZE = 64 * 1024
 _NOTHING: Mapping[str, tuple[int, ...]] = {}
 
-JOB_PLACES = (
-    "/sys/fs/cgroup/system.slice/qga-programs.service",
-    "/sys/fs/cgroup/qga-programs.service",
-)
-"""Where cgroups of jobs may be: with systemd, and without it."""
-
 Claim = Callable[[int], int]
 """Takes a number of bytes of output to keep; returns how many may be kept."""
 
@@ -243,17 +237,6 @@ class Child:
     def _tell_end(self) -> None:
         self.status = self._code
         self._on_end(self)
-
-
-def take_over_jobs(loop: Loop, submit: Callable[..., object]) -> None:
-    """Have the jobs end in time that an earlier agent has left behind.
-
-    submit: that of qga.worker.Worker.
-    """
-    if any(map(os.path.isdir, JOB_PLACES)):
-        from qga.programs.job import take_over
-
-        take_over(loop, submit)
 
 
 def job_of(launch: Launch) -> Job | None:

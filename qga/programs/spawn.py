@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
 from typing import TYPE_CHECKING, Callable, Optional
 
+from qga.programs.inherited_limit import inherited_limit
 from qga.programs.limits import NO_LIMITS, Limits
-from qga.programs.open_files import inherited_limit
 from qga.records import NamedTuple
 from qga.wire.payload import c_string
 

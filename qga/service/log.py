@@ -20,12 +20,11 @@ Python's logging is not used: importing it costs more memory than the agent's lo
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from stat import S_ISBLK, S_ISREG
-from typing import TYPE_CHECKING
 
+from qga.light import expression
 from qga.service import state
 from qga.service.sinks import (
     DEBUG,
@@ -36,14 +35,15 @@ from qga.service.sinks import (
     FileSink,
     JournalSink,
     JournalText,
-    Sink,
     StderrSink,
     SyslogSink,
     stderr_is_journal,
 )
 from qga.wording import counted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qga.service.sinks import Sink
     from qga.settings.config import Config
 
 
@@ -71,7 +71,7 @@ MAX_KEPT = 100
 _PATIENCE = 1.0
 
 # Control characters, line and paragraph separators, and the marks that reorder text on a terminal.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_UNSAFE = expression("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class Log:
@@ -222,6 +222,8 @@ def mark_levels() -> None:
 
 def escape(text: str) -> str:
     """The text on one line, with escapes such as `\\n` and `\\x1b` for control characters."""
+    if text.isprintable():
+        return text
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 

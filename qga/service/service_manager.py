@@ -12,8 +12,8 @@ sends the pings, so that a command that hangs on a worker is not mistaken for a 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

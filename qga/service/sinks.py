@@ -9,14 +9,22 @@ from __future__ import annotations
 import os
 import time
 from errno import ECONNREFUSED
-from typing import TYPE_CHECKING, Protocol
 
 from qga.settings.trust import open_own
 from qga.version import PROGRAM
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from typing import TextIO
+    from typing import Protocol, TextIO
+
+    class Sink(Protocol):
+        """Takes messages. `write` may raise OSError. `text` contains the facts in `fields`."""
+
+        def write(self, priority: int, text: str, fields: dict[str, str]) -> None: ...
+
+        def reopen(self) -> None: ...
+
 
 # Priorities as in syslog(3).
 ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7
@@ -29,14 +37,6 @@ _SYSLOG = "/dev/log"
 _FACILITY = 3 << 3  # LOG_DAEMON of syslog(3)
 _MAX_SYSLOG = 8192  # bytes of a message; rsyslog cuts longer ones
 _ATOMIC = 4096  # PIPE_BUF: a pipe that is ready for writing takes that much at once
-
-
-class Sink(Protocol):
-    """Takes messages. `write` may raise OSError. `text` contains the facts in `fields`."""
-
-    def write(self, priority: int, text: str, fields: dict[str, str]) -> None: ...
-
-    def reopen(self) -> None: ...
 
 
 class StderrSink:

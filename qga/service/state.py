@@ -20,11 +20,14 @@ from __future__ import annotations
 import os
 import time
 from _thread import allocate_lock
-from collections.abc import Callable
 
 from qga.errors import QgaError
 from qga.settings import keyfile
 from qga.settings.trust import open_own
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIRST_HANDLE = 1000
 _MOST_DIGITS = 18  # a handle must fit an int64 on the wire

@@ -13,21 +13,23 @@ What must stay true:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from qga.errors import CommandNotFound, NotYet, QgaError, Refused
 from qga.serving.audit import MAX_NAME, Entry
 from qga.serving.running import PATIENCE, Running
-from qga.wire.protocol import DELIMITER, Event, Fault, encode_error, encode_return
+from qga.wire.protocol import DELIMITER, Fault, Request, encode_error, encode_return
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qga.plugin.registry import Command
+    from typing import Any
+
+    from qga.plugin.entry import Command
     from qga.policy.caller import Caller
     from qga.serving.output import Output
     from qga.serving.running import UnderWay
     from qga.serving.server import Server
     from qga.serving.session import Session
     from qga.wire.payload import Part
+    from qga.wire.protocol import Event
 
 
 class Dispatcher:
@@ -66,14 +68,15 @@ class Dispatcher:
             if command is None:
                 raise CommandNotFound(f"The command {name} has not been found")
             self._policy.check(command, self._agent.frozen)
+            if command.deferred is not None and not self._complete(command, event, connection):
+                return
             arguments = command.bind(given, self._caller)
         except BaseException as error:
             self._refuse(name, error, request_id)
             self._audit.record_refusal(self._caller, name, command, error)
             return
-        entry = None
-        if self._records_changes if command.changes else self._records_reads:
-            entry = Entry(self._caller, command, given)
+        recorded = self._records_changes if command.changes else self._records_reads
+        entry = Entry(self._caller, command, given) if recorded else None
         try:
             try:
                 result = command.at_once(**arguments)
@@ -113,6 +116,36 @@ class Dispatcher:
         answered, self._answered_last = self._answered_last, None
         if answered and command and command.overtakes and not command.delimited:
             self._agent.report_unheard(answered)
+
+    def _complete(self, command: Command, event: Request, connection: Session) -> bool:
+        """Import the group of a command where the command runs; whether it is ready already."""
+        if command.deferred is None or not command.blocking:
+            self._agent.complete(command)
+            return True
+        running = Running(command, event.id, connection)
+        running.task = self._agent.worker.submit(
+            command.deferred.load,
+            lambda _, error: self._go_on(running, event, error),
+            urgent=command.frozen,
+            channel=self._caller.channel,
+        )
+        self._under_way.begin(running)
+        return False
+
+    def _go_on(self, running: Running, event: Request, error: BaseException | None) -> None:
+        """The group of a command was imported."""
+        if running is not self._under_way.running:
+            return
+        self._under_way.running = None
+        try:
+            if error is not None:
+                raise error
+            self._agent.complete(running.command)
+        except BaseException as failure:
+            self._refuse(running.command.name, failure, running.id)
+        else:
+            self.carry_out(event, running.connection)
+        running.connection.proceed()
 
     def _run(self, running: Running, arguments: dict[str, Any]) -> None:
         """Have the worker carry out a blocking command."""

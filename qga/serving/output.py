@@ -8,10 +8,14 @@ JSON string and a line as well.
 from __future__ import annotations
 
 import os
-from collections import deque
 
+from qga.light import deque
 from qga.wire import base64
-from qga.wire.payload import Part, Payload
+from qga.wire.payload import Payload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qga.wire.payload import Part
 
 WRITE_SIZE = 192 * 1024
 """Bytes offered to one write(2). The buffer of a unix socket holds that many by default; a virtio

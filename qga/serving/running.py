@@ -14,15 +14,17 @@ What must stay true:
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 from qga.errors import QgaError
 from qga.wire.protocol import encode_error
 from qga.wording import counted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from qga.loop import Timer
-    from qga.plugin.registry import Command
+    from qga.plugin.entry import Command
     from qga.serving.audit import Entry
     from qga.serving.output import Output
     from qga.serving.pending import Pending

@@ -8,7 +8,7 @@ from qga.plugin.services import Services
 
 if TYPE_CHECKING:
     from qga.errors import QgaError
-    from qga.plugin.registry import Command
+    from qga.plugin.entry import Command
     from qga.policy.caller import Caller
     from qga.serving.audit import Audit
     from qga.serving.session import Session
@@ -32,6 +32,9 @@ class Server(Services, Protocol):
 
     def on_client_left(self, caller: Caller) -> None:
         """The host has left a virtio port, whose connection stays."""
+
+    def complete(self, command: Command) -> None:
+        """Make a deferred command ready to be called. Call it on the loop."""
 
     def report_status(self) -> None:
         """Announce that a channel serves now, or no longer does."""

@@ -26,7 +26,6 @@ from select import (
     POLLHUP,
     poll,
 )
-from typing import TYPE_CHECKING, Callable, Optional
 
 from qga.policy.caller import Caller
 from qga.serving.dispatcher import Dispatcher
@@ -36,8 +35,10 @@ from qga.serving.running import UnderWay
 from qga.wire.decoder import Decoder
 from qga.wire.position import Position
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Callable, Optional
 
     OnEnd = Callable[["Session", Optional[OSError]], None]
     """Called once when the other side has gone for good, with the error if there was one."""

@@ -10,9 +10,9 @@ inherited. Rules work the same way: `[files]` applies to all channels, `[files N
 keys are written `files.read` in a layer and `files_read` in a configuration.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Iterable
-from typing import Any, Optional
 
 from qga.errors import ConfigError
 from qga.records import NamedTuple
@@ -24,7 +24,6 @@ from qga.settings.values import (
     MAX_THREADS,
     MIB,
     PROFILES,
-    Value,
     parse_accounts,
     parse_boolean,
     parse_cids,
@@ -43,6 +42,15 @@ from qga.settings.values import (
 )
 from qga.wire.payload import MAX_MESSAGE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Optional
+
+    from qga.settings.values import Value
+
+    Layer = dict[str, Value]
+
 CONFIG_DIR = "/etc/qemu"
 """The directory of the agent's configuration; packages for other distributions change it."""
 
@@ -54,8 +62,6 @@ DEFAULT_FSFREEZE_HOOK = f"{CONFIG_DIR}/fsfreeze-hook"
 
 HOST_CID = 2
 """The vsock address of the host: VMADDR_CID_HOST of <linux/vm_sockets.h>."""
-
-Layer = dict[str, Value]
 
 
 class Origin(NamedTuple):

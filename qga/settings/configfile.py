@@ -6,10 +6,10 @@ unknown sections and keys are ignored with a warning, as QEMU's agent ignores th
 can be used with several versions.
 """
 
+from __future__ import annotations
+
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
-from typing import Optional
 
 from qga.errors import ConfigError
 from qga.records import NamedTuple
@@ -22,12 +22,19 @@ from qga.settings.config import (
     NO_ORIGINS,
     RULE_KEYS,
     ChannelSection,
-    Layer,
     Origin,
     Origins,
     overlay,
 )
-from qga.settings.values import Value, parse_names
+from qga.settings.values import parse_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Optional
+
+    from qga.settings.config import Layer
+    from qga.settings.values import Value
 
 _OLD_BLOCK_KEY = "blacklist"
 _HINTS = {"daemonize": "; use 'daemon'"}  # an example in QEMU's manual has the wrong key

@@ -6,8 +6,7 @@ and scripts were written against it: abbreviated long options, joined short opti
 arguments only if attached, operands anywhere, `--`.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Optional
+from __future__ import annotations
 
 from qga.errors import ConfigError
 from qga.records import NamedTuple
@@ -19,10 +18,16 @@ from qga.settings.config import (
     DEFAULT_PIDFILE,
     DEFAULT_STATEDIR,
     GENERAL_KEYS,
-    Layer,
     overlay,
 )
 from qga.version import PROGRAM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Optional
+
+    from qga.settings.config import Layer
 
 _HELP_INDENT = 29
 _HELP_WIDTH = 79

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
 from errno import EINVAL, ELOOP, EMLINK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _MAX_LINKS = 40  # the limit of the kernel (path_resolution(7))
 

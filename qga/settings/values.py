@@ -6,12 +6,14 @@ a text that describes valid values. The caller adds the key and the line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Callable, Union
-
 from qga.wire.payload import MAX_MESSAGE
 
-Value = Union[bool, int, float, str, tuple[str, ...], tuple[int, ...]]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Callable, Union
+
+    Value = Union[bool, int, float, str, tuple[str, ...], tuple[int, ...]]
 
 DEFAULT_PATHS = {
     "virtio-serial": "/dev/virtio-ports/org.qemu.guest_agent.0",

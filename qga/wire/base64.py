@@ -7,15 +7,16 @@ bulk: an agent that moves no files starts without it.
 from __future__ import annotations
 
 import binascii
-from typing import TYPE_CHECKING, Union
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Union
+
+    _Buffer = Union[bytes, bytearray, memoryview]
 
 BULK = 4096
 """Bytes from which pybase64 is worth its import (1 ms, 0.15 MB)."""
-
-_Buffer = Union[bytes, bytearray, memoryview]
 
 
 class _Codec:

@@ -6,10 +6,12 @@ So the string is taken as it is, and the reader gets only the rest of the messag
 
 from __future__ import annotations
 
-from typing import Any
-
 from qga.wire import jsontext
 from qga.wire.lexer import has_control
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LONG = 16 * 1024
 """Bytes of a message for which this pays."""

@@ -23,8 +23,6 @@ Anything that this reader cannot handle goes through QEMU's lexer and grammar.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Callable
 
 from qga.errors import QgaError
 from qga.wire import fast, halves, jsontext, lexer
@@ -33,8 +31,15 @@ from qga.wire.jsontext import MAX_DEPTH
 from qga.wire.lexer import CLOSE_BRACE, CLOSE_BRACKET, COMMA, OPEN_BRACE, OPEN_BRACKET
 from qga.wire.payload import MAX_MESSAGE
 from qga.wire.position import Position
-from qga.wire.protocol import Event, Fault, Request, to_event
+from qga.wire.protocol import Fault, Request, to_event
 from qga.wire.runs import DEPTH, run_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Callable
+
+    from qga.wire.protocol import Event
 
 MAX_TOKENS = 2 * 1024 * 1024
 """Tokens in one message (QEMU's limit)."""

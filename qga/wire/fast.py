@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
+from qga.light import expression
 from qga.wire import bulk, jsontext
-from qga.wire.protocol import ABSENT, Event, Request, to_event
+from qga.wire.protocol import ABSENT, Request, to_event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qga.wire.protocol import Event
 
 known: dict[bytes, tuple[Request]] = {}
 """Requests that monitoring repeats: the bytes of each, and its parsed form."""
@@ -15,7 +18,7 @@ MAX_KNOWN = 128
 
 _MOST_KNOWN = 64
 
-_spaces = re.compile(r"[ \t\r\n]*").match
+_SPACES = expression(r"[ \t\r\n]*")
 
 
 def read(data: bytes, events: list[Event], most: int) -> int:
@@ -64,7 +67,7 @@ def _read_text(text: str, events: list[Event], most: int) -> int:
     position, end = 0, len(text)
     while position < end and len(events) < most:
         if text[position] != "{":
-            spaces = _spaces(text, position).end()  # type: ignore[union-attr]
+            spaces = _SPACES.match(text, position).end()  # type: ignore[union-attr]
             if spaces == position:
                 break
             position = spaces

@@ -6,8 +6,6 @@ No recursion: a value may be 1024 levels deep.
 
 from __future__ import annotations
 
-from typing import Any
-
 from qga.wire import jsontext
 from qga.wire.jsontext import parse_error
 from qga.wire.lexer import (
@@ -19,6 +17,10 @@ from qga.wire.lexer import (
     OPEN_BRACKET,
     STRING,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What may come next. Up to _ITEM_OR_END it is a value.
 _VALUE, _ITEM_OR_END, _KEY, _KEY_OR_END, _COLON, _SEPARATOR = range(6)

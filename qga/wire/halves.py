@@ -19,8 +19,7 @@ What must stay true: no valid JSON is mistaken for such a beginning. It is one o
 
 from __future__ import annotations
 
-import re
-
+from qga.light import expression
 from qga.wire.lexer import (
     CLOSE_BRACE,
     CLOSE_BRACKET,
@@ -42,32 +41,32 @@ MAX_BEGINNING = 64
 _MAX_END = 8  # bytes of a brace and the white space behind it
 
 _MEMBER = rb"""(?:"(?:arguments|execute|id)"|'(?:arguments|execute|id)')"""
-_at_end = re.compile(rb"\{[ \t\r\n]*" + _MEMBER + rb"[ \t\r\n]*:\Z").search
-_at = re.compile(rb"\{[ \t\r\n]*" + _MEMBER + rb"[ \t\r\n]*:").match
-_in_string = re.compile(rb"\{[ \t]*\" ?(arguments|execute|id)\Z").search
-_at_start = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*\"(?:arguments|execute|id)\"[ \t\r\n]*:").match
+_AT_END = expression(rb"\{[ \t\r\n]*" + _MEMBER + rb"[ \t\r\n]*:\Z")
+_AT = expression(rb"\{[ \t\r\n]*" + _MEMBER + rb"[ \t\r\n]*:")
+_IN_STRING = expression(rb"\{[ \t]*\" ?(arguments|execute|id)\Z")
+_AT_START = expression(rb"[ \t\r\n]*\{[ \t\r\n]*\"(?:arguments|execute|id)\"[ \t\r\n]*:")
 
 
 def beginning_at_end(text: bytes) -> bytes:
     """The beginning of a request that `text` ends with, or nothing."""
-    found = _at_end(text)
+    found = _AT_END.search(text)
     return found.group() if found else b""
 
 
 def beginning_in_string(text: bytes) -> bytes:
     """The same where its first quotation mark ends a string, and a bare word is at the end."""
-    found = _in_string(text)
+    found = _IN_STRING.search(text)
     return b'{"' + found[1] if found else b""
 
 
 def beginning_at(data: bytes, place: int) -> bytes:
     """The first byte of a request that begins at `place`, or nothing."""
-    return data[place : place + 1] if _at(data, place) else b""
+    return data[place : place + 1] if _AT.match(data, place) else b""
 
 
 def begins_with_request(piece: bytes) -> bool:
     """Whether a piece begins as a request does."""
-    return _at_start(piece) is not None
+    return _AT_START.match(piece) is not None
 
 
 def is_line_of_request(piece: bytes) -> bool:

@@ -6,11 +6,16 @@ a value may be 1024 levels deep.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
+from _json import encode_basestring_ascii, make_encoder
 from math import isfinite
-from typing import Any
+
+from qga.light import expression
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Iterator
+    from typing import Any
 
 
 def _refuse(value: Any) -> None:
@@ -18,18 +23,18 @@ def _refuse(value: Any) -> None:
 
 
 # What JSONEncoder.encode makes anew for each value.
-_make_chunks = c_make_encoder(
+_make_chunks = make_encoder(
     None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, False
 )
 
 
-_ESCAPED = re.compile(
+_ESCAPED = expression(
     r"(?P<same>(?:\\u[0-9]{4}|\\[^u]){1,1000})"
     r"|\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\u(?P<unit>[0-9a-f]{4})|\x7f"
 )
 
 # Half a pair, which stands for a byte of a file's name that is no UTF-8, and noncharacters.
-_NO_CHARACTER = re.compile("d[89a-f]|fd[de]|fff[ef]")
+_NO_CHARACTER = expression("d[89a-f]|fd[de]|fff[ef]")
 
 
 def write(value: Any) -> str:

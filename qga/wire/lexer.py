@@ -11,10 +11,12 @@ character, a structural one, or FE or FF, which is read as the beginning of a to
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-
 from qga.wire import base64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 # Kinds of tokens; a structural one is its own byte.
 STRING, INTEGER, FLOAT, KEYWORD, STRAY, OVERSIZE = b"sifk!>"
@@ -118,7 +120,16 @@ _ENDED_BY_NEXT = (INTEGER, FLOAT, KEYWORD)
 
 _LONG = 2048  # bytes of text
 
-_RULES = [(re.compile(run).match, moves, otherwise) for run, moves, otherwise in _TABLE.values()]
+_RULES: list[tuple[Any, dict[int, int], int]] = []
+
+
+def _make_rules() -> list[tuple[Any, dict[int, int], int]]:
+    # Not at the start, which few requests need them for: they cost a megabyte.
+    import re
+
+    for run, moves, otherwise in _TABLE.values():
+        _RULES.append((re.compile(run).match, moves, otherwise))
+    return _RULES
 
 
 class Lexer:
@@ -165,11 +176,12 @@ class Lexer:
         state, start = self._state, position - self.unfinished
         limit = min(len(data), start + self._max_token + 1) if self.unfinished else len(data)
         ended, shift = position, self._next_shift  # a token that begins there has this shift
+        rules = _RULES or _make_rules()
         while True:
             if state == _DOUBLE and limit - position >= _LONG:
                 position = _end_of_text(data, position, limit)
-            run, moves, otherwise = _RULES[state]
-            position = run(data, position, limit).end()  # type: ignore[union-attr]
+            run, moves, otherwise = rules[state]
+            position = run(data, position, limit).end()
             if position == limit:
                 if position - start <= self._max_token or state <= _SKIP:
                     break

@@ -8,10 +8,16 @@ In: `decode_base64` accepts what QEMU's decoder accepts and is as lenient with t
 from __future__ import annotations
 
 import binascii
-from typing import Union
 
 from qga.errors import QgaError
 from qga.wire import base64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    Part = Union[bytes, "Payload"]
+    """A piece of a reply."""
 
 MAX_MESSAGE = 64 * 1024 * 1024 - 1
 """Bytes of all tokens of one message, white space not counted (QEMU's limit)."""
@@ -32,10 +38,6 @@ class Payload:
     def __len__(self) -> int:
         """Bytes of the base64 text."""
         return -(-len(self.data) // 3) * 4
-
-
-Part = Union[bytes, Payload]
-"""A piece of a reply."""
 
 
 def c_string(text: str) -> bytes:

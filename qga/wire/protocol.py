@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
-
 from qga.errors import QgaError
 from qga.records import NamedTuple
 from qga.wire import jsonwriter
-from qga.wire.payload import Part, Payload
+from qga.wire.payload import Payload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Union
+
+    from qga.wire.payload import Part
+
+    Event = Union["Request", "Fault"]
 
 DELIMITER = b"\xff"
 """What guest-sync-delimited puts before its reply."""
@@ -36,9 +42,6 @@ class Fault(NamedTuple):
 
     error: QgaError
     id: Any = ABSENT
-
-
-Event = Union[Request, Fault]
 
 
 def to_event(value: Any) -> Event:

@@ -7,13 +7,13 @@ of these.
 
 from __future__ import annotations
 
-import re
-from functools import cache
-from json import JSONDecoder
-from typing import Any
-
+from qga.light import expression
 from qga.records import NamedTuple
-from qga.wire.jsontext import plain_object
+from qga.wire.jsontext import reader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MOST = rb"{1,500}"  # items, which take less than a millisecond
 
@@ -27,17 +27,11 @@ _MEMBER = _STRING + rb": ?" + _SCALAR
 _LIST = rb"\[(?:" + _SCALAR + rb"(?:, ?" + _SCALAR + rb")*)?\]"
 _OBJECT = rb"\{(?:" + _MEMBER + rb"(?:, ?" + _MEMBER + rb")*)?\}"
 _VALUE = rb"(?:" + _SCALAR + rb"|" + _LIST + rb"|" + _OBJECT + rb")"
-_tokens = re.compile(rb'"[^"]*"|[^ "{}\[\],:]+|[{}\[\],:]').findall
+_TOKEN = expression(rb'"[^"]*"|[^ "{}\[\],:]+|[{}\[\],:]')
+_ITEMS = expression(rb"(?: ?" + _VALUE + rb",)" + _MOST)
+_MEMBERS = expression(rb"(?: ?" + _STRING + rb": ?" + _VALUE + rb",)" + _MOST)
 
-
-@cache
-def _match(is_list: bool) -> Any:
-    # Compiled when a large message comes: it takes 3 ms, which no start should wait for.
-    item = _VALUE if is_list else _STRING + rb": ?" + _VALUE
-    return re.compile(rb"(?: ?" + item + rb",)" + _MOST).match
-
-
-_read = JSONDecoder(object_pairs_hook=plain_object).raw_decode
+_read = reader()
 
 DEPTH = 1
 """Levels that the items of a run may have."""
@@ -65,13 +59,13 @@ class Run(NamedTuple):
 def run_at(data: bytes, position: int, container: list[Any] | dict[str, Any]) -> Run | None:
     """The run that begins at `position` and can extend `container`; None if there is none."""
     is_list = type(container) is list
-    match = _match(is_list)(data, position)
+    match = (_ITEMS if is_list else _MEMBERS).match(data, position)
     if match is None:
         return None
-    tokens = _tokens(match.group())
+    tokens = _TOKEN.findall(match.group())
     text = match.group()[:-1].decode("ascii")
     try:
-        content, _ = _read(f"[{text}]" if is_list else f"{{{text}}}")
+        content, _ = _read(f"[{text}]" if is_list else f"{{{text}}}", 0)
     except ValueError:  # a duplicate key
         return None
     if type(container) is dict and not content.keys().isdisjoint(container.keys()):

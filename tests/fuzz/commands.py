@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from qga.errors import QgaError
 from qga.plugin import schema
-from qga.plugin.registry import Command
+from qga.plugin.entry import Command
 from qga.plugin.schema import UInt64
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy

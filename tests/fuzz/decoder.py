@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import json
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from qga.wire.decoder import Decoder
 from qga.wire.jsontext import MAX_DEPTH
-from qga.wire.protocol import ABSENT, Event, Fault, Request, encode_error, encode_return
+from qga.wire.protocol import ABSENT, Fault, Request, encode_error, encode_return
 from tests.fuzz.draw import has_noncharacter
 from tests.unit.decoding import PING, cut, in_pieces, parse, receive_all, shown
+
+if TYPE_CHECKING:
+    from qga.wire.protocol import Event
 
 PING_SHOWN = ["guest-ping {} id=" + repr(ABSENT)]
 

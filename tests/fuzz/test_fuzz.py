@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from qga.errors import QgaError
-from qga.plugin.schema import Signature
+from qga.plugin.signature import Signature
 from qga.settings import keyfile
 from qga.wire.decoder import Decoder
 from tests.fuzz import base64text

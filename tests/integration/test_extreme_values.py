@@ -21,7 +21,8 @@ import pytest
 
 from qga import QgaError
 from qga.plugin import discovery, schema
-from qga.plugin.registry import INJECTED, commands_of
+from qga.plugin.entry import INJECTED
+from qga.plugin.registry import commands_of
 from tests.integration.agent_process import Client, listening, request
 
 clock: Any = import_module("qga.commands.time")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qga.errors import QgaError
 from qga.wire.decoder import Decoder
 from qga.wire.grammar import Builder
 from qga.wire.lexer import Lexer
-from qga.wire.protocol import Event, Fault
+from qga.wire.protocol import Fault
+
+if TYPE_CHECKING:
+    from qga.wire.protocol import Event
 
 PING = b'{"execute": "guest-ping"}'
 

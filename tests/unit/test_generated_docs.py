@@ -32,6 +32,11 @@ def test_what_qgactl_knows_of_arguments_is_current() -> None:
     assert text == tables.arguments_module(), "run `make docs`"
 
 
+def test_what_the_agent_knows_of_the_standard_commands_is_current() -> None:
+    text = (CHECKOUT / "qga/plugin/standard.py").read_text()
+    assert text == tables.standard_module(), "run `make docs`"
+
+
 def test_every_key_is_in_the_configuration_that_is_shipped() -> None:
     shown = re.findall(r"^#([a-z-]+)=", tables.configuration().partition("#[")[0], re.M)
     assert shown == list(config.GENERAL_KEYS)

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from qga.plugin import discovery, schema
-from qga.plugin.registry import Command, Registry
+from qga.plugin.entry import Command
+from qga.plugin.registry import Registry
 from qga.settings.config import Config
 
 INTERFACE = json.loads((Path(__file__).parent.parent / "interface.json").read_text())

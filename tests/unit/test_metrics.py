@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qga.plugin import schema
-from qga.plugin.registry import function_of
+from qga.plugin.entry import function_of
 
 metrics: Any = import_module("qga.commands.metrics")
 mounts: Any = import_module("qga.commands._mounts")

@@ -88,3 +88,22 @@ def test_the_agent_compiles_nothing_at_its_start(tmp_path: Path) -> None:
     for expected in ("['AST']\n", "[]\n"):
         done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment)
         assert done.stdout == expected, done.stderr
+
+
+def annotate(form: int) -> dict[str, Any]:
+    """What Python 3.14 has in the body of a class without the __future__ import."""
+    assert form == 1  # annotationlib.Format.VALUE
+    return {"x": int, "y": str}
+
+
+def test_a_named_tuple_of_python_3_14() -> None:
+    (made,) = records.NamedTuple.__mro_entries__(())  # type: ignore[attr-defined]
+    body = {"__annotate_func__": annotate, "__module__": __name__, "__qualname__": "Pair"}
+    assert type(made)("Pair", (), body)(1, "a")._fields == ("x", "y")
+
+
+def test_a_struct_of_python_3_14() -> None:
+    (made,) = records.TypedDict.__mro_entries__(())  # type: ignore[attr-defined]
+    struct = type(made)("Pair", (), {"__annotate_func__": annotate, "__module__": __name__})
+    assert struct.__annotations__ == {"x": int, "y": str}
+    assert struct.__required_keys__ == {"x", "y"}

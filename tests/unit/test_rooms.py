@@ -70,7 +70,7 @@ def test_no_room_imports_itself_by_way_of_others() -> None:
 
 
 def test_the_wire_knows_nothing_of_the_agent() -> None:
-    assert set(edges()["wire"]) == {"errors", "records"}
+    assert set(edges()["wire"]) == {"errors", "light", "records"}
 
 
 def test_what_the_agent_stands_on_does_not_know_it() -> None:

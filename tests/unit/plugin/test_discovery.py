@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qga.plugin import discovery
+from qga.plugin import discovery, time_limit
 from qga.plugin.registry import command_names
 
 GROUP = """
@@ -108,7 +108,7 @@ class TestFolder:
     def test_one_that_never_comes_to_an_end(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, body: str
     ) -> None:
-        monkeypatch.setattr(discovery, "LOADING_TIME", 0.2)
+        monkeypatch.setattr(time_limit, "LOADING_TIME", 0.2)
         hanging = write(folder / "a.py", f"import time\n{body}\n")
         write(folder / "b.py", group("B", "test_b"))
         assert found(folder) == (

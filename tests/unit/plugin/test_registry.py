@@ -9,7 +9,8 @@ import pytest
 
 from qga import Caller, CommandGroup, QgaError, command
 from qga.errors import PluginError
-from qga.plugin.registry import Command, Registry, command_names
+from qga.plugin.entry import Command
+from qga.plugin.registry import Registry, command_names
 from qga.policy.policy import Policy
 
 AGENT = cast("Any", SimpleNamespace(name="the agent"))

@@ -9,6 +9,7 @@ import pytest
 
 from qga import NotRequired, Payload, QgaError, UInt64
 from qga.plugin import schema
+from qga.plugin.signature import Signature
 
 Colour = Literal["red", "green"]
 Where = Union[int, Colour]
@@ -68,7 +69,7 @@ class Handlers(Protocol):
     ) -> list[Block]: ...
 
 
-def signature(name: str) -> schema.Signature:
+def signature(name: str) -> Signature:
     function = vars(Handlers)[name]
     assert isinstance(function, FunctionType)
     return schema.signature(function, frozenset({"caller"}))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from qga import CommandNotFound
-from qga.plugin.registry import Access, Command, command
+from qga.plugin import registry
+from qga.plugin.entry import Command
+from qga.plugin.registry import command
 from qga.policy.policy import Policy
 from qga.settings.config import ChannelConfig
 from qga.settings.values import PROFILES
 from tests.differences import differs
+
+if TYPE_CHECKING:
+    pass
 
 
 class Handlers:
@@ -47,7 +54,7 @@ class Handlers:
 
 def entry(name: str) -> Command:
     handler = getattr(Handlers(), name.replace("-", "_"))
-    return Command(name, handler, handler.__qga_command__)
+    return Command(name, handler.__qga_command__, handler)
 
 
 def policy(allow: Sequence[str] = (), block: Sequence[str] = (), **rules: Any) -> Policy:
@@ -115,7 +122,9 @@ def test_what_a_refused_command_is_told() -> None:
 
 
 def test_the_profiles_are_the_words_of_access() -> None:
-    assert get_args(Access) == PROFILES
+    words = re.search(r"Access = Literal\[(.*)\]", Path(registry.__file__).read_text())
+    assert words is not None
+    assert words[1] == ", ".join(f'"{profile}"' for profile in PROFILES)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from qga import CommandGroup, QgaError, command
 from qga.errors import CommandNotFound
 from qga.loop import Loop
 from qga.plugin.discovery import discover
-from qga.plugin.registry import Command, Registry, commands_of
+from qga.plugin.entry import Command
+from qga.plugin.registry import Registry, commands_of
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import MESSAGE_IDS, Log

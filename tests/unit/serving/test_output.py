@@ -7,12 +7,15 @@ import fcntl
 import os
 import tracemalloc
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from qga import Payload
 from qga.serving.output import WRITE_SIZE, Output
-from qga.wire.payload import Part
+
+if TYPE_CHECKING:
+    from qga.wire.payload import Part
 
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it since Python 3.10
 

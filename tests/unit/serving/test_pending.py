@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from qga import CommandGroup, command
 from qga.plugin.registry import Registry
 from qga.serving.pending import MAX_INPUT, MAX_REQUESTS, Pending
-from qga.wire.protocol import Event, Request
+from qga.wire.protocol import Request
+
+if TYPE_CHECKING:
+    from qga.wire.protocol import Event
 
 
 class Some(CommandGroup):

@@ -11,7 +11,8 @@ import pytest
 
 from qga import CommandGroup, command
 from qga.loop import Loop
-from qga.plugin.registry import Command, Registry
+from qga.plugin.entry import Command
+from qga.plugin.registry import Registry
 from qga.service.log import Log
 from qga.serving import running
 from qga.serving.output import Output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,6 @@ from qga.settings.config import (
     NO_ORIGINS,
     ChannelConfig,
     Config,
-    Layer,
     build,
     dump,
     overlay,
@@ -30,6 +29,9 @@ from qga.settings.values import (
 )
 from qga.wire.payload import MAX_MESSAGE
 from tests.differences import differs
+
+if TYPE_CHECKING:
+    from qga.settings.config import Layer
 
 
 def from_text(text: str, options: Layer | None = None) -> Config:

@@ -1,0 +1,30 @@
+"""What a start needs of collections, re and signal, which themselves take 2 MB on Python 3.14."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    import signal as signal
+    from collections import deque as deque
+
+    expression = re.compile
+else:
+    import _signal
+    from _collections import deque as deque
+
+    signal = _signal
+
+    class expression:  # noqa: N801 - stands for re.compile
+        """As re.compile, which is called when the expression is first used."""
+
+        def __init__(self, text, flags=0):
+            self._text = text
+            self._flags = flags
+
+        def __getattr__(self, name):
+            import re
+
+            method = getattr(re.compile(self._text, self._flags), name)
+            setattr(self, name, method)  # this function is not asked for it again
+            return method
