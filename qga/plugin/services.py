@@ -26,7 +26,8 @@ class Services(Protocol):
     loop: timers, watched descriptors, and `post`, which calls a function on the loop.
     worker: threads for functions that may wait; `submit` must be called on the loop.
     state: state that survives a restart of the agent.
-    registry: all commands, including those of other groups.
+    registry: all commands, including those of other groups. The handler of a standard command is
+        there once the command was called.
     descriptors: the number of open files of each channel. Count those that stay open after a
         command.
     frozen: whether the guest's filesystems are frozen. Then nothing may write, start a program or

@@ -42,6 +42,9 @@ SERVICE = {
     "openrc": "rc-service qemu-guest-agent {}",
 }
 WITH_UTMP = ("bullseye", "bookworm")  # login(1) of Debian 13 leaves no record for QEMU's agent
+# Bytes, by Python.
+MOST_MEMORY = {"3 11": 13_000_000, "3 13": 14_000_000, "3 14": 14_500_000}
+BARE = "python3 -ISXutf8 -c 'print(open(\"/proc/self/status\").read())'"
 PROFILE = "/usr/share/apparmor/extra-profiles/usr.sbin.qemu-ga"
 LOADED = "/etc/apparmor.d/usr.sbin.qemu-ga"
 OPENRC = "/etc/init.d/qga"
@@ -58,6 +61,12 @@ def agent(guest: Guest) -> Iterator[AgentSocket]:
         yield connected
 
 
+def resident(guest: Guest, prints_status: str) -> int:
+    """Resident memory in bytes, of the output of a command as in proc_pid_status(5)."""
+    status = shell(guest, prints_status)
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
 def service(guest: Guest, recipe: Recipe, action: str) -> str:
     return shell(guest, SERVICE[recipe.init].format(action))
 
@@ -72,6 +81,18 @@ def test_installed_over_the_running_original(
     record_property("facts", [recipe.arch, kernel, python, recipe.init, version])
     (install if recipe.suite != "bullseye" else install_by_pip)(guest)
     wait_until_ours_serves(guest)
+
+
+@pytest.mark.only_in(arch="amd64")
+def test_it_is_small(guest: Guest, recipe: Recipe) -> None:
+    """Right after the first request, beside an interpreter that does nothing."""
+    service(guest, recipe, "restart")
+    with AgentSocket(guest.channel_path(), timeout=120) as agent:
+        assert agent.execute("guest-ping") == {}
+    ours, bare = resident(guest, f"cat /proc/{the_process(guest)}/status"), resident(guest, BARE)
+    python = shell(guest, "python3 -c 'import sys; print(*sys.version_info[:2])'")
+    assert ours - bare < 5_000_000, f"{ours} bytes beside {bare}"
+    assert ours < MOST_MEMORY.get(python.strip(), ours + 1), f"{ours} bytes beside {bare}"
 
 
 def test_replies_are_those_of_the_releases_agent(
