@@ -214,7 +214,13 @@ class Files(CommandGroup):
 
     @command(access="file-read", blocking=True)
     def guest_file_seek(
-        self, handle: int, offset: int, whence: GuestFileWhence, *, caller: Caller
+        self,
+        handle: int,
+        offset: int,
+        whence: GuestFileWhence,
+        *,
+        caller: Caller,
+        may_wait: bool,
     ) -> GuestFileSeek:
         """Set the position, like lseek(2).
 
@@ -227,7 +233,10 @@ class Files(CommandGroup):
         file = self._file(handle, caller)
         if whence not in _WHENCE:
             raise QgaError(f"invalid whence code {whence}")
-        with file.lock:
+        # A network filesystem asks its server for the end.
+        if not may_wait and (not file.cached or _WHENCE[whence] == os.SEEK_END):
+            raise BlockingIOError
+        with file.lock if may_wait else AtOnce(file.lock):
             self._file(handle, caller)
             try:
                 position = seek(file.fd, offset, _WHENCE[whence])
@@ -329,6 +338,20 @@ def open_file(policy: Policy, path: str, mode: str, flags: int) -> int:
         raise QgaError(
             f"failed to open file '{path}' (mode: '{mode}'): {error.strerror}"
         ) from error
+
+
+class AtOnce:
+    """A lock for as long as a `with` takes. Raises BlockingIOError if somebody else has it."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise BlockingIOError
+
+    def __exit__(self, *_error: object) -> None:
+        self._lock.release()
 
 
 def seek(fd: int, offset: int, whence: int) -> int:

@@ -65,16 +65,14 @@ class Worker:
         channel: for whom. Raises QgaError if all its threads are busy with commands that do not
         return, or if the system allows no more.
         """
-        busy = self._under_way
-        for counts in (busy, self._urgent):
-            counts.setdefault(channel, 0)
-        if busy[channel] >= self._share and not self._may_borrow():
+        busy, running = self._under_way, self._under_way.get(channel, 0)
+        if running >= self._share and not self._may_borrow():
             busy = self._urgent
-            if not urgent or busy[channel] >= MAX_URGENT:
-                commands = counted(self._under_way[channel], "command is", "commands are")
+            if not urgent or busy.get(channel, 0) >= MAX_URGENT:
+                commands = counted(running, "command is", "commands are")
                 raise QgaError(f"{commands} still running; try again when one has finished")
         inbox = self._idle.pop() if self._idle else self._start_thread()
-        busy[channel] += 1
+        busy[channel] = busy.get(channel, 0) + 1
         started = Task()
         inbox.put((started, job, done, busy, channel))
         return started

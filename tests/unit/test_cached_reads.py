@@ -1,4 +1,4 @@
-"""What is read on the loop: only what the kernel has in memory."""
+"""What is done to files on the loop: cached pages are read, and positions are set."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from errno import EACCES, EAGAIN, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from qga import Caller
+from qga.policy.policy import Policy
 
 files: Any = import_module("qga.commands.files")
 
@@ -132,3 +136,31 @@ def test_what_a_pipe_holds_stays_there() -> None:
     assert os.read(read_end, 2) == b"x"
     os.close(read_end)
     os.close(write_end)
+
+
+@pytest.fixture
+def seek(file: Any) -> Any:
+    """guest-file-seek as the loop calls it."""
+    caller = Caller("main", Policy())
+    group = files.Files(SimpleNamespace())
+    group._files[1] = file
+    return lambda *given: group.guest_file_seek(1, *given, caller=caller, may_wait=False)
+
+
+def test_a_seek_that_never_waits(file: Any, seek: Any) -> None:
+    assert seek(100, "set") == {"position": 100, "eof": False}
+    assert seek(-20, "cur")["position"] == position(file) == 80
+    assert file.lock.acquire(blocking=False)
+    with pytest.raises(BlockingIOError):  # a read is under way
+        seek(0, "set")
+    assert position(file) == 80
+
+
+def test_a_seek_that_may_wait(file: Any, seek: Any) -> None:
+    with pytest.raises(BlockingIOError):
+        seek(0, "end")
+    file.cached = False
+    with pytest.raises(BlockingIOError):
+        seek(0, "set")
+    assert position(file) == 0
+    assert file.lock.acquire(blocking=False)
