@@ -31,7 +31,7 @@ from qga.wire.jsontext import MAX_DEPTH
 from qga.wire.lexer import CLOSE_BRACE, CLOSE_BRACKET, COMMA, OPEN_BRACE, OPEN_BRACKET
 from qga.wire.payload import MAX_MESSAGE
 from qga.wire.position import Position
-from qga.wire.protocol import Fault, Request, to_event
+from qga.wire.protocol import DELIMITER, Fault, Request, to_event
 from qga.wire.runs import DEPTH, run_at
 
 TYPE_CHECKING = False
@@ -50,6 +50,9 @@ _RUN_TOKENS = 8  # of a run take as long as one that is read by itself
 
 _BRACKETS = frozenset((OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET))
 _SCALARS = frozenset((lexer.STRING, lexer.INTEGER, lexer.FLOAT, lexer.KEYWORD))
+
+_DELIMITED = DELIMITER + b"{"
+_STRAY_DELIMITER = jsontext.parse_error("stray '\ufffd'")
 
 # Tokens after which half a request may be followed by a whole one, whose beginning completes them.
 _MAY_END_HALF = _SCALARS | {OPEN_BRACE}
@@ -112,7 +115,7 @@ class Decoder:
                 self._position.pass_over(data, 0, len(data))
                 return fast.known[data]
             if len(data) <= self._max_message:
-                position = fast.read(data, events, most)
+                position = self._read_plainly(data, events, most)
                 if position == len(data):
                     self._position.pass_over(data, 0, position)
                     return events
@@ -130,6 +133,16 @@ class Decoder:
         """As `receive`, for the rest."""
         data, self.rest = self.rest, b""
         return self.receive(data, most, is_piece=False)
+
+    def _read_plainly(self, data: bytes, events: list[Event], most: int) -> int:
+        """As `fast.read`, also behind the 0xFF that a client may send first."""
+        if not data.startswith(_DELIMITED):
+            return fast.read(data, events, most)
+        end = fast.read(data[1:], events, most - 1)
+        if not events:
+            return 0
+        events.insert(0, Fault(QgaError(self._position.before(0) + _STRAY_DELIMITER.desc)))
+        return end + 1
 
     def _start_message(self) -> None:
         self._builder: Builder | None = Builder()  # None while a faulty value is swallowed

@@ -43,8 +43,15 @@ def write(value: Any) -> str:
         return str(value)
     text = "".join(_make_chunks(value, 0))
     if "\\u" in text or "\x7f" in text:
-        return _ESCAPED.sub(_as_qemu_escapes, text)
+        return _with_qemu_escapes(text)
     return text
+
+
+def _with_qemu_escapes(text: str) -> str:
+    changed = text.replace("\\ufffd", "\\uFFFD")
+    if changed.count("\\") == changed.count("\\uFFFD") and "\x7f" not in text:
+        return changed  # such as the error about 0xFF, with which many clients begin
+    return _ESCAPED.sub(_as_qemu_escapes, text)
 
 
 def _as_qemu_escapes(match: re.Match[str]) -> str:

@@ -23,18 +23,25 @@ _SCALAR = (
     + _STRING
     + rb"|-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,17})?|true|false|null)"  # finite, and an int64
 )
-_MEMBER = _STRING + rb": ?" + _SCALAR
-_LIST = rb"\[(?:" + _SCALAR + rb"(?:, ?" + _SCALAR + rb")*)?\]"
-_OBJECT = rb"\{(?:" + _MEMBER + rb"(?:, ?" + _MEMBER + rb")*)?\}"
-_VALUE = rb"(?:" + _SCALAR + rb"|" + _LIST + rb"|" + _OBJECT + rb")"
+
+
+def _or_containers_of(item: bytes) -> bytes:
+    """Such an item, or a list or an object of them."""
+    member = _STRING + rb": ?" + item
+    lists = rb"\[(?:" + item + rb"(?:, ?" + item + rb")*)?\]"
+    objects = rb"\{(?:" + member + rb"(?:, ?" + member + rb")*)?\}"
+    return rb"(?:" + item + rb"|" + lists + rb"|" + objects + rb")"
+
+
+DEPTH = 2
+"""Levels that the items of a run may have."""
+
+_VALUE = _or_containers_of(_or_containers_of(_SCALAR))
 _TOKEN = expression(rb'"[^"]*"|[^ "{}\[\],:]+|[{}\[\],:]')
 _ITEMS = expression(rb"(?: ?" + _VALUE + rb",)" + _MOST)
 _MEMBERS = expression(rb"(?: ?" + _STRING + rb": ?" + _VALUE + rb",)" + _MOST)
 
 _read = reader()
-
-DEPTH = 1
-"""Levels that the items of a run may have."""
 
 
 class Run(NamedTuple):

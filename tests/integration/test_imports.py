@@ -112,6 +112,9 @@ def test_an_agent_that_is_only_asked_for_signs_of_life_stays_small(tmp_path: Pat
             for asked in SIGNS_OF_LIFE:
                 client.send(asked)
                 client.result()
+            client.send(b"\xff" + request("guest-sync-delimited", id=7) + b"\n")
+            assert b"stray" in client.line()
+            assert client.line() == b'\xff{"return": 7}\n'
         names = observed.imported("normal")
         assert "qga.commands.liveness" in names
         assert not names & LARGE

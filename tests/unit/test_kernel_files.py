@@ -240,11 +240,13 @@ def make_block(memory_directory: Path, number: int, zones: str | None = "Normal"
 
 
 @differs("no-memory-blocks")
-def test_without_memory_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_MEMORY", str(tmp_path))
-    assert not memory._has_memory_blocks()
+def test_without_memory_blocks(tmp_path: Path) -> None:
+    traits = memory.Memory.guest_get_memory_blocks.__qga_command__
+    assert traits.available == "/sys/devices/system/memory/block_size_bytes"
+    traits = traits._replace(available=str(tmp_path / "block_size_bytes"))
+    assert not traits.are_met
     (tmp_path / "block_size_bytes").write_text("8000000\n")
-    assert memory._has_memory_blocks()
+    assert traits.are_met
 
 
 def test_a_memory_block_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,3 +292,17 @@ def test_writing_a_thousand_levels() -> None:
     for _ in range(jsontext.MAX_DEPTH):
         value = [value]
     assert jsonwriter.write_exactly(value) == "[" * 1024 + "{}" + "]" * 1024
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("stray '\ufffd'", r'"stray ' + "'" + r"\uFFFD" + "'" + '"'),
+        ("\\ufffd \ufffd", r'"\\ufffd \uFFFD"'),
+        ("\ufffd\u00e9", r'"\uFFFD\u00E9"'),
+        ("\ufffd\x7f", r'"\uFFFD\u007F"'),
+        ('\ufffd"', r'"\uFFFD\""'),
+    ],
+)
+def test_writing_the_replacement_character(value: str, text: str) -> None:
+    assert jsonwriter.write(value) == text

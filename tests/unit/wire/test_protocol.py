@@ -372,3 +372,14 @@ class TestEncoding:
         out, err = Payload(b"o"), Payload(b"")
         parts = encode_return({"out-data": out, "err-data": err})
         assert parts == [b'{"return": {"out-data": "', out, b'", "err-data": "', err, b'"}}\n']
+
+
+@pytest.mark.parametrize(
+    "rest", [b'{"execute": "x"}\n', b'{"execute": "x"}\n{"execute": y}\n', b"{"]
+)
+def test_a_delimiter_in_the_same_piece_or_in_one_of_its_own(rest: bytes) -> None:
+    whole, cut = Decoder(), Decoder()
+    events = [*cut.receive(b"\n\xff"), *cut.receive(rest)]
+    assert whole.receive(b"\n") == []
+    assert repr(whole.receive(b"\xff" + rest)) == repr(events)
+    assert whole.unfinished == cut.unfinished
