@@ -42,8 +42,8 @@ SERVICE = {
     "openrc": "rc-service qemu-guest-agent {}",
 }
 WITH_UTMP = ("bullseye", "bookworm")  # login(1) of Debian 13 leaves no record for QEMU's agent
-# Bytes, by Python.
-MOST_MEMORY = {"3 11": 13_000_000, "3 13": 14_000_000, "3 14": 14_500_000}
+# Bytes beyond an interpreter that does nothing, by Python; the journal's library takes a million.
+MOST_MEMORY = {"3 11": 5_500_000, "3 13": 6_200_000, "3 14": 7_200_000}
 BARE = "python3 -ISXutf8 -c 'print(open(\"/proc/self/status\").read())'"
 PROFILE = "/usr/share/apparmor/extra-profiles/usr.sbin.qemu-ga"
 LOADED = "/etc/apparmor.d/usr.sbin.qemu-ga"
@@ -91,8 +91,8 @@ def test_it_is_small(guest: Guest, recipe: Recipe) -> None:
         assert agent.execute("guest-ping") == {}
     ours, bare = resident(guest, f"cat /proc/{the_process(guest)}/status"), resident(guest, BARE)
     python = shell(guest, "python3 -c 'import sys; print(*sys.version_info[:2])'")
-    assert ours - bare < 5_000_000, f"{ours} bytes beside {bare}"
-    assert ours < MOST_MEMORY.get(python.strip(), ours + 1), f"{ours} bytes beside {bare}"
+    most = MOST_MEMORY.get(python.strip(), max(MOST_MEMORY.values()))
+    assert ours - bare < most, f"{ours} bytes beside {bare}"
 
 
 def test_replies_are_those_of_the_releases_agent(
