@@ -104,7 +104,11 @@ def _plain_constant(name: str) -> None:
 
 
 def reader(parse_int: Any = int, parse_float: Any = float) -> Callable[[str, int], tuple[Any, int]]:
-    """Python's reader of JSON in C, without the package `json`, which takes 0.2 MB."""
+    """Python's reader of JSON in C, without the package `json`, which takes 0.2 MB.
+
+    Until that is imported, errors of the reader are a SystemError on Python 3.12 and earlier: it
+    looks for JSONDecodeError there.
+    """
 
     settings = {
         "strict": True,
@@ -119,8 +123,8 @@ def reader(parse_int: Any = int, parse_float: Any = float) -> Callable[[str, int
     def read(text: str, position: int) -> tuple[Any, int]:
         try:
             return scan(text, position)
-        except StopIteration:
-            raise ValueError("no value") from None
+        except (StopIteration, SystemError):
+            raise ValueError("no JSON") from None
 
     return read
 
@@ -218,7 +222,7 @@ def string(token: bytes | bytearray) -> str:
         try:
             text: str = scanstring(token.decode("ascii"), 1)[0]
             return text
-        except ValueError:  # an escape that only QEMU has, or nobody
+        except (ValueError, SystemError):  # an escape that only QEMU has, or nobody
             pass
     pieces = []
     position, end = 1, len(token) - 1
