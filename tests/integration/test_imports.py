@@ -127,6 +127,27 @@ def test_an_agent_that_is_only_asked_for_signs_of_life_stays_small(tmp_path: Pat
         process.wait()
 
 
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        b'{"execute": nonsense}',
+        b'{"execute": "guest-ping", "id": "\\x"}',
+        b'{"execute": "guest-ping",}',
+    ],
+)
+def test_malformed_json_is_the_first_thing_that_it_hears(tmp_path: Path, malformed: bytes) -> None:
+    observed = Observed(tmp_path, has_plugin=False)
+    process = observed.start()
+    try:
+        with observed.connect() as client:
+            client.send(malformed + b"\n")
+            assert b"JSON parse error" in client.line()
+            assert client.call("guest-ping") == {}
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("way", ["freezes", "starts frozen"])
 def test_nothing_is_imported_while_frozen(tmp_path: Path, way: str) -> None:
     observed = Observed(tmp_path, has_plugin=True)
