@@ -69,7 +69,9 @@ def in_common_order(theirs: Any, ours: Any) -> bool:
 def is_between(before: Any, value: Any, after: Any) -> bool:
     """Whether a value is the original's before or after it, or, for a number, between them."""
     if type(before) is type(value) is type(after) and isinstance(value, (int, float)):
-        return bool(min(before, after) <= value <= max(before, after))
+        # C libraries before glibc 2.41 round the load to hundredths.
+        tolerance = 0.01 if isinstance(value, float) else 0
+        return bool(min(before, after) - tolerance <= value <= max(before, after) + tolerance)
     return type(value) is type(before) and value in (before, after)
 
 
@@ -80,18 +82,20 @@ def compare(
     listed: Sequence[Difference],
     *,
     all_met: bool = True,
+    ordered: bool = True,
 ) -> None:
     """Assert that our reply equals the original's, except for the listed differences.
 
     all_met: whether each of them must be there.
+    ordered: whether lists must have the original's order.
 
     A fluctuating value may differ by chance, but not three times in a row.
     """
     for _ in range(2):
         with suppress(AssertionError):
-            compare_once(original, agent, command, listed, all_met)
+            compare_once(original, agent, command, listed, all_met, ordered)
             return
-    compare_once(original, agent, command, listed, all_met)
+    compare_once(original, agent, command, listed, all_met, ordered)
 
 
 def compare_once(
@@ -100,9 +104,12 @@ def compare_once(
     command: str,
     listed: Sequence[Difference],
     all_met: bool,
+    ordered: bool,
 ) -> None:
     replies = [asked.execute(command) for asked in (original, agent, original)]
-    assert in_common_order(*replies[:2]), f"not in the original's order: {replies[:2]}"
+    assert in_common_order(*replies[:2]) or not ordered, (
+        f"not in the original's order: {replies[:2]}"
+    )
     before, ours, after = map(flat, replies)
     expected = [each for each in listed if each.command == command]
     met = set()

@@ -31,7 +31,7 @@ systemctl stop qemu-guest-agent
 sed 's|^ExecStart=/usr/sbin/|ExecStart=/opt/qga/bin/|' qemu-guest-agent.service \
     >/etc/systemd/system/qemu-guest-agent.service
 systemctl daemon-reload
-systemctl start qemu-guest-agent
+systemctl enable --now qemu-guest-agent
 """
 
 

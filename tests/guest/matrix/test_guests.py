@@ -115,13 +115,15 @@ def test_replies_are_those_of_the_newest_agent(
 def compare_all(theirs: AgentSocket, agent: AgentSocket, arch: str) -> None:
     """Compare the replies of commands that change nothing; report all differences at once."""
     version = theirs.execute("guest-info")["version"]
-    is_older = [int(part) for part in version.split(".")[:2]] < [9, 1]
-    listed = [*IN_ANY_GUEST, *(BEFORE_9_1 if is_older else [])]
+    release = [int(part) for part in version.split(".")[:2]]
+    listed = [*IN_ANY_GUEST, *(BEFORE_9_1 if release < [9, 1] else [])]
     listed += ON_ARM64 if arch == "arm64" else []
     faults = []
     for command in sorted({*READ_ONLY, *NEW_COMMANDS} & commands(theirs)):
         try:
-            compare(theirs, agent, command, listed, all_met=False)
+            # QEMU 5.2 lists processors by number.
+            ordered = release > [5, 2] or command != "guest-get-vcpus"
+            compare(theirs, agent, command, listed, all_met=False, ordered=ordered)
         except AssertionError as error:
             faults.append(f"{command}: {error}")
     assert not faults, "\n".join(faults)
