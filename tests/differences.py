@@ -290,9 +290,17 @@ RECORDS = [
         (
             "os-release-quotes",
             (OLD, NEW),
-            "In os-release only double quotes quote.",
-            "Single quotes quote as well.",
+            "In os-release only double quotes quote, and a backslash outside of them stays.",
+            "Single quotes quote as well, and a backslash outside of quotes is removed.",
             "os-release(5) allows them, as a shell does.",
+        ),
+        (
+            "os-release-faults",
+            (OLD, NEW),
+            "A value without quotes ends at a blank or a semicolon. A file with a line that is "
+            "neither `NAME=VALUE` nor a comment is not used, nor is what follows a line in brackets.",
+            "The value is the whole line. Such a line is skipped.",
+            "A name that is cut off, or missing, helps nobody.",
         ),
         (
             "scsi-target",

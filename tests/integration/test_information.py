@@ -113,7 +113,7 @@ def test_all_members_of_os_release(os_release: OsRelease) -> None:
     }
 
 
-@differs("os-release-quotes")
+@differs("os-release-quotes", "os-release-faults")
 @pytest.mark.parametrize(
     ("value", "name"),
     [
@@ -133,6 +133,8 @@ def test_all_members_of_os_release(os_release: OsRelease) -> None:
         (r"a\ b\"c\\", 'a b"c\\'),
         ("a\\", "a"),
         ("a # no comment", "a # no comment"),
+        ("a;b", "a;b"),
+        ("a\nno value\n[section]", "a"),
         (r'"\"q\" \$HOME \`x\` \\"', '"q" $HOME `x` \\'),
         (r'"\n \t \x"', r"\n \t \x"),
         (r"'\$HOME \"'", r"\$HOME \""),
