@@ -313,9 +313,9 @@ RECORDS = [
         (
             "pci-below-platform",
             (MIDDLE, NEW),
-            "On a machine whose PCI controller is a platform device, such as `virt` of arm64, the "
-            "`bus` of `pci-controller` is -1.",
-            "It is the number of the bus.",
+            "On a machine whose PCI controller is a platform device, such as `virt` of arm64, "
+            "`domain` and `bus` of `pci-controller` are -1.",
+            "They are those of the controller.",
             "libvirt finds the disk by it.",
         ),
         (

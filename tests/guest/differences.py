@@ -104,7 +104,7 @@ IN_ANY_GUEST = [
 BEFORE_9_1 = [SIZE_FOR_ROOT]
 
 ON_ARM64 = [
-    Difference(command, f"{where}/pci-controller/bus", "pci-below-platform", (0,))
+    Difference(command, rf"{where}/pci-controller/\w+", "pci-below-platform", int)
     for command, where in (
         ("guest-get-disks", r"/dev/vd\w/address"),
         ("guest-get-fsinfo", r"/.*/disk/\d"),

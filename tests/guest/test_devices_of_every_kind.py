@@ -16,19 +16,20 @@ from .agent_socket import AgentSocket
 from .comparing import flat, in_common_order
 from .vm import Guest
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 # Where ours knows better: the original finds only some kinds of controllers (QEMU 10.0).
 POSITION = re.compile(r".*/(bus-type|bus|target|unit|pci-controller/\w+)")
-COUNTERS = re.compile(r".*/(statistics|stats)/.*")
+COUNTERS = re.compile(r".*/(statistics|stats|smart)/.*")
 
 
 @pytest.fixture(scope="module")
 def guest() -> Iterator[Guest]:
     with Guest(kinds.hardware) as guest:
         guest.write_file("/run/nbd.py", kinds.NBD)
-        guest.run(["/bin/sh", "-ec", kinds.LINKS], timeout=300)
-        guest.run(["/bin/sh", "-ec", kinds.DISKS], timeout=300)
+        # On a busy machine each may take five minutes.
+        guest.run(["/bin/sh", "-ec", kinds.LINKS], timeout=600)
+        guest.run(["/bin/sh", "-ec", kinds.DISKS], timeout=600)
         yield guest
 
 
