@@ -8,6 +8,7 @@ Only filesystems on a device or a server count, not those of the kernel, such as
 from __future__ import annotations
 
 import os
+import re
 import select
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ _SERVED = (
     *("9p", "afs", "btrfs", "ceph", "cifs", "fuse.", "gfs2", "glusterfs", "lustre", "nfs"),
     *("ocfs2", "smb", "virtiofs", "zfs"),
 )
+_FAILED = re.compile(rb"^EXT4-fs \(([^)]+)\): Remounting filesystem read-only")
 # emergency_ro: ext4 since Linux 6.16, after an error.
 _READ_ONLY = ("ro", "emergency_ro")
 
@@ -40,12 +42,13 @@ _ROOM = 5
 
 
 class MountPoint(NamedTuple):
-    """A line of the table. source: as given to mount(8)."""
+    """A line of the table. source: as given to mount(8). device: its major and minor number."""
 
     mountpoint: str
     type: str
     source: str
     read_only: bool
+    device: str
 
 
 class Mounts:
@@ -57,6 +60,7 @@ class Mounts:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._later: Timer | None = None
+        self._failed: set[str] = set()  # devices
         self._table = os.open(_TABLE, os.O_RDONLY)
         self._known = parse(read_kept(_TABLE))
 
@@ -72,16 +76,38 @@ class Mounts:
 
     def look(self) -> None:
         """Tell of what has changed since the last look."""
-        known, self._known = self._known, parse(read_kept(_TABLE))
+        known, found = self._known, parse(read_kept(_TABLE))
+        self._failed &= {mount.device for mount in found.values()}
+        self._known = {
+            number: mount._replace(read_only=mount.read_only or mount.device in self._failed)
+            for number, mount in found.items()
+        }
         for name, members in changes(known, self._known):
             self._tell(name, **members)
 
     def on_kernel_line(self, text: bytes) -> None:
         """A line of the kernel's log: ext4, XFS, btrfs and f2fs say so there."""
         if b"read-only" in text or b"readonly" in text or b"hutting down filesystem" in text:
+            self._note_failure(text)
             if self._later is not None:
                 self._later.cancel()
             self._later = self._loop.call_later(_AFTER_MESSAGE, self.look)
+
+    def _note_failure(self, text: bytes) -> None:
+        """Remember that ext4 writes no longer to a device: the table shows that on few kernels."""
+        failed = _FAILED.search(text)
+        devices = {mount.device for mount in self._known.values()} if failed else set()
+        for device in devices:
+            if failed and _name_of(device) == decode(failed[1]):
+                self._failed.add(device)
+
+
+def _name_of(device: str) -> str:
+    """The kernel's name, such as vda1; "" for one that has none."""
+    try:
+        return os.path.basename(os.readlink(f"/sys/dev/block/{device}"))
+    except OSError:
+        return ""
 
 
 def parse(table: bytes) -> dict[int, MountPoint]:
@@ -97,7 +123,9 @@ def parse(table: bytes) -> dict[int, MountPoint]:
             continue
         words = decode(options).split(",") + decode(more).split(",")
         read_only = any(word in words for word in _READ_ONLY)
-        found[int(number)] = MountPoint(decode(path), decode(kind), decode(source), read_only)
+        found[int(number)] = MountPoint(
+            decode(path), decode(kind), decode(source), read_only, decode(device)
+        )
     return found
 
 

@@ -27,6 +27,9 @@ Report = Callable[[str, str], object]
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 PAUSE_GROWTH = 1.5
 
+# Seconds for the last look, though the time is over: it is to say what is missing.
+LAST_PATIENCE = 5.0
+
 # The characters of systemd.unit(5), of which none begins an option.
 UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
 
@@ -78,7 +81,7 @@ def wait_for(
     while True:
         left = timeout - (time.monotonic() - start)
         pending = [each for each in wanted if each not in met]
-        for condition, seen in _look(agent, pending, max(left, FIRST_PAUSE)):
+        for condition, seen in _look(agent, pending, max(left, LAST_PATIENCE)):
             if seen.met:
                 after = round(time.monotonic() - start, 3)
                 met[condition] = Met(condition.text, after, seen.detail)

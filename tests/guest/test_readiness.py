@@ -112,16 +112,18 @@ def waiting(request: Any, guest: Guest) -> Iterator[tuple[GuestAgent, Run]]:
     by the other, since a port takes one client."""
     port: Port = request.param
     address = f"unix:{guest.channel_path(port)}"
+    agent = GuestAgent(address, 30)
     if port == AGENT_PORT:
-        yield GuestAgent(address, 30), guest.run
+        with closing(agent):
+            yield agent, guest.run
         return
     assert guest.original
     guest.original.close()
     ours = GuestAgent(f"unix:{guest.channel_path()}", 30)
     try:
-        yield GuestAgent(address, 30), lambda argv: ours.exec(argv, check=True)
+        with closing(agent), closing(ours):
+            yield agent, lambda argv: ours.exec(argv, check=True)
     finally:
-        ours.close()
         guest.original = guest.connect(ORIGINAL_PORT)
 
 
@@ -146,7 +148,6 @@ def test_a_host_waits_until_it_is_so(waiting: tuple[GuestAgent, Run], condition:
     try:
         [met] = agent.wait_for(condition, timeout=120, report=report)
     finally:
-        agent.close()
         run(["/bin/sh", "-c", END])
     assert met.condition == condition
     assert reports
@@ -160,7 +161,6 @@ def test_what_is_so_already(waiting: tuple[GuestAgent, Run]) -> None:
     assert [each.condition for each in met] == list(conditions)
     assert met[1].detail.startswith(("running", "degraded"))
     assert "on eth0" in met[2].detail
-    agent.close()
 
 
 def test_a_host_that_waits_in_vain(waiting: tuple[GuestAgent, Run]) -> None:
@@ -174,13 +174,12 @@ def test_a_host_that_waits_in_vain(waiting: tuple[GuestAgent, Run]) -> None:
     assert isinstance(caught.value, TimeoutError)
     with pytest.raises(NeverReady, match="cloud-init: it is not installed"):
         agent.wait_for("cloud-init", timeout=60)
-    agent.close()
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_host_waits_for_cloud_init(waiting: tuple[GuestAgent, Run], state: str) -> None:
     agent, run = waiting
-    with cloud_init(run, state), closing(agent):
+    with cloud_init(run, state):
         if state == "done":
             assert agent.wait_for("cloud-init", timeout=60)[0].detail == "done"
             return

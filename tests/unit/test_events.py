@@ -134,7 +134,7 @@ TABLE = rb"""21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,errors=remou
 def test_the_table_of_mounts() -> None:
     found = mounts.parse(TABLE)
     assert list(found) == [21, 40, 41]
-    assert found[40] == ("/mnt/a b", "xfs", "/dev/vdb", True)
+    assert found[40] == ("/mnt/a b", "xfs", "/dev/vdb", True, "254:16")
     assert (found[21].read_only, found[41].source) == (False, "server:/srv")
 
 
@@ -145,6 +145,25 @@ def test_a_filesystem_that_turned_read_only(words: bytes) -> None:
     root = {"mountpoint": "/", "type": "ext4", "device": "/dev/vda"}
     assert mounts.changes(before, mounts.parse(after)) == [("filesystem-read-only", root)]
     assert mounts.changes(mounts.parse(after), before) == [("filesystem-writable", root)]
+
+
+def test_ext4_that_gives_up_writing_without_a_sign_in_the_table(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = TABLE
+    monkeypatch.setattr(mounts, "read_kept", lambda _path: table)
+    monkeypatch.setattr(mounts, "_name_of", {"254:0": "vda", "254:16": "vdb"}.get)
+    found = mounts.Mounts(told)
+    os.close(found._table)
+    found._note_failure(b"EXT4-fs (vda): Remounting filesystem read-only")
+    found.look()
+    found.look()
+    assert told == [
+        ("filesystem-read-only", {"mountpoint": "/", "type": "ext4", "device": "/dev/vda"})
+    ]
+    table = TABLE.replace(b"21 1 254:0", b"21 1 0:99")  # it is unmounted
+    found.look()
+    assert found._failed == set()
 
 
 def test_mounts_come_and_go_also_under_an_old_id() -> None:
