@@ -25,13 +25,16 @@ import io
 import os
 import select
 import time
-from collections.abc import Iterator
 from errno import EBUSY, ENODEV, ENOENT, EPIPE
-from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from qga import task
+from qga.records import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Optional
+
     from typing_extensions import Buffer
 
 _PORTS = "/sys/class/virtio-ports"
