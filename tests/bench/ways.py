@@ -25,6 +25,7 @@ from qga.client.data_ports import DataPort
 from qga.client.ports import connect_port
 from tests.bench import beside
 from tests.bench.copying import check_same
+from tests.guest.service import wait_for
 from tests.guest.vm import AGENT_PORT, DATA_PORTS, ORIGINAL_PORT, Guest, GuestError, Port
 from tests.guest.vsock import VsockGuest
 
@@ -207,9 +208,11 @@ def start_sshd(guest: Guest, folder: Path) -> list[str]:
     """The options of ssh for a server in the guest."""
     key = folder / "key"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-    guest.write_file("/root/.ssh/authorized_keys", key.with_suffix(".pub").read_text(), "600")
-    guest.run(["/bin/sh", "-ec", "mkdir -p /run/sshd; ssh-keygen -A; chmod 700 /root /root/.ssh"])
-    guest.run(["systemd-run", "--unit=bench-sshd.service", "/usr/sbin/sshd", "-D"])
+    with guest.connect(ORIGINAL_PORT) as guest.original:
+        guest.write_file("/root/.ssh/authorized_keys", key.with_suffix(".pub").read_text(), "600")
+        guest.run(["/bin/sh", "-ec", "mkdir -p /run/sshd; ssh-keygen -A; chmod 700 /root/.ssh"])
+        guest.run(["systemd-run", "--unit=bench-sshd.service", "/usr/sbin/sshd", "-D"])
+    guest.original = None  # the port takes one connection
     number = free_port()
     forward = f"hostfwd_add net tcp:127.0.0.1:{number}-{GUEST_ADDRESS}:22"
     guest.qmp("human-monitor-command", command_line=forward)
@@ -223,11 +226,19 @@ def start_sshd(guest: Guest, folder: Path) -> list[str]:
         "ControlMaster": "auto",
         "ControlPath": folder / "control",
         "ControlPersist": "yes",
-        "ConnectionAttempts": 10,
     }
     options = ["-F", "none", *(f"-o{name}={value}" for name, value in settings.items())]
-    run("ssh", *options, "root@127.0.0.1", "true")
+    wait_for(lambda: is_served(options), "sshd in the guest")
     return options
+
+
+def is_served(options: list[str]) -> bool:
+    """Whether sshd answers; QEMU accepts connections before it does."""
+    try:
+        run("ssh", *options, "root@127.0.0.1", "true")
+    except GuestError:
+        return False
+    return True
 
 
 def free_port() -> int:
