@@ -61,7 +61,7 @@ def refuses_all(signature: Signature, given: dict[str, Any]) -> dict[str, Any]:
         ("commands", Signature, "bind", refuses_all),
         ("config", keyfile, "encode", lambda text: text),
         ("base64text", base64text, "decode_base64", lambda text: b""),
-        ("system", import_module("qga.commands._mounts"), "_decode", os.fsdecode),
+        ("system", import_module("qga.commands._mounts"), "decode", os.fsdecode),
     ],
 )
 def test_a_fault_in_the_product_is_a_finding(
