@@ -1,17 +1,13 @@
 """Programs in a guest, as a user and within limits, against root and against ssh.
 
-    python -m tests.bench.programs [ROUNDS]
-
 All are measured in turn, in one guest, by qga-exec and qga-exec-read on the agent's port, and by
 ssh over QEMU's user network: with a connection for each program, and through one that is open.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -138,7 +134,7 @@ def measure(guest: Guest, rounds: int) -> dict[str, tuple[float, float]]:
     }
 
 
-def render(found: dict[str, tuple[float, float]]) -> str:
+def table(found: dict[str, tuple[float, float]]) -> str:
     pause, root = found.pop("ping")[0], found["as root"]
     lines = [
         f"A ping takes {pause * 1000:.1f} ms.",
@@ -152,16 +148,4 @@ def render(found: dict[str, tuple[float, float]]) -> str:
             f"| {name} | {first * 1000:.1f} | {beyond:.1f} | {end * 1000:.1f} "
             f"| {end / root[1]:.2f} |"
         )
-    return "\n".join(lines)
-
-
-def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    os.environ.pop("SSH_AUTH_SOCK", None)
-    with Guest() as guest:
-        print(render(measure(guest, rounds)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return "\n".join([*lines, ""])

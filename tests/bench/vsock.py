@@ -1,19 +1,14 @@
-"""vsock against virtio-serial: one agent of one guest serves both, and takes turns.
-
-python -m tests.bench.vsock [--rounds N]
-"""
+"""vsock against virtio-serial: one agent of one guest serves both, and takes turns."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from tests.bench.client import PATIENCE, Client, request
 from tests.bench.guest import iter_received
@@ -22,7 +17,6 @@ from tests.guest.service import by_hand, stopped
 from tests.guest.vm import DATA_PORTS, GuestError
 from tests.guest.vsock import VsockGuest
 
-RESULTS = Path(__file__).with_name("VSOCK.md")
 PORT = 1234
 CONFIG = f"[channel vsock]\nmethod=vsock-listen\npath=-1:{PORT}\n"
 SCRATCH = "/dev/shm/by-{}"
@@ -130,21 +124,3 @@ def table(figures: dict[str, Figures]) -> str:
         for key in virtio
     ]
     return "\n".join(("| | virtio-serial | vsock | ratio |", "|---|--:|--:|--:|", *rows, ""))
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.vsock", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=Size().rounds, metavar="N")
-    size = Size(rounds=parser.parse_args(argv).rounds)
-    with VsockGuest() as guest:
-        RESULTS.write_text(
-            "# vsock and virtio-serial\n\n"
-            "`python -m tests.bench.vsock` makes this page: one agent in one emulated guest\n"
-            "serves both, vsock by vhost-device-vsock. Each number is the median of the rounds\n"
-            f"({size.rounds}).\n\n{table(measure(guest, size))}"
-        )
-    print(RESULTS.read_text(), end="")
-
-
-if __name__ == "__main__":
-    main()
