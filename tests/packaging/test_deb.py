@@ -73,6 +73,22 @@ def test_files() -> None:
     assert files(debs().client).keys() >= CLIENT_FILES
 
 
+def test_every_module_is_in_a_package() -> None:
+    """Each package has all rooms but those of the other side."""
+    rooms = {room.name for room in (CHECKOUT / "qga").iterdir() if any(room.glob("*.py"))}
+    for package, place, others in (
+        (debs().agent, "/usr/share/qga/qga", {"client", "ctl", "mcp"}),
+        (debs().client, "/usr/lib/python3/dist-packages/qga", {"channels", "doctor"}),
+    ):
+        assert others < rooms
+        expected = {
+            f"{place}/{module.relative_to(CHECKOUT / 'qga')}"
+            for module in (CHECKOUT / "qga").rglob("*.py")
+            if module.relative_to(CHECKOUT / "qga").parts[0] not in others
+        }
+        assert files(package).keys() >= expected
+
+
 def test_every_page_is_in_both_packages() -> None:
     pages = {page.name for page in (CHECKOUT / "docs").glob("*.md")}
     for package in debs():
