@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("disks", "unit")
 PATH = "/dev/virtio-ports/org.qemu.guest_agent.0"
 # The guest is emulated and slow: pings come every 5 s.
 WATCHDOG = "[Service]\nWatchdogSec=10s\n"
+WITH_ARGUMENTS = {"guest-sync", "guest-sync-delimited", "qga-watch"}
 HARDENED = (CHECKOUT / "systemd/hardened.conf").read_text()
 RESTARTED = f"systemctl --no-block restart {UNIT}; while sleep 1; do :; done"
 
@@ -228,7 +229,7 @@ def test_hardened_it_looks_as_well_as_ever_and_does_nothing_else(guest: Guest) -
         enabled = {command["name"] for command in listed if command["enabled"]}
         assert all(f"{name}," in HARDENED or f",{name}" in HARDENED for name in enabled)
         assert enabled > set(looks)
-        for name in sorted(enabled - {"guest-sync", "guest-sync-delimited"}):
+        for name in sorted(enabled - WITH_ARGUMENTS):
             agent.execute(name)
         for name in sorted(names - enabled):
             with pytest.raises(AgentError, match="has been disabled"):
