@@ -3,6 +3,10 @@
 These are the hook itself and then every executable in the directory `HOOK.d`, by name. Each is
 called with `freeze` and, after the thaw and in reverse order, with `thaw`. A hook that contains the
 name of the directory runs the scripts itself, as the hook that distributions ship does.
+
+A script that holds something until the thaw, such as a lock on a database, learns from its
+environment when to let go if no thaw comes: QGA_AGENT_PID is the process ID of the agent, and
+QGA_FREEZE_TIMEOUT the number of seconds after which it thaws by itself (0: never).
 """
 
 from __future__ import annotations
@@ -22,11 +26,15 @@ _LEFTOVERS = ("~", ".dpkg-old", ".dpkg-new", ".dpkg-dist", ".rpmsave", ".rpmorig
 
 
 class Hooks:
-    """hook: path of the hook, or None to run none. timeout: seconds for each script."""
+    """hook: path of the hook, or None to run none. timeout: seconds for each script.
 
-    def __init__(self, hook: str | None, timeout: float) -> None:
+    freeze_timeout: seconds after which the agent thaws by itself; 0 if never.
+    """
+
+    def __init__(self, hook: str | None, timeout: float, freeze_timeout: float = 0) -> None:
         self._hook = hook
         self._timeout = timeout
+        self._freeze_timeout = freeze_timeout
         self._ran: list[str] = []  # since the last thaw
 
     def freeze(self) -> None:
@@ -81,10 +89,16 @@ class Hooks:
             ) from error
         return [self._hook] if runs_directory else [self._hook, *in_directory]
 
+    def _variables(self) -> dict[str, str]:
+        return {
+            "QGA_AGENT_PID": str(os.getpid()),
+            "QGA_FREEZE_TIMEOUT": f"{self._freeze_timeout:g}",
+        }
+
     def _call(self, script: str, action: str) -> None:
         try:
             trust.require(script)
-            ended = run([script, action], self._timeout)
+            ended = run([script, action], self._timeout, variables=self._variables())
         except trust.Untrusted as error:
             raise QgaError(f"fsfreeze hook has failed: {script} was not run: {error}") from error
         except OSError as error:  # TimeoutError is one

@@ -66,7 +66,10 @@ class Freeze(CommandGroup):
         self._lock = allocate_lock()  # of the next two
         self._busy = False  # with a freeze
         self._thaws = 0  # in progress
-        self._hooks = Hooks(agent.config.fsfreeze_hook, agent.config.fsfreeze_hook_timeout)
+        config = agent.config
+        self._hooks = Hooks(
+            config.fsfreeze_hook, config.fsfreeze_hook_timeout, config.freeze_timeout
+        )
         self._time_limit: Timer | None = None
         self._orphan_limit: Timer | None = None
         self._status_known = False  # whether a client got it since the last freeze began

@@ -10,10 +10,11 @@ import os
 import select
 import signal
 import time
+from collections.abc import Mapping
 
 from qga import task
 from qga.programs.exits import open_exit
-from qga.programs.spawn import spawn
+from qga.programs.spawn import own_environment, spawn
 from qga.records import NamedTuple
 
 _READ_SIZE = 64 * 1024
@@ -37,6 +38,7 @@ def run(
     max_output: int = 64 * 1024,
     *,
     only_looks: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run a program and wait for it to exit.
 
@@ -44,12 +46,13 @@ def run(
     timeout: seconds after which it is killed.
     max_output: bytes of output to keep; the rest is discarded.
     only_looks: whether it changes nothing and can be killed when no client waits for the result.
+    variables: added to its environment.
     Raises OSError if it cannot be started, and TimeoutError if it was killed.
     """
     deadline = time.monotonic() + timeout
     program = _Program(stdin, max_output)
     try:
-        program.start(argv)
+        program.start(argv, variables)
         return program.wait(deadline, only_looks)
     finally:
         program.close()
@@ -64,7 +67,7 @@ class _Program:
         self._output = bytearray()
         self._ours: list[int] = []
 
-    def start(self, argv: list[str]) -> None:
+    def start(self, argv: list[str], variables: Mapping[str, str] | None) -> None:
         theirs: dict[int, int] = {}
         self._input_fd = -1
         try:
@@ -74,7 +77,7 @@ class _Program:
             if self._rest:
                 theirs[0], self._input_fd = os.pipe()
                 self._ours.append(self._input_fd)
-            self._pid = spawn(argv, None, theirs)
+            self._pid = spawn(argv, _environment(variables), theirs)
         finally:
             for fd in set(theirs.values()):
                 os.close(fd)
@@ -139,3 +142,10 @@ class _Program:
             return False
         self._output += data[: self._max_output - len(self._output)]
         return bool(data)
+
+
+def _environment(variables: Mapping[str, str] | None) -> list[str] | None:
+    if variables is None:
+        return None
+    own = {os.fsdecode(name): os.fsdecode(value) for name, value in own_environment().items()}
+    return [f"{name}={value}" for name, value in {**own, **variables}.items()]

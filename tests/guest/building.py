@@ -42,10 +42,12 @@ class CannotBuildError(Exception):
     """The image cannot be built here; the text says what is missing."""
 
 
-def cached(kind: str, key: str, make_root: Callable[[Path], None]) -> RootImage:
+def cached(
+    kind: str, key: str, make_root: Callable[[Path], None], size: str = ROOT_SIZE
+) -> RootImage:
     """The image of this kind and key, built if it is not in the cache.
 
-    make_root: makes Debian's root in a folder.
+    make_root: makes Debian's root in a folder. size: of the disk, for mke2fs(8).
     """
     folder = CACHE / f"{kind}-{key}"
     if not folder.exists():
@@ -53,7 +55,7 @@ def cached(kind: str, key: str, make_root: Callable[[Path], None]) -> RootImage:
         with (CACHE / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be building it
             if not folder.exists():
-                build(folder, make_root)
+                build(folder, make_root, size)
                 remove_others(kind, folder)
     return RootImage(folder / "root.ext4", folder / "vmlinuz", folder / "initrd")
 
@@ -69,7 +71,7 @@ def key_of(*parts: object, files: Iterable[Path] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
-def build(folder: Path, make_root: Callable[[Path], None]) -> None:
+def build(folder: Path, make_root: Callable[[Path], None], size: str) -> None:
     """Build an image into `folder`, which is created only when the image is complete."""
     require_tools("mmdebstrap", "mke2fs", "modprobe")
     if os.geteuid() != 0:
@@ -84,7 +86,7 @@ def build(folder: Path, make_root: Callable[[Path], None]) -> None:
         (result / "initrd").write_bytes(initrd(root))
         shutil.copyfile(next((root / "boot").glob("vmlinu?-*")), result / "vmlinuz")
         shutil.rmtree(root / "boot")
-        make_ext4(root, result / "root.ext4", label="guest-root", size=ROOT_SIZE)
+        make_ext4(root, result / "root.ext4", label="guest-root", size=size)
         result.rename(folder)
     progress(f"the guest's image is ready: {folder}")
 

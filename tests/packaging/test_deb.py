@@ -28,6 +28,7 @@ AGENT_FILES = {
     "/usr/share/man/man5/qemu-ga.conf.5.gz",
     "/usr/share/man/man8/qemu-ga.8.gz",
     "/usr/share/qga/hardened.conf",
+    "/usr/share/qga/hooks/mariadb",
     "/usr/share/qga/qemu-ga.conf",
     "/usr/share/qga/qga/cli.py",
     "/usr/share/qga/qga/commands/freeze.py",

@@ -28,6 +28,7 @@ AGENT_FILES = {
     "/usr/share/man/man5/qemu-ga.conf.5.gz": "-rw-r--r--",
     "/usr/share/man/man8/qemu-ga.8.gz": "-rw-r--r--",
     "/usr/share/qga/hardened.conf": "-rw-r--r--",
+    "/usr/share/qga/hooks/mariadb": "-rwxr-xr-x",
     "/usr/share/qga/qga/commands/freeze.py": "-rw-r--r--",
     "/usr/share/zsh/site-functions/_qemu-ga": "-rw-r--r--",
 }

@@ -1,0 +1,175 @@
+"""The hooks for databases: what a second guest finds on a copy of a disk that is written to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import databases
+from .agent_socket import AgentError, AgentSocket
+from .building import run
+from .databases import TABLES, acknowledged, log_of, mariadb, psql, rows
+from .service import by_hand, main_pid, stopped, wait_for
+from .vm import Guest
+
+pytestmark = pytest.mark.timeout(900)
+
+OPTIONS = (f"--fsfreeze-hook={databases.HOOK}",)
+IMPROPER = "marked as crashed"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Guest]:
+    """A guest with databases that are written to, whose agent has the hooks."""
+    with Guest(image=databases.database_image) as guest:
+        databases.install_hooks(guest)
+        databases.wait_until_up(guest)
+        databases.start_load(guest)
+        with stopped(guest):
+            yield guest
+
+
+@pytest.fixture
+def agent(loaded: Guest) -> Iterator[AgentSocket]:
+    with by_hand(loaded, *OPTIONS), loaded.connect(timeout=200) as agent:
+        yield agent
+        agent.execute("guest-fsfreeze-thaw")
+
+
+def last_acknowledged(guest: Guest) -> dict[str, int]:
+    return {kind: acknowledged(guest, kind) for kind in TABLES}
+
+
+def needs_replay(disk: Path) -> bool:
+    """Whether the journal of the copied filesystem holds what the filesystem lacks."""
+    return "needs_recovery" in run(["dumpe2fs", "-h", str(disk)])
+
+
+def wait_until_written_again(guest: Guest) -> None:
+    before = last_acknowledged(guest)
+    for kind in TABLES:
+        wait_for(
+            lambda kind=kind: acknowledged(guest, kind) > before[kind],  # type: ignore[misc]
+            f"{kind} to be written to",
+        )
+
+
+def test_a_copy_has_all_that_was_acknowledged(
+    loaded: Guest, agent: AgentSocket, tmp_path: Path
+) -> None:
+    disk = tmp_path / "copy"
+    started = time.monotonic()
+    assert agent.execute("guest-fsfreeze-freeze") >= 1
+    before = last_acknowledged(loaded)
+    databases.start_copy(loaded, disk)
+    databases.wait_for_copy(loaded)
+    assert last_acknowledged(loaded) == before
+    agent.execute("guest-fsfreeze-thaw")
+    print(f"from the freeze to the thaw: {time.monotonic() - started:.1f} s")
+    wait_until_written_again(loaded)
+    assert needs_replay(disk) is False
+    with Guest(image=lambda: databases.copied(disk)) as restored:
+        databases.wait_until_up(restored)
+        assert IMPROPER not in log_of(restored, "mariadb")
+        for kind, table in (
+            ("mariadb", "inno"),
+            ("mariadb", "aria"),
+            ("mariadb", "myisam"),
+            ("postgresql", "pairs"),
+        ):
+            check_rows(restored, table, before[kind])
+        check_tables(restored)
+
+
+def check_rows(guest: Guest, table: str, acknowledged: int) -> None:
+    """All that was acknowledged is there, nothing is half, and nothing comes later.
+
+    A transaction that was carried out when the freeze came may be there without its reply.
+    """
+    found = rows(guest, table)
+    halves = 1 if table in ("aria", "myisam") else 2
+    assert found.last in (acknowledged, acknowledged + 1)
+    assert (found.numbers, found.rows) == (found.last, halves * found.last)
+
+
+def check_tables(guest: Guest) -> None:
+    shown = mariadb(guest, "CHECK TABLE inno, aria, myisam EXTENDED;")
+    assert [line.split("\t")[2:] for line in shown.splitlines()] == [["status", "OK"]] * 3
+    assert psql(guest, "SELECT bt_index_check('pairs_pkey', true)") == "\n"
+
+
+def test_a_copy_without_the_hooks(loaded: Guest, tmp_path: Path) -> None:
+    """The control: what the hooks and the freeze are for."""
+    disk = tmp_path / "copy"
+    databases.start_copy(loaded, disk)
+    databases.wait_for_copy(loaded)
+    assert needs_replay(disk) is True
+    with Guest(image=lambda: databases.copied(disk)) as restored:
+        databases.wait_until_up(restored)
+        mariadb(restored, "SELECT count(*) FROM myisam;")
+        assert IMPROPER in log_of(restored, "mariadb")
+
+
+def test_redis_has_saved(loaded: Guest, agent: AgentSocket) -> None:
+    loaded.run(["redis-cli", "set", "key", "value"])
+    script = "redis-cli info persistence | grep rdb_changes_since_last_save"
+    assert ":1" in loaded.run(["/bin/sh", "-c", script]).stdout
+    agent.execute("guest-fsfreeze-freeze")
+    assert ":0" in loaded.run(["/bin/sh", "-c", script]).stdout
+
+
+def test_a_server_that_is_not_running_is_skipped(loaded: Guest, agent: AgentSocket) -> None:
+    loaded.run(["systemctl", "stop", "redis-server"])
+    try:
+        assert agent.execute("guest-fsfreeze-freeze") >= 1
+        agent.execute("guest-fsfreeze-thaw")
+    finally:
+        loaded.run(["systemctl", "start", "redis-server"])
+
+
+def test_a_lock_that_is_not_given_fails_the_freeze(loaded: Guest, agent: AgentSocket) -> None:
+    """A statement of somebody else holds the tables for longer than the hook waits."""
+    statement = "LOCK TABLES inno WRITE; SELECT SLEEP(120);"
+    loaded.run(["systemd-run", "--unit=holder", "mariadb", "work", "-e", statement])
+    try:
+        wait_for(lambda: "User sleep" in mariadb(loaded, "SHOW PROCESSLIST"), "the tables' lock")
+        with pytest.raises(AgentError, match=r"MariaDB: .*Lock wait timeout exceeded"):
+            agent.execute("guest-fsfreeze-freeze")
+        assert agent.execute("guest-fsfreeze-status") == "thawed"
+    finally:
+        loaded.run(["systemctl", "stop", "holder"])
+    wait_until_written_again(loaded)
+
+
+def test_a_lock_does_not_outlive_the_agent(loaded: Guest) -> None:
+    """The next agent thaws, and reports that the lock was lost before."""
+    # As in the unit of the packages: what the agent has started outlives it.
+    with by_hand(loaded, *OPTIONS, limits=["KillMode=process"]) as unit:
+        with loaded.connect(timeout=200) as agent:
+            agent.execute("guest-fsfreeze-freeze")
+        loaded.run(["kill", "-KILL", str(main_pid(loaded, unit))])
+        wait_for(lambda: lock_is_lost(loaded), "the lock to be released")
+    with by_hand(loaded, *OPTIONS), loaded.connect(timeout=200) as agent:
+        with pytest.raises(AgentError, match="MariaDB: the agent ended, so the lock was released"):
+            agent.execute("guest-fsfreeze-thaw")
+        assert agent.execute("guest-fsfreeze-status") == "thawed"
+    wait_until_written_again(loaded)
+
+
+def lock_is_lost(guest: Guest) -> bool:
+    return guest.run(["test", "-e", "/run/qga-hooks/mariadb"], check=False).status != 0
+
+
+def test_a_hanging_server_fails_the_freeze(loaded: Guest, agent: AgentSocket) -> None:
+    """redis stopped by a signal answers nothing."""
+    loaded.run(["pkill", "-STOP", "redis-server"])
+    try:
+        with pytest.raises(AgentError, match=r"Redis .*no answer after 10 s"):
+            agent.execute("guest-fsfreeze-freeze")
+        assert agent.execute("guest-fsfreeze-status") == "thawed"
+    finally:
+        loaded.run(["pkill", "-CONT", "redis-server"])
+    wait_until_written_again(loaded)
