@@ -67,7 +67,7 @@ THOROUGH = {"escapes", "nan"}
 WHOLE = THOROUGH | {"a_list_of_128_mib", "huge", "surrogates", "all_lists", "errors"}
 """These run with every command line. To save time, the others run with every second one."""
 
-STATUSES = {0, 1, 3, 4, 124, 125, 129}
+STATUSES = {0, 1, 3, 4, 124, 125, 129, 255}
 
 FAULT = re.compile(r"Traceback|\b(?!AgentError|OSError)[A-Z]\w*(Error|Exception)\b")
 
