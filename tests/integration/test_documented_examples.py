@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def test_the_plugin_passes_its_test(tmp_path: Path) -> None:
         path.parent.mkdir(mode=0o755, exist_ok=True)
         path.write_text(block.text)
         path.chmod(0o644)
-    output = run(f"{sys.executable} -m pytest -q -p no:cacheprovider", tmp_path)
+    output = run(f"{shlex.quote(sys.executable)} -m pytest -q -p no:cacheprovider", tmp_path)
     assert "3 passed" in output, output
 
 
