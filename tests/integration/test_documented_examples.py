@@ -4,8 +4,8 @@ prints, what the configuration of a page allows, and command lines of qgactl."""
 from __future__ import annotations
 
 import os
-import subprocess
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
