@@ -21,8 +21,8 @@ NEW_WORDS = "Command {} has been disabled: the command is not allowed"
 OLD_WORDS = "Command {} has been disabled: the agent is in frozen state"  # before QEMU 9.1
 
 # What a frozen guest answers as ever, and what is not about one guest.
-ANSWERED = {"info", "ping", "status", "thaw"}
-LOCAL = {"channel", "exporter", "help", "list", "port"}
+ANSWERED = {"info", "ping", "status", "thaw", "wait", "watch"}
+LOCAL = {"channel", "exporter", "help", "list", "mcp", "port"}
 SEVERAL = {"doctor", "top"}
 
 ARGUMENTS: dict[str, list[str]] = {
@@ -30,8 +30,10 @@ ARGUMENTS: dict[str, list[str]] = {
     "cat": ["/etc/hosts"],
     "cp": ["guest:/etc/hosts", "copy"],
     "exec": ["--", "true"],
+    "forward": ["0:127.0.0.1:80"],
     "freeze": ["--", "touch", "ran"],
     "passwd": ["--stdin", "root"],
+    "proxy": ["22"],
     "ssh-keys": ["list", "root"],
     "suspend": ["ram"],
     "users": [],
