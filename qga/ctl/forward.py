@@ -104,9 +104,9 @@ def proxy(
         show_default=False,
     ),
 ) -> None:
-    """Connect standard input and output to a service in the guest, as for ssh's ProxyCommand.
+    """Connect standard input and output to a service in the guest.
 
-    No network is needed. The end of the input is passed on, and qgactl exits when the service has
+    This is for ssh's ProxyCommand. No network is needed. The end of the input is passed on, and qgactl exits when the service has
     closed the connection. A guest may be named with .qga after it, so that ssh_config can tell
     guests from other hosts.
 

@@ -96,7 +96,10 @@ def _report_in_our_words(command: Any, parameter: Any) -> None:
 def _complaint(parameter: Any, value: Any, wanted: str) -> str:
     is_argument = parameter.param_type_name == "argument"
     name = parameter.metavar or parameter.name.upper()
-    name = name.strip("[]") if is_argument else max(parameter.opts, key=len)
+    if not is_argument:
+        name = max(parameter.opts, key=len)
+    elif re.fullmatch(r"\[[^][]*\]", name):  # [GUEST], but not [HOST:]PORT
+        name = name[1:-1]
     reason = f": {wanted}" if wanted else ""
     if value is None or value == ():
         return f"missing {'argument' if is_argument else 'option'} {name}{reason}"
