@@ -58,7 +58,7 @@ class Admission:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        # Hashes of keys, least recent first: the keys themselves would take ten times the memory.
+        # Hashes of keys, least recent first: a key itself has some hundred characters.
         self._seen: dict[str, OrderedDict[int, float]] = {}
 
     def admit(self, guest: str, readings: Readings, now: float) -> Readings:
