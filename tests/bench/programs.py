@@ -6,7 +6,6 @@ ssh over QEMU's user network: with a connection for each program, and through on
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,17 +16,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.bench.ways import GUEST_ADDRESS, free_port
 from tests.guest.agent_socket import AgentSocket
+from tests.guest.forwarding import Ssh, services
 from tests.guest.vm import Guest
-
-SERVER = """
-nic=$(ls /sys/class/net | grep -v '^lo$' | head -n 1)
-ip link set "$nic" up
-ip address replace 10.0.2.15/24 dev "$nic"
-mkdir -p /run/sshd /root/.ssh
-printf '%s\\n' "$1" >/root/.ssh/authorized_keys
-/usr/sbin/sshd -o UseDNS=no
-"""
 
 OWN = """
 import subprocess, sys, time
@@ -87,28 +79,26 @@ def ping(agent: AgentSocket) -> float:
 @contextmanager
 def ssh_to(guest: Guest) -> Iterator[dict[str, list[str]]]:
     """Command lines of ssh: with a connection of their own, and through one that is open."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        key, control = Path(folder) / "key", f"{folder}/control"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        public = key.with_suffix(".pub").read_text().strip()
-        guest.run(["/bin/sh", "-ec", SERVER, "sh", public])
-        forward = f"hostfwd_add net tcp:127.0.0.1:{port}-10.0.2.15:22"
-        guest.qmp("human-monitor-command", **{"command-line": forward})
-        options = ["-F", "none", "-i", str(key), "-p", str(port), "-o", "LogLevel=ERROR"]
+    with tempfile.TemporaryDirectory() as folder:
+        ssh = Ssh(guest, Path(folder))
+        port, place = free_port(), "root@127.0.0.1"
+        rule = f"net tcp:127.0.0.1:{port}"
+        options = ["-F", "none", "-i", str(ssh.key), "-p", str(port), "-o", "LogLevel=ERROR"]
         options += ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder}/hosts"]
-        shared = [*options, "-o", f"ControlPath={control}"]
-        place = "root@127.0.0.1"
-        subprocess.run(["ssh", *shared, "-fNM", place], check=True, timeout=120)
-        try:
-            yield {
-                "by ssh": ["ssh", *options, place],
-                "by ssh, connected": ["ssh", *shared, place],
-            }
-        finally:
-            subprocess.run(["ssh", *shared, "-O", "exit", place], check=False, capture_output=True)
+        shared = [*options, "-o", f"ControlPath={folder}/control"]
+        guest.qmp("human-monitor-command", command_line=f"hostfwd_add {rule}-{GUEST_ADDRESS}:22")
+        with services(guest, ssh.public, "0.0.0.0"):
+            subprocess.run(["ssh", *shared, "-fNM", place], check=True, timeout=120)
+            try:
+                yield {
+                    "by ssh": ["ssh", *options, place],
+                    "by ssh, connected": ["ssh", *shared, place],
+                }
+            finally:
+                subprocess.run(
+                    ["ssh", *shared, "-O", "exit", place], check=False, capture_output=True
+                )
+                guest.qmp("human-monitor-command", command_line=f"hostfwd_remove {rule}")
 
 
 def measure(guest: Guest, rounds: int) -> dict[str, tuple[float, float]]:
