@@ -4,7 +4,6 @@ The counters are read here, because psutil has only 9 of the 17.
 """
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Optional
 
@@ -110,14 +109,17 @@ def _names() -> list[str]:
     """All block devices in the reverse order of sysfs, partitions before their disk, as in QEMU's
     agent.
     """
-    return [name for disk in os.listdir(_SYS_DISKS) for name in (disk, *_partitions(disk))][::-1]
+    disks = os.listdir(_SYS_DISKS)
+    partitions = set(os.listdir(SYS_BLOCK)).difference(disks)
+    return [name for disk in disks for name in (disk, *_partitions_of(disk, partitions))][::-1]
 
 
-def _partitions(disk: str) -> Iterator[str]:
-    with suppress(FileNotFoundError):  # unplugged meanwhile
-        for entry in os.listdir(f"{_SYS_DISKS}/{disk}"):
-            if entry.startswith(disk) and is_partition(entry):
-                yield entry
+def _partitions_of(disk: str, partitions: set[str]) -> list[str]:
+    # Most devices have none, and listing the directory of each takes as long as all the rest.
+    if any(name.startswith(disk) for name in partitions):
+        with suppress(FileNotFoundError):  # unplugged meanwhile
+            return [name for name in os.listdir(f"{_SYS_DISKS}/{disk}") if name in partitions]
+    return []
 
 
 def _disk(name: str) -> GuestDiskInfo:
