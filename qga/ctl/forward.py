@@ -106,9 +106,9 @@ def proxy(
 ) -> None:
     """Connect standard input and output to a service in the guest.
 
-    This is for ssh's ProxyCommand. No network is needed. The end of the input is passed on, and qgactl exits when the service has
-    closed the connection. A guest may be named with .qga after it, so that ssh_config can tell
-    guests from other hosts.
+    This is for ssh's ProxyCommand. No network is needed. The end of the input is passed on, and
+    qgactl exits when the service has closed the connection. A guest may be named with .qga after
+    it, so that ssh_config can tell guests from other hosts.
 
     \b
     Examples:
