@@ -1,7 +1,7 @@
-"""Users and groups of the guest, by its name service (nsswitch.conf(5)).
+"""Users and groups of the guest, as its name service reports them (nsswitch.conf(5)).
 
-A name service may ask a server that does not answer: look up on a worker thread only. CPython
-releases its lock in `pwd` and `grp`, but not in os.getgrouplist, which would stop the loop as well.
+A name service may query a server that does not answer, so use a worker thread. CPython releases the
+GIL in `pwd` and `grp`, but not in os.getgrouplist, which would block the loop as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_GROUPS = 65536  # NGROUPS_MAX of Linux
 
 
 class Identity(NamedTuple):
-    """What a process has to become to be a user."""
+    """The IDs of a process that runs as a user."""
 
     uid: int
     gid: int
@@ -27,7 +27,7 @@ class Identity(NamedTuple):
 
 
 def find_user(user: str) -> pwd.struct_passwd:
-    """The entry of a user, by name or number. Raises KeyError when there is none."""
+    """The entry of a user, by name or number. Raises KeyError if there is none."""
     try:
         return pwd.getpwnam(user)
     except (KeyError, ValueError, UnicodeError):
@@ -35,7 +35,7 @@ def find_user(user: str) -> pwd.struct_passwd:
 
 
 def find_group(group: str) -> int:
-    """The number of a group, by name or number. Raises KeyError when there is none."""
+    """The ID of a group, by name or number. Raises KeyError if there is none."""
     try:
         return grp.getgrnam(group).gr_gid
     except (KeyError, ValueError, UnicodeError):
@@ -43,7 +43,7 @@ def find_group(group: str) -> int:
 
 
 def identity_of(account: pwd.struct_passwd, group: int | None) -> Identity:
-    """A user with the groups that it is in; `group` takes the place of its primary group."""
+    """The IDs of a user, with all its groups; `group` replaces its primary group."""
     gid = account.pw_gid if group is None else group
     return Identity(account.pw_uid, gid, _groups_of(os.fsencode(account.pw_name), gid))
 
@@ -55,7 +55,7 @@ def _number(text: str) -> int:
 
 
 def _groups_of(name: bytes, gid: int) -> tuple[int, ...]:
-    """As getgrouplist(3), which returns -1 and the number of groups where there are more."""
+    """Call getgrouplist(3), which returns -1 and the number of groups if there are more."""
     from ctypes import byref, c_int, c_uint
 
     room = _USUAL_GROUPS

@@ -1,13 +1,13 @@
-"""A control group (cgroup v2) for each program that has to end: none of its processes escapes.
+"""A cgroup (version 2) for each program with a timeout or limits: no process escapes from it.
 
-Where systemd runs the groups are below a unit of their own, `qga-programs.service`, which is made
-when it is first needed. Below the agent's own unit they could not be: a cgroup that limits those
-below it may hold no process itself, so systemd could not start the agent again while programs run
-that outlive it. A process that sleeps keeps the unit, for systemd removes the cgroup of one that
-has none. Without systemd the groups are below the root of the cgroups.
+With systemd, these cgroups are children of a unit of their own, `qga-programs.service`, which is
+created when it is first needed. They cannot be below the agent's own unit: a cgroup that controls
+its children may contain no processes, so systemd could not restart the agent while programs that
+outlive it are running. A sleeping process keeps the unit alive, because systemd removes the cgroup
+of a unit without processes. Without systemd they are children of the root cgroup.
 
-The name of a group has the process id of its agent and the time when it has to be over, so that
-an agent that is started anew takes over what an earlier one has left.
+The name of a cgroup contains the process ID of its agent and its deadline, so that a restarted
+agent can take over what an earlier one left behind.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _START_UNIT = (
     "--collect",
     "--service-type=exec",
     "--property=Delegate=yes",
-    "--property=OOMPolicy=continue",  # one program without memory must not end the others
+    "--property=OOMPolicy=continue",  # by default systemd would stop all programs
     "--property=OOMScoreAdjust=-1000",
     "--property=TasksMax=4096",
     "--property=TimeoutStopSec=5",
@@ -46,25 +46,25 @@ _START_UNIT = (
     "infinity",
 )
 _PATIENCE = 20.0  # seconds for systemd-run
-_RETRY_AFTER = 60.0  # seconds, where it has failed
+_RETRY_AFTER = 60.0  # seconds after it has failed
 
 _PERIOD = 100_000  # microseconds
 _MOST_PROCESSES = 4_194_304  # PID_MAX_LIMIT
 
 _numbers = count(1)
 _making = allocate_lock()
-_ours: set[str] = set()  # paths of groups that this agent has made
+_ours: set[str] = set()  # paths of the cgroups that this agent has created
 
 
 class _Parent:
-    """Where groups are made; None where they cannot be."""
+    """Where cgroups are created; None if that is impossible."""
 
     path: Optional[str] = None
     failed_at = -_RETRY_AFTER
 
 
 class Name(NamedTuple):
-    """The name of a group. deadline: of CLOCK_BOOTTIME, in seconds; 0 for none."""
+    """The name of a cgroup. deadline: in seconds of CLOCK_BOOTTIME; 0 for none."""
 
     agent: int
     number: int
@@ -75,7 +75,7 @@ class Name(NamedTuple):
 
 
 class Cgroup:
-    """A group, empty until a process writes to `entrance`."""
+    """A cgroup, empty until a process writes to the descriptor of `open_entrance`."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -83,24 +83,24 @@ class Cgroup:
 
     @property
     def populated(self) -> bool:
-        """Whether there is a process in it; after that `events` is readable at the next change."""
+        """Whether it contains a process. Reading this also arms the descriptor of `fileno`."""
         return b"populated 1" in os.pread(self._events, 4096, 0)
 
     def fileno(self) -> int:
-        """A descriptor with EPOLLPRI when `populated` may have changed."""
+        """A descriptor that reports EPOLLPRI when `populated` may have changed."""
         return self._events
 
     def open_entrance(self) -> int:
-        """A descriptor: a process that writes 0 to it is in the group."""
+        """A descriptor; a process that writes 0 to it becomes a member of the cgroup."""
         return os.open(f"{self.path}/cgroup.procs", os.O_WRONLY)
 
     def signal(self, number: int) -> None:
-        """Signal all processes; SIGKILL leaves none, whatever they do."""
+        """Signal all processes. None survives SIGKILL, even if they fork all the time."""
         if number == signal.SIGKILL:
-            self._write("cpu.max", f"max {_PERIOD}")  # or they may end one after the other
+            self._write("cpu.max", f"max {_PERIOD}")  # throttled processes die slowly
             if self._write("cgroup.kill", "1"):
                 return
-            self._write("pids.max", "0")  # Linux before 5.14: nothing is forked from now on
+            self._write("pids.max", "0")  # Linux before 5.14: prevents further forks
         for pid in self._processes():
             with suppress(OSError):
                 os.kill(pid, number)
@@ -113,13 +113,13 @@ class Cgroup:
             return False
 
     def close(self) -> None:
-        """Remove it, if it is empty."""
+        """Remove the cgroup if it is empty."""
         os.close(self._events)
         remove(self.path)
         _ours.discard(self.path)
 
     def _processes(self) -> Iterator[int]:
-        for directory, _, _ in os.walk(self.path):  # a program of root's may have made some below
+        for directory, _, _ in os.walk(self.path):  # root's programs may have created children
             with suppress(OSError), open(f"{directory}/cgroup.procs", encoding="ascii") as file:
                 yield from map(int, file)
 
@@ -128,7 +128,7 @@ class Cgroup:
 
 
 def make(limits: Limits, timeout: float | None) -> Cgroup | None:
-    """A new group with these limits; None where there are no cgroups. May wait."""
+    """A new cgroup with these limits; None if the guest cannot have one. May block."""
     parent = _parent()
     if parent is None:
         return None
@@ -143,7 +143,7 @@ def make(limits: Limits, timeout: float | None) -> Cgroup | None:
             with open(f"{path}/{name}", "w", encoding="ascii") as file:
                 file.write(text)
         if limits.memory is not None:
-            _write(f"{path}/memory.swap.max", "0")  # which is not there where no swap is counted
+            _write(f"{path}/memory.swap.max", "0")  # missing on kernels that do not count swap
         return Cgroup(path)
     except BaseException:
         remove(path)
@@ -151,7 +151,7 @@ def make(limits: Limits, timeout: float | None) -> Cgroup | None:
 
 
 def controllers() -> set[str]:
-    """The controllers of cgroup v2 that this guest offers; none where there is no cgroup v2."""
+    """The cgroup v2 controllers of this guest; empty without cgroup v2."""
     try:
         with open(f"{ROOT}/cgroup.controllers", encoding="ascii") as file:
             return set(file.read().split())
@@ -160,7 +160,7 @@ def controllers() -> set[str]:
 
 
 def left_behind() -> Iterator[tuple[Cgroup, float | None]]:
-    """Groups of agents that are gone, each with the seconds that are left to it."""
+    """The cgroups of agents that no longer run, each with its remaining seconds, if limited."""
     for parent in JOB_PLACES:
         try:
             names = os.listdir(parent)
@@ -172,13 +172,13 @@ def left_behind() -> Iterator[tuple[Cgroup, float | None]]:
                 continue
             if name.agent != os.getpid() and _exists(name.agent):
                 continue
-            with suppress(OSError):  # removed since
+            with suppress(OSError):  # removed in the meantime
                 rest = name.deadline - _now() if name.deadline else None
                 yield Cgroup(f"{parent}/{text}"), rest
 
 
 def remove(path: str) -> None:
-    """Remove a group and those below it, as far as they are empty."""
+    """Remove a cgroup and its children as far as they are empty."""
     for directory, _, _ in os.walk(path, topdown=False):
         with suppress(OSError):
             os.rmdir(directory)
@@ -236,7 +236,7 @@ def _below_the_root() -> str:
 
 
 def _prepare(path: str) -> None:
-    """Have the parent limit those below it, for which its own processes must be elsewhere."""
+    """Enable controllers for the children, which requires moving the parent's own processes."""
     keeper = f"{path}/{_KEEPER}"
     os.makedirs(keeper, exist_ok=True)
     with open(f"{path}/cgroup.procs", encoding="ascii") as file:

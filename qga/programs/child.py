@@ -27,7 +27,7 @@ GRACE = 1.0
 """Seconds that open pipes delay the exit status after the child has exited."""
 
 LAST_WORDS = 2.0
-"""Seconds that a program has to end once it is asked to, before it is killed."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 UNKNOWN_STATUS = 255
 
@@ -240,7 +240,7 @@ class Child:
 
 
 def job_of(launch: Launch) -> Job | None:
-    """What sees to it that a program ends, where something bounds it."""
+    """The job that enforces the timeout and limits of a launch; None if it has neither."""
     if not launch.bounded:
         return None
     from qga.programs.job import Job

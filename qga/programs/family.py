@@ -1,9 +1,9 @@
-"""A program and all that it has started, where no cgroup holds them together.
+"""A program and its descendants, for guests without cgroups.
 
-Its process group, and its children and theirs. What must stay true: no stranger is signalled. So
-the program must not have been waited for, which keeps its process id its own, and others are
-known by their start time as well. A process that has left the group and lost its parent between
-two looks is not found: only a cgroup holds that.
+They are the members of its process group, its children, and their children. What must stay true:
+no unrelated process is signalled. So the program must not have been reaped, which keeps its process
+ID from being reused, and descendants are identified by their start time as well. A process that
+has left the group and lost its parent between two scans is not found; that takes a cgroup.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Optional
 
-_START_TIME = 19  # the field of proc_pid_stat(5) after the name, which is in brackets
-_MOST = 10_000  # processes looked at: a program may start more than there is time for
+_START_TIME = 19  # field of proc_pid_stat(5), counted from the one after the name
+_MOST = 10_000  # a program may fork faster than this finds its processes
 
 
 class Family:
@@ -25,7 +25,7 @@ class Family:
         self._members: dict[int, str] = {}  # start times by pid
 
     def signal(self, number: int) -> None:
-        """Signal all of them; those that have become another user's as well, where we may."""
+        """Signal all of them, including those that have changed their user, if permitted."""
         self._look()
         with suppress(OSError):
             os.killpg(self._pid, number)
@@ -51,7 +51,7 @@ def _children(pid: int) -> Iterator[int]:
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
                 yield from map(int, file.read().split())
-    except OSError:  # it has ended
+    except OSError:  # it has exited
         return
 
 

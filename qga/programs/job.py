@@ -1,9 +1,9 @@
-"""Programs that have to end: in time, within limits, and with all that they have started.
+"""Programs with a timeout or limits, which end together with everything that they started.
 
-A program is a job where a request or a rule bounds it (`Launch.bounded`); others cost nothing of
-this. Its end is that of its whole tree of processes: what is left of the tree when the program
-itself has ended is killed, once it has had GRACE to write what it still has to. A cgroup holds the
-tree together; where there is none it is looked for (qga.programs.family).
+A program is a job if a request or a rule limits it (`Launch.bounded`); other programs do not pay
+for this. When the program itself has exited, the rest of its process tree gets GRACE seconds to
+write its last output and is then killed. The tree is a cgroup, or without cgroups whatever
+qga.programs.family finds.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 
 KILLED_AGAIN_AFTER = 0.05
-"""Seconds, and twice as many each time: without cgroup.kill some may have just been forked."""
+"""Seconds, doubled each time: without cgroup.kill a process may just have forked."""
 
 GIVEN_UP_AFTER = 5.0
-"""Seconds after which a program counts as over although the kernel does not end its processes."""
+"""Seconds after which a program counts as ended even if its processes survive SIGKILL."""
 
 _BY_SIGNAL: dict[int, str] = {signal.SIGXCPU: "cpu-seconds", signal.SIGXFSZ: "file-size"}
 
 
 class Job:
-    """Made before the program is started, on a worker; then followed on the loop.
+    """Created on a worker thread before the program is started, then followed on the loop.
 
-    entrance: a descriptor that the child has to write 0 to; None where there is no cgroup.
+    entrance: a descriptor that the child has to write 0 to; None without a cgroup.
     resource_limits: arguments of setrlimit(2) for the child.
-    ended_by: the limit that has ended it, or "timeout"; "" where it has ended by itself.
+    ended_by: the limit that ended the program, or "timeout"; "" if it exited by itself.
 
-    Raises QgaError when a limit cannot be set here, and OSError.
+    Raises QgaError if this guest cannot set a limit, and OSError.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -65,17 +65,17 @@ class Job:
 
     @property
     def confinement(self) -> str:
-        """What holds it."""
+        """How its processes are confined."""
         return "rlimits" if self._cgroup is None else "cgroup"
 
     def started(self) -> None:
-        """The child has entered."""
+        """Close the entrance; the child is in the cgroup."""
         if self.entrance is not None:
             os.close(self.entrance)
             self.entrance = None
 
     def discard(self) -> None:
-        """No program was started."""
+        """Remove the cgroup after the program could not be started."""
         self.started()
         if self._cgroup is not None:
             self._cgroup.signal(signal.SIGKILL)
@@ -90,7 +90,7 @@ class Job:
             self._call_later(self._timeout, self._on_timeout)
 
     def admit(self, count: int) -> int:
-        """The program has written so many bytes more: how many of them are kept."""
+        """Count further output; returns how many of these bytes to keep."""
         most = self._limits.output
         if most is None:
             return count
@@ -102,9 +102,9 @@ class Job:
         return kept
 
     def on_exit(self) -> int:
-        """The program itself has ended: its exit code, or minus the number of the signal.
+        """The program itself has exited; returns its exit code, or minus the signal number.
 
-        It is not reaped yet, for that would free its process id.
+        It is not reaped yet, because its process ID could then be reused.
         """
         self._has_ended = True
         self._call_later(GRACE, self._kill)
@@ -114,7 +114,7 @@ class Job:
         return code
 
     def finish(self, on_gone: Callable[[], None]) -> None:
-        """Kill what is left of it; `on_gone` is called when nothing is."""
+        """Kill the rest of the process tree; `on_gone` is called when none of it is left."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -177,18 +177,18 @@ class Job:
 
 
 def take_over(loop: Loop, submit: Callable[..., object]) -> None:
-    """Have the jobs end in time that an earlier agent has left behind."""
+    """Enforce the deadlines of the jobs that an earlier agent left behind."""
 
     def found(groups: Any, _error: BaseException | None) -> None:
         for group, seconds in groups or ():
             _LeftBehind(loop, group, seconds)
 
-    with suppress(QgaError):  # no thread to be had: they are taken over at the next start
+    with suppress(QgaError):  # no thread is free; the next start of the agent tries again
         submit(lambda: list(cgroup.left_behind()), found)
 
 
 class _LeftBehind:
-    """seconds: how long it may still run; None for ever."""
+    """A job of an earlier agent. seconds: how long it may still run; None for no limit."""
 
     def __init__(self, loop: Loop, group: cgroup.Cgroup, seconds: float | None) -> None:
         self._loop = loop
@@ -215,7 +215,7 @@ class _LeftBehind:
 def _exit_code(pid: int) -> int:
     try:
         info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    except ChildProcessError:  # somebody else in this process has waited for it
+    except ChildProcessError:  # other code in this process has reaped it
         info = None
     if info is None:
         return UNKNOWN_STATUS

@@ -1,4 +1,4 @@
-"""Whether an earlier agent has left jobs behind: the agent asks that at its start."""
+"""A cheap check at start whether an earlier agent left jobs behind."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ JOB_PLACES = (
     "/sys/fs/cgroup/system.slice/qga-programs.service",
     "/sys/fs/cgroup/qga-programs.service",
 )
-"""Where cgroups of jobs may be: with systemd, and without it."""
+"""Where the cgroups of jobs may be: with systemd, and without."""
 
 
 def take_over_jobs(loop: Loop, submit: Callable[..., object]) -> None:
-    """Have the jobs end in time that an earlier agent has left behind.
+    """Enforce the deadlines of the jobs that an earlier agent left behind.
 
-    submit: that of qga.worker.Worker.
+    submit: the method of qga.worker.Worker.
     """
     if any(map(os.path.isdir, JOB_PLACES)):
         from qga.programs.job import take_over

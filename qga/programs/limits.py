@@ -1,4 +1,4 @@
-"""What a program may use at most."""
+"""The resource limits of a program."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from qga.records import NamedTuple
 Number = Union[int, float]
 
 LEAST_CPU, MOST_CPU = 0.01, 8192.0
-"""Shares of processors: a quota of 1 ms in 100 ms, the kernel's least, and CONFIG_NR_CPUS' most."""
+"""Processors: the kernel's minimum quota is 1 ms in 100 ms, the maximum CONFIG_NR_CPUS is 8192."""
 
 
 class Limits(NamedTuple):
-    """None is no limit.
+    """What a program may use at most; None is no limit.
 
-    memory: bytes of all its processes together, or, without a cgroup, of each one's addresses.
-    cpu: how many processors it may use on average, 0.5 for half of one.
-    processes: with their threads; without a cgroup those of all programs of its user.
-    cpu_seconds: of processor time, of each process.
-    open_files, file_size: descriptors, and bytes of a file that is written, of each process.
-    output: bytes of both its output streams together.
+    memory: bytes of all its processes together; without a cgroup, address space of each process.
+    cpu: processors on average; 0.5 is half of one.
+    processes: processes and threads; without a cgroup, all those of its user.
+    cpu_seconds: seconds of processor time of each process.
+    open_files: descriptors of each process.
+    file_size: bytes of the largest file that a process may write.
+    output: bytes of both output streams together.
     """
 
     memory: Optional[int] = None
@@ -39,7 +40,7 @@ NO_LIMITS = Limits()
 
 
 def limits_of(given: Mapping[str, Number]) -> Limits:
-    """The limits of a request. Raises QgaError for one that nothing could run in."""
+    """The limits of a request. Raises QgaError if no program could run within one of them."""
     for name, value in given.items():
         least = LEAST_CPU if name == "cpu" else 1
         if not least <= value < math.inf:
@@ -48,7 +49,7 @@ def limits_of(given: Mapping[str, Number]) -> Limits:
 
 
 def stricter(one: Limits, other: Limits) -> Limits:
-    """The lower one of each."""
+    """The lower of the two values of each limit."""
     return Limits(*(lower(a, b) for a, b in zip(one, other)))  # type: ignore[arg-type]
 
 
@@ -57,7 +58,7 @@ def lower(one: Optional[Number], other: Optional[Number]) -> Optional[Number]:
 
 
 def resource_limits(limits: Limits, in_cgroup: bool) -> list[tuple[int, tuple[int, int]]]:
-    """Arguments of setrlimit(2): what no cgroup limits, or all of it where there is none."""
+    """Arguments of setrlimit(2), for the limits that no cgroup enforces."""
     import resource
 
     wanted = {
@@ -73,7 +74,7 @@ def resource_limits(limits: Limits, in_cgroup: bool) -> list[tuple[int, tuple[in
         if value is not None:
             hard = resource.getrlimit(number)[1]
             most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            # SIGXCPU at the soft limit, and SIGKILL at the hard one.
+            # The kernel sends SIGXCPU at the soft limit and SIGKILL at the hard one.
             above = most + 1 if number == resource.RLIMIT_CPU and most == value else most
             found.append((number, (most, above)))
     return found

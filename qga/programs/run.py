@@ -59,7 +59,7 @@ def run(
 
 
 class _Program:
-    """A running program, and our ends of its pipes."""
+    """A running program, and the agent's ends of its pipes."""
 
     def __init__(self, stdin: bytes, max_output: int) -> None:
         self._rest = memoryview(stdin)

@@ -113,7 +113,7 @@ def spawn(
     for path in candidates(launch.executable or argv[0], variables):
         try:
             pid = _start_file(path, arguments, variables, streams, launch, job)
-        except NotPrepared:  # which no other file would change
+        except NotPrepared:  # no other file would help
             raise
         except OSError as error:
             if b"/" in arguments[0] or error.errno not in (ENOENT, ENOTDIR, EACCES):
@@ -275,7 +275,7 @@ def _start(
                 cwd=directory if launch.identity is None else None,
                 start_new_session=True,
                 preexec_fn=steps.carry_out if steps else None,  # noqa: PLW1509 - see _Steps
-                # Where this is all, in C: what Python does in a child copies pages of the agent.
+                # If nothing else is needed, in C: Python code in the child copies pages.
                 user=identity and identity.uid,
                 group=identity and identity.gid,
                 extra_groups=identity and identity.groups,
@@ -288,7 +288,7 @@ def _start(
 
 
 class NotPrepared(OSError):
-    """A child could not become what it was to be, whatever program it was to run."""
+    """A step before exec has failed, so trying another file of the program is useless."""
 
 
 class _Steps:
@@ -313,13 +313,13 @@ class _Steps:
         return bool(self._steps)
 
     def add(self, step: Callable[[], object], about: bytes = b"") -> None:
-        """about: the file that an error is about."""
+        """about: the file to name in an error."""
         if not self._steps:
-            self._report = os.pipe()  # for Popen does not report which error it was
+            self._report = os.pipe()  # Popen does not report which error it was
         self._steps.append((step, about))
 
     def enter(self, entrance: int) -> None:
-        """Become a member of a cgroup, as root: a user may not."""
+        """Become a member of a cgroup. Do this before changing the user, who may not."""
         from functools import partial
 
         self.add(partial(os.write, entrance, b"0"))
@@ -349,7 +349,7 @@ class _Steps:
             self.add(partial(os.chdir, directory), directory)
 
     def carry_out(self) -> None:
-        """In the child."""
+        """Run the steps, in the child."""
         for number, (step, _) in enumerate(self._steps):
             try:
                 step()
@@ -358,7 +358,7 @@ class _Steps:
                 raise
 
     def failure(self) -> NotPrepared:
-        """In the agent, the error that has stopped the child."""
+        """The error that stopped the child, for the agent."""
         os.set_blocking(self._report[0], False)
         try:
             number, code = map(int, os.read(self._report[0], 64).split())
