@@ -19,6 +19,7 @@ from qga.channels import make_channels
 from qga.channels.base import RETRY_INTERVAL
 from qga.errors import ChannelError, ConfigError, PluginError, QgaError
 from qga.loop import SLOW, Loop
+from qga.memory import Memory
 from qga.plugin import discovery, standard
 from qga.plugin.registry import CommandGroup, Registry, command_names
 from qga.policy.caller import Caller
@@ -54,6 +55,7 @@ class Agent:
     loop, worker: where handlers run.
     config, log, state: the configuration, the log, and what survives a restart.
     audit: the audit trail.
+    memory: how much of it is kept while something large passes.
     postponed: connections with a request that waits for `try_again`.
     descriptors: how many each channel may have open.
     frozen: whether the guest's filesystems are frozen.
@@ -69,6 +71,7 @@ class Agent:
         self.audit = Audit(log, self.loop)
         self._faults = Limit(log, self.loop)
         self.descriptors = Descriptors(raise_limit(), config.channels)
+        self.memory = Memory(self.loop)
         self.worker = Worker(self.loop, config.limits_threads, len(config.channels))
         self.registry = self._load_commands()
         self._channels = make_channels(self, config)

@@ -14,7 +14,7 @@ What must stay true:
 
 from __future__ import annotations
 
-from qga import task
+from qga import memory, task
 from qga.errors import QgaError
 from qga.settings.values import MAX_THREADS
 from qga.task import Task
@@ -35,16 +35,6 @@ if TYPE_CHECKING:
 
 MAX_URGENT = 8
 """Further threads of each channel, for urgent commands."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
-
-_MALLOC = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 4 << 20))
-"""Settings of glibc's malloc(3).
-
-Each arena keeps for good the most memory that was ever in use in it: tens of megabytes in all. By
-thresholds of its own choice malloc gives the buffers of a write of 1 MiB back after each, and the
-page faults of the next take a third of its time; after writes of 8 MiB it keeps 20 MB.
-"""
 
 
 class Worker:
@@ -87,7 +77,7 @@ class Worker:
         from threading import Thread
 
         if not self._threads:
-            _tune_malloc()
+            memory.tune()
         inbox: SimpleQueue[_Order] = SimpleQueue()
         thread = Thread(target=self._work, args=(inbox,), name="qga-worker", daemon=True)
         try:
@@ -126,14 +116,3 @@ class Worker:
             done(result, error)
 
         return finish
-
-
-def _tune_malloc() -> None:
-    try:
-        from ctypes import CDLL
-
-        libc = CDLL(None)
-        for setting in _MALLOC:
-            libc.mallopt(*setting)
-    except (ImportError, OSError, AttributeError):  # not glibc
-        pass

@@ -8,6 +8,7 @@ from qga.plugin.services import Services
 
 if TYPE_CHECKING:
     from qga.errors import QgaError
+    from qga.memory import Memory
     from qga.plugin.entry import Command
     from qga.policy.caller import Caller
     from qga.serving.audit import Audit
@@ -18,10 +19,12 @@ class Server(Services, Protocol):
     """The agent, as a connection sees it.
 
     audit: the audit trail.
+    memory: how much of it is kept while something large passes.
     postponed: connections with a request that waits for `try_again`.
     """
 
     audit: Audit
+    memory: Memory
     postponed: set[Session]
 
     def on_connect(self, caller: Caller) -> None:

@@ -221,6 +221,8 @@ class Session:
         elif events or rest or running:
             self._queue(events, len(data))
             self._serve()
+        else:  # a part of a long request
+            self._agent.memory.use()
 
     def _queue(self, events: Sequence[Event], size: int) -> None:
         self._pending.add(events, size)
@@ -352,6 +354,7 @@ class Session:
                 self._peer_takes_replies = True
                 return
             self._proceed_later()
+        self._agent.memory.use()
         if output.size < waiting:
             self._peer_takes_replies = True
 

@@ -30,7 +30,7 @@ NO_LIMITS = {
     "qga.ctl.relay.DELAY_GROWTH": "a factor",
     "qga.ctl.top_view.HOT": "a share",
     "qga.ctl.top_view.WARM": "a share",
-    "qga.worker._M_ARENA_MAX": "a number of <malloc.h>",
+    "qga.memory._M_ARENA_MAX": "a number of <malloc.h>",
 }
 
 UNITS = {"": 1, "ms": 0.001, "s": 1, "min": 60, "h": 3600, "KiB": 1024, "MiB": 1024**2}
