@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import signal
 import sys
 import threading
@@ -15,6 +15,8 @@ from .vm import DATA_PORTS, ORIGINAL_PORT, SPARE_PORT, Guest, GuestError
 
 INTERVAL = 10
 """Seconds between two lines of progress."""
+
+NAME = "web"  # as in the examples of the documentation
 
 
 @contextmanager
@@ -37,19 +39,23 @@ def sign_of_life() -> Iterator[None]:
         reporter.join()
 
 
+def name_option(_folder: Path) -> list[str]:
+    return ["-name", NAME]
+
+
 def introduce(guest: Guest) -> None:
-    """Print how to reach the guest, with the line to paste last."""
-    qgactl = os.path.relpath(Path(sys.executable).parent / "qgactl")
+    """Print how to reach the guest, with the lines to paste last."""
     print(f"QEMU's own agent   {guest.channel_path(ORIGINAL_PORT)} (in use here)")
     print(f"spare port         {guest.channel_path(SPARE_PORT)} (not plugged in)")
     for port in DATA_PORTS:
         print(f"{port.name}     {guest.channel_path(port)}")
     print(f"ISA serial, ttyS1  {guest.isa_serial_path}")
     print(f"console log        {guest.console_log}")
-    print(
-        f"\nThe agent is running. In another terminal, paste this line and try `{qgactl} ping`:\n"
-    )
-    print(f"    export QGA_CONNECT=unix:{guest.channel_path()}\n")
+    print("\nThe agent is running. In another terminal, paste these lines:\n")
+    print(f"    export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+    print(f"    export QGA_CONNECT=unix:{guest.channel_path()}")
+    print("    qgactl ping\n")
+    print(f"The guest is called {NAME}, as in the documentation: `qgactl ping {NAME}` works, too.")
     print("Press ^C to stop the guest.", flush=True)
 
 
@@ -58,7 +64,7 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             with sign_of_life():
-                guest = stack.enter_context(Guest())
+                guest = stack.enter_context(Guest(name_option))
             introduce(guest)
             guest.wait()
     except KeyboardInterrupt:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.guest.__main__ import introduce
+from qga.client.hosts.processes import name_in
+from tests.guest.__main__ import NAME, introduce, name_option
 from tests.guest.vm import Guest
-from tests.integration.qgactl_process import SLOW, qgactl
-
-EXPORT = re.compile(r" *export QGA_CONNECT=(\S+)")
 
 
-def test_the_line_to_paste(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_to_paste(guest: Guest, capsys: pytest.CaptureFixture[str]) -> None:
     introduce(guest)
     lines = capsys.readouterr().out.splitlines()
-    (address,) = (line[1] for line in map(EXPORT.fullmatch, lines) if line)
-    status, output, _ = qgactl(*SLOW, "ping", address=address)
-    assert status == 0
+    pasted = "".join(f"{line}\n" for line in lines if line.startswith("    "))
+    pasted = pasted.replace("qgactl ping", "qgactl ping --timeout 60")
+    output = subprocess.check_output(
+        ["/bin/sh", "-e"], input=pasted, env={"PATH": "/usr/bin:/bin"}, text=True, timeout=60
+    )
     assert "answer 1" in output
+
+
+def test_its_name_is_that_of_the_documentation() -> None:
+    assert name_in(["qemu-system-x86_64", *name_option(Path())], 1) == NAME == "web"

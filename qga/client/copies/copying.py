@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from qga.client.agent import GuestAgent
-from qga.client.copies.copier import Copier, Observer, Options, Summary
+from qga.client.copies.copier import Copier, Options
 from qga.client.copies.folder import HostFolder
 from qga.client.copies.local_files import LocalFiles
 from qga.client.copies.plain_files import PlainFiles
+from qga.client.copies.report import Observer, Summary
 from qga.client.copies.shell_files import ShellFiles
 from qga.client.copies.trees import Side
 from qga.client.data_ports import DataPorts

@@ -69,6 +69,24 @@ class Place(NamedTuple):
         return join(self.top, self.name)
 
 
+class Item(NamedTuple):
+    """Something to copy, from where and to where.
+
+    chosen: whether the user named it; the guest may have named all others.
+    exact: whether it becomes the destination itself, rather than something in it.
+    """
+
+    entry: Entry
+    origin: Place
+    place: Place
+    chosen: bool
+    exact: bool
+
+    @property
+    def path(self) -> str:
+        return self.origin.path
+
+
 class Piece(NamedTuple):
     """`size` bytes of a file from `offset` on."""
 
