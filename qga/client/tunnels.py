@@ -14,7 +14,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from threading import Event, Thread
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qga.client.data_ports import DataPorts
@@ -139,12 +138,7 @@ class GuestTunnel:
     def __enter__(self) -> GuestTunnel:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def connect(self, target: Target, timeout: float = TIMEOUT) -> GuestSocket:

@@ -13,7 +13,6 @@ import select
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from qga.client.data_ports import DataPort, DataPorts, guest_ports
@@ -101,12 +100,7 @@ class Events:
         self._start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close_port()
 
     def __iter__(self) -> Iterator[Event]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Callable, TypeVar
 
 import typer
@@ -182,15 +181,11 @@ class Agent(GuestAgent):
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
+        error = raised[1]
         if isinstance(error, AgentError) and error.address == self.address:
             error.address = self.typed
-        super().__exit__(kind, error, trace)
+        super().__exit__(*raised)
 
     def _perform(
         self, command: str, timeout: float | None, step: Callable[[Transport, float], T]

@@ -1,6 +1,6 @@
-"""A server of the Model Context Protocol, through which an AI agent looks after guests.
+"""A server of the Model Context Protocol, through which an AI agent manages guests.
 
-What must stay true: nothing is offered that the command line does not allow; what a guest sends is
-marked as data, bounded, and without characters that a reader would not see; every call ends, and a
-guest that hangs delays nobody but those who ask for it. Only `server` needs the protocol's SDK.
+What must stay true: only tools that the command line allows are offered. Everything that a guest
+sends is marked as data, limited in size, and free of invisible characters. Every call ends, and a
+hanging guest delays only calls to that guest. Only `server` needs the protocol's SDK.
 """

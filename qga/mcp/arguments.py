@@ -1,4 +1,4 @@
-"""The arguments of tools: their JSON schema, and the check of what a client sends."""
+"""The arguments of tools: their JSON schema, and their validation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Union
 from qga.wording import counted
 
 LONGEST_TEXT = 4096
-"""Characters of a string, where an argument has no limit of its own."""
+"""Characters of a string, unless the argument has its own limit."""
 
 MOST_ITEMS = 1000
-"""Strings of a list, or variables."""
+"""Strings of a list, or members of an object."""
 
 Number = Union[int, float]
 
@@ -28,18 +28,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "object", "additionalProperties": {"type": "string"}},
     ),
 }
-"""What each kind is called in an error, and its schema."""
+"""The description of each kind in errors, and its schema."""
 
 
 class WrongArguments(ValueError):
-    """What is wrong with the arguments of a call, and what would be right."""
+    """The arguments of a call are invalid; the text says what would be valid."""
 
 
 class Argument(NamedTuple):
     """An argument of a tool.
 
-    kind: a key of KINDS. least, most: of a number. longest: characters of a string. choices: the
-    only strings. secret: whether the value is left out of the log.
+    kind: a key of KINDS. least, most: the range of a number. longest: characters of a string.
+    choices: the permitted strings. secret: whether the value is left out of the log.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Argument(NamedTuple):
         return {**KINDS[self.kind][1], "description": self.help, **given}
 
     def check(self, value: object) -> Any:
-        """The value. Raises WrongArguments."""
+        """Return the value if it is valid. Raises WrongArguments."""
         if not self._is_of_kind(value):
             raise WrongArguments(f"'{self.name}' must be {KINDS[self.kind][0]}")
         if self.required and value == []:
@@ -118,7 +118,7 @@ def schema_of(arguments: Sequence[Argument]) -> dict[str, Any]:
 
 
 def checked(arguments: Sequence[Argument], given: Mapping[str, object]) -> dict[str, Any]:
-    """What was given, if it is right. Raises WrongArguments."""
+    """Return the given arguments if they are valid. Raises WrongArguments."""
     known = {each.name: each for each in arguments}
     for name in given:
         if name not in known:

@@ -1,8 +1,8 @@
-"""One call of a tool: what it may take, and its end.
+"""One call of a tool, its deadline and its cancellation.
 
-A call runs on a thread of its own. It ends at its deadline, or when the client cancels it: every
-request to an agent asks first, and waits no longer than is left. The requests that clean up
-afterwards have a little time of their own.
+A call runs on its own thread. It ends at its deadline, or when the client cancels it: every request
+to an agent checks this first, and waits no longer than the remaining time. Requests that clean up
+afterwards get some extra time.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from qga.client.transports import Transport
 T = TypeVar("T")
 
 CLEANING_UP = 5.0
-"""Seconds for each request after the end of a call."""
+"""Seconds for each request that cleans up after a call."""
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end all calls, and the server."""
+"""Signals that end all calls and the server."""
 
 TURN = 0.05
-"""Seconds between two looks whether a call that waits for another one was cancelled."""
+"""Seconds between two checks for cancellation while a call waits for another one."""
 
 
 class Stopped(Exception):
-    """The call was cancelled, or its time is over."""
+    """The call was cancelled, or its deadline has passed."""
 
 
 class Call:
-    """seconds: how long it may take."""
+    """A call in progress. seconds: how long it may take."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -52,12 +52,12 @@ class Call:
         return self.remaining > 0 and not self.cancelled.is_set()
 
     def extend(self, seconds: float) -> None:
-        """What it has to do takes longer; it has not begun yet."""
+        """Set another time limit, counted from now. Call this before the work begins."""
         self.seconds = seconds
         self._deadline = time.monotonic() + seconds
 
     def check(self) -> None:
-        """Raise Stopped, once, if nobody waits for it any longer."""
+        """Raise Stopped, once, if the call was cancelled or its deadline has passed."""
         if self._is_over or self.is_wanted:
             return
         self._is_over = True
@@ -66,12 +66,13 @@ class Call:
         raise Stopped(f"not done after {self.seconds:g} s")
 
     def patience(self, seconds: float) -> float:
-        """How long a request may take that would otherwise take `seconds` at most."""
+        """The time limit of a request that may otherwise take `seconds`."""
         self.check()
         return min(seconds, CLEANING_UP if self._is_over else self.remaining)
 
     def noticed(self) -> None:
-        """A request has failed: if that is since the time is over, what follows cleans up."""
+        """Call this when a request has failed. If the call has ended, the following requests
+        count as cleaning up."""
         self._is_over |= not self.is_wanted
 
     def wait(self, seconds: float) -> None:
@@ -80,7 +81,7 @@ class Call:
 
     @contextmanager
     def turn(self, lock: threading.Lock) -> Iterator[None]:
-        """Hold a lock that other calls may hold for long."""
+        """Hold a lock that other calls may hold for a long time."""
         while not lock.acquire(timeout=TURN):
             self.check()
         try:
@@ -90,18 +91,18 @@ class Call:
 
 
 class Agent(GuestAgent):
-    """The agent of a guest, for several calls at once, each on its thread."""
+    """The agent of a guest, shared by several calls, each on its own thread."""
 
     def __init__(self, target: Target, timeout: float) -> None:
         super().__init__(target.address, timeout)
         self.place = self.address
-        """The address; errors have the name of the guest instead."""
+        """The address. Errors contain the guest's name instead."""
         self.address = target.name
         self._served = threading.local()
 
     @contextmanager
     def serving(self, call: Call) -> Iterator[None]:
-        """The requests of this thread are those of a call."""
+        """A context in which the requests of this thread belong to a call."""
         self._served.call = call
         try:
             yield

@@ -15,7 +15,7 @@ from qga.mcp.tools import FOLDER, GUEST, Service, tool
 from qga.wording import counted
 
 MOST_REASONS = 50
-"""Paths that were not copied, in a result."""
+"""Paths in a result that were not copied."""
 
 HOST_PATH = Argument(
     "host_path", "string", "an absolute path in a directory that --host-folder names", True
@@ -23,7 +23,7 @@ HOST_PATH = Argument(
 GUEST_PATH = Argument("path", "string", "an absolute path in the guest", True)
 RECURSIVE = Argument("recursive", "boolean", "copy a directory with all that is in it")
 
-_one_by_one = threading.Lock()  # a copy sets the umask to read it
+_one_by_one = threading.Lock()  # a copy changes the umask of the process for a moment to read it
 
 
 @tool(GUEST, GUEST_PATH, HOST_PATH, RECURSIVE, needs=(FOLDER,), reads_only=False)
@@ -37,20 +37,7 @@ def copy_from_guest(
 ) -> Data:
     """Copy a file or directory of a guest to this host, as cp does. If host_path is a directory,
     the copy is made in it."""
-    folder, name = place_of(service, host_path)
-    call.extend(service.longest)
-    with call.turn(_one_by_one), service.guests.agent(guest, call) as agent:
-        watch = Watch(call, service.largest)
-        summary = copy_from(
-            agent,
-            [path],
-            name,
-            recursive=recursive,
-            observer=watch,
-            ports=DataPorts(agent.place),
-            folder=folder,
-        )
-    return shown(guest, summary)
+    return _copy(service, call, guest, host_path, path, recursive, into_guest=False)
 
 
 @tool(GUEST, HOST_PATH, GUEST_PATH, RECURSIVE, needs=(FOLDER, "write"), reads_only=False)
@@ -64,16 +51,28 @@ def copy_to_guest(
 ) -> Data:
     """Copy a file or directory of this host into a guest, as cp does. If path is a directory of
     the guest, the copy is made in it."""
+    return _copy(service, call, guest, host_path, path, recursive, into_guest=True)
+
+
+def _copy(
+    service: Service,
+    call: Call,
+    guest: str,
+    host_path: str,
+    path: str,
+    recursive: bool,
+    into_guest: bool,
+) -> Data:
     folder, name = place_of(service, host_path)
+    copy, source, target = (copy_to, name, path) if into_guest else (copy_from, path, name)
     call.extend(service.longest)
     with call.turn(_one_by_one), service.guests.agent(guest, call) as agent:
-        watch = Watch(call, service.largest)
-        summary = copy_to(
+        summary = copy(
             agent,
-            [name],
-            path,
+            [source],
+            target,
             recursive=recursive,
-            observer=watch,
+            observer=Watch(call, service.largest),
             ports=DataPorts(agent.place),
             folder=folder,
         )

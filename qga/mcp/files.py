@@ -1,4 +1,4 @@
-"""Tools for files of a guest."""
+"""Tools that read and write files in a guest."""
 
 from __future__ import annotations
 
@@ -65,9 +65,10 @@ def piece(agent: Agent, handle: int, guest: str, path: str, length: int) -> Data
 
 
 def text_or_bytes(name: str, data: bytes) -> dict[str, Any]:
-    """Bytes as text if that is exact. A character that is cut at the end is left out.
+    """Bytes as text if they are UTF-8, otherwise as base64. A character cut off at the end is
+    dropped.
 
-    Text with NUL characters would be six times as long in JSON, and is none.
+    Bytes with NUL characters are not text; JSON would make them six times as long.
     """
     for end in (len(data), *(len(data) - cut for cut in (1, 2, 3) if len(data) > cut)):
         try:

@@ -1,7 +1,7 @@
 """Tools that freeze and thaw filesystems.
 
-What must stay true: what a client has frozen is thawed, although it may forget to: after a time
-that the call names, and when this server ends.
+What must stay true: filesystems are thawed even if the client forgets it, after the time that the
+call asked for, and when this server exits.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from qga.mcp.tools import GUEST, Service, tool
 from qga.wording import counted
 
 FREEZE_SECONDS, LONGEST_FREEZE = 30.0, 600.0
-"""After which time filesystems are thawed: by default, and at most."""
+"""Seconds after which filesystems are thawed: by default, and at most."""
 
 PATIENCE = 120.0
-"""Seconds for the freeze itself: hooks and full disks make it wait."""
+"""Seconds for the freeze itself, which waits for hooks and for dirty pages to be written."""
 
 MANY_PATHS = Argument("mountpoints", "strings", "the filesystems to freeze (default: all)")
 
@@ -78,7 +78,7 @@ def thaw(service: Service, guest: str, call: Call) -> int:
 
 
 def thaw_late(service: Service, guest: str) -> None:
-    """What nobody has thawed in time."""
+    """Thaw the filesystems that nobody has thawed in time."""
     try:
         count = thaw(service, guest, Call(PATIENCE))
         text = f"{guest}: {counted(count, 'filesystem was', 'filesystems were')} thawed late"
@@ -88,7 +88,7 @@ def thaw_late(service: Service, guest: str) -> None:
 
 
 def thaw_all(service: Service) -> None:
-    """At the end of the server."""
+    """Thaw the filesystems of all guests before the server exits."""
     for guest, timer in [*service.frozen.items()]:
         timer.cancel()
         thaw_late(service, guest)

@@ -1,7 +1,8 @@
-"""The guests that calls may name, and the way to their agents.
+"""The guests that calls may name, and the connections to their agents.
 
-QEMU accepts one connection to a port at a time. So the calls of one guest share a connection, in
-which their requests take turns; it is closed when the last of them has ended, for others' sake.
+QEMU accepts one connection to a port at a time. So the calls to one guest share a connection, on
+which their requests take turns. It is closed after the last of these calls, so that other clients
+can connect.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from qga.mcp.arguments import WrongArguments
 from qga.mcp.call import Agent, Call
 
 MOST_CALLS = 8
-"""Calls of one guest at a time."""
+"""Simultaneous calls to one guest."""
 
 MOST_NAMED = 50
-"""Guests that an error names."""
+"""Guests listed in an error."""
 
 
 class Guests:
-    """find: the guests that may be named, at the moment. timeout: seconds for a reply."""
+    """find: returns the guests that calls may name. timeout: seconds for a reply."""
 
     def __init__(self, find: Callable[[], list[Target]], timeout: float) -> None:
         self.find = find
@@ -33,7 +34,7 @@ class Guests:
         self._mutex = threading.Lock()
 
     def agent(self, name: str, call: Call) -> AbstractContextManager[Agent]:
-        """The agent of the guest of this name, connected. WrongArguments if there is none."""
+        """A context with the connected agent of a guest. Raises WrongArguments if there is none."""
         return self.agent_of(self.target(name), call)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Tools that only look."""
+"""Tools that change nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from qga.mcp.reply import LONGEST_ERROR, Data
 from qga.mcp.tools import GUEST, Service, tool
 
 MOST_GUESTS = 200
-"""Guests that are asked for list_guests."""
+"""Guests that list_guests asks."""
 
 LIST_SECONDS = 5.0
-"""How long each of them is waited for."""
+"""Seconds to wait for each of them."""
 
 SOURCE = "guests of this host"
 
@@ -74,7 +74,7 @@ def look(service: Service, call: Call, guest: str, about: str) -> Data:
 
 
 def told(question: Callable[[], Any]) -> Any:
-    """An answer; None where the guest has none."""
+    """The result of a request; None if the guest cannot answer it."""
     try:
         return question()
     except GuestFrozen:
@@ -84,7 +84,7 @@ def told(question: Callable[[], Any]) -> Any:
 
 
 def shown(value: Any) -> Any:
-    """As JSON has it."""
+    """Convert a result of the library to values of JSON."""
     if isinstance(value, dict):
         return {name: shown(each) for name, each in value.items() if each is not None}
     return plain(value)

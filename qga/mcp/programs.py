@@ -19,13 +19,13 @@ from qga.mcp.reply import Data
 from qga.mcp.tools import GUEST, Service, tool
 
 MOST_OUTPUT = 96 * 1024
-"""Bytes of each output stream in a result."""
+"""Bytes of each output stream that a result contains."""
 
 PROGRAM_SECONDS = 60.0
-"""How long a program may run, unless the call says otherwise."""
+"""Seconds that a program may run, unless the call sets a timeout."""
 
 LAST_WORDS = 10.0
-"""Seconds beyond that for its end to be reported."""
+"""Further seconds for the agent to report the exit."""
 
 FIRST_DELAY, LONGEST_DELAY, DELAY_GROWTH = 0.005, 0.2, 1.5
 
@@ -122,7 +122,7 @@ def run(
     limits: Limits,
     how: dict[str, Any],
 ) -> dict[str, Any]:
-    """Run a program to its end, and return that with the beginning of its output."""
+    """Run a program until it exits; returns its status and the beginning of its output."""
     out, err = Beginning(), Beginning()
     delay, deadline = FIRST_DELAY, time.monotonic() + seconds
     ended_by = ""
@@ -157,7 +157,7 @@ def started(
     limits: Limits,
     how: dict[str, Any],
 ) -> Program:
-    """By qga-exec, which ends it in time, or else by guest-exec."""
+    """Start a program with qga-exec, which enforces the timeout, or else with guest-exec."""
     try:
         return StreamedProgram(agent, argv, timeout=seconds, limits=limits, **how)
     except CommandNotFound:
@@ -168,7 +168,7 @@ def started(
 
 
 class Beginning:
-    """The first bytes of a stream, and how many there were."""
+    """The first bytes of a stream, and the number of all its bytes."""
 
     def __init__(self) -> None:
         self.data = bytearray()

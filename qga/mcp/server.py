@@ -1,7 +1,7 @@
-"""The protocol's side: tools are offered and called over standard input and output.
+"""The server itself: it offers tools over standard input and output, and runs their calls.
 
-What must stay true: whatever ends the server, its calls are cancelled first, which kills their
-programs, and what it has frozen is thawed.
+What must stay true: however the server ends, it first cancels its calls, which kills their
+programs, and thaws the filesystems that it froze.
 """
 
 from __future__ import annotations
@@ -125,13 +125,13 @@ def described(tool: Tool) -> types.Tool:
 
 
 def outcome_of(tool: Tool, service: Service, call: Call, values: dict[str, Any]) -> Outcome:
-    """Carry a call out, on a thread of its own."""
+    """Carry out a call, on its own thread."""
     try:
         return text_of(tool.handler(service, call, **values)), "ok"
-    except AgentError as error:  # some are OSErrors; it may have words of the guest's in it
+    except AgentError as error:  # before OSError, which some are; its text may be the guest's
         source = f"the guest '{values.get('guest', '')}'"
         return error_text(source, str(error)), f"error: {error}"
     except (WrongArguments, Stopped, OSError) as error:
         return visible(str(error)), f"error: {error}"
-    except Exception as error:  # a fault of ours is an error of this call, not of the server
+    except Exception as error:  # a bug fails this call, not the server
         return f"the call failed: {type(error).__name__}", f"fault: {error!r}"

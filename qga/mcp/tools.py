@@ -1,4 +1,4 @@
-"""The tools, each with what it needs to be offered."""
+"""The tools, and the permissions that each of them needs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ALLOWANCES = {
     "freeze": "freeze and thaw their filesystems",
     "power": "shut down and reboot them",
 }
-"""The words of --allow."""
+"""The values of --allow."""
 
 FOLDER = "host-folder"
-"""What tools need that read or write files of this host."""
+"""The permission to read or write files of this host."""
 
 SECONDS = 30.0
-"""How long a call may take, unless its tool says otherwise."""
+"""Seconds that a call may take, unless its tool extends it."""
 
 GUEST = Argument("guest", "string", "the name of the guest, as in list_guests", True)
 
@@ -34,11 +34,11 @@ Handler = Callable[..., Result]
 
 
 class Service(NamedTuple):
-    """What tools work with.
+    """The context of all tools.
 
-    longest: seconds that a program or a copy may take. folders: those of this host that copies
-    may read and write. largest: bytes of a copy. frozen: what thaws the filesystems of a guest, by
-    its name.
+    longest: seconds that a program or a copy may take. folders: directories of this host that
+    copies may read and write. largest: bytes of a copy. frozen: by name of the guest, the timer
+    that thaws its filesystems.
     """
 
     guests: Guests
@@ -51,7 +51,7 @@ class Service(NamedTuple):
 
 
 class Tool(NamedTuple):
-    """needs: words of --allow, one of which suffices for each; FOLDER is one."""
+    """A tool. needs: all permissions that it requires; `a|b` is satisfied by either."""
 
     name: str
     help: str
@@ -66,7 +66,7 @@ class Tool(NamedTuple):
 
 
 TOOLS: dict[str, Tool] = {}
-"""All tools by their names, in the order of their definition."""
+"""All tools by name, in the order of their definition."""
 
 
 def tool(

@@ -1,4 +1,4 @@
-"""The log: each call with its arguments, and how it has ended, as a line of JSON."""
+"""The log: each call with its arguments, and its outcome, as lines of JSON."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ LONGEST_VALUE = 1000
 """Characters of an argument in the log."""
 
 MOST_WAITING = 1000
-"""Lines that wait for the reader of standard error."""
+"""Lines buffered for the reader of standard error."""
 
 LAST_LINES = 1.0
-"""Seconds for them at the end."""
+"""Seconds to write them when the server exits."""
 
 MODE = 0o600
 
 SECRET_WORD = re.compile(
     r"(?i)^(?P<name>[-\w]*(?:pass|passwd|password|token|secret|api[-_]?key)[-\w]*=).+", re.DOTALL
 )
-"""A word of a command line such as --password=…, or the like."""
+"""An argument of a program that may contain a secret, such as --password=…"""
 
 
 class Trail:
@@ -50,7 +50,7 @@ class Trail:
             self._file = os.fdopen(os.open(path, flags, MODE), "a", encoding="utf-8")
 
     def begin(self, tool: str, arguments: Mapping[str, Any], known: Sequence[Argument]) -> int:
-        """The number of a call that begins. Values of unknown arguments are not written."""
+        """Log the beginning of a call; returns its number. Hides values of unknown arguments."""
         plain = {each.name for each in known if not each.secret}
         shown = {
             name[:LONGEST_VALUE]: without_secrets(value) if name in plain else hidden(value)
@@ -65,7 +65,7 @@ class Trail:
         self._write({"call": number, "outcome": outcome, "seconds": round(seconds, 3)})
 
     def note(self, text: str) -> None:
-        """Something that happens without a call."""
+        """Log something that belongs to no call."""
         self._write({"note": text[:LONGEST_VALUE]})
 
     def _write(self, entry: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ class Trail:
 
 
 class Unhurried:
-    """Lines to a pipe that its reader may never empty: that stops nothing here."""
+    """Writes lines to a pipe without ever blocking the caller, even if nobody reads the pipe."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
@@ -93,7 +93,7 @@ class Unhurried:
         self._thread.start()
 
     def write(self, line: str) -> None:
-        """It is lost where too many wait already."""
+        """Queue a line; it is lost if too many are waiting already."""
         with suppress(queue.Full):
             self._lines.put_nowait(line)
 
@@ -104,13 +104,13 @@ class Unhurried:
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
-            with suppress(OSError, ValueError):  # nobody reads any longer
+            with suppress(OSError, ValueError):  # the reader has closed the pipe
                 self._output.write(f"{line}\n")
                 self._output.flush()
 
 
 def hidden(value: Any) -> Any:
-    """How much of it there is."""
+    """A placeholder that shows only the size of a secret."""
     if isinstance(value, dict):
         return {name[:LONGEST_VALUE]: hidden(each) for name, each in value.items()}
     return f"<{counted(len(str(value)), 'character')}>"

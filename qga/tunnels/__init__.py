@@ -1,1 +1,1 @@
-"""Many connections over one stream of bytes between guest and host: what both ends share."""
+"""Multiplexing connections over one byte stream between guest and host; shared by both ends."""

@@ -1,8 +1,8 @@
-"""One end of a connection in a tunnel: a socket here, and frames to and from the other side.
+"""One end of a connection in a tunnel: a local socket, and frames to and from the other side.
 
-What must stay true: the other side gets an end only where the socket had one, and a reset where
-it was reset. No more than WINDOW bytes wait here, and the socket is not read while the other side
-takes nothing. All are events of the loop.
+What must stay true: end-of-file and reset are passed on as what they are. At most WINDOW bytes are
+buffered here, and the socket is not read while the other side accepts nothing. Everything is an
+event of the loop.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER of socket(7): close(2) sends a res
 
 
 def abort(connection: socket.socket) -> None:
-    """Close a socket so that its peer sees a reset, not an end."""
+    """Close a socket so that its peer sees a reset instead of end-of-file."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
     connection.close()
 
 
 class Connection:
-    """The end of the connection with this number in a tunnel.
+    """One end of the connection with this number in a tunnel.
 
-    on_closed: called when it is over.
+    on_closed: called when the connection is closed.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Connection:
         self._on_closed = on_closed
         self._socket: socket.socket | None = None
         self._credit = 0
-        self._owed = 0  # bytes taken for which the other side has no new credit yet
+        self._owed = 0  # bytes consumed for which no new credit has been sent yet
         self._waiting = bytearray()
         self._has_all = self._has_ended = self._holds = False
         self._events = 0
 
     def attach(self, connected: socket.socket) -> None:
-        """Give it its socket."""
+        """Attach the local socket."""
         connected.setblocking(False)
         if connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -71,7 +71,7 @@ class Connection:
         self._write()
 
     def take(self, given: Frame) -> None:
-        """What the other side has sent. Raises FrameError for what it must not send."""
+        """Process a frame of the other side. Raises FrameError if it violates the protocol."""
         if given.kind == DATA:
             self._take_data(given.data)
         elif given.kind == CREDIT:
@@ -83,29 +83,29 @@ class Connection:
             raise FrameError(f"a frame of the kind {given.kind}")
 
     def take_credit(self, count: int) -> None:
-        """So many bytes more may be sent."""
+        """Process credit: permission to send so many more bytes."""
         self._credit = min(self._credit + count, MAX_CREDIT)
         self._watch()
 
     def on_reset(self, reason: str) -> None:
-        """The other side has reset it."""
+        """Called when the other side has reset the connection."""
 
     def on_close(self) -> None:
-        """It is over."""
+        """Called when the connection is closed."""
 
     def resume(self) -> None:
-        """The tunnel has room again."""
+        """Continue to send; the tunnel has room again."""
         self._holds = False
         self._forward()
         self._watch()
 
     def reset(self, reason: str) -> None:
-        """End it, and tell the other side why."""
+        """Reset the connection, and send the reason to the other side."""
         self._tunnel.send(reset_frame(self.number, reason))
         self._tunnel.forget(self.number)
 
     def close(self) -> None:
-        """Give everything back, and reset the socket unless the connection is complete."""
+        """Release everything, and reset the socket unless both directions have ended."""
         if self.is_over:
             return
         self.is_over = True
@@ -123,7 +123,7 @@ class Connection:
         return self._has_ended and self._has_all and not self._waiting
 
     def _forward(self) -> None:
-        """Send one frame of what the socket has. The tunnel must have room."""
+        """Read from the socket and send one frame. The tunnel must have room."""
         if self._socket is None or not self._may_read:
             return
         view = self._tunnel.buffer
@@ -155,7 +155,7 @@ class Connection:
             self._write()
 
     def _write(self) -> None:
-        """Give the socket what waits, and end it where nothing more will come."""
+        """Write buffered bytes to the socket, and shut down writing after the last of them."""
         if self._socket is None or self.is_over:
             return
         try:
@@ -176,7 +176,7 @@ class Connection:
     def _shut_down(self, connected: socket.socket) -> None:
         try:
             connected.shutdown(socket.SHUT_WR)
-        except OSError:  # the other end has gone meanwhile
+        except OSError:  # the peer has disconnected in the meantime
             pass
 
     def _owe(self, count: int) -> None:
@@ -197,8 +197,8 @@ class Connection:
         self._watch()
 
     def _watch(self) -> None:
-        """Have the loop report what is of use now. It reports a hang-up in any case, without end:
-        where nothing is of use the socket is not watched at all."""
+        """Watch for the events that are useful now. If there are none, do not watch the socket at
+        all: epoll(7) reports a hang-up in any case, again and again."""
         if self._socket is None or self.is_over:
             return
         wanted = select.EPOLLIN if self._may_read else 0

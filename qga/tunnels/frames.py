@@ -1,20 +1,24 @@
-"""The frames that carry many connections over one stream of bytes, to the guest and back.
+"""The frames that carry many connections over one byte stream between guest and host.
 
-    connection  4 bytes   big-endian, as the others
+Each frame has a header, in network byte order:
+
+    connection  4 bytes
     kind        2 bytes
-    length      2 bytes   of what follows
+    length      2 bytes   of the payload that follows
+
+The kinds of frames and their payloads:
 
     DATA    bytes of the connection
-    END     nothing more will come in this direction
-    RESET   the connection is over in both directions, or was never made; the reason, in UTF-8
-    CREDIT  how many more bytes the other side may send, 4 bytes
-    OPENED  the connection is made; CREDIT is included
-    ECHO    to be returned as it is; connection 0
+    END     no payload: end-of-file in this direction
+    RESET   the reason in UTF-8: the connection is closed, or could not be established
+    CREDIT  4 bytes: how many more bytes the other side may send
+    OPENED  4 bytes: the connection is established; includes the first CREDIT
+    ECHO    any bytes: to be sent back unchanged; connection 0
 
-Who sends DATA needs CREDIT for it, so that one connection that nobody reads holds up none of the
-others. The guest reports nothing about a connection before it has CREDIT: then the host knows the
-connection's number. RESET of connection 0 ends all. Frames of an unknown connection are ignored:
-they were on their way when it ended.
+Sending DATA uses up CREDIT, so a connection whose reader is slow does not block the others. The
+guest sends nothing about a connection before it has received CREDIT for it, which tells it that the
+host knows the connection's number. RESET of connection 0 closes the tunnel. Frames of unknown
+connections are ignored: they may have been in flight when the connection was closed.
 """
 
 from __future__ import annotations
@@ -30,28 +34,28 @@ HEAD = Struct("!IHH")
 _NUMBER = Struct("!I")
 
 MAX_FRAME = 32 * 1024
-"""Bytes of a frame: what a virtio port takes in one write."""
+"""Bytes of a frame: the most that a virtio port takes in one write."""
 
 MAX_DATA = MAX_FRAME - HEAD.size
 
 WINDOW = 256 * 1024
-"""Bytes of a connection that each side keeps while nobody takes them."""
+"""Bytes of a connection that each side buffers."""
 
 MAX_CREDIT = 16 * 1024 * 1024
-"""Bytes of credit that a side makes use of."""
+"""Bytes of credit; more is ignored."""
 
 MAX_REASON = 1024
-"""Bytes of a reason."""
+"""Bytes of the reason of a RESET."""
 
 _MAX_LENGTH = {END: 0, RESET: MAX_REASON, CREDIT: 4, OPENED: 4, ECHO: 16}
 
 
 class FrameError(ValueError):
-    """The bytes are not frames."""
+    """The other side has sent something that violates the protocol."""
 
 
 class Frame(NamedTuple):
-    """A frame, or a part of the data of one."""
+    """A frame, or a part of a DATA frame."""
 
     connection: int
     kind: int
@@ -59,7 +63,7 @@ class Frame(NamedTuple):
 
     @property
     def credit(self) -> int:
-        """The number that it carries. Raises FrameError."""
+        """The number in the payload of CREDIT or OPENED. Raises FrameError."""
         if len(self.data) != _NUMBER.size:
             raise FrameError("a frame without a number")
         return min(int(_NUMBER.unpack(self.data)[0]), MAX_CREDIT)
@@ -82,15 +86,15 @@ def reset_frame(connection: int, reason: str) -> bytes:
 
 
 class FrameReader:
-    """Turns bytes into frames. The data of one is passed on as it comes, other frames whole."""
+    """Parses frames. DATA is passed on piece by piece as it arrives, other frames as a whole."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._connection = 0
-        self._left = 0  # bytes of the present DATA frame
+        self._left = 0  # bytes missing from the current DATA frame
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames in these bytes. Raises FrameError."""
+        """Parse the next bytes. Raises FrameError."""
         if self._rest:
             data = self._rest + data
             self._rest = b""

@@ -1,7 +1,7 @@
-"""One end of a tunnel: connections by their numbers, over one stream of frames.
+"""One end of a tunnel: numbered connections over one stream of frames.
 
-What must stay true: when the stream ends all connections are over. While the other side takes
-nothing no socket is read.
+What must stay true: all connections are closed when the stream ends, and no socket is read while
+the other side accepts nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Tunnel:
-    """What carries the frames is added by its kinds. Everything happens on the loop.
+    """Subclasses add the transport of the frames. Everything happens on the loop.
 
-    on_closed: called when all is over.
+    on_closed: called when the tunnel is closed.
     """
 
     def __init__(self, loop: Loop, on_closed: Callable[[], None]) -> None:
         self.buffer = memoryview(bytearray(MAX_FRAME))
-        """For a frame to be sent at once."""
+        """Sends a frame immediately."""
         self.closed = False
         self.connections: dict[int, Connection] = {}
         self._loop = loop
@@ -42,26 +42,26 @@ class Tunnel:
 
     @property
     def has_room(self) -> bool:
-        """Whether data of a connection may be sent."""
+        """Whether connections may send data."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Follow the other side."""
+        """Begin to receive from the other side."""
         raise NotImplementedError
 
     def do_write(self, data: bytes | memoryview) -> int:
-        """Give the other side some bytes; how many it took."""
+        """Send bytes to the other side; returns how many were accepted."""
         raise NotImplementedError
 
     def do_close(self) -> None:
-        """Give back what the other side was followed with."""
+        """Release the transport."""
         raise NotImplementedError
 
     def on_echo(self, data: bytes) -> None:
-        """An ECHO has come."""
+        """Called when an ECHO has arrived."""
 
     def on_reset(self, reason: str) -> None:
-        """The other side has ended the tunnel, or sent what are no frames."""
+        """Called when the other side has closed the tunnel or violated the protocol."""
 
     def add(self, connection: Connection) -> None:
         if self.closed:
@@ -70,13 +70,13 @@ class Tunnel:
             self.connections[connection.number] = connection
 
     def forget(self, number: int) -> None:
-        """Close a connection that is over."""
+        """Close a connection."""
         connection = self.connections.pop(number, None)
         if connection is not None:
             connection.close()
 
     def send(self, data: bytes | memoryview) -> None:
-        """Send a frame, or keep it until the other side takes it."""
+        """Send a frame, or buffer it until the other side accepts it."""
         if not self.closed:
             taken = 0 if self._unsent else self.do_write(data)
             self._unsent += data[taken:]
@@ -85,7 +85,7 @@ class Tunnel:
         self._held.append(connection)
 
     def receive(self, data: bytes) -> None:
-        """What the other side has sent; after something that is not a frame all is over."""
+        """Process bytes of the other side. The tunnel is closed if they are not valid frames."""
         try:
             for given in self._reader.feed(data):
                 if given.kind == ECHO:
@@ -99,7 +99,7 @@ class Tunnel:
             self.close(f"the other side has sent {error}")
 
     def close(self, reason: str = "") -> None:
-        """End all connections, and tell the other side the reason if one is given."""
+        """Close all connections, and send the reason to the other side if there is one."""
         if self.closed:
             return
         if reason:
@@ -113,7 +113,7 @@ class Tunnel:
         self._on_closed()
 
     def _flush(self) -> None:
-        """Send what waits, as far as the other side takes it."""
+        """Send buffered frames as far as the other side accepts them."""
         while self._unsent:
             count = self.do_write(bytes(self._unsent[:MAX_FRAME]))
             if not count:
@@ -129,6 +129,6 @@ class Tunnel:
             self.forget(number)
 
     def _let_go(self) -> None:
-        """Have those that were held send on, as long as there is room."""
+        """Let waiting connections continue to send, as long as there is room."""
         while self._held and self.has_room:
             self._held.popleft().resume()

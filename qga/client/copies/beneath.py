@@ -1,11 +1,10 @@
-"""A directory of the host, and what lies below it.
+"""Access to a directory of the host that no name can escape from.
 
-It must stay true that no name leads out of it, whatever the name is and whoever exchanges
-directories for symbolic links meanwhile. The directory is held by a descriptor. The way down from
-there is resolved by the kernel with openat2(2) and RESOLVE_BENEATH, or, where it has no such call
-(before Linux 5.6) or a container's filter refuses it, step by step with O_NOFOLLOW. Neither
-follows a link. The last part of a name is for calls with `dir_fd`, which must not follow one
-either.
+What must stay true: no name leads out of the directory, even if somebody replaces directories with
+symbolic links in the meantime. The directory is held open. The kernel resolves names below it with
+openat2(2) and RESOLVE_BENEATH. Before Linux 5.6, or if a container's seccomp filter denies that
+call, names are resolved step by step with O_NOFOLLOW. Neither follows a link. The last component of
+a name is for calls with `dir_fd`, which must not follow a link either.
 """
 
 from __future__ import annotations
@@ -15,19 +14,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EAGAIN, EINVAL, ELOOP, ENOSYS, ENOTDIR, EPERM
-from types import TracebackType
 
 from qga.client.copies.trees import is_inside
 
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
-# The same on all architectures, as that of every call since Linux 5.1; where numbers have a base
-# of their own (alpha, mips) there is no such number.
+# The same on all architectures, as for all system calls since Linux 5.1. Architectures whose
+# numbers have an offset (alpha, mips) return ENOSYS for it.
 OPENAT2 = 437
 
 RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x04, 0x08
 
-# EPERM is what older filters of containers answer, EAGAIN the kernel when somebody renames.
+# Older seccomp filters of containers return EPERM; the kernel returns EAGAIN during a rename.
 WITHOUT_OPENAT2 = (ENOSYS, EPERM, EAGAIN)
 
 
@@ -42,7 +40,7 @@ class OpenHow(ctypes.Structure):
 
 
 class Beneath:
-    """The directory at `path`, in which links are followed."""
+    """The directory at `path`. Links in `path` itself are followed."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, DIRECTORY)
@@ -50,12 +48,7 @@ class Beneath:
     def __enter__(self) -> Beneath:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -63,7 +56,7 @@ class Beneath:
 
     @contextmanager
     def directory(self, name: str = "") -> Iterator[int]:
-        """A descriptor (O_PATH) of a directory below this one, or of this."""
+        """A descriptor (O_PATH) of this directory or one below it."""
         if name and not is_inside(name):
             raise OSError(EINVAL, "leads out of the directory", name)
         fd = self._open(os.fsencode(name or "."))
@@ -74,7 +67,7 @@ class Beneath:
 
     @contextmanager
     def parent(self, name: str) -> Iterator[tuple[int, str]]:
-        """A descriptor of the directory that holds `name`, and what `name` is called there."""
+        """A descriptor of the directory that contains `name`, and the last component of `name`."""
         folder, _, last = name.rpartition("/")
         if not is_inside(name):
             raise OSError(EINVAL, "leads out of the directory", name)
@@ -97,7 +90,7 @@ class Beneath:
 
 
 def openat2(directory: int, name: bytes) -> int:
-    """A directory below another one, as the kernel finds it."""
+    """Open a directory below another one with openat2(2)."""
     how = OpenHow(DIRECTORY, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
     size = ctypes.c_size_t(ctypes.sizeof(how))
     number, at = ctypes.c_long(OPENAT2), ctypes.c_int(directory)
@@ -109,7 +102,7 @@ def openat2(directory: int, name: bytes) -> int:
 
 
 def walk(directory: int, name: bytes) -> int:
-    """The same, one step after the other."""
+    """The same as `openat2`, one component at a time."""
     fd = os.open(".", DIRECTORY, dir_fd=directory)
     for part in name.split(b"/"):
         try:

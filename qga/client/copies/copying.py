@@ -3,8 +3,8 @@
     copy_to(agent, ["site", "nginx.conf"], "/etc/web", recursive=True)
     copy_from(agent, ["/var/log/syslog"], "logs")
 
-Which side is the guest makes no difference to the copy (qga.client.copies.copier): both are
-`Side`s, and `guest_side` finds the best way that the agent has.
+The copy itself (qga.client.copies.copier) does not know which `Side` is the guest. `guest_side`
+chooses the best way that the agent offers.
 """
 
 from __future__ import annotations
@@ -46,14 +46,18 @@ def copy_to(
 ) -> Summary:
     """Copy files of this machine into the guest, as cp(1) does.
 
-    `destination` is an absolute path; a directory that is there takes the copies into it.
-    `recursive`: directories, too. A symbolic link among `paths` is followed, one below a
-    directory is copied as such. New files and directories have the permissions of their
-    originals less the umask; `preserve`: all of them, a file that was there, too. A file that
-    grows by more than `growth` bytes meanwhile is not copied. `ports` are the data ports that
-    may be used, by default those beside the agent's socket. `label` is written before paths in the
-    guest in messages. `folder`: local paths are relative to it, and nothing leaves it, by symbolic
-    links either.
+    paths: a symbolic link among them is followed; one below a directory is copied as a link.
+    destination: an absolute path. If it is an existing directory, the copies go into it.
+    recursive: whether to copy directories.
+    resume: whether to continue the partial files of an earlier copy.
+    preserve: set exactly the permissions of the originals, also on existing files. Otherwise new
+        files and directories get them minus the umask.
+    growth: a file that grows by more bytes during the copy is skipped.
+    observer: follows the progress.
+    ports: the data ports that may be used; by default those next to the agent's socket.
+    label: a prefix of the guest's paths in messages.
+    folder: local paths are relative to this directory and cannot leave it, even by symbolic links.
+    Raises AgentError if the copy fails as a whole. Files that fail are in `Summary.skipped`.
     """
     options = Options(recursive, resume, preserve, growth)
     return _copy(agent, True, paths, destination, options, observer, ports, label, folder)
@@ -73,7 +77,7 @@ def copy_from(
     label: str = "",
     folder: HostFolder | None = None,
 ) -> Summary:
-    """Copy files of the guest to this machine; everything is as for `copy_to`."""
+    """Copy files of the guest to this machine; the arguments are those of `copy_to`."""
     options = Options(recursive, resume, preserve, growth)
     return _copy(agent, False, paths, destination, options, observer, ports, label, folder)
 
@@ -105,7 +109,7 @@ def _copy(
 def guest_side(
     agent: GuestAgent, tick: Callable[[], None], ports: DataPorts
 ) -> ShellFiles | PlainFiles:
-    """The guest's files, with its shell if it has one for us."""
+    """The guest's files, with the help of its shell if the agent can run one."""
     guest = ShellFiles(agent, tick, ports)
     try:
         if guest.works():
@@ -113,5 +117,5 @@ def guest_side(
     except GuestFrozen:
         raise
     except CommandError:
-        pass  # no guest-exec, not for this, or no /bin/sh
+        pass  # guest-exec is missing or refuses this, or there is no /bin/sh
     return PlainFiles(agent, tick, ports)

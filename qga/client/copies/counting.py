@@ -33,7 +33,7 @@ class Counter:
 
 
 class Digests:
-    """The checksums of bytes as they pass, by pieces."""
+    """The checksum of each piece of the passing bytes."""
 
     def __init__(self) -> None:
         self._done: list[str] = []
@@ -63,5 +63,5 @@ class Digests:
 
 
 def same(theirs: Sequence[str], ours: Sequence[str], count: int) -> bool:
-    """Whether these are `count` checksums each, and the same ones."""
+    """Whether both are the same `count` checksums, all of them known."""
     return len(theirs) == count and theirs == ours and all(theirs)

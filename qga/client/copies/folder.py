@@ -1,7 +1,7 @@
-"""A directory of this machine that a copy stays in, whoever chooses the paths.
+"""A directory of this machine that a copy cannot leave, for paths that nobody has vetted.
 
-Paths are relative to the directory. What must stay true: nothing outside of it is read, written or
-looked at, also if somebody puts a symbolic link into it: none is followed, at any part of a path.
+Paths are relative to the directory. What must stay true: nothing outside it is read, written or
+examined, even if somebody puts a symbolic link into it. No component of a path may be a link.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class HostFolder:
         self.beneath = Beneath(self.path)
 
     def relative(self, path: str) -> str | None:
-        """An absolute path as one relative to the directory; None if it is elsewhere."""
+        """Make an absolute path relative to the directory; None if it is outside."""
         if path == self.path:
             return WHOLE
         start = f"{self.path.rstrip('/')}/"
@@ -35,7 +35,7 @@ class HostFolder:
         return name if is_inside(name) else None
 
     def files(self, tick: Callable[[], None]) -> FolderFiles:
-        """The files in it, as a side of a copy."""
+        """The files in the directory, as a side of a copy."""
         return FolderFiles(self, tick)
 
 

@@ -1,13 +1,13 @@
-"""The bytes of a guest's files, which any agent can read and write.
+"""Reading and writing the content of a guest's files, which any agent can do.
 
-They go by guest-file-read and -write, or raw through a data port with qga-file-send and -receive.
-What more there is to a copy is up to the two kinds of guests: `ShellFiles`, where programs can be
-run, and `PlainFiles`, where not.
+The content passes through guest-file-read and guest-file-write, or through a data port with
+qga-file-send and qga-file-receive. Everything else that a copy needs depends on whether programs
+can be run in the guest: see the subclasses `ShellFiles` and `PlainFiles`.
 
-A guest that moves a few bytes now and then, for ever, is given up.
+A guest that moves only a few bytes now and then is given up.
 
-Every wait calls `tick`, which may raise to give up: then the file is closed and the port hung up
-before the error goes on. A request itself is never broken off, for what it has opened would stay.
+Every wait calls `tick`, which may raise an exception to abort the copy. The file and the port are
+then closed. A pending request is always completed: whatever it opens would stay open otherwise.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from qga.client.copies.trees import Chunks, Piece, Place
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import CommandError, CommandNotFound
 
-# Bytes of a file from which on a data port is worth its opening.
+# Bytes of the smallest file for which opening a data port pays off.
 WORTH_A_PORT = 512 * 1024
 
 PORT_COMMANDS = {"qga-get-ports", "qga-file-send", "qga-file-receive"}
 
 
 class GuestFiles:
-    """Files of a guest, as a side of a copy. `ports` are the data ports that may be used."""
+    """Files of a guest, as a side of a copy.
+
+    ports: the data ports that may be used.
+    """
 
     slack = math.inf
-    """For whoever reads a FIFO or terminal; a copy has less."""
+    """Seconds of delay of a slow file; unlimited for a FIFO or terminal. Copies set a limit."""
 
     label = ""
 
@@ -50,18 +53,18 @@ class GuestFiles:
         self.agent = agent
         self.tick = tick
         self.port_used: str | None = None
-        """The name of the data port that bytes have passed through."""
+        """The name of the data port that was used."""
         self._port: DataPort | None = None
         self._ports = ports
 
     def close(self) -> None:
-        """Give the data port back."""
+        """Release the data port."""
         if self._port:
             self._port.close()
             self._port = None
 
     def enabled(self) -> set[str]:
-        """The commands that the agent has for us."""
+        """The commands that the agent offers."""
         return {command.name for command in self.agent.info().commands if command.enabled}
 
     def chunks(self, place: Place, offset: int, size: int) -> Chunks:
@@ -88,12 +91,12 @@ class GuestFiles:
             path = place.path
             receive_file(self.agent, port, path, offset, size - offset, chunks, self.tick)
             return
-        # A temporary file is there; it must not be made where a link might lead to by now.
+        # "r+" does not create the file: the temporary file may have become a link by now.
         with self._opened(place.path, "r+" if self.can_rename else "w", offset) as handle:
             self._write_all(handle, chunks)
 
     def _write_all(self, handle: int, chunks: Iterator[bytes]) -> int:
-        """How many bytes that was."""
+        """Write the chunks; returns the number of bytes."""
         size = 0
 
         def moved(count: int) -> None:
@@ -106,7 +109,7 @@ class GuestFiles:
         return size
 
     def _port_for(self, size: int) -> DataPort | None:
-        """The data port to use for so many bytes; None if they are few, or no port is free."""
+        """The data port for so many bytes; None if it does not pay off, or no port is free."""
         if size < WORTH_A_PORT:
             return None
         if self._port is None or self._port.closed:
@@ -121,7 +124,7 @@ class GuestFiles:
         usable = self.enabled() >= PORT_COMMANDS
         port = self._ports.open_free(self.agent) if usable else None
         if port is None:
-            self._ports = None  # it is asked for once
+            self._ports = None  # ask for a port only once
         return port
 
     @contextmanager
@@ -132,7 +135,7 @@ class GuestFiles:
             yield handle
 
     def _checksum(self, piece: Piece) -> str:
-        """By the agent. CommandNotFound where it has no command for that."""
+        """The agent's checksum. Raises CommandNotFound if the agent has no command for it."""
         self.tick()
         try:
             return self.agent.file_checksum(piece.place.path, piece.offset, piece.size).sha256

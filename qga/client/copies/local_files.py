@@ -1,9 +1,9 @@
 """The host's side of a copy.
 
-What a guest has us write stays in the directory that the user named: everything below it is
-reached through its descriptor, and no link on the way is followed (`Beneath`). Files are made
-anew under a name that nobody had, or taken up again only if they are our own. Only what the copy
-has made gets permissions, and never a set-user-ID.
+What must stay true: whatever names a guest sends, only files in the directory that the user named
+are written. They are reached through a descriptor of that directory, and no link is followed
+(`Beneath`). Files are created under an unused name; an existing partial file is continued only if
+it belongs to this user. Permissions are set only on what the copy created, never set-user-ID.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 CHUNK = 1024 * 1024
 
-# Seconds between two ticks while nobody reads what we write into a FIFO.
+# Seconds between two ticks while nobody reads from the FIFO that is written to.
 TICK = 0.1
 
 READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -48,7 +48,7 @@ CREATING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalFiles:
-    """Files of this machine, as a side of a copy. Reading much calls `tick` now and then."""
+    """Files of this machine, as a side of a copy. Long reads call `tick` now and then."""
 
     can_compare = True
     can_rename = True
@@ -118,7 +118,7 @@ class LocalFiles:
             os.close(fd)
         found = entry("", status)
         if not found.is_file:
-            return place, found  # a pipe, as behind /dev/stdout, has no path but the link's
+            return place, found  # a pipe, such as /dev/stdout, has no other path
         if not os.path.exists(real) or not os.path.samestat(os.lstat(real), status):
             raise CopyError("is a symbolic link to a file that was removed")
         return split(real), found
@@ -187,7 +187,7 @@ class LocalFiles:
         try:
             with self._parent(place) as (folder, name):
                 return status(folder, name)
-        except OSError:  # whatever it is, who makes the file meets it again
+        except OSError:  # creating the file will report the same error
             return None
 
     def _check_link(self, place: Place) -> None:
@@ -219,7 +219,7 @@ class LocalFiles:
                 permissions = file.permissions if exactly else before.st_mode & PERMISSIONS
                 try:
                     os.fchown(fd, before.st_uid, before.st_gid)
-                except PermissionError:  # of another user, and we are not root
+                except PermissionError:  # another user owns it, and we are not root
                     self._overwrite(file, folder, name)
                     return
             os.fchmod(fd, permissions)
@@ -227,7 +227,7 @@ class LocalFiles:
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def _overwrite(self, file: Finished, folder: int, name: str) -> None:
-        """Write into a file that cannot be replaced by one of the same owner, as cp(1) does."""
+        """Write into an existing file, as cp(1) does: a new one could not have the same owner."""
         fd = os.open(name, WRITING | os.O_TRUNC, dir_fd=folder)
         with open(fd, "wb") as target, self._reading(file.temporary) as source:
             while data := os.read(source, CHUNK):
@@ -261,7 +261,7 @@ class LocalFiles:
 
     @contextmanager
     def _reading(self, place: Place) -> Iterator[int]:
-        """A regular file; what the user named may be a link to it."""
+        """Open a regular file. A path that the user named may be a link to it."""
         if place.name:
             with self._parent(place) as (folder, name):
                 fd = os.open(name, READING | os.O_NOFOLLOW, dir_fd=folder)
@@ -275,7 +275,7 @@ class LocalFiles:
 
     @contextmanager
     def _writing(self, place: Place) -> Iterator[int]:
-        """A file that a copy has made; CopyError if it may not be."""
+        """Open a file that a copy created. Raises CopyError if it may be somebody else's."""
         with self._parent(place) as (folder, name):
             fd = os.open(name, WRITING, dir_fd=folder)
         try:
@@ -291,7 +291,7 @@ class LocalFiles:
 
     @contextmanager
     def _open_special(self, place: Place, kind: int) -> Iterator[int]:
-        """A device, or a FIFO once somebody reads it. Only to a FIFO a link may lead."""
+        """Open a device, or a FIFO as soon as somebody reads from it. A FIFO may be a link."""
         no_link = 0 if kind == stat.S_IFIFO else os.O_NOFOLLOW
         found = os.open(place.path, os.O_PATH | no_link | os.O_CLOEXEC)
         try:
@@ -327,7 +327,7 @@ class LocalFiles:
 
 
 def each_of(act: Callable[[T], None], items: Sequence[T]) -> list[str]:
-    """The reasons why `act` was not done, "" where it was."""
+    """Call `act` for each item; returns the reason of each failure, and "" for success."""
     reasons = []
     for item in items:
         try:
@@ -358,7 +358,7 @@ def entry(name: str, status: os.stat_result) -> Entry:
 
 
 def check_room(fd: int, size: int) -> None:
-    """Before a guest fills the disk with a file that is larger than that."""
+    """Raise OSError now if the file does not fit, rather than when the disk is full."""
     disk = os.fstatvfs(fd)
     if disk.f_blocks and size > disk.f_bfree * disk.f_frsize:  # not every filesystem reports it
         raise OSError(ENOSPC, os.strerror(ENOSPC))
@@ -371,7 +371,7 @@ def check_regular(fd: int) -> None:
 
 
 def umask() -> int:
-    """That of this process; it can only be read by setting it, here to one that is safe."""
+    """The umask of this process. It can be read only by setting it, here to a safe value."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

@@ -1,8 +1,8 @@
-"""The guest's side of a copy where no program can be run: single files, by guest-file-* alone.
+"""The guest's side of a copy if no program can be run there: single files, with guest-file-* only.
 
-There is nothing to list a directory with, and nothing to rename or remove a file. So a file is
-written where it belongs: whoever reads it meanwhile sees half of it, and what fails leaves what
-has been written. `lost` says so.
+Directories cannot be listed, and files cannot be renamed or removed. So a file is written in place:
+anyone who reads it during the copy sees only a part, and a failed copy leaves a part behind. The
+text of `lost` tells the user.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from qga.client.copies.guest_files import GuestFiles
 from qga.client.copies.trees import Entry, Finished, Piece, Place
 from qga.client.errors import CommandError, CommandNotFound, CopyError
 
-# What is in the agent's texts, in those of QEMU's own, too.
+# Parts of the agent's error messages, the same in qga and QEMU's agent.
 MISSING, IS_FOLDER = "No such file or directory", "Is a directory"
 
-# Of the copy of a file whose own permissions nobody can report.
+# Permissions of a copy if those of the original are unknown.
 UNKNOWN_PERMISSIONS = stat.S_IRUSR | stat.S_IWUSR
 
 REASON = "requires guest-exec and a shell, which this guest does not offer"
 
 
 class PlainFiles(GuestFiles):
-    """Files of a guest that runs no programs for us."""
+    """Files of a guest whose agent runs no programs."""
 
     can_rename = False
     slack = SLACK
@@ -60,7 +60,7 @@ class PlainFiles(GuestFiles):
         except CommandError as error:
             if MISSING in error.desc:
                 return None
-            # It may be written all the same; one that is to be read says so again.
+            # It may still be writable. If it is to be read, the same error comes up again.
             return Entry("", stat.S_IFREG | UNKNOWN_PERMISSIONS, 0)
 
     def below(self, path: str) -> tuple[list[Entry], list[str]]:

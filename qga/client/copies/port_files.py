@@ -1,8 +1,8 @@
-"""A file's bytes, raw, through a data port: qga-file-send and qga-file-receive.
+"""Transferring a file through a data port, with qga-file-send and qga-file-receive.
 
-The agent answers such a command when the last byte has passed, so it is asked from a thread
-while the bytes move here. Whatever ends the transfer early hangs up the port: by that the guest
-knows, and its command ends, too.
+The agent replies when the last byte has been transferred, so a thread waits for the reply while
+this one moves the bytes. To abort a transfer, the port is closed: the guest notices and its command
+ends as well.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from qga.client.data_ports import DataPort
 from qga.client.errors import AgentTimeout, CopyError
 from qga.client.results import FileTransfer
 
-# Seconds between two ticks while nothing moves, and until nothing has moved for too long.
+# Seconds between two ticks while nothing moves, and seconds without progress until it is given up.
 TICK = 0.1
 PATIENCE = 60.0
 
-# Seconds that the agent may take to see that the port was hung up.
+# Seconds that the agent may take to notice that the port was closed.
 GRACE = 10.0
 
-# Bytes a second that any guest can do; the answer is waited for as long as that takes.
+# Bytes per second that any guest achieves; this decides how long to wait for the reply.
 SLOWEST = 100 * 1024
 
 
@@ -40,7 +40,7 @@ def send_file(
     count: int,
     tick: Callable[[], None],
 ) -> Iterator[bytes]:
-    """`count` bytes of a file of the guest from `offset` on, or fewer if it has become shorter."""
+    """Read `count` bytes of a guest's file from `offset` on, or fewer if it was truncated."""
     digest, received = hashlib.sha256(), 0
     with Transfer(agent, agent.file_send, port, path, offset, count, tick) as transfer:
         while transfer.moved is None or received < transfer.moved.size:
@@ -64,7 +64,7 @@ def receive_file(
     chunks: Iterator[bytes],
     tick: Callable[[], None],
 ) -> None:
-    """Write `count` bytes into a file of the guest from `offset` on."""
+    """Write `count` bytes into a guest's file from `offset` on."""
     digest, sent = hashlib.sha256(), 0
     with Transfer(agent, agent.file_receive, port, path, offset, count, tick) as transfer:
         for chunk in chunks:
@@ -82,7 +82,7 @@ def receive_file(
 
 
 class Transfer:
-    """A command of the agent's that moves bytes through a port, while it runs."""
+    """A running command of the agent that moves bytes through a port."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Transfer:
         self.path = path
         self.tick = tick
         self.moved: FileTransfer | None = None
-        """What the guest says that it has moved, once it does."""
+        """The number of bytes and their checksum as the guest reports them in its reply."""
         self._error: BaseException | None = None
         self._last = time.monotonic()
         self._answered, self._answer = os.pipe()
@@ -123,9 +123,9 @@ class Transfer:
         os.close(self._answered)
 
     def wait(self, *, writing: bool = False) -> bool:
-        """Wait a moment for the port; whether it can be read, or written if `writing`.
+        """Wait a moment for the port; returns whether it is readable, or writable if `writing`.
 
-        Raises the command's error, and AgentTimeout when nothing has moved for long.
+        Raises the command's error, and AgentTimeout after PATIENCE seconds without progress.
         """
         self.tick()
         port = self.port.fileno()
@@ -140,7 +140,7 @@ class Transfer:
         return ready
 
     def check(self, count: int, sha256: str) -> None:
-        """The guest must have moved the very bytes that we have."""
+        """Raise ProtocolError unless the guest moved the same bytes."""
         if self.moved != (count, sha256):
             raise CopyError(f"{self.path}: other bytes came through {self.port.name}")
 

@@ -1,11 +1,11 @@
-"""The guest's side of a copy where programs can be run there.
+"""The guest's side of a copy if programs can be run there.
 
-What the agent's commands for files cannot do (listing, renaming, checksums) is done by the scripts
-of qga.client.copies.shell_scripts. The bytes of a file are written by the agent, by its path:
-QEMU's agent follows a link that somebody puts there in the meantime.
+The scripts of qga.client.copies.shell_scripts do what the agent's file commands cannot: list,
+rename and compare files. The agent itself writes the content, by the path of the file. So QEMU's
+agent follows a link that somebody puts there in the meantime.
 
-A script that is given up is killed before the error goes on. None may take for ever, whatever the
-guest says of it.
+A script that takes too long is killed before the error is raised. None may run forever, whatever
+the guest reports.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ from qga.client.results import ExecResult
 
 T = TypeVar("T")
 
-# Seconds between two looks at a script, at most.
+# The longest pause between two status requests, in seconds.
 LONGEST_DELAY = 0.1
 
-# Arguments of one script: 64 paths of 4 KiB and their company are far below ARG_MAX.
+# Files per script: with paths of 4 KiB their arguments are still far below ARG_MAX.
 BATCH = 64
 
-# Seconds that a script may take, with more for what it reads or writes (SLOWEST), and that one may
-# take which only tidies up.
+# Seconds that a script may take, plus the time for the bytes that it reads or writes (SLOWEST), and
+# seconds for a script that only cleans up.
 PATIENCE = 600.0
 TIDYING = 30.0
 
@@ -77,18 +77,18 @@ ANY_EXECUTES = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 OCTAL = re.compile("0*[0-7]{1,3}")
 
-# Files of a tree: what a guest lists costs some hundred bytes of memory for each.
+# Files of a tree. Each one that the guest lists takes some hundred bytes of memory.
 MOST_FILES = 500_000
 
-# Bytes that a script may write about the files of a lot; only LIST writes more.
+# Bytes of the output of a script, except LIST.
 MOST_WRITTEN = 1024 * 1024
 
-# More than any st_mode, and than any size of a file (loff_t).
+# One more than the highest st_mode, and than the largest file (loff_t).
 MODES, SIZES = 1 << 16, 1 << 63
 
 
 class ShellFiles(GuestFiles):
-    """Files of a guest that runs our scripts."""
+    """Files of a guest that can run the scripts."""
 
     can_compare = True
     can_rename = True
@@ -103,13 +103,13 @@ class ShellFiles(GuestFiles):
         super().__init__(agent, tick, ports)
         self._umask = 0o022
         self._made: dict[Place, str] = {}
-        """Which files the temporary ones are, by device and inode."""
+        """Device and inode of the temporary files."""
 
     def lost(self, as_target: bool) -> str:
         return ""
 
     def works(self) -> bool:
-        """Whether the guest has what the scripts need. Raises what guest-exec answers."""
+        """Whether the guest has what the scripts need. Raises the errors of guest-exec."""
         result = self._run(HAS_TOOLS, [])
         digits = decoded(result.stdout).strip()
         if OCTAL.fullmatch(digits):
@@ -186,7 +186,7 @@ class ShellFiles(GuestFiles):
             with self._opened(place.path, "r+", 0) as handle:
                 self._write_all(handle, chunks)
             return
-        # An agent that cannot wait for a FIFO to be read may lose what it was given.
+        # An agent that does not wait for the reader of a FIFO may lose bytes.
         temporary = split(decoded(self._script(MAKE_TEMPORARY, [])).removesuffix("\n"))
         try:
             with self._opened(temporary.path, "r+", 0) as handle:
@@ -222,7 +222,7 @@ class ShellFiles(GuestFiles):
         self._each(REMOVE, [location(place) for place in places], patience=TIDYING)
 
     def _mask(self, mode: int | None, exactly: bool) -> str:
-        """An umask by which a new file gets these permissions; "" if none does that."""
+        """The umask for a new file to get these permissions; "" if there is none."""
         if mode is None or mode & ANY_EXECUTES or mode & READ_WRITE != READ_WRITE:
             return ""
         return f"{0o777 & ~mode if exactly else 0o777 & ~mode | self._umask:o}"
@@ -244,7 +244,7 @@ class ShellFiles(GuestFiles):
         return sums
 
     def _one(self, act: Script, place: Place, *more: str, size: int = 0) -> str:
-        """What `act` said about one file; CopyError if it failed."""
+        """The output of `act` for one file. Raises CopyError if it failed."""
         (answer,) = self._each(act, [[*location(place), *more]], size)
         if answer.startswith("-"):
             raise CopyError(answer[1:])
@@ -257,7 +257,10 @@ class ShellFiles(GuestFiles):
         size: int = 0,
         patience: float | None = None,
     ) -> list[str]:
-        """What `act` said about each, after + or -. `size`: bytes that it may move, at most."""
+        """The output of `act` for each file, after "+" for success or "-" for failure.
+
+        size: the most bytes that the script may read or write.
+        """
         script = Script(act.purpose, ENTER + act.text + EACH)
         answers: list[str] = []
         for lot in lots(arguments, BATCH):
@@ -279,7 +282,7 @@ class ShellFiles(GuestFiles):
         size: int = 0,
         patience: float | None = None,
     ) -> bytes:
-        """The output of a script; CopyError if it fails."""
+        """The output of a script. Raises CopyError if it fails."""
         result = self._run(script, arguments, size, patience)
         if result.status:
             reason = decoded(result.stderr).strip() or f"/bin/sh exited with {result.status}"
@@ -295,7 +298,7 @@ class ShellFiles(GuestFiles):
         size: int = 0,
         patience: float | None = None,
     ) -> ExecResult:
-        """Run a script that reads or writes `size` bytes; AgentTimeout if it does not end."""
+        """Run a script that reads or writes `size` bytes. Raises AgentTimeout."""
         seconds = (PATIENCE if patience is None else patience) + size / SLOWEST
         deadline, delay = time.monotonic() + seconds, FIRST_DELAY
         # The guest's journal shows the first line of a script.
@@ -315,7 +318,7 @@ class ShellFiles(GuestFiles):
 
 
 def location(place: Place) -> list[str]:
-    """A place as the scripts take it."""
+    """A place as arguments of a script."""
     folder, name = posixpath.split(place.name)
     return [place.top, folder, name]
 
@@ -333,7 +336,7 @@ def sensible(answer: str) -> Iterator[None]:
 
 
 def listed(output: bytes) -> Iterator[Entry]:
-    """What LIST has written, as entries; ProtocolError if it makes no sense."""
+    """Parse the output of LIST. Raises ProtocolError if it is invalid."""
     try:
         position = total = 0
         while position < len(output):
@@ -353,7 +356,7 @@ def listed(output: bytes) -> Iterator[Entry]:
 
 
 def fields(output: bytes, position: int, count: int, end: bytes) -> tuple[list[bytes], int]:
-    """`count` texts from `position` on, and where the last of them has ended."""
+    """`count` fields from `position` on, and the position after the last of them."""
     found = []
     for _ in range(count):
         stop = output.index(end, position)
@@ -363,7 +366,7 @@ def fields(output: bytes, position: int, count: int, end: bytes) -> tuple[list[b
 
 
 def entry(name: str, line: str) -> Entry:
-    """What stat(1) says; ProtocolError if it is impossible."""
+    """Parse a line of stat(1). Raises ProtocolError if it is impossible."""
     try:
         mode, size = line.split()
         found = Entry(name, int(mode, 16), int(size))

@@ -1,12 +1,12 @@
-"""The scripts that copy files in a guest whose agent has no commands for that.
+"""The scripts that list, rename and compare files in a guest.
 
-/bin/sh runs them, with the tools of POSIX, and stat(1), readlink(1) and sha256sum(1) as coreutils
-and busybox have them. Names are arguments of the scripts and never parts of them.
+/bin/sh runs them, with the POSIX tools and with stat(1), readlink(1) and sha256sum(1) of coreutils
+or busybox. Names are passed as arguments and are never part of a script.
 
-What must stay true: nothing is made outside the directory that was named. `enter` goes down
-directory by directory and compares where it has come to, so that a link that somebody in the guest
-has put in the way is noticed; then names in the current directory are all that is used. A file
-gets owner and permissions through a descriptor, and only if it is the one that we have made.
+What must stay true: nothing is created outside the named directory. `enter` descends directory by
+directory and compares the resulting path, so that it detects a link that somebody in the guest put
+there; after that, only names in the current directory are used. Owner and permissions of a file are
+set through a descriptor, and only if it is the file that the copy created.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 
 class Script(NamedTuple):
-    """What /bin/sh in the guest is to run, and what for, as an error says it."""
+    """A script for /bin/sh in the guest, and its purpose for error messages."""
 
     purpose: str
     text: str
 
 
-# Prints the umask where there is what the others need.
+# Prints the umask if the guest has the tools that the other scripts need.
 HAS_TOOLS = Script(
     "looking for its tools",
     """
@@ -74,7 +74,7 @@ done
 """,
 )
 
-# Go to the directory $2 below $1, by no link.
+# Change to the directory $2 below $1 without following links.
 ENTER = """
 go() {
     cd -P -- "$1" 2>/dev/null && return
@@ -104,8 +104,8 @@ enter() {
 }
 """
 
-# `act` for each lot of $1 arguments: what it says, and its status. The first three of a lot are a
-# Place: top, directory below that, name therein. Nothing here forks but for what `act` runs.
+# Call `act` for each group of $1 arguments, and print its output and status. The first three of a
+# group are a Place: top, directory below it, name in that. Only what `act` runs is forked.
 EACH = """
 width=$1
 shift
@@ -126,7 +126,7 @@ act() {
 """,
 )
 
-# Who has made the link and in what directory, what it leads to, and where that is.
+# The link's owner and its directory, the file that it leads to, and the path of that.
 FOLLOW = Script(
     "following a symbolic link",
     """
@@ -151,8 +151,8 @@ act() {
 """,
 )
 
-# With -C a file that is there is an error, and no link is followed (O_EXCL). With an umask $4 the
-# file has its permissions at once; else it is ours alone, and we must know it again.
+# With -C an existing file is an error, and no link is followed (O_EXCL). With an umask $4 the file
+# has its final permissions at once; otherwise it has mode 0600, and its inode is printed.
 CREATE = Script(
     "creating files",
     """
@@ -183,9 +183,9 @@ act() {
 """,
 )
 
-# $4 is the temporary name, $5 which file that must be ("": it has its permissions), $6 its
-# permissions, and $7 is whether they hold for what is in its place, too. An owner that cannot be
-# kept by replacing a file is kept by writing into it.
+# $4 is the temporary name, $5 its expected inode ("" if its permissions are final), $6 its
+# permissions, and $7 whether they also replace those of an existing file. If the owner of an
+# existing file cannot be kept by replacing it, the file is overwritten.
 FINISH = Script(
     "putting files in their places",
     """
@@ -204,7 +204,7 @@ act() {
         rename "./$4" "./$3"
     fi
 }
-# Without -T (busybox): the target was not a directory when it was looked at.
+# Without -T (busybox): $2 was not a directory when it was checked.
 rename() {
     mv -fT -- "$1" "$2" 2>/dev/null || mv -f -- "$1" "$2"
 }
@@ -252,7 +252,7 @@ act() {
 """,
 )
 
-# Not beside a device: /dev/pts, for one, takes no files.
+# Not next to the device: /dev/pts, for example, takes no files.
 MAKE_TEMPORARY = Script(
     "making a temporary file",
     """
@@ -260,7 +260,7 @@ mktemp
 """,
 )
 
-# $4 is what goes into the device or FIFO $3, whose kind -c or -p is $5.
+# $4 is the file to write into the device or FIFO $3, whose type -b, -c or -p is $5.
 POUR = Script(
     "writing into a device or FIFO",
     """

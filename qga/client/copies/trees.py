@@ -1,8 +1,8 @@
-"""What is copied: files, directories and symbolic links by their names below one path.
+"""Trees of files, directories and symbolic links, and the interface of both sides of a copy.
 
-Both sides of a copy list their trees as these entries, so that the copy itself need not know
-which side is the guest. A guest's list is checked before anything is made of it on the host:
-no name leads out of the tree, and nothing lies below anything but a directory.
+Both sides list their trees as the same entries, so the copy itself need not know which side is the
+guest. The list of a guest is checked before the host uses it: no name leads out of the tree, and
+only directories contain anything.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ from typing import NamedTuple, Protocol
 
 from qga.client.errors import ProtocolError
 
-# Bytes that are compared by one checksum: a bad piece costs its own transfer, and a guest that
-# is emulated still reads and hashes so much within the time that an answer may take.
+# Bytes per checksum. Only the pieces that differ are transferred again, and an emulated guest can
+# still read and hash one piece before the reply times out.
 PIECE = 16 * 1024 * 1024
 
 Chunks = Generator[bytes, None, None]
 
-# Set-user-ID and the like are not copied: who made the file is not who owns the copy.
+# Set-user-ID and set-group-ID are not copied, because the owner of the copy may be another one.
 PERMISSIONS = 0o777
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Entry(NamedTuple):
-    """`name` is relative to the path that was listed, "" for that itself.
+    """A file, directory or symbolic link.
 
-    `mode` is st_mode; `target` is where a symbolic link leads.
+    name: relative to the listed path; "" for that path itself.
+    mode: st_mode.
+    target: of a symbolic link.
     """
 
     name: str
@@ -55,10 +57,10 @@ class Entry(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a file is, or is to be: `name` below the directory `top`, or `top` itself.
+    """The place of a file or of a copy: `name` below the directory `top`, or `top` itself.
 
-    `top` is a path that the user has given, and symbolic links in it are followed. None is
-    followed in `name`, which a guest may have chosen.
+    The user chose `top`, so symbolic links in it are followed. A guest may have chosen `name`, so
+    none is followed there.
     """
 
     top: str
@@ -96,7 +98,7 @@ class Piece(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A file that is whole under a temporary name, and what is to become of it."""
+    """A complete file under a temporary name, with its final place and permissions."""
 
     permissions: int
     temporary: Place
@@ -105,85 +107,85 @@ class Finished(NamedTuple):
 
 
 class Side(Protocol):
-    """The files of one side of a copy. Errors are AgentError or OSError.
+    """The files of one side of a copy. Methods raise AgentError or OSError.
 
-    What is done for several files has a reason for each: "" where it was done, else why not.
-    `label` is written before its paths in messages.
+    A method for several files returns the reason of failure of each, and "" for success.
+    label: a prefix of its paths in messages.
     """
 
     label: str
 
     @property
     def can_compare(self) -> bool:
-        """Whether there are checksums."""
+        """Whether it can compute checksums."""
 
     @property
     def can_rename(self) -> bool:
-        """Whether there are temporary names; else a file is written where it belongs."""
+        """Whether files can be written under a temporary name and renamed."""
 
     def close(self) -> None: ...
 
     def lost(self, as_target: bool) -> str:
-        """What this side cannot do, in a sentence for the user; "" if it can do everything."""
+        """A message for the user about what this side cannot do; "" if it can do everything."""
 
     def find(self, path: str) -> Entry | None:
-        """What is at `path`, symbolic links followed; None if nothing is."""
+        """The file at `path`, following symbolic links; None if there is none."""
 
     def below(self, path: str) -> tuple[list[Entry], list[str]]:
-        """All below a directory, directories first; complaints about what cannot be listed."""
+        """Everything below a directory, directories first; and errors of what cannot be listed."""
 
     def chunks(self, place: Place, offset: int, size: int) -> Chunks:
-        """A file's bytes from `offset` on; it had `size` of them when it was listed."""
+        """The content of a file from `offset` on; `size` is that of the listing."""
 
     def checksums(self, pieces: Sequence[Piece]) -> list[str]:
-        """The SHA-256 of each, in hexadecimal digits; "" for one that cannot be read."""
+        """The SHA-256 of each piece in hexadecimal; "" for one that cannot be read."""
 
     def look(self, places: Sequence[Place]) -> list[Entry | None]:
-        """What is at each, links not followed; None where nothing is."""
+        """The file at each place, not following links; None if there is none."""
 
     def follow(self, place: Place) -> tuple[Place, Entry]:
-        """Where a symbolic link that may be followed leads in the end, and what is there."""
+        """The final target of a symbolic link, and the file there. Refuses untrusted links."""
 
     def make_folders(self, places: Sequence[Place]) -> list[str]:
-        """Make directories for ourselves alone, the outer ones first."""
+        """Create directories with mode 0700, outer ones first."""
 
     def create(
         self, places: Sequence[Place], permissions: Sequence[int | None], exactly: bool
     ) -> list[str]:
-        """Make new empty files for ourselves alone.
+        """Create empty files with mode 0600.
 
-        One whose final `permissions` are known may have these at once, less the umask if not
-        `exactly`.
+        A file whose final permissions are known may get those at once, minus the umask unless
+        `exactly` is set.
         """
 
     def take_up(self, place: Place) -> int | None:
-        """Length of the file that an earlier copy left; None if it left none.
+        """The size of the file that an earlier copy left behind; None if there is none.
 
-        CopyError if it may not be our own: one of another user, a link, or one that others can
-        write.
+        Raises CopyError if it may be somebody else's: it is a link, belongs to another user, or
+        others can write to it.
         """
 
     def write(self, place: Place, offset: int, size: int, chunks: Iterator[bytes]) -> None:
-        """Write the bytes of such a file from `offset` on; it will have `size` of them."""
+        """Write the content of a created file from `offset` on; `size` is the expected total."""
 
     def write_through(self, place: Place, kind: int, chunks: Iterator[bytes]) -> None:
-        """Write into a device or a FIFO; `kind` as of stat.S_IFMT."""
+        """Write into a device or FIFO; `kind` is the result of stat.S_IFMT."""
 
     def finish(self, files: Sequence[Finished], exactly: bool) -> list[str]:
-        """Give files their permissions and their names.
+        """Rename files to their final names, and set their permissions.
 
-        A new one gets its permissions less the umask. In the place of another regular file it
-        has the owner and the permissions of that. `exactly`: its own permissions in any case.
+        A new file gets its permissions minus the umask. One that replaces a regular file gets the
+        owner and permissions of that file. With `exactly` it gets its own permissions in any case.
         """
 
     def make_links(self, links: Sequence[tuple[str, Place]]) -> list[str]:
-        """Make symbolic links, given by their targets, in the place of older ones."""
+        """Create symbolic links with these targets, replacing existing links."""
 
     def set_permissions(self, folders: Sequence[tuple[int, Place]], exactly: bool) -> list[str]:
-        """Give directories that we have made their permissions, less the umask if not `exactly`."""
+        """Set permissions of created directories, minus the umask unless `exactly` is set."""
 
     def remove(self, places: Sequence[Place]) -> None:
-        """Remove files that may be there."""
+        """Remove files, if they exist."""
 
 
 def pieces_of(place: Place, size: int) -> list[Piece]:
@@ -191,7 +193,7 @@ def pieces_of(place: Place, size: int) -> list[Piece]:
 
 
 def checked(entries: Sequence[Entry]) -> list[Entry]:
-    """A guest's list, directories first; ProtocolError if it would lead us out of the tree."""
+    """The entries, directories first. Raises ProtocolError if one leads out of the tree."""
     ordered = sorted(entries, key=lambda entry: (not entry.is_folder, entry.name))
     folders, names = {""}, {""}
     for entry in ordered:
@@ -214,13 +216,13 @@ def join(folder: str, name: str) -> str:
 
 
 def split(path: str) -> Place:
-    """A path that the user has given, as a name in the directory where it is."""
+    """A path that the user named, as a name in its directory."""
     folder, name = posixpath.split(path)
     return Place(folder or ".", name)
 
 
 def can_be_sent(name: str) -> bool:
-    """Whether JSON can carry it: bytes that are not UTF-8 it cannot."""
+    """Whether JSON can carry the name: its bytes must be UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -229,7 +231,7 @@ def can_be_sent(name: str) -> bool:
 
 
 def temporary_place(place: Place, distinction: str = "") -> Place:
-    """A name beside `place`, no longer than filesystems allow."""
+    """A hidden name in the same directory, no longer than filesystems allow."""
     folder, name = posixpath.split(place.name)
     stem = name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
     return Place(place.top, posixpath.join(folder, f".{stem}{distinction}.qga-part"))
@@ -255,9 +257,9 @@ def in_the_way(there: Entry) -> str:
 
 
 def is_planted(owner: int, folder_mode: int, folder_owner: int, us: int) -> bool:
-    """Whether a symbolic link may be a trap of another user.
+    """Whether a symbolic link may be another user's trap.
 
-    As the kernel decides with fs.protected_symlinks=1, which not every system has set.
+    This is the rule of fs.protected_symlinks=1 in the kernel, which is not set on every system.
     """
     shared = folder_mode & stat.S_ISVTX and folder_mode & stat.S_IWOTH
     return bool(shared) and owner not in (us, folder_owner)

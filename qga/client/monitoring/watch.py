@@ -21,7 +21,8 @@ from qga.client.hosts.discovery import FoundGuest
 from qga.client.monitoring.metrics import Readings, read_metrics
 from qga.client.threads import beside
 
-# A reply with a thousand disks and a thousand interfaces; reading it takes 30 MB of memory.
+# Twice the reply for a thousand disks and a thousand interfaces, which takes 3 MB of memory. The
+# worst reply of this size takes 10 MB.
 MAX_REPLY = 1024 * 1024
 GRACE = 0.5  # seconds for a thread to report a timeout
 
@@ -102,10 +103,10 @@ class Watcher:
                 readings = read_metrics(agent, self._timeout)
         except AgentError as failure:
             cause = failure
-        except Exception as failure:  # e.g. of libvirt; it must not affect the other guests
+        except Exception as failure:  # an unexpected error must not affect the other guests
             cause = AgentError(f"{type(failure).__name__}: {failure}", address=str(target.address))
         now = time.monotonic()
-        # Whoever shows the error puts the name before it.
+        # Callers print the name of the guest before the error.
         error = str(cause).removeprefix(f"{target.name}: ") if cause else ""
         return Sighting(target, now, now - start, readings, error, cause)
 
