@@ -1,9 +1,8 @@
-"""IP addresses that come and go, as rtnetlink(7) tells.
+"""Events for IP addresses that are added and removed, from rtnetlink(7).
 
-An address counts once it can be used: one of IPv6 whose uniqueness is still being checked, or that
-another machine has, does not. The kernel reports an address again whenever its lifetime is renewed,
-so those that are known are remembered. If it had to drop messages, an event says so, and all
-addresses are read again.
+An IPv6 address counts only after duplicate address detection has succeeded. The kernel reports an
+address again whenever its lifetime is renewed, so known addresses are remembered. If the kernel had
+to drop messages, an event says so, and all addresses are read again.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ if TYPE_CHECKING:
     Tell = Callable[..., None]
 
 MAX_KNOWN = 4096
-"""Addresses that are remembered; beyond, a renewal is told as if the address had come."""
+"""Addresses that are remembered; a renewal of any other one is reported as an addition."""
 
 _GROUPS = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _UNUSABLE = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED
 _OPTIMISTIC = 0x04  # IFA_F_OPTIMISTIC: tentative, and used already (RFC 4429)
 _SIZE = 32 * 1024  # the most that the kernel sends at once
-_TURN = 64  # reads before others have their turn
+_TURN = 64  # reads before other connections get a turn
 
 _Key = tuple[int, str, int]  # index of the link, address, prefix
 
@@ -48,7 +47,7 @@ class Addresses:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._known: dict[_Key, str] = {}  # names of the links
-        # Listening begins before the first look, so that nothing falls in between.
+        # Subscribe before reading the current addresses, so that no change is missed.
         self._kernel = open_rtnetlink(_GROUPS)
         self._kernel.setblocking(False)
         try:
@@ -81,7 +80,7 @@ class Addresses:
                 self.take(data)
 
     def take(self, data: bytes) -> None:
-        """Tell of the changes in what the kernel has sent."""
+        """Report the changes in messages of the kernel."""
         for kind, at, end in messages(data):
             if kind in (RTM_NEWADDR, RTM_DELADDR):
                 usable = kind == RTM_NEWADDR and is_usable(flags_in(data, at))
@@ -112,7 +111,7 @@ class Addresses:
 
 
 def usable_addresses() -> Iterator[Address]:
-    """The addresses of all links that can be used now."""
+    """The usable addresses of all links."""
     with open_rtnetlink() as kernel:
         for data in ask_for_addresses(kernel):
             for kind, at, end in messages(data):
@@ -133,7 +132,7 @@ def _described(address: Address, name: str) -> dict[str, Any]:
 
 
 def _link_name(number: int) -> str:
-    """Its number where it has gone already."""
+    """The name of a link, or its number if it no longer exists."""
     from socket import if_indextoname
 
     try:

@@ -1,4 +1,4 @@
-"""Connecting to something in the guest, without making the loop wait."""
+"""Connecting to services in the guest without blocking the loop."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from qga.loop import Loop, Timer
     from qga.policy.reach import Address
 
-_PAUSE = 0.02  # seconds until the next attempt at a socket whose queue is full
+_PAUSE = 0.02  # seconds between attempts to connect to a socket whose backlog is full
 
 Done = Callable[[Optional[socket.socket], str], None]
-"""Takes the connected socket, or None and the reason."""
+"""Called with the connected socket, or with None and the reason."""
 
 
 def connect_unix(fd: int, path: str, timeout: float) -> socket.socket:
     """Connect to the socket of an O_PATH descriptor, which is closed. Raises QgaError.
 
-    path: for messages. timeout: seconds to wait for a service that accepts nobody.
+    path: for messages. timeout: seconds to wait for a service whose backlog is full.
     """
     connection = socket.socket(socket.AF_UNIX)
     connection.setblocking(False)
@@ -74,7 +74,7 @@ class Dialer:
                 self._socket = socket.socket(family, socket.SOCK_STREAM)
                 self._socket.setblocking(False)
                 code = self._socket.connect_ex(place)
-            except OSError as error:  # no IPv6 here, no descriptor left
+            except OSError as error:  # such as no IPv6, or no descriptors left
                 code = error.errno or 0
             if code == EINPROGRESS and self._socket is not None:
                 self._loop.watch(self._socket.fileno(), self._on_events, select.EPOLLOUT)

@@ -1,7 +1,7 @@
-"""The bytes that go into a program and come out of it, as the host and the program take them.
+"""The input and output of a program, with flow control.
 
-Nothing is lost and little is kept: where one side takes no more, the other is not read. All are
-events of the loop.
+Nothing is lost and little is buffered: while one side does not read, the other side is not read
+either. Everything is an event of the loop.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from qga.ports import PortFile
 
 MAX_KEPT = 256 * 1024
-"""Bytes of each stream that wait for the host, or for the program."""
+"""Bytes of each stream that are buffered for the host, or for the program."""
 
 _READ_SIZE = 64 * 1024
-_PORT_READ_SIZE = 4096  # all that a port gives at once
-_PORT_WRITE_SIZE = 32 * 1024  # all that it takes
-_TURN = 4  # times _READ_SIZE from a port before others have their turn
+_PORT_READ_SIZE = 4096  # the most that a port returns at once
+_PORT_WRITE_SIZE = 32 * 1024  # the most that it takes at once
+_TURN = 4  # times _READ_SIZE from a port before other connections get a turn
 
 
 class Output:
-    """What comes out of a program, from `offset` on; reading stops while MAX_KEPT bytes wait.
+    """The output of a program, from `offset` on. Reading stops while MAX_KEPT bytes are buffered.
 
-    admit: asked how many of the bytes that have come are kept; None for all.
-    closed: nothing more will come.
+    admit: called with a number of new bytes; returns how many to keep. None keeps all.
+    closed: whether the end of the output was reached.
     truncated: whether there may have been output that was not kept.
     """
 
@@ -45,7 +45,7 @@ class Output:
 
     @property
     def total(self) -> int:
-        """Bytes that have come so far."""
+        """The number of bytes read so far."""
         return self.offset + len(self.data)
 
     @property
@@ -59,7 +59,7 @@ class Output:
         loop.watch(self._fd, self._on_readable)
 
     def give_up(self, count: int) -> None:
-        """Forget that many bytes from the front."""
+        """Drop that many bytes from the front."""
         del self.data[:count]
         self.offset += count
         if self._paused and not self.full:
@@ -67,12 +67,12 @@ class Output:
             self._loop.watch(self._fd, self._on_readable)
 
     def read_at_hand(self) -> None:
-        """Read what has come already, as far as there is room."""
+        """Read everything that is in the pipe now, as far as there is room."""
         while not self.closed and not self._paused and self._read():
             pass
 
     def drop_the_rest(self) -> None:
-        """Keep nothing of what is still to come; nor what waits, if it is in the way of that."""
+        """Discard all further output, and buffered output if it would stop reading."""
         self._keep = False
         self.truncated = self.truncated or not self.closed
         if self._paused:
@@ -93,12 +93,12 @@ class Output:
         self._on_change()
 
     def _read(self) -> bool:
-        """Read once; whether there was anything."""
+        """Read once; returns whether there was data."""
         try:
             data = os.read(self._fd, min(_READ_SIZE, MAX_KEPT - len(self.data)))
         except BlockingIOError:
             return False
-        except OSError:  # EIO: nobody has the terminal open any longer
+        except OSError:  # EIO: no process has the terminal open any longer
             data = b""
         if not data:
             self.close()
@@ -113,11 +113,11 @@ class Output:
 
 
 class Input:
-    """What goes into a program; at most MAX_KEPT bytes wait until it takes them.
+    """The input of a program. At most MAX_KEPT bytes are buffered until it reads them.
 
-    end: what tells it that nothing more will come; None for closing the descriptor.
+    end: the bytes that signal end-of-file; None to close the descriptor instead.
 
-    finished: nothing more will come. closed: the program reads nothing any longer.
+    finished: whether the input is complete. closed: whether the program has stopped reading.
     """
 
     def __init__(self, fd: int, end: Optional[bytes] = None) -> None:
@@ -138,8 +138,8 @@ class Input:
         os.set_blocking(self._fd, False)
 
     def put(self, data: bytes) -> int:
-        """Take what there is room for; the number of bytes. A program that reads nothing any
-        longer is given nothing, and all is taken."""
+        """Buffer as many bytes as there is room for, and return their number. If the program has
+        stopped reading, all bytes are accepted and discarded."""
         if self.closed or self.finished:
             return len(data)
         count = min(len(data), self.room)
@@ -149,7 +149,7 @@ class Input:
         return count
 
     def finish(self) -> None:
-        """Tell the program, after what waits, that nothing more will come."""
+        """Signal end-of-file to the program after the buffered bytes."""
         if not self.finished:
             self.finished = True
             self._data += self._end or b""
@@ -176,7 +176,7 @@ class Input:
         except BlockingIOError:
             self._wait(True)
             return
-        except OSError:  # nobody reads it any longer
+        except OSError:  # the program has stopped reading
             self.close()
             return
         self._wait(False)
@@ -184,7 +184,7 @@ class Input:
             self.close()
 
     def _wait(self, wait: bool) -> None:
-        """Have the loop tell when there is room to write, or not."""
+        """Start or stop watching for the descriptor to become writable."""
         if wait and not self._waits:
             self._loop.watch(self._fd, self._on_writable, select.EPOLLOUT)
         elif self._waits and not wait:
@@ -193,7 +193,7 @@ class Input:
 
 
 class Relay:
-    """Passes on, raw, what comes from a port, and to it what a program writes."""
+    """Relays raw bytes from a port to a program, and from the program to the port."""
 
     def __init__(self, port: PortFile, output: Output, input: Input) -> None:
         self._port = port
@@ -204,14 +204,14 @@ class Relay:
         self._until: int | None = None
 
     def watch(self, loop: Loop, on_gone: Callable[[], None], on_sent: Callable[[], None]) -> None:
-        """on_gone: called when the host has left. on_sent: when some output has been written."""
+        """on_gone: called when the host disconnects. on_sent: called when output was written."""
         self._loop = loop
         self._on_gone = on_gone
         self._on_sent = on_sent
         loop.watch(self._port.fileno(), self._on_events, EDGES)
 
     def end_input_after(self, count: int) -> None:
-        """End the program's input after that many bytes of the port."""
+        """End the program's input after that many bytes from the port."""
         self._until = count
         self.receive()
 
@@ -221,7 +221,7 @@ class Relay:
             self._port.close()
 
     def send(self) -> None:
-        """Write what the program has written, as far as the port takes it."""
+        """Write buffered output as far as the port accepts it."""
         output, sent = self._output, 0
         try:
             while output.data and not self._port.closed:
@@ -235,7 +235,7 @@ class Relay:
             self._on_sent()
 
     def receive(self) -> None:
-        """Pass on what has come, as far as the program takes it."""
+        """Read from the port as far as there is room for input of the program."""
         for _ in range(_TURN):
             if self._until is not None and self._received >= self._until:
                 self._input.finish()
@@ -253,7 +253,7 @@ class Relay:
         self.receive()
 
     def _read(self, most: int) -> bytes:
-        """What has come, up to so many bytes; the port gives it in small pieces."""
+        """Read up to `most` bytes, in several pieces because the port returns small ones."""
         pieces: list[bytes] = []
         while most > 0:
             try:

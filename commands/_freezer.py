@@ -50,15 +50,15 @@ class Ended(QgaError):
 
 
 class Freezer:
-    """One thread freezes at a time. Others may thaw meanwhile, which ends the freeze.
+    """One thread freezes at a time. Others may thaw in the meantime, which ends the freeze.
 
-    complete: whether a freeze has come to its end, perhaps that of an agent before this one.
+    complete: whether a freeze has been completed, possibly by an agent before this one.
     """
 
     def __init__(self, complete: bool) -> None:
         self.complete = complete
         self._given_up = False
-        self._lock = allocate_lock()  # of what follows; not held while anything may wait
+        self._lock = allocate_lock()  # protects the following; not held during system calls
         self._frozen: dict[tuple[int, int], int] = {}  # descriptors by device
         self._freezing: tuple[int, int] | None = None
         self._spare: list[int] = []
@@ -68,7 +68,7 @@ class Freezer:
         self._given_up = False
 
     def give_up(self) -> None:
-        """End the freeze that goes on."""
+        """End the freeze in progress."""
         with self._lock:
             self._given_up = True
 
@@ -148,7 +148,7 @@ class Freezer:
         try:
             for mount in block_mounts():
                 try:
-                    # To thaw the one that is being frozen would wait with the freeze.
+                    # Thawing the one that is being frozen would block until it is frozen.
                     if mount.device != self._freezing and _thaw_fully(mount):
                         thawed.add(mount.device)
                 except OSError as error:
@@ -166,13 +166,13 @@ class Freezer:
 
 
 def any_frozen() -> bool:
-    """Whether any filesystem is frozen, by whomever. Changes nothing."""
+    """Whether any filesystem is frozen, no matter by whom. Changes nothing."""
     return any(map(_is_frozen, block_mounts()))
 
 
 def _is_frozen(mount: Mount) -> bool:
-    """On a frozen filesystem the removal of a file waits for the thaw. Elsewhere it fails at once,
-    because no filesystem has names as long as this one."""
+    """Try to remove a file whose name is too long for any filesystem. On a frozen filesystem this
+    blocks until the thaw, otherwise it fails at once."""
     try:
         fd = open_mount(mount)
     except OSError:
@@ -191,7 +191,8 @@ def _is_frozen(mount: Mount) -> bool:
 
 
 def _thaw_fully(mount: Mount) -> bool:
-    """Thaw a filesystem as often as it was frozen; whether it was. OSError if that is unknown."""
+    """Thaw a filesystem as often as it was frozen; returns whether it was. Raises OSError if that
+    is unknown."""
     try:
         fd = open_mount(mount)
     except OSError as error:

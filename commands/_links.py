@@ -69,7 +69,7 @@ _IFREQ_HWADDR = struct.Struct("=16sH6s16x")
 
 
 def open_rtnetlink(groups: int = 0) -> "socket":
-    """A connection to rtnetlink(7) that hears of these multicast groups."""
+    """A connection to rtnetlink(7) that is subscribed to these multicast groups."""
     from socket import AF_NETLINK, SOCK_RAW, socket
 
     kernel = socket(AF_NETLINK, SOCK_RAW)
@@ -94,7 +94,7 @@ def _links(kernel: "socket") -> Iterator[Link]:
         try:
             _, index = _IFREQ_INDEX.unpack(ioctl(kernel, _SIOCGIFINDEX, request))
             _, _, raw = _IFREQ_HWADDR.unpack(ioctl(kernel, _SIOCGIFHWADDR, request))
-        except OSError:  # it was removed meanwhile
+        except OSError:  # it was removed in the meantime
             continue
         yield Link(index, os.fsdecode(name), raw.hex(":"), [int(n) for n in counters.split()])
 
@@ -136,7 +136,7 @@ def _understand(answer: bytes) -> list[Address]:
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Of each message of the kernel its type, and where its content begins and ends."""
+    """For each message: its type, and where its content begins and ends."""
     at = 0
     while at < len(data):
         length, kind, *_ = _HEADER.unpack_from(data, at)

@@ -1,4 +1,4 @@
-"""Memory pressure, and programs that the kernel ended because memory was short."""
+"""Events for memory pressure, and for processes that the OOM killer ended."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     Tell = Callable[..., None]
 
 _PRESSURE = "/proc/pressure/memory"
-# The kernel tells once per window: of 2 s, which any user may ask for (psi.rst), and of as much
-# waiting as systemd calls pressure (DefaultMemoryPressureThresholdSec=).
+# The kernel reports at most once per window. Windows of 2 s are open to unprivileged users
+# (psi.rst), and 200 ms is systemd's threshold (DefaultMemoryPressureThresholdSec=).
 _TRIGGER = b"some 200000 2000000\0"  # microseconds
 
 _LOG = "/dev/kmsg"
 _RECORD_SIZE = 8192  # the longest record, or the kernel returns EINVAL
-_TURN = 64  # records before others have their turn
+_TURN = 64  # records before other connections get a turn
 _KILLED = re.compile(rb"Killed process ([0-9]+) \((.*?)\)(?:, UID [0-9]+,)? total-vm:")
-_FACILITY = 8  # records of the kernel itself are below: a program cannot forge them
+_FACILITY = 8  # the kernel's own records have a lower priority value, which programs cannot set
 
 
 class Pressure:
@@ -53,7 +53,7 @@ class Pressure:
 
 
 def pressure_of(text: bytes) -> dict[str, float]:
-    """The averages over ten seconds in a file such as /proc/pressure/memory."""
+    """The ten-second averages in a file such as /proc/pressure/memory."""
     found = {}
     for line in text.decode("ascii", "replace").splitlines():
         kind, *pairs = line.split()
@@ -99,7 +99,7 @@ class KernelLog:
 
 
 def line_of_kernel(record: bytes) -> bytes:
-    """The text of a record of /dev/kmsg; nothing if it is not the kernel's own."""
+    """The text of a record of /dev/kmsg; empty if a program wrote it."""
     head, _, text = record.partition(b";")
     priority = head.split(b",", 1)[0]
     if not priority.isdigit() or int(priority) >= _FACILITY:

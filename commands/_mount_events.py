@@ -1,8 +1,8 @@
-"""Filesystems that are mounted, unmounted, or become read-only.
+"""Events for filesystems that are mounted, unmounted, or become read-only.
 
-The kernel tells of each change of the table of mounts by POLLPRI (proc_pid_mountinfo(5)). It does
-not where a filesystem has made itself read-only after an error: that is in the kernel's log alone.
-Only filesystems on a device or a server count, not those of the kernel, such as cgroup2 or tmpfs.
+The kernel signals each change of the mount table with POLLPRI (proc_pid_mountinfo(5)), except if a
+filesystem turns read-only after an error, which only the kernel's log shows. Filesystems without a
+device or server, such as cgroup2 and tmpfs, are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Tell = Callable[..., None]
 
 _TABLE = "/proc/self/mountinfo"
-# Without a device of their own, but with files that outlive the boot.
+# Filesystems without a device of their own whose files survive a reboot.
 _SERVED = (
     *("9p", "afs", "btrfs", "ceph", "cifs", "fuse.", "gfs2", "glusterfs", "lustre", "nfs"),
     *("ocfs2", "smb", "virtiofs", "zfs"),
@@ -35,7 +35,7 @@ _FAILED = re.compile(rb"^EXT4-fs \(([^)]+)\): Remounting filesystem read-only")
 _READ_ONLY = ("ro", "emergency_ro")
 
 _AFTER_MESSAGE = 0.5
-"""Seconds: ext4 says so before it is, and a slow console delays it in between."""
+"""Seconds: ext4 logs it before it happens, and writing to a slow console takes time in between."""
 
 _ROOM = 5
 """Percent by which a filesystem must fall below the threshold before it counts as below."""
@@ -75,7 +75,7 @@ class Mounts:
         os.close(self._table)
 
     def look(self) -> None:
-        """Tell of what has changed since the last look."""
+        """Report what has changed since the last look."""
         known, found = self._known, parse(read_kept(_TABLE))
         self._failed &= {mount.device for mount in found.values()}
         self._known = {
@@ -86,7 +86,7 @@ class Mounts:
             self._tell(name, **members)
 
     def on_kernel_line(self, text: bytes) -> None:
-        """A line of the kernel's log: ext4, XFS, btrfs and f2fs say so there."""
+        """Check a line of the kernel's log for read-only ext4, XFS, btrfs and f2fs."""
         if b"read-only" in text or b"readonly" in text or b"hutting down filesystem" in text:
             self._note_failure(text)
             if self._later is not None:
@@ -94,7 +94,7 @@ class Mounts:
             self._later = self._loop.call_later(_AFTER_MESSAGE, self.look)
 
     def _note_failure(self, text: bytes) -> None:
-        """Remember that ext4 writes no longer to a device: the table shows that on few kernels."""
+        """Remember an ext4 that has stopped writing; few kernels show that in the mount table."""
         failed = _FAILED.search(text)
         devices = {mount.device for mount in self._known.values()} if failed else set()
         for device in devices:
@@ -132,7 +132,7 @@ def parse(table: bytes) -> dict[int, MountPoint]:
 def changes(
     before: dict[int, MountPoint], after: dict[int, MountPoint]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The events between two tables. An ID may be used again for another mount."""
+    """The events between two mount tables. The kernel may reuse an ID for another mount."""
     events = []
     for number, old in before.items():
         if after.get(number, old._replace(source=""))[:3] != old[:3]:
@@ -152,9 +152,9 @@ def _described(mount: MountPoint) -> dict[str, Any]:
 
 
 class Usage:
-    """Calls `tell` with usage-above and usage-below when a filesystem passes `percent`.
+    """Calls `tell` with usage-above and usage-below when a filesystem crosses `percent`.
 
-    Nothing in Linux tells of that, so it is looked at every `interval` seconds, on a worker.
+    Linux has no event for that, so a worker thread checks every `interval` seconds.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Usage:
 
 
 def used_percents() -> dict[str, float]:
-    """How full the filesystems are, as df(1) has it, by mount point."""
+    """The usage of the filesystems in percent, as in df(1), by mount point."""
     found = {}
     for mount in block_mounts():
         size = size_of(mount)

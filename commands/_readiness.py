@@ -1,4 +1,4 @@
-"""What systemd, cloud-init and the kernel say of the guest's start."""
+"""The state of the boot according to systemd, cloud-init and the kernel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LISTEN = b"0A"  # TCP_LISTEN of <net/tcp_states.h>
 
 
 def boot() -> tuple[QgaBoot, list[str] | None]:
-    """How far the boot is, and the units that have failed; None where units are not known."""
+    """The state of the boot, and the failed units; None if there is no systemd."""
     if not os.path.isdir(_SYSTEMD_RUNS):
         return {"manager": "openrc" if os.path.isdir(_OPENRC) else _name_of_init()}, None
     try:
@@ -59,7 +59,7 @@ def units(names: list[str]) -> list[QgaUnit] | None:
 
 
 def _properties(*words: str) -> list[dict[str, str]]:
-    """What `systemctl show` prints, in blocks with an empty line between."""
+    """The output of `systemctl show`, one dictionary for each block."""
     blocks = _systemctl("show", *words).strip("\n").split("\n\n")
     return [
         dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
@@ -93,7 +93,7 @@ def _name_of_init() -> str:
 
 
 def cloud_init() -> QgaCloudInit | None:
-    """Its state, or None where it is not installed (cloud-init's docs: "Reported status")."""
+    """The state of cloud-init; None if it is not installed (its docs: "Reported status")."""
     result = _read_json("result.json")
     if result is not None:
         errors = [str(each)[:_MAX_ERROR] for each in _list(result.get("errors"))[:_MOST_ERRORS]]
@@ -112,7 +112,7 @@ def cloud_init() -> QgaCloudInit | None:
 
 
 def _read_json(name: str) -> dict[str, Any] | None:
-    """The member `v1` of a file of cloud-init; None without it, or while it is being written."""
+    """The member `v1` of a file of cloud-init; None if it is missing or incomplete."""
     try:
         with open(f"{_CLOUD_INIT}/{name}", "rb") as file:
             content = json.loads(file.read(_MAX_FILE))
@@ -127,7 +127,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def listening_ports() -> set[int]:
-    """The TCP ports on which a program accepts connections, on whatever address."""
+    """The TCP ports on which a program listens, on any address."""
     found: set[int] = set()
     for path in _TCP:
         try:

@@ -1,7 +1,7 @@
-"""Users who log in and out.
+"""Events for users who log in and out.
 
-Where systemd-logind is, its files of state tell (sd-login(3) watches the same directory), and else
-utmp(5). The kernel tells of changes to either, by inotify(7).
+The sources are the state files of systemd-logind (in the directory that sd-login(3) watches), or
+without logind utmp(5). inotify(7) reports changes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_FIELD = 256  # characters of a member
 
 
 class Session(NamedTuple):
-    """A login. user, terminal, remote_host: "" where it is not known."""
+    """A login. user, terminal, remote_host: "" if unknown."""
 
     user: str
     terminal: str
@@ -60,7 +60,7 @@ class Sessions:
         os.close(self._fd)
 
     def _on_change(self, _events: int) -> None:
-        os.read(self._fd, _READ_SIZE)  # which file it was does not matter
+        os.read(self._fd, _READ_SIZE)  # it does not matter which file has changed
         known, self._known = self._known, self._look()
         for key, session in known.items():
             if self._known.get(key) != session:
@@ -70,10 +70,10 @@ class Sessions:
                 self._tell("session-opened", **_described(session))
 
     def _look(self) -> dict[str, Session]:
-        """The sessions of now; what changes after that is told."""
-        # logind makes its directory when it starts, which may be after the agent has.
+        """The current sessions. Later changes are reported."""
+        # logind creates its directory when it starts, possibly after the agent.
         places = {_LOGIND: _CREATE, users.LOGIND_SESSIONS: _ENTRIES, users.UTMP: _MODIFY}
-        for path, mask in places.items():  # those that are not there are left out
+        for path, mask in places.items():  # missing ones are skipped
             self._libc.inotify_add_watch(self._fd, os.fsencode(path), mask)
         try:
             return logind_sessions()
@@ -84,13 +84,13 @@ class Sessions:
 def _libc() -> Any:
     try:
         from ctypes import CDLL
-    except (ImportError, MemoryError) as error:  # an old libffi, where memory is never W and X
+    except (ImportError, MemoryError) as error:  # an old libffi, if W^X is enforced
         raise OSError(f"ctypes cannot be loaded: {error}") from error
     return CDLL(None)
 
 
 def logind_sessions() -> dict[str, Session]:
-    """Sessions of users by logind's names. Raises OSError without logind."""
+    """Sessions of users, by logind's names of the sessions. Raises OSError without logind."""
     return {
         name: Session(file["USER"], file.get("TTY", ""), file.get("REMOTE_HOST", ""))
         for name, file in users.session_files()

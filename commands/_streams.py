@@ -1,8 +1,8 @@
-"""A program whose input and output the host has while it runs.
+"""A program whose input and output are connected to the host while it runs.
 
-Whatever happens, the port and the pipes are given back. A host that leaves its port takes the
-program with it, as a terminal does whose line is cut. No thread, no polling: all are events of
-the loop.
+What must stay true: the port and the pipes are always released. When the host disconnects from the
+port, the program is ended, as if its terminal had hung up. There are no threads and no polling;
+everything is an event of the loop.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 
 class Size(NamedTuple):
-    """Of a terminal."""
+    """The size of a terminal."""
 
     rows: int
     columns: int
 
 
 class Program:
-    """A program, started by the constructor, which may block; to be followed with `watch`.
+    """A program, started by the constructor (which may block) and followed with `watch`.
 
-    argv, environment, launch: as of qga.programs.spawn.
+    argv, environment, launch: as for qga.programs.spawn.
     tty: the size of its terminal; None for pipes.
-    port: where its output goes and its input comes from; given back when it ends.
+    port: connected to its input and output; released when it ends.
 
-    pid: its process id, its session's and its process group's.
-    code: None until it has ended; then its exit code, or minus the number of the signal.
-    ended: it has, and nothing more will come out of it.
-    ended_by: what the agent has ended it for, such as "timeout"; "" where it has not.
-    out, err: what it has written; with a terminal all is in `out`, with a port that is sent.
+    pid: the ID of its process, process group and session.
+    code: None until it has exited; then its exit code, or minus the signal number.
+    ended: whether it has exited and its output is complete.
+    ended_by: why the agent ended it, such as "timeout"; "" if it did not.
+    out, err: its output. With a terminal, everything is in `out`. With a port, `out` is sent there.
 
-    Raises OSError when it cannot be started.
+    Raises OSError if it cannot be started.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Program:
 
     @property
     def kept(self) -> int:
-        """Bytes of output that the host has not taken yet."""
+        """Bytes of output that the host has not fetched yet."""
         return sum(len(output.data) for output in self._outputs)
 
     @property
     def confinement(self) -> str:
-        """What holds all that it has started; "" where nothing has to."""
+        """How its processes are confined; "" if it has neither a timeout nor limits."""
         return self._job.confinement if self._job else ""
 
     @property
@@ -105,8 +105,8 @@ class Program:
     def watch(self, loop: Loop, on_end: Callable[[], None], on_closed: Callable[[], None]) -> None:
         """Follow the program on the loop.
 
-        on_end: called when it is over. on_closed: called when all is given back, which something
-            that it has left behind may delay.
+        on_end: called when it has ended. on_closed: called when everything is released, which a
+            background process that it left behind may delay.
         """
         self._loop = loop
         self._on_end = on_end
@@ -122,27 +122,27 @@ class Program:
             self._job.watch(loop, self.pid)
 
     def end_input(self, after: int) -> None:
-        """End its input, with a port after that many bytes of it."""
+        """End its input. With a port, do so after that many bytes from the port."""
         if self._relay is None:
             self.input.finish()
         else:
             self._relay.end_input_after(after)
 
     def signal(self, number: int) -> None:
-        """Signal its process group. Raises ProcessLookupError when it has ended."""
+        """Signal its process group. Raises ProcessLookupError if it has ended."""
         if self.code is not None:
             raise ProcessLookupError
         os.killpg(self.pid, number)
 
     def acknowledge(self, out: int, err: int) -> None:
-        """Give up so many bytes from the front of what it has written."""
+        """Drop that many bytes of output from the front."""
         self.out.give_up(out)
         if self.err is not None:
             self.err.give_up(err)
         self._end_if_all_out()
 
     def resize(self, size: Size) -> bool:
-        """Change the size of its terminal; False where it has none."""
+        """Change the size of its terminal; returns False if it has none."""
         if self._terminal is None:
             return False
         if not self.out.closed:
@@ -150,7 +150,7 @@ class Program:
         return True
 
     def close(self) -> None:
-        """Give everything back, and keep nothing of what the program still writes."""
+        """Release everything, and discard further output of the program."""
         self.input.close()
         if self._relay is not None:
             self._relay.close()
@@ -198,7 +198,7 @@ class Program:
     def _on_exit(self, _events: int) -> None:
         self._loop.unwatch(self._exit)
         os.close(self._exit)
-        if self._abandoned:  # what it has left behind has its process group still
+        if self._abandoned:  # its background processes are still in the process group
             self._kill(signal.SIGKILL)
         self.code = exit_status(self.pid) if self._job is None else self._job.on_exit()
         self.input.close()
@@ -207,8 +207,8 @@ class Program:
         self._on_output()
 
     def _end_if_all_out(self) -> None:
-        """Something that still has a pipe open is waited for no longer than GRACE, but the host
-        as long as it takes."""
+        """Wait at most GRACE for processes that keep a pipe open, but for the host without a
+        limit."""
         if self.ended:
             self._tell_if_closed()
         if self.code is None or self._over or self._host_is_awaited:
@@ -247,7 +247,7 @@ class Program:
             on_closed()
 
     def _abandon(self) -> None:
-        """The host has left the port: end the program."""
+        """The host has disconnected from the port: end the program."""
         if self._abandoned or self._over:
             return
         self._abandoned = True
@@ -274,7 +274,7 @@ def _set_size(terminal: int, size: Size) -> None:
 
 
 def _end_of_file(terminal: int) -> bytes:
-    """What is typed at a terminal to end the input."""
+    """The characters that end the input at a terminal."""
     import termios
 
     character: bytes = termios.tcgetattr(terminal)[6][termios.VEOF]

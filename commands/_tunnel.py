@@ -1,7 +1,7 @@
 """The guest's end of a tunnel: over a data port, or in pieces that the host fetches.
 
-What must stay true: when the host leaves the port, or asks for no pieces any longer, all
-connections are over. While much waits for the host nothing is taken from it.
+What must stay true: all connections are closed when the host disconnects from the port, or stops
+fetching. While much data is waiting for the host, no data is accepted from it.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from qga.ports import PortFile
 
 MAX_UNSENT = 256 * 1024
-"""Bytes that wait for the host before nothing is taken from it."""
+"""Bytes waiting for the host beyond which nothing is accepted from it."""
 
 IDLE = 60.0
-"""Seconds without a request for pieces after which the host is taken to have left."""
+"""Seconds without a request for pieces after which the host counts as disconnected."""
 
 _READ_SIZE = 64 * 1024
-_PORT_READ_SIZE = 4096  # all that a port gives at once
-_TURN = 4  # times _READ_SIZE from a port before others have their turn
+_PORT_READ_SIZE = 4096  # the most that a port returns at once
+_TURN = 4  # times _READ_SIZE from a port before other connections get a turn
 
 
 class ServiceConnection(Connection):
     """A connection to a service in the guest.
 
-    cancel: stops what is still connecting.
+    cancel: stops connecting.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class ServiceConnection(Connection):
         super().__init__(number, tunnel, loop, on_closed)
         self.cancel: Callable[[], None] = lambda: None
         self._failure = ""
-        self._is_known = False  # to the host
+        self._is_known = False  # whether the host knows its number
 
     def on_done(self, connected: socket.socket | None, reason: str) -> None:
-        """It is connected, or that has failed."""
+        """Called when it is connected, or connecting has failed."""
         if connected is None:
             self._failure = reason
         elif self.is_over:
@@ -74,7 +74,7 @@ class ServiceConnection(Connection):
             self._introduce()
 
     def _introduce(self) -> None:
-        """Tell the host, which knows the number now, what has become of it."""
+        """Report the outcome to the host, which knows the number now."""
         if self._failure:
             self.reset(self._failure)
         elif self._socket is not None:
@@ -82,14 +82,14 @@ class ServiceConnection(Connection):
 
 
 class ServiceTunnel(Tunnel):
-    """Answers the host, which may want to know whether anybody is there."""
+    """The guest's end of a tunnel. It returns ECHO, with which the host checks that it is alive."""
 
     def on_echo(self, data: bytes) -> None:
         self.send(frame(0, ECHO, data))
 
 
 class PortTunnel(ServiceTunnel):
-    """Over a data port."""
+    """A tunnel over a data port."""
 
     def __init__(self, port: PortFile, loop: Loop, on_closed: Callable[[], None]) -> None:
         super().__init__(loop, on_closed)
@@ -151,7 +151,7 @@ class PortTunnel(ServiceTunnel):
 
 
 class PieceTunnel(ServiceTunnel):
-    """In pieces that the host brings and fetches."""
+    """A tunnel in pieces that the host sends and fetches."""
 
     def __init__(self, loop: Loop, on_closed: Callable[[], None]) -> None:
         super().__init__(loop, on_closed)
@@ -165,14 +165,14 @@ class PieceTunnel(ServiceTunnel):
         self._timer = self._loop.call_later(IDLE, self._look)
 
     def do_write(self, data: bytes | memoryview) -> int:
-        """The host fetches it."""
+        """Buffer the data until the host fetches it."""
         return 0
 
     def do_close(self) -> None:
         self._timer.cancel()
 
     def exchange(self, data: bytes) -> bytes:
-        """Take what the host brings; what waits for it."""
+        """Accept data of the host; returns the data that is waiting for it."""
         self._asked = time.monotonic()
         self.receive(data)
         waiting = bytes(self._unsent)

@@ -1,9 +1,9 @@
 """Data ports over vsock, for guests that have no virtio-serial port to spare.
 
-The host asks for one, connects to the vsock port in the reply and sends the token in it. Others
-are hung up on: CIDs that the channel does not admit, and whoever does not know the token. After
-that it is a data port like any other: programs of the agent open and close it, one at a time,
-until the host hangs up. Only the channel that asked for it may use it.
+The host asks for one, connects to the vsock port in the reply, and sends the token in the reply.
+Clients with a CID that the channel does not admit, or without the token, are disconnected. After
+that it is a data port like any other: commands open and close it, one at a time, until the host
+disconnects. Only the channel that asked for it may use it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 PREFIX = "vsock:"
 
 MAX_PORTS = 16
-"""Of a channel at once."""
+"""Ports of a channel at the same time."""
 
 PATIENCE = 10.0
-"""Seconds in which the host must have connected and sent the token."""
+"""Seconds for the host to connect and send the token."""
 
 _BACKLOG = 4
 _ANY = 2**32 - 1  # VMADDR_CID_ANY and VMADDR_PORT_ANY of vsock(7)
 _TOKEN_BYTES = 16
 
 _open: dict[tuple[str, str], VsockPort] = {}
-"""By channel and name. They are the process's, as the ports of QEMU are the guest's."""
+"""By channel and name; global, as virtio-serial ports are."""
 
 _lock = allocate_lock()
-"""Ports are opened by threads, while the loop closes them."""
+"""Protects the above: threads open ports, the loop closes them."""
 
 
 def open_vsock_port(
@@ -47,7 +47,7 @@ def open_vsock_port(
 ) -> VsockPort:
     """Listen on a vsock port that is free. Raises QgaError.
 
-    cids: who may connect. on_closed: called when the port is gone.
+    cids: who may connect. on_closed: called when the port is closed.
     """
 
     def forget() -> None:
@@ -86,11 +86,11 @@ def find(channel: str, name: str) -> VsockPort:
 
 
 class VsockPort:
-    """All but `wait_for_host` and `open` is for the loop's thread.
+    """A data port over vsock. Only `wait_for_host` and `open` may be called on other threads.
 
-    listener: does not block. cids: who may connect. on_closed: called when the port is gone.
+    listener: non-blocking. cids: who may connect. on_closed: called when the port is closed.
 
-    number: of its vsock port. token: what the host sends first, and a newline.
+    number: of the vsock port. token: what the host sends first, followed by a newline.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class VsockPort:
         self._cids = cids
         self._on_closed = on_closed
         self._listener: socket | None = listener
-        self._candidates: list[socket] = []  # have not sent the token yet
+        self._candidates: list[socket] = []  # clients that have not sent the token yet
         self._link: socket | None = None
         self._user: VsockFile | None = None
-        self._settled = allocate_lock()  # held until the host has come, or will not
+        self._settled = allocate_lock()  # held until the host has connected or timed out
         self._settled.acquire()
 
     def watch(self, loop: Loop) -> None:
@@ -121,8 +121,8 @@ class VsockPort:
             self._settled.release()
 
     def open(self) -> VsockFile:
-        """The connection as a file. Raises QgaError if the host is not connected, or if it is open
-        already."""
+        """The connection as a file. Raises QgaError if the host is not connected, or if another
+        command has it open."""
         with _lock:
             if self._link is None:
                 reason = "connect to its vsock port and send the token first"
@@ -133,7 +133,7 @@ class VsockPort:
             return self._user
 
     def close(self) -> None:
-        """Hang up; who has it open reads its end."""
+        """Disconnect the host; a command that has the port open reads end-of-file."""
         with _lock:
             was_open = self._listener is not None or self._link is not None
             self._drop(self._link)
@@ -172,7 +172,7 @@ class VsockPort:
         self._loop.watch(client.fileno(), lambda _events: self._on_token(client))
 
     def _on_token(self, client: socket) -> None:
-        """Take the token, in one piece as it was sent."""
+        """Read the token, which arrives in one piece."""
         expected = f"{self.token}\n".encode()
         try:
             told = client.recv(len(expected))
@@ -193,7 +193,7 @@ class VsockPort:
 
 
 def _accepted(listener: socket) -> tuple[socket | None, int]:
-    """A client and its CID; None if it has left again."""
+    """A client and its CID; None if it has already disconnected."""
     try:
         fd, address = listener._accept()  # type: ignore[attr-defined]
     except OSError:
@@ -204,7 +204,7 @@ def _accepted(listener: socket) -> tuple[socket | None, int]:
 
 
 class VsockFile(PortFile):
-    """A vsock port that is open; closing it does not hang up."""
+    """An open vsock port. Closing it does not disconnect the host."""
 
     def __init__(self, name: str, fd: int) -> None:
         super().__init__(Port(name, ""), fd)

@@ -1,9 +1,9 @@
-"""A watch: what happens in the guest, as lines of JSON on a data port.
+"""A watch: events of the guest, as lines of JSON on a data port.
 
-Nothing runs while nothing happens: each source is a descriptor of the kernel on the loop. Lines
-that the host has not taken wait in a queue of bounded size. What does not fit is counted, and once
-the host has caught up, a line says how many events were dropped. Nothing here touches a disk, so a
-watch continues while filesystems are frozen.
+Nothing runs while nothing happens, because each source is a descriptor of the kernel on the loop.
+Lines that the host has not read wait in a queue of limited size. Events that do not fit are
+counted, and once the host has caught up, a line says how many were dropped. Nothing here accesses a
+disk, so a watch continues while filesystems are frozen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qga.ports import PortFile
 
     class Source(Protocol):
-        """Where events come from, once it is watched."""
+        """A source of events."""
 
         def watch(self, loop: Loop) -> None: ...
 
@@ -35,19 +35,20 @@ if TYPE_CHECKING:
 
 
 MAX_QUEUED = 256 * 1024
-"""Bytes of lines that wait for the host."""
+"""Bytes of lines in the queue."""
 
-_WRITE_SIZE = 32 * 1024  # all that a port takes
-_TURN = 16  # writes before others have their turn
-# RDHUP: by vsock; a host that reads events has nothing to send.
+_WRITE_SIZE = 32 * 1024  # the most that a port takes at once
+_TURN = 16  # writes before other connections get a turn
+# RDHUP: vsock reports it; the host has nothing to send.
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _EDGES = select.EPOLLOUT | _GONE | select.EPOLLET
 
 
 class Queue:
-    """Lines that wait for the host.
+    """Lines that the host has not read yet.
 
-    data: their bytes; beyond `most` whole lines are dropped and counted, until half is taken.
+    data: their bytes. Beyond `most` bytes lines are dropped and counted, until the host has read
+        half of the queue.
     """
 
     def __init__(self, most: int = MAX_QUEUED) -> None:
@@ -58,7 +59,7 @@ class Queue:
 
     def put(self, event: dict[str, Any]) -> None:
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
-        # Once one is dropped those after it are as well, so that the count is in its place.
+        # After the first dropped line all others are dropped, so that the count is at its place.
         if self.dropped or len(self.data) + len(line) > self._most:
             self.dropped += 1
             if event["event"] == "missed":
@@ -67,7 +68,7 @@ class Queue:
             self.data += line
 
     def take(self, count: int) -> None:
-        """Forget that many bytes, which the host has."""
+        """Remove that many bytes, which were sent."""
         del self.data[:count]
         if self.dropped and len(self.data) <= self._most // 2:
             members: dict[str, Any] = {"count": self.dropped}
@@ -78,10 +79,10 @@ class Queue:
 
 
 class Watch:
-    """Opened by the constructor, which may block; to be followed with `start`.
+    """The constructor, which may block, opens the sources; `start` follows them.
 
-    kinds: what is to be told, of those of qga-watch. submit: runs a function on a worker.
-    number: of this watch. unavailable: why some of the kinds, or a part of one, cannot be told.
+    kinds: the kinds of events to report. submit: runs a function on a worker thread.
+    number: of this watch. unavailable: why some kinds, or parts of them, cannot be reported.
     """
 
     def __init__(
@@ -107,9 +108,9 @@ class Watch:
         self._read_log(mounts)
 
     def start(self, loop: Loop, on_closed: Callable[[], None], **greeting: Any) -> None:
-        """Follow everything on the loop. The first line has the `greeting`.
+        """Follow the sources on the loop. The first line contains the `greeting`.
 
-        on_closed: called when it is over, because the host has left or the agent stops.
+        on_closed: called when the host has disconnected or the agent stops.
         """
         self._loop = loop
         self._on_closed = on_closed
@@ -119,9 +120,9 @@ class Watch:
         self.tell("watching", watch=self.number, **greeting)
 
     def tell(self, name: str, /, **members: Any) -> None:
-        """Put an event into the queue."""
+        """Add an event to the queue."""
         self._queue.put(stamped(name, **members))
-        if not self._flush_is_due:  # once for all events of a turn
+        if not self._flush_is_due:  # flush once for all events of a turn
             self._flush_is_due = True
             self._loop.post(self._flush)
 
@@ -130,7 +131,7 @@ class Watch:
             self.tell(name)
 
     def close(self, *, farewell: str = "") -> None:
-        """End it, with a last event if the host takes it at once."""
+        """Close the watch, with a last event if the port accepts it immediately."""
         if farewell and not self.closed:
             self._queue.put(stamped(farewell))
             self._flush()
@@ -157,7 +158,7 @@ class Watch:
         return source
 
     def _read_log(self, mounts: Mounts | None) -> None:
-        """Of the kernel, for what only it says: kills, and filesystems that gave up writing."""
+        """Follow the kernel's log for OOM kills and filesystems that have turned read-only."""
         if mounts is None and "oom" not in self._kinds:
             return
         try:
@@ -188,7 +189,7 @@ class Watch:
             self._flush()
 
     def _flush(self) -> None:
-        """Write what waits, as far as the port takes it."""
+        """Write the queue as far as the port accepts it."""
         self._flush_is_due = False
         queue = self._queue
         try:
@@ -206,7 +207,7 @@ class Watch:
 
 
 def stamped(name: str, /, **members: Any) -> dict[str, Any]:
-    """An event of this moment."""
+    """An event with the current time."""
     return {"event": name, "time-ms": time.time_ns() // 10**6, **members}
 
 

@@ -1,7 +1,7 @@
-"""Events: what happens in the guest, reported to the host as it happens.
+"""Events of the guest, reported to the host as they happen.
 
-They go over a data port, one JSON object a line, since neither libvirt nor Proxmox VE expects any
-on the agent's own channel. What watches is loaded when it is needed.
+They are sent over a data port, one JSON object per line, because neither libvirt nor Proxmox VE
+expects events on the agent's own channel. The code of a watch is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MAX_WATCHES = 4
 """Watches of a channel."""
 
 MIN_INTERVAL = 10.0
-"""Seconds between two looks at the usage of filesystems."""
+"""Seconds between two checks of the usage of filesystems."""
 
-_DESCRIPTORS = 6  # of a watch: port, netlink, mounts, pressure, kernel's log, inotify
+_DESCRIPTORS = 6  # of a watch: port, rtnetlink, mounts, pressure, kernel log, inotify
 _MAX_PERCENT = 100
 _MAX_INTERVAL = 86400  # seconds
 
@@ -66,22 +66,21 @@ class Events(CommandGroup):
         *,
         caller: Caller,
     ) -> QgaWatch:
-        """Report what happens in the guest over a data port, one JSON object a line.
+        """Report events over a data port, one JSON object per line.
 
-        port: name of a data port that the host is connected to. When the host disconnects the
-            watch ends.
-        events: what to report. address: addresses that can be used, and that cannot any longer.
-            mount: filesystems that are mounted, unmounted, read-only, or writable again. usage:
-            filesystems that are fuller than `usage-percent`, or no longer. pressure: programs
-            wait for memory, at most every 2 s. oom: a program was killed because memory was short.
-            session: users log in and out. freeze: filesystems are frozen and thawed. By default
-            all; usage only with `usage-interval`.
-        usage-interval: seconds, at least 10, between two looks at how full filesystems are.
-            Nothing tells of that, so this is the only kind for which an idle guest wakes up.
-        usage-percent: from which usage a filesystem is reported.
-        Returns the number of the watch, which its first line has as well: what comes before that
-        line belongs to an earlier one. `unavailable` has the kinds that this guest cannot report,
-        or not in all cases. While 256 KiB wait for the host events are dropped; a line with their
+        port: name of a data port that the host is connected to. The watch ends when the host
+            disconnects.
+        events: the kinds of events; by default all, but usage only with `usage-interval`. address:
+            addresses are added or removed. mount: filesystems are mounted, unmounted, read-only, or
+            writable again. usage: filesystems exceed `usage-percent`, or no longer do. pressure:
+            programs wait for memory, at most every 2 s. oom: a program was killed for lack of
+            memory. session: users log in or out. freeze: filesystems are frozen or thawed.
+        usage-interval: seconds, at least 10, between two checks of the usage. The kernel reports
+            everything else, so this is the only kind that wakes up an idle guest.
+        usage-percent: the usage above which a filesystem is reported.
+        Returns the number of the watch, which its first line contains as well; lines before that
+        belong to an earlier watch. `unavailable` lists the kinds that this guest cannot report, or
+        not in all cases. While 256 KiB wait for the host, events are dropped; a line with their
         number follows. docs/readiness.md describes the lines.
         """
         kinds = _kinds(events, usage_interval)
@@ -133,12 +132,12 @@ class Events(CommandGroup):
         watch.start(self.agent.loop, on_closed, **{"agent-started-ms": self._started_ms})
 
     def _submit(self, channel: str, job: Any, done: Any) -> None:
-        """Run a look of a watch on a worker, unless that may wait for a frozen disk."""
+        """Run a check of a watch on a worker thread, unless it may wait for a frozen disk."""
         if self.agent.frozen:
             return
         try:
             self.agent.worker.submit(job, done, channel=channel)
-        except QgaError:  # all threads are busy; the next look is soon
+        except QgaError:  # all threads are busy; the next check comes soon
             pass
 
     def _described(self, watch: Watch, kinds: list[Any]) -> QgaWatch:
@@ -156,7 +155,7 @@ class Events(CommandGroup):
 
 
 def _kinds(events: list[Any] | None, interval: int | None) -> list[Any]:
-    """What to report, each once."""
+    """The kinds of events to report, without duplicates."""
     if events is None:
         return [*_TOLD, "usage"] if interval is not None else list(_TOLD)
     if "usage" in events and interval is None:

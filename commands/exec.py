@@ -1,8 +1,8 @@
-"""Programs that the host has run in the guest.
+"""Programs that the host runs in the guest.
 
-Children and their output outlive the connection that asked for them, but are known only to the
-channel that did. The final status is given out once, and kept for the next request as long as there
-are not too many.
+Programs and their output outlive the connection that started them, but only the channel that
+started them can access them. The final status is returned once, and kept until then unless there
+are too many.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qga.policy.rules import Verdict
 
 MAX_FINISHED = 1024
-"""Children of a channel whose final status nobody has fetched; beyond, the oldest is forgotten."""
+"""Finished programs of a channel whose status nobody has fetched; more drop the oldest."""
 
 GuestExecCaptureOutputMode = Literal["none", "stdout", "stderr", "separated", "merged"]
 GuestExecCaptureOutput = Union[bool, GuestExecCaptureOutputMode]
@@ -58,7 +58,7 @@ def may_start(policy: Policy, given: dict[str, Any]) -> Verdict:
 
 
 class Job:
-    """A child and the channel that asked for it."""
+    """A program and the channel that started it."""
 
     __slots__ = ("channel", "child", "kept")
 
@@ -75,7 +75,7 @@ class Exec(CommandGroup):
     def __init__(self, agent: Services) -> None:
         super().__init__(agent)
         self._jobs: dict[tuple[str, int], Job] = {}  # by channel and pid
-        # By channel, pids of those that have ended, oldest first.
+        # By channel, pids of the finished programs, oldest first.
         self._finished: defaultdict[str, dict[int, None]] = defaultdict(dict)
         self._running, self._input, self._output = Quota(), Quota(), Quota()
 
@@ -103,7 +103,7 @@ class Exec(CommandGroup):
         input-data: its standard input, base64-encoded; by default /dev/null.
         capture-output: which output streams to keep: none, stdout, stderr, separated (both;
             true means this) or merged (both as one). 16 MiB of each are kept.
-        Returns the process id, for guest-exec-status.
+        Returns the process ID, for guest-exec-status.
         """
         stdin = None if input_data is None else decode_base64(input_data)
         streams = _STREAMS[capture_output]
@@ -130,7 +130,7 @@ class Exec(CommandGroup):
 
     @command(access="unrestricted", changes=False)
     def guest_exec_status(self, pid: int, *, caller: Caller) -> GuestExecStatus:
-        """Whether a program has ended, and how; output only then, and only once.
+        """Report whether a program has exited, and if so its status and output, once.
 
         pid: as returned by guest-exec.
         """
@@ -153,7 +153,7 @@ class Exec(CommandGroup):
         return result
 
     def _reserve(self, caller: Caller, stdin: bytes | None) -> None:
-        """Count one child more, and its input. Raises QgaError when that is too much."""
+        """Count a program and its input. Raises QgaError if a limit is exceeded."""
         limits, channel = caller.policy.limits, caller.channel
         if not self._running.take(channel, 1, limits.limits_children):
             programs = counted(self._running.taken(channel), "program is", "programs are")
@@ -189,9 +189,10 @@ class Exec(CommandGroup):
         return job
 
     def _claim(self, job: Job, wanted: int, limit: int) -> int:
-        """Keep so many bytes of output; for their sake older output that nobody fetched goes."""
+        """Return how many bytes of output to keep. Older output that nobody fetched is dropped
+        first."""
         channel = job.channel
-        if self._jobs.get((channel, job.child.pid)) is not job:  # nobody can ask for it any longer
+        if self._jobs.get((channel, job.child.pid)) is not job:  # nobody can fetch it any longer
             return 0
         while not self._output.take(channel, wanted, limit):
             finished = self._finished[channel]
@@ -210,16 +211,16 @@ class Exec(CommandGroup):
 
     def _watch(self, job: Job) -> None:
         place = job.channel, job.child.pid
-        if place in self._jobs:  # of an earlier child whose pid was free again
+        if place in self._jobs:  # an earlier program had the same pid
             self._forget(*place)
         self._jobs[place] = job
         job.child.watch(self.agent.loop, lambda _child: self._on_end(job))
 
     def _on_end(self, job: Job) -> None:
-        """Keep the status for whoever asks, but not those of all children for ever."""
+        """Keep the status until it is fetched, but only those of the last MAX_FINISHED programs."""
         channel, pid = job.channel, job.child.pid
         self._running.give(channel, 1)
-        if self._jobs.get((channel, pid)) is not job:  # its pid is another one's by now
+        if self._jobs.get((channel, pid)) is not job:  # another program has this pid now
             return
         finished = self._finished[channel]
         finished[pid] = None

@@ -156,7 +156,7 @@ class Files(CommandGroup):
         """
         file = self._file(handle, caller)
         with file.lock:
-            self._file(handle, caller)  # nobody closed it while we waited
+            self._file(handle, caller)  # another request may have closed it in the meantime
             try:
                 self._close(handle, file)
             except OSError as error:
@@ -307,7 +307,7 @@ class Files(CommandGroup):
             self._sweep_timer = self.agent.loop.call_later(UNUSED, self._sweep)
 
     def _sweep(self) -> None:
-        """Close files that their channels have left behind; again later if some are too young."""
+        """Close unused files of channels without a client, and check the others again later."""
         self._sweep_timer = None
         left = self.agent.channels_without_client()
         if not any(file.channel in left for file in list(self._files.values())):
@@ -341,7 +341,7 @@ def open_file(policy: Policy, path: str, mode: str, flags: int) -> int:
 
 
 class AtOnce:
-    """A lock for as long as a `with` takes. Raises BlockingIOError if somebody else has it."""
+    """A context that holds a lock. Raises BlockingIOError if another thread holds it."""
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
@@ -357,8 +357,8 @@ class AtOnce:
 def seek(fd: int, offset: int, whence: int) -> int:
     """Like fseek(3), but only to positions below 2^63.
 
-    /proc/PID/mem and /dev/mem accept more, which Python takes for an error without errno. Files in
-    /proc have no end for lseek(2), but a size.
+    /proc/PID/mem and /dev/mem accept more, which Python takes for an error without errno. lseek(2)
+    cannot find the end of files in /proc, so their size is used.
     """
     if whence == os.SEEK_CUR and offset:
         whence, offset = os.SEEK_SET, os.lseek(fd, 0, os.SEEK_CUR) + offset

@@ -62,7 +62,7 @@ class Power(CommandGroup):
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_shutdown(self, mode: str = "powerdown") -> None:
-        """Shut the guest down. Success is not answered.
+        """Shut the guest down. There is no reply on success.
 
         mode: powerdown, halt or reboot.
         """
@@ -72,7 +72,7 @@ class Power(CommandGroup):
 
     @command(access="unrestricted", blocking=True, success_response=False, like=("guest-shutdown",))
     def qga_shutdown(self, mode: ShutdownMode = "powerdown", force: bool = False) -> None:
-        """Shut the guest down even if that is refused, when forced. Success is not answered.
+        """Shut the guest down, optionally overriding refusals. There is no reply on success.
 
         mode: powerdown, halt or reboot.
         force: whether to override inhibitor locks and other refusals of systemd.
@@ -81,17 +81,17 @@ class Power(CommandGroup):
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_suspend_disk(self) -> None:
-        """Suspend to disk (hibernate). Success is not answered."""
+        """Suspend to disk (hibernate). There is no reply on success."""
         _suspend("disk")
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_suspend_ram(self) -> None:
-        """Suspend to memory; system_wakeup of QEMU resumes. Success is not answered."""
+        """Suspend to memory; QEMU's system_wakeup resumes. There is no reply on success."""
         _suspend("ram")
 
     @command(access="unrestricted", blocking=True, success_response=False)
     def guest_suspend_hybrid(self) -> None:
-        """Suspend to memory, after saving it to disk as well. Success is not answered."""
+        """Suspend to memory, after saving it to disk as well. There is no reply on success."""
         _suspend("hybrid")
 
 
@@ -155,7 +155,7 @@ def _init_program() -> str:
 
 
 def _tell_kernel(mode: str) -> None:
-    """Write all data to the disks, and shut down at once. Programs are not ended before."""
+    """Write all data to the disks, and shut down at once, without ending programs first."""
     import ctypes
 
     os.sync()
@@ -165,7 +165,7 @@ def _tell_kernel(mode: str) -> None:
 
 
 def _suspend(mode: str) -> None:
-    """Through systemd, pm-utils, or the kernel alone (admin-guide/pm/sleep-states)."""
+    """Suspend with systemd, pm-utils, or the kernel alone (admin-guide/pm/sleep-states)."""
     state, programs = _SUSPEND[mode]
     if state not in _words("/sys/power/state") or (
         mode == "hybrid" and "suspend" not in _words("/sys/power/disk")
@@ -186,7 +186,7 @@ def _suspend(mode: str) -> None:
 
 
 def _has_swap() -> bool:
-    """Whether there is swap space on a disk, for the image of the memory."""
+    """Whether there is swap space on a disk to save the memory in."""
     with open("/proc/swaps", encoding="utf-8", errors="replace") as file:
         areas = file.readlines()[1:]
     return any(not area.startswith("/dev/zram") for area in areas)

@@ -102,7 +102,7 @@ def _numbers(text: str) -> set[int]:
 
 @lru_cache(maxsize=1)
 def _known(_present: str) -> list[tuple[int, bool]]:
-    """The processors, and whether each is fixed: it then has no file `online`.
+    """The processors, and whether each is fixed, which means that it has no file `online`.
 
     Cached as long as the same processors are present.
     """

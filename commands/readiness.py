@@ -1,6 +1,6 @@
-"""Whether the guest is ready for what its host wants of it.
+"""Whether the guest has booted and its services are ready.
 
-Each member degrades by itself: what this guest cannot tell is left out, never guessed.
+Each member degrades by itself: what this guest cannot report is left out, never guessed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PORTS = 32
 """Units and ports of one request."""
 
 MAX_FAILED = 100
-"""Units that have failed and are named."""
+"""Failed units that are listed."""
 
 QgaCloudInitState = Literal["not-started", "running", "done", "error", "disabled"]
 
@@ -69,16 +69,16 @@ class Readiness(CommandGroup):
     def qga_get_readiness(
         self, units: Optional[list[str]] = None, ports: Optional[list[int]] = None
     ) -> QgaReadiness:
-        """Report how far the guest is with its start.
+        """Report whether the guest has finished booting, and whether its services are ready.
 
-        units: units of systemd whose state is wanted, at most 32.
-        ports: TCP ports, at most 32.
-        boot: `manager` is systemd, openrc, or the name of process 1. `finished` is missing where
-        nothing tells, and `reason` may say why. `state` is that of systemd, and `jobs` are those
-        that it has left. cloud-init is missing where it is not installed; its errors are those that
-        it ended with. addresses are those that can be used, without those of the loopback and of
-        the link (169.254.0.0/16 and fe80::/10). `listening` has those of the ports on which a
-        program accepts connections. `units` is missing without systemd.
+        units: systemd units whose states to report, at most 32.
+        ports: TCP ports to check, at most 32.
+        Returns these members. `boot`: `manager` is systemd, openrc, or the name of process 1;
+        `finished` is missing if it cannot be determined, and `reason` may say why; `state` is that
+        of systemd, and `jobs` the number of its pending jobs. `cloud-init`: missing if it is not
+        installed; its errors are the final ones. `addresses`: all usable ones except loopback and
+        link-local addresses (169.254.0.0/16 and fe80::/10). `listening`: the requested ports on
+        which a program accepts connections. `units`: missing without systemd.
         """
         from . import _readiness
 
@@ -108,7 +108,7 @@ def _check(units: list[str], ports: list[int]) -> None:
     if len(units) > MAX_UNITS or len(ports) > MAX_PORTS:
         raise QgaError(f"at most {MAX_UNITS} units and {MAX_PORTS} ports can be asked for at once")
     for unit in units:
-        # Not a pattern, which stands for several units, nor an option.
+        # Neither a pattern, which could match several units, nor an option.
         if not unit or unit.startswith("-") or not all(c.isalnum() or c in r":_.@\-" for c in unit):
             raise QgaError(f"'{unit}' is not the name of a unit; use one such as ssh.service")
 
@@ -123,13 +123,13 @@ def _addresses() -> Iterator[QgaAddress]:
             continue
         try:
             name = if_indextoname(address.number)
-        except OSError:  # it has gone meanwhile
+        except OSError:  # it was removed in the meantime
             continue
         yield {"interface": name, "address": address.address, "prefix": address.prefix}
 
 
 def _is_of_the_link(address: Address) -> bool:
-    """Whether no other network reaches it."""
+    """Whether an address is link-local."""
     loopback, link = ("127.", "169.254."), ("fe8", "fe9", "fea", "feb")
     text = address.address
     return text.startswith(loopback if address.version == 4 else link) or text == "::1"

@@ -1,7 +1,7 @@
 """The authorized ssh keys of users.
 
-Users control their home directories. So a helper process takes every step there with the user's own
-uid and groups, and a symbolic link leads no further than the user could go.
+Users control their home directories. So a helper process does everything there with the user's own
+uid and groups, and a symbolic link gives access only to what the user could access anyway.
 """
 
 from __future__ import annotations

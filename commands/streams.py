@@ -1,8 +1,8 @@
-"""Programs whose input and output the host has while they run.
+"""Programs whose input and output are streamed while they run.
 
-Over a data port (qga.ports) they are raw bytes, as they are written; without one the host fetches
-and brings them in pieces. Like those of guest-exec, programs outlive the connection that asked for
-them and are known only to the channel that did. What moves the bytes is loaded when it is needed.
+Over a data port (qga.ports) the streams are raw bytes; without one, the host sends and fetches them
+in pieces. Like those of guest-exec, programs outlive the connection that started them, but only the
+channel that started them can access them. The code for the streams is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 MAX_ENDED = 256
 MAX_KEPT_OF_ENDED = 16 * 1024 * 1024
-"""Programs of a channel that have ended and are still known, and bytes that they have written;
-beyond, the oldest is forgotten."""
+"""Finished programs of a channel that are remembered, and bytes of their output; more drop the
+oldest."""
 
-_DESCRIPTORS = 6  # of a program: its process, three pipes or a terminal twice, port, cgroup
+_DESCRIPTORS = 6  # of a program: pidfd, three pipes or a terminal twice, port, cgroup
 
 DEFAULT_ROWS, DEFAULT_COLUMNS = 24, 80
 
@@ -97,7 +97,7 @@ def _wanted(
     limits: QgaExecLimits | None = None,
     **_others: Any,
 ) -> Wanted:
-    """What the arguments of qga-exec say of the way in which a program is to run."""
+    """How to run a program, from the arguments of qga-exec."""
     from qga.policy.launch import Wanted
     from qga.programs.limits import limits_of
 
@@ -140,33 +140,33 @@ class Streams(CommandGroup):
         *,
         caller: Caller,
     ) -> QgaExec:
-        """Start a program whose input and output the host has while it runs.
+        """Start a program whose input and output are streamed while it runs.
 
         path: the program; without a `/` it is searched for in PATH.
         arg: its arguments.
         env: its whole environment, `NAME=value` each; by default the agent's own.
-        directory: where it runs; by default where the agent does.
-        port: a data port, by its name, that the host is connected to: what comes from there is
-            its input, and what it writes goes there. When the host disconnects it is ended.
-            Without it qga-exec-write and qga-exec-read bring and fetch them.
-        tty: whether it gets a terminal, of `rows` and `columns`. Where the configuration says
-            which programs may run, this needs `terminal=true` in it as well.
-        term: the terminal's type, TERM in the environment that is given by default.
-        user: the user that it runs as, by name or number, with the groups of that user, and with
-            HOME, SHELL, USER and LOGNAME in the environment that is given by default. No session
-            is opened (PAM). By default the agent's own user, or the one that the configuration
-            names; where that says which programs may run, it cannot be chosen.
-        group: the group that takes the place of the user's primary group, by name or number.
+        directory: its working directory; by default the agent's.
+        port: name of a data port that the host is connected to, for the program's standard input
+            and output. The program is ended when the host disconnects. Without a port, use
+            qga-exec-write and qga-exec-read.
+        tty: whether it gets a terminal with `rows` and `columns`. If the configuration restricts
+            which programs may run, it must also set `terminal=true`.
+        term: the type of the terminal (TERM), if `env` is not given.
+        user: the user to run it as, by name or number, with all groups of that user. If `env` is
+            not given, HOME, SHELL, USER and LOGNAME are those of the user. No PAM session is
+            opened. By default the agent's own user or the one in the configuration. If the
+            configuration restricts which programs may run, the user cannot be chosen.
+        group: replaces the user's primary group, by name or number.
         timeout: seconds after which it is ended: SIGTERM, and 2 s later SIGKILL.
         limits: what it may use: `memory` in bytes, `cpu` as a number of processors (0.5 is half
-            of one), `processes`, which includes threads, `cpu-seconds`, `open-files`, `file-size`
-            in bytes, and `output`, the bytes of both streams together.
-        With a timeout or limits all that it has started ends when it does. `confinement` is how:
-        with "cgroup" nothing escapes; with "rlimits", where the guest has no cgroup v2, memory is
-        limited for each process, processes for all of the user, `cpu` is refused, and a process
-        that has left the process group and lost its parent runs on.
-        Returns its process id, which is also that of its process group. With a port its error
-        output is fetched by qga-exec-read, unless it has a terminal.
+            of one), `processes` including threads, `cpu-seconds`, `open-files`, `file-size` in
+            bytes, and `output`, the bytes of both streams together.
+        With a timeout or limits, everything that the program started ends with it, and the reply
+        contains `confinement`. With "cgroup", no process escapes. "rlimits" is for guests without
+        cgroup v2: memory is limited for each process, processes for all those of the user, `cpu`
+        is refused, and a process survives if it has left the process group and lost its parent.
+        Returns the process ID, which is also the process group's. With a port and no terminal,
+        fetch standard error with qga-exec-read.
         """
         size = _size(rows, columns) if tty else None
         wanted = _wanted(
@@ -202,19 +202,18 @@ class Streams(CommandGroup):
         *,
         caller: Caller,
     ) -> QgaExecRead:
-        """What a program has written, and whether it has ended. Never waits.
+        """Fetch the output of a program, and report whether it has exited. Never waits.
 
         pid: as returned by qga-exec.
-        offset: of the first byte wanted; those before it have arrived and are not kept any
-            longer. By default nothing is given up.
-        err-offset: the same of its error output.
-        Returns what is kept from there on, and when it has ended its exit code or signal;
-        `ended-by` is "timeout", "memory", "output", "cpu-seconds" or "file-size" where that has
-        ended it. While 256 KiB of a stream are kept
-        the program waits.
-        The totals are bytes so far, with a port those written to it; they are final when
-        `exited` is true. A stream is truncated where something that the program has left
-        behind may still write to it.
+        offset: of the first byte to return; bytes before it were received and are dropped. By
+            default nothing is dropped.
+        err-offset: the same for standard error.
+        Returns the buffered output from there on and, if the program has exited, its exit code or
+        signal. `ended-by` is "timeout", "memory", "output", "cpu-seconds" or "file-size" if that
+        ended it. A program that has 256 KiB of a stream in the buffer waits until they are fetched.
+        The totals count all bytes so far, with a port those written to it; they are final when
+        `exited` is true. A stream is truncated if a background process of the program may still
+        write to it.
         """
         program = self._program(pid, caller)
         out, err = program.out, program.err
@@ -254,13 +253,13 @@ class Streams(CommandGroup):
         *,
         caller: Caller,
     ) -> QgaExecWrite:
-        """Bring a program its input, and tell it where that ends. Never waits.
+        """Write to the standard input of a program, or end it. Never waits.
 
         pid: as returned by qga-exec.
-        buf-b64: the bytes, base64-encoded; not where they come from a port.
-        eof: whether this is all. It holds only when all bytes were taken.
-        after: with `eof` and a port, how many bytes of the port are all.
-        Returns how many bytes were taken; 256 KiB at most wait for the program.
+        buf-b64: the bytes, base64-encoded; refused if the input comes from a port.
+        eof: whether the input ends after these bytes. Ignored unless all of them were accepted.
+        after: with `eof` and a port, the number of bytes from the port after which the input ends.
+        Returns how many bytes were accepted. At most 256 KiB are buffered for the program.
         """
         program = self._program(pid, caller)
         data = decode_base64(buf_b64)
@@ -277,7 +276,7 @@ class Streams(CommandGroup):
 
     @command(access="unrestricted", like=("guest-exec",))
     def qga_exec_signal(self, pid: int, signal: Signal, *, caller: Caller) -> None:
-        """Send a signal to a program and what it has started, its process group.
+        """Send a signal to the process group of a program.
 
         pid: as returned by qga-exec.
         signal: its name, such as INT, or its number.
@@ -291,7 +290,7 @@ class Streams(CommandGroup):
 
     @command(access="unrestricted", changes=False, like=("guest-exec",))
     def qga_exec_resize(self, pid: int, rows: int, columns: int, *, caller: Caller) -> None:
-        """Change the size of a program's terminal; it is told so.
+        """Change the size of a program's terminal. The program gets SIGWINCH.
 
         pid: as returned by qga-exec.
         rows, columns: the new size.
@@ -306,7 +305,7 @@ class Streams(CommandGroup):
         return program
 
     def _reserve(self, caller: Caller) -> None:
-        """Count one program more. Raises QgaError when that is too much."""
+        """Count a program. Raises QgaError if a limit is exceeded."""
         channel, limit = caller.channel, caller.policy.limits.limits_children
         self.agent.descriptors.take(channel, _DESCRIPTORS)
         if not self._running.take(channel, 1, limit):
@@ -318,7 +317,7 @@ class Streams(CommandGroup):
         self.agent.descriptors.give(channel, _DESCRIPTORS)
 
     def _watch(self, program: Program, channel: str) -> None:
-        if (channel, program.pid) in self._programs:  # of an earlier one whose pid was free again
+        if (channel, program.pid) in self._programs:  # an earlier program had the same pid
             self._forget(channel, program.pid)
         self._programs[channel, program.pid] = program
         program.watch(
@@ -337,7 +336,7 @@ class Streams(CommandGroup):
             self._forget(channel, next(iter(ended)))
 
     def _kept(self, channel: str) -> int:
-        """Bytes of output of programs that have ended."""
+        """Bytes of buffered output of finished programs."""
         return sum(self._programs[channel, pid].kept for pid in self._ended[channel])
 
     def _forget(self, channel: str, pid: int) -> None:
@@ -379,7 +378,7 @@ def _size(rows: int, columns: int) -> Size:
 
 
 def _count_before(output: Output | None, offset: int | None, name: str) -> int:
-    """How many of the bytes that are kept come before `offset`."""
+    """How many of the buffered bytes are before `offset`."""
     if offset is None or output is None:
         return 0
     if offset > output.total:
@@ -399,5 +398,5 @@ def _signal_number(wanted: Signal) -> int:
     except KeyError:
         number = 0
     if number not in valid_signals():
-        raise QgaError(f"'{wanted}' is no signal; use a name such as INT or a number")
+        raise QgaError(f"invalid signal '{wanted}'; use a name such as INT or a number")
     return number

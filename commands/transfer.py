@@ -38,7 +38,7 @@ MAX_WITHOUT_SIZE = 48 * 1024 * 1024
 
 _CHUNK = 256 * 1024  # bytes
 
-_VSOCK_DESCRIPTORS = 6  # of a port: its listener, or what has connected to it
+_VSOCK_DESCRIPTORS = 6  # of a port: its listener, and clients
 
 _TO_READ = open_flags("r")
 _TO_WRITE = open_flags("w")
@@ -87,9 +87,9 @@ class Transfer(CommandGroup):
         """Open a data port over vsock, for a guest without a free one of virtio-serial.
 
         The host connects to the vsock port `port` within 10 s and sends `token` and a newline. Then
-        `name` is accepted wherever a command takes a data port, in requests of this channel, for
-        one command after the other until the host hangs up. Only the CIDs in `allow-cids` may
-        connect. A channel has 16 such ports at most.
+        requests of this channel can use `name` as a data port, one command at a time, until the
+        host disconnects. Only the CIDs in `allow-cids` may connect. A channel can have at most 16
+        such ports.
         """
         from ._vsock_ports import open_vsock_port
 
@@ -261,8 +261,8 @@ def _size_of(fd: int) -> int:
 
 
 def receive(port: PortFile, count: int) -> Iterator[memoryview]:
-    """Receive exactly so many bytes. If the host disconnects, raises BrokenPipeError after yielding
-    those that came before."""
+    """Receive exactly `count` bytes. If the host disconnects before that, raises BrokenPipeError
+    after yielding the bytes received so far."""
     buffer = memoryview(bytearray(min(_CHUNK, count)))
     while count:
         wanted = buffer[: min(_CHUNK, count)]

@@ -1,8 +1,8 @@
 """Connections to services in the guest, many over one data port; see qga.tunnels.frames.
 
-Over a data port (qga.ports) frames pass as they are; without one the host brings and fetches them
-in pieces. Like programs of qga-exec, tunnels are known only to the channel that has opened them.
-What moves the bytes is loaded when it is needed.
+Over a data port (qga.ports) frames are sent as they are; without one, the host sends and fetches
+them in pieces. Only the channel that opened a tunnel can use it. The code for the transport is
+imported when it is needed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 MAX_TUNNELS = 16
 MAX_CONNECTIONS = 256
-"""Tunnels and connections of a channel."""
+"""Tunnels and connections of a channel at the same time."""
 
 MAX_TIMEOUT = 300.0
-"""Seconds until a connection must be made."""
+"""Seconds to establish a connection."""
 
 DEFAULT_TIMEOUT = 10.0
 
@@ -79,11 +79,11 @@ class Tunnels(CommandGroup):
 
     @command(access="unrestricted", blocking=True, like=("guest-exec",))
     def qga_tunnel(self, port: Optional[str] = None, *, caller: Caller) -> QgaTunnel:
-        """Open a tunnel, in which qga-connect makes connections.
+        """Open a tunnel for connections of qga-connect.
 
-        port: a data port, by its name, that the host is connected to. When the host disconnects
-            all connections are reset. Without it qga-tunnel-exchange brings and fetches what
-            passes, and a tunnel for which that is not called for a minute is closed.
+        port: name of a data port that the host is connected to. All connections are reset when the
+            host disconnects. Without a port, use qga-tunnel-exchange; the tunnel is then closed
+            after a minute without a call.
         Returns its number.
         """
         self._take(self._open, caller.channel, MAX_TUNNELS, "tunnel is", "tunnels are")
@@ -110,12 +110,12 @@ class Tunnels(CommandGroup):
         """Connect to a service, as seen in the guest.
 
         tunnel: as returned by qga-tunnel.
-        host: name or address. Names are looked up by the guest, once.
+        host: name or address. The guest looks up a name once.
         port: number of the TCP port.
-        path: full path of a unix socket, in place of `host` and `port`.
-        timeout: seconds until the connection must be made, 300 at most.
-        Returns the number of the connection. Whether it could be made is reported in the tunnel,
-        when the host has granted the connection some credit there.
+        path: full path of a unix socket, instead of `host` and `port`.
+        timeout: seconds to establish the connection, at most 300.
+        Returns the number of the connection. The outcome is reported in the tunnel, after the host
+        has granted the connection credit there.
         """
         _check_target(host, port, path)
         if not 0 < timeout <= MAX_TIMEOUT:
@@ -138,10 +138,10 @@ class Tunnels(CommandGroup):
     def qga_tunnel_exchange(
         self, tunnel: int, buf_b64: str = "", *, caller: Caller
     ) -> QgaTunnelExchange:
-        """Bring a tunnel without a data port some frames, and fetch those that wait.
+        """Send frames through a tunnel without a data port, and fetch waiting ones. Never waits.
 
         tunnel: as returned by qga-tunnel.
-        buf-b64: frames for the guest, also parts of them, base64-encoded. Never waits.
+        buf-b64: frames for the guest, or parts of them, base64-encoded.
         """
         found = self._tunnel(tunnel, caller)
         from ._tunnel import PieceTunnel
@@ -153,7 +153,7 @@ class Tunnels(CommandGroup):
 
     @command(access="unrestricted", changes=False, like=("guest-exec",))
     def qga_tunnel_close(self, tunnel: int, *, caller: Caller) -> None:
-        """Close a tunnel, and reset all of its connections.
+        """Close a tunnel and reset all of its connections.
 
         tunnel: as returned by qga-tunnel.
         """
@@ -215,7 +215,7 @@ class Tunnels(CommandGroup):
         tunnel.add(connection)
 
     def _take(self, quota: Quota, channel: str, most: int, one: str, many: str) -> None:
-        """Count one more, with its descriptor. Raises QgaError when that is too much."""
+        """Count one more, with its descriptor. Raises QgaError if a limit is exceeded."""
         self.agent.descriptors.take(channel, 1)
         if not quota.take(channel, 1, most):
             self.agent.descriptors.give(channel, 1)

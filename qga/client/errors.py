@@ -97,7 +97,7 @@ class NotReady(AgentTimeout):
 
 
 class NeverReady(AgentError):
-    """`condition` cannot be met, or this agent cannot tell, so that waiting is no use."""
+    """`condition` cannot be met, or this agent cannot check it, so waiting is useless."""
 
     def __init__(self, address: str, condition: str, reason: str) -> None:
         super().__init__(f"{condition}: {reason}", address=address, command="wait")

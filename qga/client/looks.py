@@ -41,7 +41,7 @@ class Seen(NamedTuple):
 
 
 class Never(Exception):
-    """Waiting is no use; the text says why."""
+    """Waiting is useless; the text gives the reason."""
 
 
 Look = Callable[["GuestAgent", str, Optional[Readiness]], Seen]

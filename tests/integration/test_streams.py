@@ -276,7 +276,7 @@ def test_where_and_in_which_environment(client: Client, tmp_path: Path) -> None:
 def test_wrong_signals_and_sizes_and_programs(client: Client) -> None:
     pid = client.call("qga-exec", path="cat")["pid"]
     for wrong in ("FOO", 0, 1000, -1, ""):
-        with refused(f"'{wrong}' is no signal; use a name such as INT or a number"):
+        with refused(f"invalid signal '{wrong}'; use a name such as INT or a number"):
             client.call("qga-exec-signal", pid=pid, signal=wrong)
     with refused(f"PID {pid} has no terminal"):
         client.call("qga-exec-resize", pid=pid, rows=1, columns=1)
