@@ -50,7 +50,9 @@ def _run(argv: Sequence[str]) -> int:
 
 def _act(arguments: options.Arguments, settings: Config) -> int:
     if arguments.action == "dump-conf":
-        return _print(config.dump(settings))
+        from qga.settings.dump import dump
+
+        return _print(dump(settings))
     if arguments.action == "list-commands":
         return _print(_list_commands(settings))
     if arguments.question is not None:

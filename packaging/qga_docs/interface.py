@@ -20,6 +20,7 @@ from qga.plugin import discovery, schema
 from qga.plugin.entry import INJECTED
 from qga.plugin.registry import commands_of
 from qga.settings import config, options
+from qga.settings.dump import dump
 
 KINDS_BY_METAVAR = {
     "PATH": "file",
@@ -213,7 +214,7 @@ def commands() -> list[CommandInfo]:
 def general_keys() -> list[Key]:
     """The keys of [general]."""
     helps = {option.key: option.help for option in options.OPTIONS if option.help} | KEY_HELP
-    dumped = config.dump(config.build({}, ())).splitlines()
+    dumped = dump(config.build({}, ())).splitlines()
     defaults = dict(line.split("=", 1) for line in dumped if "=" in line)
     return [
         Key(name, helps[name], defaults.get(name), EXAMPLES.get(name, ""))

@@ -2,7 +2,7 @@
 
 Each source yields a `Layer`, which maps configuration keys to values. `overlay` merges two layers
 (the upper one wins; lists of commands are combined), and `build` turns the result into an immutable
-`Config`. `dump` is the inverse: its output reads back to the same Config.
+`Config`. qga.settings.dump is the inverse.
 
 A key that a `[channel NAME]` section leaves out is inherited from `[general]`, so that a command
 blocked there is not allowed by a channel that does not mention it. Method and path are not
@@ -16,7 +16,6 @@ import os
 
 from qga.errors import ConfigError
 from qga.records import NamedTuple
-from qga.settings import keyfile
 from qga.settings.values import (
     DEFAULT_PATHS as DEFAULT_PATHS,
 )
@@ -292,23 +291,11 @@ def build(
     # In the foreground QEMU's agent writes no PID file: the service manager knows the process.
     if settings.get("daemon"):
         settings.setdefault("pidfile", DEFAULT_PIDFILE)
-    fields = {_field(key): value for key, value in settings.items()}
+    fields = {field_of(key): value for key, value in settings.items()}
     of_main = {field: fields.pop(field) for field in ChannelConfig._fields if field in fields}
     main = ChannelConfig(origins=origins, **of_main)  # type: ignore[arg-type]
     channels = (main, *_more_channels(main, layer, sections))
     return Config(channels, **fields)  # type: ignore[arg-type]
-
-
-def dump(config: Config) -> str:
-    """The text of a configuration file that reads back to the same configuration."""
-    main, *others = config.channels
-    general = {**config._asdict(), **main._asdict()}
-    lines = ["[general]", *_dump_keys(GENERAL_KEYS, general)]
-    lines += _dump_rules("", general, DEFAULTS)
-    for channel in others:
-        lines += ["", f"[channel {channel.name}]", *_dump_keys(CHANNEL_KEYS, channel._asdict())]
-        lines += _dump_rules(f" {channel.name}", channel._asdict(), general)
-    return "\n".join(lines) + "\n"
 
 
 def _with_path(layer: Layer, *, required: bool = True) -> Layer:
@@ -348,7 +335,7 @@ def _more_channels(
         except ConfigError as error:
             raise ConfigError(f"{section.place}{error}") from None
         settings.update(_complete(settings))
-        fields = {_field(key): value for key, value in settings.items()}
+        fields = {field_of(key): value for key, value in settings.items()}
         fields["origins"] = Origins({**origins, **section.origins})  # type: ignore[assignment]
         channel = ChannelConfig(section.name, **fields)  # type: ignore[arg-type]
         address = (channel.method, channel.path)
@@ -369,38 +356,5 @@ def _complete(layer: Layer) -> Layer:
     return {key: layer.get(key, ()) for key in _FILE_RULES}
 
 
-def _field(key: str) -> str:
+def field_of(key: str) -> str:
     return _FIELDS.get(key) or key.replace("-", "_").replace(".", "_")
-
-
-def _dump_keys(keys: Iterable[str], fields: dict[str, Any]) -> Iterable[str]:
-    for key in keys:
-        value = fields[_field(key)]
-        if value is not None:
-            yield f"{key}={_dump_value(value)}"
-
-
-def _dump_rules(suffix: str, fields: dict[str, Any], below: dict[str, Any]) -> Iterable[str]:
-    """The sections with rules that differ from the values in `below`."""
-    for section, keys in RULE_KEYS.items():
-        lines = []
-        for key in keys:
-            field = _field(f"{section}.{key}")
-            value = fields.get(field)
-            if value is None or value == below[field]:
-                continue
-            repeats = f"{section}.{key}" in ADDING_KEYS
-            lines += [f"{key}={_dump_value(each)}" for each in (value if repeats else [value])]
-            # An empty list is not a missing one: it allows nothing.
-            if value == ():
-                lines.append(f"{key}=")
-        if lines:
-            yield from ("", f"[{section}{suffix}]", *lines)
-
-
-def _dump_value(value: Value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return keyfile.encode(",".join(map(str, value)))
-    return keyfile.encode(str(value))

@@ -13,6 +13,7 @@ from qga.errors import ConfigError
 from qga.settings import config, configfile, keyfile
 from qga.settings.config import Config
 from qga.settings.configfile import ConfigFile
+from qga.settings.dump import dump
 
 PATH = "/etc/qemu/qemu-ga.conf"
 _REFUSAL = re.compile(re.escape(f"error loading configuration from path: {PATH}, line ") + r"(\d+)")
@@ -46,7 +47,7 @@ def check_dump(file: ConfigFile) -> None:
     except ConfigError as refusal:
         assert str(refusal)
         return
-    dumped = config.dump(built)
+    dumped = dump(built)
     again = configfile.parse(dumped, PATH)
     assert not again.warnings, again.warnings
     rebuilt: Config = config.build(again.general, again.channels)

@@ -17,9 +17,9 @@ from qga.settings.config import (
     ChannelConfig,
     Config,
     build,
-    dump,
     overlay,
 )
+from qga.settings.dump import dump
 from qga.settings.values import (
     PROFILES,
     parse_boolean,
