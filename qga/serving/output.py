@@ -35,7 +35,7 @@ class Output:
         self.size = 0
         self._parts: deque[Part] = deque()
         self._encoded = 0  # bytes of the first payload that are already encoded
-        self._chunk: bytes | memoryview = b""  # bytes of the next write
+        self._chunk: bytes | bytearray | memoryview = b""  # bytes of the next write
 
     def append(self, parts: list[Part]) -> None:
         for part in parts:
@@ -60,13 +60,13 @@ class Output:
             if not self.size:
                 return
 
-    def _next_chunk(self) -> bytes:
+    def _next_chunk(self) -> bytes | bytearray:
         """About WRITE_SIZE bytes from the front of the queue, or all there are."""
         first = self._parts[0]
         if len(self._parts) == 1 and isinstance(first, bytes):  # a single reply, as nearly always
             self._parts.clear()
             return first
-        pieces: list[bytes] = []
+        pieces: list[bytes | bytearray] = []
         room = WRITE_SIZE
         while self._parts and room > 0:
             piece = self._next_piece()
@@ -74,7 +74,7 @@ class Output:
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _next_piece(self) -> bytes:
+    def _next_piece(self) -> bytes | bytearray:
         part = self._parts[0]
         if not isinstance(part, Payload):
             self._parts.popleft()

@@ -1,4 +1,4 @@
-"""Base64 is the same by either codec, and pybase64 is loaded at the first bulk."""
+"""Base64 is the same by every codec, and they are loaded at the first bulk."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qga.wire import base64
+from qga.wire import b64_ntop, base64
 from qga.wire.lexer import has_control
 
 pytestmark = pytest.mark.usefixtures("codec")
 
 ALPHABET = st.sampled_from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 
+ENCODERS = {
+    "pybase64": "pybase64._pybase64",
+    "b64_ntop": "qga.wire.b64_ntop",
+    "binascii": "qga.wire.base64",
+}
+"""The module of each codec's encoder."""
+
 
 def test_the_codec_is_the_one_that_was_asked_for(codec: str) -> None:
     base64.encode(b"some bytes")
-    module = base64._Codec.module
-    assert (module.__name__ if module else "binascii") == codec
+    assert base64._Codec.encode.__module__ == ENCODERS[codec]
+    assert (base64._Codec.module is not None) == (codec == "pybase64")
 
 
 @given(st.binary(max_size=300))
@@ -92,6 +99,11 @@ def test_without_its_extension_pybase64_is_not_taken(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(pybase64, "get_version", lambda: "1.5.1 (C extension inactive)")
     assert base64._load() is None
+
+
+def test_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(b64_ntop, "_LIBRARY", "libnone.so")
+    assert b64_ntop.load() is None
 
 
 def test_without_pybase64(monkeypatch: pytest.MonkeyPatch) -> None:
