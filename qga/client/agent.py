@@ -54,22 +54,21 @@ class GuestAgent(
     Transfer,
     Tunnels,
 ):
-    """The agent behind `address`: `unix:PATH`, or another form of qga.client.addresses, or a
+    """The agent at `address`, which is `unix:PATH`, another form of qga.client.addresses, or a
     guest of `find_guests`.
 
-    `timeout` is the number of seconds that a call waits for its reply by default (math.inf: for
-    ever), not counting the time that calls of other threads take. Slow commands (a freeze, a trim)
-    have longer timeouts. `max_reply` is the largest reply in bytes. Raises ValueError for an
-    invalid address.
+    `timeout` is how many seconds a call waits for its reply by default (math.inf: no limit), not
+    counting the time of calls of other threads. Slow commands (freeze, trim) have longer timeouts.
+    `max_reply` is the largest reply in bytes. Raises ValueError for an invalid address.
 
-    Entering it as a context connects; without that the first call does. All methods raise
-    the errors of qga.client.errors. Threads may share it.
+    Entering it as a context connects; otherwise the first call does. All methods raise the errors
+    of qga.client.errors. Threads may share the object.
     """
 
     def tunnel(self, ports: DataPorts | None = None) -> GuestTunnel:
-        """Open a tunnel, through which many connections to services in the guest pass.
+        """Open a tunnel for connections to services in the guest.
 
-        `ports`: the guest's data ports, where they are not found by themselves.
+        `ports`: the guest's data ports, if they cannot be found automatically.
         """
         from qga.client.tunnels import GuestTunnel
 
@@ -78,11 +77,12 @@ class GuestAgent(
     def connect(
         self, host: str, port: int, *, timeout: float = 10.0, ports: DataPorts | None = None
     ) -> GuestSocket:
-        """Connect to a TCP port, as seen in the guest.
+        """Connect to a TCP port, as seen from the guest.
 
-        Returns a connected socket, which needs no network: its bytes pass through a free data
-        port, or through the agent. Use `tunnel` for several connections. ConnectError if it fails
-        in the guest, CommandError if the guest refuses it, AgentTimeout after `timeout` seconds.
+        Returns a connected socket. No network is needed: the data passes through a free data port,
+        or through the agent. Use `tunnel` for several connections. Raises ConnectError if the
+        connection fails in the guest, CommandError if the guest refuses it, and AgentTimeout after
+        `timeout` seconds.
         """
         from qga.client.tunnels import Target, connect
 
@@ -91,7 +91,7 @@ class GuestAgent(
     def connect_unix(
         self, path: str, *, timeout: float = 10.0, ports: DataPorts | None = None
     ) -> GuestSocket:
-        """Connect to a unix socket of the guest; otherwise as `connect`."""
+        """Connect to a unix socket in the guest; otherwise like `connect`."""
         from qga.client.tunnels import Target, connect
 
         return connect(self, Target(path=path), timeout, ports)

@@ -5,8 +5,8 @@ even loses its connection to the agent. So the output of a program comes in slic
 the agent has qga-exec, else from files that a script in the guest keeps it in. Output that fits
 into a reply after all is returned in it.
 
-What must stay true: no more of a stream is kept than guest-exec keeps, here or in the guest, and
-the files are gone afterwards, unless the script was killed.
+What must stay true: neither side keeps more of a stream than guest-exec keeps, and the files are
+removed afterwards, unless the script was killed.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ SLICE = 1024 * 1024
 
 LONGEST_DELAY = 0.1
 
-# Seconds beyond its time that a program has to be ended by the agent, before we do it.
+# Seconds after the timeout for the agent to end the program, before this side does it.
 LAST_WORDS = 10.0
 
-# As "merged" has it, of a program whose streams come apart.
+# Merges the output streams of a program.
 MERGE = 'exec "$@" 2>&1'
 
-# Seconds for rm(1), and for the content of both files: a guest may hand it over byte by byte.
+# Seconds for rm(1), and for reading both files: a guest may deliver them byte by byte.
 PATIENCE, FETCH_PATIENCE = 10.0, 60.0
 
-# $1: bytes that are kept of each stream; $2: those that a reply has room for; $3: "merged", or
-# not. The first line of output is the directory with the files, or empty if the rest follows.
+# $1: bytes to keep of each stream; $2: bytes that fit into a reply; $3: "merged" or empty. The
+# first line of the output is the directory with the files, or empty if the output itself follows.
 KEEP = r"""
 most=$1 room=$2 merged=$3
 shift 3
@@ -95,17 +95,17 @@ def run(
     merged: bool = False,
     timeout: float = math.inf,
 ) -> ExecResult:
-    """Run a program to its end, as `GuestAgent.exec` does.
+    """Run a program until it exits, as `GuestAgent.exec` does.
 
-    timeout: seconds after which it is ended, and AgentTimeout raised, by us; that of `how` is for
-    the agent, and ProgramTimeout is raised.
+    timeout: seconds after which this side ends it and raises AgentTimeout. The timeout in `how` is
+    enforced by the agent and raises ProgramTimeout.
     """
     from qga.client.older_agents import require_no_limits
     from qga.client.programs import PlainProgram, StreamedProgram
 
     bound = min(timeout, how.timeout)
     as_whom: dict[str, Any] = {"user": how.user, "group": how.group, "cwd": how.cwd}
-    if merged and how != ANYHOW:  # qga-exec and QEMU's agent 7.2 have no word for it
+    if merged and how != ANYHOW:  # qga-exec and QEMU's agent 7.2 cannot merge streams
         argv, merged = ["/bin/sh", "-c", MERGE, "sh", *argv], False
     if not merged:
         with suppress(CommandNotFound):
@@ -123,7 +123,7 @@ def run(
 
 
 def finished(program: Program, input: bytes | None, timeout: float) -> ExecResult:
-    """Its result, with all the output that is kept. `input`: what is given to it meanwhile."""
+    """The result of a program, with its captured output. `input`: its standard input."""
     deadline, delay = time.monotonic() + timeout, FIRST_DELAY
     out, err = Kept(), Kept()
     with program:
@@ -150,7 +150,7 @@ def finished(program: Program, input: bytes | None, timeout: float) -> ExecResul
 
 
 def feed(program: Program, data: bytes) -> bytes:
-    """Give a program input and return what it has not taken; the end of it is passed on."""
+    """Write input to a program and return the rest; end-of-file is passed on."""
     rest = data[program.write(data) :] if data else data
     if not rest:
         program.end_input()
@@ -165,7 +165,7 @@ class Kept:
         self.truncated = False
 
     def take(self, data: bytes) -> bool:
-        """Whether there was something."""
+        """Keep data; returns whether there was any."""
         kept = data[: MOST_KEPT - len(self.data)]
         self.data += kept
         self.truncated |= len(kept) < len(data)
@@ -180,10 +180,10 @@ def start(
     env: Mapping[str, str] | None = None,
     merged: bool = False,
 ) -> tuple[int, bool]:
-    """Start a program by guest-exec; its pid, and whether `fetched` is to fetch its output.
+    """Start a program with guest-exec; returns its pid, and whether to call `fetched`.
 
-    In a guest without a shell, or that may not run one, the agent captures the output, which must
-    then be small.
+    If the guest has no shell or may not run one, the agent captures the output, which must then be
+    small.
     """
     capture: Capture = "merged" if merged else True
     limit = agent.max_output()
@@ -201,9 +201,9 @@ def start(
 
 
 def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
-    """The result of KEEP as that of the program that it ran."""
+    """Turn the result of the script KEEP into that of its program."""
     line, newline, rest = result.stdout.partition(b"\n")
-    if not newline:  # killed, or without a place for files
+    if not newline:  # it was killed, or could not create files
         return result
     if not line:
         return result._replace(stdout=rest)
@@ -224,7 +224,7 @@ def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
 
 
 def read(agent: GuestAgent, path: str, deadline: float) -> bytes:
-    """A file of the guest, one byte more than is kept at most. AgentTimeout after the deadline."""
+    """Read a file of the guest, at most one byte more than is kept. Raises AgentTimeout."""
     content = bytearray()
     with agent.opened(path) as handle:
         while len(content) <= MOST_KEPT:

@@ -40,10 +40,10 @@ from qga.client.wire import (
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Connection")
 
-# Seconds. On most machines an agent that cannot carry out an order reports that sooner.
+# Seconds. On most machines, an agent that cannot carry out a command reports it sooner.
 ORDER_PATIENCE = 5.0
 
-# Bytes that a request may have beside its data.
+# Bytes of a request in addition to its data.
 REQUEST_FRAME = 1024
 
 
@@ -155,7 +155,7 @@ class Connection:
         return self._perform("connect", None, lambda link, _deadline: link.max_output)
 
     def _submit(self, command: str, **keywords: Any) -> int:
-        """Put a request under way, with arguments as for `call`; the ticket for its reply."""
+        """Submit a request, with arguments as for `call`; returns the ticket for its reply."""
         named = named_on_the_wire(keywords)
         request, limit = self._request(command, named), reply_limit(command, named)
         return self._perform(
@@ -177,7 +177,7 @@ class Connection:
                 self._transport.discard(ticket)
 
     def _max_under_way(self) -> int:
-        """Requests that this guest's agent takes at once; asked once for each connection.
+        """How many requests this agent can take in advance; determined once per connection.
 
         QEMU's takes one: on a virtio port it loses the reply to a long request if the next one has
         begun to come (11.1.3, observed).
@@ -209,7 +209,7 @@ class Connection:
         timeout: float | None = None,
         **args: Any,
     ) -> T:
-        """As `call`, with the reply, or its member `part`, as a `kind` (see qga.client.shapes)."""
+        """Like `call`, but convert the reply, or its member `part`, to `kind`; see shapes."""
         reply = self.call(command, timeout=timeout, **args)
         with self._telling(command):
             return member(kind, part, reply) if part else shaped(kind, reply)
@@ -217,7 +217,7 @@ class Connection:
     def _ask_patiently(
         self, command: str, kind: type[T], part: str = "", /, *, timeout: float, **args: Any
     ) -> T:
-        """As `_ask`, for commands that take long. An absent agent is still reported soon."""
+        """Like `_ask`, for commands that take long. A missing agent is still reported soon."""
         with self._lock:
             self.sync()
             return self._ask(command, kind, part, timeout=max(timeout, self.timeout), **args)
@@ -254,11 +254,11 @@ class Connection:
 
 
 class UnderWay:
-    """Requests of one command that the agent has at once, for the bytes of a file.
+    """Pipelined requests of one command, for the content of a file.
 
-    It answers them in order. So it works on the next piece while the one before is in the channel,
-    or is taken in here. `len` is how many have not been collected. Use it as a context manager:
-    what is not collected in the end is dropped when it comes.
+    The agent answers them in order. It works on the next piece while the previous one is in the
+    channel or is processed here. `len` is the number of replies that were not collected yet. Use it
+    as a context manager, which drops replies that were not collected.
     """
 
     def __init__(self, connection: Connection, command: str) -> None:
@@ -290,9 +290,9 @@ class UnderWay:
         return self._connection._collect(self._command, self._tickets.popleft())
 
     def went_well(self, whole: bool) -> None:
-        """Allow more at once while all that is asked for comes `whole`, as with regular files.
+        """Allow more requests in advance as long as all pieces are `whole`, as with regular files.
 
-        A FIFO or terminal gives and takes less: what comes next is up to the one at its other end.
+        A FIFO or terminal transfers less: the program at its other end decides when.
         """
         self._allowed = min(self._allowed + 1, self._connection._max_under_way()) if whole else 1
 

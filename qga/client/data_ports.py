@@ -1,15 +1,16 @@
-"""Data ports: raw virtio-serial ports beside the agent's, seen from the host.
+"""Data ports, seen from the host: raw virtio-serial ports in addition to the agent's.
 
 In the guest a port has a name, such as `org.qga.data.0`; on the host it is a socket that QEMU
-listens on. The caller gives the socket of a name, or it is found: libvirt puts it into the
-directory of the agent's own socket, with the port's name in place of the agent's
-(`…/domain-1-web/org.qga.data.0`, or `…/web.org.qga.data.0`). For other QEMUs it is in the command
-line.
+listens on. The caller passes the socket, or it is found automatically: libvirt creates it in the
+directory of the agent's own socket, with the port's name instead of the agent's
+(`…/domain-1-web/org.qga.data.0`, or `…/web.org.qga.data.0`). Without libvirt it is in QEMU's
+command line.
 
-QEMU serves one client of such a socket at a time, and the guest sees whether one is there: a
-port is taken only while it is free at both ends, and used only once the guest has seen us come.
+QEMU serves one client of such a socket at a time, and the guest sees whether one is connected. So a
+port is chosen only if it is free at both ends, and used only after the guest has seen the
+connection.
 
-A guest that is reached by vsock needs none of that: see qga.client.vsock_ports.
+Guests that are reached through vsock need none of this: see qga.client.vsock_ports.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ PREFIX = "org.qga.data."
 
 CLOSED = "this data port was closed at the other end"
 
-# Seconds until the guest must have seen that its port was connected.
+# Seconds until the guest must have noticed that its port is connected.
 PATIENCE = 2.0
 PAUSE = 0.005
 
 
 class DataPort:
-    """A port whose host's end is ours. Reading and writing never wait."""
+    """A connected data port. Reading and writing never block."""
 
     def __init__(self, name: str, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -59,9 +60,9 @@ class DataPort:
         return self._socket.fileno()
 
     def send(self, data: bytes | memoryview) -> int:
-        """How many of the bytes were taken; 0 when none are just now.
+        """Write bytes; returns how many were accepted, 0 if none can be now.
 
-        ConnectError when the port was closed at the other end.
+        Raises ConnectError if the port was closed at the other end.
         """
         try:
             return self._socket.send(data, socket.MSG_NOSIGNAL)
@@ -71,7 +72,7 @@ class DataPort:
             raise ConnectError(self.name, CLOSED) from None
 
     def receive(self) -> bytes:
-        """What has come; ConnectError when the port was closed at the other end."""
+        """Read available bytes. Raises ConnectError if the port was closed at the other end."""
         try:
             data = self._socket.recv(CHUNK)
         except BlockingIOError:
@@ -89,8 +90,8 @@ class DataPort:
 class DataPorts:
     """The data ports of the guest whose agent is at `address`.
 
-    `given` has the sockets of some by their names, "" for one that is not to be used; the others
-    are looked for beside the agent's.
+    `given` contains sockets by the name of the port, "" for a port not to be used. Others are
+    searched for next to the agent's socket.
     """
 
     def __init__(self, address: str, given: Mapping[str, str] | None = None) -> None:
@@ -98,7 +99,7 @@ class DataPorts:
         self.given = dict(given or {})
 
     def socket_path(self, name: str) -> str | None:
-        """Where the socket of the port `name` is, if that is known."""
+        """The path of the socket of the port `name`, if known."""
         if name in self.given:
             return self.given[name] or None
         if not name.startswith(PREFIX) or "/" in name:
@@ -129,9 +130,9 @@ class DataPorts:
         return {}
 
     def open_free(self, agent: GuestAgent) -> DataPort | None:
-        """The first port that is free at both ends, connected; None if none is free.
+        """Connect to the first port that is free at both ends; None if there is none.
 
-        ConnectError for a socket that was given and cannot be used.
+        Raises ConnectError for a socket that was given and cannot be used.
         """
         dial = None if self.given else dial_of(self.address)
         opened = open_vsock_port(agent, dial) if dial else None
@@ -165,13 +166,13 @@ class DataPorts:
 
 
 def free_ports(ports: Sequence[PortInfo]) -> list[str]:
-    """The names of those that neither the guest nor another program of a host is using."""
+    """The names of ports that are in use neither in the guest nor on the host."""
     free = (port.name for port in ports if not port.busy and port.host_connected is False)
-    return list(dict.fromkeys(free))  # each costs PATIENCE, however often a guest names it
+    return list(dict.fromkeys(free))  # a guest may repeat names, and each try may take PATIENCE
 
 
 def was_seen(agent: GuestAgent, name: str) -> bool:
-    """Wait until the guest knows that its port is connected: the socket may be another's."""
+    """Wait until the guest sees the connection; otherwise the socket may be another guest's."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if any(port.name == name and port.host_connected for port in guest_ports(agent)):
@@ -181,7 +182,7 @@ def was_seen(agent: GuestAgent, name: str) -> bool:
 
 
 def guest_ports(agent: GuestAgent) -> list[PortInfo]:
-    """The guest's ports; none where the agent has no command to list them."""
+    """The guest's ports; none if the agent has no command to list them."""
     try:
         return agent.ports()
     except CommandError:

@@ -5,7 +5,7 @@
     ├── AgentTimeout        the agent did not answer in time; also a TimeoutError
     │   ├── ProgramTimeout      a program took too long and was terminated
     │   └── NotReady            the guest was not ready in time
-    ├── NeverReady          waiting for the guest is no use
+    ├── NeverReady          waiting for the guest is useless
     ├── ProgramFailed       a program exited with a status other than 0, or was killed by a signal
     ├── ProtocolError       the agent sent an invalid reply
     ├── CopyError           a file could not be copied as it is
@@ -72,7 +72,7 @@ class AgentTimeout(AgentError, TimeoutError):
 class ProgramTimeout(AgentTimeout):
     """A program took longer than `seconds` and was terminated.
 
-    `result` has its output until then.
+    `result` contains its output so far.
     """
 
     def __init__(self, address: str, seconds: float, result: AnyResult) -> None:
@@ -84,7 +84,7 @@ class ProgramTimeout(AgentTimeout):
 class NotReady(AgentTimeout):
     """Not all conditions of `wait_for` were met within `seconds`.
 
-    `missing` has the others and what was last seen of them, `met` those that were.
+    `missing` contains the others with their last state, `met` those that were met.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class NeverReady(AgentError):
 
 
 class ProgramFailed(AgentError):
-    """With check=True, a program did not exit with 0. `result` says how it ended."""
+    """With check=True, a program did not exit with 0. `result` is its result."""
 
     def __init__(self, address: str, argv: Sequence[str], result: AnyResult) -> None:
         super().__init__(f"'{argv[0]}' {how_it_ended(result)}", address=address, command="exec")

@@ -1,7 +1,7 @@
 """The results of qga-get-metrics and qga-get-memory as typed values.
 
-Members are as on the wire, their units at the end of their names; counters are since the boot.
-`qga.client.monitoring.metrics` has the same as a flat table, also of other agents.
+Fields are named as on the wire and end with their unit; counters start at boot.
+`qga.client.monitoring.metrics` provides the same as a flat table, with any agent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Swap(NamedTuple):
 
 
 class MemoryUse(NamedTuple):
-    """The memory; `available_bytes` is what programs can still have without swapping."""
+    """Memory; `available_bytes` can be allocated without swapping."""
 
     total_bytes: int
     available_bytes: int
@@ -37,7 +37,7 @@ class MemoryUse(NamedTuple):
 
 
 class CpuTimes(NamedTuple):
-    """The time that a processor has spent in each mode; without `cpu`, its number, all together."""
+    """The time that a processor has spent in each mode; all of them if `cpu` is None."""
 
     user_ms: int
     nice_ms: int
@@ -62,7 +62,7 @@ class Stall(NamedTuple):
 
 
 class Stalls(NamedTuple):
-    """Of some of the work, and of all of it at once."""
+    """Times in which some tasks, or all of them, waited."""
 
     some: Stall
     full: Optional[Stall] = None
@@ -77,7 +77,7 @@ class Pressure(NamedTuple):
 
 
 class FilesystemUse(NamedTuple):
-    """A filesystem; without figures where it does not answer."""
+    """A filesystem; without numbers if it does not respond."""
 
     device: str
     mountpoint: str
@@ -91,7 +91,7 @@ class FilesystemUse(NamedTuple):
 
 
 class DiskUse(NamedTuple):
-    """A disk; `virtual` if it is made of others."""
+    """A disk; `virtual` if it consists of others."""
 
     name: str
     virtual: bool

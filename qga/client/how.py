@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Optional
 
 
 class Limits(NamedTuple):
-    """What a program may use, with all that it has started; None is no limit.
+    """What a program and its descendants may use; None is no limit.
 
-    memory: in bytes. cpu: as a number of processors, 0.5 for half of one. processes: with their
-    threads. cpu_seconds: of processor time, for each process. open_files: descriptors of each
-    process. file_size: in bytes, of the largest file that it may write. output: in bytes, of both
-    output streams together.
+    memory: bytes. cpu: processors; 0.5 is half of one. processes: processes and threads.
+    cpu_seconds: seconds of processor time of each process. open_files: descriptors of each process.
+    file_size: bytes of the largest file that a process may write. output: bytes of both output
+    streams together.
     """
 
     memory: Optional[int] = None
@@ -40,7 +40,7 @@ class How(NamedTuple):
     limits: Optional[Limits] = None
 
     def on_the_wire(self) -> dict[str, Any]:
-        """The arguments of qga-exec for it."""
+        """The corresponding arguments of qga-exec."""
         limits = {
             name.replace("_", "-"): value
             for name, value in (self.limits or NO_LIMITS)._asdict().items()

@@ -1,7 +1,7 @@
-"""How each condition of `wait_for` is looked at: by what our agent says of the guest, or else by
-what any agent can do.
+"""How to check each condition of `wait_for`: with qga-get-readiness, or else with commands that
+every agent has.
 
-A look raises Never if waiting is no use, and an AgentError if it could not be made.
+A check raises Never if waiting is useless, and an AgentError if it fails.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROGRAM_PATIENCE = 10.0
 # Bytes of the files of cloud-init and of the kernel.
 MOST_BYTES = 4 * 1024 * 1024
 
-# Characters of a word that a program prints.
+# Characters of the output of systemctl.
 LONGEST_WORD = 100
 
 NO_FILE = "No such file or directory"
@@ -79,7 +79,7 @@ def _unit(agent: GuestAgent, name: str, state: Readiness | None) -> Seen:
 
 
 def _systemctl(agent: GuestAgent, *words: str) -> str:
-    """The word that systemctl prints; its exit status says the same."""
+    """The state that systemctl prints; its exit status is ignored."""
     try:
         result = agent.exec(["systemctl", *words], timeout=PROGRAM_PATIENCE)
     except ProgramNotStarted as error:
@@ -138,7 +138,7 @@ def _cloud_init(agent: GuestAgent, _argument: str, state: Readiness | None) -> S
 
 
 def _cloud_init_files(agent: GuestAgent) -> tuple[str, tuple[str, ...]]:
-    """Its state and its errors, as qga-get-readiness has them, from its files."""
+    """The state and errors of cloud-init from its files, as in qga-get-readiness."""
     directory = "/run/cloud-init"
     result = _content(agent, f"{directory}/result.json")
     if result is not None:
@@ -182,7 +182,7 @@ def _exists(agent: GuestAgent, path: str) -> bool:
 
 
 def _content(agent: GuestAgent, path: str) -> bytes | None:
-    """None without the file."""
+    """The content of a file; None if it does not exist."""
     try:
         return agent.read_file(path, limit=MOST_BYTES)
     except CopyError as error:

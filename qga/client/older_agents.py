@@ -1,8 +1,8 @@
-"""A user and a directory for programs of agents that support neither: QEMU's, and qga 0.1.
+"""User and directory of programs for agents that support neither: QEMU's, and qga 0.1.
 
-setpriv(1) changes the user, env(1) sets its environment, and a shell enters the directory, all in
-the guest. A script looks first whether that will work, so that nothing is started where it will
-not.
+In the guest, setpriv(1) changes the user, env(1) sets the environment, and a shell changes the
+directory. A script checks first whether this will work, so that the program is not started
+otherwise.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError, CommandError, ProtocolError
 from qga.client.how import NO_LIMITS, How, Limits
 
-# Seconds that the script may take, and bytes of a line of it that are shown.
+# Seconds for the script, and characters of a line of its output in an error.
 PATIENCE = 30.0
 LONGEST_LINE = 1024
 
-# $1: the user, or empty; $2: the group, or empty; $3: the directory, or empty. Prints the name,
-# numbers, home and shell of the user; without one nothing.
+# $1: the user, or empty; $2: the group, or empty; $3: the directory, or empty. Prints the name, the
+# IDs, home and shell of the user, if there is one.
 LOOK = r"""
 fail() { printf '%s\n' "$1" >&2; exit 1; }
 as=
@@ -58,10 +58,10 @@ class Account(NamedTuple):
 def in_that_way(
     agent: GuestAgent, argv: Sequence[str], how: How, has_environment: bool
 ) -> list[str]:
-    """The arguments of a program that runs `argv` as that user, in that directory.
+    """A command line that runs `argv` as that user, in that directory.
 
-    has_environment: whether it is given one of its own, which then stays as it is. CommandError if
-    there is no such user or directory, or no way to become the user.
+    has_environment: whether the program has its own environment, which is then left unchanged.
+    Raises CommandError if there is no such user or directory, or the user cannot be changed.
     """
     if not (how.user or how.group or how.cwd):
         return list(argv)
@@ -79,14 +79,14 @@ def in_that_way(
 
 
 def require_no_limits(agent: GuestAgent, limits: Limits | None) -> None:
-    """AgentError if there are any, for nothing here could set them."""
+    """Raise AgentError if there are limits, which these agents cannot set."""
     if limits not in (None, NO_LIMITS):
         reason = "limits require qga 0.2 or later in the guest"
         raise AgentError(reason, address=agent.address, command="exec")
 
 
 def look(agent: GuestAgent, how: How) -> Account | None:
-    """The user's account, if one is wanted; CommandError if anything will not work."""
+    """The user's account, if one is given. Raises CommandError if anything would not work."""
     script = ["/bin/sh", "-c", LOOK, "sh", how.user or "", how.group or "", how.cwd or ""]
     result = agent.exec_wait(agent.exec_start(script), PATIENCE)
     if result.status:

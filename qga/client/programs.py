@@ -1,14 +1,14 @@
 """Running programs of the guest: their output, their input, and their exit.
 
-    StreamedProgram   by qga-exec: input and output at any time, a terminal if wanted; through a
-                      data port where there is a free one, else in requests to the agent
-    PlainProgram      by guest-exec, which every agent has: the input is given at the start, the
-                      output comes when the program has ended
+    StreamedProgram   with qga-exec: input and output at any time, optionally a terminal; through a
+                      data port if one is free, otherwise in requests to the agent
+    PlainProgram      with guest-exec, which every agent has: the input is passed at the start, the
+                      output arrives when the program has exited
 
-Nothing here waits: the caller decides how often to `poll`, and when to stop. A program never
-outlives its context: one that is still running at the end is killed with everything that it has
-started. What the guest reports about a program need not be true: bytes that it announces and never
-sends are a ProtocolError, and `abandon` stops waiting for a program that never ends.
+Nothing here blocks: the caller decides how often to `poll`, and when to stop. A program never
+outlives its context: if it is still running at the end, it is killed with everything that it
+started. The guest's reports are not trusted: output that it announces but never sends is a
+ProtocolError, and `abandon` stops waiting for a program that never exits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from qga.client.older_agents import in_that_way, require_no_limits
 from qga.client.results import ExecResult, StartedProgram
 from qga.wording import counted
 
-# Seconds that a killed program may take to be gone, and between two looks at it.
+# Seconds for a killed program to disappear, and between two checks.
 GRACE = 5.0
 PAUSE = 0.02
 
@@ -39,10 +39,10 @@ ENVIRONMENT_PATIENCE = 60.0
 # Seconds within which each next part of the output of a program that has exited must arrive.
 LAST_BYTES = 30.0
 
-# Bytes of input in one request; the agent keeps little more while a program does not read.
+# Bytes of input in one request; the agent buffers little more while a program does not read.
 INPUT_SIZE = 64 * 1024
 
-# Bytes that env(1) or SIGNAL_TREES honestly write, and digits of a pid (PID_MAX_LIMIT).
+# The most bytes that env(1) or SIGNAL_TREES can write, and digits of a pid (PID_MAX_LIMIT).
 MOST_WRITTEN = 1024 * 1024
 LONGEST_PID = 7
 
@@ -79,17 +79,17 @@ class Program:
     """A program of the guest; use it as a context manager."""
 
     port: DataPort | None = None
-    """Where its input and output pass, if not through the agent."""
+    """The data port for its input and output; None if they pass through the agent."""
 
     is_bounded = False
-    """Whether the agent itself ends the program in time."""
+    """Whether the agent itself enforces the timeout."""
 
     def __init__(self, agent: GuestAgent, pid: int) -> None:
         self.agent = agent
         self.pid = pid
         self.exited = False
         self.result: ExecResult | None = None
-        """How it ended, once that and all of its output have arrived."""
+        """Its result, once it has exited and all of its output has arrived."""
         self._abandoned = False
 
     def __enter__(self) -> Program:
@@ -99,7 +99,7 @@ class Program:
         self.close()
 
     def poll(self) -> Output:
-        """Ask the agent for output, and whether the program has ended."""
+        """Ask the agent for output, and whether the program has exited."""
         raise NotImplementedError
 
     def signal(self, name: str) -> None:
@@ -107,11 +107,11 @@ class Program:
         raise NotImplementedError
 
     def receive(self) -> bytes:
-        """Standard output that has come through the data port."""
+        """Read standard output from the data port."""
         return b""
 
     def write(self, data: bytes) -> int:
-        """Give it input, and return how many of the bytes it took."""
+        """Write input, and return how many bytes were accepted."""
         return 0
 
     def end_input(self) -> None:
@@ -121,7 +121,7 @@ class Program:
         """Change the size of its terminal."""
 
     def terminate(self) -> None:
-        """Send SIGTERM, and wait a moment for its end."""
+        """Send SIGTERM, and wait a moment for it to exit."""
         with suppress(AgentError):
             self.signal("TERM")
             self._wait_for_its_end()
@@ -131,7 +131,7 @@ class Program:
         self._abandoned = True
 
     def close(self) -> None:
-        """Kill it if it is still running, and remove what the agent knows of it."""
+        """Kill it if it is still running, and make the agent forget it."""
         with suppress(AgentError):
             if not (self.exited or self._abandoned):
                 self.signal("KILL")
@@ -149,11 +149,11 @@ class Program:
 
 
 class StreamedProgram(Program):
-    """A program by qga-exec. Give it a data port that is connected, or none.
+    """A program started with qga-exec, optionally with a connected data port.
 
-    `user`, `group`, `cwd`, `timeout` and `limits` are as of `GuestAgent.exec`. An agent of qga 0.1
-    does not end the program in time (`is_bounded` is False), sets no limits, which is an error,
-    and needs setpriv(1) for another user.
+    `user`, `group`, `cwd`, `timeout` and `limits` are those of `GuestAgent.exec`. qga 0.1 does not
+    enforce the timeout (`is_bounded` is False), cannot set limits (an error), and needs setpriv(1)
+    for another user.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class StreamedProgram(Program):
         self._received = self._received_errors = 0
         self._sent = 0
         self._last: tuple[int, float] | None = None
-        """After the end, how many bytes were here when the last one came, and when that was."""
+        """After the exit: the number of bytes that have arrived, and when the last of them did."""
 
     def poll(self) -> Output:
         offset = 0 if self.port else self._received
@@ -254,7 +254,7 @@ class StreamedProgram(Program):
 
 
 class PlainProgram(Program):
-    """A program by guest-exec.
+    """A program started with guest-exec.
 
     Another user, group or directory needs a shell in the guest, and setpriv(1) for the first two.
     """

@@ -1,4 +1,4 @@
-"""How far a guest is with its start, as its agent reports it."""
+"""The results of qga-get-readiness as typed values."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple, Optional
 
 
 class Boot(NamedTuple):
-    """`finished` is None where nothing in the guest tells; `reason` may say why.
+    """The state of the boot. `finished` is None if it is unknown; `reason` may say why.
 
-    manager: "systemd", "openrc", or the name of process 1. state: systemd's, such as "running" or
-    "degraded". jobs: how many systemd has left.
+    manager: "systemd", "openrc", or the name of process 1. state: of systemd, such as "running" or
+    "degraded". jobs: the number of systemd's pending jobs.
     """
 
     manager: str
@@ -34,7 +34,7 @@ class UsableAddress(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A unit of systemd: its active state and the more detailed one, as of systemctl(1)."""
+    """A systemd unit with its active state and its sub-state, as in systemctl(1)."""
 
     name: str
     state: str
@@ -42,10 +42,10 @@ class Unit(NamedTuple):
 
 
 class Readiness(NamedTuple):
-    """`failed_units` is None where units are not known, `cloud_init` where it is not installed.
+    """`failed_units` is None without systemd, `cloud_init` if it is not installed.
 
-    addresses: without those of the loopback and of the link. units, listening: those that were
-    asked for, the latter being the TCP ports on which a program accepts connections.
+    addresses: except loopback and link-local ones. units: those that were asked for. listening: of
+    the TCP ports that were asked for, those with a listening program.
     """
 
     uptime_ms: int

@@ -14,7 +14,7 @@ SIGNAL_STATUS = 128
 
 
 class CommandInfo(NamedTuple):
-    """A command that the agent has. `success_response`: whether success is answered at all."""
+    """A command of the agent. `success_response`: whether there is a reply on success."""
 
     name: str
     enabled: bool
@@ -43,9 +43,9 @@ class ExecResult(NamedTuple):
     """How a program in the guest ended: with an exit code, or by a signal.
 
     `stdout` and `stderr` are empty unless captured. Only the first 16 MiB of each are kept; a
-    stream that was longer is marked as truncated. `ended_by` is what the agent ended the program
-    for, such as "timeout"; it is empty if the program ended by itself. `confinement` is what held
-    it and all that it started: "cgroup", "rlimits", or "" if it had neither limits nor a timeout.
+    longer stream is marked as truncated. `ended_by` is why the agent ended the program, such as
+    "timeout"; it is empty if the program exited by itself. `confinement` is how its processes were
+    confined: "cgroup", "rlimits", or "" if it had neither limits nor a timeout.
     """
 
     exitcode: Optional[int] = None
@@ -59,18 +59,18 @@ class ExecResult(NamedTuple):
 
     @property
     def status(self) -> int:
-        """One number, as a shell has it: the exit code, or 128 + the signal."""
+        """The exit code, or 128 + the signal, as in a shell."""
         if self.signal is not None:
             return SIGNAL_STATUS + self.signal
         return self.exitcode or 0
 
     @property
     def returncode(self) -> int:
-        """One number, as in subprocess: the exit code, or minus the signal."""
+        """The exit code, or minus the signal, as in subprocess."""
         return returncode_of(self)
 
     def as_text(self) -> TextResult:
-        """The same with its output decoded; what is not UTF-8 becomes U+FFFD."""
+        """The same with decoded output; invalid UTF-8 becomes U+FFFD."""
         out, err = (data.decode(errors="replace") for data in (self.stdout, self.stderr))
         return TextResult(*self._replace(stdout=out, stderr=err))  # type: ignore[arg-type]
 
@@ -89,7 +89,7 @@ class TextResult(NamedTuple):
 
     @property
     def returncode(self) -> int:
-        """As of ExecResult."""
+        """The same as ExecResult.returncode."""
         return returncode_of(self)
 
 
@@ -123,25 +123,25 @@ class Timezone(NamedTuple):
 
 
 class FileChunk(NamedTuple):
-    """What one guest-file-read gave; `eof` if it came to the end of the file."""
+    """The result of a guest-file-read; `eof`: whether it reached the end of the file."""
 
     data: Annotated[bytes, "buf-b64"]
     eof: bool
 
 
 class StartedProgram(NamedTuple):
-    """Its process ID, and what holds it and all that it starts: see ExecResult."""
+    """The process ID of a program, and its confinement: see ExecResult."""
 
     pid: int
     confinement: str = ""
 
 
 class ExecOutput(NamedTuple):
-    """What a program has written from an offset on, and how it has ended, if so.
+    """The output of a program from an offset on, and its result if it has exited.
 
-    `out_total` and `err_total` are the bytes so far, those that went to a data port included;
-    they are final when `exited` is true. A stream is truncated where something that the program
-    has left behind may still write to it.
+    `out_total` and `err_total` count all bytes so far, including those sent to a data port; they
+    are final when `exited` is true. A stream is truncated if a background process of the program
+    may still write to it.
     """
 
     exited: bool
@@ -164,9 +164,9 @@ class FileTransfer(NamedTuple):
 
 
 class VsockPort(NamedTuple):
-    """A data port over vsock that the agent has opened, by the number of its vsock port.
+    """A data port over vsock that the agent has opened.
 
-    `token`: what the host sends it first, with a newline.
+    `token`: what the host must send first, followed by a newline.
     """
 
     name: str
@@ -177,8 +177,8 @@ class VsockPort(NamedTuple):
 class PortInfo(NamedTuple):
     """A virtio-serial port of the guest.
 
-    `busy`: a program of the guest has it open; `host_connected`: one of the host has, if the
-    guest can tell.
+    `busy`: whether a program in the guest has it open; `host_connected`: whether one on the host
+    has, if the guest knows.
     """
 
     name: str
@@ -188,7 +188,7 @@ class PortInfo(NamedTuple):
 
 
 class FilePosition(NamedTuple):
-    """Where a file is read or written next, in bytes from its start."""
+    """The position in an open file, in bytes from its beginning."""
 
     position: int
     eof: bool
@@ -203,7 +203,7 @@ class IPAddress(NamedTuple):
 
 
 class InterfaceStatistics(NamedTuple):
-    """What an interface has received and sent since it came up."""
+    """The counters of an interface."""
 
     rx_bytes: int
     rx_packets: int
@@ -247,7 +247,7 @@ class Route(NamedTuple):
 
 
 class PCIAddress(NamedTuple):
-    """-1 in each where the agent does not know."""
+    """A PCI address; all members are -1 if the agent does not know it."""
 
     domain: int
     bus: int
@@ -263,7 +263,7 @@ class CCWAddress(NamedTuple):
 
 
 class DiskAddress(NamedTuple):
-    """Where a disk sits in the machine."""
+    """The address of a disk in the machine."""
 
     bus_type: str
     bus: int
@@ -307,7 +307,7 @@ class DiskSmart(NamedTuple):
 
 
 class DiskInfo(NamedTuple):
-    """A disk, partition or volume; `dependencies` are the devices that it is made of."""
+    """A disk, partition or volume; `dependencies` are the devices that it consists of."""
 
     name: str
     partition: bool
@@ -318,7 +318,7 @@ class DiskInfo(NamedTuple):
 
 
 class DiskCounters(NamedTuple):
-    """Since the start; ticks are milliseconds, sectors 512 bytes."""
+    """Counters since boot; ticks are milliseconds, sectors 512 bytes."""
 
     read_ios: Optional[int] = None
     read_merges: Optional[int] = None
@@ -340,7 +340,7 @@ class DiskCounters(NamedTuple):
 
 
 class DiskStats(NamedTuple):
-    """A block device, named as the kernel does (vda, without /dev/), and what it has done."""
+    """A block device by its kernel name (vda, without /dev/), and its counters."""
 
     name: str
     major: int
@@ -351,7 +351,7 @@ class DiskStats(NamedTuple):
 class FilesystemInfo(NamedTuple):
     """A mounted filesystem and the disks that it is on.
 
-    `total_bytes` is what an ordinary user can fill, `total_bytes_privileged` what root can.
+    `total_bytes` is the size for ordinary users, `total_bytes_privileged` that for root.
     """
 
     name: str
@@ -364,7 +364,7 @@ class FilesystemInfo(NamedTuple):
 
 
 class FreezeState(NamedTuple):
-    """frozen or thawed; for how many seconds, and in how many the agent thaws by itself."""
+    """frozen or thawed; for how many seconds; and in how many seconds the agent will thaw."""
 
     status: str
     seconds: Optional[float] = None
@@ -372,7 +372,7 @@ class FreezeState(NamedTuple):
 
 
 class TrimResult(NamedTuple):
-    """How many bytes of the filesystem at `path` went back to the host, or why none."""
+    """How many bytes of the filesystem at `path` were trimmed, or the error."""
 
     path: str
     trimmed: Optional[int] = None
@@ -387,7 +387,7 @@ class Processor(NamedTuple):
 
 
 class ProcessorTimes(NamedTuple):
-    """What a processor has done since the start, in milliseconds."""
+    """How a processor has spent its time since boot, in milliseconds."""
 
     cpu: int
     user: int
@@ -403,7 +403,7 @@ class ProcessorTimes(NamedTuple):
 
 
 class LoadAverage(NamedTuple):
-    """How many processes wanted to run, on average over 1, 5 and 15 minutes."""
+    """Load averages over 1, 5 and 15 minutes."""
 
     load1m: float
     load5m: float
@@ -417,7 +417,7 @@ class MemoryBlock(NamedTuple):
 
 
 class MemoryBlockResponse(NamedTuple):
-    """How it went: success, not-found, operation-not-supported or operation-failed."""
+    """The result of a block: success, not-found, operation-not-supported or operation-failed."""
 
     phys_index: int
     response: str
@@ -425,7 +425,7 @@ class MemoryBlockResponse(NamedTuple):
 
 
 class User(NamedTuple):
-    """Somebody who is logged in, since `login_time`, in seconds since 1970."""
+    """A logged-in user; `login_time` is in seconds since 1970-01-01 UTC."""
 
     user: str
     login_time: float

@@ -1,13 +1,13 @@
 """How requests and replies are transferred, and the transport over a socket.
 
-A transport returns the reply to the very request that was sent: each gets an id, and after any
-doubt (a timeout, a reply too many, one that makes no sense) the transport gets back into step
-before the next one, in a way that only it knows. Several requests may be under way, which the
-agent answers in order; after any doubt the replies to all of them are given up.
+A transport returns the reply to exactly the request that was sent. Each request gets an id, and
+after anything doubtful (a timeout, an unexpected or invalid reply) the transport synchronizes again
+before the next request, each kind in its own way. Several requests may be in progress, which the
+agent answers in order; after anything doubtful, the replies to all of them are given up.
 
 A transport raises TimeoutError when the deadline (of `time.monotonic()`) passes, OSError when
-the connection is lost, and ProtocolError for bytes that are no reply. After any of these, or a
-KeyboardInterrupt, it may be used again.
+the connection is lost, and ProtocolError for an invalid reply. After any of these, or a
+KeyboardInterrupt, it can be used again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from qga.client.wire import (
     tagged,
 )
 
-# As much as a unix socket holds by default (net.core.wmem_default), and then some.
+# More than a unix socket holds by default (net.core.wmem_default).
 RECEIVE_SIZE = 256 * 1024
 
-# While the host deals with one reply, the agent works on the next and a third is in the channel.
+# While the host processes one reply, the next is in the channel and the agent works on a third.
 MAX_UNDER_WAY = 3
 
-# poll(2) takes milliseconds as an int; longer waits come in pieces.
+# poll(2) takes milliseconds as an int; longer waits are split.
 LONGEST_POLL = 3600.0
 
 
@@ -48,11 +48,11 @@ NO_AGENT = "is the agent running in the guest (systemctl start qemu-guest-agent)
 
 
 class Transport(Protocol):
-    """One way to one agent.
+    """A way to reach one agent.
 
-    `max_request`: bytes of a request that it carries. `max_output`: bytes that one member of a
-    reply may carry as base64; None where that is as much as any command returns.
-    `max_under_way`: requests that are worth submitting at once.
+    `max_request`: bytes of the largest request. `max_output`: bytes that one member of a reply can
+    carry as base64; None for no limit. `max_under_way`: requests that are worth submitting in
+    advance.
     """
 
     @property
@@ -65,25 +65,25 @@ class Transport(Protocol):
     def max_under_way(self) -> int: ...
 
     def synchronize(self, deadline: float) -> None:
-        """Make sure that the agent answers, and that the next reply is to the next request."""
+        """Check that the agent answers, and that the next reply belongs to the next request."""
 
     def exchange(self, request: bytes, limit: int, deadline: float) -> Reply:
         """Send a request; return the reply, of at most `limit` bytes."""
 
     def submit(self, request: bytes, limit: int, deadline: float) -> int:
-        """Put a request under way; the ticket for its reply, of at most `limit` bytes."""
+        """Submit a request; returns the ticket for its reply, of at most `limit` bytes."""
 
     def collect(self, ticket: int, deadline: float) -> Reply:
-        """Wait for the reply with this ticket. TimeoutError if it was given up."""
+        """Wait for the reply with this ticket. Raises TimeoutError if it was given up."""
 
     def discard(self, ticket: int) -> None:
-        """Nobody will collect this reply."""
+        """Drop the reply with this ticket when it arrives."""
 
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
-        """Send a request of which success is not answered; its reply, or None.
+        """Send a request without a reply on success; returns its error reply, or None.
 
-        None when the agent has accepted it, as far as is known by the deadline; a guest
-        that shuts down does not answer. TimeoutError only when it was not even sent.
+        None means that the agent has accepted it, as far as is known at the deadline; a guest that
+        shuts down does not answer. Raises TimeoutError only if the request could not be sent.
         """
 
     def mistrust(self) -> None:
@@ -93,9 +93,9 @@ class Transport(Protocol):
 
 
 class SocketTransport:
-    """A conversation over a connected stream socket.
+    """A transport over a connected stream socket.
 
-    `explain_silence` says what to try when nothing answers; asked at that very moment.
+    `explain_silence`: called if the agent does not answer; returns advice.
     """
 
     max_request = MAX_REQUEST
@@ -149,7 +149,7 @@ class SocketTransport:
         self._discarded.update(number for number, _ in self._under_way if number == ticket)
 
     def order(self, request: bytes, limit: int, deadline: float) -> Reply | None:
-        """Followed by a guest-ping, because requests are carried out in order."""
+        """Send the request followed by a guest-ping, because requests are carried out in order."""
         self._collect_all(deadline)
         if not self._in_step:
             self.synchronize(deadline)
@@ -157,7 +157,7 @@ class SocketTransport:
         self._send_later({order: request, ping: PING})
         try:
             reply = self._converse(self._reader(limit, [order, ping]), deadline)
-            return None if reply.get("id") == ping else reply  # also where a ping is refused
+            return None if reply.get("id") == ping else reply  # even if the ping is refused
         except TimeoutError:
             return None
         finally:
@@ -171,7 +171,7 @@ class SocketTransport:
         self._socket.close()
 
     def _start_anew(self) -> None:
-        """Give up all replies; half a request is cut off by the sync that comes next."""
+        """Give up all replies. The next sync discards a partly sent request."""
         self._under_way: deque[tuple[int, ReplyReader]] = deque()
         self._replies: dict[int, Reply] = {}
         self._discarded: set[int] = set()
@@ -204,7 +204,7 @@ class SocketTransport:
                 self._take_next(deadline)
 
     def _take_next(self, deadline: float) -> None:
-        """Wait for the reply to the oldest of the requests under way."""
+        """Wait for the reply to the oldest request in progress."""
         ticket, reader = self._under_way.popleft()
         try:
             reply = self._converse(reader, deadline)
@@ -220,7 +220,7 @@ class SocketTransport:
             self._replies[ticket] = reply
 
     def _converse(self, reader: Reader, deadline: float) -> Reply:
-        """Send and receive at once: an agent that is sending an old reply reads nothing."""
+        """Send and receive at the same time: an agent that is sending a reply does not read."""
         with self._mistrusting():
             reply = reader.feed(self._received)
             while reply is None:
@@ -233,7 +233,7 @@ class SocketTransport:
 
     @contextmanager
     def _mistrusting(self) -> Iterator[None]:
-        """Whatever breaks this off, an interrupt too, leaves nobody knowing what was sent."""
+        """A context that synchronizes again after any exception, even an interrupt."""
         try:
             yield
         except BaseException:
@@ -271,7 +271,7 @@ class SocketTransport:
 
 
 def wait_for_events(poll: select.poll, deadline: float, complaint: str) -> int:
-    """The events of the one descriptor that is in `poll`; TimeoutError when there are none."""
+    """Wait for events of the one descriptor in `poll`. Raises TimeoutError."""
     while True:
         remaining = deadline - time.monotonic()
         if remaining <= 0:

@@ -31,11 +31,11 @@ from qga.tunnels.tunnel import Tunnel
 if TYPE_CHECKING:
     from qga.client.agent import GuestAgent
 
-# Seconds without a word from the guest after which it is asked for one, and then given up.
+# Seconds of silence after which the guest is checked, and after which it is then given up.
 SILENCE = 10.0
 PATIENCE = 30.0
 
-# Seconds between two polls: at first, at most, and where nothing is connected; the growth.
+# Pauses between two polls, in seconds: the first, the longest, without connections; the growth.
 FIRST_DELAY, LONGEST_DELAY, IDLE_DELAY = 0.001, 0.2, 20.0
 DELAY_GROWTH = 1.4
 
@@ -46,10 +46,10 @@ SILENT = "the agent in the guest does not answer any longer"
 
 
 class LocalConnection(Connection):
-    """A connection whose end here is a socket of this host.
+    """A connection between the tunnel and a socket of this host.
 
-    on_opened: called when it is made. on_end: called when it is over, with a reason if it was
-    reset.
+    on_opened: called when it is established. on_end: called when it is closed, with a reason if it
+    was reset.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LocalConnection(Connection):
         self._reason = ""
 
     def begin(self, local: socket.socket, reason: str) -> None:
-        """Let the guest begin. With a reason the tunnel has ended meanwhile."""
+        """Let the guest begin. `reason`: set if the tunnel has been closed in the meantime."""
         self._reason = reason
         self.attach(local)
         self._tunnel.add(self)
@@ -89,7 +89,7 @@ class LocalConnection(Connection):
 
 
 class HostTunnel(Tunnel):
-    """reason: why it has ended by itself."""
+    """reason: why the tunnel was closed, unless this side closed it."""
 
     reason = ""
     _on_finished: Callable[[], None] | None = None
@@ -98,7 +98,7 @@ class HostTunnel(Tunnel):
         self.reason = self.reason or f"the tunnel has ended: {reason}"
 
     def finish(self, patience: float, on_finished: Callable[[], None]) -> None:
-        """Call back when the guest has taken what was sent, or after so many seconds."""
+        """Call `on_finished` when everything was received, or after `patience` seconds."""
         if self.closed:
             on_finished()
             return
@@ -122,7 +122,7 @@ class HostTunnel(Tunnel):
 
 
 class PortTunnel(HostTunnel):
-    """Over a data port, which it closes."""
+    """A tunnel over a data port, which it closes at the end."""
 
     def __init__(self, port: DataPort, loop: Loop) -> None:
         super().__init__(loop, lambda: None)

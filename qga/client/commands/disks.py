@@ -8,7 +8,7 @@ from qga.client.results import DiskInfo, DiskStats
 
 class Disks(Connection):
     def disks(self) -> list[DiskInfo]:
-        """Each disk, partition and volume: what it is made of, where it sits, how it is."""
+        """Each disk, partition and volume, with its members, its address and its health."""
         return self._ask("guest-get-disks", list[DiskInfo])
 
     def disk_stats(self) -> list[DiskStats]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Capture = Union[bool, Literal["none", "stdout", "stderr", "separated", "merged"]]
 
-# Seconds between two looks at a running program: the first, the longest, and the growth.
+# Pauses between two status requests, in seconds: the first, the longest, and the growth.
 FIRST_DELAY, LONGEST_DELAY, DELAY_GROWTH = 0.001, 0.5, 1.5
 
 
@@ -78,29 +78,29 @@ class Exec(Connection):
         check: bool = False,
         text: bool = False,
     ) -> ExecResult | TextResult:
-        """Run a program in the guest and wait for its end, as subprocess.run does here.
+        """Run a program in the guest and wait until it exits, like subprocess.run.
 
-        argv: a path, or a name that is looked up in the guest's PATH, and arguments.
-        input: its standard input, /dev/null by default.
+        argv: a path, or a name to look up in the guest's PATH, and arguments.
+        input: its standard input; by default /dev/null.
         env: its whole environment; by default that of the agent.
         capture: True for both output streams, False for none, or "stdout", "stderr", "merged".
-        timeout: seconds after which the program and all that it has started are ended.
-        user, group: as whom it runs, by name or number; HOME, SHELL, USER and LOGNAME are set
-            unless `env` is given.
-        cwd: the directory that it runs in.
-        limits: what it may use, with all that it has started; requires qga 0.2 in the guest. The
-            result's `ended_by` is "memory", "output", "cpu-seconds" or "file-size" if that limit
-            has ended it. With a timeout or limits, what it leaves behind is killed.
+        timeout: seconds after which the program and everything that it started is ended.
+        user, group: the user and group to run it as, by name or number; HOME, SHELL, USER and
+            LOGNAME are set unless `env` is given.
+        cwd: its working directory.
+        limits: the resources that it may use; requires qga 0.2 in the guest. The result's
+            `ended_by` is "memory", "output", "cpu-seconds" or "file-size" if that limit ended it.
+            With a timeout or limits, background processes that it leaves behind are killed.
         check: raise ProgramFailed unless it exits with 0.
         text: return a TextResult, with str instead of bytes.
 
         Raises ProgramTimeout (a TimeoutError), ProgramNotStarted (an OSError; also if there is no
         such user or directory), or another AgentError.
 
-        All of this works with QEMU's agent and with qga 0.1, too, where another user requires
-        setpriv(1) in the guest, and a directory a shell. There, by libvirt, whose replies are
-        small, the output is kept in files of the guest meanwhile, and an end by a signal is an
-        exit code of 128 + the signal.
+        Everything else also works with QEMU's agent and qga 0.1, but another user requires
+        setpriv(1) in the guest, and a directory requires a shell. Through libvirt, whose replies
+        are small, such agents keep the output in temporary files, and a program that was killed by
+        a signal has the exit code 128 + the signal.
         """
         check_argv(argv)
         data = input.encode() if isinstance(input, str) else input
@@ -124,7 +124,7 @@ class Exec(Connection):
         capture: Capture,
         how: How,
     ) -> ExecResult:
-        """Run a program by guest-exec where that is enough: it takes the fewest requests."""
+        """Run a program with guest-exec if that is sufficient: it takes the fewest requests."""
         captures_all = capture in (True, "separated", "merged")
         if how == ANYHOW and not (captures_all and self.max_output() is not None):
             return self.exec_wait(self.exec_start(argv, input=input, env=env, capture=capture))
@@ -163,14 +163,14 @@ class Exec(Connection):
         return self._ask("guest-exec", int, "pid", **arguments)
 
     def exec_status(self, pid: int) -> ExecResult | None:
-        """How a program of `exec_start` ended, which is reported once; None while it is running."""
+        """The result of a program of `exec_start`, once; None while it is running."""
         command = "guest-exec-status"
         reply = self.call(command, pid=pid)
         with self._telling(command):
             return shaped(ExecResult, reply) if member(bool, "exited", reply) else None
 
     def exec_wait(self, pid: int, timeout: float = math.inf) -> ExecResult:
-        """Wait for the end of a program of `exec_start`; AgentTimeout if it is still running."""
+        """Wait until a program of `exec_start` exits. Raises AgentTimeout."""
         deadline = time.monotonic() + timeout
         delay = FIRST_DELAY
         while True:
@@ -191,5 +191,5 @@ def check_argv(argv: Sequence[str]) -> None:
 
 
 def environment_of(variables: Mapping[str, str]) -> list[str]:
-    """Variables as commands have them."""
+    """Convert variables to `NAME=value` strings."""
     return [f"{name}={value}" for name, value in variables.items()]

@@ -1,4 +1,4 @@
-"""Files of the guest: whole, or by handle as the commands have them."""
+"""Files of the guest, as a whole or by handle."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from qga.client.results import FileChunk, FilePosition
 from qga.client.shapes import encode_base64, member, shaped
 from qga.wording import counted
 
-# Bytes of a file in one request: larger ones cost memory and gain nothing.
+# Bytes of a file in one request. Larger requests take more memory and are not faster.
 CHUNK = 1024 * 1024
 
-# Bytes of a file that is held in memory as a whole: a guest may have files that never end.
+# Bytes of a file that is read into memory: a guest may have files that never end.
 LIMIT = 64 * 1024 * 1024
 
-# Bytes a second that a file must be read or written with, and seconds that it may be late.
+# The lowest acceptable speed of a file in bytes per second, and its total delay in seconds.
 LEAST_PACE, SLACK = 256, 300.0
 
 
 class Files(Connection):
     def read_file(self, path: str, *, chunk: int = CHUNK, limit: int = LIMIT) -> bytes:
-        """The content of a file of the guest, fetched `chunk` bytes at a time.
+        """Read a file of the guest, `chunk` bytes at a time.
 
         Raises CopyError if it has more than `limit` bytes or never ends, and AgentTimeout if the
         guest is much too slow.
@@ -49,10 +49,10 @@ class Files(Connection):
             self.file_flush(handle)
 
     def file_read_all(self, handle: int, chunk: int = CHUNK) -> Generator[bytes, None, None]:
-        """The bytes from the current position on, at most `chunk` at a time.
+        """Yield the content from the current position on, at most `chunk` bytes at a time.
 
-        While whole pieces come, the next ones have been asked for: the position is anywhere when
-        the generator is closed before it has ended.
+        Further pieces are requested in advance, so the position is undefined if the generator is
+        closed before its end.
         """
         chunk = self._readable(chunk)
         with UnderWay(self, "guest-file-read") as under_way:
@@ -105,19 +105,19 @@ class Files(Connection):
                 take_reply()
 
     def file_open(self, path: str, mode: str = "r") -> int:
-        """Open a file as fopen(3) does; its handle, which outlives the connection."""
+        """Open a file as fopen(3) does; returns a handle, which outlives the connection."""
         return self._ask("guest-file-open", int, path=path, mode=mode)
 
     def file_close(self, handle: int) -> None:
         self.call("guest-file-close", handle=handle)
 
     def file_read(self, handle: int, count: int = CHUNK) -> FileChunk:
-        """At most `count` bytes (48 MiB; by libvirt 3 MiB) from the current position."""
+        """Read at most `count` bytes (48 MiB; through libvirt 3 MiB) at the current position."""
         count = self._readable(count)
         return self._piece(self.call("guest-file-read", handle=handle, count=count), count)
 
     def file_write(self, handle: int, data: bytes) -> int:
-        """Write at the current position; how many bytes were taken, maybe not all."""
+        """Write at the current position; returns the number of bytes written, maybe not all."""
         buf_b64 = encode_base64(data)
         return self._count(self.call("guest-file-write", handle=handle, buf_b64=buf_b64))
 
@@ -138,7 +138,7 @@ class Files(Connection):
         return count if most is None else min(count, most)
 
     def _piece(self, reply: Any, count: int) -> FileChunk:
-        """A reply to guest-file-read of `count` bytes."""
+        """Check a reply to guest-file-read of `count` bytes."""
         command = "guest-file-read"
         with self._telling(command):
             piece = shaped(FileChunk, reply)
@@ -148,7 +148,7 @@ class Files(Connection):
             return piece
 
     def _count(self, reply: Any) -> int:
-        """A reply to guest-file-write."""
+        """Check a reply to guest-file-write."""
         with self._telling("guest-file-write"):
             return member(int, "count", reply)
 
@@ -157,7 +157,7 @@ class Files(Connection):
 
     @contextmanager
     def opened(self, path: str, mode: str = "r") -> Iterator[int]:
-        """The handle of a file, which is closed when the context ends."""
+        """A context with an open file; yields the handle."""
         handle = self.file_open(path, mode)
         try:
             yield handle
@@ -186,7 +186,7 @@ class Pace:
         self.resume()
 
     def resume(self) -> None:
-        """The guest has been asked only now."""
+        """Start counting from now."""
         self._since = time.monotonic()
 
     def moved(self, count: int) -> None:

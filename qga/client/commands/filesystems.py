@@ -6,7 +6,7 @@ from qga.client.connection import Connection
 from qga.client.results import FilesystemInfo, TrimResult
 
 TRIM_PATIENCE = 3600.0
-"""Seconds: a large disk takes its time."""
+"""Seconds; a large disk takes long."""
 
 
 class Filesystems(Connection):

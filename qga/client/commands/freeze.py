@@ -36,7 +36,7 @@ FROZEN = "frozen"
 # Allowed while filesystems are frozen, so a refusal has another reason.
 ALWAYS_ANSWERED = ("guest-fsfreeze-status", "qga-get-freeze")
 
-# Seconds: for so long a thaw that fails is tried again, with so much between two tries.
+# Seconds for which a failed thaw is retried, and seconds between two attempts.
 RETRIES_END, RETRY_DELAY = 60.0, 1.0
 
 
@@ -46,10 +46,10 @@ class Freezing(Filesystems):
     ) -> Frozen:
         """Freeze filesystems: all, or those mounted at `mountpoints`.
 
-        NothingFrozen if one of these is not the mount point of a filesystem that can be frozen,
-        or if the agent froze nothing, or fewer than these; all is thawed again then.
+        Raises NothingFrozen, after thawing everything, if one of these is not the mount point of a
+        filesystem that can be frozen, or if the agent froze nothing or fewer filesystems.
 
-        As a context it thaws them at the end, whatever happens before:
+        Use the result as a context manager, which always thaws at the end:
 
             with agent.freeze() as frozen:
                 print(f"{frozen.count} filesystems are frozen")
@@ -63,7 +63,7 @@ class Freezing(Filesystems):
         frozen = Frozen(self)
         try:
             frozen.count = self._ask_patiently(command, int, timeout=timeout, **arguments)
-            state = self._reported()  # the question keeps qga from thawing an orphaned freeze
+            state = self._reported()  # asking keeps qga from thawing the freeze as orphaned
         except CommandError:
             raise  # an agent that fails to freeze leaves nothing frozen
         except BaseException:
@@ -85,7 +85,7 @@ class Freezing(Filesystems):
             return FROZEN
 
     def _count_filesystems(self, mountpoints: Sequence[str], command: str) -> int:
-        """The least number of filesystems at these paths, some of which may be no mount points."""
+        """The least number of filesystems at these paths, which need not be mount points."""
         try:
             devices = {each.mountpoint: each.name for each in self.filesystems()}
         except CommandError:  # not allowed, or the command fails in this guest
@@ -106,7 +106,7 @@ class Freezing(Filesystems):
         return self._ask("guest-fsfreeze-status", str)
 
     def freeze_state(self) -> FreezeState:
-        """The status. If the agent is qga, also since when and until when."""
+        """The status; with qga also for how long it has lasted and when the agent will thaw."""
         try:
             return self._ask("qga-get-freeze", FreezeState)
         except CommandError:
@@ -197,7 +197,7 @@ class Frozen:
             time.sleep(RETRY_DELAY)
 
     def _is_done_in_spite_of(self, error: AgentError) -> bool:
-        """An error may also come from a hook after a thaw that has succeeded."""
+        """Whether the thaw has succeeded although it returned an error, such as that of a hook."""
         try:
             return isinstance(error, CommandError) and self._agent.freeze_status() == "thawed"
         except AgentError:

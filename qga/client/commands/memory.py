@@ -8,12 +8,12 @@ from qga.client.connection import Connection
 from qga.client.results import MemoryBlock, MemoryBlockResponse
 
 PATIENCE = 60.0
-"""Seconds: what is in a block is moved elsewhere first."""
+"""Seconds; the kernel moves the content of a block first."""
 
 
 class Memory(Connection):
     def memory_blocks(self) -> list[MemoryBlock]:
-        """Each block: is it online, and may it be taken offline?"""
+        """Each block: whether it is online, and whether it can be taken offline."""
         return self._ask("guest-get-memory-blocks", list[MemoryBlock])
 
     def memory_block_size(self) -> int:

@@ -8,7 +8,7 @@ from qga.client.results import NetworkInterface, Route
 
 class Network(Connection):
     def interfaces(self) -> list[NetworkInterface]:
-        """Each interface: its addresses, and its counters since it came up."""
+        """Each interface with its addresses and counters."""
         return self._ask("guest-network-get-interfaces", list[NetworkInterface])
 
     def routes(self) -> list[Route]:

@@ -1,4 +1,4 @@
-"""Whether the guest is ready, waiting until it is, and what happens in it."""
+"""Whether the guest is ready, waiting until it is, and its events."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 # Seconds for the agent's own requests to systemd.
 READINESS_PATIENCE = 14.0
 
-# Seconds for qga-watch: the agent itself waits for some until the host has connected to the port.
+# Seconds for qga-watch; the agent itself waits some seconds for the host to connect to the port.
 WATCH_PATIENCE = 10.0
 
 # Seconds for a guest to start.
 WAIT_TIMEOUT = 300.0
 
-# Seconds of silence after which a watch asks whether the agent is still there.
+# Seconds of silence after which a watch checks whether the agent still runs.
 CHECK_INTERVAL = 300.0
 
 
@@ -35,10 +35,10 @@ class Waiting(Connection):
         *,
         timeout: float = READINESS_PATIENCE,
     ) -> Readiness:
-        """How far the guest is with its start; of our agent only.
+        """Whether the guest has booted and its services are ready; requires qga in the guest.
 
-        units: units of systemd whose states are wanted. ports: TCP ports, of which those on which a
-        program accepts connections are returned.
+        units: systemd units whose states to return. ports: TCP ports to check; those with a
+        listening program are returned.
         """
         wanted: dict[str, Any] = {}
         if units:
@@ -52,17 +52,17 @@ class Waiting(Connection):
     def wait_for(
         self, *conditions: str, timeout: float = WAIT_TIMEOUT, report: Report | None = None
     ) -> list[Met]:
-        """Wait until each of these was seen to be so, with any agent, also one not yet there.
+        """Wait until each condition was met once. Works with any agent, even before it runs.
 
         conditions: "agent" (it answers), "boot" (finished), "cloud-init" (done), "address" (one
-            beyond the link), "unit:NAME" (active), "port:NUMBER" (a program listens on that TCP
-            port), "file:PATH" (it exists); by default "agent".
+            that is not link-local), "unit:NAME" (active), "port:NUMBER" (a program listens on that
+            TCP port), "file:PATH" (it exists); by default "agent".
         timeout: seconds.
-        report: called with each condition that is not met, and why, whenever that changes.
+        report: called with each condition that is not met, and the reason, whenever it changes.
 
-        Returns what was seen of each, in their order. Raises NotReady (a TimeoutError), which says
-        what is missing, or NeverReady if waiting is no use, because cloud-init has failed or the
-        agent may not tell. ValueError for anything else than such conditions.
+        Returns the state of each condition, in the same order. Raises NotReady (a TimeoutError)
+        with the conditions that are missing; NeverReady if waiting is useless, because cloud-init
+        has failed or this agent cannot check a condition; and ValueError for unknown conditions.
         """
         from qga.client import waiting
 
@@ -78,21 +78,21 @@ class Waiting(Connection):
         ports: DataPorts | None = None,
         check: float = CHECK_INTERVAL,
     ) -> Events:
-        """What happens in the guest, as it happens; of our agent only. Use it as a context manager.
+        """The guest's events as they happen; requires qga. Use it as a context manager.
 
         kinds: "address", "mount", "usage", "pressure", "oom", "session", "freeze"; by default all,
             usage only with `usage_interval`.
-        usage_interval: seconds, at least 10, between two looks at how full filesystems are.
-        usage_percent: from which usage a filesystem is reported.
+        usage_interval: seconds, at least 10, between two checks of the usage of filesystems.
+        usage_percent: the usage above which a filesystem is reported.
         ports: the guest's data ports, one of which must be free; by default those found.
-        check: seconds of silence after which the agent is asked whether it is still there.
+        check: seconds of silence after which to check whether the agent still runs.
 
             with guest.watch("address", "oom") as events:
                 for event in events:
                     print(event.name, event.details)
 
-        If the agent restarts, the watch continues. Between two events there may have been more that
-        this reader was too slow for: then "dropped" is one, with their `count`.
+        The watch continues after a restart of the agent. If this reader is too slow, events are
+        dropped, and an event "dropped" contains their `count`.
         """
         from qga.client.data_ports import DataPorts
         from qga.client.watching import Events, Wanted
@@ -108,7 +108,7 @@ class Waiting(Connection):
         usage_interval: int | None = None,
         usage_percent: int = 90,
     ) -> WatchStarted:
-        """Have the agent write events to a data port, connected already; see `watch`."""
+        """Make the agent write events to a data port, which must be connected; see `watch`."""
         from qga.client.watching import WatchStarted
 
         wanted: dict[str, Any] = {"port": port, "usage_percent": usage_percent}
@@ -122,4 +122,4 @@ class Waiting(Connection):
 
 
 def _ignore(_condition: str, _reason: str) -> None:
-    """No report is wanted."""
+    """The default for `report`."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from qga.client.connection import Connection
 from qga.client.errors import CommandError
 
-# Words of QEMU's agent, and of ours.
+# The error messages of QEMU's agent and qga.
 NO_FILE = re.compile(r"failed to read '.*': .*: No such file or directory", re.DOTALL)
 
 

@@ -12,7 +12,7 @@ from qga.client.results import ExecOutput, StartedProgram
 from qga.client.shapes import encode_base64, shaped, share
 
 PORT_PATIENCE = 15.0
-"""Seconds: the agent itself waits for some until the host has connected to a port."""
+"""Seconds; the agent itself waits some seconds for the host to connect to a port."""
 
 
 class Streams(Connection):
@@ -28,9 +28,9 @@ class Streams(Connection):
     ) -> StartedProgram:
         """Start a program in the guest.
 
-        `env` *replaces* its environment. `port` is a data port, connected already, that its
-        input and output pass through; without it `stream_write` and `stream_read` carry them.
-        `terminal` gives it a terminal of so many rows and columns, of the type `term`.
+        `env` *replaces* its environment. `port` is a connected data port for its input and output;
+        without it, use `stream_write` and `stream_read`. `terminal` gives it a terminal with that
+        many rows and columns, of the type `term`.
         """
         check_argv(argv)
         arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:])}
@@ -54,7 +54,7 @@ class Streams(Connection):
         return self._ask("qga-exec-read", ExecOutput, pid=pid, offset=offset, err_offset=err_offset)
 
     def stream_write(self, pid: int, data: bytes) -> int:
-        """Write input, and return how many of the bytes were taken, perhaps not all."""
+        """Write input, and return how many bytes were accepted, maybe not all."""
         command, data = "qga-exec-write", data[: self.max_data()]
         count = self._ask(command, int, "count", pid=pid, buf_b64=encode_base64(data))
         with self._telling(command):

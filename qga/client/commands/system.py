@@ -1,4 +1,4 @@
-"""Which system the guest is."""
+"""The guest's operating system and host name."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class System(Connection):
         return self._ask("guest-get-osinfo", OSInfo)
 
     def hostname(self) -> str:
-        """The guest's name for itself."""
+        """The guest's host name."""
         return self._ask("guest-get-host-name", str, "host-name")

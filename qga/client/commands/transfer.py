@@ -8,7 +8,7 @@ from qga.client.connection import Connection
 from qga.client.results import FileTransfer, PortInfo, VsockPort
 
 CHECKSUM_PATIENCE = 600.0
-"""Seconds: a large file takes its time."""
+"""Seconds; a large file takes long."""
 
 
 class Transfer(Connection):
@@ -23,7 +23,7 @@ class Transfer(Connection):
     def file_send(
         self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf
     ) -> FileTransfer:
-        """Have the guest send bytes of a file, raw, to a data port. Returns when they are sent."""
+        """Make the guest send bytes of a file to a data port. Returns when they are sent."""
         return self._ask(
             "qga-file-send",
             FileTransfer,
@@ -37,7 +37,7 @@ class Transfer(Connection):
     def file_receive(
         self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf
     ) -> FileTransfer:
-        """Have the guest write exactly this many bytes from a data port into a file."""
+        """Make the guest write exactly this many bytes from a data port into a file."""
         return self._ask(
             "qga-file-receive",
             FileTransfer,
@@ -51,7 +51,7 @@ class Transfer(Connection):
     def file_checksum(
         self, path: str, offset: int, count: int, *, timeout: float = CHECKSUM_PATIENCE
     ) -> FileTransfer:
-        """The SHA-256 of a part of a file, of fewer bytes if it ends before."""
+        """The SHA-256 of a part of a file, or of fewer bytes if the file ends earlier."""
         return self._ask_patiently(
             "qga-file-checksum",
             FileTransfer,

@@ -1,4 +1,4 @@
-"""Connections to services in the guest; qga.client.tunnels carries their bytes."""
+"""Connections to services in the guest; qga.client.tunnels transfers their data."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ class Tunnels(Connection):
     def tunnel_open(self, port: str | None = None) -> int:
         """Open a tunnel and return its number.
 
-        `port` is a data port, connected already, that its frames pass through; without it
-        `tunnel_exchange` carries them.
+        `port` is a connected data port for its frames; without it, use `tunnel_exchange`.
         """
         if port is None:
             return self._ask("qga-tunnel", int, "tunnel")
@@ -28,10 +27,10 @@ class Tunnels(Connection):
         path: str | None = None,
         timeout: float = 10.0,
     ) -> int:
-        """Begin a connection to a port of a host, or to the unix socket `path`, in the guest.
+        """Begin to connect to a host and port, or to the unix socket `path`, in the guest.
 
-        Returns its number in the tunnel, where the guest reports within `timeout` seconds whether
-        it was made.
+        Returns the number of the connection in the tunnel, where the guest reports the outcome
+        within `timeout` seconds.
         """
         target = {"host": host, "port": port, "path": path}
         target = {name: value for name, value in target.items() if value is not None}
@@ -41,7 +40,7 @@ class Tunnels(Connection):
             return member(int, "connection", reply)
 
     def tunnel_exchange(self, tunnel: int, data: bytes) -> bytes:
-        """Bring a tunnel without a data port some frames, and return those that wait."""
+        """Send frames through a tunnel without a data port, and return waiting frames."""
         command = "qga-tunnel-exchange"
         reply = self.call(command, tunnel=tunnel, buf_b64=encode_base64(data))
         with self._telling(command):

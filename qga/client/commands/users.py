@@ -12,7 +12,7 @@ PATIENCE = 90.0
 
 class Users(Connection):
     def users(self) -> list[User]:
-        """Who is logged in, each once, with the earliest login."""
+        """The logged-in users, each once, with the earliest login."""
         return self._ask("guest-get-users", list[User])
 
     def set_password(
@@ -23,7 +23,7 @@ class Users(Connection):
         crypted: bool = False,
         timeout: float = PATIENCE,
     ) -> None:
-        """Set a user's password; `crypted`: it is already a hash as crypt(3) makes it."""
+        """Set a user's password; `crypted`: whether it is already a hash of crypt(3)."""
         raw = password.encode() if isinstance(password, str) else password
         self._ask_patiently(
             "guest-set-user-password",
