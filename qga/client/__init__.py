@@ -43,6 +43,7 @@ from qga.client.figures import MemoryUse, Metrics
 from qga.client.hosts.discovery import FoundGuest, find_guests
 from qga.client.hosts.trust import LeftOut
 from qga.client.how import Limits
+from qga.client.many import Outcome, each
 from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
 from qga.client.readiness import Readiness
 from qga.client.results import (
@@ -116,6 +117,7 @@ __all__ = [
     "NothingFrozen",
     "OSInfo",
     "Observer",
+    "Outcome",
     "PlainProgram",
     "Processor",
     "ProcessorTimes",
@@ -137,6 +139,7 @@ __all__ = [
     "User",
     "copy_from",
     "copy_to",
+    "each",
     "find_guests",
     "start_streamed",
 ]

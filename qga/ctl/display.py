@@ -103,14 +103,15 @@ def command_row(command: CommandInfo) -> Row:
     )
 
 
-def report_truncated(result: ExecResult) -> None:
-    """Report which streams of a program the agent has truncated."""
+def report_truncated(result: ExecResult, guest: str = "") -> None:
+    """Report which streams of a program the agent has truncated; `guest`: one of several."""
+    where = f"{guest}: " if guest else ""
     for truncated, name in (
         (result.stdout_truncated, "stdout"),
         (result.stderr_truncated, "stderr"),
     ):
         if truncated:
-            say(f"the program's {name} may be incomplete: the agent did not keep all of it")
+            say(f"{where}the program's {name} may be incomplete: the agent did not keep all of it")
 
 
 def exec_json(result: ExecResult) -> dict[str, Any]:

@@ -1,45 +1,21 @@
 """Programs and shells in the guest."""
 
-import math
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, Optional
+from contextlib import ExitStack
+from typing import Optional
 
 import typer
 
-from qga.client.agent import GuestAgent
-from qga.client.data_ports import DataPorts
-from qga.client.errors import AgentError, AgentTimeout, CommandError, CommandNotFound, GuestFrozen
-from qga.client.how import NO_LIMITS, Limits
-from qga.client.older_agents import require_no_limits
-from qga.client.programs import (
-    PlainProgram,
-    Program,
-    StreamedProgram,
-    environment,
-    start_streamed,
-)
-from qga.client.results import SIGNAL_STATUS
-from qga.ctl import display, limit_options, terminal
-from qga.ctl.app import EXEC_FAILED, command, discard_output, faults
+from qga.client.many import AT_ONCE
+from qga.ctl import limit_options
+from qga.ctl.app import command
 from qga.ctl.command import RUN
+from qga.ctl.fanout import guests_of, run_in_guests
 from qga.ctl.guest_words import before_dashes, never, unless_program_of_guest
-from qga.ctl.program_output import Collected, Streams
-from qga.ctl.relay import FORWARDED, TIMED_OUT, Left, Relay, Signals, read_all
-from qga.ctl.settings import Agent, Settings
+from qga.ctl.running import Wanted, run
+from qga.ctl.settings import Settings
 from qga.ctl.units import seconds
 from qga.ctl.values import NotUsable, duration, pairs
-
-NO_TERMINAL = (
-    "a terminal needs the qga-exec command, which this guest's agent lacks or has disabled; "
-    "use `qgactl exec` without -t instead"
-)
-
-# For an exit status that does not exist here, such as an NTSTATUS of Windows.
-NO_STATUS = 255
 
 # The login shell of the user that the agent runs as, as login(1) starts it.
 LOGIN = """
@@ -64,23 +40,9 @@ USER = typer.Option(
 )
 
 
-class Wanted(NamedTuple):
-    """A program to run, and how."""
-
-    argv: list[str]
-    env: dict[str, str]
-    clean_env: bool = False
-    input: Optional[int] = None
-    tty: bool = False
-    timeout: float = math.inf
-    user: str = ""
-    directory: str = ""
-    limits: Limits = NO_LIMITS
-
-
 @command(
     RUN,
-    before_dashes("GUEST -- PROGRAM [ARG]...", never, "[GUEST] --"),
+    before_dashes("GUEST -- PROGRAM [ARG]...", never, "[GUEST]... --", several=True),
     name="exec",
     context_settings={"allow_interspersed_args": False},
 )
@@ -120,6 +82,10 @@ def execute(
         "of the agent.)",
     ),
     tty: bool = typer.Option(False, "-t", "--tty", help="Run the program in a terminal."),
+    everywhere: bool = typer.Option(False, "--all", help="Run it in all guests of this host."),
+    at_once: int = typer.Option(
+        AT_ONCE, metavar="N", min=1, help="With several guests: how many at the same time."
+    ),
     memory: str = limit_options.MEMORY,
     pids: Optional[int] = limit_options.PIDS,
     cpus: Optional[float] = limit_options.CPUS,
@@ -135,6 +101,10 @@ def execute(
     /dev/null gives it none. ^C is sent to the program as SIGINT; a second one kills it. No shell
     is involved. The word before -- is the guest; -- may be left out if the guest is not named
     here, and the program has no -- among its arguments.
+
+    With several guests, or --all, each line of output begins with the name of its guest, and the
+    exit status is the greatest. --json prints an object for each guest when its program has
+    ended. The programs get no input without --input or -i; with it each reads all of it.
 
     With a timeout or a limit, everything that the program has started ends when it does. A limit
     that ends it is reported. In a guest without cgroup v2 limits apply to each process, and --cpus
@@ -154,18 +124,36 @@ def execute(
       qgactl exec web -u nobody --memory 512M --pids 100 --cpus 0.5 -- ./job
       qgactl exec web --env LANG=C -- sh -c 'echo $LANG'
       qgactl exec web -it -- top
+      qgactl exec web db -- systemctl is-system-running
+      qgactl exec --all -- uptime
     """
     settings: Settings = context.obj
     variables = pairs(env or [], "NAME=VALUE", "--env")
     limits = limit_options.limits_of(
         memory, pids, cpus, cpu_seconds, open_files, file_size, output_size
     )
+    several = everywhere or bool(settings.others)
+    if several:
+        refuse_for_several(settings, tty)
     with ExitStack() as stack:
-        source = opened_input(stack, input_file, tty or interactive)
+        source = None
+        if not several or interactive or input_file != "-":
+            source = opened_input(stack, input_file, tty or interactive)
         limit = seconds(timeout)
         wanted = Wanted(argv, variables, clean_env, source, tty, limit, user, directory, limits)
-        status = run(settings, wanted)
+        if several:
+            status = run_in_guests(settings, guests_of(settings, everywhere), wanted, at_once)
+        else:
+            status = run(settings, wanted)
     raise typer.Exit(status)
+
+
+def refuse_for_several(settings: Settings, tty: bool) -> None:
+    """Options that make sense for one guest only."""
+    if tty:
+        raise typer.BadParameter("-t works with one guest")
+    if settings.data_ports:
+        raise typer.BadParameter("--data-port is about one guest")
 
 
 @command(
@@ -211,114 +199,3 @@ def opened_input(stack: ExitStack, name: str, wanted: bool) -> Optional[int]:
         return stack.enter_context(open(name, "rb", buffering=0)).fileno()
     except OSError as error:
         raise NotUsable(f"cannot read {name}: {error.strerror}") from None
-
-
-def run(settings: Settings, wanted: Wanted) -> int:
-    """Run a program until it exits or the user leaves; returns the exit status for qgactl."""
-    streams = Collected(settings) if settings.structured else Streams()
-    try:
-        with (
-            Signals(*FORWARDED) as signals,
-            faults(EXEC_FAILED),
-            settings.agent() as agent,
-            started(agent, settings.ports(), wanted, signals) as program,
-        ):
-            status = relayed(agent, program, wanted, signals, streams)
-    except Left as left:
-        return left.status
-    except BrokenPipeError:
-        # As if SIGPIPE had killed us, which `qgactl exec … | head` expects.
-        discard_output()
-        return SIGNAL_STATUS + signal.SIGPIPE
-    streams.finish(program.result)
-    return status if 0 <= status <= NO_STATUS else NO_STATUS
-
-
-@contextmanager
-def started(agent: Agent, ports: DataPorts, wanted: Wanted, signals: Signals) -> Iterator[Program]:
-    """Start the program by qga-exec, or else by guest-exec."""
-    # The guest's terminal is shown in ours, so it is of our kind.
-    term = os.environ.get("TERM", "") if wanted.tty else ""
-    env = wanted.env if wanted.clean_env else None
-    argv = wanted.argv
-    as_whom: dict[str, Any] = {"user": wanted.user or None, "cwd": wanted.directory or None}
-    if wanted.env and not wanted.clean_env and wanted.user:
-        # The rest of that user's environment is only known in the guest.
-        argv = ["env", *(f"{name}={value}" for name, value in wanted.env.items()), *argv]
-    elif wanted.env and not wanted.clean_env:
-        env = {**there(agent, wanted), **({"TERM": term} if term else {}), **wanted.env}
-    program: Program
-    try:
-        size = terminal.size() if wanted.tty else None
-        program = start_streamed(
-            agent,
-            argv,
-            ports,
-            env=env,
-            terminal=size,
-            term=term,
-            timeout=wanted.timeout,
-            limits=wanted.limits,
-            **as_whom,
-        )
-        report_confinement(agent, program, wanted.limits)
-    except GuestFrozen:
-        raise
-    except CommandNotFound:
-        if wanted.tty:
-            raise AgentError(NO_TERMINAL, address=agent.address) from None
-        require_no_limits(agent, wanted.limits)
-        # guest-exec takes all input with the request.
-        data = None if wanted.input is None else read_all(wanted.input, signals)
-        program = PlainProgram(agent, argv, env=env, input=data, **as_whom)
-    except CommandError as error:
-        error.reason = "; ".join(filter(None, [error.reason, agent.guest_doubt]))
-        raise
-    with program:
-        yield program
-
-
-def report_confinement(agent: Agent, program: StreamedProgram, limits: Limits) -> None:
-    """Which means the agent has used for the limits, where they are weaker than a cgroup."""
-    if limits != NO_LIMITS and program.confinement != "cgroup":
-        display.note(
-            f"{agent.typed}: this guest has no cgroup for the program: limits apply to each process"
-        )
-
-
-def report_end(agent: Agent, program: Program, wanted: Wanted, timed_out: bool) -> None:
-    """What has ended the program, if it has not ended by itself."""
-    if timed_out:
-        display.note(f"{agent.typed}: the program was terminated after {wanted.timeout:g} s")
-    elif program.result and program.result.ended_by:
-        display.note(f"{agent.typed}: the program was ended: {program.result.ended_by}")
-
-
-def there(agent: GuestAgent, wanted: Wanted) -> dict[str, str]:
-    """The environment of programs in the guest."""
-    try:
-        return environment(agent, wanted.timeout)
-    except AgentTimeout as error:
-        if error.seconds < wanted.timeout:
-            raise
-        raise Left(TIMED_OUT) from None
-
-
-def relayed(
-    agent: Agent, program: Program, wanted: Wanted, signals: Signals, streams: Streams
-) -> int:
-    """Pass bytes and signals until the program exits; returns its status."""
-    source = None if isinstance(program, PlainProgram) else wanted.input
-    relay = Relay(program, signals, source, streams.out, streams.err, timeout=wanted.timeout)
-    with ExitStack() as stack:
-        if wanted.tty:
-            relay.size = terminal.size
-            if source is not None and os.isatty(source):
-                relay.escapes = terminal.Escapes()
-                stack.enter_context(terminal.raw(source))
-        status = relay.run()
-    if relay.complaint:
-        display.say(f"{agent.typed}: process {program.pid} may still run: {relay.complaint}")
-    else:
-        report_end(agent, program, wanted, relay.timed_out)
-    return status

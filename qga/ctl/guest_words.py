@@ -119,10 +119,14 @@ class Surroundings(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The guest that the words name, if any. `doubt`: another reading, with or without a guest."""
+    """The guest that the words name, if any.
+
+    doubt: another reading, with or without a guest. others: further guests.
+    """
 
     guest: str = ""
     doubt: str = ""
+    others: tuple[str, ...] = ()
 
 
 class GuestPath(NamedTuple):
@@ -187,16 +191,22 @@ def first_word(
 
 
 def before_dashes(
-    example: str, lone: Callable[[str, Surroundings], bool], metavar: str = "[GUEST]"
+    example: str,
+    lone: Callable[[str, Surroundings], bool],
+    metavar: str = "[GUEST]",
+    several: bool = False,
 ) -> Place:
-    """The word before -- is the guest; without -- a word that `lone` takes for one."""
+    """The word before -- is the guest; without -- a word that `lone` takes for one.
+
+    several: all words before -- are guests.
+    """
 
     def find(line: Line, surroundings: Surroundings) -> Found:
         words = [line.args[at] for at in line.before_dashes()]
         if words:
             not_empty(words[0])
         if line.dashes is not None:
-            return guest_before_dashes(line, words)
+            return guest_before_dashes(line, words, several)
         if not words:
             return Found()
         word, rest = words[0], line.args[line.at[0] + 1 :]
@@ -210,8 +220,8 @@ def before_dashes(
     return Place(metavar, example, find)
 
 
-def guest_before_dashes(line: Line, words: list[str]) -> Found:
-    """The guest of a line with --, which has `words` before it."""
+def guest_before_dashes(line: Line, words: list[str], several: bool) -> Found:
+    """The guests of a line with --, which has `words` before it: one, unless `several` may be."""
     program = line.args[line.dashes + 1 :] if line.dashes is not None else []
     if not words:
         word, *rest = program or [""]
@@ -220,13 +230,15 @@ def guest_before_dashes(line: Line, words: list[str]) -> Found:
     other = f"if {words[0]} is the program: qgactl {line.command} GUEST -- {shlex.join(rest)}"
     for name in line.unknown_options():
         raise WrongWords(no_such_option(name, line.known, f"; {other}"))
-    if len(words) > 1:
+    if len(words) > 1 and not several:
         some = "two words" if len(words) == 2 else "several words"
         raise WrongWords(
             f"{some} before --: '{words[0]}' and '{words[1]}'; only the guest goes there; {other}"
         )
-    # click stops at the first word of a program, so the guest must be gone by then.
-    return Found(line.take(line.at[0]), other)
+    # click stops at the first word of a program, so the guests must be gone by then.
+    for at in reversed(line.before_dashes()):
+        not_empty(line.take(at))
+    return Found(words[0], other, tuple(words[1:]))
 
 
 def doubt(command: str, word: str, rest: list[str]) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from qga.client.errors import AgentError, AgentTimeout, CommandError
 from qga.client.programs import Program, TerminalSize
@@ -40,6 +40,15 @@ FORWARDED = (signal.SIGINT, *ENDING, signal.SIGWINCH, signal.SIGPIPE)
 MAX_INPUT = (MAX_REQUEST - 1024 * 1024) // 4 * 3
 
 Sink = Callable[[bytes], None]
+
+
+class SignalSource(Protocol):
+    """Signals for a relay: readable at `fileno` when there are some."""
+
+    def fileno(self) -> int: ...
+
+    def take(self) -> bytes:
+        """The numbers of the signals that have come."""
 
 
 class Signals:
@@ -81,7 +90,7 @@ def ignore(number: int, frame: FrameType | None) -> None:
     """The wakeup descriptor gets its number."""
 
 
-def read_all(descriptor: int, signals: Signals) -> bytes:
+def read_all(descriptor: int, signals: SignalSource) -> bytes:
     """All input. Raises AgentError if it does not fit into a request."""
     data = bytearray()
     while len(data) <= MAX_INPUT:
@@ -116,7 +125,7 @@ class Relay:
     def __init__(
         self,
         program: Program,
-        signals: Signals,
+        signals: SignalSource,
         input: int | None,
         out: Sink,
         err: Sink,

@@ -15,7 +15,7 @@ from qga.client.addresses import few
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentError, ConnectError
-from qga.client.hosts.discovery import find_guests
+from qga.client.hosts.discovery import FoundGuest, find_guests
 from qga.client.transports import Transport
 from qga.ctl import display
 from qga.ctl.address_book import Book, as_address, read_book
@@ -38,11 +38,13 @@ class Output(str, Enum):
 class Settings:
     """The options given before and after the command.
 
-    named: the guest of the command line. environment: that of QGA_CONNECT. example: how to name
-    a guest for this command. guest_doubt: how to read the words if there is a guest among them.
+    named: the guest of the command line. others: further ones, where a command takes several.
+    environment: the guest of QGA_CONNECT. example: how to name a guest for this command.
+    guest_doubt: how to read the words if there is a guest among them.
     """
 
     named: str = ""
+    others: tuple[str, ...] = ()
     environment: str = ""
     timeout: float = 5.0
     output: Output = Output.TABLE
@@ -107,23 +109,30 @@ class Settings:
             reasons = [f"two guests are given, {self.named} and {found.guest}; name one"]
             raise typer.BadParameter("; ".join(filter(None, [*reasons, found.doubt])))
         if found.guest:
-            return replace(self, named=found.guest)
+            doubt = found.doubt if found.others else ""
+            return replace(self, named=found.guest, others=found.others, guest_doubt=doubt)
         # Without a guest in the words the doubt is whether one of them was meant to be it.
         return replace(self, guest_doubt=found.doubt)
 
     def agent(self) -> Agent:
+        """The agent of the guest that was named."""
         self.require_guest()
         try:
-            agent = Agent(self.address, self.timeout)
+            agent = self.agent_at(self.address, self.guest)
         except ValueError as error:
             reasons = filter(None, [str(error), self.book.origin(self.guest)])
             raise typer.BadParameter("; ".join(reasons)) from None
-        agent.typed = self.guest
         agent.explanation = self.explanation
         agent.guest_doubt = self.guest_doubt
+        return agent
+
+    def agent_at(self, address: str | FoundGuest, name: str) -> Agent:
+        """The agent of a guest that errors call `name`. Raises ValueError for a wrong address."""
+        agent = Agent(address, self.timeout)
+        agent.typed = name
         if self.verbose:
             agent.report = display.say
-            agent.report(f"guest {self.guest} at {agent.address}")
+            agent.report(f"guest {name} at {agent.address}")
         return agent
 
     def explanation(self) -> str:

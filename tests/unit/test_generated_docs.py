@@ -171,7 +171,7 @@ def test_the_page_of_qgactl_has_what_a_page_has() -> None:
     titles = ["NAME", "SYNOPSIS", "OPTIONS", "COMMANDS", "ENVIRONMENT", "FILES", "EXIT STATUS"]
     assert [title for title in titles if f'.SH "{title}"' not in page] == []
     assert "Default: 16M." in page
-    assert "qgactl exec [OPTIONS] [GUEST] \\-\\- PROGRAM [ARG]..." in page
+    assert "qgactl exec [OPTIONS] [GUEST]... \\-\\- PROGRAM [ARG]..." in page
     variables = set(re.findall(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"", sources_of_the_host()))
     assert variables - {"TERM", "XDG_RUNTIME_DIR", "PATH_INFO"} <= set(qgactl_page.ENVIRONMENT)
 

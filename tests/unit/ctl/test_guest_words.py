@@ -196,12 +196,12 @@ def test_a_name_that_is_empty(text: str, has_guest: bool) -> None:
         ("shell web --usr me -- x", "no such option: --usr; did you mean --user"),
         ("freeze web --mout / -- x", "no such option: --mout; did you mean --mount"),
         (
-            "exec web db -- ls",
+            "shell web db -- ls",
             "two words before --: 'web' and 'db'; only the guest goes there; "
-            "if web is the program: qgactl exec GUEST -- web db -- ls",
+            "if web is the program: qgactl shell GUEST -- web db -- ls",
         ),
         ("exec git log -p -- x", "no such option: -p"),
-        ("exec a b c -- x", "several words before --: 'a' and 'b'; only the guest goes there"),
+        ("shell a b c -- x", "several words before --: 'a' and 'b'; only the guest goes there"),
         ("freeze web db -- ls", "two words before --: 'web' and 'db'"),
     ],
 )
