@@ -161,7 +161,7 @@ class PortTunnel(HostTunnel):
             self._take()
 
     def _await_room(self, wait: bool) -> None:
-        """Have the loop report when QEMU takes more, or not."""
+        """Start or stop watching for QEMU to accept more bytes."""
         if wait != self._blocked:
             self._blocked = wait
             out = select.EPOLLOUT if wait else 0
@@ -177,7 +177,7 @@ class PortTunnel(HostTunnel):
         self.receive(data)
 
     def _look(self) -> None:
-        """A guest whose agent was killed looks like one that has nothing to say."""
+        """Check a silent guest: its agent may have been killed."""
         silence = time.monotonic() - self._heard
         if self.connections and silence > SILENCE + PATIENCE:
             self._fail(SILENT)
@@ -190,7 +190,7 @@ class PortTunnel(HostTunnel):
 
 
 class PieceTunnel(HostTunnel):
-    """In pieces through the agent, which are polled for: soon after something moved, and less
+    """A tunnel in pieces through the agent, which is polled: soon after something moved, and less
     and less often while nothing does."""
 
     def __init__(self, agent: GuestAgent, number: int, loop: Loop) -> None:
@@ -208,7 +208,7 @@ class PieceTunnel(HostTunnel):
         self._timer = self._loop.call_later(0, self._poll)
 
     def do_write(self, data: bytes | memoryview) -> int:
-        """It is polled soon: that brings it."""
+        """Buffer the data for the next poll, which follows soon."""
         if self._pause > FIRST_DELAY:
             self._poll_after(0)
         return 0

@@ -1,11 +1,11 @@
-"""Sockets that lead to services in the guest, many through one data port.
+"""Sockets connected to services in the guest, many over one data port.
 
     with guest.tunnel() as tunnel:
         connection = tunnel.connect(Target("127.0.0.1", 22))
 
-A tunnel has a thread that passes the bytes; qga.tunnels.frames has their form. Where the guest has
-no free data port they pass through the agent, more slowly. The guest is not trusted: it cannot
-make us keep more than a window for each connection, and one that says nothing any longer ends
+Each tunnel has a thread that transfers the data; qga.tunnels.frames describes its format. If the
+guest has no free data port, the data passes through the agent, which is slower. The guest is not
+trusted: no more than a window is buffered for each connection, and a guest that falls silent ends
 the tunnel.
 """
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from qga.client.agent import GuestAgent
 
 TIMEOUT = 10.0
-"""Seconds until a connection must be made."""
+"""Seconds to establish a connection."""
 
-# Seconds after that for the guest's report to arrive, and for what was sent last to be taken.
+# Extra seconds for the guest to report the outcome, and seconds to send the last bytes.
 MARGIN = 2.0
 LAST_BYTES = 2.0
 
@@ -36,7 +36,7 @@ HIGHEST_NUMBER = 2**32 - 1
 
 
 class Target(NamedTuple):
-    """A port of a host, or the path of a unix socket, as seen in the guest."""
+    """A host and port, or the path of a unix socket, as seen from the guest."""
 
     host: str | None = None
     port: int | None = None
@@ -49,9 +49,9 @@ class Target(NamedTuple):
 
 
 class Outcome:
-    """What becomes of a connection.
+    """The outcome of a connection.
 
-    on_failure: called once with the reason if it cannot be made, or is reset, on any thread.
+    on_failure: called once, on any thread, with the reason if the connection fails or is reset.
     """
 
     def __init__(self, on_failure: Callable[[str], None] = lambda _: None) -> None:
@@ -65,7 +65,7 @@ class Outcome:
         self.decided.set()
 
     def end(self, reason: str) -> None:
-        """It is over; with a reason it was reset."""
+        """Called when the connection is closed; with a reason if it was reset."""
         if reason and not self.reason:
             self.reason = reason
             self._on_failure(reason)
@@ -75,8 +75,7 @@ class Outcome:
 class GuestSocket(socket.socket):
     """A connected socket whose other end is in the guest.
 
-    Where the connection was reset there, or the tunnel is over, reading raises
-    ConnectionResetError.
+    Reading raises ConnectionResetError if the connection was reset there or the tunnel is closed.
     """
 
     outcome: Outcome
@@ -106,7 +105,7 @@ class GuestSocket(socket.socket):
 class GuestTunnel:
     """A tunnel; use it as a context manager. Threads may share it.
 
-    ports: the guest's data ports; one that is free is used.
+    ports: the guest's data ports, of which a free one is used.
     """
 
     def __init__(self, agent: GuestAgent, ports: DataPorts | None = None) -> None:
@@ -123,7 +122,7 @@ class GuestTunnel:
 
     @property
     def port(self) -> str | None:
-        """The data port that it uses; None if its bytes pass through the agent."""
+        """The data port that it uses; None if the data passes through the agent."""
         return self._port
 
     @property
@@ -132,7 +131,7 @@ class GuestTunnel:
 
     @property
     def reason(self) -> str:
-        """Why it has ended by itself."""
+        """Why the tunnel was closed, unless this side closed it."""
         return self._end.reason
 
     def __enter__(self) -> GuestTunnel:
@@ -144,8 +143,8 @@ class GuestTunnel:
     def connect(self, target: Target, timeout: float = TIMEOUT) -> GuestSocket:
         """Connect to a service in the guest.
 
-        ConnectError if that fails there, CommandError if the guest refuses it, AgentTimeout if
-        nothing is known within `timeout` seconds.
+        Raises ConnectError if the connection fails in the guest, CommandError if the guest refuses
+        it, and AgentTimeout if the outcome is not known within `timeout` seconds.
         """
         ours, theirs = socket.socketpair()
         outcome = Outcome()
@@ -171,10 +170,10 @@ class GuestTunnel:
         timeout: float = TIMEOUT,
         outcome: Outcome | None = None,
     ) -> None:
-        """Connect a socket of this host with a service in the guest; it is closed at the end.
+        """Connect a socket of this host with a service in the guest; closes the socket at the end.
 
-        Returns before the connection is made. CommandError if the guest refuses it, ConnectError
-        if the tunnel is over.
+        Returns before the connection is established. Raises CommandError if the guest refuses it,
+        and ConnectError if the tunnel is closed.
         """
         try:
             if self.closed:
@@ -190,7 +189,7 @@ class GuestTunnel:
         self._loop.post(lambda: self._add(number, local, outcome or Outcome()))
 
     def close(self) -> None:
-        """End all connections. What was sent before still reaches the guest, if it is alive."""
+        """Close all connections. Data sent before still reaches the guest, if its agent runs."""
         if not self._thread.is_alive():
             return
         self._loop.post(lambda: self._end.finish(LAST_BYTES, self._finished.set))
@@ -230,7 +229,7 @@ class GuestTunnel:
 def connect(
     agent: GuestAgent, target: Target, timeout: float = TIMEOUT, ports: DataPorts | None = None
 ) -> GuestSocket:
-    """A connection with a tunnel of its own, which is closed with it."""
+    """A connection with its own tunnel, which is closed together with it."""
     tunnel = GuestTunnel(agent, ports)
     try:
         connected = tunnel.connect(target, timeout)

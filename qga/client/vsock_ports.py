@@ -1,7 +1,7 @@
-"""Data ports over vsock: for guests that are reached that way, with nothing to configure.
+"""Data ports over vsock, for guests that are reached through vsock; they need no configuration.
 
-The agent listens on a vsock port of its own for each; the token that it gives out shows it that
-the one who connects is the one who asked.
+The agent listens on a separate vsock port for each. A token proves that the client that connects is
+the one that asked for the port.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Dial = Callable[[int, float], socket.socket]
 
 
 def dial_of(address: str) -> Optional[Dial]:
-    """What connects to other vsock ports of the guest at `address`; None if that is not vsock."""
+    """A function that connects to other vsock ports of the guest; None if it is not at vsock."""
     scheme, _, place = address.partition(":")
     if scheme == "vsock":
         cid, _port = cid_and_port(place)
@@ -39,9 +39,9 @@ def dial_of(address: str) -> Optional[Dial]:
 
 
 def open_vsock_port(agent: GuestAgent, dial: Dial) -> tuple[str, socket.socket] | None:
-    """The name of a new data port and the connection to it; None if that is not possible.
+    """Open a data port; returns its name and the connection, or None if that is impossible.
 
-    ProtocolError if what the guest says of it is not a port.
+    Raises ProtocolError if the reply of the guest is invalid.
     """
     try:
         offer = agent.open_vsock_port()
@@ -53,7 +53,7 @@ def open_vsock_port(agent: GuestAgent, dial: Dial) -> tuple[str, socket.socket] 
         )
     try:
         link = dial(offer.port, time.monotonic() + PATIENCE)
-    except (ConnectError, TimeoutError):  # only the agent's port may be let through
+    except (ConnectError, TimeoutError):  # the monitor may forward only the agent's port
         return None
     try:
         link.send(f"{offer.token}\n".encode(), socket.MSG_NOSIGNAL)

@@ -1,8 +1,8 @@
-"""Waiting until a guest is ready for what its host wants of it.
+"""Waiting until a guest fulfils conditions.
 
-The guest is asked again and again, less often as time goes by, and whatever can be known without
-our agent is asked of any agent. It may not be there yet, nor QEMU, nor its socket: all that counts
-as not ready. What can never become true ends the wait at once (NeverReady).
+The guest is checked repeatedly, less often as time goes by, with commands of any agent if it does
+not run qga. The agent, QEMU and its socket may not exist yet: that counts as not ready. A condition
+that can never be met ends the wait at once (NeverReady).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from qga.client.agent import GuestAgent
 
 Report = Callable[[str, str], object]
-"""Takes a condition that is not met, and why."""
+"""Called with a condition that is not met, and the reason."""
 
-# Seconds between two looks: at first, at most, and the growth.
+# Pauses between two checks, in seconds: the first, the longest, and the growth.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 PAUSE_GROWTH = 1.5
 
-# Seconds for the last look, though the time is over: it is to say what is missing.
+# Seconds for the last check even after the timeout: it determines what is missing.
 LAST_PATIENCE = 5.0
 
-# The characters of systemd.unit(5), of which none begins an option.
+# The characters of names in systemd.unit(5), but no leading hyphen, which begins an option.
 UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
 
 LARGEST_TCP_PORT = 2**16 - 1
@@ -40,7 +40,7 @@ _OF_READINESS = ("boot", "cloud-init", "address", "unit", "port")
 
 
 class Met(NamedTuple):
-    """A condition, after how many seconds it was seen to be met, and what was seen."""
+    """A condition that is met: after how many seconds, and its state."""
 
     condition: str
     seconds: float
@@ -48,7 +48,7 @@ class Met(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """text: as it was given, such as `unit:ssh.service`."""
+    """A condition. text: as it was given, such as `unit:ssh.service`."""
 
     text: str
     kind: str
@@ -56,7 +56,7 @@ class Condition(NamedTuple):
 
 
 def parse(text: str) -> Condition:
-    """ValueError, which names the conditions, for anything else."""
+    """Parse a condition. Raises ValueError with the list of conditions."""
     kind, colon, argument = text.partition(":")
     wanted = next((each for each in KINDS if each.partition(":")[0] == kind), "")
     if not wanted or bool(argument) != (":" in wanted) or (colon and not argument):
@@ -95,7 +95,7 @@ def wait_for(
         if left <= 0:
             reasons = {condition.text: reason for condition, reason in missing.items()}
             raise NotReady(agent.address, timeout, reasons, list(met.values()))
-        agent.close()  # QEMU serves one client at a time; others want to reach the agent, too
+        agent.close()  # QEMU serves one client at a time, and others may want to connect
         time.sleep(min(pause, left))
         pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
 
@@ -103,7 +103,7 @@ def wait_for(
 def _look(
     agent: GuestAgent, wanted: list[Condition], patience: float
 ) -> Iterator[tuple[Condition, Seen]]:
-    """What is to be seen of each condition now."""
+    """The current state of each condition."""
     try:
         agent.sync(timeout=min(agent.timeout, patience))
         state = _readiness(agent, wanted, patience)
@@ -130,7 +130,7 @@ def _seen(agent: GuestAgent, condition: Condition, state: Readiness | None) -> S
 
 
 def _readiness(agent: GuestAgent, wanted: list[Condition], patience: float) -> Readiness | None:
-    """What our agent knows; None if it is another, or may not tell."""
+    """The reply of qga-get-readiness; None if the agent lacks it or refuses it."""
     if not any(condition.kind in _OF_READINESS for condition in wanted):
         return None
     units = [condition.argument for condition in wanted if condition.kind == "unit"]

@@ -1,8 +1,8 @@
-"""What happens in a guest, as it happens: `GuestAgent.watch`.
+"""Events of a guest as they happen: `GuestAgent.watch`.
 
-Events are lines of JSON on a data port. A port does not tell whether the agent at its other end is
-still there, so after a long silence the agent is asked; if it has been restarted, it is told again
-what to watch. Nothing is asked for otherwise. A guest is not trusted: lines are limited in length.
+Events are lines of JSON on a data port. A port does not show whether the agent at its other end
+still runs, so the agent is checked after a long silence. If it was restarted, the watch is started
+again. There is no other polling. The guest is not trusted: lines are limited in length.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from qga.client.errors import AgentError, CommandNotFound, ConnectError, Protoco
 if TYPE_CHECKING:
     from qga.client.agent import GuestAgent
 
-# Bytes of a line; the longest honest ones have two paths (PATH_MAX) in escapes.
+# Bytes of a line; the longest legitimate ones contain two escaped paths of PATH_MAX bytes.
 LONGEST_LINE = 64 * 1024
 
 # Seconds until the first line of a watch.
 FIRST_LINE_PATIENCE = 15.0
 
-# Seconds between two attempts to watch an agent that was restarted.
+# Seconds between two attempts to start the watch again.
 RETRY_INTERVAL = 1.0
 
-# poll(2) takes milliseconds as an int; longer waits come in pieces.
+# poll(2) takes milliseconds as an int; longer waits are split.
 LONGEST_POLL = 3600.0
 
-TIMES = range(2**53)  # milliseconds; larger ones are no exact numbers in JSON
+TIMES = range(2**53)  # milliseconds; larger numbers are not exact in JSON
 
 NO_PORT = "events need a free data port, and this guest has none (docs/readiness.md)"
 
 
 class Event(NamedTuple):
-    """name: such as "address-added". time: of the guest's clock, in seconds since 1970.
+    """An event. name: such as "address-added".
 
-    details: the other members of the line, by their names there.
+    time: seconds since 1970-01-01 UTC by the guest's clock. details: the other members of the line.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Event(NamedTuple):
     details: dict[str, Any]
 
     def as_line(self) -> dict[str, Any]:
-        """The event as the guest wrote it."""
+        """The event as the guest sent it."""
         return {"event": self.name, "time-ms": round(self.time * 1000), **self.details}
 
 
 class Untold(NamedTuple):
-    """A kind of events that the guest cannot report, or not always."""
+    """A kind of events that the guest cannot report, or not in all cases."""
 
     event: str
     reason: str
@@ -78,10 +78,9 @@ class Wanted(NamedTuple):
 
 
 class Events:
-    """Events of a guest; entering it starts the watch. Iterate over it inside.
+    """The events of a guest. Entering the context starts the watch; iterate over it inside.
 
-    started: the agent's reply to the last start. fileno() is what select(2) takes to wait for
-    `next`.
+    started: the agent's reply to the last start. fileno(): for waiting with select(2) for `next`.
     """
 
     started: WatchStarted
@@ -110,10 +109,10 @@ class Events:
                 yield event
 
     def next(self, timeout: float = math.inf) -> Event | None:
-        """The next event; None if none comes within `timeout` seconds.
+        """The next event; None if there is none within `timeout` seconds.
 
-        If the agent stops, "agent-stopped" is one, or "agent-lost" where it could not say so; then
-        the next call waits until it can be watched again.
+        If the agent stops, the event is "agent-stopped", or "agent-lost" if the agent was killed.
+        The next call then waits until the watch can be started again.
         """
         deadline = time.monotonic() + timeout
         while self._port is None:
@@ -123,7 +122,7 @@ class Events:
         silence = time.monotonic() + self._check
         try:
             event = self._event(self._port, min(deadline, silence))
-        except ConnectError:  # at the other end there is nobody any longer, maybe not even QEMU
+        except ConnectError:  # the other end has gone, maybe together with QEMU
             return self._lost()
         if event is not None and event.name == "agent-stopped":
             self._close_port()
@@ -136,7 +135,7 @@ class Events:
         return Event("agent-lost", time.time(), {})
 
     def _start(self) -> None:
-        """Have the agent watch. Raises AgentError."""
+        """Start the watch in the agent. Raises AgentError."""
         agent = self._agent
         port = self._ports.open_free(agent)
         if port is None:
@@ -150,7 +149,7 @@ class Events:
             port.close()
             raise
         finally:
-            agent.close()  # QEMU serves one client at a time; others want to reach the agent, too
+            agent.close()  # QEMU serves one client at a time, and others may want to connect
         self._port = port
 
     def _start_again(self) -> None:
@@ -158,11 +157,11 @@ class Events:
             self._start()
         except CommandNotFound:
             raise
-        except AgentError:  # it is not back yet
+        except AgentError:  # it has not restarted yet
             time.sleep(RETRY_INTERVAL)
 
     def _skip_to_first(self, port: DataPort) -> None:
-        """Drop what was left for earlier users of the port."""
+        """Drop lines that were left over from earlier users of the port."""
         deadline = time.monotonic() + FIRST_LINE_PATIENCE
         while (line := self._line(port, deadline)) is not None:
             with suppress(ProtocolError):
@@ -181,7 +180,7 @@ class Events:
             raise
 
     def _line(self, port: DataPort, deadline: float) -> bytes | None:
-        """The next line without its end; None if none comes by the deadline."""
+        """The next line without its newline; None if there is none by the deadline."""
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
@@ -199,7 +198,7 @@ class Events:
         return line
 
     def _is_watched(self, port: DataPort) -> bool:
-        """Whether the agent still has the port. One of vsock is closed when it has not."""
+        """Whether the agent still has the port open. A vsock port would be closed otherwise."""
         if port.name.startswith("vsock:"):
             return True
         try:

@@ -6,11 +6,11 @@ client that gave up waiting, or that took over a serial line in the middle of an
 also needs to know where the next line begins. `guest-sync-delimited` shows that: its reply, and
 nothing else that the agent sends, begins with a byte 0xFF, and returns the number that was sent.
 `SyncSearch` drops everything before the reply with its own number. It also finds out whether the
-agent echoes ids: old ones refuse a request with one, and then only the order matches replies.
+agent echoes ids: old agents refuse a request with an id, and then only the order matches replies.
 
-What must stay true: whatever the guest sends costs time linear in the number of bytes, however
-they are cut, and memory of a small multiple of what the command's reply may have; and what is
-no reply is a ProtocolError, whichever way Python fails at it.
+What must stay true: parsing takes linear time, however the bytes are split, and memory of a small
+multiple of the permitted size of the reply. Anything that is not a valid reply is a ProtocolError,
+no matter which exception Python raises for it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any, Protocol
 from qga.client.errors import CommandError, CommandNotFound, ProtocolError
 from qga.wording import counted
 
-# As QEMU's JSON lexer: a longer request is refused, but only after most of it was sent.
+# The limit of QEMU's JSON lexer, which refuses a longer request only after most of it was sent.
 MAX_REQUEST = 64 * 1024 * 1024 - 1
 
 # No reply is larger, whatever the command.
 DEFAULT_MAX_REPLY = 128 * 1024 * 1024
 
-# Bytes of a reply whose point is not its size. Python makes up to 30 times as much of JSON.
+# Bytes of a reply without bulk data. Python's objects take up to 30 times the memory of the JSON.
 USUAL_REPLY = 4 * 1024 * 1024
 
 # Two streams of 16 MiB as base64; 48 MiB as base64, the most that guest-file-read returns.
@@ -40,13 +40,13 @@ LARGEST_READ = 48 * 1024 * 1024
 # guest-file-read without a count.
 DEFAULT_READ = 4096
 
-# What a reply may have beside the data that it is for.
+# Bytes of a reply in addition to its bulk data.
 REPLY_FRAME = 4096
 
-# A larger reply than the usual is one of long strings, not of many values.
+# A reply larger than usual consists of long strings, not of many values.
 MOST_VALUES = 100_000
 
-# JSON has no such bounds, Python's parts have: for recursion, and for int() and its inverse.
+# JSON has no such limits, but Python has: on recursion, and on the digits of int() and str().
 DEEPEST, LONGEST_NUMBER = 100, 400
 
 # Characters of an error's description: a terminal may have to show it.
@@ -58,10 +58,10 @@ ID_REFUSED = b"member 'id' is unexpected"
 # Clears a half-written request out of the agent's parser; also the mark of the sync reply.
 DELIMITER = b"\xff"
 
-# Longer than any reply to guest-sync-delimited, whatever its spacing.
+# Longer than any reply to guest-sync-delimited, even with much white space.
 MAX_SYNC_REPLY = 1024
 
-# Every JSON reader keeps integers up to 2^53 as they are.
+# All JSON parsers represent integers up to 2^53 exactly.
 IDS = 2**53
 TAG_SIZE = len(f'"id": {IDS}, ')
 
@@ -69,7 +69,7 @@ Reply = dict[str, Any]
 
 
 def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
-    """One request as a line. ValueError for a number that JSON cannot carry."""
+    """A request as a line. Raises ValueError for a number that JSON cannot represent."""
     request: dict[str, Any] = {"execute": command}
     if arguments:
         request["arguments"] = arguments
@@ -87,17 +87,17 @@ PING = encode_request("guest-ping", {})
 
 
 def new_id() -> int:
-    """One that no other request has, also of other programs: their replies may still come."""
+    """A unique id, even among other programs, whose replies may still arrive."""
     return secrets.randbelow(IDS)
 
 
 def tagged(request: bytes, id: int | None) -> bytes:
-    """The same request with an id, if there is one."""
+    """The same request with an id, unless that is None."""
     return request if id is None else b'{"id": %d, %s' % (id, memoryview(request)[1:])
 
 
 def reply_limit(command: str, arguments: Mapping[str, Any]) -> int:
-    """How many bytes a reply to this may have."""
+    """The permitted size in bytes of the reply to a request."""
     if command == "guest-exec-status":
         return LARGEST_EXEC_STATUS
     if command == "guest-file-read":
@@ -108,7 +108,7 @@ def reply_limit(command: str, arguments: Mapping[str, Any]) -> int:
 
 
 def parse_reply(line: bytes) -> Reply:
-    """Parse a line as a reply; ProtocolError if it is not a valid one."""
+    """Parse a line as a reply. Raises ProtocolError if it is invalid."""
     try:
         if len(line) > USUAL_REPLY and sum(map(line.count, b",[{")) > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES} values")
@@ -122,7 +122,7 @@ def parse_reply(line: bytes) -> Reply:
 
 
 def check_text(value: object) -> None:
-    """ValueError for what JSON can say, but neither UTF-8 nor Python's own encoder afterwards."""
+    """Raise ValueError for values that JSON permits, but that cannot be encoded again."""
     level: list[Any] = [value]
     for _ in range(DEEPEST):
         deeper: list[Any] = []
@@ -148,7 +148,7 @@ def check_string(text: str) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """In our own words what the JSON reader has met."""
+    """A description of an error of the JSON parser."""
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     if isinstance(error, UnicodeDecodeError):
@@ -160,7 +160,7 @@ def reason_of(error: Exception) -> str:
 
 
 def whole_number(digits: str) -> int:
-    """Python takes time for the square of many digits, or refuses them, by its version."""
+    """Limit the digits: int() takes quadratic time, or raises, depending on Python's version."""
     if len(digits) > LONGEST_NUMBER:
         raise ValueError(f"a number of {counted(len(digits), 'digit')}")
     return int(digits)
@@ -174,7 +174,7 @@ def finite_number(digits: str) -> float:
 
 
 def no_number(word: str) -> float:
-    """NaN and the infinities, which Python takes for JSON."""
+    """Refuse NaN and infinities, which Python accepts as JSON."""
     raise ValueError(f"{word} is not JSON")
 
 
@@ -184,7 +184,7 @@ DECODER = json.JSONDecoder(
 
 
 def outcome(reply: Mapping[str, Any], command: str) -> Any:
-    """The `return` value of the reply to `command`; CommandError for an error reply."""
+    """The `return` value of a reply to `command`. Raises CommandError for an error reply."""
     if "return" in reply:
         return reply["return"]
     raise command_error(reply["error"], command)
@@ -206,29 +206,29 @@ def excerpt(line: bytes, length: int = 60) -> str:
 
 
 class IdRefused(Exception):
-    """This agent takes no requests with ids."""
+    """This agent does not accept requests with ids."""
 
 
 class Reader(Protocol):
-    """Waits in a stream of bytes for one thing."""
+    """Searches a byte stream for one reply."""
 
     rest: bytes
-    """What followed it."""
+    """The bytes after the reply."""
 
     def feed(self, data: bytes) -> Reply | None:
-        """What was waited for, once it is complete."""
+        """Process bytes; returns the reply once it is complete."""
 
 
 class ReplyReader:
-    """Takes the reply with one of `ids`, or the first one where there are none.
+    """Finds the reply with one of `ids`, or the first reply if there are none.
 
-    `max_reply`: bytes that it may have, and those that are dropped before it.
+    `max_reply`: limit on its bytes, and on the bytes dropped before it.
     """
 
     def __init__(self, max_reply: int = DEFAULT_MAX_REPLY, ids: Sequence[int] = ()) -> None:
         self.rest = b""
         self.dropped = ""
-        """Of what was dropped, the last."""
+        """The last reply that was dropped."""
         self._max_reply = max_reply
         self._ids = ids
         self._line = bytearray()
@@ -253,7 +253,7 @@ class ReplyReader:
         return None
 
     def _reply(self) -> Reply | None:
-        """What the line is, if that is waited for."""
+        """The reply in the line, if it is the right one."""
         line = bytes(self._line)
         self._line.clear()
         reply = parse_reply(line)
@@ -266,7 +266,7 @@ class ReplyReader:
 class SyncSearch:
     """Finds the reply to its own guest-sync-delimited and forgets everything before it.
 
-    `tagging`: the request has an id; IdRefused from an agent that takes none.
+    `tagging`: whether the request has an id. Raises IdRefused if the agent does not accept it.
     """
 
     def __init__(self, *, tagging: bool = True) -> None:
@@ -282,7 +282,7 @@ class SyncSearch:
         return DELIMITER + tagged(request, self._id if self._tagging else None)
 
     def echoed(self, reply: Reply) -> bool:
-        """Whether the agent's replies have the ids of their requests."""
+        """Whether the agent echoed the id of the request."""
         return self._tagging and reply.get("id") == self._id
 
     def feed(self, data: bytes) -> Reply | None:
@@ -316,7 +316,7 @@ class SyncSearch:
 
     @staticmethod
     def _unfinished(data: bytes, start: int) -> bytes:
-        """What may be the beginning of a sync reply: kept, but never much of it."""
+        """The last bytes that may be the beginning of a sync reply, limited in size."""
         if start < 0:
             return b""
         candidate = data[data.rfind(DELIMITER) :]

@@ -1,4 +1,4 @@
-"""What qgactl's commands have in common: the options, the errors and the exit statuses.
+"""The common parts of qgactl's commands: options, errors and exit statuses.
 
 Statuses: 0 success; 1 the agent answered with an error, or not as it should; 2 wrong usage;
 3 cannot connect; 4 no answer in time; 130 interrupted. `exec` exits with the status of the guest's
@@ -159,7 +159,7 @@ def options(
 def answer(
     context: typer.Context, question: Callable[[GuestAgent], T], show: Callable[[T], None]
 ) -> None:
-    """Ask the agent, and show its answer, or print that for programs."""
+    """Ask the agent, and show its answer as a table, or as JSON or YAML."""
     settings: Settings = context.obj
     with faults(), settings.agent() as agent:
         value = question(agent)
@@ -171,7 +171,7 @@ def answer(
 
 @contextmanager
 def faults(status: int = 0) -> Iterator[None]:
-    """Errors of the agent as a line on stderr and an exit status: `status`, or by their class."""
+    """Turn errors of the agent into a line on stderr and an exit status: `status`, or by class."""
     try:
         yield
     except GuestFrozen as error:
@@ -189,7 +189,7 @@ def since(seconds: Optional[float]) -> str:
 
 
 def advice(error: AgentError) -> str:
-    """What to try when the agent refuses a command as such."""
+    """Advice if the agent refuses a command as a whole."""
     if not isinstance(error, CommandNotFound) or error.reason != error.desc:
         return ""  # or there is better advice
     if "disabled" in error.desc:
@@ -233,5 +233,5 @@ def run() -> int:
 
 
 def discard_output() -> None:
-    """It cannot be written: keep the interpreter from trying once more at its end."""
+    """Discard output that cannot be written, so that Python does not try again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,8 +1,8 @@
-"""Commands and their group, as typer makes them, with what all of them have in common.
+"""Typer's command and group classes, extended with the common features of qgactl.
 
-The options of qgactl itself are also taken after the command, and the word that names the guest
-is found before click sees the words. A command's own option of the same name wins there: the
---timeout of exec.
+The options of qgactl itself are also accepted after the command, and the word that names the guest
+is removed before click parses the words. After the command, an option of the command itself wins,
+such as the --timeout of exec.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Command(TyperCommand):
         return list(rest)
 
     def _take_shared(self, ctx: Any) -> dict[str, Any]:
-        """Those of the shared options that are given; the command itself does not know them."""
+        """Remove and return the given shared options, which the command itself does not know."""
         given = options_given(ctx, [parameter.name for parameter in self.shared(ctx)])
         for parameter in self.shared(ctx):
             # typer passes every parameter on to the function, which has none of these.
@@ -123,7 +123,7 @@ class Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args:
             print(ctx.get_help())
-            # As docker, kubectl and incus, which also exit with 0 here.
+            # Docker, kubectl and incus also exit with 0 here.
             raise typer.Exit
         return list(super().parse_args(ctx, args))
 

@@ -1,12 +1,11 @@
-"""What TAB completes that only this host and its guests know: guests' names, and paths in a guest.
+"""Dynamic completions for TAB: names of guests, and paths in a guest.
 
     qgactl --complete guests PREFIX       web, db, unix:, …
     qgactl --complete paths GUEST:PREFIX  web:/etc/hosts, web:/etc/ssh/, …
 
-The scripts of the shells call it; it prints one word a line. It imports neither typer nor rich,
-takes a second or two at most, and prints nothing if anything is wrong. Names come from guests that
-may be hostile: those with a character that does not print are left out, and the scripts quote the
-rest.
+The shells' completion scripts call it; it prints one word per line. It imports neither typer nor
+rich, takes two seconds at most, and prints nothing after an error. Guests may be hostile: names
+with characters that do not print are left out, and the scripts quote the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from qga.ctl.guest_words import split
 SECONDS = 2.0
 MOST, LONGEST = 1000, 255  # words, and characters of a name (NAME_MAX)
 
-# Of the directory $1 what begins with $2; directories end with a slash, links to one too.
+# Prints entries of the directory $1 that begin with $2; directories get a slash.
 LIST = """
 cd -- "$1" || exit
 for each in "$2"*; do
@@ -38,7 +37,7 @@ done
 
 def main() -> None:
     """Print the words for this process's arguments."""
-    # A message would land in the middle of the line that the user edits.
+    # A message would appear in the middle of the line that the user is editing.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     # The shell waits for us, and connecting to a guest has no time limit.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def guests(prefix: str) -> Iterator[str]:
-    """Names of guests, and what addresses begin with."""
+    """Names of guests, and the schemes of addresses."""
     names = [*read_book().guests, *(guest.name for guest in find_guests())]
     for name in [*dict.fromkeys(names), *(f"{scheme}:" for scheme in FORMS)]:
         if name.startswith(prefix):
@@ -63,7 +62,7 @@ def guests(prefix: str) -> Iterator[str]:
 
 
 def paths(word: str) -> Iterator[str]:
-    """Paths in the guest; of a word without a colon, names of guests with one."""
+    """Paths in the guest; for a word without a colon, names of guests followed by a colon."""
     found = split(word)
     if found is None:
         yield from (name if name.endswith(":") else f"{name}:" for name in guests(word))
@@ -74,7 +73,7 @@ def paths(word: str) -> Iterator[str]:
     book = read_book()
     address = book.address(guest or os.environ.get("QGA_CONNECT") or book.default)
     with GuestAgent(address, SECONDS, max_reply=1024 * 1024) as agent:
-        # guest-exec is what every agent has; one that may not use it completes nothing.
+        # Every agent has guest-exec; if it is disabled, nothing is completed.
         script = ["/bin/sh", "-c", LIST, "sh", posixpath.join("/", directory), start]
         listed = agent.exec_wait(agent.exec_start(script), SECONDS).stdout
     for line in listed.decode(errors="replace").splitlines():

@@ -152,7 +152,7 @@ def cat(
 
 @contextmanager
 def interruptible(last_words: str = "") -> Iterator[Interrupts]:
-    """Signals stop the command where it leaves nothing behind, and so does a closed pipe."""
+    """A context in which signals and closed pipes stop the command without leaving files behind."""
     with Interrupts() as interrupts:
         try:
             yield interrupts

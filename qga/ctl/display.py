@@ -1,8 +1,8 @@
-"""What qgactl prints, made safe for a terminal.
+"""Output that is safe for a terminal.
 
-Text of a guest may be hostile to the terminal. It is never read as rich's markup, and characters
-that do not print (control characters, those that change the direction of writing, …) are printed
-as escapes. JSON is ASCII; only `exec`, `shell`, `cat` and `port` pass on the guest's bytes.
+Text of a guest may be hostile. It is never interpreted as rich's markup, and characters that do not
+print (control characters, bidirectional formatting, …) are printed as escapes. JSON is ASCII. Only
+`exec`, `shell`, `cat` and `port` pass on the guest's bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ASTRAL = 0x10000
 
 
 def configure(*, quiet: bool, colourless: bool) -> None:
-    """For the rest of this process; what is on stays on."""
+    """Set options for the rest of this process. What was turned on stays on."""
     manner.quiet |= quiet
     manner.coloured &= not colourless
 
@@ -78,7 +78,7 @@ def is_quiet() -> bool:
 
 
 def reason_of(error: OSError) -> str:
-    """The system's text, after the name of the file."""
+    """The name of the file and the system's error text."""
     if error.filename and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return error.strerror or str(error)

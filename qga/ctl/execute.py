@@ -106,9 +106,9 @@ def execute(
     exit status is the greatest. --json prints an object for each guest when its program has
     ended. The programs get no input without --input or -i; with it each reads all of it.
 
-    With a timeout or a limit, everything that the program has started ends when it does. A limit
-    that ends it is reported. In a guest without cgroup v2 limits apply to each process, and --cpus
-    is refused.
+    With a timeout or a limit, everything that the program has started ends with it. If a limit
+    ends it, that is reported. In a guest without cgroup v2, limits apply to each process, and
+    --cpus is refused.
 
     With an agent that lacks qga-exec (QEMU's own), there are no limits, input is sent before the
     program starts, and output appears after it has exited, at most 16 MiB of each stream. --json

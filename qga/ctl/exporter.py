@@ -52,7 +52,7 @@ def exporter(
     settings: Settings = context.obj
     find = targets(settings, addresses or [])
     host, port = place(listen)
-    if settings.timeout == math.inf:  # Prometheus does not wait for ever
+    if settings.timeout == math.inf:  # Prometheus does not wait forever
         raise typer.BadParameter("exporter needs a finite --timeout")
     try:
         from qga.client.monitoring.prometheus import GuestCollector, Server

@@ -40,7 +40,7 @@ T = TypeVar("T")
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SUFFIX = ".qga"
-"""What ssh_config may append to a guest's name, to know it from other hosts."""
+"""A suffix of a guest's name in ssh_config, which distinguishes it from other hosts."""
 
 
 def starts_with_forward(words: list[str], _line: Line, _surroundings: Surroundings) -> bool:
@@ -74,9 +74,9 @@ def forward(
     """Forward ports of this host to services in the guest.
 
     No network is needed: connections pass through a data port of the guest, or more slowly through
-    the agent if none is free. HOST is looked up in the guest, 127.0.0.1 by default. qgactl listens
-    on 127.0.0.1 unless ADDR is given; port 0 is a free one. It prints what it forwards, and runs
-    until ^C.
+    the agent if none is free. The guest looks up HOST (default: 127.0.0.1). qgactl listens on
+    127.0.0.1 unless ADDR is given; port 0 chooses a free port. It prints what it forwards, and
+    runs until ^C.
 
     \b
     Examples:
@@ -106,9 +106,9 @@ def proxy(
 ) -> None:
     """Connect standard input and output to a service in the guest.
 
-    This is for ssh's ProxyCommand. No network is needed. The end of the input is passed on, and
-    qgactl exits when the service has closed the connection. A guest may be named with .qga after
-    it, so that ssh_config can tell guests from other hosts.
+    This is for ssh's ProxyCommand. No network is needed. End-of-file is passed on, and qgactl exits
+    when the service has closed the connection. The name of the guest may end with .qga, so that
+    ssh_config can distinguish guests from other hosts.
 
     \b
     Examples:
@@ -123,7 +123,7 @@ def proxy(
     with faults(), settings.agent() as agent, GuestTunnel(agent, settings.ports()) as tunnel:
         connection = tunnel.connect(target)
         if tunnel.port:
-            agent.close()  # others may want it
+            agent.close()  # other clients may want to connect
         pass_through(connection)
 
 
@@ -139,7 +139,7 @@ def checked(parse: Callable[[str], T], text: str) -> T:
 
 
 def pass_through(connection: GuestSocket) -> None:
-    """Until the service has closed the connection."""
+    """Transfer data until the service closes the connection."""
     Thread(target=pass_input, args=(connection,), daemon=True).start()
     try:
         while data := connection.recv(READ_SIZE):
@@ -150,7 +150,7 @@ def pass_through(connection: GuestSocket) -> None:
 
 
 def pass_input(connection: GuestSocket) -> None:
-    with suppress(OSError):  # closed meanwhile
+    with suppress(OSError):  # closed in the meantime
         while data := os.read(sys.stdin.fileno(), READ_SIZE):
             connection.sendall(data, socket.MSG_NOSIGNAL)
         connection.shutdown(socket.SHUT_WR)
@@ -186,7 +186,7 @@ class Forwarder:
             yield
 
     def run(self, signals: Signals) -> int:
-        """Serve until a signal comes; the exit status for it."""
+        """Serve until a signal arrives; returns the exit status."""
         poll = select.poll()
         for fd in (signals.fileno(), *self._listeners):
             poll.register(fd, select.POLLIN)
@@ -200,7 +200,7 @@ class Forwarder:
     def _accept(self, listener: socket.socket, target: Target) -> None:
         try:
             connection, _ = listener.accept()
-        except OSError:  # it has left already
+        except OSError:  # the client has already disconnected
             return
         outcome = Outcome(lambda reason: display.note(f"{target}: {reason}"))
         try:
@@ -211,7 +211,7 @@ class Forwarder:
         self._let_others_in()
 
     def _open_tunnel(self) -> GuestTunnel:
-        """The tunnel, a new one if it has ended."""
+        """The tunnel; a new one if the last one was closed."""
         if self._tunnel is None or self._tunnel.closed:
             if self._tunnel:
                 self._tunnel.close()
@@ -221,7 +221,7 @@ class Forwarder:
         return self._tunnel
 
     def _let_others_in(self) -> None:
-        """QEMU serves one client of the agent's channel at a time."""
+        """Disconnect, because QEMU serves one client of the agent's channel at a time."""
         if self._tunnel and self._tunnel.port:
             self._agent.close()
 

@@ -19,7 +19,7 @@ PART = re.compile(r"\[([^\[\]]+)\]|([^:\[\]]+)")
 
 
 class Listen(NamedTuple):
-    """Address and port of this host, or the path of a socket to be made."""
+    """Address and port of this host, or the path of a socket to create."""
 
     host: str = LOOPBACK
     port: int = 0
@@ -32,7 +32,7 @@ class Forward(NamedTuple):
 
 
 def parse_forward(text: str) -> Forward:
-    """[ADDR:]PORT or PATH, then [HOST:]PORT or PATH. ValueError for anything else."""
+    """Parse [ADDR:]PORT or PATH, then [HOST:]PORT or PATH. Raises ValueError."""
     parts = split(text)
     tail = parts[-1]
     if len(parts) == 2:
@@ -45,7 +45,7 @@ def parse_forward(text: str) -> Forward:
 
 
 def parse_target(text: str) -> Target:
-    """PORT, HOST:PORT or PATH. ValueError for anything else."""
+    """Parse PORT, HOST:PORT or PATH. Raises ValueError."""
     if is_path(text):
         return Target(path=text)
     parts = split(text)
@@ -64,7 +64,7 @@ def is_forward(text: str) -> bool:
 
 
 def open_listener(listen: Listen) -> socket.socket:
-    """A listening socket; one with a path is for this user only. Raises OSError."""
+    """A listening socket; a unix socket is accessible only to this user. Raises OSError."""
     if listen.path is None:
         family, _, _, _, place = socket.getaddrinfo(
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -84,7 +84,7 @@ def open_listener(listen: Listen) -> socket.socket:
 
 
 def shown(listener: socket.socket) -> str:
-    """Where it listens."""
+    """The address of a listener, for messages."""
     place = listener.getsockname()
     if isinstance(place, tuple):
         return str(Target(place[0], place[1]))
@@ -92,13 +92,13 @@ def shown(listener: socket.socket) -> str:
 
 
 def is_local(listener: socket.socket) -> bool:
-    """Whether only programs of this host can connect to it."""
+    """Whether only programs on this host can connect."""
     place = listener.getsockname()
     return not isinstance(place, tuple) or place[0] == "::1" or place[0].startswith("127.")
 
 
 def split(text: str) -> list[str]:
-    """The parts between colons; an IPv6 address is in brackets."""
+    """Split at colons; an IPv6 address is in brackets."""
     parts, at = [], 0
     while True:
         found = PART.match(text, at)
@@ -123,7 +123,7 @@ def local(parts: list[str]) -> Listen:
 
 
 def near(text: str) -> Target:
-    """A port of the guest itself."""
+    """A port on the guest itself."""
     return Target(LOOPBACK, number(text))
 
 

@@ -80,7 +80,7 @@ def freeze(
 
 
 def show_outcome(guest: str, outcome: Outcome) -> None:
-    """On stderr after a command, which may have used stdout."""
+    """Print the outcome, after a command on stderr, because it may have used stdout."""
     text = f"{guest}: {counted(outcome.frozen, 'filesystem')} frozen"
     if outcome.status is None:
         display.confirm(text)

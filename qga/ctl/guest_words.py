@@ -99,7 +99,7 @@ class Line:
 
 
 class Surroundings(NamedTuple):
-    """What is known besides the words; it is looked up where it matters.
+    """What is known besides the words; looked up only when needed.
 
     has_guest: whether one is given by --connect, QGA_CONNECT or the configuration.
     """
@@ -121,7 +121,7 @@ class Surroundings(NamedTuple):
 class Found(NamedTuple):
     """The guest that the words name, if any.
 
-    doubt: another reading, with or without a guest. others: further guests.
+    doubt: how else the words could be understood. others: further guests.
     """
 
     guest: str = ""
@@ -169,7 +169,7 @@ def is_socket(path: str) -> bool:
 
 
 def nothing(_words: list[str], _line: Line, _surroundings: Surroundings) -> bool:
-    """Of a command without arguments of its own."""
+    """For a command without arguments of its own."""
     return False
 
 
@@ -321,7 +321,7 @@ def refuse_guest_without_path(words: list[str], surroundings: Surroundings) -> N
 
 
 def require_absolute(place: GuestPath, empty: str) -> None:
-    """ssh's users have the home directory in mind; the agent is in none."""
+    """Refuse relative paths: scp resolves them in the home directory, but an agent has none."""
     before = "" if place.guest is None else f"{place.guest}:"
     if not place.path.startswith("/"):
         example = quoted(f"{before}/{place.path or empty}")

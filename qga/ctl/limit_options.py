@@ -1,4 +1,4 @@
-"""Options that limit what a program of the guest may use."""
+"""Options that limit the resources of a program in the guest."""
 
 import math
 from typing import Any, Optional
@@ -31,7 +31,7 @@ def _count(name: str, what: str) -> Any:
     return typer.Option(None, name, metavar="N", min=1, help=what)
 
 
-MEMORY = _size("--memory", "Memory of the program and all that it has started, such as 512M.")
+MEMORY = _size("--memory", "Memory of the program and everything that it started, such as 512M.")
 PIDS = _count("--pids", "Number of their processes and threads.")
 CPUS = typer.Option(
     None,

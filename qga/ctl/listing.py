@@ -75,7 +75,7 @@ def list_guests(
 
 
 def note_configured(settings: Settings, shown: set[str]) -> None:
-    """The names of the configuration file that are none of the guests found."""
+    """Note names in the configuration file that are not among the guests found."""
     try:
         names = sorted(set(settings.book.guests) - shown)
     except typer.BadParameter as error:
@@ -86,7 +86,7 @@ def note_configured(settings: Settings, shown: set[str]) -> None:
 
 
 def row(answer: Answer) -> list[Any]:
-    """With one address, if possible a short one, and the number of the others."""
+    """A row with one address, preferably a short one, and the number of other addresses."""
     more = len(answer.addresses) - 1
     # Usually that of IPv4, which is what people type.
     address = min(answer.addresses, key=len, default="")
@@ -94,7 +94,7 @@ def row(answer: Answer) -> list[Any]:
 
 
 def long_row(answer: Answer) -> list[Any]:
-    """With all addresses, and the release of an agent that is ours."""
+    """A row with all addresses, and the release of qga."""
     name, state, version, system = beginning(answer)
     agent = f"{version} (qga {answer.qga})" if answer.qga else version
     return [name, state, agent, system, ", ".join(answer.addresses), answer.guest.address]

@@ -1,4 +1,4 @@
-"""A server of the Model Context Protocol, for AI agents that look after guests."""
+"""A server of the Model Context Protocol, for AI agents that manage guests."""
 
 import math
 from typing import TYPE_CHECKING, Optional
@@ -61,9 +61,9 @@ def mcp(
 ) -> None:
     """Serve the Model Context Protocol on standard input and output.
 
-    An AI agent that speaks MCP starts this command, and may then list guests, read their files,
-    logs and metrics, and do what --allow names. Without --allow nothing is changed. What a guest
-    sends is marked as data. The rules in the guest hold as for every client.
+    An MCP client starts this command. The AI agent can then list guests, read their files, logs and
+    metrics, and do what --allow permits; by default, nothing can be changed. Data from a guest is
+    marked as such. The rules in the guest apply as for every client.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ def show_interfaces(interfaces: list[NetworkInterface]) -> None:
 
 
 def interface_rows(interface: NetworkInterface) -> Iterator[Row]:
-    """A line for each address, the first with everything else about the interface."""
+    """A row for each address; the first also contains the rest of the interface."""
     addresses = [f"{each.ip_address}/{each.prefix}" for each in interface.ip_addresses]
     first = addresses[0] if addresses else None
     yield (interface.name, interface.hardware_address, first, *traffic(interface.statistics))
@@ -90,7 +90,7 @@ def mask_length(mask: "str | None") -> "str | None":
 
 
 def gateway(route: Route) -> "str | None":
-    """None for what is reached directly."""
+    """The gateway; None for networks that are directly connected."""
     way = route.nexthop if route.version == 6 else route.gateway
-    # The kernel's tables have an unspecified gateway for networks on the link.
+    # The kernel's tables have an unspecified gateway for networks that are directly connected.
     return None if way in (IPV4_ANY, IPV6_ANY) else way

@@ -15,7 +15,7 @@ from qga.ctl.settings import Settings
 
 
 class Accepted(NamedTuple):
-    """What the guest has accepted; the host sees when it is done."""
+    """The request that the guest has accepted; only the host sees when it is done."""
 
     accepted: str
 

@@ -108,7 +108,7 @@ def numbers(text: str) -> set[int]:
 
 
 def show_processors(processors: list[Processor]) -> None:
-    # The kernel's directory has them in no order.
+    # The kernel lists them in no particular order.
     rows = (
         (str(each.logical_id), state(each.online), yes(each.can_offline))
         for each in sorted(processors, key=lambda each: each.logical_id)

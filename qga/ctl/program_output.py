@@ -1,4 +1,4 @@
-"""What becomes of the output of a program: it is passed on, or kept for the end."""
+"""The output of a program: passed on at once, or collected for JSON."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from qga.ctl.units import amount_of, size
 
 
 class Amount(ProgressColumn):
-    """`1.5 of 840.0 MiB`: in the unit of the whole, which does not change on the way."""
+    """`1.5 of 840.0 MiB`: both in the unit of the total, so that the unit never changes."""
 
     def render(self, task: Task) -> Text:
         return Text(amount_of(task.completed, task.total) if task.total else "")

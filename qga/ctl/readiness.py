@@ -1,4 +1,4 @@
-"""Waiting for a guest, and watching what happens in it."""
+"""Waiting for a guest, and watching its events."""
 
 import math
 import sys
@@ -24,7 +24,7 @@ WATCHED = ("address", "mount", "usage", "pressure", "oom", "session", "freeze")
 
 
 def conditions(given: Optional[list[str]]) -> Optional[list[str]]:
-    """A callback: what to wait for, once it is known to be that."""
+    """A callback that validates conditions."""
     for text in given or []:
         try:
             parse(text)
@@ -34,7 +34,7 @@ def conditions(given: Optional[list[str]]) -> Optional[list[str]]:
 
 
 def kinds(given: Optional[list[str]]) -> Optional[list[str]]:
-    """A callback: kinds of events, each of which there is."""
+    """A callback that validates kinds of events."""
     if not set(given or []) <= set(WATCHED):
         raise Expected(f"use {', '.join(WATCHED)}")
     return given
@@ -58,14 +58,14 @@ def wait(
 ) -> None:
     """Wait until a guest is ready.
 
-    agent: it answers. boot: systemd has started everything. cloud-init: it is done, or disabled.
-    address: there is one that other networks can reach. unit:NAME: systemd has it active.
-    port:NUMBER: a program accepts connections on this TCP port. file:PATH: it exists. The guest
-    need not run yet. Each condition counts once it was seen; what is missing is reported meanwhile.
+    agent: it answers. boot: systemd has started everything. cloud-init: it is done or disabled.
+    address: there is one that is not link-local. unit:NAME: the systemd unit is active.
+    port:NUMBER: a program listens on this TCP port. file:PATH: it exists. The guest need not run
+    yet. A condition counts as met once it was seen; those that are not met are reported.
 
-    This works with QEMU's agent, too, as far as that is allowed to open files and run programs.
-    Exit status: 0 if all conditions are met, 4 if not in time, 1 if one never will be, because
-    cloud-init has failed or the agent cannot tell.
+    This also works with QEMU's agent if it is allowed to open files and run programs. Exit
+    status: 0 if all conditions are met, 4 after a timeout, 1 if a condition will never be met,
+    because cloud-init has failed or the agent cannot check it.
 
     \b
     Examples:
@@ -101,7 +101,7 @@ def last(met: Sequence[Met]) -> float:
 
 
 def outcome(met: Sequence[Met], missing: dict[str, str]) -> dict[str, Any]:
-    """For programs: each condition, whether it is met, and what was last seen of it."""
+    """Each condition for JSON: whether it is met, and its last state."""
     seen = [{**plain(each), "met": True} for each in met]
     seen += [{"condition": text, "detail": why, "met": False} for text, why in missing.items()]
     return {"ready": not missing, "conditions": seen}
@@ -123,7 +123,7 @@ def watch(
         "",
         "--usage-interval",
         metavar="DURATION",
-        help="Have the guest look how full its filesystems are, at most every 10 s.",
+        help="Check the usage of filesystems at this interval, 10s or longer.",
         show_default=False,
     ),
     usage_percent: int = typer.Option(
@@ -132,7 +132,7 @@ def watch(
         metavar="PERCENT",
         min=1,
         max=100,
-        help="Report filesystems that are at least so full.",
+        help="Report filesystems whose usage is at least this.",
     ),
     count: int = typer.Option(
         0, metavar="N", min=0, help="Exit after N events (0: run until interrupted)."
@@ -141,19 +141,19 @@ def watch(
         "5m",
         metavar="DURATION",
         callback=duration,
-        help="After so long without an event, ask whether the agent is still there.",
+        help="Check whether the agent still runs after this long without an event.",
     ),
 ) -> None:
-    """Report what happens in a guest, as it happens.
+    """Report a guest's events as they happen.
 
-    address: IP addresses come and go. mount: filesystems are mounted, unmounted, read-only, or
-    writable again. usage: they are nearly full. pressure: programs wait for memory. oom: the kernel
-    has killed a program because memory was short. session: users log in and out. freeze: the
-    filesystems are frozen and thawed. The times are those of the guest's clock.
+    address: IP addresses are added or removed. mount: filesystems are mounted, unmounted,
+    read-only, or writable again. usage: filesystems are nearly full. pressure: programs wait for
+    memory. oom: the kernel has killed a program for lack of memory. session: users log in or out.
+    freeze: filesystems are frozen or thawed. Times are by the guest's clock.
 
-    This needs qga in the guest and a free data port; see docs/readiness.md. If the agent restarts,
-    the watch continues. Events that were dropped because this end was too slow are counted. With
-    --json each event is an object on a line.
+    This needs qga in the guest and a free data port; see docs/readiness.md. The watch continues
+    after a restart of the agent. If this end is too slow, dropped events are counted. With --json
+    each event is an object on a line.
 
     \b
     Examples:

@@ -1,8 +1,8 @@
-"""A program of the guest, connected with qgactl's input, output and signals.
+"""Connects a program in the guest with qgactl's input, output and signals.
 
-One loop in one thread wakes up for input, for output at the data port and for signals, and polls
-the agent: soon after something moved, and less and less often while nothing does. What must stay
-true: with a timeout it returns, whatever the guest reports.
+One loop in one thread waits for input, for output at the data port and for signals, and polls the
+agent: soon after something moved, and less and less often while nothing does. What must stay true:
+with a timeout it returns, whatever the guest reports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qga.client.results import SIGNAL_STATUS
 from qga.client.wire import MAX_REQUEST
 from qga.ctl.terminal import Escapes
 
-# Seconds between two polls: at first, at most, and the factor of their growth.
+# Pauses between two polls, in seconds: the first, the longest, and the growth.
 FIRST_DELAY, LONGEST_DELAY, DELAY_GROWTH = 0.001, 0.2, 1.4
 
 # The capacity of a pipe, pipe(7).
@@ -48,11 +48,11 @@ class SignalSource(Protocol):
     def fileno(self) -> int: ...
 
     def take(self) -> bytes:
-        """The numbers of the signals that have come."""
+        """The numbers of the signals that have arrived."""
 
 
 class Signals:
-    """Signals as bytes to read: they wake up select(2), and interrupt nothing."""
+    """Turns signals into bytes to read, which wake up select(2) and interrupt nothing else."""
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self._numbers = numbers
@@ -79,7 +79,7 @@ class Signals:
         return self._reading
 
     def take(self) -> bytes:
-        """The numbers of the signals that have come."""
+        """The numbers of the signals that have arrived."""
         try:
             return os.read(self._reading, READ_SIZE)
         except BlockingIOError:
@@ -87,11 +87,11 @@ class Signals:
 
 
 def ignore(number: int, frame: FrameType | None) -> None:
-    """The wakeup descriptor gets its number."""
+    """A handler that does nothing: the number is written to the wakeup descriptor."""
 
 
 def read_all(descriptor: int, signals: SignalSource) -> bytes:
-    """All input. Raises AgentError if it does not fit into a request."""
+    """Read all input. Raises AgentError if it does not fit into a request."""
     data = bytearray()
     while len(data) <= MAX_INPUT:
         ready, _, _ = select.select([descriptor, signals.fileno()], [], [])
@@ -107,7 +107,7 @@ def read_all(descriptor: int, signals: SignalSource) -> bytes:
 
 
 class Left(Exception):
-    """The user has left; `status` is the exit status for qgactl."""
+    """The user has disconnected; `status` is the exit status of qgactl."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -176,7 +176,7 @@ class Relay:
         return TIMED_OUT if self.timed_out else self.program.result.status
 
     def _wait(self) -> None:
-        """Until something has come, or it is time to poll."""
+        """Wait until something arrives, or it is time to poll."""
         reading = [self.signals.fileno()]
         writing = []
         if self.input is not None and not self._pending:

@@ -89,8 +89,8 @@ def run_with(
 def started(
     agent: Agent, ports: DataPorts, wanted: Wanted, signals: SignalSource
 ) -> Iterator[Program]:
-    """Start the program by qga-exec, or else by guest-exec."""
-    # The guest's terminal is shown in ours, so it is of our kind.
+    """Start the program with qga-exec, or else with guest-exec."""
+    # The terminal in the guest is displayed in the local one, so both have the same type.
     term = os.environ.get("TERM", "") if wanted.tty else ""
     env = wanted.env if wanted.clean_env else None
     argv = wanted.argv
@@ -132,7 +132,7 @@ def started(
 
 
 def report_confinement(agent: Agent, program: StreamedProgram, limits: Limits) -> None:
-    """Which means the agent has used for the limits, where they are weaker than a cgroup."""
+    """Report if the limits are weaker than those of a cgroup."""
     if limits != NO_LIMITS and program.confinement != "cgroup":
         display.note(
             f"{agent.typed}: this guest has no cgroup for the program: limits apply to each process"
@@ -140,7 +140,7 @@ def report_confinement(agent: Agent, program: StreamedProgram, limits: Limits) -
 
 
 def report_end(agent: Agent, program: Program, wanted: Wanted, timed_out: bool) -> None:
-    """What has ended the program, if it has not ended by itself."""
+    """Report what ended the program, unless it exited by itself."""
     if timed_out:
         display.note(f"{agent.typed}: the program was terminated after {wanted.timeout:g} s")
     elif program.result and program.result.ended_by:

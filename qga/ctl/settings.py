@@ -1,4 +1,4 @@
-"""The options that every command takes, and what follows from them: the guest, above all."""
+"""The options that every command takes, and the guest that they lead to."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Settings:
 
     @property
     def guest(self) -> str:
-        """The guest as it was named; "" if none was."""
+        """The guest as the user named it; "" if there is none."""
         return self.named or self.environment or self.book.default
 
     @property
@@ -72,14 +72,14 @@ class Settings:
 
     @property
     def structured(self) -> bool:
-        """Whether the output is for programs."""
+        """Whether the output is JSON or YAML."""
         return self.output is not Output.TABLE
 
     def surroundings(self, named_by_option: bool) -> Surroundings:
         return Surroundings(lambda: named_by_option or bool(self.guest), lambda: self.book)
 
     def with_options(self, given: Mapping[str, Any]) -> Settings:
-        """With the options of a command line, by their names, laid over these."""
+        """These settings, overridden by the options of a command line."""
         changed = replace(self, verbose=self.verbose or bool(given.get("verbose")))
         if "timeout" in given:
             changed = replace(changed, timeout=seconds(given["timeout"]))
@@ -100,11 +100,11 @@ class Settings:
         return changed.with_guest(Found(given.get("connect", "")))
 
     def with_example(self, command: str, place: Place) -> Settings:
-        """What to type is part of an error where no guest is given."""
+        """These settings with an example for the error if no guest is given."""
         return replace(self, example=f"qgactl {command} {place.example}".rstrip())
 
     def with_guest(self, found: Found) -> Settings:
-        """With a guest that the command line names, which must name one only."""
+        """These settings with the guest in the words. Raises if there are two guests."""
         if self.named and found.guest and self.named != found.guest:
             reasons = [f"two guests are given, {self.named} and {found.guest}; name one"]
             raise typer.BadParameter("; ".join(filter(None, [*reasons, found.doubt])))
@@ -136,7 +136,7 @@ class Settings:
         return agent
 
     def explanation(self) -> str:
-        """For the error about a guest that is not there: where its address is from, or names."""
+        """For an error about a missing guest: the origin of its address, or similar names."""
         word = self.guest
         if is_complete(word):
             is_default = not (self.named or self.environment)
@@ -161,12 +161,12 @@ class Settings:
             raise typer.BadParameter("; ".join(filter(None, [*reasons, where])))
 
     def ports(self) -> DataPorts:
-        """The data ports of the guest, as far as their sockets are known."""
+        """The data ports of the guest, with the sockets that were given."""
         check_sockets(self.data_ports)
         return DataPorts(self.address, self.data_ports)
 
     def print(self, value: Any) -> None:
-        """A value for programs."""
+        """Print a value as JSON or YAML."""
         print(display.yaml(value) if self.output is Output.YAML else display.compact_json(value))
 
 

@@ -71,7 +71,7 @@ def run_program(
     cpus: float | None = None,
 ) -> Data:
     """Run a program in a guest and wait for its end. Returns its exit code or signal and the
-    beginning of its output. With a timeout or limits, all that it has started ends with it."""
+    beginning of its output. With a timeout or limits, everything that it started ends with it."""
     seconds = min(timeout, service.longest)
     call.extend(seconds + LAST_WORDS)
     limits = Limits(memory=memory, processes=processes, cpu=cpus)
