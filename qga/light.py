@@ -1,4 +1,4 @@
-"""What a start needs of collections, re and signal, which themselves take 2 MB on Python 3.14."""
+"""Replacements for parts of collections, re and signal, which take 2 MB on Python 3.14."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ else:
     signal = _signal
 
     class expression:  # noqa: N801 - stands for re.compile
-        """As re.compile, which is called when the expression is first used."""
+        """Like re.compile, which is called when the expression is first used."""
 
         def __init__(self, text, flags=0):
             self._text = text

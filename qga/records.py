@@ -1,4 +1,4 @@
-"""NamedTuple and TypedDict as in typing, without what typing and collections cost at the start.
+"""NamedTuple and TypedDict as in typing, without the start-up cost of typing and collections.
 
 They take a megabyte or two, and typing compiles each annotation that is a string. These leave the
 strings alone until `typing.get_type_hints` is asked for them.
@@ -24,7 +24,7 @@ else:
         return annotate(1) if annotate else space.pop("__annotations__", {})
 
     class _Tuple(tuple):
-        """What named tuples have in common."""
+        """The common methods of named tuples."""
 
         __slots__ = ()
 
@@ -50,7 +50,7 @@ else:
         return made
 
     class _Record(type):
-        """Makes a named tuple of a class with annotations."""
+        """Turns a class with annotations into a named tuple."""
 
         def __new__(mcs, name, bases, space):
             types = _take_annotations(space)
@@ -67,7 +67,7 @@ else:
             return made
 
     class _Struct(type):
-        """Makes a class of a TypedDict, whose objects are plain dicts."""
+        """Turns a class with annotations into a TypedDict, whose objects are plain dicts."""
 
         def __new__(mcs, name, bases, space, total=True):
             own = _take_annotations(space)
@@ -90,11 +90,11 @@ else:
             return dict(*args, **members)
 
     def NamedTuple():  # noqa: N802
-        """A base class, as typing.NamedTuple."""
+        """A base class like typing.NamedTuple."""
         raise TypeError("NamedTuple is a base class")
 
     def TypedDict(name, types, *, total=True):  # noqa: N802
-        """A base class, or a function, as typing.TypedDict."""
+        """A base class, or a function, like typing.TypedDict."""
         module = sys._getframe(1).f_globals["__name__"]
         return _Struct(name, (), {"__annotations__": types, "__module__": module}, total=total)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 INTERVAL = 1.0
-"""Seconds between two such questions of a handler that is waiting."""
+"""Seconds between two such checks of a waiting handler."""
 
 
 class GivenUp(QgaError):
@@ -35,7 +35,7 @@ class GivenUp(QgaError):
 
 
 class Task:
-    """One command that is under way."""
+    """One command in progress."""
 
     __slots__ = ("given_up",)
 

@@ -38,7 +38,7 @@ MAX_URGENT = 8
 
 
 class Worker:
-    """max_threads: how many commands may be under way at once. channels: how many share them."""
+    """max_threads: how many commands may run at the same time. channels: how many share them."""
 
     def __init__(self, loop: Loop, max_threads: int = MAX_THREADS, channels: int = 1) -> None:
         self._loop = loop
@@ -68,7 +68,7 @@ class Worker:
         return started
 
     def _may_borrow(self) -> bool:
-        """Whether one of the threads that go to whoever comes first is left."""
+        """Whether one of the threads that are not reserved for a channel is left."""
         lent = sum(max(0, count - self._share) for count in self._under_way.values())
         return lent < self._common
 

@@ -1,7 +1,7 @@
 """A standard group that is imported when one of its commands is first called.
 
 Until then `qga.plugin.standard` answers for it: names, access, what the policy, guest-info and the
-audit trail ask about. That saves a megabyte in guests whose hosts only ask for a sign of life.
+audit trail ask about. That saves a megabyte in guests whose hosts only ping the agent.
 
 What must stay true: while filesystems are frozen nothing is imported, so groups with commands for
 that time are complete before.

@@ -1,7 +1,7 @@
 """The arguments of a command, and checks of values of plain types, with the words of QAPI.
 
 `plain` reads a signature without the module `typing`, which `qga.plugin.schema` needs for the
-others: a host that only asks for a sign of life does not make the agent larger.
+others: a host that only pings the agent does not make it larger.
 """
 
 from __future__ import annotations

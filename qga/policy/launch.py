@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 class Wanted(NamedTuple):
     """How a request wants a program to run.
 
-    directory: where; None for where the agent does.
-    terminal: whether with one.
-    user, group: as whom, by name or number; None for whoever the configuration names.
+    directory: its working directory; None for the agent's.
+    terminal: whether it gets a terminal.
+    user, group: by name or number; None for those of the configuration.
     timeout: seconds after which it is ended.
-    limits: what it may use.
+    limits: the resources that it may use.
     """
 
     directory: Optional[str] = None
@@ -68,10 +68,10 @@ def settings(config: ChannelConfig, users: Rules | None, wanted: Wanted) -> Laun
 
 
 def judge_user(config: ChannelConfig, wanted: Wanted, setting: Setting) -> Verdict | None:
-    """The refusal of the user or group that a request wants; None where it may choose.
+    """The refusal of the user or group that a request wants; None if it may choose.
 
-    Rules that name programs, or a user, were made for that user: as another one the same program
-    reads other files, and obeys whoever can write to them.
+    Rules that name programs, or a user, were written for that user. As another user the same
+    program would read other files, such as configuration that other people can write to.
     """
     if wanted.user is None and wanted.group is None:
         return None
@@ -87,9 +87,9 @@ def judge_user(config: ChannelConfig, wanted: Wanted, setting: Setting) -> Verdi
 
 
 def judge_choice(config: ChannelConfig, users: Rules, wanted: Wanted) -> Verdict | None:
-    """The refusal of the user or group that a request wants, where rules say which it may have.
+    """The refusal of the user or group that a request wants, if rules list the permitted users.
 
-    A request that names none does not become the agent's user, which rules about users exclude.
+    A request without a user is refused, because the rules do not include the agent's user.
     """
     if wanted.user is None and not config.exec_user:
         return users.judge("the agent's own user", ())
@@ -102,7 +102,7 @@ def judge_choice(config: ChannelConfig, users: Rules, wanted: Wanted) -> Verdict
 
 
 def described(launch: Launch) -> str:
-    """As whom and within which bounds a program would run; for the guest's administrator."""
+    """The user and the limits of a program, in words for --explain-policy."""
     bounds = {"timeout": launch.timeout, **launch.limits._asdict()}
     texts = [
         f"{name.replace('_', '-')}={value}" for name, value in bounds.items() if value is not None
@@ -113,7 +113,7 @@ def described(launch: Launch) -> str:
 
 
 def complete(launch: Launch, wanted: Wanted) -> Launch:
-    """With the user and the bounds that a request wants. Raises QgaError for an unknown one."""
+    """Add the user and the limits that a request wants. Raises QgaError for an unknown user."""
     account, group = launch.account, None
     if wanted.user is not None:
         account = _account(wanted.user, f"the user '{wanted.user}'")
@@ -187,7 +187,7 @@ def _refuse(rules: Rules, name: str, paths: Sequence[str], arguments: Sequence[s
     subject = f"the program '{name}'"
     named = [rule for rule in rules.patterns if any(map(rule.path.fullmatch, paths))]
     if named and not any(rule.allows(path, arguments) for rule in named for path in paths):
-        subject += " with these arguments"  # without them: they may be secret, and this is logged
+        subject += " with these arguments"  # which may be secret, and this text is logged
     return rules.judge(subject, ())
 
 
@@ -203,10 +203,10 @@ def _judge_trust(known_as: str, real: str, settings: Launch, allowed: Verdict) -
 
 
 def _may_choose(users: Rules, user: str) -> bool:
-    """Whether the rules name this user. A number stands for the name of its account.
+    """Whether the rules permit this user. A number is replaced by the name of its account.
 
-    An unknown user is one that they do not name, unless they do: a request must not learn which
-    others there are.
+    Unless the rules name it, an unknown user is refused like an existing one, so that a request
+    cannot find out which users exist.
     """
     from qga.programs.accounts import find_user
 
@@ -218,7 +218,7 @@ def _may_choose(users: Rules, user: str) -> bool:
 
 
 def _identity(account: struct_passwd | None, group: int | None) -> Identity | None:
-    """None for what the agent is already."""
+    """The IDs to run as; None if they are the agent's own."""
     if account is None or (account.pw_uid == os.geteuid() and group is None):
         return None
     from qga.programs.accounts import identity_of

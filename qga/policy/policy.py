@@ -242,7 +242,7 @@ class Policy:
             return self.judge_path(path, "", flags)._replace(detail=error.text)
         verdict = self.judge_path(path, _probable_path(direct), flags)
         if verdict.allowed and self._with_links(flags) & os.O_NOFOLLOW:
-            directory, name = os.path.split(direct)  # the place of the link itself counts also
+            directory, name = os.path.split(direct)  # the place of the link itself counts as well
             verdict = self.judge_path(path, os.path.join(_probable_path(directory), name), flags)
         return verdict
 
@@ -295,7 +295,7 @@ class Policy:
         return found, verdict
 
     def _judge_wanted(self, wanted: Wanted, verdict: Verdict) -> Verdict:
-        """What the rules say of the way in which an allowed program is to run."""
+        """The verdict on how an allowed program is to run: directory, terminal and user."""
         from qga.policy import launch
 
         if "exec.allow" in self._rules and wanted.directory is not None:

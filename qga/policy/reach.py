@@ -1,10 +1,10 @@
-"""What the host may connect to from inside the guest.
+"""Rules for connections from the guest to services (qga-connect).
 
 What must stay true: the address that was approved is the one that is connected to. A name is
-looked up once, and each of its addresses is checked. The path of a socket leads to a descriptor,
-as that of a file does (qga.policy.opening), and the connection is made through it.
+looked up once, and each of its addresses is checked. The path of a socket is resolved to a
+descriptor, like that of a file (qga.policy.opening), and the connection is made through it.
 
-With rules a refusal does not reveal whether the guest knows a name.
+If there are rules, a refusal does not reveal whether the guest knows a name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Address(NamedTuple):
 
 
 def judge_host(rules: Rules | None, host: str, port: int) -> tuple[list[Address], Verdict]:
-    """The addresses of a host that may be connected to. It may wait for the name service.
+    """The permitted addresses of a host, and the verdict. It may wait for the name service.
 
     Raises QgaError if there is no such host.
     """
@@ -54,7 +54,7 @@ def judge_host(rules: Rules | None, host: str, port: int) -> tuple[list[Address]
 
 
 def judge_socket(rules: Rules | None, path: str) -> tuple[int, Verdict]:
-    """An O_PATH descriptor of a socket, to be closed; -1 if it is refused. Raises OSError."""
+    """An O_PATH descriptor of a socket, which the caller closes; -1 if refused. Raises OSError."""
     subject = f"'unix:{path}'"
     try:
         direct = path if rules is None else opening.without_dots(path)
@@ -107,6 +107,6 @@ def _effective(place: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _plain(address: Address) -> str:
-    """The address as rules have it: without a scope, and IPv4 as such."""
+    """The address in the form that rules use: without a scope, and IPv4-mapped ones as IPv4."""
     text = str(address.place[0]).partition("%")[0]
     return text[len(_MAPPED) :] if text.startswith(_MAPPED) and "." in text else text
