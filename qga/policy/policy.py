@@ -24,18 +24,18 @@ from __future__ import annotations
 
 import os
 
-from qga.errors import CommandDisabled, CommandNotFound, Refused
-from qga.policy.rules import Rules, Setting, Verdict
+from qga.errors import CommandDisabled, CommandNotFound
+from qga.policy.rules import Rules, Setting, Verdict, require
 from qga.records import NamedTuple
 from qga.settings.config import ChannelConfig
 from qga.settings.values import PROFILES
-from qga.wire.payload import c_string
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import Any, Callable, Protocol
 
+    from qga.policy.file_rules import FileRules
     from qga.policy.launch import Wanted
     from qga.policy.reach import Address
     from qga.programs.spawn import Launch
@@ -95,7 +95,6 @@ class Policy:
         self._names_commands = bool(self._allow or self._block or config.profile != PROFILES[-1])
         self._rules: dict[str, Rules] = {}
         self._compile()
-        self._rules_on_files = "files.read" in self._rules or "files.write" in self._rules
 
     def allows(self, command: Asked, frozen: bool) -> bool:
         """Whether the channel may call `command`; `frozen`: whether filesystems are frozen."""
@@ -185,72 +184,21 @@ class Policy:
         flags: as for open(2), without O_CREAT, which O_TRUNC and O_APPEND imply. The real path is
         checked before anything is opened, created or truncated. Raises Refused or OSError.
         """
-        from qga.policy import opening
-
-        follow = self._config.files_follow_symlinks
-        if not self._rules_on_files:
-            if self._level < _LEVEL_TO_WRITE:
-                _require(self.judge_path(path, path, flags))
-            return opening.open_file(path, flags, follow)
-        direct = opening.without_dots(path)
-        try:
-            return opening.open_file(
-                direct, flags, follow, lambda real: _require(self.judge_path(path, real, flags))
-            )
-        except OSError as error:
-            # Before the error, which would reveal whether a forbidden file exists.
-            _require(self._judge_failure(path, flags, error))
-            raise
+        return self._file_rules.open_file(path, flags)
 
     def judge_file(self, path: str, flags: int) -> Verdict:
         """The verdict of `open_file`, without opening anything. Raises OSError."""
-        from qga.policy import opening
+        return self._file_rules.judge_file(path, flags)
 
-        direct = opening.without_dots(path) if self._rules_on_files else path
-        try:
-            place = opening.find(c_string(direct), self._with_links(flags))
-        except OSError as error:
-            # Without rules the agent opens it, wherever the path leads.
-            if not self._rules_on_files and isinstance(error, opening.Elsewhere):
-                return self.judge_path(path, path, flags)
-            verdict = self._judge_failure(path, flags, error)
-            if verdict.allowed:
-                raise
-            return verdict
-        os.close(place.fd)
-        return self.judge_path(path, place.path, flags)
+    @property
+    def _file_rules(self) -> FileRules:
+        from qga.policy.file_rules import FileRules
 
-    def judge_path(self, path: str, real: str, flags: int) -> Verdict:
-        """The verdict for a path whose real path is `real`; "" if no pattern can match it."""
-        access = flags & os.O_ACCMODE
-        if access != os.O_RDONLY and self._level < _LEVEL_TO_WRITE:
-            return self._by_profile(False, "opening a file for writing needs profile=file-write")
-        verdict = Verdict(True, f"'{path}' may be opened", "")
-        for key, unused in (("files.read", os.O_WRONLY), ("files.write", os.O_RDONLY)):
-            rules = self._rules.get(key)
-            if rules is not None and access != unused and verdict.allowed:
-                matches = (bool(pattern.fullmatch(real)) for pattern in rules.patterns)
-                verdict = rules.judge(f"'{path}'", matches)
-        return verdict if path == real else verdict._replace(detail=f"its real path is '{real}'")
-
-    def _judge_failure(self, path: str, flags: int, error: OSError) -> Verdict:
-        """The verdict for a path that cannot be opened: may the host see its error?"""
-        from qga.policy import opening
-
-        direct = os.path.abspath(path)
-        if isinstance(error, opening.Elsewhere):
-            return self.judge_path(path, "", flags)._replace(detail=error.text)
-        verdict = self.judge_path(path, _probable_path(direct), flags)
-        if verdict.allowed and self._with_links(flags) & os.O_NOFOLLOW:
-            directory, name = os.path.split(direct)  # the place of the link itself counts as well
-            verdict = self.judge_path(path, os.path.join(_probable_path(directory), name), flags)
-        return verdict
-
-    def _with_links(self, flags: int) -> int:
-        """The flags for open(2), with O_NOFOLLOW if the configuration asks for it."""
-        if flags & os.O_ACCMODE and not self._config.files_follow_symlinks:
-            return flags | os.O_NOFOLLOW
-        return flags
+        read, write = self._rules.get("files.read"), self._rules.get("files.write")
+        refusal = None
+        if self._level < _LEVEL_TO_WRITE:
+            refusal = self._by_profile(False, "opening a file for writing needs profile=file-write")
+        return FileRules(read, write, refusal, self._config.files_follow_symlinks)
 
     def program(
         self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None = None
@@ -262,7 +210,7 @@ class Policy:
         from qga.policy import launch
 
         found, verdict = self._judge_launch(path, arg, env, wanted)
-        _require(verdict)
+        require(verdict)
         return launch.complete(found, wanted or launch.ANYHOW)
 
     def judge_program(
@@ -318,7 +266,7 @@ class Policy:
     def check_account(self, username: str) -> None:
         """Raise Refused if the account may not be changed."""
         if "accounts.allow" in self._rules:
-            _require(self.judge_account(username))
+            require(self.judge_account(username))
 
     def judge_account(self, username: str) -> Verdict:
         rules = self._rules.get("accounts.allow")
@@ -335,7 +283,7 @@ class Policy:
         from qga.policy import reach
 
         found, verdict = reach.judge_host(self._rules.get("connect.allow"), host, port)
-        _require(verdict)
+        require(verdict)
         return found
 
     def socket(self, path: str) -> int:
@@ -346,7 +294,7 @@ class Policy:
         from qga.policy import reach
 
         fd, verdict = reach.judge_socket(self._rules.get("connect.allow"), path)
-        _require(verdict)
+        require(verdict)
         return fd
 
     def judge_host(self, host: str, port: int) -> Verdict:
@@ -414,13 +362,3 @@ class Policy:
 def _disabled(command: Named) -> str:
     # The text of QEMU's agent since 9.1, which clients compare.
     return f"Command {command.name} has been disabled: the command is not allowed"
-
-
-def _require(verdict: Verdict) -> None:
-    if not verdict.allowed:
-        raise Refused(verdict.reason, verdict.rule, verdict.detail)
-
-
-def _probable_path(path: str) -> str:
-    """Where a path that cannot be opened would lead."""
-    return os.path.realpath(os.fsdecode(c_string(path)))

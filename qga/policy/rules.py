@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qga.errors import Refused
 from qga.records import NamedTuple
 
 TYPE_CHECKING = False
@@ -65,3 +66,9 @@ class Rules:
                 return Verdict(True, f"{subject} is in {self._setting.name}", rule)
         rule = self._setting.line(";".join(self._texts))
         return Verdict(False, f"{subject} is not in {self._setting.name}", rule)
+
+
+def require(verdict: Verdict) -> None:
+    """Raise Refused unless the verdict is positive."""
+    if not verdict.allowed:
+        raise Refused(verdict.reason, verdict.rule, verdict.detail)
