@@ -126,12 +126,12 @@ def parent(partition: str) -> str:
 
 
 def made_of(name: str) -> list[str]:
-    """The devices directly below: a partition's disk, or the members of a volume or an array.
+    """The devices directly below: a partition's disk, or the members of a volume or an array."""
+    return [parent(name)] if is_partition(name) else members(name)
 
-    In the reverse order of sysfs, as in QEMU's agent.
-    """
-    if is_partition(name):
-        return [parent(name)]
+
+def members(name: str) -> list[str]:
+    """The members of a volume or an array, in the reverse order of sysfs, as in QEMU's agent."""
     try:
         return os.listdir(f"{SYS_BLOCK}/{name}/slaves")[::-1]
     except OSError:

@@ -18,10 +18,11 @@ from ._block import (
     is_hidden,
     is_partition,
     is_virtual,
-    made_of,
+    members,
+    parent,
 )
 from ._nvme import GuestDiskSmart, read_smart
-from ._sysfs import read_kept, read_word
+from ._sysfs import keep_open, read_kept, read_word
 
 
 class GuestDiskInfo(TypedDict):
@@ -123,15 +124,17 @@ def _partitions_of(disk: str, partitions: set[str]) -> list[str]:
 
 
 def _disk(name: str) -> GuestDiskInfo:
+    partition = is_partition(name)
+    below = [parent(name)] if partition else members(name)
     disk: GuestDiskInfo = {
         "name": dev_path(name),
-        "partition": is_partition(name),
-        "dependencies": [dev_path(part) for part in made_of(name)],
+        "partition": partition,
+        "dependencies": [dev_path(part) for part in below],
     }
     alias = _mapper_name(name)
     if alias is not None:
         disk["alias"] = alias
-    if disk["partition"] or is_virtual(name):
+    if partition or is_virtual(name):
         return disk
     disk["address"] = disk_address(name)
     if disk["address"]["bus-type"] == "nvme":
@@ -148,16 +151,17 @@ def _stats(figures: list[int]) -> GuestDiskStats:
 
 def _size(name: str) -> int:
     """In sectors of 512 bytes; 0 without a medium."""
-    return int(_read(f"{SYS_BLOCK}/{name}/size") or 0)
+    return int(_read(f"{name}/size") or 0)
 
 
 def _mapper_name(name: str) -> Optional[str]:
-    """The name of a device of the device mapper."""
-    return _read(f"{SYS_BLOCK}/{name}/dm/name")
+    """The name of a device of the device mapper, all of which the kernel calls dm-NUMBER."""
+    return _read(f"{name}/dm/name") if name.startswith("dm-") else None
 
 
 def _read(path: str) -> Optional[str]:
+    """An attribute in SYS_BLOCK, or None if there is none."""
     try:
-        return read_word(path)
+        return read_word(path, keep_open(SYS_BLOCK))
     except OSError:
         return None

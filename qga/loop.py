@@ -148,7 +148,8 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        return min(max(0.0, self._timers[0].when - time.monotonic()), _LONGEST_SLEEP)
+        seconds = self._timers[0].when - time.monotonic()
+        return 0.0 if seconds < 0 else seconds if seconds < _LONGEST_SLEEP else _LONGEST_SLEEP
 
     def _run_timers(self) -> None:
         now = time.monotonic()

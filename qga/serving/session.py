@@ -147,11 +147,14 @@ class Session:
     def proceed(self) -> None:
         """Carry out, answer and read as far as it goes."""
         try:
-            may_read = True
-            if self._pending.size or self._output.size:
+            busy = True
+            if self._pending.size:
                 self._serve()
-                may_read = self._may_read()
-            if self._readable and may_read and not self.closed:
+            elif self._output.size:  # the reply of a command that has run on a thread
+                self._flush()
+            else:
+                busy = False
+            if self._readable and not self.closed and (not busy or self._may_read()):
                 self._read()
                 if self._readable:  # rare: more came than one read takes
                     self._read_for_a_turn()
