@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -18,7 +19,11 @@ from tests.bench.table import Row, Samples
 from tests.bench.ways import Passage
 
 IN_MEMORY = "/dev/shm"
-"""Where files are read and written, so that no disk is measured."""
+"""Where files are written, so that no disk is measured."""
+
+ON_DISK = "/var/tmp"
+"""Where the file is that is read, which the kernel has in memory. Filesystems of disks can tell
+whether a read would have to wait, and tmpfs cannot."""
 
 ALL: tuple[Measure, ...] = (
     measures.ping,
@@ -119,8 +124,12 @@ def stages(size: Size, contestants: tuple[Contestant, ...], folder: Path) -> Ite
     with ExitStack() as stack:
         running = [stack.enter_context(Agent(c, folder / c.name)) for c in contestants]
         commands = common_commands(running)
+        file = stack.enter_context(tempfile.NamedTemporaryFile(dir=ON_DISK))
+        file.write(os.urandom(size.transferred))
+        file.flush()
+        os.fsync(file)
         yield [
-            Stage(contestant, agent, folder, commands, size)
+            Stage(contestant, agent, folder, Path(file.name), commands, size)
             for contestant, agent in zip(contestants, running)
         ]
 
