@@ -94,6 +94,7 @@ class Policy:
         self._block = frozenset(config.block_rpcs)
         self._names_commands = bool(self._allow or self._block or config.profile != PROFILES[-1])
         self._rules: dict[str, Rules] = {}
+        self._files: FileRules | None = None
         self._compile()
 
     def allows(self, command: Asked, frozen: bool) -> bool:
@@ -192,13 +193,17 @@ class Policy:
 
     @property
     def _file_rules(self) -> FileRules:
-        from qga.policy.file_rules import FileRules
+        if self._files is None:
+            from qga.policy.file_rules import FileRules
 
-        read, write = self._rules.get("files.read"), self._rules.get("files.write")
-        refusal = None
-        if self._level < _LEVEL_TO_WRITE:
-            refusal = self._by_profile(False, "opening a file for writing needs profile=file-write")
-        return FileRules(read, write, refusal, self._config.files_follow_symlinks)
+            read, write = self._rules.get("files.read"), self._rules.get("files.write")
+            refusal = None
+            if self._level < _LEVEL_TO_WRITE:
+                refusal = self._by_profile(
+                    False, "opening a file for writing needs profile=file-write"
+                )
+            self._files = FileRules(read, write, refusal, self._config.files_follow_symlinks)
+        return self._files
 
     def program(
         self, path: str, arg: Sequence[str], env: list[str] | None, wanted: Wanted | None = None
