@@ -72,13 +72,13 @@ def test_vsock_serves_the_host(guest: VsockGuest) -> None:
         assert echo_id(another, text) == text
 
 
-def test_vsock_lets_only_the_host_in(guest: VsockGuest) -> None:
+def test_vsock_admits_only_the_host(guest: VsockGuest) -> None:
     with on_vsock(guest) as host:
         assert ask_locally(guest) == ""
         assert host.execute("guest-ping") == {}
 
 
-def test_vsock_lets_in_whom_the_configuration_names(guest: VsockGuest) -> None:
+def test_vsock_admits_configured_cids(guest: VsockGuest) -> None:
     guest.write_file("/run/vsock.conf", "[general]\nallow-cids = 2,1\n")
     with on_vsock(guest, "-c", "/run/vsock.conf") as host:
         assert json.loads(ask_locally(guest)) == {"return": {}}

@@ -64,7 +64,7 @@ def logged(guest: Guest, what: str) -> bool:
     return what in guest.run(["journalctl", "--quiet", "--identifier=qemu-ga"]).stdout
 
 
-def test_commands_are_answered_though_they_cannot_be_logged(
+def test_commands_are_answered_while_they_cannot_be_logged(
     guest: Guest, agent: AgentSocket, full_journal: None
 ) -> None:
     for number in range(3):
@@ -73,7 +73,9 @@ def test_commands_are_answered_though_they_cannot_be_logged(
     assert agent.execute("guest-ping") == {}
 
 
-def test_and_afterwards_they_are_logged_again(guest: Guest, agent: AgentSocket) -> None:
+def test_commands_are_logged_again_after_the_journal_recovers(
+    guest: Guest, agent: AgentSocket
+) -> None:
     guest.run(["journalctl", "--sync"])
     agent.execute("guest-exec", path="/bin/true", arg=["heard"])
     guest.run(["journalctl", "--sync"])

@@ -144,7 +144,7 @@ def test_killed_agent_is_back_and_answers(guest: Guest) -> None:
     assert main_pid(guest) not in {0, pid}
 
 
-def test_stops_at_once_with_status_0_when_systemd_says_so(guest: Guest) -> None:
+def test_stops_at_once_with_status_0_on_sigterm(guest: Guest) -> None:
     with guest.connect(), stopped(guest):
         shown = guest.run(["systemctl", "show", "--property=Result,ExecMainStatus", UNIT]).stdout
         assert set(shown.split()) == {"Result=success", "ExecMainStatus=0"}

@@ -136,7 +136,7 @@ def test_nobody_but_the_host_uses_a_port(
         assert host.recv(100) == b"guest\n"
 
 
-def test_a_channel_has_so_many_ports(agent: GuestAgent, nothing_left: None) -> None:
+def test_the_number_of_ports_of_a_channel_is_limited(agent: GuestAgent, nothing_left: None) -> None:
     for _ in range(16):
         agent.open_vsock_port()
     with pytest.raises(AgentError, match="this channel has 16 vsock ports already"):

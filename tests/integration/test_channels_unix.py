@@ -59,7 +59,7 @@ def test_a_socket_that_somebody_listens_on_is_refused(tmp_path: Path, backlog: s
 
 @differs("only-dead-sockets")
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
-def test_what_is_no_socket_is_refused_and_stays(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_not_a_socket_is_refused_and_kept(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "socket"
     if kind == "file":
         path.write_text("precious")
@@ -72,7 +72,7 @@ def test_what_is_no_socket_is_refused_and_stays(tmp_path: Path, kind: str) -> No
     assert path.lstat() == before
 
 
-def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "socket"
     complaint = refused_start(tmp_path, path=path)
     assert f"Failed to bind socket to {path}: No such file or directory" in complaint
@@ -94,13 +94,13 @@ def test_with_retry_path_the_socket_is_made_once_it_can_be(tmp_path: Path) -> No
 
 
 @differs("socket-removed")
-def test_the_socket_is_removed_at_the_end(tmp_path: Path) -> None:
+def test_the_socket_is_removed_when_the_agent_exits(tmp_path: Path) -> None:
     with listening(tmp_path) as agent:
         assert agent.stop() == 0
         assert not agent.path.exists()
 
 
-def test_a_socket_of_somebody_else_is_not_removed_at_the_end(tmp_path: Path) -> None:
+def test_another_agents_socket_is_not_removed(tmp_path: Path) -> None:
     with listening(tmp_path) as agent:
         agent.path.unlink()
         with socket.socket(socket.AF_UNIX) as other:
@@ -109,7 +109,7 @@ def test_a_socket_of_somebody_else_is_not_removed_at_the_end(tmp_path: Path) -> 
             assert stat.S_ISSOCK(agent.path.stat().st_mode)
 
 
-def test_the_end_of_the_agent_is_the_end_of_connections(tmp_path: Path) -> None:
+def test_connections_are_closed_when_the_agent_exits(tmp_path: Path) -> None:
     with listening(tmp_path) as agent, agent.connect() as client:
         client.call("guest-ping")
         agent.stop()
@@ -183,7 +183,7 @@ def test_one_channel_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> No
     assert not (tmp_path / "socket").exists()
 
 
-def test_without_descriptors_new_clients_wait_and_nothing_spins(tmp_path: Path) -> None:
+def test_without_descriptors_new_clients_wait_and_the_loop_does_not_spin(tmp_path: Path) -> None:
     with listening(tmp_path) as agent, agent.connect() as client:
         handles = [client.call("guest-file-open", path="/dev/null") for _ in range(5)]
         highest = max(map(int, os.listdir(f"/proc/{agent.pid}/fd")))

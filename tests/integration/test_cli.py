@@ -91,7 +91,7 @@ def test_the_list_of_commands(line: tuple[str, ...], capfd: Captured) -> None:
     assert len(names) == len(set(names))
 
 
-def test_output_that_nobody_reads_is_no_traceback() -> None:
+def test_a_closed_output_causes_no_traceback() -> None:
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
     command = [sys.executable, "-m", "qga", "-b", "help"]
@@ -173,7 +173,7 @@ DUMPED_ALIKE = ("daemon", "method", "path", "logfile", "fsfreeze-hook", "statedi
         "-D -m vsock-listen",
     ],
 )
-def test_the_dump_says_what_the_original_s_says(line: str) -> None:
+def test_the_dump_equals_that_of_the_original(line: str) -> None:
     ours, original = run(*line.split()), run_original(*line.split())
     assert ours.returncode == original.returncode
     if original.returncode:

@@ -62,7 +62,7 @@ LINES = b"1\n2\n3\n4\n5\n6\n"
         "(sleep 0.3; seq 6) &",
     ],
 )
-def test_output_is_not_cut_without_a_word(client: Client, script: str, capture: str) -> None:
+def test_truncated_output_is_marked(client: Client, script: str, capture: str) -> None:
     pid = start_program(client, "bash", "-c", script, capture_output=capture)
     status = final_status(client, pid)
     whole = status["out-data"] == LINES and "3 &" not in script

@@ -110,13 +110,13 @@ def test_refused(conf: Path, words: str, line: str) -> None:
         ("guest-ping --on-channel x", "unknown channel 'x'; use one of main, narrow, listed"),
     ],
 )
-def test_what_cannot_be_asked(conf: Path, words: str, reason: str) -> None:
+def test_invalid_questions(conf: Path, words: str, reason: str) -> None:
     status, text = explain(conf, *words.split())
     assert status == 1
     assert reason in text
 
 
-def test_the_user_and_the_bounds_of_a_program(tmp_path: Path) -> None:
+def test_the_user_and_the_limits_of_a_program(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     conf.write_text("[exec]\nusers=nobody\ntimeout=60\nmemory=1M\n")
     conf.chmod(0o644)

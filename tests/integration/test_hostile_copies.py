@@ -173,7 +173,7 @@ def test_odd_names_and_modes_do_no_harm(host: Host) -> None:
     "line",
     [b"\xff 5", b"81a4 -5", b"-81a4 5", b"81a4 1e3", b"81a4 99999999999999999999", b"", b"81a4"],
 )
-def test_a_listing_that_makes_no_sense(host: Host, line: bytes) -> None:
+def test_an_invalid_listing(host: Host, line: bytes) -> None:
     with HostileGuest(host.folder) as guest:
         guest._output = lambda script, words: (  # type: ignore[method-assign]
             b"1\n" + line + b"\n./a\0" if "-mindepth" in script else b"41ed 4096\n"

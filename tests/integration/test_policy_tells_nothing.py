@@ -101,7 +101,7 @@ def replies(client: Client, path: str, name: str) -> dict[str, str]:
         "{forbidden}/{name}/below/../../../allowed/none/none",
     ],
 )
-def test_no_door_tells_what_is_there(client: Client, place: Place, form: str) -> None:
+def test_no_command_reveals_what_exists(client: Client, place: Place, form: str) -> None:
     (place.allowed / "out").symlink_to(place.forbidden)
     for name in (*THERE, MISSING):
         (place.allowed / f"to-{name}").symlink_to(place.forbidden / name)

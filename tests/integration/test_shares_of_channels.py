@@ -186,7 +186,7 @@ class TestDescriptors:
 
     @pytest.mark.parametrize("command", ["guest-exec", "qga-exec"])
     @pytest.mark.parametrize("script", ["exec sleep 1000", "sleep 1000 &"])
-    def test_programs_and_what_they_leave_behind_do_so_too(
+    def test_programs_and_background_processes_leave_enough_descriptors(
         self, tmp_path: Path, command: str, script: str
     ) -> None:
         with two_channels(tmp_path, most="256:256") as (agent, connect):
@@ -210,7 +210,9 @@ class TestDescriptors:
                 wait_for(lambda: starts(client), "what has ended is given back")
 
     @pytest.mark.parametrize("number", [0, 200])
-    def test_programs_get_the_limit_that_the_agent_got(self, tmp_path: Path, number: int) -> None:
+    def test_programs_get_the_limit_that_the_agent_was_started_with(
+        self, tmp_path: Path, number: int
+    ) -> None:
         """Also where the agent has more open than that allows."""
         with two_channels(tmp_path, most="100:2000") as (agent, _), agent.connect() as client:
             limits = Path(f"/proc/{agent.pid}/limits").read_text()
@@ -261,7 +263,7 @@ class TestPrograms:
         ("command", "look", "number"),
         [("qga-exec", "qga-exec-read", 260), ("guest-exec", "guest-exec-status", 1030)],
     )
-    def test_those_of_another_channel_do_not_make_one_unknown(
+    def test_programs_of_another_channel_are_not_forgotten(
         self, tmp_path: Path, command: str, look: str, number: int
     ) -> None:
         with two_channels(tmp_path) as (agent, connect), agent.connect() as client:
@@ -277,7 +279,7 @@ class TestPrograms:
 
 class TestTime:
     @pytest.mark.parametrize("piece", [b"\xff", b"{}", b"x]"], ids=["0xff", "nothing", "garbage"])
-    def test_a_flood_holds_no_other_client_up(self, tmp_path: Path, piece: bytes) -> None:
+    def test_a_flood_does_not_delay_other_clients(self, tmp_path: Path, piece: bytes) -> None:
         flood = piece * ((96 * 1024 - 1) // len(piece)) + b"\xff"
         waits = []
         with listening(tmp_path) as agent, agent.connect() as bad, agent.connect() as good:
@@ -291,7 +293,7 @@ class TestTime:
                     pass
         assert sorted(waits)[3] < 0.1, waits  # others use this machine, too
 
-    def test_what_was_sent_in_a_flood_is_answered_in_order(self, tmp_path: Path) -> None:
+    def test_a_flood_is_answered_in_order(self, tmp_path: Path) -> None:
         """Wherever the limits of the queue and of a turn split it."""
         number = 30_000
         with listening(tmp_path) as agent, agent.connect() as client:
@@ -318,7 +320,7 @@ class TestTime:
             assert all(b"stray" in line or b"parse" in line for line in lines[2::3])
 
     @pytest.mark.parametrize("number", [3, 7000, 40_000])
-    def test_all_is_answered_to_one_that_will_send_nothing_more(
+    def test_everything_is_answered_after_the_client_shut_down_writing(
         self, agent: AgentProcess, number: int
     ) -> None:
         with agent.connect() as client:

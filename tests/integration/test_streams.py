@@ -70,7 +70,7 @@ def ended(client: Client, pid: int) -> dict[str, Any]:
         ("seq 6", False),
     ],
 )
-def test_output_is_not_cut_without_a_word(client: Client, script: str, truncated: bool) -> None:
+def test_truncated_output_is_marked(client: Client, script: str, truncated: bool) -> None:
     pid = client.call("qga-exec", path="/bin/bash", arg=["-c", script])["pid"]
     over = ended(client, pid)
     assert over.get("out-truncated", False) is truncated
@@ -112,7 +112,7 @@ def test_a_reply_that_was_lost_can_be_asked_for_again(client: Client) -> None:
         client.call("qga-exec-read", pid=pid, offset=12)
 
 
-def test_nothing_is_lost_of_much_output_and_little_is_kept(client: Client) -> None:
+def test_much_output_is_complete_and_little_is_buffered(client: Client) -> None:
     pid = start(client, "seq 1 300000; echo done >&2")
     full = wait_for(
         lambda: (now := seen(client, pid))["out-total"] == KEPT and now, "a full buffer"
@@ -127,7 +127,7 @@ def test_nothing_is_lost_of_much_output_and_little_is_kept(client: Client) -> No
     assert (now["err"], now["out-total"]) == (b"done\n", len(data))
 
 
-def test_no_more_input_is_taken_than_can_wait(client: Client) -> None:
+def test_input_beyond_the_buffer_is_not_accepted(client: Client) -> None:
     pid = start(client, "exec sleep 1000")
     sent = 0
     while count := bring(client, pid, bytes(10**6), eof=True):
@@ -146,14 +146,14 @@ def test_much_input_and_its_end(client: Client) -> None:
     assert bring(client, pid, b"") == 0
 
 
-def test_a_program_that_reads_nothing_takes_all(client: Client) -> None:
+def test_a_program_that_has_stopped_reading_accepts_all_input(client: Client) -> None:
     pid = start(client, "exec <&-; sleep 1000")
     wait_for(lambda: bring(client, pid, bytes(10**6)) == 10**6, "the closed pipe to be noticed")
     client.call("qga-exec-signal", pid=pid, signal=9)
     assert ended(client, pid)["signal"] == 9
 
 
-def test_input_behind_its_end_is_refused(client: Client) -> None:
+def test_input_after_eof_is_refused(client: Client) -> None:
     pid = start(client, "cat; sleep 1000")
     bring(client, pid, b"all", eof=True)
     with refused(f"the input of PID {pid} has ended already"):
@@ -163,7 +163,7 @@ def test_input_behind_its_end_is_refused(client: Client) -> None:
     assert ended(client, pid)["signal"] == 9
 
 
-def test_a_background_process_does_not_hold_the_end_back(client: Client) -> None:
+def test_a_background_process_does_not_delay_the_exit(client: Client) -> None:
     over = ended(client, start(client, "echo out; sleep 1000 & echo $! >&2"))
     assert (over["out"], over["exitcode"]) == (b"out\n", 0)
     os.kill(int(over["err"]), 9)
@@ -184,7 +184,7 @@ def test_a_terminal(client: Client) -> None:
     assert over["exitcode"] == 4
 
 
-def test_the_end_of_a_terminals_input(client: Client) -> None:
+def test_eof_at_a_terminal(client: Client) -> None:
     pid = start(client, "stty -echo; echo ready; cat", tty=True)
     wait_for(lambda: seen(client, pid)["out"] == b"ready\r\n", "cat")
     bring(client, pid, b"typed\n", eof=True)
@@ -216,7 +216,7 @@ def test_a_port_carries_input_and_output(client: Client, host: HostEnd, tty: boo
     assert over["out"] == over["err"] == b""
 
 
-def test_the_end_of_what_comes_from_a_port(client: Client, host: HostEnd) -> None:
+def test_eof_at_a_port(client: Client, host: HostEnd) -> None:
     pid = start(client, "wc -c", port=NAME)
     client.call("qga-exec-write", pid=pid, eof=True, after=5)
     host.send(b"12345")
@@ -224,7 +224,7 @@ def test_the_end_of_what_comes_from_a_port(client: Client, host: HostEnd) -> Non
     assert ended(client, pid)["exitcode"] == 0
 
 
-def test_a_port_is_given_back(client: Client, host: HostEnd, agent: AgentProcess) -> None:
+def test_a_port_is_released(client: Client, host: HostEnd, agent: AgentProcess) -> None:
     pid = start(client, "echo >&2 ready; sleep 1000", port=NAME)
     wait_for(lambda: seen(client, pid)["err"], "the program")
     assert len(agent.descriptors(host.path)) == 1
@@ -233,7 +233,7 @@ def test_a_port_is_given_back(client: Client, host: HostEnd, agent: AgentProcess
     assert agent.descriptors(host.path) == []
 
 
-def test_a_host_that_leaves_takes_all_of_its_program_with_it(tmp_path: Path) -> None:
+def test_a_program_is_killed_when_the_host_disconnects(tmp_path: Path) -> None:
     with with_port(tmp_path) as (agent, host), agent.connect() as client:
         before = agent.descriptors(*OF_PROGRAMS)
         script = "trap '' HUP; sleep 1000 & echo $!; sleep 1000; sleep 1000"
@@ -245,7 +245,7 @@ def test_a_host_that_leaves_takes_all_of_its_program_with_it(tmp_path: Path) -> 
         assert agent.descriptors(*OF_PROGRAMS) == before
 
 
-def test_no_descriptor_stays(client: Client, agent: AgentProcess) -> None:
+def test_no_descriptor_leaks(client: Client, agent: AgentProcess) -> None:
     before = agent.descriptors(*OF_PROGRAMS)
     for tty in (False, True):
         for script in ("exit 0", "cat", "exec <&- >&- 2>&-; exit 1"):
@@ -255,7 +255,7 @@ def test_no_descriptor_stays(client: Client, agent: AgentProcess) -> None:
     assert agent.descriptors(*OF_PROGRAMS) == before
 
 
-def test_what_cannot_be_started_is_told(client: Client) -> None:
+def test_a_program_that_cannot_be_started_is_an_error(client: Client) -> None:
     before = client.call("guest-ping")
     assert client.refusal("qga-exec", path="no-such-program").startswith("failed to start")
     with refused("failed to enter the directory '/none': No such file or directory"):
@@ -267,7 +267,7 @@ def test_what_cannot_be_started_is_told(client: Client) -> None:
     assert before == {}
 
 
-def test_where_and_in_which_environment(client: Client, tmp_path: Path) -> None:
+def test_directory_and_environment(client: Client, tmp_path: Path) -> None:
     how = {"directory": str(tmp_path), "env": ["PATH=/usr/bin:/bin", "A=b c"], "term": "vt100"}
     over = ended(client, start(client, "pwd; echo $A$TERM", **how))
     assert over["out"].decode() == f"{tmp_path}\nb c\n"
@@ -299,7 +299,7 @@ def test_programs_of_guest_exec_are_not_ours(client: Client) -> None:
         client.call("qga-exec-read", pid=pid)
 
 
-def test_only_so_many_ended_programs_are_known(client: Client) -> None:
+def test_the_number_of_finished_programs_is_limited(client: Client) -> None:
     first = start(client, "exit")
     ended(client, first)
     for pid in [start(client, "exit") for _ in range(256)]:
@@ -308,7 +308,7 @@ def test_only_so_many_ended_programs_are_known(client: Client) -> None:
         client.call("qga-exec-read", pid=first)
 
 
-def test_only_so_much_of_what_they_have_written_is_kept(client: Client) -> None:
+def test_the_output_of_finished_programs_is_limited(client: Client) -> None:
     script = "head -c 200000 /dev/zero"
     pids = [start(client, script) for _ in range(90)]
     for pid in pids[-80:]:
@@ -344,7 +344,7 @@ def test_a_terminal_belongs_to_the_user_of_the_program(tmp_path: Path) -> None:
         assert ended(client, pid)["out"] == b"nobody\r\nnobody\r\nagain\r\n"
 
 
-def test_so_many_programs_and_no_more(tmp_path: Path) -> None:
+def test_the_number_of_programs_is_limited(tmp_path: Path) -> None:
     with listening(tmp_path, config="[limits]\nchildren=1\n") as agent, agent.connect() as client:
         pid = start(client, "cat")
         with refused("1 program is running already; wait for one to end"):
@@ -354,7 +354,7 @@ def test_so_many_programs_and_no_more(tmp_path: Path) -> None:
         assert ended(client, start(client, "exit 6"))["exitcode"] == 6
 
 
-def test_guest_exec_blocked_blocks_ours(tmp_path: Path) -> None:
+def test_blocking_guest_exec_blocks_qga_exec(tmp_path: Path) -> None:
     config = "[general]\nblock-rpcs=guest-exec\n"
     with listening(tmp_path, config=config) as agent, agent.connect() as client:
         reason = "Command qga-exec has been disabled: the command is not allowed"

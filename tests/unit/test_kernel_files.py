@@ -64,7 +64,7 @@ def test_processors_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     processors._known.cache_clear()
 
 
-def test_a_file_that_stays_open_says_what_is_so_now(tmp_path: Path) -> None:
+def test_a_file_that_stays_open_is_read_anew(tmp_path: Path) -> None:
     file = tmp_path / "file"
     for content in (b"", b"1\n", b"x" * 50_000, b"2\n"):
         file.write_bytes(content)
@@ -108,7 +108,7 @@ CLASSES = {  # of sd_session_get_class(3), and one that may come
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_the_sessions_of_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_sessions_of_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
     monkeypatch.setattr(users, "LOGIND_SESSIONS", str(tmp_path / "sessions"))
     (tmp_path / "sessions").mkdir()
@@ -183,7 +183,7 @@ EVE = users._RECORD.pack(7, 7, b"tty1", b"1", b"eve", b"", 0, 0, 0, 5, 0, 0, 0, 
     ("utmp", "user"),
     [(None, "ada"), (b"", "ada"), (BOOT, "ada"), (BOOT + DEAD, "ada"), (b"x", "ada"), (EVE, "eve")],
 )
-def test_where_utmp_knows_nobody_logind_does(
+def test_logind_is_used_if_utmp_is_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, utmp: bytes | None, user: str
 ) -> None:
     monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
@@ -195,7 +195,7 @@ def test_where_utmp_knows_nobody_logind_does(
     assert [each["user"] for each in users.Users(None).guest_get_users()] == [user]
 
 
-def test_a_session_file_that_is_odd_hides_no_other(
+def test_an_invalid_session_file_does_not_hide_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))

@@ -73,7 +73,7 @@ def test_pressure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_a_filesystem_that_does_not_answer_is_told_without_figures() -> None:
+def test_a_filesystem_that_does_not_respond_is_listed_without_sizes() -> None:
     mount = mounts.Mount((999, 999), ["/no/such/place"], "ext4", "/dev/gone")
     assert metrics._filesystem(mount) == {
         "device": "/dev/gone",

@@ -62,7 +62,7 @@ def circle_from(room: str, rooms: dict[str, dict[str, str]], way: tuple[str, ...
     return []
 
 
-def test_no_room_imports_itself_by_way_of_others() -> None:
+def test_rooms_have_no_import_circle() -> None:
     rooms = edges()
     for room in rooms:
         circle = circle_from(room, rooms, (room,))
@@ -73,7 +73,7 @@ def test_the_wire_knows_nothing_of_the_agent() -> None:
     assert set(edges()["wire"]) == {"errors", "light", "records"}
 
 
-def test_what_the_agent_stands_on_does_not_know_it() -> None:
+def test_no_room_below_the_agent_imports_it() -> None:
     """What a command may ask of its agent is `Services`, what a connection may, `Server`."""
     users = {room for room, others in edges().items() if "agent" in others}
     assert users <= {"cli", "daemon", "doctor"}

@@ -287,7 +287,7 @@ def test_an_order_that_is_refused(start: Start) -> None:
         assert agent.call("guest-ping") == {}
 
 
-def test_an_order_of_which_no_more_is_heard_is_carried_out(
+def test_a_command_without_a_reply_is_accepted(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "ORDER_PATIENCE", 0.05)
@@ -312,7 +312,7 @@ def test_an_order_to_an_agent_that_does_not_answer_is_not_carried_out(start: Sta
     assert peer.requests == []
 
 
-def test_what_takes_its_time_has_more_of_it(start: Start) -> None:
+def test_slow_commands_have_longer_timeouts(start: Start) -> None:
     def trim(_: dict[str, Any]) -> Any:
         threading.Event().wait(0.8)
         return {"paths": []}

@@ -31,14 +31,14 @@ FULL = {
 }
 
 
-def test_a_reply_becomes_a_value_and_that_the_reply_again() -> None:
+def test_replies_and_values_convert_both_ways() -> None:
     value = shaped(Whole, {**FULL, "of a newer agent": 1})
     assert value == Whole("t", (Part(1), Part(2**64 - 1)), Part(-(2**63)), 2.0, b"\xff")
     assert type(value.ratio) is float
     assert plain(value) == FULL
 
 
-def test_what_is_missing_or_null_has_its_default() -> None:
+def test_missing_or_null_members_get_the_default() -> None:
     assert shaped(Whole, {"text": "t", "part": None}) == Whole("t")
     assert plain(Whole("t")) == {"text": "t", "parts": [], "ratio": 0.0, "buf-b64": ""}
 
@@ -65,7 +65,7 @@ def test_what_is_missing_or_null_has_its_default() -> None:
         (float, 10**400, "the reply is a number of more than 64 bits"),
     ],
 )
-def test_what_does_not_fit_is_named(kind: Any, reply: object, complaint: str) -> None:
+def test_an_error_names_the_member(kind: Any, reply: object, complaint: str) -> None:
     with pytest.raises(ProtocolError) as caught:
         shaped(kind, reply)
     assert str(caught.value) == complaint

@@ -89,7 +89,7 @@ def test_a_request_half_sent_and_a_large_reply_nobody_read_do_not_block_each_oth
     assert 0 < len(earlier[0]) < len(request)
 
 
-def test_nothing_at_all_from_the_agent_is_explained(
+def test_a_silent_agent_is_explained(
     ends: tuple[SocketTransport, socket.socket],
 ) -> None:
     transport, _ = ends
@@ -138,7 +138,7 @@ def test_a_reply_above_the_limit_leaves_the_connection_usable(
     thread.join()
 
 
-def test_a_reply_too_many_is_not_the_answer_to_the_next_request(
+def test_an_extra_reply_does_not_answer_the_next_request(
     ends: tuple[SocketTransport, socket.socket],
 ) -> None:
     transport, peer = ends

@@ -94,7 +94,7 @@ def test_the_output_of_the_listing() -> None:
         b"9" * 5000 + b"\n",
     ],
 )
-def test_a_listing_that_makes_no_sense(output: bytes) -> None:
+def test_an_invalid_listing(output: bytes) -> None:
     with pytest.raises(ProtocolError, match="the guest's "):
         list(listed(output))
 
@@ -114,14 +114,14 @@ def test_pieces_cover_a_file() -> None:
     assert pieces_of(Place("f"), 0) == []
 
 
-def test_temporary_names_are_as_long_as_names_may_be() -> None:
+def test_temporary_names_fit_the_filesystem() -> None:
     assert temporary_place(Place("/a", "file")) == Place("/a", ".file.qga-part")
     assert temporary_place(Place("/a", "b/file"), ".1") == Place("/a", "b/.file.1.qga-part")
     name = temporary_place(Place("/a", "ä" * 127), ".12345678").name
     assert len(name.encode()) <= 255
 
 
-def test_a_link_of_whom_may_be_a_trap() -> None:
+def test_links_of_other_users_may_be_traps() -> None:
     shared, own = 0o1777, 0o755
     assert is_planted(owner=5, folder_mode=shared, folder_owner=0, us=0)
     assert not is_planted(owner=0, folder_mode=shared, folder_owner=0, us=0)

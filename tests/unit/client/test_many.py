@@ -32,7 +32,7 @@ def test_as_many_run_at_once_as_are_allowed() -> None:
     assert max(counts) == 3
 
 
-def test_what_ends_first_comes_first() -> None:
+def test_results_come_in_order_of_completion() -> None:
     release = threading.Event()
     results = side_by_side([("slow", release.wait), ("fast", lambda: True)], at_once=2)
     assert next(results)[0] == "fast"

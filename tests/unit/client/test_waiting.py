@@ -47,7 +47,7 @@ def test_conditions(text: str, kind: str, argument: str) -> None:
         ("file:", "expected: file:PATH"),
     ],
 )
-def test_what_is_no_condition(text: str, reason: str) -> None:
+def test_an_unknown_condition_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         waiting.parse(text)
 
@@ -113,7 +113,7 @@ def test_a_guest_that_is_not_there_yet(pauses: list[float]) -> None:
     assert agent.closed == len(pauses)
 
 
-def test_the_time_is_over(pauses: list[float]) -> None:
+def test_a_timeout_reports_what_is_missing(pauses: list[float]) -> None:
     with pytest.raises(
         NotReady, match=r"timed out after 7 s: boot: starting, 14 jobs left"
     ) as caught:
@@ -124,7 +124,7 @@ def test_the_time_is_over(pauses: list[float]) -> None:
 
 
 @pytest.mark.usefixtures("pauses")
-def test_a_boot_that_nothing_tells_the_end_of() -> None:
+def test_a_boot_whose_end_is_unknown() -> None:
     with pytest.raises(NeverReady, match="nothing tells when openrc has finished"):
         wait_for(StandIn(Boot("openrc")), "boot")
     unknown = Boot("systemd", reason="systemctl did not answer")
@@ -178,7 +178,7 @@ def test_a_line_is_an_event() -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_a_guest_may_not_send(line: bytes) -> None:
+def test_invalid_lines_are_protocol_errors(line: bytes) -> None:
     with pytest.raises(ProtocolError):
         watching._event_of(line)
 
@@ -222,7 +222,7 @@ def events_of(ports: Ports, *sent: bytes) -> watching.Events:
     return watching.Events(agent, ports, watching.Wanted())  # type: ignore[arg-type]
 
 
-def test_what_an_earlier_user_of_the_port_has_left_is_dropped(ports: Ports) -> None:
+def test_lines_left_by_an_earlier_user_of_the_port_are_dropped(ports: Ports) -> None:
     left = b'half a line\n{"event":"watching","time-ms":1,"watch":6}\n'
     with events_of(ports, left, line(watch=7), line(event="frozen")) as events:
         event = events.next(5)
@@ -231,7 +231,7 @@ def test_what_an_earlier_user_of_the_port_has_left_is_dropped(ports: Ports) -> N
         assert events.next(0) is None
 
 
-def test_a_port_that_is_closed_is_watched_again(ports: Ports) -> None:
+def test_a_watch_is_restarted_on_a_closed_port(ports: Ports) -> None:
     with events_of(ports, line(watch=7), line(event="frozen")) as events:
         assert events.next(5)
         ports.guest.close()

@@ -74,7 +74,7 @@ def test_a_program_that_reads_the_table_gets_names_whole(
     assert capsys.readouterr().out.splitlines()[-1] == "x" * 100 + "   enabled   yes"
 
 
-def test_what_the_agent_has_cut_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_truncated_output_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     report_truncated(ExecResult(0, None, b"out", b"err\n", False, True))
     shown = capsys.readouterr()
     assert shown.out == ""

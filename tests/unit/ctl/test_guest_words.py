@@ -145,7 +145,7 @@ def test_one_word_that_may_be_a_guest_or_a_program_here() -> None:
         ("freeze true", "if true is the guest: qgactl freeze -c true"),
     ],
 )
-def test_the_other_reading_is_named(text: str, doubt: str) -> None:
+def test_an_error_suggests_the_other_interpretation(text: str, doubt: str) -> None:
     assert read(text, True)[2] == doubt
 
 
@@ -206,7 +206,7 @@ def test_a_name_that_is_empty(text: str, has_guest: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("has_guest", [True, False])
-def test_dashes_are_taken_at_their_word(text: str, said: str, has_guest: bool) -> None:
+def test_the_word_before_dashes_is_always_the_guest(text: str, said: str, has_guest: bool) -> None:
     with pytest.raises(WrongWords) as caught:
         read(text, has_guest)
     assert str(caught.value).startswith(said)

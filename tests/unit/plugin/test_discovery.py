@@ -64,7 +64,7 @@ def installed(folder: Path, name: str, entry_points: str) -> None:
 
 
 class TestStandard:
-    def test_they_are_always_there(self) -> None:
+    def test_the_standard_groups_are_always_found(self) -> None:
         complaints: list[str] = []
         names = command_names(discovery.discover(None, complaints.append))
         assert {"guest-ping", "guest-sync", "guest-info", "guest-file-open"} <= set(names)
@@ -105,7 +105,7 @@ class TestFolder:
             "while True:\n    try: time.sleep(1000)\n    except Exception: pass",
         ],
     )
-    def test_one_that_never_comes_to_an_end(
+    def test_a_plugin_that_hangs_is_skipped(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, body: str
     ) -> None:
         monkeypatch.setattr(time_limit, "LOADING_TIME", 0.2)
@@ -153,7 +153,7 @@ class TestFolder:
         assert names == []
         assert "is writable by others" in complaints[0]
 
-    def test_no_folder(self, tmp_path: Path) -> None:
+    def test_a_missing_directory(self, tmp_path: Path) -> None:
         names, complaints = found(tmp_path / "none")
         assert names == []
         (complaint,) = complaints
@@ -210,7 +210,7 @@ class TestEntryPoints:
             ("plugin_bad", "RuntimeError: no such hardware"),
         ],
     )
-    def test_one_that_cannot_be_taken_in(self, site: Path, value: str, reason: str) -> None:
+    def test_an_invalid_group_is_skipped(self, site: Path, value: str, reason: str) -> None:
         write(site / "plugin_one.py", group("One", "test_one") + "number = 5\n")
         write(site / "plugin_bad.py", "raise RuntimeError('no such hardware')\n")
         installed(site, "bad", f"bad = {value}")

@@ -68,7 +68,7 @@ def test_an_abstract_socket(started: Start, listener: socket.socket) -> None:
     assert listener.recv(100) == b"READY=1"
 
 
-def test_without_a_manager_nobody_is_told(started: Start, loop: Loop) -> None:
+def test_without_a_manager_nothing_is_sent(started: Start, loop: Loop) -> None:
     manager = started({})
     manager.ready()
     manager.status("Serving")

@@ -78,7 +78,7 @@ def test_settings(line: str, result: dict[str, object]) -> None:
         ("-v -m isa-serial -Z -V", "invalid option -- 'Z'"),
     ],
 )
-def test_refusals_have_getopt_s_words(line: str, message: str) -> None:
+def test_errors_are_worded_as_by_getopt(line: str, message: str) -> None:
     with pytest.raises(options.OptionError) as caught:
         options.parse(line.split())
     assert str(caught.value) == message
@@ -122,14 +122,14 @@ def test_the_old_spelling_works_with_a_warning() -> None:
     )
 
 
-def test_a_value_that_cannot_be_is_refused() -> None:
+def test_an_invalid_value_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"^unsupported channel method/type: foo .use one of virt"
     ):
         options.parse(["-m", "foo"])
 
 
-def test_every_option_sets_a_key_that_there_is() -> None:
+def test_every_option_sets_an_existing_key() -> None:
     assert {option.key for option in options.OPTIONS if option.key} <= set(GENERAL_KEYS)
 
 

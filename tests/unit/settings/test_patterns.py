@@ -60,7 +60,7 @@ def test_paths(pattern: str, path: str, matches: bool) -> None:
         ("/[z-a]", "is not a valid pattern"),
     ],
 )
-def test_what_is_no_pattern_of_a_path(pattern: str, reason: str) -> None:
+def test_invalid_patterns_of_paths(pattern: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         compile_path(pattern)
 
@@ -97,12 +97,12 @@ def test_programs(rule: str, argv: list[str], allowed: bool) -> None:
 
 
 @pytest.mark.parametrize("rule", ["df -h", "/bin/df 'x", '/bin/df "', "", "''"])
-def test_what_is_no_rule_of_a_program(rule: str) -> None:
+def test_invalid_rules_of_programs(rule: str) -> None:
     with pytest.raises(ValueError, match=r"absolute path|unclosed quote"):
         compile_program(rule)
 
 
-def test_a_quoted_semicolon_parts_nothing() -> None:
+def test_a_quoted_semicolon_does_not_separate_rules() -> None:
     assert split_rules("/a ';' x; /b \";\"") == ["/a ';' x", ' /b ";"']
     with pytest.raises(ValueError, match="unclosed quote"):
         split_rules("/a ';")

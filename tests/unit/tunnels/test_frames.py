@@ -47,7 +47,7 @@ def joined(frames: list[Frame]) -> list[Frame]:
 
 
 @given(st.lists(FRAMES), st.integers(1, 64))
-def test_what_is_put_together_is_taken_apart(parts: list[tuple[int, int, bytes]], cut: int) -> None:
+def test_frames_survive_a_round_trip(parts: list[tuple[int, int, bytes]], cut: int) -> None:
     stream = b"".join(frame(*each) for each in parts)
     reader = FrameReader()
     found = [
@@ -71,7 +71,7 @@ def test_any_bytes_are_frames_or_an_error(pieces: list[bytes]) -> None:
     ("kind", "length"),
     [(0, 0), (7, 0), (END, 1), (RESET, MAX_REASON + 1), (CREDIT, 5), (ECHO, 17)],
 )
-def test_a_frame_that_is_none_is_an_error(kind: int, length: int) -> None:
+def test_an_invalid_frame_is_an_error(kind: int, length: int) -> None:
     with pytest.raises(FrameError, match="unknown kind or length"):
         list(FrameReader().feed(HEAD.pack(1, kind, length)))
 

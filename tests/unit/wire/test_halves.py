@@ -89,7 +89,7 @@ def test_the_next_client_is_answered_wherever_a_request_was_cut(whole: bytes, se
 
 
 @pytest.mark.parametrize("whole", [WHOLE, REVERSED])
-def test_nor_does_it_matter_how_the_bytes_come(whole: bytes) -> None:
+def test_the_split_of_the_bytes_does_not_matter(whole: bytes) -> None:
     for length in range(1, len(whole)):
         half = whole[:length]
         if takes_object(half) or ends_in_number(half):
@@ -113,7 +113,7 @@ def test_two_halves_in_a_row() -> None:
 
 
 @pytest.mark.parametrize("half", [b'{"execute":"guest-exec","id":[1', b'{"a":"b', b"{'a':'b"])
-def test_0xff_is_answered_as_ever(half: bytes) -> None:
+def test_0xff_is_answered_as_usual(half: bytes) -> None:
     port = Port()
     answers = port.receive(half, b"\xff" + SYNC)
     assert answers[-1] == "guest-sync-delimited"
@@ -218,7 +218,7 @@ values: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from([None, 0, 1, "\t"]),
     st.lists(st.integers(0, 200), max_size=5),
 )
-def test_nothing_that_is_json_is_taken_for_half(
+def test_valid_json_is_never_taken_for_half_a_request(
     messages: list[Any], indent: Any, cuts: list[int]
 ) -> None:
     texts = [json.dumps([message], indent=indent).encode() for message in messages]

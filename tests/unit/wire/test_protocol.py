@@ -109,7 +109,7 @@ class TestRequests:
         assert len(decoder.receive(PING + b'{"execute": {}')) == 1
         assert shown(decoder.receive(b"}")) == shown(Decoder().receive(b'{"execute": {}}'))
 
-    def test_one_that_was_seen_before(self) -> None:
+    def test_a_repeated_request(self) -> None:
         decoder = Decoder()
         for _ in range(3):
             assert descs_of(decoder, PING) == ["guest-ping"]
@@ -117,7 +117,7 @@ class TestRequests:
             assert descs_of(decoder, PING[:5]) == []
             assert descs_of(decoder, PING[5:]) == ["guest-ping"]
 
-    def test_one_that_was_seen_before_is_no_part_of_a_string(self) -> None:
+    def test_a_repeated_request_inside_a_string(self) -> None:
         decoder = Decoder()
         assert descs_of(decoder, PING) == ["guest-ping"]
         assert descs_of(decoder, b"{'execute': '") == []
@@ -189,13 +189,13 @@ class TestReset:
         "pending",
         [b"{", b'{"execute":"gu', b'["a\\', b"[" * 500, b"[1,", b"{'a':1.", b"$", b"tru", b"-"],
     )
-    def test_what_was_pending_is_gone(self, pending: bytes) -> None:
+    def test_0xff_discards_pending_bytes(self, pending: bytes) -> None:
         decoder = Decoder()
         decoder.receive(pending)
         assert descs_of(decoder, b"\xff")[-1].startswith("JSON parse error, ")
         assert decoder.receive(PING) == [Request("guest-ping", {}, ABSENT)]
 
-    def test_it_is_a_fault_of_its_own(self) -> None:
+    def test_0xff_by_itself_is_an_error(self) -> None:
         assert descs(b"\xff" + PING) == [AFTER_FF, "guest-ping"]
         assert descs(b"\xff\xff\xff") == [AFTER_FF] * 3
 
@@ -250,13 +250,13 @@ class TestTokenCount:
 
     @pytest.mark.usefixtures("_few")
     @pytest.mark.parametrize("piece", [1, 7, 1000])
-    def test_as_many_as_there_may_be(self, piece: int) -> None:
+    def test_the_highest_number_of_tokens(self, piece: int) -> None:
         found = receive_all(Decoder(), in_pieces(list_of(101), piece))
         assert found == shown([Fault(QgaError("QMP input must be a JSON object"))])
 
     @pytest.mark.usefixtures("_few")
     @pytest.mark.parametrize("piece", [1, 7, 1000])
-    def test_one_more_is_a_fault_even_if_it_is_the_last(self, piece: int) -> None:
+    def test_one_token_more_is_an_error(self, piece: int) -> None:
         data = list_of(103)
         found = receive_all(Decoder(), in_pieces(data, piece))
         assert found == shown([Fault(QgaError(self.TOO_MANY))])
@@ -312,13 +312,15 @@ class TestSize:
             (b"%s\n" % (b"a" * 106), [TOO_BIG, FIVE_LETTERS]),
         ],
     )
-    def test_of_a_message(self, data: bytes, expected: list[str], piece: int) -> None:
+    def test_the_size_limit_of_a_message(
+        self, data: bytes, expected: list[str], piece: int
+    ) -> None:
         decoder = Decoder()
         found = [desc for part in in_pieces(data, piece) for desc in descs_of(decoder, part)]
         assert found == expected
 
     @pytest.mark.usefixtures("_small")
-    def test_what_is_skipped_has_no_limit(self) -> None:
+    def test_skipped_bytes_have_no_limit(self) -> None:
         assert descs(b"$" + b"x" * 5000 + PING) == ["JSON parse error, stray '$'", "guest-ping"]
 
 
