@@ -17,6 +17,7 @@ import sys
 import termios
 import time
 import traceback
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 import rich.live
@@ -24,8 +25,8 @@ import rich.progress
 import typer
 import typer.main
 
-from qga.client import programs
-from qga.client.commands import files, freeze
+from qga.client import captured, programs, tunnels
+from qga.client.commands import files, freeze, readiness
 from qga.client.copies import shell_files
 from qga.client.copies.plain_files import PlainFiles
 from qga.client.copies.shell_files import ShellFiles
@@ -37,10 +38,15 @@ MB = 1 << 20
 
 
 def warm_up() -> None:
-    """typer makes its commands anew for each call; here they are made once for all victims."""
+    """typer makes its commands anew for each call; here they are made once for all victims.
+
+    The first call imports modules, such as pydantic, which take longer than the call.
+    """
     command = typer.main.get_command(app)
     typer.main.get_command = lambda typer_instance: command
     rich.get_console()
+    with redirect_stdout(io.StringIO()), suppress(SystemExit):
+        command(["ping", "--help"])
     gc.collect()
     gc.freeze()
 
@@ -52,6 +58,7 @@ def hurry() -> None:
     relay.GRACE = programs.GRACE = programs.LAST_BYTES = 0.3
     shell_files.PATIENCE = shell_files.TIDYING = 0.3
     files.SLACK = ShellFiles.slack = PlainFiles.slack = 0.3
+    tunnels.MARGIN = tunnels.LAST_BYTES = captured.LAST_WORDS = readiness.WATCH_PATIENCE = 0.3
 
 
 def serve() -> None:
