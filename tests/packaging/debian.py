@@ -47,10 +47,15 @@ cat
 
 
 class Root:
-    """A root filesystem for one test; changes persist for the commands that follow."""
+    """A root filesystem for one test; changes persist for the commands that follow.
 
-    def __init__(self, pid: int, place: Path) -> None:
-        self._enter = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "chroot", str(place / "root")]
+    pid: the process that holds the overlay. layers: what it consists of, the uppermost first.
+    """
+
+    def __init__(self, pid: int, place: Path, layers: str) -> None:
+        self.namespace = ["nsenter", f"--mount=/proc/{pid}/ns/mnt"]
+        self.layers = layers
+        self._enter = [*self.namespace, "chroot", str(place / "root")]
 
     def attempt(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a shell script, which may fail. Nobody can answer questions."""
@@ -88,13 +93,25 @@ class Root:
 @contextmanager
 def root(suite: str) -> Iterator[Root]:
     """The root of a release, for one test."""
+    with _overlay([], str(_built(suite))) as made:
+        yield made
+
+
+@contextmanager
+def copy(original: Root) -> Iterator[Root]:
+    """A root that starts as `original` is now, which may not be changed as long."""
+    with _overlay(original.namespace, original.layers) as made:
+        yield made
+
+
+@contextmanager
+def _overlay(enter: list[str], layers: str) -> Iterator[Root]:
     with tempfile.TemporaryDirectory(prefix="qga-root-") as folder:
-        place = Path(folder)
-        argv = ["unshare", "--mount", "/bin/sh", "-ec", HOLD, "sh", str(_built(suite)), folder]
+        argv = [*enter, "unshare", "--mount", "/bin/sh", "-ec", HOLD, "sh", layers, folder]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"ready\n"
-            yield Root(holder.pid, place)
+            yield Root(holder.pid, Path(folder), f"{folder}/upper:{layers}")
             holder.communicate()
 
 

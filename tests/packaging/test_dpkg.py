@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.built import debs, output
-from tests.packaging.debian import ORIGINAL, SUITES, Root, root
+from tests.packaging.debian import ORIGINAL, SUITES, Root, copy, root
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -50,9 +50,10 @@ print("lost:", *(int.from_bytes(mask, sys.byteorder) for mask in lost))
 # one whose number is in /kill-at.
 STEP = """#!/bin/bash
 step() {
-    number=$(($(cat /step) + 1))
-    echo $number >/step
-    if [ $number = "$(cat /kill-at)" ]; then
+    read -r number </step
+    read -r last </kill-at
+    echo $((number += 1)) >/step
+    if [ $number = "$last" ]; then
         kill -KILL $PPID $$
     fi
 }
@@ -224,21 +225,27 @@ def test_the_configuration_never_leaves_its_place(machine: Root, before: str, wa
 def test_a_crash_at_any_step_leaves_the_configuration_and_can_be_mended(
     packages: dict[str, Path], before: str
 ) -> None:
-    step = 0
-    while True:
-        step += 1
-        with root(SUITES[0]) as machine:
-            for path in (OURS, FIRST_RELEASE, STEPPED):
-                machine.put(packages[path], path)
-            machine.run(f"dpkg -i {before}; {SET_RULES}; echo {step} >/kill-at")
-            done = machine.attempt(f"echo 0 >/step; dpkg -i {STEPPED}")
-            assert machine.read(CONFIG) == RULES, f"step {step}"
-            if done.returncode == 0:
-                break
-            machine.run(f"dpkg -i {OURS}")
-            assert machine.read(CONFIG) == RULES, f"step {step}"
-            check(machine)
+    with root(SUITES[0]) as prepared:
+        for path in (OURS, FIRST_RELEASE, STEPPED):
+            prepared.put(packages[path], path)
+        prepared.run(f"dpkg -i {before}; {SET_RULES}")
+        step = 1
+        while is_mended_after_a_crash(prepared, step):
+            step += 1
     assert step > 10
+
+
+def is_mended_after_a_crash(prepared: Root, step: int) -> bool:
+    """Kill the installation at a step, and install again. False if it has fewer steps."""
+    with copy(prepared) as machine:
+        done = machine.attempt(f"echo {step} >/kill-at; echo 0 >/step; dpkg -i {STEPPED}")
+        assert machine.read(CONFIG) == RULES, f"step {step}"
+        if done.returncode == 0:
+            return False
+        machine.run(f"dpkg -i {OURS}")
+        assert machine.read(CONFIG) == RULES, f"step {step}"
+        check(machine)
+        return True
 
 
 @pytest.mark.parametrize(
