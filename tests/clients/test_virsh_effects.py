@@ -36,7 +36,7 @@ def right_time(domain: Domain) -> Iterator[int]:
     domain.virsh("domtime", "--time", str(before))
 
 
-def test_time_is_told_and_set(domain: Domain, right_time: int) -> None:
+def test_time_is_reported_and_set(domain: Domain, right_time: int) -> None:
     assert right_time <= domtime(domain) <= clock(domain)
     domain.virsh("domtime", "--time", str(YEAR_2033))
     assert YEAR_2033 <= clock(domain) < YEAR_2033 + 60

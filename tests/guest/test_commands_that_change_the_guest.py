@@ -129,7 +129,9 @@ def set_block(agent: AgentSocket, number: int, *, is_online: bool) -> Any:
     return agent.execute("guest-set-memory-blocks", mem_blks=[wish])
 
 
-def test_memory_block_goes_on_and_off(guest: Guest, agent: AgentSocket, new_memory: int) -> None:
+def test_memory_block_goes_online_and_offline(
+    guest: Guest, agent: AgentSocket, new_memory: int
+) -> None:
     before = total_memory(guest)
     assert agent.execute("guest-get-memory-block-info") == {"size": 128 << 20}
     assert set_block(agent, new_memory, is_online=True) == [
@@ -229,7 +231,7 @@ with open("/run/utmp", "wb") as file:
 """
 
 
-def test_users_are_told_once_with_their_first_login(guest: Guest, agent: AgentSocket) -> None:
+def test_users_are_reported_once_with_their_first_login(guest: Guest, agent: AgentSocket) -> None:
     assert guest.original is not None
     guest.python(SEVERAL)
     try:

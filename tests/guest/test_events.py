@@ -69,7 +69,7 @@ def seconds_since(guest: Guest, script: str) -> float:
     return float(guest.run(["/bin/sh", "-ec", f"{script}; date +%s.%N"]).stdout.split()[-1])
 
 
-def test_an_address_is_told_at_once(guest: Guest, told: Events) -> None:
+def test_an_address_is_reported_at_once(guest: Guest, told: Events) -> None:
     link = {"interface": "lo", "address": "192.0.2.77", "prefix": 32}
     for script, name in (("add", "address-added"), ("del", "address-removed")):
         since = seconds_since(guest, f"ip address {script} 192.0.2.77/32 dev lo")
@@ -77,7 +77,7 @@ def test_an_address_is_told_at_once(guest: Guest, told: Events) -> None:
         assert event["time-ms"] / 1000 - since < 5  # the bench has the real figure
 
 
-def test_an_address_of_ipv6_is_told_when_it_can_be_used(guest: Guest, told: Events) -> None:
+def test_an_address_of_ipv6_is_reported_when_it_can_be_used(guest: Guest, told: Events) -> None:
     guest.run(["/bin/sh", "-ec", "ip link add k-ev type dummy; ip link set k-ev up"])
     try:
         guest.run(["ip", "address", "add", "2001:db8::77/64", "dev", "k-ev"])
@@ -171,7 +171,7 @@ def test_users_of_utmp_where_logind_is_not(guest: Guest, agent: AgentSocket) -> 
 
 
 @pytest.mark.usefixtures("disks")
-def test_events_are_told_while_filesystems_are_frozen(
+def test_events_are_reported_while_filesystems_are_frozen(
     guest: Guest, agent: AgentSocket, told: Events
 ) -> None:
     agent.execute("guest-fsfreeze-freeze")

@@ -51,7 +51,7 @@ def status(agent: AgentSocket) -> str:
     return answer
 
 
-def test_a_writer_blocks_while_frozen_and_goes_on_after_the_thaw(
+def test_a_writer_blocks_while_frozen_and_continues_after_the_thaw(
     guest: Guest, agent: AgentSocket
 ) -> None:
     frozen = agent.execute("guest-fsfreeze-freeze")

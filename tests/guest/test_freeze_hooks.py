@@ -114,7 +114,7 @@ def test_thaw_hooks_run_also_when_nothing_was_frozen_here(guest: Guest, agent: A
     assert calls(guest) == AFTER
 
 
-def test_hook_that_runs_the_folder_itself(guest: Guest, agent: AgentSocket) -> None:
+def test_hook_that_runs_the_directory_itself(guest: Guest, agent: AgentSocket) -> None:
     run_parts = 'for script in "$0".d/10-first; do "$script" "$1"; done\n# hook.d\n'
     write_script(guest, HOOK, NOTE + run_parts)
     agent.execute("guest-fsfreeze-freeze-list", **PLACES)
@@ -282,7 +282,7 @@ def test_a_freeze_ends_whose_client_has_left(guest: Guest, slow_freeze: AgentSoc
         assert agent.execute("guest-fsfreeze-thaw") == 0
 
 
-def test_a_freeze_ends_whose_client_has_synchronised_anew(
+def test_a_freeze_ends_whose_client_has_synchronised_again(
     guest: Guest, slow_freeze: AgentSocket
 ) -> None:
     slow_freeze.sync()

@@ -111,7 +111,7 @@ def test_answered(agent: AgentSocket, command: str) -> None:
     assert agent.execute(command) is not None
 
 
-def test_filesystems_are_told_without_their_size(agent: AgentSocket) -> None:
+def test_filesystems_are_listed_without_their_size(agent: AgentSocket) -> None:
     told = {each["mountpoint"]: each for each in agent.execute("guest-get-fsinfo")}
     for place in ("/mnt/hanging-disk", *OUT_OF_REACH):
         assert told[place]["name"].startswith("loop")
@@ -119,7 +119,7 @@ def test_filesystems_are_told_without_their_size(agent: AgentSocket) -> None:
     assert told["/mnt/usb"]["used-bytes"] > 0
 
 
-def test_metrics_are_told_without_their_figures(agent: AgentSocket) -> None:
+def test_metrics_are_listed_without_sizes(agent: AgentSocket) -> None:
     told = {each["mountpoint"]: each for each in agent.execute("qga-get-metrics")["filesystems"]}
     for place in ("/mnt/hanging-disk", *OUT_OF_REACH):
         assert told[place].keys() == {"device", "mountpoint", "type"}
@@ -151,7 +151,7 @@ def test_others_are_frozen_and_thawed(guest: Guest, agent: AgentSocket) -> None:
         assert frozen_places(guest) == set()
 
 
-def test_a_read_that_waits_for_its_disk_holds_nobody_up(guest: Guest, agent: AgentSocket) -> None:
+def test_a_read_that_waits_for_its_disk_blocks_nobody(guest: Guest, agent: AgentSocket) -> None:
     """The kernel has a copy of the first 64 KiB only."""
     path, cached, size = "/mnt/crypt/read", 64 * 1024, 1024 * 1024
     make = f"head -c {size} /dev/urandom >{path}; sync; echo 3 >/proc/sys/vm/drop_caches"

@@ -89,7 +89,7 @@ def test_files_within_the_rules_are_read_and_written(guest: Guest, agent: AgentS
         f"{FOLDER}/open/way-out/file",
     ],
 )
-def test_there_is_no_way_out_of_them(guest: Guest, agent: AgentSocket, path: str) -> None:
+def test_no_path_leads_out_of_the_directories(guest: Guest, agent: AgentSocket, path: str) -> None:
     for mode in ("r", "w", "a"):
         assert refused(agent, "guest-file-open", path=path, mode=mode)
     assert content(guest, f"{FOLDER}/closed/file") == "secret\n"

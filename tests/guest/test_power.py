@@ -169,7 +169,7 @@ def test_powerdown_is_what_is_meant_without_a_mode(mortal: Guest) -> None:
     assert_unanswered(agent)
 
 
-def test_a_host_waits_through_a_reboot_and_goes_on_watching(mortal: Guest) -> None:
+def test_a_host_waits_through_a_reboot_and_continues_watching(mortal: Guest) -> None:
     address = f"unix:{mortal.channel_path()}"
     ports = DataPorts(address, {DATA_PORTS[0].name: mortal.channel_path(DATA_PORTS[0])})
     agent, reported = GuestAgent(address, 30), list[str]()

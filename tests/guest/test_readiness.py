@@ -253,7 +253,7 @@ def wait_until_watched_again(events: Events, before: int) -> None:
     wait_for(lambda: not events.next(1) and events.started.watch > before, "a new watch")
 
 
-def test_a_watch_goes_on_when_the_agent_restarts(guest: Guest) -> None:
+def test_a_watch_continues_when_the_agent_restarts(guest: Guest) -> None:
     address = f"unix:{guest.channel_path()}"
     ports = DataPorts(address, {PORT.name: guest.channel_path(PORT)})
     with GuestAgent(address, 30).watch("address", ports=ports, check=5) as events:

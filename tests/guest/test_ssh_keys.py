@@ -96,7 +96,7 @@ def test_many_keys(agent: AgentSocket) -> None:
     assert told(agent) == keys[::-1]
 
 
-def test_folder_and_file_are_the_users_alone(guest: Guest, agent: AgentSocket) -> None:
+def test_directory_and_file_are_the_users_alone(guest: Guest, agent: AgentSocket) -> None:
     add(agent, A)
     assert modes(guest) == ("person:person 700 directory\nperson:person 600 regular file\n")
     guest.run(["/bin/sh", "-ec", f"chmod 644 {FILE}; chown root {FILE}"])
@@ -112,7 +112,7 @@ def test_comments_stay_and_are_no_keys(guest: Guest, agent: AgentSocket) -> None
     assert told(agent) == [B, A]
 
 
-def test_folder_that_leads_to_anothers_is_refused(guest: Guest, agent: AgentSocket) -> None:
+def test_directory_that_leads_to_anothers_is_refused(guest: Guest, agent: AgentSocket) -> None:
     link(guest, f"{OTHERS}/.ssh", FOLDER)
     for command, arguments in {
         "add": {"keys": [A]},

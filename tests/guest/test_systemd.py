@@ -217,7 +217,7 @@ def test_the_journal_has_who_ran_what(guest: Guest, agent: AgentSocket) -> None:
     assert not journal(guest, "QGA_COMMAND=guest-ping")
 
 
-def test_hardened_it_looks_as_well_as_ever_and_does_nothing_else(guest: Guest) -> None:
+def test_the_hardened_agent_reports_everything_and_changes_nothing(guest: Guest) -> None:
     looks = ("guest-get-fsinfo", "guest-get-disks", "guest-network-get-interfaces",
              "guest-get-users", "guest-get-vcpus", "guest-get-memory-blocks",
              "guest-get-osinfo", "guest-get-host-name", "guest-get-timezone")  # fmt: skip

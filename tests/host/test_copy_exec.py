@@ -122,7 +122,7 @@ def test_a_large_file_both_ways(host: Host, large: Path, tmp_path: Path) -> None
     assert checksum(tmp_path / "large") == checksum(large)
 
 
-def test_a_folder_both_ways(host: Host, tmp_path: Path) -> None:
+def test_a_directory_both_ways(host: Host, tmp_path: Path) -> None:
     source = tmp_path / "web site"
     (source / "images/-old").mkdir(parents=True)
     (source / "index.html").write_text("index")

@@ -52,7 +52,7 @@ def test_in_the_foreground_syslog_gets_it(tmp_path: Path, syslog: socket.socket)
         assert ENTRIES[0] not in agent.log
 
 
-def test_where_there_is_no_syslog_stderr_gets_it(tmp_path: Path) -> None:
+def test_without_syslog_messages_go_to_stderr(tmp_path: Path) -> None:
     with listening(tmp_path, launcher=launcher(tmp_path)) as agent:
         change_something(agent)
         agent.wait_for_log(ENTRIES[-1])

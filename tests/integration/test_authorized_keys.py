@@ -116,7 +116,7 @@ def binary(keys: Path) -> None:
 )
 @differs("keys-that-cannot-be-read")
 @pytest.mark.parametrize("action", ["get", "add", "remove"])
-def test_what_is_no_file_of_keys(
+def test_what_is_not_a_file_of_keys(
     home: Home, action: str, make: Callable[[Path], None], reason: str
 ) -> None:
     make(home.keys)

@@ -163,7 +163,7 @@ def test_a_socket_that_does_not_listen_is_refused(tmp_path: Path) -> None:
     assert "socket activation passed a socket that does not listen" in complaint
 
 
-def test_what_is_no_socket_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_socket_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         complaint = refused_start(tmp_path, **handing_over(file.fileno()))
     assert "socket activation passed no usable socket" in complaint
@@ -176,7 +176,7 @@ def test_a_socket_of_another_family_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", ["", "@"], ids=["file", "abstract"])
-def test_what_is_served_is_told_by_where_the_socket_listens(tmp_path: Path, mark: str) -> None:
+def test_what_is_served_is_reported_by_where_the_socket_listens(tmp_path: Path, mark: str) -> None:
     path = f"{mark}{tmp_path}/here"
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,

@@ -195,7 +195,7 @@ def test_a_line_that_is_missing_stops_the_start(link: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/etc/passwd", "/"])
-def test_what_is_no_serial_line_is_named(tmp_path: Path, path: str) -> None:
+def test_what_is_not_a_serial_line_is_named(tmp_path: Path, path: str) -> None:
     complaint = refused_start(tmp_path, method="isa-serial", path=path)
     assert f"error opening channel '{path}': " in complaint
     assert "Success" not in complaint

@@ -37,7 +37,7 @@ CALLER = Caller("main", Policy())
         "1:2**32",
     ],
 )
-def test_what_is_no_address_is_named(tmp_path: Path, path: str) -> None:
+def test_what_is_not_an_address_is_named(tmp_path: Path, path: str) -> None:
     complaint = refused_start(tmp_path, f"--path={path}", method="vsock-listen")
     assert f"error opening channel '{path}': a vsock address is <cid>:<port>" in complaint
 
@@ -74,7 +74,7 @@ class Closed(UnixListen):
         return False
 
 
-def test_who_is_not_let_in_is_hung_up_on_and_takes_no_place(
+def test_refused_clients_are_disconnected_and_take_no_place(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     loop = Loop()

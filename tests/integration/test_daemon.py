@@ -136,7 +136,7 @@ def test_the_pid_file_of_a_frozen_agent_comes_with_the_thaw(place: Place) -> Non
     assert not place.pidfile.exists()
 
 
-def test_a_pid_file_that_its_owner_removes_under_our_hands_is_made_anew(
+def test_a_pid_file_that_its_owner_removes_under_our_hands_is_made_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lockf = fcntl.lockf
@@ -239,7 +239,7 @@ def test_a_missing_device_is_named(place: Place) -> None:
     assert "error opening channel '/dev/virtio-ports/none': No such file or directory" in said
 
 
-def test_a_fault_is_told_to_the_log_and_to_whoever_starts_it(place: Place) -> None:
+def test_a_fault_is_reported_in_the_log_and_on_stderr(place: Place) -> None:
     log = place.folder / "log"
     said = place.fail("-l", str(log), "-p", "/nonexistent/socket")
     assert said.count("failed to create guest agent channel") == 1

@@ -163,7 +163,7 @@ def test_a_name_is_searched_for_in_the_path_that_is_given(client: Client, tmp_pa
 
 
 @pytest.mark.parametrize("path", ["", ":/bin", "/bin:", "/bin::/usr/bin"])
-def test_an_empty_entry_of_the_path_is_the_working_folder(tmp_path: Path, path: str) -> None:
+def test_an_empty_entry_of_the_path_is_the_working_directory(tmp_path: Path, path: str) -> None:
     write_program(tmp_path / "mine", "#!/bin/sh\necho mine\n")
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
@@ -249,7 +249,7 @@ def test_empty_input_is_a_pipe_at_its_end(client: Client) -> None:
     assert status["out-data"].endswith(b"\n0\n")
 
 
-def test_input_that_is_not_read_is_no_problem(client: Client) -> None:
+def test_input_that_is_not_read_is_not_a_problem(client: Client) -> None:
     text = base64.b64encode(bytes(1_000_000)).decode()
     assert run(client, "true", input_data=text) == {"exited": True, "exitcode": 0}
     assert run(client, "sh", "-c", "exec <&-; exit 7", input_data=text)["exitcode"] == 7

@@ -268,7 +268,7 @@ OF_THE_SERVICE = (  # systemd.exec(5), "Environment variables set or propagated"
 )
 
 
-def test_a_child_is_not_told_what_the_service_manager_told_the_agent(tmp_path: Path) -> None:
+def test_a_child_is_without_the_variables_of_the_service_manager(tmp_path: Path) -> None:
     """It would use the agent's memory pressure file, watchdog or descriptors as its own."""
     environment = {**os.environ, **dict.fromkeys(OF_THE_SERVICE, "1"), "OF_THE_ADMINISTRATOR": "1"}
     with listening(tmp_path, env=environment) as agent, agent.connect() as client:

@@ -116,7 +116,7 @@ def finished(client: Client, pid: int) -> dict[str, object] | None:
     return status if status["exited"] else None
 
 
-def test_a_program_that_takes_long_to_start_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_program_that_takes_long_to_start_blocks_nobody(tmp_path: Path) -> None:
     """exec(2) of a file under a write lease waits until the lease is given up."""
     program = tmp_path / "leased"
     program.write_text("#!/bin/sh\nexit 5\n")
@@ -147,7 +147,7 @@ def is_breaking(fd: int) -> bool:
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_WRLCK
 
 
-def test_standard_error_that_nobody_reads_holds_nobody_up(tmp_path: Path) -> None:
+def test_standard_error_that_nobody_reads_blocks_nobody(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     unread = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -211,14 +211,14 @@ def test_a_signal_that_the_starter_blocked_ends_it_all_the_same(tmp_path: Path) 
         assert agent.stop() == 0
 
 
-def test_a_pid_file_that_is_no_file_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_pid_file_that_is_not_a_file_stays_as_it_is(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     assert "not a regular file" in refused_start(tmp_path, "-f", str(fifo))
     assert fifo.is_fifo()
 
 
-def test_a_state_file_that_is_a_fifo_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_state_file_that_is_a_fifo_blocks_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "qga.state")
     with listening(tmp_path) as agent, agent.connect() as client:
         assert client.call("guest-ping") == {}

@@ -108,7 +108,7 @@ def test_names_beyond_ascii(client: Client, tmp_path: Path) -> None:
     assert path.read_bytes() == b"x"
 
 
-def test_a_file_that_was_removed_goes_on(client: Client, path: Path) -> None:
+def test_a_removed_file_can_still_be_used(client: Client, path: Path) -> None:
     file = File(client, path, "w+")
     path.unlink()
     assert file.write(b"abc") == 3

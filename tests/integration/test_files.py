@@ -113,7 +113,7 @@ def test_a_link_is_followed_for_reading(client: Client, path: Path, tmp_path: Pa
     assert File(client, path).read() == (b"content", True)
 
 
-def test_a_folder_s_link_is_followed_also_for_writing(
+def test_a_link_to_a_directory_is_followed_even_for_writing(
     client: Client, path: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -261,7 +261,7 @@ def test_base64_is_read_leniently(client: Client, path: Path, text: str, data: b
 
 
 @pytest.mark.parametrize("text", ["YQ= =", "!", "YQ==\r\n", "Y-_Q", "äöü", "YQ==\0", "Y\tQ=="])
-def test_what_is_no_base64_is_refused(client: Client, path: Path, text: str) -> None:
+def test_invalid_base64_is_refused(client: Client, path: Path, text: str) -> None:
     file = File(client, path, "w")
     assert client.refusal("guest-file-write", handle=file.handle, buf_b64=text) == (
         "Base64 data contains invalid characters"
@@ -336,7 +336,7 @@ def test_the_wrong_direction(client: Client, path: Path) -> None:
     assert File(client, path, "r").write(b"") == 0
 
 
-def test_an_unknown_handle_is_told_first(client: Client, path: Path) -> None:
+def test_an_unknown_handle_is_reported_first(client: Client, path: Path) -> None:
     file = File(client, path, "w")
     file.close()
     for handle in (file.handle, 0, -1, 2**63 - 1):
@@ -355,7 +355,7 @@ def test_an_unknown_handle_is_told_first(client: Client, path: Path) -> None:
 @pytest.mark.parametrize(
     ("offset", "whence"), [(-1, "set"), (-(2**63), "set"), (-(2**31), "cur"), (2**63 - 1, "cur")]
 )
-def test_there_is_no_seeking_to_where_no_number_reaches(
+def test_seeking_beyond_the_largest_position_is_an_error(
     agent: AgentProcess, client: Client, offset: int, whence: str
 ) -> None:
     """Few files have such positions; lseek(2) returns them as negative numbers."""

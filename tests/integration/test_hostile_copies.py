@@ -455,7 +455,7 @@ def test_a_byte_now_and_then(
             side.write(HERE, 0, 0, iter([b"x" * 100_000]))
 
 
-def test_a_file_that_is_written_and_read_slowly_is_no_fault(
+def test_a_file_that_is_written_and_read_slowly_is_not_a_fault(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A guest may catch up after a delay, and our own delays do not count."""

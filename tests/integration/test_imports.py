@@ -104,7 +104,7 @@ class Observed:
         return {name for at, _, name in (line.partition(" ") for line in lines) if at == state}
 
 
-def test_an_agent_that_is_only_asked_for_signs_of_life_stays_small(tmp_path: Path) -> None:
+def test_an_agent_that_is_only_pinged_stays_small(tmp_path: Path) -> None:
     observed = Observed(tmp_path, has_plugin=False)
     process = observed.start()
     try:

@@ -198,7 +198,7 @@ def test_a_last_line_without_its_end_counts(os_release: OsRelease) -> None:
     assert os_release.read() == {"id": "one", "name": "two"}
 
 
-def test_a_value_that_is_no_utf8(os_release: OsRelease) -> None:
+def test_a_value_that_is_not_utf8(os_release: OsRelease) -> None:
     os_release.etc.write_bytes(b"ID=etc\nNAME=a\xff\n")
     assert os_release.read() == {"id": "etc", "name": "a\ufffd"}
 
@@ -214,7 +214,7 @@ def test_the_first_file_counts_where_it_is_good(os_release: OsRelease) -> None:
     assert os_release.read() == {"id": "etc"}
 
 
-def test_without_any_file_the_kernel_is_told(os_release: OsRelease) -> None:
+def test_without_any_file_the_kernel_is_reported(os_release: OsRelease) -> None:
     assert os_release.read() == {}
     os_release.etc.mkdir()
     assert os_release.read() == {}

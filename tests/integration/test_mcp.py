@@ -199,7 +199,9 @@ def outside(tmp_path: Path, inside: Path) -> Iterator[Path]:
     assert (outside / "secret").read_text() == "secret"
 
 
-def test_copies_stay_in_the_folder(talk: Talk, inside: Path, outside: Path, tmp_path: Path) -> None:
+def test_copies_stay_in_the_directory(
+    talk: Talk, inside: Path, outside: Path, tmp_path: Path
+) -> None:
     guest = tmp_path / "guest"
     (guest / "tree").mkdir(parents=True)
     (guest / "file").write_text("of the guest")

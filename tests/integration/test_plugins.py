@@ -159,13 +159,13 @@ class TestInstalled:
             notes = agent.call("qga-note-board")["notes"]
             assert [note["text"] for note in notes] == ["first", "second"]
 
-    def test_it_is_told_of_connections(self, tmp_path: Path, site: Path) -> None:
+    def test_it_hears_of_connections(self, tmp_path: Path, site: Path) -> None:
         with running(tmp_path, site=site) as agent, agent.client() as first:
             assert first.call("qga-note-board")["connections"] == 1
             with agent.client():
                 assert first.call("qga-note-board")["connections"] == 2
 
-    def test_a_command_that_waits_holds_nobody_up(self, tmp_path: Path, site: Path) -> None:
+    def test_a_command_that_waits_blocks_nobody(self, tmp_path: Path, site: Path) -> None:
         with running(tmp_path, site=site) as agent, agent.client() as other:
             came: list[Any] = []
             waiter = threading.Thread(
@@ -227,7 +227,7 @@ class TestFolder:
                 "(mode 0777); chmod go-w it"
             ) in agent.log
 
-    def test_a_missing_folder_is_told(self, tmp_path: Path) -> None:
+    def test_a_missing_directory_is_reported(self, tmp_path: Path) -> None:
         with running(tmp_path, tmp_path / "none") as agent:
             assert "guest-ping" in agent.commands()
             assert f"plugin directory {tmp_path}/none skipped: " in agent.log
@@ -249,7 +249,7 @@ class TestLeftOut:
             ("def qga_bad(self, name: set) -> None: ...", "has no QAPI type"),
         ],
     )
-    def test_one_whose_signature_is_no_schema(
+    def test_a_plugin_with_an_invalid_signature_is_skipped(
         self, tmp_path: Path, plugin_dir: Path, fault: str, told: str
     ) -> None:
         head = "from qga import CommandGroup, command\nclass Bad(CommandGroup):\n"

@@ -62,7 +62,7 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def test_a_file_into_a_folder_and_under_another_name(cp: Copy, here: Path, there: Path) -> None:
+def test_a_file_into_a_directory_and_under_another_name(cp: Copy, here: Path, there: Path) -> None:
     source = here / "source"
     source.write_bytes(bytes(range(256)) * 5000)
     source.chmod(0o640)
@@ -114,7 +114,7 @@ def differences(one: Path, other: Path) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
 
-def test_folders_both_ways(cp: Copy, here: Path, there: Path) -> None:
+def test_directories_both_ways(cp: Copy, here: Path, there: Path) -> None:
     top = tree(here)
     assert cp("-r", top, f":{there}") == (0, "", "")
     assert differences(top, there / "top") == ""
@@ -127,7 +127,7 @@ def test_folders_both_ways(cp: Copy, here: Path, there: Path) -> None:
     assert differences(top, here / "back/top") == ""
 
 
-def test_what_cannot_be_copied_is_told(cp: Copy, here: Path, there: Path) -> None:
+def test_what_cannot_be_copied_is_reported(cp: Copy, here: Path, there: Path) -> None:
     folder = here / "folder"
     folder.mkdir()
     (folder / "file").touch()
@@ -167,7 +167,7 @@ def test_a_destination_that_is_not_there(cp: Copy, here: Path, there: Path, addr
     assert "No such file or directory" in err
 
 
-def test_a_folder_in_the_way_of_a_file(cp: Copy, here: Path, there: Path) -> None:
+def test_a_directory_in_the_way_of_a_file(cp: Copy, here: Path, there: Path) -> None:
     (here / "top").mkdir()
     (here / "top/x").touch()
     (there / "top/x").mkdir(parents=True)
@@ -209,7 +209,7 @@ def test_a_bar_on_a_terminal(address: str, here: Path, there: Path) -> None:
     assert (there / "copy").stat().st_size == 2_000_000
 
 
-def test_resuming_goes_on_where_the_pieces_agree(
+def test_resuming_continues_where_the_pieces_agree(
     cp: Copy, address: str, here: Path, there: Path
 ) -> None:
     data = os.urandom(PIECE * 2 + 5000)

@@ -67,7 +67,7 @@ def test_a_timeout_holds_for_the_environment_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("code", "status"), [(255, 255), (256, 255), (2**40, 255), (-1, 255)])
-def test_an_exit_code_that_is_none_here_is_no_success(
+def test_an_exit_code_that_does_not_exist_here_is_not_success(
     tmp_path: Path, code: int, status: int
 ) -> None:
     ended = {"exited": True, "exitcode": code, "out-total": 0, "err-total": 0}
@@ -76,7 +76,7 @@ def test_an_exit_code_that_is_none_here_is_no_success(
     peer.close()
 
 
-def test_input_is_not_lost_by_a_count_that_is_none(tmp_path: Path) -> None:
+def test_input_is_not_lost_by_an_invalid_count(tmp_path: Path) -> None:
     lies = {**STREAMED, "qga-exec-read": runs_on, "qga-exec-write": lambda _: {"count": 2**40}}
     peer = Peer(tmp_path / "socket", lies)
     status, _, err = qgactl("exec", "--", "cat", address=peer.address, stdin="text")

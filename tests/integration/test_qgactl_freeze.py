@@ -247,7 +247,7 @@ def test_where_nothing_was_frozen_the_program_does_not_run(stage: Stage, count: 
     assert qgactl("freeze", address=stage.peer.address)[0] == 1
 
 
-def test_a_mount_point_that_is_none_is_named(stage: Stage) -> None:
+def test_a_mount_point_that_does_not_exist_is_named(stage: Stage) -> None:
     stage.peer.handlers["guest-get-fsinfo"] = lambda _: [
         {"name": "vdb", "mountpoint": "/srv", "type": "xfs", "disk": []}
     ]

@@ -34,7 +34,7 @@ def next_of(manager: socket.socket, *, but: str = "") -> str:
     return heard
 
 
-def test_it_hears_of_the_start_of_what_is_served_and_of_the_end(
+def test_systemd_is_notified_of_start_status_and_stop(
     manager: socket.socket, tmp_path: Path
 ) -> None:
     with listening(tmp_path, env=environment(tmp_path)) as agent:

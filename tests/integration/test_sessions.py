@@ -51,7 +51,7 @@ def test_replies_keep_the_order_of_the_requests(client: Client, size: int) -> No
     assert [outcome_of(reply) for reply in client.replies(len(expected))] == expected
 
 
-def test_an_id_is_given_back_as_it_came(client: Client) -> None:
+def test_an_id_is_returned_as_it_came(client: Client) -> None:
     for tag in ("text", 0, -5, 2**63, 1.5, None, True, [1, {"a": []}], {"k": "v"}):
         client.send(b'{"execute": "guest-ping", "id": ' + json.dumps(tag).encode() + b"}")
         reply = client.reply()

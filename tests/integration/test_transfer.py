@@ -113,7 +113,7 @@ def test_no_more_is_taken_than_asked_for(port: tuple[Client, HostEnd], tmp_path:
     assert (tmp_path / "one").read_bytes() == b"fir"
 
 
-def test_what_a_file_cannot_take_is_told(port: tuple[Client, HostEnd]) -> None:
+def test_what_a_file_cannot_take_is_reported(port: tuple[Client, HostEnd]) -> None:
     client, host = port
     host.send(b"abc")
     with refused("interrupted after 0 bytes: No space left on device"):
@@ -133,7 +133,7 @@ INVALID = "value '-1' is invalid for argument"
         ("receive", {"path": "/none", "count": 1, "offset": 1}, "No such file or directory"),
     ],
 )
-def test_what_cannot_be_done_is_told(
+def test_what_cannot_be_done_is_reported(
     port: tuple[Client, HostEnd], command: str, arguments: dict[str, Any], reason: str
 ) -> None:
     client, _ = port

@@ -159,7 +159,7 @@ def test_a_file_that_was_opened_for_a_client_that_had_left_is_closed_too(
     assert not group.is_open(handle)
 
 
-def test_the_timer_goes_on_until_the_last_one_is_closed(group: Group, clock: Clock) -> None:
+def test_the_timer_continues_until_the_last_one_is_closed(group: Group, clock: Clock) -> None:
     handle = group.open()
     group.commands.on_client_left(MAIN)
     clock.now = files.UNUSED - 1

@@ -63,7 +63,7 @@ def test_what_is_partly_in_memory_is_left_as_it_is(
 
 @pytest.mark.parametrize("at_hand", [0, 1, 4096])
 @pytest.mark.parametrize("count", [1, 4096, 20_000])
-def test_nothing_read_is_no_end_of_the_file(
+def test_reading_nothing_is_not_the_end_of_the_file(
     file: Any, monkeypatch: pytest.MonkeyPatch, at_hand: int, count: int
 ) -> None:
     """Linux 5.9 and 5.10 have nothing to give where something is not in memory."""

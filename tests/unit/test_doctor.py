@@ -95,7 +95,7 @@ def test_an_agent_of_ours_counts() -> None:
 @pytest.mark.parametrize(
     "options", ["--dump-conf", "--doctor", "--explain-policy=guest-ping", "-Z"]
 )
-def test_what_does_not_serve_is_no_agent(options: str) -> None:
+def test_a_process_that_does_not_serve_is_not_an_agent(options: str) -> None:
     with running(options=options) as pid:
         assert not is_agent(pid)
 

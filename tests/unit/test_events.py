@@ -71,7 +71,7 @@ def test_addresses_come_and_go(listener: Any, told: Told) -> None:
     ]
 
 
-def test_an_address_is_told_once_it_can_be_used(listener: Any, told: Told) -> None:
+def test_an_address_is_reported_once_it_can_be_used(listener: Any, told: Told) -> None:
     listener.take(message(NEW, "2001:db8::1", 64, TENTATIVE))
     assert told == []
     listener.take(message(NEW, "2001:db8::1", 64))

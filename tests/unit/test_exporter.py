@@ -132,7 +132,7 @@ def test_a_line_for_each_change_and_no_other(capsys: pytest.CaptureFixture[str])
     ]
 
 
-def test_what_a_guest_says_is_told_in_short(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_guest_says_is_reported_in_short(capsys: pytest.CaptureFixture[str]) -> None:
     Reporter().seen([(sighting("web", "\n" * 100_000), 0)])
     (line,) = lines(capsys)
     assert len(line) < 3 * LONGEST_REASON
@@ -146,7 +146,7 @@ def test_guests_that_are_gone_are_forgotten(capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
 
 
-def test_what_is_left_out_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_out_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
     report = Reporter()
 
     def find(left_out: LeftOut) -> list[Target]:

@@ -296,7 +296,7 @@ def test_a_freeze_ends_whose_client_has_left(stage: Stage, host: Host) -> None:
     assert_ends_by_itself(stage)
 
 
-def test_a_freeze_ends_whose_client_has_synchronised_anew(stage: Stage, host: Host) -> None:
+def test_a_freeze_ends_whose_client_has_synchronised_again(stage: Stage, host: Host) -> None:
     stage.slow_freeze(host)
     assert host.ask("guest-sync-delimited", id=7) == 7
     stage.open("freeze")

@@ -64,7 +64,7 @@ def test_processors_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     processors._known.cache_clear()
 
 
-def test_a_file_that_stays_open_is_read_anew(tmp_path: Path) -> None:
+def test_a_file_that_stays_open_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "file"
     for content in (b"", b"1\n", b"x" * 50_000, b"2\n"):
         file.write_bytes(content)
@@ -72,7 +72,7 @@ def test_a_file_that_stays_open_is_read_anew(tmp_path: Path) -> None:
         assert sysfs.read_kept_word(str(file)) == content[:4096].decode().strip()
 
 
-def test_sessions_of_logind_are_read_anew_when_one_changes(
+def test_sessions_of_logind_are_read_again_when_one_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))

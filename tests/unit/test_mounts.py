@@ -45,7 +45,7 @@ ODD_TABLE = (
 )
 
 
-def test_a_filesystem_is_told_once_with_all_its_places() -> None:
+def test_a_filesystem_is_reported_once_with_all_its_places() -> None:
     root, other, *_ = mounts.parse(TABLE)
     assert root[:4] == ((254, 1), ["/", "/bound"], "ext4", "/dev/vda1")
     assert other[:4] == ((7, 9), ["/with space\\"], "xfs", "/dev/loop9")

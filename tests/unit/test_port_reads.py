@@ -41,7 +41,7 @@ def buffers(number: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("end", [[], [b"the end"]])
-def test_up_to_what_is_no_full_buffer(
+def test_up_to_a_buffer_that_is_not_full(
     ends: tuple[socket.socket, socket.socket], end: list[bytes]
 ) -> None:
     host, guest = ends

@@ -110,7 +110,7 @@ def test_a_host_that_leaves_is_read_to_the_end(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("words", ["\n", "x" * 33, "0" * 32 + "\n", "é" * 16 + "\n"])
-def test_a_wrong_token_is_hung_up_on_and_the_right_one_still_taken(
+def test_a_wrong_token_is_disconnected_and_the_right_one_still_taken(
     scene: Scene, words: str
 ) -> None:
     with scene.dial(words) as stranger:
@@ -127,7 +127,7 @@ def hung_up(link: socket.socket) -> bool:
         return True
 
 
-def test_another_cid_is_hung_up_on() -> None:
+def test_another_cid_is_disconnected() -> None:
     scene = Scene("127.0.0.2")
     try:
         with scene.dial() as stranger:

@@ -21,7 +21,7 @@ LIMIT = 1 << 20
 
 
 @pytest.mark.parametrize("address", ["", "unix", "unix:", "libvirt", "/run/x", "tcp:localhost:1"])
-def test_what_is_no_address_is_refused_with_the_right_forms(address: str) -> None:
+def test_what_is_not_an_address_is_refused_with_the_right_forms(address: str) -> None:
     with pytest.raises(
         ValueError, match="expected: unix:PATH, vsock:CID:PORT, hvsock:PATH:PORT, libv"
     ):
@@ -143,7 +143,7 @@ def test_a_name_that_two_guests_have(tmp_path: Path, monkeypatch: pytest.MonkeyP
         resolve("web")
 
 
-def test_who_waits_behind_another_client_is_told_so(tmp_path: Path) -> None:
+def test_who_waits_behind_another_client_is_reported_so(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

@@ -117,7 +117,7 @@ def test_threads_get_their_own_replies(start: Start) -> None:
     assert len(peer.requests) == 300
 
 
-def test_a_lost_connection_is_reported_and_the_next_call_connects_anew(start: Start) -> None:
+def test_a_lost_connection_is_reported_and_the_next_call_connects_again(start: Start) -> None:
     peer = start({"crash": lambda _: HANG_UP, "x": echo})
     with GuestAgent(peer.address) as agent:
         with pytest.raises(ConnectError, match="crash: the connection was closed"):

@@ -62,7 +62,9 @@ def test_a_thaw_that_fails_is_tried_again(start: Start, failure: Any) -> None:
     assert commands(peer).count("thaw") == 3
 
 
-def test_a_thaw_that_keeps_failing_is_told(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thaw_that_keeps_failing_is_reported(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(freeze, "RETRIES_END", 0)
     guest = Filesystems(OSError("GenericError", "cannot"))
     with (
@@ -74,7 +76,7 @@ def test_a_thaw_that_keeps_failing_is_told(start: Start, monkeypatch: pytest.Mon
     assert guest.frozen == 2
 
 
-def test_an_error_behind_a_thaw_is_told_at_once(start: Start) -> None:
+def test_an_error_behind_a_thaw_is_reported_at_once(start: Start) -> None:
     guest = Filesystems(OSError("GenericError", "hook has failed"))
 
     def thaw(arguments: dict[str, Any]) -> Any:
@@ -91,7 +93,7 @@ def test_an_error_behind_a_thaw_is_told_at_once(start: Start) -> None:
     assert commands(peer) == ["freeze", "status", "thaw", "status"]
 
 
-def test_a_freeze_that_ended_before_the_thaw_is_told(start: Start) -> None:
+def test_a_freeze_that_ended_before_the_thaw_is_reported(start: Start) -> None:
     guest = Filesystems()
     peer = start(guest.handlers)
     with (
@@ -179,7 +181,7 @@ def test_a_freeze_of_nothing_is_an_error(
 
 
 @pytest.mark.parametrize("wrong", ["/nope", "srv", "/srv/data", "/proc"])
-def test_what_is_no_mount_point_is_named_and_nothing_is_frozen(start: Start, wrong: str) -> None:
+def test_what_is_not_a_mount_point_is_named_and_nothing_is_frozen(start: Start, wrong: str) -> None:
     peer = start(with_mounts(Filesystems(), 1))
     with GuestAgent(peer.address) as agent, pytest.raises(NothingFrozen) as caught:
         agent.freeze(["/srv", wrong])

@@ -219,7 +219,7 @@ def test_guests_named_by_a_user(text: str, expected: Target) -> None:
     assert target(text) == expected
 
 
-def test_what_is_no_address_is_refused() -> None:
+def test_what_is_not_an_address_is_refused() -> None:
     with pytest.raises(ValueError, match="'non:sense' is not the address"):
         target("web=non:sense")
 

@@ -28,7 +28,7 @@ from qga.client.copies.trees import (
 FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
 
 
-def test_folders_come_before_what_is_in_them() -> None:
+def test_directories_come_before_what_is_in_them() -> None:
     entries = [
         Entry("b/c/file", FILE, 1),
         Entry("a", FILE, 1),

@@ -107,7 +107,7 @@ def test_error_replies_become_errors_by_their_class() -> None:
         b'{"return": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
     ],
 )
-def test_what_is_no_reply_is_a_protocol_error(line: bytes) -> None:
+def test_what_is_not_a_reply_is_a_protocol_error(line: bytes) -> None:
     with pytest.raises(ProtocolError, match=r"in the reply '"):
         decode_reply(line, "guest-x")
 
@@ -245,7 +245,7 @@ def test_sync_finds_out_whether_ids_are_echoed(size: int) -> None:
     assert b'"id": ' not in SyncSearch(tagging=False).request.replace(b'{"id": ', b"")
 
 
-def test_a_number_alone_is_no_sync_reply_without_its_mark() -> None:
+def test_a_number_alone_is_not_a_sync_reply_without_its_mark() -> None:
     search = SyncSearch()
     assert search.feed(sync_reply(search)[1:]) is None
     assert search.feed(sync_reply(search)) is not None

@@ -108,7 +108,7 @@ def test_any_other_qemu(host: HostRoot) -> None:
     assert only() == FoundGuest("db", f"unix:{path}", path, "qemu", process=9)
 
 
-def test_libvirts_qemu_whose_folder_nobody_may_look_into(host: HostRoot) -> None:
+def test_libvirts_qemu_whose_directory_nobody_may_look_into(host: HostRoot) -> None:
     host.process(9, qemu("guest=web,debug-threads=on", f"{LIBVIRT}/domain-1-web/{AGENT_PORT}"))
     assert (only().manager, only().domain) == ("libvirt", "libvirt:qemu:///system/web")
 
@@ -263,7 +263,7 @@ def test_a_directory_of_another_user_names_nothing(host: HostRoot, folder: str) 
     assert folder in told
 
 
-def test_what_is_left_out_is_told_in_few_and_short_lines(host: HostRoot) -> None:
+def test_what_is_left_out_is_reported_in_few_and_short_lines(host: HostRoot) -> None:
     for pid in range(100, 400):
         argv = qemu("guest=" + "w\n" * 1000, "/srv/web.sock")
         host.process(pid, argv, uids=[OTHER] * 4)
@@ -375,7 +375,7 @@ def test_what_an_ordinary_user_may_not_read_costs_nothing_else(
     assert f"{open_folder}/proc" in lines
 
 
-def test_hidden_processes_are_told(host: HostRoot) -> None:
+def test_hidden_processes_are_reported(host: HostRoot) -> None:
     (host.folder / "proc/1").rename(host.folder / "proc/self")
     host.process(9, qemu("web", "/srv/web.sock"))
     names, told = found_and_left_out()

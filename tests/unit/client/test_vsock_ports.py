@@ -94,7 +94,7 @@ def test_there_is_another_way_where_it_cannot_be_opened(
         [],
     ],
 )
-def test_what_is_no_port_is_refused(start: Start, monitor: Monitor, lie: Any) -> None:
+def test_what_is_not_a_port_is_refused(start: Start, monitor: Monitor, lie: Any) -> None:
     with pytest.raises(ProtocolError):
         opened(start, monitor, lie)
 

@@ -127,7 +127,7 @@ class TestFolder:
         ]
 
     @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
-    def test_a_folder_that_others_may_write(self, folder: Path, mode: int) -> None:
+    def test_a_directory_that_others_may_write(self, folder: Path, mode: int) -> None:
         write(folder / "a.py", group("A", "test_a"))
         folder.chmod(mode)
         names, complaints = found(folder)
@@ -220,7 +220,7 @@ class TestEntryPoints:
         (complaint,) = complaints
         assert complaint.startswith(f"plugin bad ({value}) skipped: {reason}")
 
-    def test_the_folder_comes_last(self, site: Path, folder: Path) -> None:
+    def test_the_directory_comes_last(self, site: Path, folder: Path) -> None:
         write(folder / "a.py", group("A", "test_a"))
         write(site / "plugin_one.py", group("One", "test_one"))
         installed(site, "one", "one = plugin_one")

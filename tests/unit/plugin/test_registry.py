@@ -130,7 +130,7 @@ def test_two_registries_share_no_state() -> None:
     assert [cast("Greetings", each.groups[0]).greeted for each in (one, other)] == [["Ada"], []]
 
 
-def test_two_of_one_name_are_told_both_places_and_nothing_is_taken() -> None:
+def test_a_command_defined_twice_is_an_error_with_both_places() -> None:
     registry = registry_of(Greetings)
     first = find(registry, "qga-greet").place
     with pytest.raises(PluginError) as raised:
@@ -175,7 +175,7 @@ def test_life_cycle_methods_may_be_left_out() -> None:
     group.stop()
 
 
-def test_a_secret_that_is_no_argument_is_refused_for_it_would_be_logged() -> None:
+def test_a_secret_that_is_not_an_argument_is_refused_for_it_would_be_logged() -> None:
     class Misspelt(CommandGroup):
         @command(secret=("pasword",))
         def qga_log_in(self, password: str) -> None: ...

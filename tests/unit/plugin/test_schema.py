@@ -154,7 +154,7 @@ def test_what_is_of_the_wrong_type(name: str, values: list[Any], place: str, exp
 
 
 @pytest.mark.parametrize("value", ["1", 1.0, True, None, 2**64, -(2**63) - 1])
-def test_what_is_no_uint64(value: Any) -> None:
+def test_values_that_are_not_uint64(value: Any) -> None:
     assert refusal("unsigned", unsigned=value) == "Parameter 'unsigned' expects uint64"
     found = refusal("blocks", blocks=[{"phys-index": value, "online": True}])
     assert found == "Parameter 'blocks[0].phys-index' expects uint64"
@@ -193,7 +193,7 @@ def test_what_is_unexpected(name: str, given: dict[str, Any], unexpected: str) -
     assert refusal(name, **given) == f"Parameter '{unexpected}' is unexpected"
 
 
-def test_a_wrong_type_is_told_before_what_is_missing_later_and_what_is_unexpected() -> None:
+def test_a_wrong_type_is_reported_before_what_is_missing_later_and_what_is_unexpected() -> None:
     assert refusal("mixed", path=1, zzz=1) == WRONG_TYPE.format("path", "string")
     assert refusal("mixed", zzz=1, path="/") == "Parameter 'buf-b64' is missing"
     assert refusal("mixed", buf_b64=1) == "Parameter 'path' is missing"

@@ -114,7 +114,7 @@ def test_the_frozen_list_is_above_all() -> None:
     assert not policy(block=["guest-ping"]).allows(PING, frozen=True)
 
 
-def test_what_a_refused_command_is_told() -> None:
+def test_the_error_of_a_blocked_command() -> None:
     with pytest.raises(CommandNotFound) as raised:
         policy(block=["guest-exec"]).check(EXEC, frozen=False)
     assert raised.value.error_class == "CommandNotFound"
@@ -143,7 +143,7 @@ def test_the_profiles_are_the_words_of_access() -> None:
         ({"files_read": (), "files_write": (), "exec_allow": ("/bin/df",)}, []),
     ],
 )
-def test_rules_that_can_be_got_round_are_told(rules: dict[str, Any], told: list[str]) -> None:
+def test_rules_that_can_be_got_round_are_reported(rules: dict[str, Any], told: list[str]) -> None:
     found = list(policy(**rules).loopholes([EXEC, OPEN]))
     assert [sentence.partition(";")[0] for sentence in found] == told
 

@@ -27,7 +27,7 @@ def test_a_program_that_reads_only_the_beginning() -> None:
     assert (ended.status, ended.output) == (5, "012")
 
 
-def test_a_program_that_closes_its_input_and_goes_on() -> None:
+def test_a_program_that_closes_its_input_and_continues() -> None:
     ended = run(["sh", "-c", "exec <&-; sleep 0.3; echo done"], 60, MUCH)
     assert (ended.status, ended.output) == (0, "done\n")
 

@@ -99,7 +99,7 @@ def test_a_closed_stderr_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Log().error("wrong")
 
 
-def test_a_log_file_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+def test_a_log_file_that_cannot_be_opened_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_log(Config(logfile=str(tmp_path / "none" / "log"), statedir=str(tmp_path)))
 
@@ -141,7 +141,7 @@ def test_nothing_is_written_while_frozen(tmp_path: Path) -> None:
     ]
 
 
-def test_of_many_messages_while_frozen_the_first_are_told_and_the_others_counted(
+def test_of_many_messages_while_frozen_the_first_are_reported_and_the_others_counted(
     capfd: Captured,
 ) -> None:
     log = Log(frozen=True)

@@ -32,7 +32,7 @@ def test_numbers_count_up_and_are_on_disk_before_they_are_used(tmp_path: Path) -
     assert os.listdir(tmp_path) == ["qga.state"]
 
 
-def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_restart_continues_where_it_was(tmp_path: Path) -> None:
     State(str(tmp_path)).next_handle()
     assert State(str(tmp_path)).next_handle() == 1001
 
@@ -99,7 +99,7 @@ def test_the_marker_outlives_the_process(tmp_path: Path) -> None:
     assert (state.frozen, is_frozen(str(tmp_path))) == (False, False)
 
 
-def test_a_marker_that_was_removed_by_hand_is_no_error(tmp_path: Path) -> None:
+def test_a_marker_that_was_removed_by_hand_is_not_an_error(tmp_path: Path) -> None:
     state = State(str(tmp_path))
     state.mark_frozen()
     (tmp_path / "qga.state.isfrozen").unlink()
@@ -157,7 +157,7 @@ def no_room_for_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_marker_for_which_there_is_no_room_leaves_no_trace(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_marker(tmp_path: Path) -> None:
     state = State(str(tmp_path))
     with no_room_for_files(), pytest.raises(OSError, match="File too large"):
         state.mark_frozen(seconds=600)
@@ -166,7 +166,7 @@ def test_a_marker_for_which_there_is_no_room_leaves_no_trace(tmp_path: Path) -> 
     assert not State(str(tmp_path)).frozen
 
 
-def test_a_number_for_which_there_is_no_room_leaves_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_state_file_unchanged(tmp_path: Path) -> None:
     state = State(str(tmp_path))
     with no_room_for_files(), pytest.raises(QgaError):
         state.next_handle()
@@ -185,12 +185,12 @@ def test_a_marker_that_does_not_say_of_which_boot_it_is(tmp_path: Path, text: by
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_a_marker_that_is_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_marker_that_is_not_a_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "qga.state.isfrozen")
     assert State(str(tmp_path)).doubtful
 
 
-def test_a_marker_that_stays_is_told_and_does_not_keep_the_agent_frozen(tmp_path: Path) -> None:
+def test_a_marker_that_stays_is_reported_and_does_not_keep_the_agent_frozen(tmp_path: Path) -> None:
     done = []
     (tmp_path / "qga.state.isfrozen").mkdir()
     state = State(str(tmp_path))

@@ -118,7 +118,7 @@ def test_a_daemon_has_a_pid_file_even_when_none_is_named() -> None:
     assert build({"daemon": True}).pidfile == "/var/run/qemu-ga.pid"
 
 
-def test_paths_do_not_depend_on_the_working_folder() -> None:
+def test_paths_do_not_depend_on_the_working_directory() -> None:
     layer: Layer = {"method": "unix-listen", "path": "s", "statedir": "t", "logfile": "l"}
     config = build(layer)
     here = os.getcwd()

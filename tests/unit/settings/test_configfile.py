@@ -134,17 +134,17 @@ statedir = /var/run
     assert len(file.warnings) == 1
 
 
-def test_a_missing_file_is_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_has_its_own_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         configfile.read(str(tmp_path / "none"))
 
 
-def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+def test_a_directory_is_not_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"path: {tmp_path}, Not a regular file"):
         configfile.read(str(tmp_path))
 
 
-def test_a_path_below_a_file_is_told_with_the_system_s_words(tmp_path: Path) -> None:
+def test_a_path_below_a_file_is_reported_with_the_system_s_words(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="Not a directory"):
         configfile.read(str(tmp_path / "file" / "conf"))

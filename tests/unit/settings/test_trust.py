@@ -38,12 +38,12 @@ def test_a_file_that_others_may_write(path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757])
-def test_a_folder_on_the_way_that_others_may_write(path: Path, mode: int) -> None:
+def test_a_directory_on_the_way_that_others_may_write(path: Path, mode: int) -> None:
     path.parent.chmod(mode)
     assert fault(path).startswith(f"{path.parent} is writable by others")
 
 
-def test_a_sticky_folder_on_the_way(path: Path) -> None:
+def test_a_sticky_directory_on_the_way(path: Path) -> None:
     path.parent.chmod(0o1777)
     require(str(path))
 
@@ -68,7 +68,7 @@ def test_where_a_link_lies_and_where_it_leads_both_count(path: Path, tmp_path: P
     assert fault(links / "link" / "file").startswith(f"{path.parent} is writable by others")
 
 
-def test_a_link_of_somebody_else_in_a_sticky_folder(path: Path, tmp_path: Path) -> None:
+def test_a_link_of_somebody_else_in_a_sticky_directory(path: Path, tmp_path: Path) -> None:
     """Whoever has made it may make it lead elsewhere at any moment."""
     shared = tmp_path / "shared"
     shared.mkdir()

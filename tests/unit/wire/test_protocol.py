@@ -262,7 +262,7 @@ class TestTokenCount:
         assert found == shown([Fault(QgaError(self.TOO_MANY))])
 
     @pytest.mark.usefixtures("_few")
-    def test_they_are_counted_for_each_message_anew(self) -> None:
+    def test_tokens_are_counted_for_each_message(self) -> None:
         decoder = Decoder()
         for _ in range(5):
             assert descs_of(decoder, list_of(101)) == ["QMP input must be a JSON object"]
