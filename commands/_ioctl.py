@@ -7,11 +7,11 @@ argument, a letter and a code.
 import os
 from typing import Literal
 
-Direction = Literal["read", "write", "both"]
-"""Whether the kernel fills in the argument, reads it, or does both."""
+Direction = Literal["none", "read", "write", "both"]
+"""Whether the kernel fills in the argument, reads it, or does both; none without one."""
 
 # In the headers for these processors the two directions are swapped. All but parisc have a third
-# bit there, which is unset for requests with an argument of less than 8 KiB.
+# bit there: set for requests without an argument, unset for those with one of less than 8 KiB.
 _SWAPPED = ("alpha", "mips", "parisc", "ppc", "sparc")
 
 
@@ -23,5 +23,7 @@ def ioctl_number(
     machine: the processor, as uname(2) names it.
     """
     read, write = (1, 2) if machine.startswith(_SWAPPED) else (2, 1)
-    bits = {"read": read, "write": write, "both": read | write}[direction]
+    bits = {"none": 0, "read": read, "write": write, "both": read | write}[direction]
+    if direction == "none" and machine.startswith(_SWAPPED) and not machine.startswith("parisc"):
+        code |= 1 << 29
     return bits << 30 | size << 16 | ord(letter) << 8 | code

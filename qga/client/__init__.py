@@ -46,6 +46,7 @@ from qga.client.how import Limits
 from qga.client.many import Outcome, each
 from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
 from qga.client.readiness import Readiness
+from qga.client.restored import NewIdentity, RestoreStep, Resynced
 from qga.client.results import (
     AgentInfo,
     CommandInfo,
@@ -113,6 +114,7 @@ __all__ = [
     "Metrics",
     "NetworkInterface",
     "NeverReady",
+    "NewIdentity",
     "NotReady",
     "NothingFrozen",
     "OSInfo",
@@ -127,6 +129,8 @@ __all__ = [
     "ProtocolError",
     "Readiness",
     "Release",
+    "RestoreStep",
+    "Resynced",
     "Route",
     "StreamedProgram",
     "Summary",

@@ -20,6 +20,7 @@ from qga.client.commands.network import Network
 from qga.client.commands.power import Power
 from qga.client.commands.processors import Processors
 from qga.client.commands.readiness import Waiting
+from qga.client.commands.restore import Restore
 from qga.client.commands.ssh import Ssh
 from qga.client.commands.streams import Streams
 from qga.client.commands.system import System
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 class GuestAgent(
     Info,
     System,
+    Restore,
     Time,
     Users,
     Ssh,

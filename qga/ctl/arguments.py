@@ -63,6 +63,8 @@ ARGUMENTS = {
     "qga-get-readiness": "[units], [ports]",
     "qga-get-version": "",
     "qga-open-vsock-port": "",
+    "qga-resync": "[time], [entropy]",
+    "qga-set-identity": "[hostname], [machine-id], [ssh-host-keys], [entropy]",
     "qga-shutdown": "[mode], [force]",
     "qga-tunnel": "[port]",
     "qga-tunnel-close": "tunnel",

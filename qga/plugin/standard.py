@@ -79,6 +79,10 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "readiness.Readiness": {
         "qga-get-readiness": {"access": "audit", "blocking": True},
     },
+    "restore.Restore": {
+        "qga-resync": {"access": "unrestricted", "blocking": True, "changes": True, "secret": ("entropy",), "like": ("guest-set-time",)},
+        "qga-set-identity": {"access": "unrestricted", "blocking": True, "timed": False, "changes": True, "secret": ("entropy",)},
+    },
     "ssh.Ssh": {
         "guest-ssh-get-authorized-keys": {"access": "unrestricted", "blocking": True},
         "guest-ssh-add-authorized-keys": {"access": "unrestricted", "blocking": True, "changes": True, "secret": ("keys",)},

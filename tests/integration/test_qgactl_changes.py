@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import pty
 import subprocess
@@ -110,6 +111,35 @@ def test_the_clock(start: Start) -> None:
     assert out.startswith("Guest clock  2033-05-18 03:33:2")
     qgactl("time", "--set", "rtc", address=peer.address)
     assert asked(peer, "guest-set-time")[1:] == [{"time": YEAR_2033}, {}]
+
+
+def test_resync(start: Start) -> None:
+    step = {"name": "random", "result": "done", "text": "512 bits"}
+    peer = start({"guest-get-time": lambda _: time.time_ns(), "qga-resync": lambda _: reply})
+    reply = {"steps": [step]}
+    status, out, err = qgactl("resync", address=peer.address)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[2].split() == ["random", "done", "512", "bits"]
+    assert [" ".join(line.split()[:2]) for line in lines[3:]] == ["Clock before", "Clock after"]
+    reply = {"steps": [step, {**step, "name": "dhcp", "result": "failed"}]}
+    status, out, err = qgactl("resync", "--json", address=peer.address)
+    assert (status, err) == (1, "")
+    assert json.loads(out)["steps"] == reply["steps"]
+
+
+def test_identity(start: Start) -> None:
+    step = {"name": "hostname", "result": "failed", "text": "read-only"}
+    peer = start({"qga-set-identity": lambda _: {"steps": [step], "remaining": ["nfs4 mount"]}})
+    status, out, err = qgactl("identity", "--hostname", "web-2", address=peer.address)
+    assert (status, err) == (1, "")
+    assert [line.split() for line in out.splitlines()[2:]] == [
+        ["hostname", "failed", "read-only"],
+        ["Still", "old", "nfs4", "mount"],
+    ]
+    status, _, err = qgactl("identity", address=peer.address)
+    assert status == 2
+    assert "nothing to change: use --hostname NAME, --machine-id or --ssh-host-keys" in err
 
 
 def test_trim_fails_where_nothing_could_be_trimmed(start: Start) -> None:
