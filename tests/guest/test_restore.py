@@ -69,7 +69,7 @@ def saved() -> Iterator[Guest]:
     """A guest whose state is kept, with an address from DHCP and an sshd."""
     with Guest() as guest:
         guest.write_file("/etc/systemd/network/50-test.network", NETWORK)
-        guest.run(["/bin/sh", "-ec", SETUP])
+        guest.run(["/bin/sh", "-ec", SETUP], timeout=300)
         guest.python(RESEED)
         guest.qmp("stop")
         monitor(guest, "savevm state")
@@ -97,7 +97,7 @@ def qgactl(guest: Guest, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def shell(guest: Guest, script: str) -> list[str]:
-    return guest.run(["/bin/sh", "-ec", script]).stdout.splitlines()
+    return guest.run(["/bin/sh", "-ec", script], timeout=300).stdout.splitlines()
 
 
 def results(steps: Any) -> dict[str, str]:
