@@ -54,7 +54,7 @@ IDENTITY = """
 cat /etc/machine-id /etc/hostname /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id
 grep 127.0 /etc/hosts
 """
-SCAN = "ssh-keyscan -t ecdsa,ed25519 localhost 2>/dev/null | cut -d ' ' -f 2- | sort"
+SCAN = "ssh-keyscan -T 100 -t ecdsa,ed25519 localhost 2>/dev/null | cut -d ' ' -f 2- | sort"
 KEY_FILES = "stat -c '%n %a %U' /etc/ssh/* | sort"
 
 DHCP_REQUEST = b"\x35\x01\x03"
