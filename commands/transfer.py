@@ -147,7 +147,14 @@ class Transfer(CommandGroup):
         like=("guest-file-open", "guest-file-write"),
     )
     def qga_file_receive(
-        self, path: str, port: str, count: int, offset: int = 0, *, caller: Caller
+        self,
+        path: str,
+        port: str,
+        count: int,
+        offset: int = 0,
+        keep: bool = True,
+        *,
+        caller: Caller,
     ) -> QgaTransfer:
         """Receive raw bytes from the host over a data port, and write them to a file.
 
@@ -171,8 +178,12 @@ class Transfer(CommandGroup):
                 for chunk in until_given_up(receive(file, count)):
                     _write(fd, chunk)
                     digest.add(chunk)
-            except OSError as error:
-                raise _interrupted(error, digest.count) from error
+            except BaseException as error:
+                if not keep:
+                    _remove(path, fd)
+                if isinstance(error, OSError):
+                    raise _interrupted(error, digest.count) from error
+                raise
             finally:
                 os.close(fd)
         return digest.result()
@@ -289,6 +300,22 @@ def _fill(port: PortFile, buffer: memoryview) -> int:
 def _write(fd: int, chunk: memoryview) -> None:
     while chunk:
         chunk = chunk[os.write(fd, chunk) :]
+
+
+def _remove(path: str, fd: int) -> None:
+    """Remove the regular file `fd` from its directory, if it is still the one at `path`."""
+    if not S_ISREG(os.fstat(fd).st_mode):
+        return
+    folder, name = os.path.split(path)
+    # By its directory: another user may put a link to a third place into the path at any time.
+    parent = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        if os.path.samestat(os.fstat(fd), os.lstat(name, dir_fd=parent)):
+            os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(parent)
 
 
 def _interrupted(error: OSError, count: int) -> QgaError:

@@ -27,11 +27,12 @@ from qga.client.hosts import discovery
 from qga.client.hosts.processes import AGENT_PORT, running_machines
 from qga.client.ports import CHUNK, connect_port
 from qga.client.results import PortInfo
+from qga.client.transports import GONE
 from qga.client.vsock_ports import dial_of, open_vsock_port
 
 PREFIX = "org.qga.data."
 
-CLOSED = "this data port was closed at the other end"
+CLOSED = f"this data port was closed at the other end; {GONE}"
 
 # Seconds until the guest must have noticed that its port is connected.
 PATIENCE = 2.0

@@ -43,8 +43,11 @@ MAX_UNDER_WAY = 3
 LONGEST_POLL = 3600.0
 
 
-CLOSED = "the connection was closed at the other end"
-NO_AGENT = "is the agent running in the guest (systemctl start qemu-guest-agent)?"
+GONE = "has the guest shut down or migrated?"
+CLOSED = f"the connection was closed at the other end; {GONE}"
+NO_AGENT = (
+    "is the agent running in the guest (systemctl start qemu-guest-agent)? Or is the guest paused?"
+)
 
 
 class Transport(Protocol):

@@ -54,7 +54,7 @@ ARGUMENTS = {
     "qga-exec-signal": "pid, signal",
     "qga-exec-write": "pid, [buf-b64], [eof], [after]",
     "qga-file-checksum": "path, [offset], [count]",
-    "qga-file-receive": "path, port, count, [offset]",
+    "qga-file-receive": "path, port, count, [offset], [keep]",
     "qga-file-send": "path, port, [offset], [count]",
     "qga-get-freeze": "",
     "qga-get-memory": "",

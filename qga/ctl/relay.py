@@ -17,13 +17,17 @@ from types import FrameType
 from typing import Any, Protocol
 
 from qga.client.errors import AgentError, AgentTimeout, CommandError
-from qga.client.programs import Program, TerminalSize
+from qga.client.programs import Output, Program, TerminalSize
 from qga.client.results import SIGNAL_STATUS
 from qga.client.wire import MAX_REQUEST
+from qga.ctl import display
 from qga.ctl.terminal import Escapes
 
 # Pauses between two polls, in seconds: the first, the longest, and the growth.
 FIRST_DELAY, LONGEST_DELAY, DELAY_GROWTH = 0.001, 0.2, 1.4
+
+# Seconds that a guest may be silent while a program runs: it may be paused for a snapshot.
+SILENCE = 600.0
 
 # The capacity of a pipe, pipe(7).
 READ_SIZE = 64 * 1024
@@ -148,6 +152,7 @@ class Relay:
         self._endings = iter(("TERM", "KILL"))
         self.timed_out = self._interrupted = False
         self._pending = b""
+        self._silent_since: float | None = None
         self._delay = FIRST_DELAY
         self._next_poll = 0.0
 
@@ -209,13 +214,28 @@ class Relay:
             self._hurry()
         if time.monotonic() < self._next_poll:
             return
-        stdout, stderr = self.program.poll()
+        stdout, stderr = self._poll()
         self.out(stdout)
         self.err(stderr)
         if stdout or stderr:
             self._hurry()
         self._next_poll = time.monotonic() + self._delay
         self._delay = min(self._delay * DELAY_GROWTH, LONGEST_DELAY)
+
+    def _poll(self) -> Output:
+        """What the agent has for us; nothing while it is silent, unless that is too long."""
+        asked = time.monotonic()
+        try:
+            output = self.program.poll()
+        except AgentTimeout:
+            if self._silent_since is None:
+                self._silent_since = asked
+                display.note("the guest does not answer; waiting for it (^C leaves)")
+            if self.timed_out or time.monotonic() - self._silent_since > SILENCE:
+                raise
+            return Output(b"", b"")
+        self._silent_since = None
+        return output
 
     def _pass_input(self) -> None:
         if self._typed and self.input is not None:

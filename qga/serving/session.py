@@ -141,6 +141,7 @@ class Session:
             self._peer_gone = True
         if events & (EPOLLHUP | EPOLLERR):
             self._unheard = True
+            self._drop_unheard()
         if events & ~EPOLLOUT:
             self._readable = True
 
@@ -251,14 +252,18 @@ class Session:
         """
         self._readable = False
         self._peer_gone = not self._outlives_peer
-        if self._outlives_peer and self._peer_takes_replies:
-            self._output.clear()
+        self._drop_unheard()
         if self._outlives_peer and self._peer_was_there:
             self._peer_was_there = False
             self._decoder.reset()
             self._agent.on_client_left(self.caller)
             if self._dispatcher.forget_client():
                 self._agent.loop.post(self.proceed)
+
+    def _drop_unheard(self) -> None:
+        """Drop the rest of a reply whose reader has left, which the next one must not get."""
+        if self._outlives_peer and self._peer_takes_replies:
+            self._output.clear()
 
     def peer_has_left(self) -> bool:
         """Whether the other side of a port has left, also before an event has reported it."""

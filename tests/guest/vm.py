@@ -118,6 +118,13 @@ class Guest:
         code_image(code_disk)
         progress(f"booting (accelerator: {ACCELERATOR})")
         started = time.monotonic()
+        self.launch(image, code_disk)
+        self.wait_until_booted()
+        self.boot_seconds = time.monotonic() - started
+        progress(f"booted in {self.boot_seconds:.1f} s")
+
+    def launch(self, image: RootImage, code_disk: Path) -> None:
+        """Start QEMU, and connect to its monitor."""
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(self.folder / "qmp"))
             listener.listen(1)
@@ -126,9 +133,6 @@ class Guest:
         monitor = socket.socket(socket.AF_UNIX)
         monitor.connect(str(self.folder / "qmp"))
         self.qmp_client = Qmp(monitor)
-        self.wait_until_booted()
-        self.boot_seconds = time.monotonic() - started
-        progress(f"booted in {self.boot_seconds:.1f} s")
 
     def wait_until_booted(self) -> None:
         """Wait until the original agent answers after a restart."""
@@ -172,7 +176,7 @@ class Guest:
         if machine == AMD64:
             argv += ["-chardev", f"socket,id=isa,path={self.isa_serial_path},server=on,wait=off"]
             argv += ["-device", "isa-serial,chardev=isa,index=1"]
-        argv += ["-drive", f"if=none,id=root,file={image.disk},format=raw,snapshot=on"]
+        argv += ["-drive", f"if=none,id=root,{self.root_drive(image)}"]
         argv += ["-device", f"virtio-blk-{machine.bus},drive=root"]
         argv += ["-drive", f"if=none,id=qga,file={code_disk},format=raw,readonly=on"]
         argv += ["-device", f"virtio-blk-{machine.bus},drive=qga"]
@@ -190,6 +194,10 @@ class Guest:
                 f"id={port.id},name={port.name}",
             ]
         return argv + self.hardware(self.folder)
+
+    def root_drive(self, image: RootImage) -> str:
+        """What QEMU is told of the disk to boot from, which stays as it is."""
+        return f"file={image.disk},format=raw,snapshot=on"
 
     def channel_path(self, port: Port = AGENT_PORT) -> str:
         """Where the host's end of a port listens."""

@@ -195,7 +195,7 @@ def test_no_answer(mute: str) -> None:
         "",
         f"qgactl: {mute}: guest-sync-delimited: timed out after 0.05 s: the agent "
         "did not respond at all: is the agent running in the guest "
-        "(systemctl start qemu-guest-agent)?\n",
+        "(systemctl start qemu-guest-agent)? Or is the guest paused?\n",
     )
     assert qgactl("--timeout", "0.05", "exec", "--", "true", address=mute)[0] == 125
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.qgactl_process import qgactl
-from tests.unit.client_peer import Handler, Peer
+from tests.unit.client_peer import LATE, Handler, Peer
 
 MISSING = OSError("CommandNotFound", "The command qga-exec has not been found")
 
@@ -83,3 +83,15 @@ def test_input_is_not_lost_by_an_invalid_count(tmp_path: Path) -> None:
     peer.close()
     assert status == 125
     assert "qga-exec-write: took 1099511627776 of 4 bytes" in err
+
+
+def test_a_guest_that_was_paused_for_a_while(tmp_path: Path) -> None:
+    ended = {"exited": True, "exitcode": 5, "out-total": 0, "err-total": 0}
+    answers = iter([LATE, LATE, ended])
+    peer = Peer(tmp_path / "socket", {**STREAMED, "qga-exec-read": lambda _: next(answers)})
+    status, _, err = qgactl("--timeout", "0.5", "exec", "--", "x", address=peer.address)
+    peer.close()
+    assert (status, err) == (
+        5,
+        "qgactl: the guest does not answer; waiting for it (^C leaves)\n",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.integration.agent_process import (
 from tests.integration.data_ports import NAME, HostEnd, with_port
 
 CONTENT = bytes(range(256)) * 2000
+LEFT = f"the host disconnected from the port '{NAME}'"
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +203,63 @@ def test_a_host_that_leaves_ends_a_transfer(tmp_path: Path) -> None:
         client.send(request("qga-file-receive", path=str(path), port=NAME, count=10))
         wait_for(path.exists, "the transfer's start")
         host.close()
-        with refused(
-            "interrupted after 0 bytes: the host disconnected from the port 'org.qga.data.0'"
-        ):
+        with refused(f"interrupted after 0 bytes: {LEFT}"):
             client.result()
         assert agent.descriptors("/dev/pts") == []
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_came_before_the_host_left_is_kept_or_removed(tmp_path: Path, keep: bool) -> None:
+    with with_port(tmp_path) as (agent, host), agent.connect() as client:
+        path = tmp_path / "file"
+        arguments = {"path": str(path), "port": NAME, "count": 10, "keep": keep}
+        client.send(request("qga-file-receive", **arguments))
+        wait_for(path.exists, "the transfer's start")
+        host.close()
+        with refused(f"interrupted after 0 bytes: {LEFT}"):
+            client.result()
+        assert path.exists() is keep
+
+
+def test_a_client_that_left_gets_its_file_removed(tmp_path: Path) -> None:
+    with with_port(tmp_path) as (agent, _host):
+        path = tmp_path / "file"
+        with agent.connect() as client:
+            arguments = {"path": str(path), "port": NAME, "count": 10, "keep": False}
+            client.send(request("qga-file-receive", **arguments))
+            wait_for(path.exists, "the transfer's start")
+        wait_for(lambda: not path.exists(), "the file to be removed")
+
+
+@pytest.mark.parametrize("there", ["nothing", "another file", "a link to it"])
+def test_only_the_file_itself_is_removed(tmp_path: Path, there: str) -> None:
+    with with_port(tmp_path) as (agent, host), agent.connect() as client:
+        path, moved = tmp_path / "file", tmp_path / "moved"
+        arguments = {"path": str(path), "port": NAME, "count": 10, "keep": False}
+        client.send(request("qga-file-receive", **arguments))
+        wait_for(path.exists, "the transfer's start")
+        path.rename(moved)
+        if there == "another file":
+            path.write_text("kept")
+        elif there == "a link to it":
+            path.symlink_to(moved)
+        before = sorted(each.name for each in tmp_path.iterdir())
+        host.close()
+        with refused(f"interrupted after 0 bytes: {LEFT}"):
+            client.result()
+        assert sorted(each.name for each in tmp_path.iterdir()) == before
+
+
+def test_only_a_regular_file_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with with_port(tmp_path) as (agent, host), agent.connect() as client:
+        arguments = {"path": str(path), "port": NAME, "count": 10, "keep": False}
+        client.send(request("qga-file-receive", **arguments))
+        wait_for(lambda: agent.descriptors(str(path)), "the transfer's start")
+        host.close()
+        with refused(f"interrupted after 0 bytes: {LEFT}"):
+            client.result()
+    os.close(reader)
+    assert path.exists()

@@ -35,9 +35,20 @@ class Transfer(Connection):
         )
 
     def file_receive(
-        self, path: str, port: str, offset: int, count: int, *, timeout: float = math.inf
+        self,
+        path: str,
+        port: str,
+        offset: int,
+        count: int,
+        *,
+        keep: bool = True,
+        timeout: float = math.inf,
     ) -> FileTransfer:
-        """Make the guest write exactly this many bytes from a data port into a file."""
+        """Make the guest write exactly this many bytes from a data port into a file.
+
+        With `keep=False` the guest removes the file if the transfer fails (not qga 0.1).
+        """
+        how = {} if keep else {"keep": False}
         return self._ask(
             "qga-file-receive",
             FileTransfer,
@@ -46,6 +57,7 @@ class Transfer(Connection):
             port=port,
             offset=offset,
             count=count,
+            **how,
         )
 
     def file_checksum(

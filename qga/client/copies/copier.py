@@ -242,7 +242,11 @@ class Copier:
             counter = self._counter(item, draft.offset)
             with closing(self.source.chunks(item.origin, draft.offset, item.entry.size)) as chunks:
                 self.target.write(
-                    draft.temporary, draft.offset, item.entry.size, counter.count(chunks)
+                    draft.temporary,
+                    draft.offset,
+                    item.entry.size,
+                    counter.count(chunks),
+                    draft.resumable or not self.target.can_rename,
                 )
             self._moved.append(Moved(draft, counter.total))
 

@@ -28,6 +28,9 @@ WORTH_A_PORT = 512 * 1024
 
 PORT_COMMANDS = {"qga-get-ports", "qga-file-send", "qga-file-receive"}
 
+SINCE_KEEP = "qga-get-version"
+"""A command that agents lack whose qga-file-receive has no `keep`: those of qga 0.1."""
+
 
 class GuestFiles:
     """Files of a guest, as a side of a copy.
@@ -55,6 +58,7 @@ class GuestFiles:
         self.port_used: str | None = None
         """The name of the data port that was used."""
         self._port: DataPort | None = None
+        self._can_remove = False
         self._ports = ports
 
     def close(self) -> None:
@@ -85,11 +89,13 @@ class GuestFiles:
                     pace.moved(len(data))
                     yield data
 
-    def write(self, place: Place, offset: int, size: int, chunks: Iterator[bytes]) -> None:
+    def write(
+        self, place: Place, offset: int, size: int, chunks: Iterator[bytes], keep: bool = True
+    ) -> None:
         port = self._port_for(size - offset)
         if port:
-            path = place.path
-            receive_file(self.agent, port, path, offset, size - offset, chunks, self.tick)
+            path, keep = place.path, keep or not self._can_remove
+            receive_file(self.agent, port, path, offset, size - offset, chunks, self.tick, keep)
             return
         # "r+" does not create the file: the temporary file may have become a link by now.
         with self._opened(place.path, "r+" if self.can_rename else "w", offset) as handle:
@@ -121,7 +127,9 @@ class GuestFiles:
     def _open_port(self) -> DataPort | None:
         if self._ports is None:
             return None
-        usable = self.enabled() >= PORT_COMMANDS
+        enabled = self.enabled()
+        usable = enabled >= PORT_COMMANDS
+        self._can_remove = SINCE_KEEP in enabled
         port = self._ports.open_free(self.agent) if usable else None
         if port is None:
             self._ports = None  # ask for a port only once

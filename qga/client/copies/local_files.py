@@ -140,7 +140,9 @@ class LocalFiles:
         with self._writing(place) as fd:
             return os.fstat(fd).st_size
 
-    def write(self, place: Place, offset: int, size: int, chunks: Iterator[bytes]) -> None:
+    def write(
+        self, place: Place, offset: int, size: int, chunks: Iterator[bytes], keep: bool = True
+    ) -> None:
         with self._writing(place) as fd:
             os.ftruncate(fd, offset)
             check_room(fd, size - offset)

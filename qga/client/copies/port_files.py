@@ -63,10 +63,15 @@ def receive_file(
     count: int,
     chunks: Iterator[bytes],
     tick: Callable[[], None],
+    keep: bool = True,
 ) -> None:
-    """Write `count` bytes into a guest's file from `offset` on."""
+    """Write `count` bytes into a guest's file from `offset` on.
+
+    Without `keep` the guest removes the file if the transfer fails, even if this host is gone.
+    """
     digest, sent = hashlib.sha256(), 0
-    with Transfer(agent, agent.file_receive, port, path, offset, count, tick) as transfer:
+    receive = agent.file_receive if keep else partial(agent.file_receive, keep=False)
+    with Transfer(agent, receive, port, path, offset, count, tick) as transfer:
         for chunk in chunks:
             rest = memoryview(chunk)
             while rest:
@@ -153,7 +158,7 @@ class Transfer:
         if ready:
             self._last = now
         elif now - self._last > PATIENCE:
-            reason = "no bytes have moved"
+            reason = "no bytes have moved; is the guest paused?"
             raise AgentTimeout(self.agent.address, self.port.name, PATIENCE, reason)
 
     def _wait_for_answer(self) -> None:

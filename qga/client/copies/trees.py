@@ -165,8 +165,13 @@ class Side(Protocol):
         others can write to it.
         """
 
-    def write(self, place: Place, offset: int, size: int, chunks: Iterator[bytes]) -> None:
-        """Write the content of a created file from `offset` on; `size` is the expected total."""
+    def write(
+        self, place: Place, offset: int, size: int, chunks: Iterator[bytes], keep: bool = True
+    ) -> None:
+        """Write the content of a created file from `offset` on; `size` is the expected total.
+
+        Without `keep` the file may be removed as soon as writing fails.
+        """
 
     def write_through(self, place: Place, kind: int, chunks: Iterator[bytes]) -> None:
         """Write into a device or FIFO; `kind` is the result of stat.S_IFMT."""

@@ -106,7 +106,9 @@ def test_a_connection_that_is_reset_is_one_that_is_closed() -> None:
     for _ in ("reset", "broken pipe"):
         with pytest.raises(ConnectionError) as caught:
             transport.synchronize(soon())
-        assert str(caught.value) == "the connection was closed at the other end"
+        assert str(caught.value) == (
+            "the connection was closed at the other end; has the guest shut down or migrated?"
+        )
     transport.close()
 
 

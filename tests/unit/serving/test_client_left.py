@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from qga.agent import Agent
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import Log
-from qga.serving.session import Session
+from qga.serving.session import MAX_OUTPUT, Session
 from qga.settings.config import ChannelConfig, Config
 
 PING = b'{"execute": "guest-ping"}\n'
@@ -69,7 +71,9 @@ def test_one_of_a_socket(agent: Agent, group: Group, path: Path) -> None:
     assert group.left == ["main"]
 
 
-def test_the_host_of_a_port(agent: Agent, group: Group) -> None:
+@pytest.fixture
+def port(agent: Agent) -> Iterator[tuple[Session, socket.socket]]:
+    """A session that its host may leave, and the host."""
     host, guest = socket.socketpair()
     with host, guest:
         guest.setblocking(False)
@@ -82,8 +86,43 @@ def test_the_host_of_a_port(agent: Agent, group: Group) -> None:
             outlives_peer=True,
         )
         session.start()
-        host.sendall(PING)
-        agent.loop.call_later(0.1, lambda: leave(host))
-        agent.loop.run()
-        assert group.left == ["port"]
+        yield session, host
         session.close()
+
+
+def test_the_host_of_a_port(
+    agent: Agent, group: Group, port: tuple[Session, socket.socket]
+) -> None:
+    _, host = port
+    host.sendall(PING)
+    agent.loop.call_later(0.1, lambda: leave(host))
+    agent.loop.run()
+    assert group.left == ["port"]
+
+
+def test_the_host_of_a_port_that_leaves_much_unread(
+    agent: Agent, group: Group, port: tuple[Session, socket.socket], tmp_path: Path
+) -> None:
+    """The next one does not get the rest, although nothing is read while so much waits."""
+    session, host = port
+    (tmp_path / "large").write_bytes(bytes(4 * MAX_OUTPUT))
+
+    def read_it() -> None:
+        handle = json.loads(host.recv(1000))["return"]
+        host.sendall(request("guest-file-read", handle=handle, count=4 * MAX_OUTPUT))
+
+    def leave_in_the_middle() -> None:
+        assert session._output.size > MAX_OUTPUT
+        host.recv(1000)
+        host.shutdown(socket.SHUT_RDWR)
+
+    host.sendall(request("guest-file-open", path=str(tmp_path / "large")))
+    agent.loop.call_later(0.5, read_it)
+    agent.loop.call_later(1.5, leave_in_the_middle)
+    agent.loop.run()
+    assert group.left == ["port"]
+    assert (session._output.size, session.closed) == (0, False)
+
+
+def request(command: str, **arguments: Any) -> bytes:
+    return json.dumps({"execute": command, "arguments": arguments}).encode()
