@@ -42,6 +42,7 @@ _DEVICES = "/dev"
 _LINKS = "/dev/virtio-ports/"  # made by udev
 _DEBUG = "/sys/kernel/debug/virtio-ports"
 _PROCESSES = "/proc"
+_PAGE = 4096  # bytes: all that a file of sysfs or debugfs has at once
 
 
 class Port(NamedTuple):
@@ -72,8 +73,11 @@ def find(name: str) -> Port:
 
     Raises FileNotFoundError with the names of the ports that exist.
     """
-    known = list_ports()
     wanted = name[len(_LINKS) :] if name.startswith(_LINKS) else name
+    linked = _linked(wanted)
+    if linked is not None:
+        return linked
+    known = list_ports()
     for port in known:
         if wanted and wanted in (port.name, port.device):
             return port
@@ -102,8 +106,8 @@ def open_port(name: str) -> PortFile:
 def ends(port: Port) -> Ends:
     """Which ends are open, without touching the port."""
     try:
-        with open(f"{_DEBUG}/{os.path.basename(port.device)}", encoding="ascii") as file:
-            facts = dict(line.split(": ", 1) for line in file.read().splitlines())
+        shown = _content(f"{_DEBUG}/{os.path.basename(port.device)}")
+        facts = dict(line.split(": ", 1) for line in shown.splitlines())
         taken = facts["guest_connected"] != "0" or facts["is_console"] != "no"
         return Ends(taken, facts["host_connected"] != "0")
     except (OSError, KeyError, ValueError):  # debugfs is not mounted, or not readable
@@ -151,6 +155,8 @@ class PortFile(io.RawIOBase):
 
     def wait_for_host(self, timeout: float | None = None) -> bool:
         """Wait until the host is connected, at most `timeout` seconds. Returns whether it is."""
+        if host_connected(self._fd):
+            return True
         deadline = None if timeout is None else time.monotonic() + timeout
         with select.epoll() as edges:
             edges.register(self._fd, select.EPOLLOUT | select.EPOLLET)
@@ -204,12 +210,31 @@ class PortFile(io.RawIOBase):
         return sum(event for _, event in happened)
 
 
+def _linked(name: str) -> Port | None:
+    """The port that udev's link leads to, if it has that name: quicker than to read all names."""
+    if not name or "/" in name:
+        return None
+    try:
+        entry = os.path.basename(os.readlink(_LINKS + name))
+    except (OSError, ValueError):  # no udev, no such port, or a name that no file has
+        return None
+    return Port(name, f"{_DEVICES}/{entry}") if _name_of(entry) == name else None
+
+
 def _name_of(entry: str) -> str:
     try:
-        with open(f"{_PORTS}/{entry}/name", encoding="ascii", errors="replace") as file:
-            return file.read().rstrip("\n")
+        return _content(f"{_PORTS}/{entry}/name").rstrip("\n")
     except OSError:  # it has no name, or was just unplugged
         return ""
+
+
+def _content(path: str) -> str:
+    """A small file of the kernel. A text file of Python's takes several times as long."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, _PAGE).decode("ascii", "replace")
+    finally:
+        os.close(fd)
 
 
 def _open_files(process: str) -> Iterator[str]:

@@ -130,16 +130,17 @@ class DataPorts:
                 return machine.ports
         return {}
 
-    def open_free(self, agent: GuestAgent) -> DataPort | None:
+    def open_free(self, agent: GuestAgent, *, wait: bool = True) -> DataPort | None:
         """Connect to the first port that is free at both ends; None if there is none.
 
+        wait: until the guest sees us; otherwise the command that uses the port has to.
         Raises ConnectError for a socket that was given and cannot be used.
         """
         dial = None if self.given else dial_of(self.address)
         opened = open_vsock_port(agent, dial) if dial else None
-        return DataPort(*opened) if opened else self._open_virtio(agent)
+        return DataPort(*opened) if opened else self._open_virtio(agent, wait)
 
-    def _open_virtio(self, agent: GuestAgent) -> DataPort | None:
+    def _open_virtio(self, agent: GuestAgent, wait: bool) -> DataPort | None:
         ports = guest_ports(agent)
         self._check_given(ports)
         for name in free_ports(ports):
@@ -152,7 +153,7 @@ class DataPorts:
                 if name in self.given:
                     raise
                 continue
-            if was_seen(agent, name):
+            if not wait or was_seen(agent, name):
                 return port
             port.close()
             if name in self.given:

@@ -49,6 +49,9 @@ LONGEST_PID = 7
 # The reply of qga 0.1 to arguments that it does not know.
 UNKNOWN_ARGUMENT = re.compile("Parameter '(user|group|timeout|limits)' is unexpected")
 
+# The reply of an agent that waited in vain for us to connect to its end of a port.
+NOT_SEEN = re.compile("the host is not connected to the port ")
+
 # Sends the signal $1 to the other processes and their descendants, children last, and prints them.
 SIGNAL_TREES = """
 tree() {
@@ -313,25 +316,35 @@ def start_streamed(
     The keywords are those of StreamedProgram. CommandNotFound if the agent has no qga-exec: use
     PlainProgram instead.
     """
-    port = ports.open_free(agent) if ports else None
+
+    def start(port: DataPort | None) -> StreamedProgram:
+        try:
+            return StreamedProgram(
+                agent,
+                argv,
+                env=env,
+                terminal=terminal,
+                term=term,
+                port=port,
+                user=user,
+                group=group,
+                cwd=cwd,
+                timeout=timeout,
+                limits=limits,
+            )
+        except BaseException:
+            if port:
+                port.close()
+            raise
+
+    if ports is None:
+        return start(None)
     try:
-        return StreamedProgram(
-            agent,
-            argv,
-            env=env,
-            terminal=terminal,
-            term=term,
-            port=port,
-            user=user,
-            group=group,
-            cwd=cwd,
-            timeout=timeout,
-            limits=limits,
-        )
-    except BaseException:
-        if port:
-            port.close()
-        raise
+        return start(ports.open_free(agent, wait=False))
+    except CommandError as error:
+        if not NOT_SEEN.match(error.desc):
+            raise
+    return start(ports.open_free(agent))
 
 
 def environment(

@@ -1,7 +1,9 @@
 """Programs in a guest, as a user and within limits, against root and against ssh.
 
-All are measured in turn, in one guest, by qga-exec and qga-exec-read on the agent's port, and by
-ssh over QEMU's user network: with a connection for each program, and through one that is open.
+All are measured in turn, in one guest: started there by a process that does nothing else, by
+qga-exec with a data port and without, and by ssh over QEMU's user network, with a connection for
+each program and through one that is open. Before each the guest is idle for a moment, also before a
+ping.
 """
 
 from __future__ import annotations
@@ -12,30 +14,36 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tests.bench.ways import GUEST_ADDRESS, free_port
-from tests.guest.agent_socket import AgentSocket
+from tests.guest.agent_socket import AgentSocket, encode
+from tests.guest.data_port import OTHER_PORT, PORT, Link, result
 from tests.guest.forwarding import Ssh, services
 from tests.guest.vm import Guest
 
 OWN = """
 import subprocess, sys, time
-first, end = [], []
-for _ in range(int(sys.argv[1])):
+for line in sys.stdin:
     begin = time.perf_counter()
-    program = subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE)
+    program = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)
     program.stdout.read(1)
-    first.append(time.perf_counter() - begin)
+    first = time.perf_counter() - begin
+    program.stdout.close()
     program.wait()
-    end.append(time.perf_counter() - begin)
-print(sorted(first)[len(first) // 2], sorted(end)[len(end) // 2])
+    print(first, time.perf_counter() - begin, flush=True)
 """
 """What a program takes if it is started in the guest: until its first byte, and until its end."""
 
 WRITER = ["/bin/echo", "x"]
+
+REST = 0.1
+"""Seconds in which the guest ends what the measurement before has left it to do."""
+
+PAUSE = 0.002
 
 WAYS: dict[str, dict[str, Any]] = {
     "as root": {},
@@ -46,8 +54,29 @@ WAYS: dict[str, dict[str, Any]] = {
 Times = dict[str, list[float]]
 
 
-def by_agent(agent: AgentSocket, how: dict[str, Any]) -> tuple[float, float]:
-    """Seconds until the first byte of a program, and until its end."""
+def own(probe: Link) -> tuple[float, float]:
+    """Seconds until the first byte of a program, and until its end, in the guest itself."""
+    probe.send(b"\n")
+    first, end = map(float, probe.take_until(b"\n").split())
+    return first, end
+
+
+def by_port(agent: AgentSocket, link: Link, how: dict[str, Any]) -> tuple[float, float]:
+    """The same by one request, with the output pushed over a data port."""
+    begin = time.perf_counter()
+    wanted = {"path": WRITER[0], "arg": WRITER[1:], "port": PORT.name, **how}
+    agent.send(encode("qga-exec", wanted))
+    link.take(1)
+    first = time.perf_counter() - begin
+    pid = result(agent)["pid"]
+    link.take(1)
+    while not agent.execute("qga-exec-read", pid=pid)["exited"]:
+        time.sleep(PAUSE)
+    return first, time.perf_counter() - begin
+
+
+def by_requests(agent: AgentSocket, how: dict[str, Any]) -> tuple[float, float]:
+    """The same with the output fetched by further requests."""
     begin, first, read = time.perf_counter(), 0.0, 0
     pid = agent.execute("qga-exec", path=WRITER[0], arg=WRITER[1:], **how)["pid"]
     while True:
@@ -57,6 +86,7 @@ def by_agent(agent: AgentSocket, how: dict[str, Any]) -> tuple[float, float]:
         first = first or (now if read else 0.0)
         if seen["exited"]:
             return first, now
+        time.sleep(PAUSE)
 
 
 def by_ssh(command: list[str]) -> tuple[float, float]:
@@ -105,23 +135,29 @@ def measure(guest: Guest, rounds: int) -> dict[str, tuple[float, float]]:
     """Medians in seconds of the first byte and the end, by the way; and of a ping."""
     first: Times = defaultdict(list)
     end: Times = defaultdict(list)
-    with guest.connect() as agent, ssh_to(guest) as commands:
+    with (
+        guest.connect() as agent,
+        Link(guest, PORT) as link,
+        Link(guest, OTHER_PORT) as probe,
+        ssh_to(guest) as commands,
+    ):
+        arg = ["-c", OWN, *WRITER]
+        agent.execute("qga-exec", path="/usr/bin/python3", arg=arg, port=OTHER_PORT.name)
         ways: dict[str, Callable[[], tuple[float, float]]] = {
-            **{name: lambda how=how: by_agent(agent, how) for name, how in WAYS.items()},  # type: ignore[misc]
-            **{name: lambda line=line: by_ssh(line) for name, line in commands.items()},  # type: ignore[misc]
+            "in the guest": lambda: own(probe),
+            **{name: partial(by_port, agent, link, how) for name, how in WAYS.items()},
+            "as root, without a data port": partial(by_requests, agent, {}),
+            **{name: partial(by_ssh, line) for name, line in commands.items()},
             "ping": lambda: (ping(agent),) * 2,
         }
         for number in range(rounds + 1):
             for name, way in ways.items():
+                time.sleep(REST)
                 times = way()
                 if number:  # the first makes files and units
                     first[name].append(times[0])
                     end[name].append(times[1])
-    own = guest.python(OWN, str(rounds), *WRITER).split()
-    return {
-        "in the guest": (float(own[0]), float(own[1])),
-        **{name: (median(first[name]), median(end[name])) for name in first},
-    }
+    return {name: (median(first[name]), median(end[name])) for name in first}
 
 
 def table(found: dict[str, tuple[float, float]]) -> str:

@@ -14,6 +14,7 @@ import pytest
 from qga.client import ConnectError, GuestAgent, data_ports
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.ports import connect_port
+from qga.client.programs import start_streamed
 from tests.unit.client_peer import Peer
 from tests.unit.host_root import HostRoot
 
@@ -128,6 +129,34 @@ def test_a_port_with_a_long_path(tmp_path: Path) -> None:
         os.close(monitor)
         port.listen()
         connect_port(f"{folder}/{DATA}").close()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_program_is_started_without_a_second_look_at_the_ports(
+    tmp_path: Path, refused: bool
+) -> None:
+    """The agent waits for the host itself. Where it has waited in vain, we look at the ports."""
+    looks = iter([described(False), described(False), described(True)])
+    reason = f"the host is not connected to the port '{DATA}': connect to its socket first"
+    starts = iter([Exception("GenericError", reason)] * refused + [{"pid": 7}])
+    handlers: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "qga-get-ports": lambda _: next(looks),
+        "qga-exec": lambda _: next(starts),
+        "qga-exec-read": lambda _: {"out-total": 0, "err-total": 0, "exited": True, "exitcode": 0},
+    }
+    peer, other = Peer(tmp_path / AGENT, handlers), Peer(tmp_path / DATA, {})
+    try:
+        with GuestAgent(peer.address) as agent:
+            ports = DataPorts(agent.address)
+            with start_streamed(agent, ["true"], ports) as program:
+                program.poll()
+                assert program.port is not None
+    finally:
+        peer.close()
+        other.close()
+    asked = [request["execute"] for request in peer.requests]
+    again = ["qga-get-ports", "qga-get-ports", "qga-exec"] if refused else []
+    assert asked == ["qga-get-ports", "qga-exec", *again, "qga-exec-read"]
 
 
 @pytest.mark.parametrize("sending", [True, False])
