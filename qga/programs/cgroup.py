@@ -5,6 +5,8 @@ created when it is first needed. They cannot be below the agent's own unit: a cg
 its children may contain no processes, so systemd could not restart the agent while programs that
 outlive it are running. A sleeping process keeps the unit alive, because systemd removes the cgroup
 of a unit without processes. Without systemd they are children of the root cgroup.
+In a container this is a cgroup like any other. If it is writable it was delegated, and the processes
+of the container are moved to a child, because a cgroup that limits others may contain no processes.
 
 The name of a cgroup contains the process ID of its agent and its deadline, so that a restarted
 agent can take over what an earlier one left behind.
@@ -18,6 +20,7 @@ import time
 from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import suppress
+from errno import EBUSY
 from itertools import count
 from typing import Optional
 
@@ -29,6 +32,8 @@ ROOT = "/sys/fs/cgroup"
 
 _SYSTEMD = "/run/systemd/system"  # sd_booted(3)
 _KEEPER = "keeper"
+_OTHERS = f"{ROOT}/qga-others"
+_NEEDED = {"memory", "pids"}
 _START_UNIT = (
     "systemd-run",
     "--quiet",
@@ -47,6 +52,8 @@ _START_UNIT = (
 )
 _PATIENCE = 20.0  # seconds for systemd-run
 _RETRY_AFTER = 60.0  # seconds after it has failed
+
+_MOST_ROUNDS = 20  # of moving processes: meanwhile they may start others
 
 _PERIOD = 100_000  # microseconds
 _MOST_PROCESSES = 4_194_304  # PID_MAX_LIMIT
@@ -152,11 +159,7 @@ def make(limits: Limits, timeout: float | None) -> Cgroup | None:
 
 def controllers() -> set[str]:
     """The cgroup v2 controllers of this guest; empty without cgroup v2."""
-    try:
-        with open(f"{ROOT}/cgroup.controllers", encoding="ascii") as file:
-            return set(file.read().split())
-    except OSError:
-        return set()
+    return _words(f"{ROOT}/cgroup.controllers")
 
 
 def left_behind() -> Iterator[tuple[Cgroup, float | None]]:
@@ -210,13 +213,13 @@ def _make_parent() -> str | None:
         return None
     try:
         path = _unit() if os.path.isdir(_SYSTEMD) else _below_the_root()
-        _prepare(path)
-        with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
-            controllers = file.read().split()
+        os.makedirs(f"{path}/{_KEEPER}", exist_ok=True)
+        _move(path, f"{path}/{_KEEPER}")
+        _enable(path)
     except OSError:
         return None
     is_ours = os.access(path, os.W_OK)  # not with ProtectControlGroups=yes
-    return path if is_ours and {"memory", "pids"} <= set(controllers) else None
+    return path if is_ours and _words(f"{path}/cgroup.subtree_control") >= _NEEDED else None
 
 
 def _unit() -> str:
@@ -229,20 +232,39 @@ def _unit() -> str:
 
 
 def _below_the_root() -> str:
-    path = JOB_PLACES[1]
+    if os.path.exists(f"{ROOT}/cgroup.type"):  # it is the root of a container only
+        _move(ROOT, _OTHERS)
     _enable(ROOT)
+    path = JOB_PLACES[1]
     os.makedirs(path, exist_ok=True)
     return path
 
 
-def _prepare(path: str) -> None:
-    """Enable controllers for the children, which requires moving the parent's own processes."""
-    keeper = f"{path}/{_KEEPER}"
-    os.makedirs(keeper, exist_ok=True)
-    with open(f"{path}/cgroup.procs", encoding="ascii") as file:
-        for pid in file.read().split():
-            _write(f"{keeper}/cgroup.procs", pid)
-    _enable(path)
+def _move(group: str, below: str) -> None:
+    """Move the processes of a group below it: it may limit other groups only if it has none.
+
+    Raises OSError if there are such that we may not move, or do not see, which are listed as 0.
+    Nothing may be enabled before: cpu and pids could, and would make the group one of threads.
+    """
+    for _ in range(_MOST_ROUNDS):
+        processes = _words(f"{group}/cgroup.procs")
+        if not processes:
+            return
+        if "0" in processes:
+            break
+        os.makedirs(below, exist_ok=True)
+        for pid in processes:
+            _write(f"{below}/cgroup.procs", pid)
+    raise OSError(EBUSY, os.strerror(EBUSY))
+
+
+def _words(path: str) -> set[str]:
+    """The words of a file; none where it cannot be read."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return set(file.read().split())
+    except OSError:
+        return set()
 
 
 def _enable(path: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from .agent_socket import AgentError, AgentSocket
-from .service import UNIT, by_hand, stopped, wait_for
+from .service import PROGRAM, UNIT, by_hand, stopped, wait_for
 from .vm import AGENT_PORT, Guest
 
 # The first test may have to build the image; the guest is emulated, and may share its processor.
@@ -204,3 +204,50 @@ def test_cgroup_v1_is_none_of_ours(guest: Guest) -> None:
             assert left(guest) == []
     finally:
         guest.run(["umount", "/run/v1"])
+
+
+ENGINE = """
+cd /sys/fs/cgroup/system.slice/qga-container.service
+mkdir engine container
+echo 0 >engine/cgroup.procs
+echo +cpu +memory +pids >cgroup.subtree_control
+exec unshare --pid --fork --mount --mount-proc /bin/sh -ec '
+    echo 0 >container/cgroup.procs
+    exec unshare --cgroup /bin/sh -e /run/container
+'
+"""
+CONTAINER = f"""
+umount -l /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup
+mount -t tmpfs none /run/systemd
+sleep 4712 &
+exec {PROGRAM} --path=/dev/virtio-ports/{AGENT_PORT.name}
+"""
+IN_CONTAINER = "/sys/fs/cgroup/system.slice/qga-container.service/container"
+
+
+def test_in_a_container_whose_cgroup_is_delegated(guest: Guest) -> None:
+    """Its root holds processes, so it cannot limit other groups until they are elsewhere."""
+    unit = ["systemd-run", "--unit=qga-container", "--property=Delegate=yes", "--collect"]
+    guest.write_file("/run/engine", ENGINE)
+    guest.write_file("/run/container", CONTAINER)
+    with stopped(guest):
+        guest.run([*unit, "/bin/sh", "-e", "/run/engine"])
+        try:
+            with guest.connect() as agent:
+                pids = {name: begin(agent, name) for name in NASTY}
+                for name, pid in pids.items():
+                    assert ended(agent, pid).get("ended-by") == NASTY[name].ended_by, name
+                half = start(agent, "read line", limits={"cpu": 0.5}, timeout=60)["pid"]
+                limit = guest.run(
+                    ["/bin/sh", "-c", f"cat {IN_CONTAINER}/qga-programs*/*-*/cpu.max"]
+                )
+                assert limit.stdout == "50000 100000\n"
+                agent.execute("qga-exec-write", pid=half, eof=True)
+                ended(agent, half)
+            assert guest.run(["pgrep", "-c", "-f", "sleep 4712"]).stdout == "1\n"
+            assert guest.run(["/bin/sh", "-c", f"cat {IN_CONTAINER}/cgroup.procs"]).stdout == ""
+            groups = guest.run(["/bin/sh", "-c", f"ls -d {IN_CONTAINER}/qga-programs*/*-*; true"])
+            assert groups.stdout == ""
+        finally:
+            guest.run(["systemctl", "stop", "qga-container"], check=False)
