@@ -26,7 +26,7 @@ from typing import NamedTuple
 from qga.client.errors import ConnectError
 from qga.client.hosts import discovery
 from qga.client.hosts.trust import LeftOut
-from qga.client.hybrid_vsock import connect_hybrid
+from qga.client.hybrid_vsock import Check, believe, connect_hybrid
 from qga.client.libvirt_transport import open_libvirt
 from qga.client.sockets import (
     WAITING,
@@ -114,6 +114,9 @@ def guest_opener(guest: discovery.FoundGuest, max_reply: int) -> Opener:
     def check(connection: socket.socket) -> None:
         discovery.check_listener(guest, connection)
 
+    scheme, _, place = guest.address.partition(":")
+    if scheme == discovery.HYBRID:
+        return hybrid_vsock_opener(place, max_reply, check)
     return socket_opener(guest.address, guest.socket, max_reply, check)
 
 
@@ -131,7 +134,7 @@ def socket_opener(
     address: str,
     path: str,
     max_reply: int,
-    check: Callable[[socket.socket], None] = lambda _connection: None,
+    check: Check = believe,
 ) -> Opener:
     """For QEMU's end of a channel, or an agent that listens. `check` may refuse the peer."""
 
@@ -173,9 +176,9 @@ def cid_and_port(place: str) -> tuple[int, int]:
     return int(cid), int(port)
 
 
-def hybrid_vsock_opener(place: str, max_reply: int) -> Opener:
+def hybrid_vsock_opener(place: str, max_reply: int, check: Check = believe) -> Opener:
     path, port = path_and_port(place)
-    return lambda deadline: SocketTransport(connect_hybrid(path, port, deadline), max_reply)
+    return lambda deadline: SocketTransport(connect_hybrid(path, port, deadline, check), max_reply)
 
 
 def path_and_port(place: str) -> tuple[str, int]:

@@ -12,10 +12,14 @@ import os
 import re
 import select
 import socket
+from collections.abc import Callable
 
 from qga.client.errors import ConnectError
 from qga.client.sockets import PERMISSION, connect_unix
 from qga.client.transports import wait_for_events
+
+Check = Callable[[socket.socket], None]
+"""Looks at who listens. ConnectError refuses."""
 
 # Bytes of `OK 4294967295`, and then some.
 LONGEST_ANSWER = 32
@@ -35,15 +39,24 @@ NO_VSOCK = (
 )
 
 
-def connect_hybrid(path: str, port: int, deadline: float) -> socket.socket:
+def believe(_connection: socket.socket) -> None:
+    """Whoever listens at a path that was given."""
+
+
+def connect_hybrid(path: str, port: int, deadline: float, check: Check = believe) -> socket.socket:
     """Connect to a port of the guest whose vsock socket is at `path`; it does not block.
 
+    check: may refuse who listens at the path, before anything is sent.
     ConnectError if that fails, TimeoutError if nothing is answered by `deadline`.
     """
     address = f"hvsock:{path}:{port}"
     sock = connect_unix(address, path, ADVICE)
     try:
+        check(sock)
         answer = _asked(sock, b"CONNECT %d\n" % port, deadline)
+    except ConnectError:
+        sock.close()
+        raise
     except ConnectionError:
         answer = b""
     except BaseException:

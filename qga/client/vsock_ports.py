@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Optional
 
-from qga.client.addresses import LARGEST_PORT, cid_and_port, path_and_port
+from qga.client.addresses import LARGEST_PORT, cid_and_port, is_name, path_and_port, resolve
 from qga.client.agent import GuestAgent
 from qga.client.errors import CommandError, ConnectError, ProtocolError
+from qga.client.hosts.discovery import HYBRID, FoundGuest, check_listener
 from qga.client.hybrid_vsock import connect_hybrid
 from qga.client.sockets import connect_vsock
 
@@ -27,7 +28,15 @@ Dial = Callable[[int, float], socket.socket]
 
 
 def dial_of(address: str) -> Optional[Dial]:
-    """A function that connects to other vsock ports of the guest; None if it is not at vsock."""
+    """A function that connects to other vsock ports of the guest; None if it is not at vsock.
+
+    address: also the name of a guest of this host.
+    """
+    if is_name(address):
+        try:
+            return _dial_of_guest(resolve(address))
+        except ConnectError:
+            return None
     scheme, _, place = address.partition(":")
     if scheme == "vsock":
         cid, _port = cid_and_port(place)
@@ -36,6 +45,19 @@ def dial_of(address: str) -> Optional[Dial]:
         path, _port = path_and_port(place)
         return lambda port, deadline: connect_hybrid(path, port, deadline)
     return None
+
+
+def _dial_of_guest(guest: FoundGuest) -> Optional[Dial]:
+    """It leads only to a monitor of a trusted user."""
+    scheme, _, place = guest.address.partition(":")
+    if scheme != HYBRID:
+        return None
+    path, _port = path_and_port(place)
+
+    def check(connection: socket.socket) -> None:
+        check_listener(guest, connection)
+
+    return lambda port, deadline: connect_hybrid(path, port, deadline, check)
 
 
 def open_vsock_port(agent: GuestAgent, dial: Dial) -> tuple[str, socket.socket] | None:

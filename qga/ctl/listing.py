@@ -28,12 +28,12 @@ def list_guests(
         False, "-l", "--long", help="Show all addresses, how to connect, and the release of qga."
     ),
 ) -> None:
-    """List the guests on this host that have an agent port.
+    """List the guests on this host that have an agent port or a vsock socket.
 
-    Guests of libvirt (system and session), of Proxmox and of any other QEMU are found and asked,
-    all at the same time. Processes and sockets of other users, and whatever you have no permission
-    to read, are left out; a note on standard error names them. Another note has the names of the
-    configuration file, whose guests are not asked.
+    Guests of libvirt (system and session), of Proxmox, of any other QEMU, of Firecracker and of
+    Cloud Hypervisor are found and asked, all at the same time. Processes and sockets of other
+    users, and whatever you have no permission to read, are left out; a note on standard error
+    names them. Another note has the names of the configuration file, whose guests are not asked.
 
     \b
     States:

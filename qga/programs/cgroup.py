@@ -4,9 +4,9 @@ With systemd, these cgroups are children of a unit of their own, `qga-programs.s
 created when it is first needed. They cannot be below the agent's own unit: a cgroup that controls
 its children may contain no processes, so systemd could not restart the agent while programs that
 outlive it are running. A sleeping process keeps the unit alive, because systemd removes the cgroup
-of a unit without processes. Without systemd they are children of the root cgroup.
-In a container this is a cgroup like any other. If it is writable it was delegated, and the processes
-of the container are moved to a child, because a cgroup that limits others may contain no processes.
+of a unit without processes. Without systemd they are children of the root cgroup. In a container
+that is a cgroup like any other: if it is writable it was delegated, and the processes of the
+container are moved to a child, because a cgroup that controls its children may contain none.
 
 The name of a cgroup contains the process ID of its agent and its deadline, so that a restarted
 agent can take over what an earlier one left behind.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +39,31 @@ with socket.socket(socket.AF_VSOCK) as stranger:
 """
 
 
+# Stands in for Cloud Hypervisor, which needs KVM: its socket leads to that of the device, and its
+# port 1234 to the agent's.
+MONITOR = """
+import asyncio, sys
+
+async def pass_on(source, sink):
+    while data := await source.read(65536):
+        sink.write(data)
+        await sink.drain()
+    sink.close()
+
+async def serve(reader, writer):
+    port = int((await reader.readline()).split()[1])
+    device = await asyncio.open_unix_connection(sys.argv[1])
+    device[1].write(b"CONNECT %d\\n" % (PORT if port == 1234 else port))
+    await asyncio.gather(pass_on(device[0], writer), pass_on(reader, device[1]))
+
+async def main():
+    path = sys.argv[3].partition("socket=")[2]
+    await (await asyncio.start_unix_server(serve, path)).serve_forever()
+
+asyncio.run(main())
+""".replace("PORT", str(PORT))
+
+
 @pytest.fixture(scope="module")
 def unit(guest: VsockGuest) -> Iterator[str]:
     """The unit of an agent that listens on vsock, beside the usual one."""
@@ -64,6 +91,26 @@ def nothing_left(guest: VsockGuest, unit: str) -> Iterator[None]:
 
 def test_the_library_reaches_it(agent: GuestAgent) -> None:
     assert agent.hostname() == "guest"
+
+
+@pytest.mark.usefixtures("unit")
+def test_it_is_found_by_the_options_of_its_monitor(guest: VsockGuest, tmp_path: Path) -> None:
+    """With its data ports, by the name of the socket."""
+    program = tmp_path / "cloud-hypervisor"
+    shutil.copy(os.path.realpath(sys.executable), program)
+    path = tmp_path / f"found-{os.getpid()}.vsock"
+    argv = [str(program), "-c", MONITOR, guest.vsock_path, "--vsock", f"cid=3,socket={path}"]
+    with subprocess.Popen(argv, env={"PYTHONHOME": sys.base_prefix}) as monitor:
+        try:
+            wait_for(path.exists, "the monitor to listen")
+            with GuestAgent(path.stem, 60) as agent:
+                assert agent.hostname() == "guest"
+                port = DataPorts(path.stem).open_free(agent)
+                assert port
+                assert port.name.startswith("vsock:")
+                port.close()
+        finally:
+            monitor.kill()
 
 
 @pytest.mark.usefixtures("unit")

@@ -35,6 +35,7 @@ class HostRoot:
         cwd: str = "/",
         program: str = "",
         uids: Sequence[int] = (),
+        root: str = "/",
     ) -> None:
         """A process that runs `program`, that of its arguments if none is given.
 
@@ -44,6 +45,7 @@ class HostRoot:
         folder.mkdir(parents=True)
         (folder / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in argv))
         (folder / "cwd").symlink_to(cwd)
+        (folder / "root").symlink_to(root)
         (folder / "exe").symlink_to(program or (argv[0] if argv else "/sbin/kthreadd"))
         numbers = "\t".join(map(str, uids or [os.geteuid()] * 4))
         (folder / "status").write_text(f"Name:\tqemu\nUid:\t{numbers}\nGid:\t0\t0\t0\t0\n")

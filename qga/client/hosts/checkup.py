@@ -158,7 +158,9 @@ def found(name: str) -> tuple[Check, Route]:
             "guest", WARNING, str(error), f"is it running? If libvirt manages it, try {domain}"
         )
         return check, Route(domain, domain=domain)
-    route = Route(guest.address, guest.socket, guest.domain, guest)
+    scheme = guest.address.partition(":")[0]
+    socket = "" if scheme == discovery.HYBRID else guest.socket  # which serves many clients
+    route = Route(guest.address, socket, guest.domain, guest)
     return Check("guest", OK, f"{guest.name} runs here, by {guest.manager}"), route
 
 

@@ -1,4 +1,6 @@
-"""Finds the guests of this host that have an agent port, run by libvirt, Proxmox VE or plain QEMU.
+"""Finds the guests of this host that have an agent port or a hybrid vsock socket.
+
+They are run by libvirt, Proxmox VE, plain QEMU, Firecracker or Cloud Hypervisor.
 
 Finding connects to nothing: it reads some directories and /proc. In a container that has the
 host's / mounted, `$QGA_HOST_ROOT` is the mount point.
@@ -25,6 +27,9 @@ from qga.client.hosts.processes import AGENT_PORT, Machine, running_machines
 from qga.client.hosts.trust import LeftOut, believed_users, owners, user_name, user_names
 from qga.client.sockets import connected_paths, connections_to
 
+HYBRID = "hvsock"
+VSOCK_PORT = 1234  # of qemu-guest-agent-vsock.socket
+
 SYSTEM, SESSION = "qemu:///system", "qemu:///session"
 
 # libvirt's directory for a domain: domain-1-web, 1-web.
@@ -43,10 +48,11 @@ class FoundGuest(NamedTuple):
     """A guest that runs on this host.
 
     address: of the agent, by the way that is most likely free.
-    manager: `libvirt`, `proxmox` or `qemu`, whichever created the socket.
+    manager: `libvirt`, `proxmox`, `qemu`, `firecracker` or `cloud-hypervisor`, whichever created
+        the socket.
     domain: the address through libvirt, if libvirt runs the guest.
     busy: whether some program is connected to the socket (libvirt always is).
-    process: the pid of the QEMU that listens on the socket; 0 if it is not known.
+    process: the pid of the monitor that listens on the socket; 0 if it is not known.
     """
 
     name: str
@@ -76,6 +82,7 @@ def find_guests(left_out: LeftOut | None = None) -> list[FoundGuest]:
         *libvirt_guests(machines, users, left_out),
         *proxmox_guests(machines, users, left_out),
         *plain_guests(machines),
+        *vsock_guests(machines),
     ):
         if not is_believed(guest.socket, users, left_out):
             continue
@@ -192,6 +199,19 @@ def plain_guests(machines: list[Machine]) -> Iterator[FoundGuest]:
                 machine.name, f"unix:{path}", path, "qemu"
             )
             yield guest._replace(process=machine.pid)
+
+
+def vsock_guests(machines: list[Machine]) -> Iterator[FoundGuest]:
+    """By the usual port of an agent, of guests that are not found by a port of QEMU's."""
+    for monitor in machines:
+        for vsock in monitor.vsocks:
+            path = str(host_path(vsock.path))
+            users = [each for each in machines if vsock.control and vsock.control in each.clients]
+            if any(user.sockets for user in users):
+                continue
+            name = users[0].name if users else vsock.name
+            address = f"{HYBRID}:{path}:{VSOCK_PORT}"
+            yield FoundGuest(name, address, path, monitor.kind, process=monitor.pid)
 
 
 def check_listener(guest: FoundGuest, connection: socket.socket) -> None:

@@ -1,7 +1,7 @@
-"""The QEMU processes of this host, by their command lines.
+"""The QEMU processes of this host and other monitors, by their command lines.
 
 Any process can claim anything in its command line. It counts only if the process belongs to a
-trusted user (qga.client.hosts.trust) and its program is a QEMU: anyone can start a set-user-ID
+trusted user (qga.client.hosts.trust) and its program is a monitor: anyone can start a set-user-ID
 program of root with arguments of their choice.
 """
 
@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qga.client.hosts.trust import LeftOut, believed_users, user_names
+from qga.client.hosts.vsock_options import Vsock, seen_by, vsocks
 
 # The port that agents serve and management programs look for.
 AGENT_PORT = "org.qemu.guest_agent.0"
 
-PROGRAM = re.compile(r"(qemu-system-.*|qemu-kvm|kvm)")
+PROGRAM = re.compile(
+    r"(qemu-system-.*|qemu-kvm|kvm|cloud-hypervisor.*|firecracker.*|vhost-device-vsock)"
+)
 
 # After the path in /proc/PID/exe when the program was replaced, as by an upgrade.
 DELETED = " (deleted)"
@@ -34,7 +37,7 @@ LONGEST_NAME = 256
 DOMAIN_ID = re.compile(r"/domain-(\d+)-[^/]+/")
 
 OTHERS = "run by another user; unix:PATH reaches it anyway"
-NOT_QEMU = "not a QEMU, despite its arguments"
+NOT_MONITOR = "not a QEMU or other monitor, despite its arguments"
 UNKNOWN_PROGRAM = "only root can see which program it is"
 HIDDEN = "/proc hides processes of other users (hidepid)"
 
@@ -43,12 +46,14 @@ OPTION = re.compile(r"(?:[^,]|,,)+")
 
 
 class Machine(NamedTuple):
-    """A running QEMU.
+    """A running QEMU, or another monitor.
 
     sockets: of its agent ports.
     ports: the sockets of all its virtio-serial ports that have one, by the name of the port.
     monitor: a socket on which it serves QMP, or "".
     domain_id: libvirt's number for it, or "".
+    clients: the sockets that it connects to, such as that of a vhost-user device.
+    vsocks: its hybrid vsock sockets. kind: the manager that FoundGuest names.
     """
 
     pid: int
@@ -57,13 +62,19 @@ class Machine(NamedTuple):
     ports: Mapping[str, str] = {}
     monitor: str = ""
     domain_id: str = ""
+    clients: tuple[str, ...] = ()
+    vsocks: tuple[Vsock, ...] = ()
+    kind: str = "qemu"
 
 
 class Process:
     """A directory of /proc, kept open, so that it cannot be that of a later process of this pid."""
 
-    def __init__(self, proc: Path, pid: int) -> None:
+    def __init__(self, proc: Path, pid: int, users: frozenset[int] = frozenset()) -> None:
+        """users: those whose files are believed."""
         self.pid = pid
+        self._root = proc.parent
+        self._users = users
         self._fd = os.open(proc / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Process:
@@ -78,6 +89,18 @@ class Process:
 
     def link(self, name: str) -> str:
         return os.readlink(name, dir_fd=self._fd)
+
+    def file(self, path: str, size: int) -> bytes:
+        """The content of a file as the process sees it; ValueError if it is another user's."""
+        place = self._root / self.place_of(path).lstrip("/")
+        with open(os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if os.fstat(file.fileno()).st_uid not in self._users:
+                raise ValueError(f"{place} is another user's")
+            return file.read(size)
+
+    def place_of(self, path: str) -> str:
+        """Where on the host a file is that the process calls `path`."""
+        return seen_by(path, self.link("root"), self.link("cwd"))
 
     def arguments(self, size: int = LONGEST_COMMAND) -> list[str]:
         """The arguments that are complete within `size` bytes."""
@@ -99,7 +122,7 @@ def running_machines(root: Path, left_out: LeftOut | None = None) -> list[Machin
     found = []
     for pid in process_ids(root / "proc", left_out):
         try:
-            with Process(root / "proc", pid) as process:
+            with Process(root / "proc", pid, users) as process:
                 if machine := machine_of(process, users, left_out):
                     found.append(machine)
         except (FileNotFoundError, ProcessLookupError, ValueError):
@@ -125,9 +148,9 @@ def process_ids(proc: Path, left_out: LeftOut) -> list[int]:
 
 
 def machine_of(process: Process, users: frozenset[int], left_out: LeftOut) -> Machine | None:
-    """None if it is not a QEMU, or not trusted."""
+    """None if it is not a monitor, or not trusted."""
     argv = process.arguments(BEGINNING)
-    if not argv or not is_qemu(argv[0]):
+    if not argv or not is_monitor(argv[0]):
         return None
     others = process.users() - users
     if others:
@@ -139,16 +162,35 @@ def machine_of(process: Process, users: frozenset[int], left_out: LeftOut) -> Ma
     except PermissionError:
         left_out.add(UNKNOWN_PROGRAM, f"process {process.pid} ({name_in(argv, process.pid)})")
         return None
-    if not is_qemu(program):
-        left_out.add(NOT_QEMU, f"process {process.pid} ({program})")
+    if not is_monitor(program):
+        left_out.add(NOT_MONITOR, f"process {process.pid} ({program})")
         return None
     # Read again: before its execve(2) the process may have had other arguments.
-    return machine(process.arguments(), process)
+    argv = process.arguments()
+    return machine(argv, process) if is_qemu(program) else other_machine(program, argv, process)
+
+
+def is_monitor(program: str) -> bool:
+    return PROGRAM.fullmatch(short_name(program)) is not None
 
 
 def is_qemu(program: str) -> bool:
-    """By its name. On NixOS the program behind a wrapper is called .NAME-wrapped."""
-    return PROGRAM.fullmatch(os.path.basename(program).lstrip(".")) is not None
+    return short_name(program).startswith(("qemu-", "kvm"))
+
+
+def short_name(program: str) -> str:
+    """On NixOS the program behind a wrapper is called .NAME-wrapped."""
+    return os.path.basename(program).lstrip(".")
+
+
+def other_machine(program: str, argv: list[str], process: Process) -> Machine:
+    name = short_name(program)
+    found = tuple(
+        Vsock(each.name[:LONGEST_NAME], process.place_of(each.path), each.control)
+        for each in vsocks(name, argv, process)
+    )
+    kind = next((each for each in ("firecracker", "cloud-hypervisor") if each in name), "qemu")
+    return Machine(process.pid, f"{kind}-{process.pid}", (), vsocks=found, kind=kind)
 
 
 def name_in(argv: list[str], pid: int) -> str:
@@ -157,11 +199,8 @@ def name_in(argv: list[str], pid: int) -> str:
 
 
 def machine(argv: list[str], process: Process) -> Machine:
-    paths = {
-        chardev.get("id"): chardev["path"]
-        for chardev in values(argv, "chardev", "backend")
-        if is_server(chardev) and "path" in chardev
-    }
+    sockets = [each for each in values(argv, "chardev", "backend") if "path" in each]
+    paths = {each.get("id"): each["path"] for each in sockets if is_server(each)}
     ports = [
         (device.get("name", ""), located(paths[device["chardev"]], process))
         for device in values(argv, "device", "driver")
@@ -175,6 +214,7 @@ def machine(argv: list[str], process: Process) -> Machine:
         dict(ports),
         next((located(path, process) for path in monitors(argv, paths)), ""),
         next(ids, ""),
+        tuple(each["path"] for each in sockets if not is_server(each)),
     )
 
 

@@ -179,7 +179,7 @@ def found_and_left_out() -> tuple[list[str], str]:
         ([OTHER, 0, 0, 0], "", "of user 4242 (web)"),  # a set-user-ID program
         ([0, 0, OTHER, 0], "", "of user 4242 (web)"),
         ([65534] * 4, "", "(web)"),  # someone of whom this user namespace knows nothing
-        ([0] * 4, "/usr/bin/sudo", "not a QEMU, despite its arguments"),
+        ([0] * 4, "/usr/bin/sudo", "not a QEMU or other monitor, despite its arguments"),
         ([0] * 4, "/usr/bin/python3.11 (deleted)", "process 9 (/usr/bin/python3.11)"),
         ([0] * 4, "/tmp/qemu-system-x86_64/sh", "process 9 (/tmp/qemu-system-x86_64/sh)"),
     ],
