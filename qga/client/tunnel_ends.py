@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from qga.client.data_ports import CLOSED, DataPort
 from qga.client.errors import AgentError, ConnectError, GuestFrozen
-from qga.loop import Loop
+from qga.loop import Loop, Timer
 from qga.tunnels.connection import Connection
 from qga.tunnels.frames import (
     CREDIT,
@@ -25,6 +25,7 @@ from qga.tunnels.frames import (
     Frame,
     credit_frame,
     frame,
+    reset_frame,
 )
 from qga.tunnels.tunnel import Tunnel
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 SILENCE = 10.0
 PATIENCE = 30.0
 
+# Connections of a tunnel; the agent's limit for a channel.
+MOST_CONNECTIONS = 256
+
 # Pauses between two polls, in seconds: the first, the longest, without connections; the growth.
 FIRST_DELAY, LONGEST_DELAY, IDLE_DELAY = 0.001, 0.2, 20.0
 DELAY_GROWTH = 1.4
@@ -42,6 +46,8 @@ DELAY_GROWTH = 1.4
 # Bytes of a request to the agent, before base64.
 PIECE = 128 * 1024
 
+FULL = f"{MOST_CONNECTIONS} connections are open already; close one first"
+UNKNOWN = "the agent does not say whether it is connected"
 SILENT = "the agent in the guest does not answer any longer"
 
 
@@ -49,7 +55,7 @@ class LocalConnection(Connection):
     """A connection between the tunnel and a socket of this host.
 
     on_opened: called when it is established. on_end: called when it is closed, with a reason if it
-    was reset.
+    was reset. It is reset if the guest does not report in time that it is established.
     """
 
     def __init__(
@@ -65,16 +71,25 @@ class LocalConnection(Connection):
         self._on_opened = on_opened
         self._on_end = on_end
         self._reason = ""
+        self._timer: Timer | None = None
 
-    def begin(self, local: socket.socket, reason: str) -> None:
-        """Let the guest begin. `reason`: set if the tunnel has been closed in the meantime."""
+    def begin(self, local: socket.socket, reason: str, patience: float) -> None:
+        """Let the guest begin, within `patience` seconds.
+
+        reason: set if the tunnel has been closed in the meantime, or has too many connections.
+        """
         self._reason = reason
         self.attach(local)
+        if reason:
+            self.close()
+            return
         self._tunnel.add(self)
+        self._timer = self._loop.call_later(patience, self._give_up)
         self._tunnel.send(credit_frame(self.number, CREDIT, WINDOW))
 
     def take(self, given: Frame) -> None:
         if given.kind == OPENED:
+            self._forget_timer()
             self._on_opened()
             self.take_credit(given.credit)
         else:
@@ -83,7 +98,17 @@ class LocalConnection(Connection):
     def on_reset(self, reason: str) -> None:
         self._reason = reason or "reset in the guest"
 
+    def _give_up(self) -> None:
+        self._reason = UNKNOWN
+        self.reset(UNKNOWN)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def on_close(self) -> None:
+        self._forget_timer()
         reason = "" if self._is_complete else self._reason or self._host_tunnel.reason
         self._on_end(reason)
 
@@ -93,6 +118,16 @@ class HostTunnel(Tunnel):
 
     reason = ""
     _on_finished: Callable[[], None] | None = None
+
+    def refusal(self, number: int) -> str:
+        """Why no connection with this number can be added; "" if one can."""
+        if number in self.connections:
+            self.close(f"the number {number} of a connection came twice")
+            self.on_reset("the guest gave two connections one number")
+        elif not self.closed and len(self.connections) >= MOST_CONNECTIONS:
+            self.send(reset_frame(number, FULL))
+            return FULL
+        return (self.reason or "the tunnel is closed") if self.closed else ""
 
     def on_reset(self, reason: str) -> None:
         self.reason = self.reason or f"the tunnel has ended: {reason}"

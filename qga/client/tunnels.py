@@ -186,7 +186,8 @@ class GuestTunnel:
         except BaseException:
             abort(local)
             raise
-        self._loop.post(lambda: self._add(number, local, outcome or Outcome()))
+        patience = timeout + MARGIN
+        self._loop.post(lambda: self._add(number, local, outcome or Outcome(), patience))
 
     def close(self) -> None:
         """Close all connections. Data sent before still reaches the guest, if its agent runs."""
@@ -216,10 +217,9 @@ class GuestTunnel:
         self._loop.run()
         self._loop.close()
 
-    def _add(self, number: int, local: socket.socket, outcome: Outcome) -> None:
-        end = self._end
-        connection = LocalConnection(number, end, self._loop, outcome.open, outcome.end)
-        connection.begin(local, end.reason if end.closed else "")
+    def _add(self, number: int, local: socket.socket, outcome: Outcome, patience: float) -> None:
+        connection = LocalConnection(number, self._end, self._loop, outcome.open, outcome.end)
+        connection.begin(local, self._end.refusal(number), patience)
 
     def _on_fault(self, error: Exception) -> None:
         self._end.on_reset(f"{type(error).__name__}: {error}")

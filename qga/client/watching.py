@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from qga.client.data_ports import DataPort, DataPorts, guest_ports
+from qga.client.data_ports import PREFIX, DataPort, DataPorts, free_ports, guest_ports
 from qga.client.errors import AgentError, CommandNotFound, ConnectError, ProtocolError
 
 if TYPE_CHECKING:
@@ -35,7 +35,13 @@ LONGEST_POLL = 3600.0
 
 TIMES = range(2**53)  # milliseconds; larger numbers are not exact in JSON
 
-NO_PORT = "events need a free data port, and this guest has none (docs/readiness.md)"
+ADD_PORT = "`qgactl channel --data` shows how to add one"
+NO_PORT = f"events need a data port or vsock, and this guest has neither: {ADD_PORT}"
+IN_USE = f"events need a data port that is free, and all of this guest are in use: {ADD_PORT}"
+NO_SOCKET = (
+    "the socket of the data port {} is not known on this host, or leads elsewhere: "
+    "give its path, as in --data-port {}=PATH"
+)
 
 
 class Event(NamedTuple):
@@ -140,7 +146,7 @@ class Events:
         port = self._ports.open_free(agent)
         if port is None:
             agent.sync()
-            raise ConnectError(agent.address, NO_PORT, command="qga-watch")
+            raise ConnectError(agent.address, why_no_port(agent), command="qga-watch")
         try:
             self._buffer.clear()
             self.started = agent.watch_start(port.name, *self._wanted)
@@ -163,7 +169,10 @@ class Events:
     def _skip_to_first(self, port: DataPort) -> None:
         """Drop lines that were left over from earlier users of the port."""
         deadline = time.monotonic() + FIRST_LINE_PATIENCE
-        while (line := self._line(port, deadline)) is not None:
+        while time.monotonic() < deadline:  # a guest may send other lines without end
+            line = self._line(port, deadline)
+            if line is None:
+                break
             with suppress(ProtocolError):
                 event = _event_of(line)
                 if event.details.get("watch") == self.started.watch:
@@ -223,6 +232,15 @@ def _readable(port: DataPort, deadline: float) -> bool:
             return True
         if left <= 0:
             return False
+
+
+def why_no_port(agent: GuestAgent) -> str:
+    """Why no data port could be opened, and what to do."""
+    ports = [port for port in guest_ports(agent) if port.name.startswith(PREFIX)]
+    free = free_ports(ports)
+    if free:
+        return NO_SOCKET.format(free[0], free[0])
+    return IN_USE if ports else NO_PORT
 
 
 def _event_of(line: bytes) -> Event:

@@ -1,10 +1,12 @@
 """Ports and sockets of this host that lead to services in the guest; for ssh, one at a time."""
 
+import errno
 import os
 import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Thread
@@ -38,6 +40,10 @@ from qga.ctl.settings import Settings
 T = TypeVar("T")
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE = 0.1
+"""Seconds until a connection is accepted again: until then it would be tried without end."""
 
 SUFFIX = ".qga"
 """A suffix of a guest's name in ssh_config, which distinguishes it from other hosts."""
@@ -200,7 +206,9 @@ class Forwarder:
     def _accept(self, listener: socket.socket, target: Target) -> None:
         try:
             connection, _ = listener.accept()
-        except OSError:  # the client has already disconnected
+        except OSError as error:  # the client has disconnected, or no descriptor is left
+            if error.errno in FULL:
+                time.sleep(PAUSE)
             return
         outcome = Outcome(lambda reason: display.note(f"{target}: {reason}"))
         try:

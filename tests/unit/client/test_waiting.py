@@ -14,6 +14,7 @@ from qga.client import waiting, watching
 from qga.client.data_ports import DataPort
 from qga.client.errors import CommandNotFound, ConnectError, NeverReady, NotReady, ProtocolError
 from qga.client.readiness import Boot, CloudInit, Readiness, Unit
+from qga.client.results import PortInfo
 from qga.client.shapes import shaped
 
 
@@ -220,6 +221,32 @@ def line(**members: Any) -> bytes:
 def events_of(ports: Ports, *sent: bytes) -> watching.Events:
     agent: Any = Watched(lambda: ports.guest.sendall(b"".join(sent)))
     return watching.Events(agent, ports, watching.Wanted())  # type: ignore[arg-type]
+
+
+class NoPorts:
+    def open_free(self, _agent: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ([], "this guest has neither: `qgactl channel --data` shows how to add one"),
+        ([PortInfo("org.qga.data.0", "/dev/vport1p2", True, False)], "are in use"),
+        ([PortInfo("org.qga.data.0", "/dev/vport1p2", False, True)], "are in use"),
+        (
+            [PortInfo("org.qga.data.0", "/dev/vport1p2", False, False)],
+            "--data-port org.qga",
+        ),
+        ([PortInfo("org.qemu.guest_agent.0", "/dev/vport1p1", True, True)], "has neither"),
+    ],
+)
+def test_a_guest_without_a_free_port_says_what_to_add(there: list[PortInfo], reason: str) -> None:
+    agent: Any = Watched(lambda: None)
+    agent.ports, agent.sync = (lambda: there), (lambda: None)
+    events = watching.Events(agent, NoPorts(), watching.Wanted())  # type: ignore[arg-type]
+    with pytest.raises(ConnectError, match=reason), events:
+        pass
 
 
 def test_lines_left_by_an_earlier_user_of_the_port_are_dropped(ports: Ports) -> None:
