@@ -14,11 +14,11 @@ from tests.packaging.built import CHECKOUT, debs, output
 ORIGINAL = "/root/qemu-guest-agent_*.deb"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes"
 # The processes of agents but the hand: id and command line. The kernel names a process by its
-# script, so that ours have the same name as the original's.
+# script, so that ours have the same name as the original's. One program looks through all.
 PROCESSES = r"""
-for folder in /proc/[0-9]*; do
-    [ "$(cat $folder/comm 2>/dev/null)" = qemu-ga ] || continue
-    line=$(tr '\0' ' ' <$folder/cmdline)
+for name in $(grep -slx qemu-ga /proc/[0-9]*/comm); do
+    folder=${name%/comm}
+    line=$(tr '\0' ' ' <$folder/cmdline 2>/dev/null) || continue
     case $line in *org.qemu.guest_agent.original* | "") ;; *) echo "${folder#/proc/} $line" ;; esac
 done
 """
