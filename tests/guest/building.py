@@ -26,6 +26,8 @@ CACHE = CHECKOUT / ".cache" / "guest"
 ROOT_SIZE = "1G"
 # Modules that the kernel needs to mount its root; their own needs are found by modprobe.
 ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
+# INITRD: a small ramdisk is made here; the kernel's package is to make none.
+ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "INITRD": "No"}
 # The clock of a test machine may be ahead of what the mirror has.
 LENIENT = ("--aptopt=Acquire::Check-Valid-Until false",)
 
@@ -100,14 +102,8 @@ def remove_others(kind: str, folder: Path) -> None:
 
 def bootstrap(root: Path, suite: str, packages: Iterable[str], *options: str) -> list[str]:
     """The command that unpacks and configures Debian in the folder `root`."""
-    arguments = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", *options]
-    arguments += LENIENT
-    # A small ramdisk is made here; the kernel's package insists on making its own.
-    arguments += [
-        '--essential-hook=mkdir -p "$1"/etc/initramfs-tools/conf.d',
-        '--essential-hook=echo MODULES=list >"$1"/etc/initramfs-tools/conf.d/small',
-    ]
-    return [*arguments, suite, str(root)]
+    include = f"--include={','.join(packages)}"
+    return ["mmdebstrap", "--variant=minbase", include, *options, *LENIENT, suite, str(root)]
 
 
 def initrd(root: Path) -> bytes:
@@ -178,7 +174,7 @@ def require_tools(*names: str) -> None:
 def run(argv: list[str]) -> str:
     """Run a program and return its standard output. Show its standard error if it fails."""
     started = time.monotonic()
-    environment = {**os.environ, "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    environment = {**os.environ, **ENVIRONMENT}
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         seconds = time.monotonic() - started

@@ -36,14 +36,12 @@ def run(arch: str, argv: list[str]) -> None:
     entry = f":{arch}:M::{magic(arch)}:{emulator(arch)}:OCF"
     with tempfile.TemporaryDirectory(prefix="qga-foreign-") as folder:
         register = ["sh", "-ec", REGISTER, "sh", folder, entry]
-        environment = {**os.environ, "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        environment["INITRD"] = "No"  # it takes an hour under emulation, and is not used
         process = subprocess.Popen(
             ["unshare", "--user", "--mount", *register, *argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**os.environ, **building.ENVIRONMENT},
             text=True,
         )
         map_users(process.pid)
