@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 # With what `make run` needs; with all that development needs.
 RUN    := $(VENV)/.run
 READY  := $(VENV)/.ready
+# Many tests wait for a guest or for time to pass: one more than there are processors.
+WORKERS := $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test guest guests check bench fuzz soak image deb rpm pyz docs clean
@@ -18,7 +20,7 @@ run: $(RUN) ## start an agent on this machine and send it a few requests
 
 test: $(READY) ## run all tests, including those in VMs; installs what they need
 	@packaging/prepare test deb rpm
-	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=4 --no-loadscope-reorder $(PYTEST_ARGS)
 
 guest: $(READY) ## boot a test VM with the agent and keep it running until ^C
 	@packaging/prepare guest
