@@ -26,8 +26,11 @@ from ._mounts import Mount, ask_in_time, block_mounts, open_mount
 _FIFREEZE = ioctl_number("both", "X", 119, 4)
 _FITHAW = ioctl_number("both", "X", 120, 4)
 
-# The type of filesystem cannot be frozen, or somebody else has frozen it.
-_SKIPPED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EBUSY)
+_SKIPPED = {
+    errno.EOPNOTSUPP: "this type of filesystem cannot be frozen",
+    errno.ENOTTY: "this type of filesystem cannot be frozen",
+    errno.EBUSY: "another program has frozen it",
+}
 # The disk is gone, or what is left of it takes no more writes.
 _GONE = (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.ESTALE, errno.EROFS)
 # Errors after which a thaw does not know whether a filesystem is frozen.
@@ -36,6 +39,10 @@ _BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _NO_NAME = "-" * 256
 _BUSY = 10.0  # seconds that a disk may take
 _SPARE = 8  # descriptors: a mount point's, and those of a hook's pipes
+
+
+class Skipped(QgaError):
+    """A filesystem cannot be frozen, or need not be. The text is the reason."""
 
 
 class Gone(QgaError):
@@ -94,15 +101,12 @@ class Freezer:
         for fd in spare:
             os.close(fd)
 
-    def freeze(self, mount: Mount) -> bool:
-        """Freeze a filesystem. Returns False if that is impossible or unnecessary.
-
-        Raises Gone, Ended, or QgaError if it fails.
-        """
+    def freeze(self, mount: Mount) -> None:
+        """Freeze a filesystem. Raises Skipped, Gone, Ended, or QgaError if it fails."""
         try:
             fd = open_mount(mount)
             if fd is None:
-                return False
+                raise Skipped("it is hidden under another mount")
             try:
                 self._announce(mount.device)
                 ioctl(fd, _FIFREEZE)
@@ -113,13 +117,13 @@ class Freezer:
                 self._freezing = None
         except OSError as error:
             if error.errno in _SKIPPED:
-                return False
+                raise Skipped(_SKIPPED[error.errno]) from error
             kind = Gone if error.errno in _GONE else QgaError
             raise kind(f"failed to freeze {mount.paths[0]}: {error.strerror}") from error
         with self._lock:
             if not self._given_up:
                 self._frozen[mount.device] = fd
-                return True
+                return
         _thaw_once(fd)
         os.close(fd)
         raise Ended

@@ -177,6 +177,11 @@ def size_of(mount: Mount) -> os.statvfs_result | None:
         return None
 
 
+def is_read_only(mount: Mount) -> bool:
+    size = size_of(mount)
+    return size is not None and bool(size.f_flag & os.ST_RDONLY)
+
+
 def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 

@@ -32,9 +32,9 @@ from qga.errors import NotYet
 from qga.records import TypedDict
 from qga.wording import counted
 
-from ._freezer import Freezer, Gone, any_frozen
+from ._freezer import Freezer, Gone, Skipped, any_frozen
 from ._hooks import Hooks, diagnose_hooks
-from ._mounts import Mount, block_mounts
+from ._mounts import Mount, block_mounts, is_read_only
 
 if TYPE_CHECKING:
     from qga.findings import Finding
@@ -47,12 +47,19 @@ _LOOK_AGAIN = 0.05  # seconds
 
 GuestFsfreezeStatus = Literal["thawed", "frozen"]
 
+QgaFrozenFilesystem = TypedDict(
+    "QgaFrozenFilesystem", {"mountpoint": str, "type": str, "reason": NotRequired[str]}
+)
+
 QgaFreeze = TypedDict(
     "QgaFreeze",
     {
         "status": Literal["thawed", "freezing", "frozen"],
         "seconds": NotRequired[float],
         "thaw-in": NotRequired[float],
+        "filesystems": NotRequired[list[QgaFrozenFilesystem]],
+        "left-out": NotRequired[list[QgaFrozenFilesystem]],
+        "hooks": NotRequired[list[str]],
     },
 )
 
@@ -72,6 +79,9 @@ class Freeze(CommandGroup):
         )
         self._time_limit: Timer | None = None
         self._orphan_limit: Timer | None = None
+        # What the last freeze of this agent froze, and what it left out. None before the first.
+        self._filesystems: list[QgaFrozenFilesystem] | None = None
+        self._left_out: list[QgaFrozenFilesystem] = []
         self._status_known = False  # whether a client got it since the last freeze began
 
     def on_start(self) -> None:
@@ -118,7 +128,8 @@ class Freeze(CommandGroup):
         """Report whether the filesystems are frozen, without waiting for a freeze in progress.
 
         Returns the status and, if known, for how many seconds the filesystems have been frozen and
-        after how many more the agent thaws by itself.
+        after how many more the agent thaws by itself. If this agent has frozen them: also which
+        they are, which writable ones were left out and why, and the freeze hooks that have run.
         """
         if not self.agent.frozen:
             return {"status": "freezing" if self._busy else "thawed"}
@@ -130,6 +141,9 @@ class Freeze(CommandGroup):
         ):
             if seconds is not None:
                 found[key] = round(seconds, 3)  # type: ignore[literal-required]
+        if self._freezer.complete and self._filesystems is not None:
+            found["filesystems"], found["left-out"] = self._filesystems, self._left_out
+            found["hooks"] = self._hooks.ran
         return found
 
     @command(access="filesystem", blocking=True, timed=False)
@@ -184,7 +198,7 @@ class Freeze(CommandGroup):
                 self._freezer.check()
                 time.sleep(_LOOK_AGAIN)
             self._freezer.check()
-            count = self._freeze_or_undo([m for m in mounts if not self._is_excluded(m)])
+            count = self._freeze_or_undo(mounts)
         finally:
             self._busy = False
             self.agent.try_again()
@@ -213,16 +227,31 @@ class Freeze(CommandGroup):
         return count
 
     def _freeze_all(self, mounts: list[Mount]) -> int:
-        count, failure = 0, None
+        frozen: list[QgaFrozenFilesystem] = []
+        failure = None
+        self._filesystems, self._left_out = frozen, []
         for mount in reversed(mounts):
             try:
-                count += self._freezer.freeze(mount)
+                if self._is_excluded(mount):
+                    raise Skipped("the guest's configuration excludes it (fsfreeze-exclude)")
+                self._freezer.freeze(mount)
+                frozen.append({"mountpoint": mount.paths[0], "type": mount.type})
+            except Skipped as skipped:
+                self._leave_out(mount, str(skipped))
             except Gone as gone:
                 failure = failure or gone
                 self.agent.log.warning(f"{gone}; it is left out of the freeze")
-        if failure is not None and not count:
+                self._leave_out(mount, str(gone))
+        if failure is not None and not frozen:
             raise failure
-        return count
+        return len(frozen)
+
+    def _leave_out(self, mount: Mount, reason: str) -> None:
+        # What nobody can write to is consistent anyway, such as the images of snap packages.
+        if not is_read_only(mount):
+            self._left_out.append(
+                {"mountpoint": mount.paths[0], "type": mount.type, "reason": reason}
+            )
 
     def _is_excluded(self, mount: Mount) -> bool:
         """Whether fsfreeze-exclude matches all of its mount points."""

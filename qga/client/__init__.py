@@ -32,11 +32,13 @@ from qga.client.errors import (
     GuestFrozen,
     NeverReady,
     NothingFrozen,
+    NotQuiesced,
     NotReady,
     ProgramFailed,
     ProgramNotStarted,
     ProgramTimeout,
     ProtocolError,
+    SnapshotFailed,
     ThawFailed,
 )
 from qga.client.figures import MemoryUse, Metrics
@@ -58,6 +60,7 @@ from qga.client.results import (
     FileChunk,
     FilePosition,
     FilesystemInfo,
+    FreezeParticipant,
     FreezeState,
     InterfaceStatistics,
     IPAddress,
@@ -75,6 +78,7 @@ from qga.client.results import (
     TrimResult,
     User,
 )
+from qga.client.snapshots.record import Freeze, SkippedDisk, Snapshot, SnapshotDisk
 from qga.client.tunnels import GuestSocket, GuestTunnel, Target
 
 __all__ = [
@@ -96,7 +100,9 @@ __all__ = [
     "FilePosition",
     "FilesystemInfo",
     "FoundGuest",
+    "Freeze",
     "FreezeEnded",
+    "FreezeParticipant",
     "FreezeState",
     "Frozen",
     "GuestAgent",
@@ -115,6 +121,7 @@ __all__ = [
     "NetworkInterface",
     "NeverReady",
     "NewIdentity",
+    "NotQuiesced",
     "NotReady",
     "NothingFrozen",
     "OSInfo",
@@ -132,6 +139,10 @@ __all__ = [
     "RestoreStep",
     "Resynced",
     "Route",
+    "SkippedDisk",
+    "Snapshot",
+    "SnapshotDisk",
+    "SnapshotFailed",
     "StreamedProgram",
     "Summary",
     "Target",

@@ -30,7 +30,11 @@ from qga.client.commands.tunnels import Tunnels
 from qga.client.commands.users import Users
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from qga.client.copies.report import Observer
     from qga.client.data_ports import DataPorts
+    from qga.client.snapshots.record import Snapshot
     from qga.client.tunnels import GuestSocket, GuestTunnel
 
 
@@ -75,6 +79,36 @@ class GuestAgent(
         from qga.client.tunnels import GuestTunnel
 
         return GuestTunnel(self, ports)
+
+    def snapshot(
+        self,
+        destination: str,
+        *,
+        disks: Sequence[str] = (),
+        external: bool = False,
+        format: str = "qcow2",
+        qmp: str = "",
+        unfrozen: Collection[str] = (),
+        crash_consistent: bool = False,
+        observer: Observer | None = None,
+    ) -> Snapshot:
+        """Copy the machine's disks into a new directory, as they are while the guest is frozen.
+
+        The guest is frozen until the copy has started, and then thawed; QEMU goes on copying what
+        the disks contained at that moment. `disks`: their names, by default all that can be written
+        to and are not temporary. `external`: no copy, but new files to which the guest writes from
+        now on, while the old ones stay as they are. `format` of the files: qcow2 or raw. `qmp`: the
+        socket of QEMU's monitor, where it is not found by itself.
+
+        Raises NotQuiesced unless all writable filesystems are frozen, except those mounted at
+        `unfrozen`; with `crash_consistent` the snapshot is taken nevertheless. SnapshotFailed and
+        ConnectError if it cannot be taken. After an error nothing is left of a copy.
+        """
+        from qga.client.snapshots.taking import How, take_snapshot
+
+        how = How(disks, external, format, qmp, unfrozen, crash_consistent)
+        with self._telling("snapshot"):
+            return take_snapshot(self, destination, how, observer)
 
     def connect(
         self, host: str, port: int, *, timeout: float = 10.0, ports: DataPorts | None = None

@@ -12,6 +12,8 @@
     ├── NothingFrozen       a freeze did not freeze everything that was asked for
     ├── FreezeEnded         the filesystems were thawed by somebody else
     ├── ThawFailed          the filesystems may still be frozen after all attempts
+    ├── SnapshotFailed      no snapshot was taken, and nothing of it is left
+    ├── NotQuiesced         no snapshot was taken, because it would not be consistent
     └── CommandError        the agent refused the command, or the command failed
         ├── ProgramNotStarted   a program could not be started; also an OSError
         └── CommandNotFound     the agent lacks the command, or its administrator disabled it
@@ -133,6 +135,25 @@ class FreezeEnded(AgentError):
 
 class ThawFailed(AgentError):
     """The filesystems of the guest may still be frozen, although thawing was retried."""
+
+
+class SnapshotFailed(AgentError):
+    """The disks could not be copied, or given an external snapshot."""
+
+
+class NotQuiesced(AgentError):
+    """The guest could not be frozen as a whole, so that a snapshot would not be consistent.
+
+    `cause` is the error behind it, if there is one. `started`: whether the snapshot had begun.
+    """
+
+    def __init__(
+        self, reason: str, cause: AgentError | None = None, *, started: bool = False
+    ) -> None:
+        command = cause.command if cause else ""
+        super().__init__(reason, address=cause.address if cause else "", command=command)
+        self.cause = cause
+        self.started = started
 
 
 class CommandError(AgentError):

@@ -89,8 +89,8 @@ class LibvirtTransport:
 
     def __init__(self, address: str, modules: Modules, connection: Any, domain: Any) -> None:
         self._address = address
-        self._domain = domain
-        self._libvirt, self._qemu = modules
+        self.domain = domain
+        self.libvirt, self._qemu = modules
         self._connection = connection
         self._for_ever: int = self._qemu.VIR_DOMAIN_QEMU_AGENT_COMMAND_BLOCK
         self._in_step = self._tagging = False
@@ -139,11 +139,11 @@ class LibvirtTransport:
         remaining = deadline - time.monotonic()
         patience = max(remaining, 1) + GRACE
         seconds = max(1, math.ceil(remaining)) if remaining < math.inf else self._for_ever
-        arguments = (self._domain, request.decode(), seconds, 0)
+        arguments = (self.domain, request.decode(), seconds, 0)
         try:
             reply: str = in_time(lambda: self._qemu.qemuAgentCommand(*arguments), patience)
-        except self._libvirt.libvirtError as error:
-            return reply_of(self._libvirt, error, deadline)
+        except self.libvirt.libvirtError as error:
+            return reply_of(self.libvirt, error, deadline)
         except UnicodeDecodeError as error:
             raise ProtocolError(f"no JSON in the reply: {reason_of(error)}") from None
         if len(reply) > limit:
@@ -162,12 +162,12 @@ class LibvirtTransport:
         """The state of the domain (a virDomainState), and its definition in XML."""
 
         def ask() -> tuple[int, str]:
-            return self._domain.state()[0], self._domain.XMLDesc()
+            return self.domain.state()[0], self.domain.XMLDesc()
 
         try:
             return in_time(ask, deadline - time.monotonic())
-        except self._libvirt.libvirtError as error:
-            raise ConnectError(self._address, explained(self._libvirt, error)) from None
+        except self.libvirt.libvirtError as error:
+            raise ConnectError(self._address, explained(self.libvirt, error)) from None
 
     def mistrust(self) -> None:
         self._in_step = False
@@ -175,7 +175,7 @@ class LibvirtTransport:
     def close(self) -> None:
         try:
             self._connection.close()
-        except self._libvirt.libvirtError:
+        except self.libvirt.libvirtError:
             pass  # the connection was lost earlier
 
 

@@ -363,12 +363,27 @@ class FilesystemInfo(NamedTuple):
     total_bytes_privileged: Optional[int] = None
 
 
+class FreezeParticipant(NamedTuple):
+    """A filesystem of the guest; `reason`: why it is not frozen."""
+
+    mountpoint: str
+    type: str
+    reason: Optional[str] = None
+
+
 class FreezeState(NamedTuple):
-    """frozen or thawed; for how many seconds; and in how many seconds the agent will thaw."""
+    """frozen or thawed; for how many seconds, and in how many the agent thaws by itself.
+
+    filesystems: those that are frozen. left_out: writable ones that are not. hooks: paths of the
+    freeze hooks that have run. These are None if the agent is not qga, or has not frozen them.
+    """
 
     status: str
     seconds: Optional[float] = None
     thaw_in: Optional[float] = None
+    filesystems: Optional[list[FreezeParticipant]] = None
+    left_out: Optional[list[FreezeParticipant]] = None
+    hooks: Optional[list[str]] = None
 
 
 class TrimResult(NamedTuple):

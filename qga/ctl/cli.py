@@ -16,6 +16,7 @@ from qga.ctl import execute as execute
 from qga.ctl import copy as copy
 from qga.ctl import forward as forward
 from qga.ctl import freeze as freeze
+from qga.ctl import snapshot as snapshot
 from qga.ctl import restore as restore
 from qga.ctl import power as power
 from qga.ctl import accounts as accounts

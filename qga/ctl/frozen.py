@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn, Optional
 
 from qga.client.agent import GuestAgent
+from qga.client.errors import AgentError
 
 # Signals of faults in a program, and those that terminate none.
 FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS", "SIGSTKFLT"}
@@ -55,16 +56,27 @@ def freeze_and_run(
     agent: GuestAgent, mountpoints: Sequence[str] | None, argv: Sequence[str]
 ) -> Outcome:
     """Freeze, run a program, and thaw; without a program freeze only."""
+    with thawed_if_interrupted(agent):
+        frozen = agent.freeze(mountpoints)
+        if not argv:
+            return Outcome(frozen.count)
+        with held() as mask, frozen:
+            status = run(argv, mask)
+        return Outcome(frozen.count, frozen.thawed, status)
+
+
+@contextmanager
+def thawed_if_interrupted(agent: GuestAgent, *, anyway: bool = False) -> Iterator[None]:
+    """A signal raises Interrupted, and the guest is thawed; later ones are ignored.
+
+    anyway: whether there may be no agent that could thaw it.
+    """
     with breaking_off():
         try:
-            frozen = agent.freeze(mountpoints)
-            if not argv:
-                return Outcome(frozen.count)
-            with held() as mask, frozen:
-                status = run(argv, mask)
-            return Outcome(frozen.count, frozen.thawed, status)
+            yield
         except Interrupted:
-            agent.thaw()  # the signal may have come when the freeze had just succeeded
+            with suppress(*[AgentError] * anyway):
+                agent.thaw()  # the signal may have come when the freeze had just succeeded
             raise
 
 

@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, Any] = {
     "argv": ["true"],
     "count": 4,
     "data": b"text",
+    "destination": "/nonexistent/snapshot",
     "handle": 1,
     "host": "127.0.0.1",
     "keys": ["key"],

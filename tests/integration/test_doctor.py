@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from qga.service.state import State
+from tests.differential.agents import original
 from tests.integration.agent_process import AgentProcess, listening, started, wait_for
 
 Found = list[dict[str, str]]
@@ -257,6 +258,19 @@ def test_each_hook_that_is_passed_over_is_named(doctor: Doctor) -> None:
         f"{folder}/d": ("warning", "it is a dangling link"),
         f"{folder}/f": ("warning", "it is not a regular file"),
     }
+
+
+def test_a_hook_that_ignores_failures(doctor: Doctor) -> None:
+    """The one of Debian's package qemu-guest-agent; one that was changed may be better."""
+    [agent] = original("7.2")
+    text = (Path(agent).parent / "root/etc/qemu/fsfreeze-hook").read_text()
+    hook = doctor.folder / "hook"
+    for text_now, expected in ((text, ["ok", "warning"]), (f"{text}\nexit 1\n", ["ok"])):
+        hook.write_text(text_now)
+        hook.chmod(0o755)
+        found = of(doctor.findings(f"--fsfreeze-hook={hook}"), "hooks")
+        assert [finding["status"] for finding in found] == expected
+        assert found[-1].get("advice", "").startswith(f"remove {hook}: ") is (len(found) > 1)
 
 
 @pytest.mark.parametrize(

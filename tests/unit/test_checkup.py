@@ -120,8 +120,8 @@ class Monitor:
 
 def told(state: str) -> list[bytes]:
     event = b'{"event": "STOP", "timestamp": {}}\r\n'
-    status = json.dumps({"return": {"status": state, "running": False}}).encode()
-    return [event + b'{"return": {}}\r\n', event + status + b"\r\n"]
+    status = json.dumps({"return": {"status": state, "running": False}, "id": 2}).encode()
+    return [event + b'{"return": {}, "id": 1}\r\n', event + status + b"\r\n"]
 
 
 def monitored(path: Path) -> list[list[str]]:
@@ -187,11 +187,11 @@ def test_a_machine_that_runs_and_one_in_a_state_that_we_do_not_know(
         (b"no JSON\r\n", []),
         (b"\xff\n", []),
         (b"x" * (2 * MOST), []),
-        (b'{"QMP": {}}\n', [b'{"return": {}}\n', b'{"error": {}}\n']),
-        (b'{"QMP": {}}\n', [b'{"return": {}}\n', b'{"return": 5}\n']),
+        (b'{"QMP": {}}\n', [b'{"return": {}, "id": 1}\n', b'{"error": {}, "id": 2}\n']),
+        (b'{"QMP": {}}\n', [b'{"return": {}, "id": 1}\n', b'{"return": 5, "id": 2}\n']),
         (b'{"QMP": {}}\n', [b"5\n"]),
         (b'{"QMP": {}}\n', [b"[" * 100_000 + b"\n"]),
-        (b'{"QMP": {}}\n', [b'{"event": "X"}\n' * MOST]),
+        (b'{"QMP": {}}\n', [b'{"event": "X"}\n' * (MOST // 8)]),
     ],
 )
 def test_a_monitor_that_does_not_answer_as_one(

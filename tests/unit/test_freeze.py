@@ -227,6 +227,40 @@ def assert_lasts(stage: Stage) -> None:
     assert stage.called()[-1:] == ["freeze"]
 
 
+def test_what_is_frozen_is_reported(stage: Stage, host: Host) -> None:
+    stage.kernel.fails["b"] = errno.EOPNOTSUPP
+    assert "filesystems" not in host.ask("qga-get-freeze")
+    assert host.ask(FREEZE) == 2
+    state = host.ask("qga-get-freeze")
+    assert [Path(each["mountpoint"]).name for each in state["filesystems"]] == ["c", "a"]
+    (left_out,) = state["left-out"]
+    assert left_out == {
+        "mountpoint": f"{stage.folder}/b",
+        "type": "ext4",
+        "reason": "this type of filesystem cannot be frozen",
+    }
+    assert state["hooks"] == [str(stage.hook)]
+    host.ask(THAW)
+    assert host.ask("qga-get-freeze") == {"status": "thawed"}
+
+
+def test_what_nobody_can_write_to_is_not_left_out(
+    stage: Stage, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.kernel.fails["b"] = errno.EOPNOTSUPP
+    monkeypatch.setattr(freeze, "is_read_only", lambda mount: mount.paths[0].endswith("b"))
+    assert host.ask(FREEZE) == 2
+    assert host.ask("qga-get-freeze")["left-out"] == []
+
+
+def test_an_excluded_filesystem_is_left_out(stage: Stage) -> None:
+    with stage.agent(fsfreeze_exclude=(f"{stage.folder}/a",)):
+        host = stage.host()
+        assert host.ask(FREEZE) == 2
+        (left_out,) = host.ask("qga-get-freeze")["left-out"]
+        assert left_out["reason"] == "the guest's configuration excludes it (fsfreeze-exclude)"
+
+
 def test_status_waits_for_a_freeze_on_any_channel(stage: Stage, host: Host) -> None:
     stage.slow_freeze(host)
     others = [stage.host("one"), stage.host("two"), stage.host("two")]

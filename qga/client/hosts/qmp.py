@@ -1,53 +1,161 @@
-"""Asks QEMU over QMP whether a VM is running.
+"""QMP, the protocol by which QEMU is asked about a machine, and told what to do with it.
 
-QEMU serves one client of its QMP socket at a time and lets others wait. So this asks one question
-and disconnects, and no answer does not mean that anything is wrong with the VM.
+QEMU serves one client of its QMP socket at a time and lets others wait: no greeting means that
+another program is connected. This client is our own because the library needs nothing but Python,
+and Debian has no package of qemu.qmp.
+
+What must stay true: QEMU may be under the influence of its guest, so whatever it sends is bounded.
+A reply belongs to the very command that was sent, also after an exception in the middle of one.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Sequence
 from typing import Any
 
-from qga.client.errors import AgentError
+from qga.client.errors import AgentError, ConnectError, ProtocolError
 from qga.client.shapes import member, shaped
-from qga.client.sockets import connect_unix
+from qga.client.sockets import UNIX_ADVICE, connect_unix
 
-# Bytes in total. The greeting and two replies take a few hundred; events may come between them.
-MOST = 256 * 1024
-CHUNK = 4096
+# Bytes until a reply is complete: that to query-block for dozens of disks with their backing
+# files, and events.
+MOST = 4 * 1024 * 1024
+CHUNK = 64 * 1024
+
+# Seconds. A transaction waits for requests of the guest that are under way on slow disks.
+PATIENCE = 60.0
+
+ADVICE = {
+    **UNIX_ADVICE,
+    errno.ENOENT: "is the machine running, and was QEMU started with -qmp unix:PATH,server=on?",
+    errno.ECONNREFUSED: "nobody listens there: has the machine ended?",
+}
+
+BUSY = "QEMU did not respond: it serves one QMP client at a time, is another one connected?"
+GONE = "QEMU closed the QMP connection: has the machine ended?"
+
+
+class QmpRefused(AgentError):
+    """QEMU refused a command, or it failed: `class_` and the text of QMP."""
+
+    def __init__(self, address: str, command: str, error: object) -> None:
+        super().__init__(member(str, "desc", error), address=address, command=command)
+        self.class_ = member(str, "class", error)
+
+
+class Qmp:
+    """A connection that is ready for commands; a context manager that closes it.
+
+    Raises ConnectError if nobody listens, or nobody greets within `seconds`.
+    """
+
+    def __init__(self, path: str, seconds: float) -> None:
+        self.address = f"unix:{path}"
+        self._numbers = itertools.count(1)
+        self._unread = bytearray()
+        self._socket = connect_unix(self.address, path, ADVICE)
+        try:
+            deadline = time.monotonic() + seconds
+            self._greeted(deadline)
+            self.execute("qmp_capabilities", seconds=deadline - time.monotonic())
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Qmp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def execute(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        seconds: float = PATIENCE,
+        descriptors: Sequence[int] = (),
+    ) -> object:
+        """Run a command, and return its result.
+
+        `descriptors` go with it. Raises QmpRefused, ConnectError or ProtocolError.
+        """
+        number = next(self._numbers)
+        request = {"execute": command, "arguments": arguments or {}, "id": number}
+        deadline = time.monotonic() + seconds
+        self._send(json.dumps(request).encode() + b"\n", descriptors, deadline)
+        count = 0
+        while True:
+            line = self._line(deadline)
+            count += len(line)
+            message = self._parsed(line)
+            if message.get("id") == number:
+                break
+            if count > MOST:
+                raise ProtocolError("too many events", address=self.address, command=command)
+        if "error" in message:
+            raise QmpRefused(self.address, command, message["error"])
+        return message.get("return")
+
+    def _greeted(self, deadline: float) -> None:
+        if "QMP" not in self._parsed(self._line(deadline)):
+            raise ProtocolError("this is not a QMP socket", address=self.address)
+
+    def _send(self, request: bytes, descriptors: Sequence[int], deadline: float) -> None:
+        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            # A machine that has gone is an error here, and no SIGPIPE.
+            quietly, sent = socket.MSG_NOSIGNAL, 0
+            if descriptors:
+                sent = socket.send_fds(self._socket, [request], descriptors, quietly)
+            self._socket.sendall(request[sent:], quietly)
+        except socket.timeout:
+            raise ConnectError(self.address, BUSY) from None
+        except OSError:
+            raise ConnectError(self.address, GONE) from None
+
+    def _line(self, deadline: float) -> bytes:
+        searched = 0
+        while (end := self._unread.find(b"\n", searched)) < 0:
+            searched = len(self._unread)
+            if searched > MOST:
+                raise ProtocolError("a message is too long", address=self.address)
+            self._unread += self._received(deadline)
+        line = bytes(self._unread[:end])
+        del self._unread[: end + 1]
+        return line
+
+    def _received(self, deadline: float) -> bytes:
+        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            data = self._socket.recv(CHUNK)
+        except socket.timeout:
+            raise ConnectError(self.address, BUSY) from None
+        except OSError:
+            data = b""
+        if not data:
+            raise ConnectError(self.address, GONE)
+        return data
+
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        try:
+            return shaped(dict, json.loads(line))
+        except (ValueError, RecursionError):
+            raise ProtocolError("this is not a QMP socket", address=self.address) from None
 
 
 def run_state(path: str, seconds: float) -> str:
     """`running`, `paused` or another RunState of QMP; "" if QEMU does not report one in time."""
-    deadline = time.monotonic() + seconds
     try:
-        with closing(connect_unix(f"unix:{path}", path)) as connection:
-            messages = received(connection, deadline)
-            next(messages)  # the greeting
-            ask("qmp_capabilities", connection, messages)
-            return member(str, "status", ask("query-status", connection, messages))
-    except (AgentError, OSError, ValueError, RecursionError, StopIteration):
+        with Qmp(path, seconds) as qmp:
+            return member(str, "status", qmp.execute("query-status", seconds=seconds))
+    except AgentError:
         return ""
-
-
-def ask(command: str, connection: socket.socket, messages: Iterator[dict[str, Any]]) -> object:
-    connection.sendall(json.dumps({"execute": command}).encode() + b"\n")
-    return next(each["return"] for each in messages if "return" in each)
-
-
-def received(connection: socket.socket, deadline: float) -> Iterator[dict[str, Any]]:
-    """Yield the messages, up to MOST bytes. Raises TimeoutError."""
-    unread, count = b"", 0
-    while count < MOST:
-        connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        data = connection.recv(CHUNK)
-        if not data:
-            return
-        count += len(data)
-        *lines, unread = (unread + data).split(b"\n")
-        yield from (shaped(dict, json.loads(line)) for line in lines)

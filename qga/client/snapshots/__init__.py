@@ -1,0 +1,1 @@
+"""Snapshots of a machine's disks, taken while its guest is frozen."""

@@ -1,0 +1,95 @@
+"""The directory of a snapshot: it appears with it, and goes with it if it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+
+from qga.client.errors import SnapshotFailed
+from qga.client.shapes import plain
+from qga.client.snapshots.machine import Disk, Target
+from qga.client.snapshots.record import Snapshot
+from qga.wording import counted
+
+RECORD = "snapshot.json"
+
+# QEMU may run as another user, who has to reach its files by their names but not to list them.
+MODE = 0o711
+
+
+class Folder:
+    """A new directory. As a context it removes the directory after an error, unless `kept`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self.kept = False
+        self._names: list[str] = []
+
+    def __enter__(self) -> Folder:
+        try:
+            os.mkdir(self.path, MODE)
+        except FileExistsError:
+            raise SnapshotFailed(
+                f"a snapshot goes into a new directory, and this exists: {self.path}"
+            ) from None
+        except OSError as error:
+            raise SnapshotFailed(f"cannot create {self.path}: {error.strerror}") from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None or self.kept:
+            return
+        for name in self._names:
+            with suppress(OSError):
+                os.unlink(os.path.join(self.path, name))
+        with suppress(OSError):
+            os.rmdir(self.path)
+
+    def targets(self, disks: Sequence[Disk], form: str) -> list[Target]:
+        """A file for each disk; none of them is there yet."""
+        found = []
+        for disk in disks:
+            safe = re.sub(r"[^\w.-]", "_", disk.name)
+            name = f"{safe}.{form}"
+            while name in self._names:
+                name = f"_{name}"
+            self._names.append(name)
+            found.append(Target(disk, os.path.join(self.path, name), form))
+        return found
+
+    def require_space(self, disks: Sequence[Disk]) -> None:
+        """SnapshotFailed if what is allocated to the disks does not fit.
+
+        A copy that runs out of space in the middle may hold up the guest: what it writes is copied
+        first.
+        """
+        state = os.statvfs(self.path)
+        free, needed = state.f_bavail * state.f_frsize, sum(disk.used for disk in disks)
+        if needed > free:
+            raise SnapshotFailed(
+                f"not enough space: the disks may need {counted(needed, 'byte')}, and {self.path} "
+                f"has {free} free"
+            )
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Leave the record; a directory that has one is complete."""
+        self._names.append(RECORD)
+        text = json.dumps(plain(snapshot), indent=2)
+        with open(os.path.join(self.path, RECORD), "x", encoding="ascii") as file:
+            file.write(f"{text}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,302 @@
+"""Snapshots of a machine that QEMU runs without libvirt, through QMP.
+
+A copy is a backup job of QEMU for each disk. It copies what the disk contained when the job
+started, because what the guest overwrites is copied first. All jobs start in one transaction, so
+the guest has to be frozen for that moment only. QEMU gets the new files as descriptors, so it needs
+no access to the directory.
+
+What must stay true: whatever happens, also an exception in the middle of a command, no job and no
+node of ours is left in QEMU, and the machine runs on if it ran before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Annotated, Any, NamedTuple, Optional
+
+from qga.client.errors import AgentError, SnapshotFailed
+from qga.client.hosts.qmp import Qmp, QmpRefused
+from qga.client.shapes import member, shaped
+from qga.client.snapshots.machine import Disk, Progress, Target
+
+# QEMU's name for the file of a drive with snapshot=on.
+TEMPORARY = re.compile(r'/vl\.\w{6}("|$)')
+
+# Seconds.
+JOB_PATIENCE, INTERVAL = 60.0, 0.1
+
+CONCLUDED = "concluded"
+
+
+class Image(NamedTuple):
+    """ImageInfo of QMP, as far as it is needed here."""
+
+    virtual_size: int
+    actual_size: int = 0
+
+
+class Inserted(NamedTuple):
+    """BlockDeviceInfo of QMP."""
+
+    file: str
+    ro: bool
+    node_name: str
+    image: Image
+
+
+class Block(NamedTuple):
+    """BlockInfo of QMP."""
+
+    device: str
+    qdev: str = ""
+    inserted: Optional[Inserted] = None
+
+
+class Job(NamedTuple):
+    """JobInfo of QMP."""
+
+    id: str
+    status: str
+    done: Annotated[int, "current-progress"]
+    total: Annotated[int, "total-progress"]
+    error: Optional[str] = None
+
+
+class QemuMachine:
+    """A machine behind a QMP socket. Raises ConnectError."""
+
+    def __init__(self, path: str, seconds: float) -> None:
+        self.qmp = Qmp(path, seconds)
+
+    def disks(self) -> list[Disk]:
+        reply = self.qmp.execute("query-block")
+        blocks = zip(shaped(list[Block], reply), shaped(list[dict], reply))  # type: ignore[type-arg]
+        return [disk_of(block, allocated(raw)) for block, raw in blocks]
+
+    def copy(self, targets: Sequence[Target]) -> Copy:
+        return Copy(self.qmp, targets)
+
+    def external(self, targets: Sequence[Target]) -> External:
+        return External(self, targets)
+
+    def close(self) -> None:
+        self.qmp.close()
+
+
+def disk_of(block: Block, used: int) -> Disk:
+    # Devices are called /machine/peripheral/ID/virtio-backend.
+    device = os.path.basename(block.qdev.removesuffix("/virtio-backend"))
+    name = block.device or device
+    found = block.inserted
+    if found is None:
+        return Disk(name, cannot="it has no medium")
+    cannot = "it is read-only" if found.ro else ""
+    unfit = "it is temporary (snapshot=on)" if TEMPORARY.search(found.file) else ""
+    size = found.image.virtual_size
+    return Disk(name, size, min(used, size), found.file, unfit, cannot, found.node_name)
+
+
+def allocated(block: Mapping[str, Any]) -> int:
+    """Bytes that the images of a disk take on the host, those behind it included."""
+    image, total = block.get("inserted", {}).get("image"), 0
+    while isinstance(image, dict):
+        total += shaped(Image, image).actual_size
+        image = image.get("backing-image")
+    return total
+
+
+class Copy:
+    """Full copies of disks."""
+
+    def __init__(self, qmp: Qmp, targets: Sequence[Target]) -> None:
+        self.in_use = False
+        self._qmp = qmp
+        self._targets = targets
+        self._prefix = f"qga-{secrets.token_hex(4)}"
+        self._first_set = secrets.randbelow(2**30) + 1
+        self._files: list[int] = []
+        self._ran = False
+
+    def __enter__(self) -> Copy:
+        try:
+            self._ran = status(self._qmp) == "running"
+            for number, target in enumerate(self._targets):
+                self._prepare(number, target)
+        except BaseException:
+            self._clean_up()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._clean_up()
+
+    def start(self) -> None:
+        actions = [
+            {
+                "type": "blockdev-backup",
+                "data": {
+                    "job-id": self._name("job", number),
+                    "device": target.disk.node,
+                    "target": self._name("copy", number),
+                    "sync": "full",
+                    "auto-dismiss": False,
+                },
+            }
+            for number, target in enumerate(self._targets)
+        ]
+        self._qmp.execute("transaction", {"actions": actions})
+
+    def progress(self) -> Progress | None:
+        jobs = self._jobs()
+        if len(jobs) < len(self._targets):
+            raise SnapshotFailed("another program has ended the copy")
+        for job in jobs:
+            raise_failure(job)
+        if all(job.status == CONCLUDED for job in jobs):
+            return None
+        return Progress(sum(job.done for job in jobs), sum(job.total for job in jobs))
+
+    def _prepare(self, number: int, target: Target) -> None:
+        """Create the file, and a node of QEMU for it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(target.path, flags, 0o600)
+        self._files.append(fd)
+        file, copy = self._name("file", number), self._name("copy", number)
+        if target.format == "raw":
+            os.ftruncate(fd, target.disk.size)
+        where = {"fdset-id": self._first_set + number}
+        self._qmp.execute("add-fd", where, descriptors=[fd])
+        name = f"/dev/fdset/{self._first_set + number}"
+        self._add(file, driver="file", filename=name)
+        if target.format != "raw":
+            self._format(file, target)
+        self._add(copy, driver=target.format, file=file)
+
+    def _format(self, file: str, target: Target) -> None:
+        job = self._name("create", 0)
+        options = {"driver": target.format, "file": file, "size": target.disk.size}
+        self._qmp.execute("blockdev-create", {"job-id": job, "options": options})
+        self._await(lambda: all(each.status == CONCLUDED for each in self._jobs()))
+        for each in self._jobs():
+            raise_failure(each)
+        self._qmp.execute("job-dismiss", {"id": job})
+
+    def _add(self, node: str, **options: object) -> None:
+        self._qmp.execute("blockdev-add", {"node-name": node, **options})
+
+    def _name(self, kind: str, number: int) -> str:
+        return f"{self._prefix}-{kind}-{number}"
+
+    def _jobs(self) -> list[Job]:
+        """Those of this copy."""
+        found = shaped(list[Job], self._qmp.execute("query-jobs"))
+        return [job for job in found if job.id.startswith(self._prefix)]
+
+    def _clean_up(self) -> None:
+        """Leave nothing in QEMU; what cannot be reached any more has gone with it."""
+        try:
+            with suppress(AgentError):
+                self._await(self._end_jobs)
+            for number in range(len(self._files)):
+                for kind in ("copy", "file"):
+                    self._try("blockdev-del", {"node-name": self._name(kind, number)})
+                self._try("remove-fd", {"fdset-id": self._first_set + number})
+            # A guest that wrote when there was no space was stopped by QEMU.
+            if self._ran and status(self._qmp) == "io-error":
+                self._try("cont", {})
+        except AgentError:
+            pass
+        finally:
+            for fd in self._files:
+                with suppress(OSError):
+                    os.fsync(fd)
+                os.close(fd)
+            self._files.clear()
+
+    def _end_jobs(self) -> bool:
+        """Cancel what runs and dismiss what has ended; whether nothing is left."""
+        jobs = self._jobs()
+        for job in jobs:
+            command = "job-dismiss" if job.status == CONCLUDED else "job-cancel"
+            self._try(command, {"id": job.id})
+        return not jobs
+
+    def _try(self, command: str, arguments: dict[str, Any]) -> None:
+        with suppress(QmpRefused):
+            self._qmp.execute(command, arguments)
+
+    def _await(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + JOB_PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise SnapshotFailed("QEMU does not end a job")
+            time.sleep(INTERVAL)
+
+
+def raise_failure(job: Job) -> None:
+    if job.error is not None:
+        raise SnapshotFailed(f"QEMU failed to copy: {job.error}")
+
+
+def status(qmp: Qmp) -> str:
+    return member(str, "status", qmp.execute("query-status"))
+
+
+class External:
+    """External snapshots: QEMU creates the files, and the guest writes to them from then on."""
+
+    def __init__(self, machine: QemuMachine, targets: Sequence[Target]) -> None:
+        self._machine = machine
+        self._targets = targets
+        self._begun = self._complete = False
+
+    def __enter__(self) -> External:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    @property
+    def in_use(self) -> bool:
+        if self._complete or not self._begun:
+            return self._complete
+        try:
+            files = [disk.file for disk in self._machine.disks()]
+        except AgentError:
+            return True  # it may be
+        return any(target.path in file for target in self._targets for file in files)
+
+    def start(self) -> None:
+        self._begun = True
+        self._machine.qmp.execute("transaction", {"actions": list(self._actions())})
+        self._complete = True
+
+    def progress(self) -> Progress | None:
+        return None
+
+    def _actions(self) -> Iterator[dict[str, Any]]:
+        prefix = f"qga-{secrets.token_hex(4)}"
+        for number, target in enumerate(self._targets):
+            data = {
+                "node-name": target.disk.node,
+                "snapshot-file": target.path,
+                "snapshot-node-name": f"{prefix}-{number}",
+                "format": target.format,
+            }
+            yield {"type": "blockdev-snapshot-sync", "data": data}

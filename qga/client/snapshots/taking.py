@@ -1,0 +1,169 @@
+"""Takes a snapshot: the order of its steps, and what becomes of it when one fails.
+
+What must stay true: the guest is frozen only until the copy has started, and thawed whatever
+happens. A snapshot that fails leaves nothing behind, except files that the guest writes to already.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from qga.client.addresses import FORMS, resolve, uri_and_domain
+from qga.client.agent import GuestAgent
+from qga.client.copies.report import Observer
+from qga.client.errors import NotQuiesced, SnapshotFailed
+from qga.client.hosts import discovery
+from qga.client.snapshots.folder import Folder
+from qga.client.snapshots.libvirt import LibvirtMachine
+from qga.client.snapshots.machine import Machine, Operation, Target, choose
+from qga.client.snapshots.qemu import QemuMachine
+from qga.client.snapshots.quiescing import Outcome, start_frozen
+from qga.client.snapshots.record import SkippedDisk, Snapshot, SnapshotDisk
+
+# Seconds between two looks at the progress.
+LOOK_INTERVAL = 0.2
+
+FORMATS = ("qcow2", "raw")
+
+NO_MONITOR = (
+    "its QEMU has no QMP socket: start it with -qmp unix:PATH,server=on,wait=off, or say where the "
+    "socket is"
+)
+
+
+class How(NamedTuple):
+    """How to take a snapshot: see GuestAgent.snapshot."""
+
+    disks: Sequence[str] = ()
+    external: bool = False
+    format: str = "qcow2"
+    qmp: str = ""
+    unfrozen: Collection[str] = ()
+    crash_consistent: bool = False
+
+
+def take_snapshot(
+    agent: GuestAgent, destination: str, how: How, observer: Observer | None = None
+) -> Snapshot:
+    """See GuestAgent.snapshot."""
+    if how.format not in FORMATS:
+        raise ValueError(f"'{how.format}' is not a format, expected: {' or '.join(FORMATS)}")
+    if how.external and how.format != "qcow2":
+        raise ValueError("an external snapshot has the format qcow2")
+    started = time.monotonic()
+    observer = observer or Observer()
+    with closing(open_machine(agent, how.qmp)) as machine:
+        chosen, skipped = choose(machine.disks(), how.disks)
+        with Folder(destination) as folder:
+            targets = folder.targets(chosen, how.format)
+            if not how.external:
+                folder.require_space(chosen)
+            operation = (machine.external if how.external else machine.copy)(targets)
+            try:
+                with operation:
+                    taken, outcome = begin(agent, operation, how, observer)
+                    follow(operation, targets, observer)
+            finally:
+                folder.kept = operation.in_use
+            snapshot = described(agent, how, taken, targets, skipped, outcome, started)
+            folder.write(snapshot)
+    if outcome.problem and not how.crash_consistent:
+        reason = f"{outcome.problem}; but the guest writes to the new files in {folder.path}"
+        raise NotQuiesced(reason, started=True)
+    return snapshot
+
+
+def open_machine(agent: GuestAgent, qmp: str) -> Machine:
+    """The way to the machine of this agent. Raises ConnectError or SnapshotFailed."""
+    if qmp:
+        return QemuMachine(qmp, agent.timeout)
+    scheme, colon, place = agent.address.partition(":")
+    address, socket = agent.address, place
+    if not colon or scheme not in FORMS:
+        guest = resolve(agent.address)
+        address, socket = guest.address, guest.socket
+    elif scheme == "proxmox":
+        socket = discovery.proxmox_socket(place)
+    elif scheme not in ("unix", "libvirt"):
+        raise SnapshotFailed(f"{NO_MONITOR} (an agent on vsock does not show that)")
+    if not address.startswith("libvirt:"):
+        address = discovery.libvirt_domain_of(socket) or address
+    if address.startswith("libvirt:"):
+        uri, domain = uri_and_domain(address.partition(":")[2])
+        return LibvirtMachine(uri, domain, time.monotonic() + agent.timeout)
+    path = discovery.monitor_of(socket)
+    if not path:
+        raise SnapshotFailed(NO_MONITOR)
+    return QemuMachine(path, agent.timeout)
+
+
+def begin(
+    agent: GuestAgent, operation: Operation, how: How, observer: Observer
+) -> tuple[float, Outcome]:
+    """The moment of the snapshot, and how the guest was frozen for it."""
+    taken = 0.0
+
+    def start() -> None:
+        nonlocal taken
+        taken = time.time()
+        operation.start()
+
+    try:
+        outcome = start_frozen(agent, start, how.unfrozen, how.crash_consistent)
+    except NotQuiesced as error:
+        if not (error.started and operation.in_use):
+            raise
+        outcome = Outcome(None, str(error))
+    if outcome.problem and how.crash_consistent:
+        observer.noted(f"the snapshot is crash-consistent only: {outcome.problem}")
+    return taken, outcome
+
+
+def follow(operation: Operation, targets: Sequence[Target], observer: Observer) -> None:
+    """Wait for the end of the copy."""
+    total = done = 0
+    observer.started(", ".join(target.disk.name for target in targets))
+    while (progress := operation.progress()) is not None:
+        if progress.total != total:
+            total = progress.total
+            observer.planned(len(targets), total)
+        observer.moved(max(progress.done - done, 0))
+        done = max(progress.done, done)
+        time.sleep(LOOK_INTERVAL)
+    observer.moved(max(total - done, 0))
+
+
+def described(
+    agent: GuestAgent,
+    how: How,
+    taken: float,
+    targets: Sequence[Target],
+    skipped: list[SkippedDisk],
+    outcome: Outcome,
+    started: float,
+) -> Snapshot:
+    disks = [
+        SnapshotDisk(
+            target.disk.name,
+            os.path.basename(target.path),
+            target.format,
+            target.disk.size,
+            target.disk.file if how.external else None,
+        )
+        for target in targets
+    ]
+    return Snapshot(
+        agent.address,
+        round(taken, 3),
+        how.external,
+        not outcome.problem,
+        disks,
+        skipped,
+        round(time.monotonic() - started, 3),
+        outcome.freeze,
+        outcome.problem or None,
+    )

@@ -1,0 +1,351 @@
+"""qgactl snapshot: a real QEMU whose machine has nothing to boot, and an agent that is scripted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qga.client.errors import ConnectError
+from qga.client.hosts.qmp import Qmp
+from tests.integration.qgactl_process import QGACTL, environment
+from tests.integration.qgactl_process import qgactl as run_qgactl
+from tests.unit.client_peer import Filesystems, Peer, Start
+from tests.unit.conftest import start as start
+
+pytestmark = pytest.mark.timeout(60)
+
+SIZE = 8 << 20
+PATIENCE = 30.0
+LATENCY = "latency-ns=3000000000"  # of each read, of which QEMU does many at once
+
+
+class Machine:
+    """QEMU with a disk of each kind, and the agent of its guest."""
+
+    def __init__(self, folder: Path, guest: Filesystems, peer: Peer) -> None:
+        self.folder, self.guest, self.peer = folder, guest, peer
+        self.socket = folder / "qmp"
+        for name in ("root", "data", "temporary", "fixed"):
+            (folder / name).write_bytes(os.urandom(SIZE))
+        argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-m", "32"]
+        argv += ["-qmp", f"unix:{self.socket},server=on,wait=off"]
+        argv += self.drive("root")
+        argv += self.node("data", f"driver=raw,file.driver=file,file.filename={folder}/data")
+        argv += self.drive("temporary", "snapshot=on")
+        argv += self.drive("fixed", "readonly=on")
+        argv += ["-drive", "if=ide,media=cdrom,id=empty"]
+        argv += self.node("slow", f"driver=null-co,size={SIZE},read-zeroes=off,{LATENCY}")
+        self.qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        self.wait_until_it_listens()
+
+    @staticmethod
+    def drive(name: str, *options: str) -> list[str]:
+        first = f"if=none,id={name},format=raw,file={name}"
+        return ["-drive", ",".join([first, *options]), "-device", f"virtio-blk,drive={name}"]
+
+    @staticmethod
+    def node(name: str, options: str) -> list[str]:
+        drive = ["-blockdev", f"node-name=node-{name},{options}"]
+        return [*drive, "-device", f"virtio-blk,drive=node-{name},id={name}"]
+
+    def wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                Qmp(str(self.socket), PATIENCE).close()
+                return
+            except ConnectError:
+                assert self.qemu.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+
+    def options(self, *words: str) -> list[str]:
+        return ["snapshot", str(self.folder / "copy"), "--qmp", str(self.socket), *words]
+
+    def snapshot(self, *words: str, json: bool = False) -> tuple[int, str, str]:
+        before = ["--json"] if json else []
+        return run_qgactl(*before, *self.options(*words), address=self.peer.address)
+
+    def start_slow(self, *words: str) -> subprocess.Popen[bytes]:
+        """Returns when the copy of the slow disk has started."""
+        argv = [*QGACTL, *self.options("--disk", "slow", *words)]
+        process = subprocess.Popen(argv, env=environment(self.peer.address), stderr=subprocess.PIPE)
+        wait_until(lambda: "guest-fsfreeze-thaw" in self.commands(), "the thaw")
+        return process
+
+    def commands(self) -> list[str]:
+        return [request["execute"] for request in self.peer.requests]
+
+    def ask(self, command: str) -> Any:
+        with Qmp(str(self.socket), PATIENCE) as qmp:
+            return qmp.execute(command)
+
+    def assert_clean(self) -> None:
+        """Nothing is left: in QEMU, on the disk, in the guest."""
+        assert self.ask("query-jobs") == []
+        nodes = self.ask("query-named-block-nodes")
+        assert not [node for node in nodes if node["node-name"].startswith("qga-")]
+        assert self.ask("query-fdsets") == []
+        assert not (self.folder / "copy").exists()
+        assert self.guest.frozen == 0
+
+    def end(self) -> None:
+        self.qemu.kill()
+        self.qemu.wait()
+
+
+@pytest.fixture
+def machine(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    monkeypatch.chdir(tmp_path)
+    guest = Filesystems()
+    handlers = {
+        **guest.handlers,
+        "guest-get-fsinfo": lambda _: [mounted("a"), mounted("b")],
+        "qga-get-freeze": lambda _: RuntimeError("CommandNotFound", "no such command"),
+    }
+    machine = Machine(tmp_path, guest, start(handlers))
+    yield machine
+    machine.end()
+
+
+def mounted(name: str, kind: str = "ext4") -> dict[str, Any]:
+    return {"name": f"vd{name}", "mountpoint": f"/{name}", "type": kind, "disk": []}
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def content(path: Path) -> bytes:
+    argv = ["qemu-img", "convert", "-O", "raw", str(path), f"{path}.content"]
+    subprocess.run(argv, check=True)
+    return Path(f"{path}.content").read_bytes()
+
+
+def test_copies_of_the_writable_disks(machine: Machine) -> None:
+    status, out, err = machine.snapshot("--disk", "root", "--disk", "data", json=True)
+    assert (status, err) == (0, "")
+    record = json.loads(out)
+    copy = machine.folder / "copy"
+    assert json.loads((copy / "snapshot.json").read_text()) == record
+    for name in ("root", "data"):
+        assert content(copy / f"{name}.qcow2") == (machine.folder / name).read_bytes()
+    assert [disk["name"] for disk in record["disks"]] == ["root", "data"]
+    assert record["consistent"] is True
+    assert record["freeze"]["frozen"] == 2
+    assert 0 < record["freeze"]["seconds"] < record["seconds"]
+    assert {each["name"]: each["reason"] for each in record["skipped"]}["empty"] == "not asked for"
+    freeze = [name for name in machine.commands() if "fsfreeze" in name]
+    assert [name.rpartition("-")[2] for name in freeze] == ["freeze", "status", "status", "thaw"]
+    machine.folder.joinpath("copy").rename(machine.folder / "kept")
+    machine.assert_clean()
+
+
+def test_which_disks_by_default(machine: Machine) -> None:
+    status, out, _ = machine.snapshot("--format", "raw", "--disk", "root")
+    assert status == 0
+    assert (machine.folder / "copy/root.raw").read_bytes() == (machine.folder / "root").read_bytes()
+    assert "Frozen for" in out
+    assert "/copy/snapshot.json has the details" in out
+    (machine.folder / "copy").rename(machine.folder / "first")
+    with_all = run_qgactl(*("--json", *machine.options("--external")), address=machine.peer.address)
+    record = json.loads(with_all[1])
+    assert {each["name"]: each["reason"] for each in record["skipped"]} == {
+        "temporary": "it is temporary (snapshot=on)",
+        "fixed": "it is read-only",
+        "empty": "it has no medium",
+    }
+
+
+def test_an_external_snapshot(machine: Machine) -> None:
+    status, out, err = machine.snapshot("--external", "--disk", "root", "--disk", "data")
+    assert (status, err) == (0, "")
+    assert f"over {machine.folder}/data" in out
+    blocks = {each["qdev"]: each["inserted"]["file"] for each in machine.ask("query-block")[:2]}
+    assert str(machine.folder / "copy/root.qcow2") in str(blocks)
+    record = json.loads((machine.folder / "copy/snapshot.json").read_text())
+    assert record["disks"][0]["base"] == "root"
+    assert machine.guest.frozen == 0
+
+
+def test_the_guest_runs_while_its_disk_is_copied(machine: Machine) -> None:
+    process = machine.start_slow()
+    assert machine.guest.frozen == 0
+    assert process.poll() is None
+    assert process.communicate(timeout=PATIENCE)[1] == b""
+    assert process.returncode == 0
+    record = json.loads((machine.folder / "copy/snapshot.json").read_text())
+    assert record["freeze"]["seconds"] < 2 < record["seconds"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_copy(machine: Machine, number: int) -> None:
+    process = machine.start_slow()
+    wait_until((machine.folder / "copy/slow.qcow2").exists, "the file")
+    process.send_signal(number)
+    assert process.communicate(timeout=PATIENCE)[1] == b""
+    assert process.returncode == 128 + number
+    machine.assert_clean()
+
+
+def test_a_machine_that_ends_meanwhile(machine: Machine) -> None:
+    process = machine.start_slow()
+    machine.end()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 3
+    assert b"QEMU closed the QMP connection: has the machine ended?" in err
+    assert not (machine.folder / "copy").exists()
+
+
+FAILURES = [
+    ("guest-fsfreeze-freeze", ("GenericError", "hook has failed"), "hook has failed"),
+    ("guest-fsfreeze-freeze", ("CommandNotFound", "no such command"), "no such command"),
+]
+
+
+@pytest.mark.parametrize(("command", "error", "reason"), FAILURES)
+def test_a_freeze_that_fails(machine: Machine, command: str, error: Any, reason: str) -> None:
+    machine.peer.handlers[command] = lambda _: RuntimeError(*error)
+    status, out, err = machine.snapshot("--disk", "root")
+    assert (status, out) == (1, "")
+    assert reason in err
+    assert err.endswith("; --crash-consistent takes the snapshot nevertheless\n")
+    machine.assert_clean()
+    status, out, err = machine.snapshot("--disk", "root", "--crash-consistent", json=True)
+    assert status == 0
+    assert "the snapshot is crash-consistent only" in err
+    record = json.loads(out)
+    assert (record["consistent"], "freeze" in record) == (False, False)
+    assert reason in record["problem"]
+    copied = content(machine.folder / "copy/root.qcow2")
+    assert copied == (machine.folder / "root").read_bytes()
+
+
+def test_no_agent_at_all(machine: Machine) -> None:
+    machine.peer.deaf = True
+    options = ("--timeout", "1", "--disk", "root")
+    status, _, err = machine.snapshot(*options)
+    assert status == 4
+    assert "did not respond" in err
+    machine.assert_clean()
+    assert machine.snapshot(*options, "--crash-consistent")[0] == 0
+
+
+def test_filesystems_that_are_not_frozen(machine: Machine) -> None:
+    machine.peer.handlers["guest-get-fsinfo"] = lambda _: [
+        *map(mounted, "ab"),
+        mounted("efi", "vfat"),
+        mounted("snap", "squashfs"),
+    ]
+    status, _, err = machine.snapshot("--disk", "root")
+    assert status == 1
+    assert "/a, /b, /efi: the agent froze only 2 of these 3, and cannot tell which" in err
+    machine.assert_clean()
+    assert machine.snapshot("--disk", "root", "--unfrozen", "/efi")[0] == 0
+
+
+def test_filesystems_that_our_agent_has_left_out(machine: Machine) -> None:
+    left_out = {"mountpoint": "/efi", "type": "vfat", "reason": "cannot be frozen"}
+    machine.peer.handlers["qga-get-freeze"] = lambda _: {
+        "status": "frozen",
+        "seconds": 0.5,
+        "filesystems": [{"mountpoint": "/", "type": "ext4"}],
+        "left-out": [left_out],
+        "hooks": ["/etc/hook"],
+    }
+    status, _, err = machine.snapshot("--disk", "root")
+    assert (status, "not frozen: /efi (vfat): cannot be frozen" in err) == (1, True)
+    machine.assert_clean()
+    status, out, _ = machine.snapshot("--disk", "root", "--unfrozen", "/efi", json=True)
+    record = json.loads(out)
+    assert (status, record["consistent"]) == (0, True)
+    assert record["freeze"]["left-out"] == [left_out]
+    assert record["freeze"]["hooks"] == ["/etc/hook"]
+    assert record["freeze"]["seconds"] >= 0.5
+
+
+def test_a_freeze_that_did_not_last(machine: Machine) -> None:
+    machine.guest.thaws = [0]
+    status, _, err = machine.snapshot("--disk", "root")
+    assert status == 1
+    assert "the freeze did not last: 2 of 2 filesystems had been thawed already" in err
+    machine.guest.frozen = 0
+    machine.assert_clean()
+
+
+def test_a_directory_that_is_there(machine: Machine) -> None:
+    copy = machine.folder / "copy"
+    copy.mkdir()
+    (copy / "precious").touch()
+    status, _, err = machine.snapshot("--disk", "root")
+    assert status == 1
+    assert err.endswith(f": a snapshot goes into a new directory, and this exists: {copy}\n")
+    assert os.listdir(copy) == ["precious"]
+    assert "guest-fsfreeze-freeze" not in machine.commands()
+
+
+def test_a_disk_that_is_not_there(machine: Machine) -> None:
+    status, _, err = machine.snapshot("--disk", "vda")
+    assert status == 1
+    assert "the machine has no disk 'vda'; it has root, " in err
+    status, _, err = machine.snapshot("--disk", "fixed")
+    assert (status, err.endswith("disk fixed: it is read-only\n")) == (1, True)
+    machine.assert_clean()
+
+
+def in_little_space(machine: Machine, *words: str) -> subprocess.CompletedProcess[str]:
+    """A directory of one MiB, which only this qgactl sees."""
+    place = machine.folder / "place"
+    place.mkdir(exist_ok=True)
+    script = 'mount -t tmpfs -o size=1M none "$0" && exec "$@"'
+    argv = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(place)]
+    argv += [*QGACTL, "snapshot", str(place / "copy"), "--qmp", str(machine.socket), *words]
+    return subprocess.run(
+        argv,
+        env=environment(machine.peer.address),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_no_space(machine: Machine) -> None:
+    """Known before; and only noticed by QEMU."""
+    done = in_little_space(machine, "--disk", "root")
+    assert done.returncode == 1
+    assert "not enough space: the disks may need 8388608 bytes" in done.stderr
+    assert "guest-fsfreeze-freeze" not in machine.commands()
+    done = in_little_space(machine, "--disk", "slow", "--format", "raw")
+    assert done.returncode == 1
+    assert "QEMU failed to copy: No space left on device" in done.stderr
+    machine.assert_clean()
+
+
+def test_a_monitor_that_is_in_use(machine: Machine) -> None:
+    with Qmp(str(machine.socket), PATIENCE):
+        status, _, err = machine.snapshot("--disk", "root", "--timeout", "1")
+    assert status == 3
+    assert "it serves one QMP client at a time, is another one connected?" in err
+    machine.assert_clean()
+
+
+def test_no_monitor(machine: Machine) -> None:
+    words = ["snapshot", str(machine.folder / "copy")]
+    status, _, err = run_qgactl(*words, address=machine.peer.address)
+    assert (status, "its QEMU has no QMP socket" in err) == (1, True)
+    status, _, err = run_qgactl(
+        *words, "--qmp", str(machine.folder / "none"), address=machine.peer.address
+    )
+    assert (status, "No such file or directory" in err) == (3, True)
+    machine.assert_clean()
