@@ -289,6 +289,8 @@ SECRET = {
     "guest-set-user-password": ("password",),
     "guest-ssh-add-authorized-keys": ("keys",),
     "guest-ssh-remove-authorized-keys": ("keys",),
+    "qga-resync": ("entropy",),
+    "qga-set-identity": ("entropy",),
     "qga-exec": ("env=",),
     "qga-exec-write": ("buf-b64",),
     "qga-tunnel-exchange": ("buf-b64",),
