@@ -1,8 +1,8 @@
-"""Gives the guest other ssh host keys, and has sshd serve them.
+"""Generates new ssh host keys, and reloads sshd.
 
 What must stay true: the keys are generated in a directory that only root can read, and replace the
-old ones together. If sshd cannot be reloaded, the old ones come back, so that the files are always
-those that sshd serves.
+old ones together. If sshd cannot be reloaded, the old ones are restored, so that sshd always serves
+the keys in the files.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _make(key: _Key, workshop: str) -> list[tuple[str, bytes]]:
 
 
 def _reload_sshd() -> str:
-    """Have a running sshd read its keys again, and return what was done."""
+    """Make a running sshd reload its keys, and return what was done."""
     if os.path.isdir(_SYSTEMD_RUNS):
         from . import _readiness
 
@@ -114,7 +114,7 @@ def _reload_sshd() -> str:
 
 
 def _fingerprint(public: bytes) -> str:
-    """That of a line of ssh-keygen(1), as it prints it."""
+    """The fingerprint of a public key, as printed by ssh-keygen(1)."""
     from hashlib import sha256
 
     digest = sha256(a2b_base64(public.split()[1])).digest()

@@ -1,7 +1,8 @@
-"""Has the guest's DHCP clients renew their leases.
+"""Makes the guest's DHCP clients renew their leases.
 
-After a restore the server may have given the address to another guest, and a lease may be over
-without the client knowing. Clients renew in the background, so the report says who was asked.
+After a restore, the server may have given the address to another guest, and a lease may have
+expired without the client noticing. Clients renew in the background, so the report only lists the
+clients that were asked.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _NETWORK_MANAGER = "NetworkManager"
 
 
 def renew() -> str:
-    """Have all clients renew, and return who was asked. Raises QgaError if any of it failed."""
+    """Ask all clients to renew; returns which ones were asked. Raises QgaError if one failed."""
     asked: list[str] = []
     failed: list[str] = []
     for client in (_networkd, _network_manager, _dhclient, _dhcpcd, _udhcpc):

@@ -1,4 +1,4 @@
-"""What goes on with the old identity of a guest until it is renewed, restarted or removed."""
+"""What still uses the old identity of a guest until it is renewed, restarted or removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of a command that go on when one of them fails, and a report of each."""
+"""Steps of a command, each with a report; a failed step does not stop the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NotApplicable(Exception):
 
 
 def step(name: str, act: Callable[[], str]) -> QgaStep:
-    """Take a step. `act` returns what it did, or raises NotApplicable, QgaError or OSError."""
+    """Carry out a step. `act` returns what it did, or raises NotApplicable, QgaError or OSError."""
     try:
         return {"name": name, "result": "done", "text": act()}
     except NotApplicable as reason:
@@ -41,7 +41,7 @@ def reason_of(error: QgaError | OSError) -> str:
 
 
 def output_of(argv: list[str], timeout: float) -> str:
-    """What a program prints. Raises QgaError if it fails or takes longer than `timeout` seconds."""
+    """The output of a program. Raises QgaError if it fails or exceeds `timeout` seconds."""
     try:
         # Its output is read here, and goes to hosts in any country.
         ended = run(argv, timeout, variables={"LC_ALL": "C"})

@@ -1,6 +1,4 @@
-"""What a guest needs after it was restored, resumed or cloned: the host's time, randomness, leases
-and an identity of its own.
-"""
+"""Repairing a guest after a restore, resume or clone: clock, random numbers, leases, identity."""
 
 from __future__ import annotations
 
@@ -41,13 +39,13 @@ class Restore(CommandGroup):
 
     @command(access="unrestricted", blocking=True, secret=("entropy",), like=("guest-set-time",))
     def qga_resync(self, time: Optional[int] = None, entropy: Optional[str] = None) -> QgaResynced:
-        """Repair a guest that goes on from a snapshot: its clock, random numbers and DHCP leases.
+        """Repair a guest that continues from a snapshot: clock, random numbers and DHCP leases.
 
         time: the host's time in nanoseconds since 1970-01-01 UTC, for guests without the PTP clock
             of KVM.
         entropy: 16 to 512 random bytes of the host, base64-encoded.
-        steps: clock, which is set if it is more than a second off; random; dhcp. The text of each
-        says what was done, or why not.
+        Returns a text for each step that says what was done, or why not: clock, which is set if it
+        is more than a second off; random; dhcp.
         """
         since = clocks.monotonic()
         from . import _host_clock, _leases, _random_pool
@@ -76,10 +74,11 @@ class Restore(CommandGroup):
         hostname: the new host name.
         machine_id: whether to generate a machine ID.
         ssh_host_keys: whether to generate ssh host keys, of the types that there are.
-        entropy: as for qga-resync, added before anything is generated: clones draw equal random
+        entropy: as for qga-resync. It is added first, because clones generate the same random
             numbers.
-        steps: as of qga-resync, for each part that was asked for. A part that failed is unchanged.
-        remaining: what goes on with the old identity, such as ssh connections and mounts.
+        Returns `steps` as qga-resync does, for each requested part; a part that failed is
+        unchanged. `remaining` lists what still uses the old identity, such as ssh connections and
+        mounts.
         """
         from . import _host_keys, _hostname, _machine_id, _old_identity, _random_pool
 

@@ -1,4 +1,4 @@
-"""The same work for several guests at once."""
+"""Carrying out the same work for several guests in parallel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ K = TypeVar("K")
 AnyGuest = Union[str, FoundGuest]
 
 AT_ONCE = 16
-"""Guests that are worked on at the same time by default."""
+"""Default number of guests to work on in parallel."""
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What came of the work for one guest: `value`, or the `error` that it raised."""
+    """The result of the work for one guest: `value`, or the `error` that it raised."""
 
     guest: AnyGuest
     value: T | None = None
@@ -43,12 +43,12 @@ def each(
     at_once: int = AT_ONCE,
     timeout: float = 5.0,
 ) -> Iterator[Outcome[T]]:
-    """Call `work` with the agent of each guest, and yield the outcomes in the order of their ends.
+    """Call `work` with the agent of each guest, and yield the outcomes in order of completion.
 
-    `guests`: addresses, or what `find_guests` returns. `at_once`: how many are worked on at the
-    same time, on threads. `timeout` is that of GuestAgent. An error of one guest does not affect
-    the others: it is part of that guest's outcome. If the iteration is given up, no more work
-    starts; what has started is not interrupted. ValueError if `at_once` is less than 1.
+    `guests`: addresses, or the result of `find_guests`. `at_once`: how many run in parallel, each
+    on a thread. `timeout`: as for GuestAgent. An error of one guest is part of its outcome and does
+    not affect the others. If the iteration stops, no more work is started; running work is not
+    interrupted. Raises ValueError if `at_once` is less than 1.
 
         for outcome in each(find_guests(), lambda agent: agent.osinfo().pretty_name):
             print(outcome.guest, outcome.error or outcome.value)
@@ -74,9 +74,9 @@ def outcome_of(guest: AnyGuest, done: Future[T]) -> Outcome[T]:
 def side_by_side(
     tasks: Iterable[tuple[K, Callable[[], T]]], at_once: int
 ) -> Iterator[tuple[K, Future[T]]]:
-    """Run named tasks on threads, `at_once` at a time; yields each with its future once it is done.
+    """Run named tasks on threads, `at_once` in parallel; yields each with its future when done.
 
-    Tasks are taken from the iterable one by one, when there is a thread for them. ValueError if
+    Tasks are taken from the iterable one by one, when a thread is free. Raises ValueError if
     `at_once` is less than 1.
     """
     if at_once < 1:

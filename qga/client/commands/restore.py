@@ -26,7 +26,7 @@ IDENTITY_PATIENCE = 600.0
 
 class Restore(Time):
     def resync(self, *, timeout: float = RESYNC_PATIENCE) -> Resynced:
-        """Repair a guest that goes on from a snapshot; of our agent only.
+        """Repair a guest that continues from a snapshot; requires qga.
 
         Its clock is set to this host's if it is more than a second off, its kernel gets random
         numbers of this host, and its DHCP leases are renewed. A step that fails does not stop the
@@ -51,7 +51,7 @@ class Restore(Time):
         ssh_host_keys: bool = False,
         timeout: float = IDENTITY_PATIENCE,
     ) -> NewIdentity:
-        """Give a clone an identity of its own, without rebooting it; of our agent only.
+        """Give a clone an identity of its own, without rebooting it; requires qga.
 
         hostname: the new host name. machine_id, ssh_host_keys: whether to generate new ones. The
         kernel gets random numbers of this host first. A part that fails stays as it was, and raises
