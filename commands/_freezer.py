@@ -171,10 +171,10 @@ class Freezer:
 
 def any_frozen() -> bool:
     """Whether any filesystem is frozen, no matter by whom. Changes nothing."""
-    return any(map(_is_frozen, block_mounts()))
+    return any(map(is_frozen, block_mounts()))
 
 
-def _is_frozen(mount: Mount) -> bool:
+def is_frozen(mount: Mount, patience: float = _BUSY) -> bool:
     """Try to remove a file whose name is too long for any filesystem. On a frozen filesystem this
     blocks until the thaw, otherwise it fails at once."""
     try:
@@ -185,7 +185,9 @@ def _is_frozen(mount: Mount) -> bool:
         return False
     try:
         ask_in_time(
-            f"removal at {mount.paths[0]}", lambda _: os.unlink(_NO_NAME, dir_fd=fd), patience=_BUSY
+            f"removal at {mount.paths[0]}",
+            lambda _: os.unlink(_NO_NAME, dir_fd=fd),
+            patience=patience,
         )
     except OSError as error:
         return isinstance(error, TimeoutError)

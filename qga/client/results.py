@@ -395,6 +395,34 @@ class TrimResult(NamedTuple):
     error: Optional[str] = None
 
 
+class GrowthStep(NamedTuple):
+    """One device, or the filesystem, that a tool of the guest grows; sizes in bytes.
+
+    `layer`: partition, crypt, physical-volume, logical-volume or filesystem. If it is not `done`,
+    `after` is a forecast.
+    """
+
+    layer: str
+    device: str
+    tool: str
+    before: int
+    after: int
+    done: bool
+
+
+class Growth(NamedTuple):
+    """How a filesystem of `size` bytes was grown, or would be, from the disk up.
+
+    No `steps`: it has nowhere to grow. `obstacles` say why devices beneath it cannot grow.
+    """
+
+    mountpoint: str
+    type: str
+    size: int
+    steps: tuple[GrowthStep, ...] = ()
+    obstacles: tuple[str, ...] = ()
+
+
 class Processor(NamedTuple):
     logical_id: int
     online: bool

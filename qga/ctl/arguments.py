@@ -62,6 +62,7 @@ ARGUMENTS = {
     "qga-get-ports": "",
     "qga-get-readiness": "[units], [ports]",
     "qga-get-version": "",
+    "qga-grow-filesystem": "mountpoint, [dry-run], [passphrase]",
     "qga-open-vsock-port": "",
     "qga-resync": "[time], [entropy]",
     "qga-set-identity": "[hostname], [machine-id], [ssh-host-keys], [entropy]",

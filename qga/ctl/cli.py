@@ -9,6 +9,7 @@ from qga.ctl import look as look
 from qga.ctl import system as system
 from qga.ctl import network as network
 from qga.ctl import storage as storage
+from qga.ctl import growing as growing
 from qga.ctl import processors as processors
 from qga.ctl import top as top
 from qga.ctl import readiness as readiness

@@ -41,6 +41,9 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "guest-fsfreeze-freeze-list": {"access": "filesystem", "blocking": True, "timed": False, "changes": True},
         "guest-fsfreeze-thaw": {"access": "filesystem", "blocking": True, "frozen": True, "timed": False, "changes": True},
     },
+    "growing.Growing": {
+        "qga-grow-filesystem": {"access": "unrestricted", "blocking": True, "timed": False, "changes": True, "secret": ("passphrase",)},
+    },
     "info.Info": {
         "guest-info": {"access": "audit", "frozen": True},
         "qga-get-version": {"access": "audit", "frozen": True},

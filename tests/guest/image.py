@@ -48,6 +48,8 @@ UNUSED_DRIVERS = (
 PACKAGES = (
     "btrfs-progs",
     "busybox-static",
+    "cloud-guest-utils",
+    "cryptsetup-bin",
     "dbus",
     "fdisk",
     "iproute2",

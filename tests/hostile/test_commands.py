@@ -30,6 +30,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "doctor": [[]],
     "exec": [["--timeout", "0.5", "true"], ["--timeout", "0.5", "--env", "A=b", "true"]],
     "freeze": [["--", "true"], []],
+    "grow": [["/"]],
     "identity": [["--machine-id"]],
     "passwd": [["--stdin", "root"]],
     "proxy": [["22"]],
@@ -51,7 +52,7 @@ ELSEWHERE = {
 PASSING = {"exec", "shell", "cat"}
 """These commands output bytes of the guest unchanged, which is their purpose."""
 
-PATIENT = {"freeze", "thaw", "trim", "vcpus", "passwd", "resync", "identity"}
+PATIENT = {"freeze", "thaw", "trim", "grow", "vcpus", "passwd", "resync", "identity"}
 """These wait for minutes on purpose."""
 
 INSISTS = {"shell": "\r~."}

@@ -142,6 +142,20 @@ def test_identity(start: Start) -> None:
     assert "nothing to change: use --hostname NAME, --machine-id or --ssh-host-keys" in err
 
 
+def test_grow_asks_for_what_was_typed(start: Start) -> None:
+    growth = {"mountpoint": "/", "type": "ext4", "size": 2 << 30, "steps": [], "obstacles": ["no"]}
+    peer = start({"qga-grow-filesystem": lambda _: growth})
+    status, out, err = qgactl("grow", "/", "--dry-run", address=peer.address)
+    assert (status, out.count("(2.0 GiB) has nowhere to grow"), err) == (0, 1, "qgactl: no\n")
+    secret = qgactl("grow", "/", "--passphrase-stdin", address=peer.address, stdin="a b\nc\n")
+    assert secret[0] == 0
+    assert asked(peer, "qga-grow-filesystem") == [
+        {"mountpoint": "/", "dry-run": True},
+        {"mountpoint": "/", "dry-run": False, "passphrase": "a b"},
+    ]
+    assert qgactl("grow", "/", "--passphrase-stdin", address=peer.address, stdin="")[0] == 2
+
+
 def test_trim_fails_where_nothing_could_be_trimmed(start: Start) -> None:
     paths: list[dict[str, Any]] = [{"path": "/", "error": "trim not supported"}]
     peer = start({"guest-fstrim": lambda _: {"paths": paths}})

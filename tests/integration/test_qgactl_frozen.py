@@ -32,6 +32,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "exec": ["--", "true"],
     "forward": ["0:127.0.0.1:80"],
     "freeze": ["--", "touch", "ran"],
+    "grow": ["/"],
     "passwd": ["--stdin", "root"],
     "proxy": ["22"],
     "ssh-keys": ["list", "root"],

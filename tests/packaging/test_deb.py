@@ -27,6 +27,7 @@ AGENT_FILES = {
     "/usr/share/fish/vendor_completions.d/qemu-ga.fish",
     "/usr/share/man/man5/qemu-ga.conf.5.gz",
     "/usr/share/man/man8/qemu-ga.8.gz",
+    "/usr/share/qga/80-online-hotplugged.rules",
     "/usr/share/qga/hardened.conf",
     "/usr/share/qga/hooks/mariadb",
     "/usr/share/qga/qemu-ga.conf",

@@ -27,6 +27,7 @@ AGENT_FILES = {
     "/usr/share/fish/vendor_completions.d/qemu-ga.fish": "-rw-r--r--",
     "/usr/share/man/man5/qemu-ga.conf.5.gz": "-rw-r--r--",
     "/usr/share/man/man8/qemu-ga.8.gz": "-rw-r--r--",
+    "/usr/share/qga/80-online-hotplugged.rules": "-rw-r--r--",
     "/usr/share/qga/hardened.conf": "-rw-r--r--",
     "/usr/share/qga/hooks/mariadb": "-rwxr-xr-x",
     "/usr/share/qga/qga/commands/freeze.py": "-rw-r--r--",

@@ -21,8 +21,20 @@ NO_NOUNS = {"s", "ms", "ours", "is", "has", "was", "does", "this", "less"}
 """Units, and words that follow a name as well as a number."""
 
 VERBS = {
-    *("adds", "allows", "appears", "belongs", "comes", "fails", "goes", "leads", "lies", "lists"),
-    *("listens", "needs", "runs", "takes", "tells", "shows", "stops"),
+    *(
+        "adds",
+        "allows",
+        "appears",
+        "belongs",
+        "comes",
+        "fails",
+        "follows",
+        "goes",
+        "leads",
+        "lies",
+        "lists",
+    ),
+    *("listens", "needs", "follows", "runs", "takes", "tells", "shows", "stops"),
 }
 """They follow a name: a number before them would be one of something named before."""
 

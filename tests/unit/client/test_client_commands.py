@@ -23,6 +23,8 @@ from qga.client import (
     FileChunk,
     FilePosition,
     FilesystemInfo,
+    Growth,
+    GrowthStep,
     GuestAgent,
     IPAddress,
     LoadAverage,
@@ -43,6 +45,14 @@ INTERFACE = json.loads((Path(__file__).parents[2] / "interface.json").read_text(
 
 PCI = {"domain": 0, "bus": 1, "slot": 2, "function": 3}
 DISK = {"pci-controller": PCI, "bus-type": "virtio", "bus": 0, "target": 0, "unit": 0}
+GROWN = {
+    "layer": "crypt",
+    "device": "/dev/mapper/a",
+    "tool": "cryptsetup",
+    "before": 1,
+    "after": 2,
+    "done": True,
+}
 ADDRESS = DiskAddress("virtio", 0, 0, 0, PCIAddress(0, 1, 2, 3))
 TIMES = {"type": "linux", "cpu": 0, "user": 1, "nice": 2, "system": 3, "idle": 4}
 NOTHING = Raw(b"")
@@ -257,7 +267,18 @@ CASES = [
 ROOT = [{"name": "vda1", "mountpoint": "/", "type": "ext4", "disk": []}]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.command)
+OF_OUR_OWN = [
+    Case(
+        lambda a: a.grow_filesystem("/", dry_run=True, passphrase="p"),
+        "qga-grow-filesystem",
+        {"mountpoint": "/", "dry-run": True, "passphrase": "p"},
+        {"mountpoint": "/", "type": "xfs", "size": 2, "steps": [GROWN], "obstacles": ["no"]},
+        Growth("/", "xfs", 2, (GrowthStep(*GROWN.values()),), ("no",)),  # type: ignore[arg-type]
+    ),
+]
+
+
+@pytest.mark.parametrize("case", [*CASES, *OF_OUR_OWN], ids=lambda case: case.command)
 def test_a_method(start: Start, case: Case) -> None:
     handlers = {
         "guest-get-fsinfo": lambda _: ROOT,

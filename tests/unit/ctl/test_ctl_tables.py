@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qga.client import results as r
-from qga.ctl import network, processors, storage, system, units
+from qga.ctl import growing, network, processors, storage, system, units
 from qga.ctl.sshkeys import Key, parse_key, read_keys, same_keys
 from qga.ctl.tables import show_facts, show_table
 
@@ -209,6 +209,16 @@ def test_what_was_trimmed(capsys: pytest.CaptureFixture[str]) -> None:
         ["/", "2.0", "KiB"],
         ["/b", "-", "not", "supported"],
     ]
+
+
+def test_what_has_grown(capsys: pytest.CaptureFixture[str]) -> None:
+    step = r.GrowthStep("physical-volume", "/dev/vda2", "pvresize", 1 << 30, 3 << 30, True)
+    growing.show_growth("web", r.Growth("/", "xfs", 3 << 30, (step,), ("/dev/md0 is an array",)))
+    out, err = capsys.readouterr()
+    assert out.splitlines()[2].split() == (
+        ["physical", "volume", "/dev/vda2", "pvresize", "1.0", "GiB", "3.0", "GiB", "yes"]
+    )
+    assert err == "qgactl: /dev/md0 is an array\n"
 
 
 def test_processor_times_are_parts_of_their_sum(capsys: pytest.CaptureFixture[str]) -> None:

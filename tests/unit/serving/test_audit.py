@@ -292,6 +292,7 @@ SECRET = {
     "qga-resync": ("entropy",),
     "qga-set-identity": ("entropy",),
     "qga-exec": ("env=",),
+    "qga-grow-filesystem": ("passphrase",),
     "qga-exec-write": ("buf-b64",),
     "qga-tunnel-exchange": ("buf-b64",),
 }
