@@ -93,7 +93,7 @@ def test_the_library_reaches_it(agent: GuestAgent) -> None:
     assert agent.hostname() == "guest"
 
 
-@pytest.mark.usefixtures("unit")
+@pytest.mark.usefixtures("nothing_left")
 def test_it_is_found_by_the_options_of_its_monitor(guest: VsockGuest, tmp_path: Path) -> None:
     """With its data ports, by the name of the socket."""
     program = tmp_path / "cloud-hypervisor"
