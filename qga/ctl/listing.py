@@ -28,7 +28,7 @@ def list_guests(
         False, "-l", "--long", help="Show all addresses, how to connect, and the release of qga."
     ),
 ) -> None:
-    """List the guests on this host that have an agent port or a vsock socket.
+    """List the guests on this host that have an agent port.
 
     Guests of libvirt (system and session), of Proxmox, of any other QEMU, of Firecracker and of
     Cloud Hypervisor are found and asked, all at the same time. Processes and sockets of other
