@@ -54,7 +54,8 @@ class Progress(Observer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if not self._bars.disable:  # rich 13.3 prints an empty line otherwise
+            self._bars.stop()
 
     def planned(self, files: int, size: int) -> None:
         self._files = files
