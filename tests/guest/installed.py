@@ -5,7 +5,6 @@ The files are copied unchanged. A drop-in sets the path of the code under test.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -96,6 +95,4 @@ def wait_until_another_serves(guest: Guest, pid: int) -> None:
 
 
 def wait_for_status(guest: Guest, text: str) -> None:
-    deadline = time.monotonic() + 60
-    while (status := show(guest, "StatusText")) != text:
-        assert time.monotonic() < deadline, f"the status is {status!r}, not {text!r}"
+    service.wait_for(lambda: show(guest, "StatusText") == text, f"the status {text!r}")
