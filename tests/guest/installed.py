@@ -86,10 +86,9 @@ def wait_until_another_serves(guest: Guest, pid: int) -> None:
     """Wait until the agent is another process than `pid`, and ready."""
 
     def is_another() -> bool:
-        return show(guest, "ActiveState") == "active" and show(guest, "MainPID") not in (
-            "0",
-            str(pid),
-        )
+        argv = ["systemctl", "show", "--property=ActiveState,MainPID", UNIT]
+        shown = set(guest.run(argv).stdout.split())
+        return "ActiveState=active" in shown and not {"MainPID=0", f"MainPID={pid}"} & shown
 
     service.wait_for(is_another, "another agent")
 

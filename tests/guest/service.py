@@ -85,8 +85,8 @@ def state_of(guest: Guest, pid: int) -> str:
 
 def open_files(guest: Guest, pid: int) -> list[str]:
     """The open files of a process, as named in /proc."""
-    script = f"for f in /proc/{pid}/fd/*; do readlink $f || true; done"
-    return guest.run(["/bin/sh", "-c", script]).stdout.splitlines()
+    argv = ["find", f"/proc/{pid}/fd", "-type", "l", "-printf", r"%l\n"]
+    return guest.run(argv, check=False).stdout.splitlines()
 
 
 def wait_until_quiet(guest: Guest, pid: int) -> None:

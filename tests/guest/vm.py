@@ -301,7 +301,7 @@ class Guest:
 
     def write_file(self, path: str, text: str, mode: str = "644") -> None:
         """Write a file in the guest, and create its directory."""
-        script = 'mkdir -p "${1%/*}"; cat >"$1"; chmod "$2" "$1"'
+        script = '[ -d "${1%/*}" ] || mkdir -p "${1%/*}"; cat >"$1"; chmod "$2" "$1"'
         self.run(["/bin/sh", "-ec", script, "sh", path, mode], stdin=text)
 
     # For people, and for the end.
