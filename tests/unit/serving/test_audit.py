@@ -294,8 +294,6 @@ SECRET = {
     "qga-exec": ("env=",),
     "qga-grow-filesystem": ("passphrase",),
     "qga-exec-write": ("buf-b64",),
-    "qga-resync": ("entropy",),
-    "qga-set-identity": ("entropy",),
     "qga-tunnel-exchange": ("buf-b64",),
 }
 
