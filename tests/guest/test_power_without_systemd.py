@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from . import without_systemd
+from .agent_socket import AgentSocket
 from .ending import ask_for, assert_unanswered, boot_id, console, is_halted, make_mortal, revive
 from .service import wait_for
 from .vm import KERNEL_OPTIONS, Guest
@@ -79,6 +81,45 @@ def test_routes_of_ipv4_alone(mortal: Guest) -> None:
         routes = agent.execute("guest-network-get-route")
         assert [route["destination"] for route in routes] == ["10.0.2.0"]
         assert not mortal.run(["ls", "/proc/net/ipv6_route"], check=False).stdout
+
+
+# Keys that take little time, an sshd, and BusyBox's DHCP client.
+SERVICES = """
+rm -f /etc/ssh/ssh_host_rsa_key*
+mkdir -p /run/sshd
+/usr/sbin/sshd
+modprobe virtio_net
+ip link set eth0 up
+ln -sf /bin/busybox /run/udhcpc
+/run/udhcpc -b -i eth0 -p /run/udhcpc.eth0.pid -s /bin/true >/dev/null 2>&1
+"""
+SCAN = "ssh-keyscan -T 100 -t ecdsa,ed25519 localhost 2>/dev/null | cut -d ' ' -f 2- | sort"
+FILES = "cat /etc/ssh/*.pub | cut -d ' ' -f -2 | sort"
+
+
+def shell(guest: Guest, script: str) -> str:
+    return guest.run(["/bin/sh", "-ec", script], timeout=300).stdout
+
+
+def test_clone_gets_an_identity_of_its_own(mortal: Guest) -> None:
+    """Not about power either."""
+    shell(mortal, SERVICES)
+    before = shell(mortal, "cat /etc/machine-id")
+    served = shell(mortal, SCAN)
+    wanted = {"hostname": "web-2", "machine_id": True, "ssh_host_keys": True}
+    with closing(AgentSocket(mortal.channel_path(), 300)) as agent:
+        agent.sync()
+        steps = agent.execute("qga-set-identity", **wanted)["steps"]
+        assert {step["result"] for step in steps} == {"done"}
+        assert steps[-1]["text"].endswith("; sshd was told to read them (SIGHUP)")
+        *_, dhcp = agent.execute("qga-resync")["steps"]
+    assert dhcp == {"name": "dhcp", "result": "done", "text": "asked to renew: eth0 (udhcpc)"}
+    names = shell(mortal, "cat /etc/hostname /proc/sys/kernel/hostname; grep 127 /etc/hosts")
+    assert names == "web-2\nweb-2\n127.0.0.1\tlocalhost web-2\n"
+    assert shell(mortal, "cat /etc/machine-id") != before
+    new = shell(mortal, FILES)
+    assert new != served
+    wait_for(lambda: shell(mortal, SCAN) == new, "sshd to serve the new keys")
 
 
 CGROUPS = "mkdir -p /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup"

@@ -5,6 +5,7 @@ The tests of a guest run in this order, and each begins where the one before has
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -220,6 +221,20 @@ def use(agent: AgentSocket) -> None:
     agent.execute("guest-fsfreeze-freeze")
     agent.execute("guest-fsfreeze-thaw")
     agent.execute("guest-set-time")
+
+
+def test_becomes_a_clone_and_itself_again(guest: Guest, agent: AgentSocket) -> None:
+    before = shell(guest, "cat /etc/machine-id || true; hostname")
+    for name in ("web-2", "guest"):
+        wanted = {"hostname": name, "machine_id": True, "ssh_host_keys": True}
+        steps = agent.execute("qga-set-identity", **wanted)["steps"]
+        has_id = "done" if before.count("\n") > 1 else "not-applicable"
+        assert [step["result"] for step in steps] == ["done", has_id, "not-applicable"]
+        assert shell(guest, "hostname; cat /etc/hostname") == f"{name}\n{name}\n"
+        assert has_id != "done" or shell(guest, "cat /etc/machine-id") not in before
+    entropy = "A" * 24  # 18 bytes
+    steps = agent.execute("qga-resync", time=time.time_ns(), entropy=entropy)["steps"]
+    assert [step["result"] for step in steps] == ["done", "done", "not-applicable"]
 
 
 @pytest.mark.only_in(init="openrc")
