@@ -45,7 +45,7 @@ def change(name: str) -> str:
     """Set the host name, and return what was changed."""
     old = os.uname().nodename
     by_systemd = all(map(os.path.exists, (_SYSTEMD_RUNS, _BUS, _PROGRAM)))
-    contents = _new_hosts(old, name)
+    contents = _new_hosts(_names_of_its_own(old), name)
     if not by_systemd:
         contents[f"{_ETC}/hostname"] = f"{name}\n".encode()
     with replaced(contents):
@@ -57,8 +57,14 @@ def change(name: str) -> str:
     return f"the host name was {old} and is {name}, also in {files}"
 
 
-def _new_hosts(old: str, new: str) -> dict[str, bytes]:
-    """/etc/hosts with the new name, if the old one is there for an address of the guest itself."""
+def _names_of_its_own(name: str) -> set[bytes]:
+    """The host name and the one for the next boot, which may differ; without that of loopback."""
+    stored = read_own(f"{_ETC}/hostname") or b""
+    return {name.encode(), *stored.split()} - {b"localhost", b"localhost.localdomain"}
+
+
+def _new_hosts(old: set[bytes], new: str) -> dict[str, bytes]:
+    """/etc/hosts with the new name, if an old one is there for an address of the guest itself."""
     path = f"{_ETC}/hosts"
     content = read_own(path)
     if content is None:
@@ -67,24 +73,24 @@ def _new_hosts(old: str, new: str) -> dict[str, bytes]:
     return {} if changed == content else {path: changed}
 
 
-def _renamed(line: bytes, old: str, new: str) -> bytes:
+def _renamed(line: bytes, old: set[bytes], new: str) -> bytes:
     """A line of hosts(5), with the new name if it is about the guest itself."""
     entry, mark, comment = line.partition(b"#")
     address, *names = entry.split() or [b""]
     if not address.startswith(b"127.") and address != b"::1":
         return line
-    wanted = [_name(each, old.encode(), new.encode()) for each in names]
+    wanted = [_name(each, old, new.encode()) for each in names]
     if wanted == names:
         return line
     rest = entry[len(entry.rstrip()) :]
     return address + b"\t" + b" ".join(dict.fromkeys(wanted)) + rest + mark + comment
 
 
-def _name(name: bytes, old: bytes, new: bytes) -> bytes:
-    """The new name for the old one, also before a domain."""
+def _name(name: bytes, old: set[bytes], new: bytes) -> bytes:
+    """The new name for an old one, also before a domain."""
     short, dot, domain = name.partition(b".")
-    if name == old:
+    if name in old:
         return new
-    if short != old or not dot:
+    if short not in old or not dot:
         return name
     return new if b"." in new else new + dot + domain

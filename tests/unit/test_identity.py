@@ -56,17 +56,38 @@ HOSTS = b"""\
 
 def test_the_name_in_etc_hosts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hostname, "_ETC", str(folder))
-    assert hostname._new_hosts("old", "web-2") == {}
+    assert hostname._new_hosts({b"old"}, "web-2") == {}
     (folder / "hosts").write_bytes(HOSTS)
-    ((path, content),) = hostname._new_hosts("old", "web-2").items()
+    ((path, content),) = hostname._new_hosts({b"old"}, "web-2").items()
     assert path == f"{folder}/hosts"
     assert content == (
         HOSTS.replace(b"\told.example.org old ", b"\tweb-2.example.org web-2 ").replace(
             b"::1 localhost old", b"::1\tlocalhost web-2"
         )
     )
-    ((_, whole),) = hostname._new_hosts("old", "web.example.net").items()
+    ((_, whole),) = hostname._new_hosts({b"old"}, "web.example.net").items()
     assert b"127.0.1.1\tweb.example.net  # ours\n" in whole
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stored", "line", "renamed"),
+    [
+        ("(none)", "old", "127.0.1.1 old", "127.0.1.1\tweb-2"),  # nothing has set it at the boot
+        ("old", "other", "127.0.1.1 other old", "127.0.1.1\tweb-2"),
+        ("localhost", "localhost", "127.0.0.1 localhost", "127.0.0.1 localhost"),
+    ],
+)
+def test_the_names_that_are_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, stored: str, line: str, renamed: str
+) -> None:
+    monkeypatch.setattr(hostname, "_ETC", str(folder))
+    monkeypatch.setattr(hostname, "_SYSTEMD_RUNS", f"{folder}/nothing")
+    monkeypatch.setattr(hostname, "socket", SimpleNamespace(sethostname=lambda name: None))
+    monkeypatch.setattr(hostname.os, "uname", lambda: SimpleNamespace(nodename=kernel))
+    (folder / "hostname").write_text(f"{stored}\n")
+    (folder / "hosts").write_text(f"{line}\n")
+    hostname.change("web-2")
+    assert (folder / "hosts").read_text() == f"{renamed}\n"
 
 
 def test_without_systemd_the_name_is_set_by_hand(
