@@ -17,7 +17,7 @@ Outcome = TypeVar("Outcome", Resynced, NewIdentity)
 
 @command(SNAPSHOTS)
 def resync(context: typer.Context) -> None:
-    """Repair a guest that was restored from a snapshot, resumed or cloned.
+    """Repair a guest that was restored, resumed or cloned.
 
     Its clock is set to this host's if it is more than a second off. The kernel gets random numbers
     of this host, because guests that continue from one snapshot draw equal ones. DHCP leases are

@@ -87,6 +87,7 @@ def test_routes_of_ipv4_alone(mortal: Guest) -> None:
 SERVICES = """
 rm -f /etc/ssh/ssh_host_rsa_key*
 mkdir -p /run/sshd
+ip link set lo up
 /usr/sbin/sshd
 modprobe virtio_net
 ip link set eth0 up
@@ -105,7 +106,8 @@ def test_clone_gets_an_identity_of_its_own(mortal: Guest) -> None:
     """Not about power either."""
     shell(mortal, SERVICES)
     before = shell(mortal, "cat /etc/machine-id")
-    served = shell(mortal, SCAN)
+    served = shell(mortal, FILES)
+    wait_for(lambda: shell(mortal, SCAN) == served, "sshd to serve its keys")
     wanted = {"hostname": "web-2", "machine_id": True, "ssh_host_keys": True}
     with closing(AgentSocket(mortal.channel_path(), 300)) as agent:
         agent.sync()
