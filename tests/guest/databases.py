@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from tests.integration.qgactl_process import SLOW, qgactl
 
 from . import image
 from .building import CHECKOUT, RootImage, bootstrap, cached, key_of, run
@@ -42,6 +45,11 @@ for number in itertools.count(1):
     with open(f"/run/acknowledged-{kind}", "w") as file:
         file.write(str(number))
     time.sleep(0.05)  # others need the emulated processors, too
+"""
+# The last hook at a freeze, and the first at a thaw.
+NOTES = """\
+#!/bin/sh
+for kind in mariadb postgresql; do cp /run/acknowledged-$kind /run/$1-$kind; done
 """
 TABLES = {
     "mariadb": (
@@ -82,6 +90,7 @@ def install_hooks(guest: Guest) -> None:
     for name in NAMES:
         text = (CHECKOUT / "packaging/hooks" / name).read_text()
         guest.write_file(f"{HOOKS}/{name}", text, mode="755")
+    guest.write_file(f"{HOOK}.d/zz-notes", NOTES, mode="755")
     # The hook of Debian's package ignores failures of the scripts that it runs.
     enable = f"rm -f {HOOK}; mkdir -p {HOOK}.d; ln -sf {HOOKS}/* {HOOK}.d/"
     guest.run(["/bin/sh", "-ec", enable])
@@ -108,12 +117,18 @@ def start_load(guest: Guest) -> None:
         argv = ["systemd-run", f"--unit=writer-{kind}", "python3", "/run/writer.py", kind]
         guest.run(argv)
     for kind in TABLES:
-        wait_for(lambda kind=kind: acknowledged(guest, kind) > 20, f"{kind} to be written to")  # type: ignore[misc]
+        wait_for(
+            lambda kind=kind: acknowledged(guest, kind) > 20,  # type: ignore[misc]
+            f"{kind} to be written to",
+        )
 
 
-def acknowledged(guest: Guest, kind: str) -> int:
-    """The number of the last transaction that the server has acknowledged."""
-    shown = guest.run(["cat", f"/run/acknowledged-{kind}"], check=False).stdout
+def acknowledged(guest: Guest, kind: str, moment: str = "acknowledged") -> int:
+    """The number of the last transaction that the server has acknowledged.
+
+    moment: `freeze` and `thaw` are those when the last hook was called so, and the first one.
+    """
+    shown = guest.run(["cat", f"/run/{moment}-{kind}"], check=False).stdout
     return int(shown or 0)
 
 
@@ -136,17 +151,16 @@ def log_of(guest: Guest, unit: str) -> str:
     return guest.run(["journalctl", "--no-pager", "--boot", f"--unit={unit}"]).stdout
 
 
-def start_copy(guest: Guest, disk: Path) -> None:
-    """Begin a copy of the root disk, as it is at this moment, as backup programs do."""
-    with disk.open("wb") as file:
-        file.truncate(database_image().disk.stat().st_size)
-    guest.forget_events()
-    target = {"driver": "file", "filename": str(disk)}
-    guest.qmp("blockdev-add", driver="raw", node_name="copy", file=target)
-    guest.qmp("blockdev-backup", device="root", target="copy", sync="full", job_id="copy")
+def monitor(folder: Path) -> list[str]:
+    """QEMU's options for one more QMP socket, that of the tests being in use."""
+    return ["-qmp", f"unix:{folder}/monitor,server=on,wait=off"]
 
 
-def wait_for_copy(guest: Guest) -> None:
-    done = guest.wait_event("BLOCK_JOB_COMPLETED", 300, device="copy")
-    assert "error" not in done["data"]
-    guest.qmp("blockdev-del", node_name="copy")
+def snapshot(address: str, directory: Path, *options: str) -> dict[str, Any]:
+    """What `qgactl snapshot` tells; the files are in the directory."""
+    words = [*SLOW, "--json", "snapshot", str(directory), *options]
+    status, out, err = qgactl(*words, address=address)
+    assert status == 0, err
+    record: dict[str, Any] = json.loads(out)
+    assert json.loads((directory / "snapshot.json").read_text()) == record
+    return record

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +24,7 @@ IMPROPER = "marked as crashed"
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[Guest]:
     """A guest with databases that are written to, whose agent has the hooks."""
-    with Guest(image=databases.database_image) as guest:
+    with Guest(databases.monitor, image=databases.database_image) as guest:
         databases.install_hooks(guest)
         databases.wait_until_up(guest)
         databases.start_load(guest)
@@ -39,17 +39,13 @@ def agent(loaded: Guest) -> Iterator[AgentSocket]:
         agent.execute("guest-fsfreeze-thaw")
 
 
-def last_acknowledged(guest: Guest) -> dict[str, int]:
-    return {kind: acknowledged(guest, kind) for kind in TABLES}
-
-
 def needs_replay(disk: Path) -> bool:
     """Whether the journal of the copied filesystem holds what the filesystem lacks."""
     return "needs_recovery" in run(["dumpe2fs", "-h", str(disk)])
 
 
 def wait_until_written_again(guest: Guest) -> None:
-    before = last_acknowledged(guest)
+    before = {kind: acknowledged(guest, kind) for kind in TABLES}
     for kind in TABLES:
         wait_for(
             lambda kind=kind: acknowledged(guest, kind) > before[kind],  # type: ignore[misc]
@@ -57,19 +53,27 @@ def wait_until_written_again(guest: Guest) -> None:
         )
 
 
-def test_a_copy_has_all_that_was_acknowledged(
-    loaded: Guest, agent: AgentSocket, tmp_path: Path
-) -> None:
-    disk = tmp_path / "copy"
-    started = time.monotonic()
-    assert agent.execute("guest-fsfreeze-freeze") >= 1
-    before = last_acknowledged(loaded)
-    databases.start_copy(loaded, disk)
-    databases.wait_for_copy(loaded)
-    assert last_acknowledged(loaded) == before
-    agent.execute("guest-fsfreeze-thaw")
-    print(f"from the freeze to the thaw: {time.monotonic() - started:.1f} s")
+def moments(guest: Guest) -> dict[str, range]:
+    """Which numbers may be the last in a copy, by the notes of the hooks.
+
+    A transaction that was carried out when the freeze came may be there without its reply.
+    """
+    found = {
+        kind: range(acknowledged(guest, kind, "freeze"), acknowledged(guest, kind, "thaw") + 2)
+        for kind in TABLES
+    }
+    assert len(found["mariadb"]) == 2  # its hook holds a lock from the one to the other
+    return found
+
+
+def test_a_copy_has_all_that_was_acknowledged(loaded: Guest, tmp_path: Path) -> None:
+    with by_hand(loaded, *OPTIONS):
+        address = f"unix:{loaded.channel_path()}"
+        record = databases.snapshot(address, tmp_path / "copy", "--disk=root", "--format=raw")
+    check_record(record, "root")
+    last = moments(loaded)
     wait_until_written_again(loaded)
+    disk = tmp_path / "copy/root.raw"
     assert needs_replay(disk) is False
     with Guest(image=lambda: databases.copied(disk)) as restored:
         databases.wait_until_up(restored)
@@ -79,20 +83,28 @@ def test_a_copy_has_all_that_was_acknowledged(
             ("mariadb", "myisam"),
             ("postgresql", "pairs"),
         ):
-            check_rows(restored, table, before[kind])
+            check_rows(restored, table, last[kind])
         check_tables(restored)
         # The server notices when it opens a table, as above, and repairs it.
         assert IMPROPER not in log_of(restored, "mariadb")
 
 
-def check_rows(guest: Guest, table: str, acknowledged: int) -> None:
-    """All that was acknowledged is there, nothing is half, and nothing comes later.
+def check_record(record: dict[str, Any], disk: str) -> None:
+    freeze = record["freeze"]
+    print(f"frozen for {freeze['seconds']} s after {freeze['before']} s, of {record['seconds']} s")
+    assert record["consistent"] is True
+    assert [each["name"] for each in record["disks"]] == [disk]
+    assert {"mountpoint": "/", "type": "ext4"} in freeze["filesystems"]
+    assert freeze["left-out"] == []
+    names = [*databases.NAMES, "zz-notes"]
+    assert freeze["hooks"] == [f"{databases.HOOK}.d/{name}" for name in names]
 
-    A transaction that was carried out when the freeze came may be there without its reply.
-    """
+
+def check_rows(guest: Guest, table: str, last: range) -> None:
+    """All that was acknowledged is there, nothing is half, and nothing comes later."""
     found = rows(guest, table)
     halves = 1 if table in ("aria", "myisam") else 2
-    assert found.last in (acknowledged, acknowledged + 1)
+    assert found.last in last
     assert (found.numbers, found.rows) == (found.last, halves * found.last)
 
 
@@ -104,9 +116,12 @@ def check_tables(guest: Guest) -> None:
 
 def test_a_copy_without_the_hooks(loaded: Guest, tmp_path: Path) -> None:
     """The control: what the hooks and the freeze are for."""
-    disk = tmp_path / "copy"
-    databases.start_copy(loaded, disk)
-    databases.wait_for_copy(loaded)
+    options = ["--disk=root", "--format=raw", "--crash-consistent"]
+    record = databases.snapshot(
+        f"unix:{loaded.channel_path()}", tmp_path / "copy", "--timeout=1", *options
+    )
+    assert (record["consistent"], "freeze" in record) == (False, False)
+    disk = tmp_path / "copy/root.raw"
     assert needs_replay(disk) is True
     with Guest(image=lambda: databases.copied(disk)) as restored:
         databases.wait_until_up(restored)
