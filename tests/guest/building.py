@@ -28,6 +28,8 @@ ROOT_SIZE = "1G"
 ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 # INITRD: a small ramdisk is made here; the kernel's package is to make none.
 ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "INITRD": "No"}
+# Its mounts of /proc and /sys in the root end with it, also if it is killed.
+MMDEBSTRAP = ("unshare", "--mount", "mmdebstrap")
 # The clock of a test machine may be ahead of what the mirror has.
 LENIENT = ("--aptopt=Acquire::Check-Valid-Until false",)
 
@@ -102,8 +104,8 @@ def remove_others(kind: str, folder: Path) -> None:
 
 def bootstrap(root: Path, suite: str, packages: Iterable[str], *options: str) -> list[str]:
     """The command that unpacks and configures Debian in the folder `root`."""
-    include = f"--include={','.join(packages)}"
-    return ["mmdebstrap", "--variant=minbase", include, *options, *LENIENT, suite, str(root)]
+    options = ("--variant=minbase", f"--include={','.join(packages)}", *options, *LENIENT)
+    return [*MMDEBSTRAP, *options, suite, str(root)]
 
 
 def initrd(root: Path) -> bytes:

@@ -22,7 +22,8 @@ SUITES = ("bookworm", "trixie", "sid")
 CACHE = CHECKOUT / ".cache/packaging"
 INCLUDED = ("qemu-guest-agent", "python3", "python3-psutil", "python3-serial", "python3-systemd")
 BUILD = [
-    "mmdebstrap",
+    # Its mounts in the root end with it, also if it is killed.
+    *("unshare", "--mount", "mmdebstrap"),
     "--quiet",
     "--variant=apt",
     f"--include={','.join(INCLUDED)}",

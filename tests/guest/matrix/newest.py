@@ -51,8 +51,8 @@ def tree(arch: str) -> Path:
 
 def unpack_into(work: Path, arch: str, folder: Path) -> None:
     root, copies = work / "root", work / "tree"
-    unpack = ["mmdebstrap", "--variant=extract", f"--arch={arch}", "--include=qemu-guest-agent"]
-    building.run([*unpack, *building.LENIENT, "sid", str(root)])
+    options = ["--variant=extract", f"--arch={arch}", "--include=qemu-guest-agent"]
+    building.run([*building.MMDEBSTRAP, *options, *building.LENIENT, "sid", str(root)])
     copies.mkdir()
     for file in (*root.glob("usr/lib/*-linux-gnu/*.so*"), root / "usr/sbin/qemu-ga"):
         if file.exists():  # some are links to what is not needed here
