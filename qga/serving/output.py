@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from qga.wire.payload import Part
 
 WRITE_SIZE = 192 * 1024
-"""Bytes offered to one write(2). The buffer of a unix socket holds that many by default; a virtio
-port takes 32 KiB of them (drivers/char/virtio_console.c)."""
+"""Bytes of bulk offered to one write(2); a reply without bulk is offered whole.
+
+The buffer of a unix socket holds that many by default; a virtio port takes 32 KiB of them
+(drivers/char/virtio_console.c).
+"""
 
 TURN_WRITES = 8
 """Writes in a row, some 2 ms with the encoding, before other connections get a turn."""
