@@ -30,7 +30,7 @@ from qga.client.errors import (
 )
 from qga.client.shapes import plain
 from qga.ctl import display
-from qga.ctl.command import Commands, class_of, options_given
+from qga.ctl.command import USAGE, Commands, class_of, options_given
 from qga.ctl.guest_words import Place, first_word
 from qga.ctl.settings import Output, Settings
 from qga.ctl.units import duration, moment
@@ -41,7 +41,7 @@ from qga.version import __version__
 
 T = TypeVar("T")
 
-FAILED, USAGE, UNREACHABLE, TIMED_OUT = 1, 2, 3, 4
+FAILED, UNREACHABLE, TIMED_OUT = 1, 3, 4
 EXEC_FAILED = 125  # as docker and env(1) have it
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -58,11 +58,18 @@ app = typer.Typer(
 
 
 def command(
-    section: str, place: Optional[Place] = None, name: Optional[str] = None, **how: Any
+    section: str,
+    place: Optional[Place] = None,
+    name: Optional[str] = None,
+    usage_status: int = USAGE,
+    **how: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command of qgactl in a section of its help; its guest is the first word if not `place`d."""
     return app.command(
-        name=name, cls=class_of(place or first_word()), rich_help_panel=section, **how
+        name=name,
+        cls=class_of(place or first_word(), usage_status),
+        rich_help_panel=section,
+        **how,
     )
 
 
@@ -218,7 +225,7 @@ def run() -> int:
         sys.stdout.flush()
     except UsageError as error:
         display.say(sentence(error))
-        return USAGE
+        return getattr(error.ctx.command, "usage_status", USAGE) if error.ctx else USAGE
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except OSError as error:

@@ -34,15 +34,20 @@ SECTIONS = (GUESTS, LOOK, RUN, SNAPSHOTS, POWER, ACCOUNTS, TROUBLESHOOT, ADVANCE
 ONLY_BEFORE = {"version"}
 
 
-def class_of(place: Place) -> type[TyperCommand]:
+# The exit status for wrong usage.
+USAGE = 2
+
+
+def class_of(place: Place, usage_status: int) -> type[TyperCommand]:
     """The class of a command that names its guest there."""
-    return type("Command", (Command,), {"place": place})
+    return type("Command", (Command,), {"place": place, "usage_status": usage_status})
 
 
 class Command(TyperCommand):
-    """A command; `place` is where it names its guest."""
+    """A command; `place` is where it names its guest, `usage_status` its status for wrong usage."""
 
     place: Place = NOWHERE
+    usage_status = USAGE
 
     def get_params(self, ctx: Any) -> list[Any]:
         return [*super().get_params(ctx), *self.shared(ctx)]

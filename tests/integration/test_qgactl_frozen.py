@@ -21,9 +21,10 @@ NEW_WORDS = "Command {} has been disabled: the command is not allowed"
 OLD_WORDS = "Command {} has been disabled: the agent is in frozen state"  # before QEMU 9.1
 
 # What a frozen guest answers as ever, and what is not about one guest.
-ANSWERED = {"info", "ping", "status", "thaw", "wait", "watch"}
+ANSWERED = {"check", "info", "ping", "status", "thaw", "wait", "watch"}
 LOCAL = {"channel", "exporter", "help", "list", "mcp", "port"}
 SEVERAL = {"doctor", "top"}
+BY_QEMU = {"snapshot"}  # looks for QEMU's monitor first
 
 ARGUMENTS: dict[str, list[str]] = {
     "call": ["guest-get-osinfo"],
@@ -33,6 +34,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "forward": ["0:127.0.0.1:80"],
     "freeze": ["--", "touch", "ran"],
     "grow": ["/"],
+    "identity": ["--machine-id"],
     "passwd": ["--stdin", "root"],
     "proxy": ["22"],
     "ssh-keys": ["list", "root"],
@@ -70,7 +72,11 @@ class Frozen(dict[str, Handler]):
 
 
 def named() -> list[str]:
-    return [name for name in command_of(app).commands if name not in ANSWERED | LOCAL | SEVERAL]
+    return [
+        name
+        for name in command_of(app).commands
+        if name not in ANSWERED | LOCAL | SEVERAL | BY_QEMU
+    ]
 
 
 @pytest.fixture(
@@ -100,6 +106,16 @@ def test_every_command_says_it_first(
     assert err.endswith("; thaw it with `qgactl thaw`\n")
     assert ("(2 min ago)" in err) is knows_since
     assert list(tmp_path.glob("[!s]*")) == []  # nothing but the peer's socket
+
+
+def test_a_check_is_no_alarm(frozen: tuple[Peer, bool]) -> None:
+    """A backup takes a moment, and the agent answers."""
+    peer, knows_since = frozen
+    assert qgactl("check", "--agent", address=peer.address)[0] == 0
+    status, out, err = qgactl("check", "--agent", "--memory", "90%", address=peer.address)
+    assert (status, err) == (3, "")
+    assert out.startswith(f"UNKNOWN - {peer.address}: frozen")
+    assert ("(2 min ago)" in out) is knows_since
 
 
 def test_a_command_that_is_disabled_otherwise(start: Start) -> None:
