@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -237,6 +238,22 @@ def test_becomes_a_clone_and_itself_again(guest: Guest, agent: AgentSocket) -> N
     entropy = "A" * 24  # 18 bytes
     steps = agent.execute("qga-resync", time=time.time_ns(), entropy=entropy)["steps"]
     assert [step["result"] for step in steps] == ["done", "done", "not-applicable"]
+
+
+@pytest.mark.only_in(init="openrc")
+def test_limits_hold_without_systemd(guest: Guest, agent: AgentSocket) -> None:
+    bomb = "b() { b & b & }; b & exec sleep 1000"
+    limits = {"processes": 4, "memory": 32 << 20}
+    argv = {"path": "/bin/sh", "arg": ["-c", bomb], "user": "nobody", "timeout": 4}
+    started = agent.execute("qga-exec", **argv, limits=limits)
+    assert started["confinement"] == "cgroup"
+
+    def over() -> dict[str, Any] | None:
+        seen: dict[str, Any] = agent.execute("qga-exec-read", pid=started["pid"])
+        return seen if seen["exited"] else None
+
+    assert (wait_for(over, "the end of the program") or {})["ended-by"] == "timeout"
+    assert shell(guest, "find /proc -maxdepth 1 -name '[0-9]*' -user nobody") == ""
 
 
 @pytest.mark.only_in(init="openrc")
