@@ -88,5 +88,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if CHOSEN and RESULTS.facts and not hasattr(session.config, "workerinput"):
+    option = session.config.option
+    chosen_by_name = option.keyword or option.markexpr  # -k, -m: some tests of a guest
+    if (
+        CHOSEN
+        and RESULTS.facts
+        and not chosen_by_name
+        and not hasattr(session.config, "workerinput")
+    ):
         RESULTS.write()
