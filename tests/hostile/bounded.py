@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.hostile.monitor import Qemu
 from tests.unit.host_root import HostRoot, qemu
 
 MB = 1 << 20
@@ -42,9 +43,11 @@ class Outcome(NamedTuple):
 
 
 class Victims:
-    """A process that forks victims; a context."""
+    """A process that forks victims; a context. The guest's QEMU is honest."""
 
     def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._qemu = Qemu(Path(self._folder.name, "qmp"))
         command = [sys.executable, "-m", "tests.hostile.zygote"]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
@@ -53,7 +56,8 @@ class Victims:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=60)
+        with self._folder, self._qemu:
+            self._process.communicate(timeout=60)
 
     def qgactl(
         self,
@@ -89,7 +93,9 @@ class Victims:
             home.mkdir()
             (folder / "stdin").write_text(stdin)
             host = HostRoot(folder / "host")
-            host.process(4711, qemu("web", "/socket"))
+            monitor = ["-qmp", "unix:/qmp,server=on"]
+            host.process(4711, [*qemu("web", "/socket"), *monitor])
+            (folder / "host/qmp").symlink_to(self._qemu.path)
             (folder / "host/socket").symlink_to(address.partition(":")[2])
             order = {
                 "argv": [],

@@ -35,6 +35,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "passwd": [["--stdin", "root"]],
     "proxy": [["22"]],
     "shell": [["--", "true"]],
+    "snapshot": [["copy", "--unfrozen", "text"], ["copy", "--external", "--crash-consistent"]],
     "ssh-keys": [["list", "root"]],
     "time": [[], ["--set"]],
     "top": [["--count", "1", "--interval", "0.1"]],
@@ -52,7 +53,7 @@ ELSEWHERE = {
 PASSING = {"exec", "shell", "cat"}
 """These commands output bytes of the guest unchanged, which is their purpose."""
 
-PATIENT = {"freeze", "thaw", "trim", "grow", "vcpus", "passwd", "resync", "identity"}
+PATIENT = {"freeze", "thaw", "trim", "grow", "vcpus", "passwd", "resync", "identity", "snapshot"}
 """These wait for minutes on purpose."""
 
 INSISTS = {"shell": "\r~."}
