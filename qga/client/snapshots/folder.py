@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 
 from qga.client.errors import SnapshotFailed
 from qga.client.shapes import plain
@@ -40,13 +39,8 @@ class Folder:
             raise SnapshotFailed(f"cannot create {self.path}: {error.strerror}") from None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None or self.kept:
+    def __exit__(self, *raised: object) -> None:
+        if raised[1] is None or self.kept:
             return
         for name in self._names:
             with suppress(OSError):

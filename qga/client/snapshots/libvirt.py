@@ -9,12 +9,12 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from qga.client.errors import AgentError, AgentTimeout, SnapshotFailed
 from qga.client.libvirt_transport import LibvirtTransport, explained, in_time, open_libvirt
+from qga.client.snapshots import machine
 from qga.client.snapshots.machine import Disk, Progress, Target
 
 T = TypeVar("T")
@@ -62,9 +62,7 @@ class LibvirtMachine:
         name = "" if target is None else target.get("dev", "")
         if source is None or not source.attrib:
             return Disk(name, cannot="it has no medium")
-        file = next(
-            iter(source.attrib.get(key, "") for key in ("file", "dev") if key in source.attrib), ""
-        )
+        file = source.get("file") or source.get("dev") or ""
         if element.find("readonly") is not None:
             return Disk(name, file=file, cannot="it is read-only")
         unfit = "it is temporary (transient)" if element.find("transient") is not None else ""
@@ -85,12 +83,7 @@ class Backup:
     def __enter__(self) -> Backup:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._started and not self._complete:
             with suppress(AgentError):
                 self._machine.call(self._machine.domain.abortJob)
@@ -129,53 +122,24 @@ class Backup:
         return ET.tostring(root, encoding="unicode")
 
 
-class External:
-    """External snapshots: the guest writes to the new files from then on."""
+class External(machine.External):
+    """External snapshots of libvirt, which creates the files."""
 
-    def __init__(self, machine: LibvirtMachine, targets: Sequence[Target]) -> None:
-        self._machine = machine
-        self._targets = targets
-        self._begun = self._complete = False
+    machine: LibvirtMachine
 
-    def __enter__(self) -> External:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-    @property
-    def in_use(self) -> bool:
-        if self._complete or not self._begun:
-            return self._complete
-        try:
-            files = {disk.file for disk in self._machine.disks()}
-        except AgentError:
-            return True  # it may be
-        return any(target.path in files for target in self._targets)
-
-    def start(self) -> None:
-        libvirt = self._machine.libvirt
+    def take(self) -> None:
+        libvirt = self.machine.libvirt
         flags = (
             libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
         )
-        self._begun = True
-        self._machine.call(self._machine.domain.snapshotCreateXML, self._definition(), flags)
-        self._complete = True
-
-    def progress(self) -> Progress | None:
-        return None
+        self.machine.call(self.machine.domain.snapshotCreateXML, self._definition(), flags)
 
     def _definition(self) -> str:
         root = ET.Element("domainsnapshot")
         disks = ET.SubElement(root, "disks")
-        for disk, target in with_targets(self._machine.disks(), self._targets):
+        for disk, target in with_targets(self.machine.disks(), self.targets):
             if target is None:
                 ET.SubElement(disks, "disk", name=disk.name, snapshot="no")
                 continue

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple, Optional, Protocol
 
-from qga.client.errors import SnapshotFailed
+from qga.client.errors import AgentError, SnapshotFailed
 from qga.client.snapshots.record import SkippedDisk
 
 
@@ -50,12 +49,7 @@ class Operation(Protocol):
 
     def __enter__(self) -> Operation: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *raised: object) -> None: ...
 
     def start(self) -> None:
         """The moment of the snapshot. It takes no longer than it has to: the guest is frozen."""
@@ -76,6 +70,43 @@ class Machine(Protocol):
     def external(self, targets: Sequence[Target]) -> Operation: ...
 
     def close(self) -> None: ...
+
+
+class External:
+    """An external snapshot: the guest writes to the new files from its start on."""
+
+    def __init__(self, machine: Machine, targets: Sequence[Target]) -> None:
+        self.machine = machine
+        self.targets = targets
+        self._begun = self._complete = False
+
+    def __enter__(self) -> External:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """There is nothing to undo: it was taken or not."""
+
+    @property
+    def in_use(self) -> bool:
+        if self._complete or not self._begun:
+            return self._complete
+        try:
+            files = {disk.name: disk.file for disk in self.machine.disks()}
+        except AgentError:
+            return True  # it may be
+        return any(files.get(disk.name) != disk.file for disk, _, _ in self.targets)
+
+    def start(self) -> None:
+        self._begun = True
+        self.take()
+        self._complete = True
+
+    def take(self) -> None:
+        """Have QEMU or libvirt create the files and let the guest write to them."""
+        raise NotImplementedError
+
+    def progress(self) -> Optional[Progress]:
+        return None
 
 
 def choose(disks: Sequence[Disk], names: Sequence[str]) -> tuple[list[Disk], list[SkippedDisk]]:

@@ -17,12 +17,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Annotated, Any, NamedTuple, Optional
 
 from qga.client.errors import AgentError, SnapshotFailed
 from qga.client.hosts.qmp import Qmp, QmpRefused
 from qga.client.shapes import member, shaped
+from qga.client.snapshots import machine
 from qga.client.snapshots.machine import Disk, Progress, Target
 
 # QEMU's name for the file of a drive with snapshot=on.
@@ -133,12 +133,7 @@ class Copy:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._clean_up()
 
     def start(self) -> None:
@@ -253,46 +248,17 @@ def status(qmp: Qmp) -> str:
     return member(str, "status", qmp.execute("query-status"))
 
 
-class External:
-    """External snapshots: QEMU creates the files, and the guest writes to them from then on."""
+class External(machine.External):
+    """External snapshots of QEMU, which creates the files."""
 
-    def __init__(self, machine: QemuMachine, targets: Sequence[Target]) -> None:
-        self._machine = machine
-        self._targets = targets
-        self._begun = self._complete = False
+    machine: QemuMachine
 
-    def __enter__(self) -> External:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-    @property
-    def in_use(self) -> bool:
-        if self._complete or not self._begun:
-            return self._complete
-        try:
-            files = [disk.file for disk in self._machine.disks()]
-        except AgentError:
-            return True  # it may be
-        return any(target.path in file for target in self._targets for file in files)
-
-    def start(self) -> None:
-        self._begun = True
-        self._machine.qmp.execute("transaction", {"actions": list(self._actions())})
-        self._complete = True
-
-    def progress(self) -> Progress | None:
-        return None
+    def take(self) -> None:
+        self.machine.qmp.execute("transaction", {"actions": list(self._actions())})
 
     def _actions(self) -> Iterator[dict[str, Any]]:
         prefix = f"qga-{secrets.token_hex(4)}"
-        for number, target in enumerate(self._targets):
+        for number, target in enumerate(self.targets):
             data = {
                 "node-name": target.disk.node,
                 "snapshot-file": target.path,
