@@ -19,7 +19,7 @@ from typing import Any, Callable
 from qga import QgaError
 
 from . import _readiness
-from ._processes import pid_in
+from ._processes import is_run_by_root, pid_in
 from ._steps import NotApplicable, output_of, reason_of
 from ._sysfs import read_bytes
 
@@ -42,7 +42,12 @@ def renew() -> str:
     asked: list[str] = []
     failed: list[str] = []
     for client in (_networkd, _network_manager, _dhclient, _dhcpcd, _udhcpc):
-        for name, act in islice(client(), MOST_INTERFACES):
+        try:
+            found = list(islice(client(), MOST_INTERFACES))
+        except (QgaError, OSError) as error:
+            failed.append(reason_of(error))
+            continue
+        for name, act in found:
             try:
                 act()
                 asked.append(name)
@@ -62,8 +67,11 @@ def _networkd() -> Iterator[Renewal]:
     units = _readiness.units([_NETWORKD]) or []
     if not any(each["state"] == "active" for each in units):
         return
-    for number in _files("systemd/netif/leases", re.compile(r"([0-9]+)")).values():
-        name = if_indextoname(int(number))
+    for number in _files("systemd/netif/leases", re.compile(r"([0-9]{1,9})")).values():
+        try:
+            name = if_indextoname(int(number))
+        except OSError:  # the interface is gone
+            continue
         yield f"{name} (systemd-networkd)", partial(_run, "networkctl", "renew", name)
 
 
@@ -90,6 +98,9 @@ def _dhclient() -> Iterator[Renewal]:
 
 def _restart_dhclient(file: str, pid: int) -> None:
     """Stop it without releasing the lease, and start it again as it was started."""
+    # A user's process may have the number and the name, and its arguments can name a script.
+    if not is_run_by_root(pid):
+        raise QgaError(f"process {pid} of {file} belongs to another user: remove the file")
     words = read_bytes(f"/proc/{pid}/cmdline").split(b"\0")[1:-1]
     _run("dhclient", "-x", "-pf", file)
     output_of(["dhclient", *map(os.fsdecode, words)], _LEASE_PATIENCE)

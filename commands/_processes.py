@@ -28,5 +28,15 @@ def pid_in(path: str, name: str) -> int | None:
     return int(digits)
 
 
+def is_run_by_root(pid: int) -> bool:
+    """Whether nobody else controls the process, as the caller of a set-user-ID program does."""
+    try:
+        lines = read_text(f"/proc/{pid}/status").splitlines()
+    except OSError:
+        return False
+    users = next((line.split()[1:] for line in lines if line.startswith("Uid:")), [])
+    return set(users) == {"0"}
+
+
 def _is_of_this_system(process: str) -> bool:
     return os.readlink(f"{process}/ns/pid") == os.readlink("/proc/self/ns/pid")

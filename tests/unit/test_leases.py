@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +49,7 @@ def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STATUS", "0")
     monkeypatch.setattr(leases, "_RUN", f"{tmp_path}/run")
     monkeypatch.setattr(leases, "pid_in", lambda path, _name: 17 if os.path.exists(path) else None)
+    monkeypatch.setattr(leases, "is_run_by_root", lambda _pid: True)
     monkeypatch.setattr(leases, "read_bytes", lambda _path: b"/sbin/dhclient\0-4\0eth2\0")
     states = [{"state": "active"}]
     monkeypatch.setattr(leases, "_readiness", SimpleNamespace(units=lambda _names: states))
@@ -108,3 +112,48 @@ def test_a_client_that_fails_does_not_stop_the_others(
         f"eth2 (dhclient): 'dhclient -x -pf {clients}/run/dhclient.eth2.pid' failed with status 3: "
         "no lease; asked to renew: eth5 (dhcpcd)"
     )
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """A process of another user, whom the agent's root must not obey."""
+    become = ["setpriv", "--reuid=12345", "--clear-groups"] if os.geteuid() == 0 else []
+    with subprocess.Popen([*become, "sleep", "60"]) as process:
+        while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.01)
+        yield process.pid
+        process.kill()
+
+
+def test_a_user_who_has_the_number_of_dhclient_is_not_obeyed(
+    clients: Path, monkeypatch: pytest.MonkeyPatch, stranger: int
+) -> None:
+    """Or root would run the script that the arguments of that process name."""
+    (clients / "run/dhclient.eth2.pid").write_text(f"{stranger}\n")
+    monkeypatch.setattr(leases, "pid_in", lambda path, _name: processes.pid_in(path, "sleep"))
+    monkeypatch.setattr(leases, "is_run_by_root", processes.is_run_by_root)
+    told = steps.step("dhcp", leases.renew)
+    assert (told["result"], f"process {stranger} of " in told["text"]) == ("failed", True)
+    assert not (clients / "log").exists()
+    assert processes.is_run_by_root(1)
+
+
+def test_an_interface_that_is_gone_does_not_stop_the_others(clients: Path) -> None:
+    folder = clients / "run/systemd/netif/leases"
+    folder.mkdir(parents=True)
+    for name in ("1", "999999999", "9" * 30):
+        (folder / name).touch()
+    assert leases.renew() == "asked to renew: lo (systemd-networkd)"
+
+
+def test_a_client_that_cannot_be_asked_does_not_stop_the_others(
+    clients: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clients / "run/NetworkManager").mkdir()
+    (clients / "run/dhcpcd-eth5.pid").touch()
+    (clients / "bin/nmcli").unlink()
+    monkeypatch.setenv("PATH", f"{clients}/bin")
+    (clients / "bin/dhcpcd").write_text("#!/bin/true")
+    told = steps.step("dhcp", leases.renew)
+    assert told["result"] == "failed"
+    assert told["text"].endswith("No such file or directory; asked to renew: eth5 (dhcpcd)")
