@@ -84,7 +84,7 @@ def show_facts(facts: Iterable[tuple[str, Cell]]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         if value:
-            table.add_row(name, as_text(value))
+            table.add_row(as_text(name), as_text(value))
     write(table)
 
 

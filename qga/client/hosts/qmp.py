@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import math
 import socket
 import time
 from collections.abc import Sequence
@@ -51,11 +52,13 @@ class QmpRefused(AgentError):
 class Qmp:
     """A connection that is ready for commands; a context manager that closes it.
 
+    end: the time.monotonic() after which no command is waited for any more.
     Raises ConnectError if nobody listens, or nobody greets within `seconds`.
     """
 
     def __init__(self, path: str, seconds: float) -> None:
         self.address = f"unix:{path}"
+        self.end = math.inf
         self._numbers = itertools.count(1)
         self._unread = bytearray()
         self._socket = connect_unix(self.address, path, ADVICE)
@@ -90,7 +93,7 @@ class Qmp:
         """
         number = next(self._numbers)
         request = {"execute": command, "arguments": arguments or {}, "id": number}
-        deadline = time.monotonic() + seconds
+        deadline = min(time.monotonic() + seconds, self.end)
         self._send(json.dumps(request).encode() + b"\n", descriptors, deadline)
         count = 0
         while True:
@@ -134,8 +137,12 @@ class Qmp:
         return line
 
     def _received(self, deadline: float) -> bytes:
-        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        rest = deadline - time.monotonic()
         try:
+            # Also if there is always a byte to read.
+            if rest <= 0:
+                raise socket.timeout
+            self._socket.settimeout(rest)
             data = self._socket.recv(CHUNK)
         except socket.timeout:
             raise ConnectError(self.address, BUSY) from None

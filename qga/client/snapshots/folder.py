@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from qga.client.errors import SnapshotFailed
@@ -15,6 +16,11 @@ from qga.client.snapshots.record import Snapshot
 from qga.wording import counted
 
 RECORD = "snapshot.json"
+
+# What QEMU calls a disk may be anything. A hyphen in front is an option of a program to which
+# somebody gives the file, a dot hides it.
+UNSAFE = re.compile(r"[^A-Za-z0-9_.-]|^[.-]")
+LONGEST_NAME = 200
 
 # QEMU may run as another user, who has to reach its files by their names but not to list them.
 MODE = 0o711
@@ -50,15 +56,9 @@ class Folder:
 
     def targets(self, disks: Sequence[Disk], form: str) -> list[Target]:
         """A file for each disk; none of them is there yet."""
-        found = []
-        for disk in disks:
-            safe = re.sub(r"[^\w.-]", "_", disk.name)
-            name = f"{safe}.{form}"
-            while name in self._names:
-                name = f"_{name}"
-            self._names.append(name)
-            found.append(Target(disk, os.path.join(self.path, name), form))
-        return found
+        self._names = [f"{name}.{form}" for name in distinct(disk.name for disk in disks)]
+        paths = [os.path.join(self.path, name) for name in self._names]
+        return [Target(disk, path, form) for disk, path in zip(disks, paths)]
 
     def require_space(self, disks: Sequence[Disk]) -> None:
         """SnapshotFailed if what is allocated to the disks does not fit.
@@ -87,3 +87,31 @@ class Folder:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def create(target: Target) -> int:
+    """Create the file, and return a descriptor. Raises SnapshotFailed."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = -1
+    try:
+        fd = os.open(target.path, flags, 0o600)
+        if target.format == "raw":
+            os.ftruncate(fd, target.disk.size)
+        return fd
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        raise SnapshotFailed(f"cannot create {target.path}: {error.strerror}") from None
+
+
+def distinct(names: Iterable[str]) -> Iterator[str]:
+    """A name for a file for each of these, which may be equal, or become equal."""
+    taken: set[str] = set()
+    uses: Counter[str] = Counter()
+    for name in names:
+        safe = found = UNSAFE.sub("_", name)[:LONGEST_NAME] or "disk"
+        while found in taken:
+            uses[safe] += 1
+            found = f"{safe}_{uses[safe]}"
+        taken.add(found)
+        yield found

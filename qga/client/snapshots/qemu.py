@@ -23,13 +23,20 @@ from qga.client.errors import AgentError, SnapshotFailed
 from qga.client.hosts.qmp import Qmp, QmpRefused
 from qga.client.shapes import member, shaped
 from qga.client.snapshots import machine
+from qga.client.snapshots.folder import create
 from qga.client.snapshots.machine import Disk, Progress, Target
+from qga.wording import counted
 
 # QEMU's name for the file of a drive with snapshot=on.
 TEMPORARY = re.compile(r'/vl\.\w{6}("|$)')
 
+# Bytes that a file can have.
+SIZES = range(2**63)
+
 # Seconds.
 JOB_PATIENCE, INTERVAL = 60.0, 0.1
+# For leaving nothing in QEMU: nobody can interrupt that.
+CLEAN_UP_PATIENCE = 60.0
 
 CONCLUDED = "concluded"
 
@@ -97,6 +104,8 @@ def disk_of(block: Block, used: int) -> Disk:
     if found is None:
         return Disk(name, cannot="it has no medium")
     cannot = "it is read-only" if found.ro else ""
+    if found.image.virtual_size not in SIZES:
+        cannot = f"QEMU reports a size of {counted(found.image.virtual_size, 'byte')}"
     unfit = "it is temporary (snapshot=on)" if TEMPORARY.search(found.file) else ""
     size = found.image.virtual_size
     return Disk(name, size, min(used, size), found.file, unfit, cannot, found.node_name)
@@ -104,7 +113,7 @@ def disk_of(block: Block, used: int) -> Disk:
 
 def allocated(block: Mapping[str, Any]) -> int:
     """Bytes that the images of a disk take on the host, those behind it included."""
-    image, total = block.get("inserted", {}).get("image"), 0
+    image, total = (block.get("inserted") or {}).get("image"), 0
     while isinstance(image, dict):
         total += shaped(Image, image).actual_size
         image = image.get("backing-image")
@@ -164,12 +173,9 @@ class Copy:
 
     def _prepare(self, number: int, target: Target) -> None:
         """Create the file, and a node of QEMU for it."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(target.path, flags, 0o600)
+        fd = create(target)
         self._files.append(fd)
         file, copy = self._name("file", number), self._name("copy", number)
-        if target.format == "raw":
-            os.ftruncate(fd, target.disk.size)
         where = {"fdset-id": self._first_set + number}
         self._qmp.execute("add-fd", where, descriptors=[fd])
         name = f"/dev/fdset/{self._first_set + number}"
@@ -200,6 +206,7 @@ class Copy:
 
     def _clean_up(self) -> None:
         """Leave nothing in QEMU; what cannot be reached any more has gone with it."""
+        self._qmp.end = time.monotonic() + CLEAN_UP_PATIENCE
         try:
             with suppress(AgentError):
                 self._await(self._end_jobs)

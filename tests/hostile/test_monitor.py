@@ -1,0 +1,125 @@
+"""qgactl snapshot, and a QEMU that its guest has taken over: it sends whatever it likes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qga.client.errors import ConnectError
+from qga.client.hosts import qmp
+from tests.hostile.monitor import Qemu, disk
+from tests.hostile.scenarios import RAW_ESCAPES
+from tests.hostile.test_commands import FAULT
+from tests.integration.qgactl_process import QGACTL, environment
+from tests.unit.client_peer import Filesystems, Peer
+
+pytestmark = pytest.mark.timeout(60)
+
+ESCAPES = "".join(RAW_ESCAPES)
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[str]:
+    handlers = {
+        **Filesystems().handlers,
+        "guest-get-fsinfo": lambda _: [],
+        "qga-get-freeze": lambda _: RuntimeError("CommandNotFound", "no such command"),
+    }
+    peer = Peer(tmp_path / "agent", handlers)
+    yield peer.address
+    peer.close()
+
+
+def snapshot(qemu: Qemu, agent: str, *words: str, **variables: str) -> tuple[int, str, str]:
+    """Into the directory `copy`."""
+    place = str(Path(qemu.path).parent / "copy")
+    done = subprocess.run(
+        [*QGACTL, *words[:1], "snapshot", place, "--qmp", qemu.path, *words[1:]],
+        env={**environment(agent), **variables},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert not FAULT.search(done.stderr), done.stderr
+    assert not any(each in done.stdout + done.stderr for each in RAW_ESCAPES)
+    return done.returncode, done.stdout, done.stderr
+
+
+REPLIES: dict[str, Any] = {
+    "nothing inserted": [disk(inserted=None)],
+    "more than a file can have": [disk(size=2**64 - 1)],
+    "more than a filesystem can have": [disk(size=2**63 - 1)],
+    "less than nothing": [disk(size=-1)],
+    "not a disk": [7],
+    "an endless name": [disk(ESCAPES * 10_000, size=2**63 - 1)],
+    "a text": ESCAPES,
+    "an error": {"error": {"class": "GenericError", "desc": ESCAPES}},
+    "no error": {"error": ESCAPES},
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
+def test_disks_that_cannot_be(tmp_path: Path, agent: str, reply: Any) -> None:
+    with Qemu(tmp_path / "qmp", **{"query-block": reply}) as qemu:
+        status, out, err = snapshot(qemu, agent, "--json", "--format", "raw")
+    assert (status, out) == (1, "")
+    assert err.startswith(("qgactl: unix:", "qgactl: snapshot: "))
+    assert not (tmp_path / "copy").exists()
+
+
+NAMES = ["../../etc/passwd", "..", ".", "", "-rf", "/a", "_a", "a\nb", ESCAPES, "диск", "\ud800"]
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_names_of_disks(tmp_path: Path, agent: str, locale: str) -> None:
+    """Each is a plain file in the directory, and no text moves the cursor."""
+    blocks = [disk(name) for name in [*NAMES, "x" * 5000, "x" * 5001]]
+    with Qemu(tmp_path / "qmp", **{"query-block": blocks}) as qemu:
+        status, out, err = snapshot(qemu, agent, "--json", LC_ALL=locale)
+        assert (status, err) == (0, "")
+        files = [each["file"] for each in json.loads(out)["disks"]]
+        (tmp_path / "copy").rename(tmp_path / "first")
+        assert snapshot(qemu, agent, "--no-color", LC_ALL=locale)[0] == 0
+    assert sorted([*files, "snapshot.json"]) == sorted(os.listdir(tmp_path / "first"))
+    assert len(set(files)) == len(blocks)
+    assert not [name for name in files if name.startswith(("-", ".")) or not name.isascii()]
+
+
+def test_thousands_of_disks_of_one_name(tmp_path: Path, agent: str) -> None:
+    reply = [disk(size=2**63 - 1)] * 5000
+    with Qemu(tmp_path / "qmp", **{"query-block": reply}) as qemu:
+        assert snapshot(qemu, agent, "--json", "--format", "raw")[0] == 1
+
+
+def test_bytes_that_never_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is always one to read, also when the time is over."""
+    monkeypatch.setattr(qmp, "CHUNK", 1)
+    with (
+        Qemu(tmp_path / "qmp", **{"query-block": b" " * qmp.MOST * 2}) as qemu,
+        qmp.Qmp(qemu.path, 5) as client,
+        pytest.raises(ConnectError, match="QEMU did not respond"),
+    ):
+        client.execute("query-block", seconds=0.1)
+
+
+def test_a_user_who_leaves_a_silent_qemu(tmp_path: Path, agent: str) -> None:
+    """Cleaning up waits for QEMU once, not once for each command."""
+    with Qemu(tmp_path / "qmp", **{"query-jobs": b""}) as qemu:
+        argv = ["-c", "from qga.client.snapshots import qemu; qemu.CLEAN_UP_PATIENCE = 1.0"]
+        argv[1] += "; from qga.ctl.main import main; main()"
+        argv += ["snapshot", str(tmp_path / "copy"), "--qmp", qemu.path]
+        process = subprocess.Popen([QGACTL[0], *argv], env=environment(agent))
+        while "query-jobs" not in qemu.commands:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+    assert not (tmp_path / "copy").exists()
