@@ -1,4 +1,8 @@
-"""The directory of a snapshot: it appears with it, and goes with it if it fails."""
+"""The directory of a snapshot: it appears with it, and goes with it if it fails.
+
+What must stay true: files are created in and removed from that very directory, also if another user
+puts something else in its place meanwhile, who owns the directory above.
+"""
 
 from __future__ import annotations
 
@@ -32,25 +36,33 @@ class Folder:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self.kept = False
+        self._fd = -1
         self._names: list[str] = []
 
     def __enter__(self) -> Folder:
         try:
             os.mkdir(self.path, MODE)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileExistsError:
             raise SnapshotFailed(
                 f"a snapshot goes into a new directory, and this exists: {self.path}"
             ) from None
         except OSError as error:
             raise SnapshotFailed(f"cannot create {self.path}: {error.strerror}") from None
+        if os.listdir(self._fd):
+            os.close(self._fd)
+            raise SnapshotFailed(f"another program has replaced {self.path}")
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if raised[1] is None or self.kept:
-            return
+        if raised[1] is not None and not self.kept:
+            self._remove()
+        os.close(self._fd)
+
+    def _remove(self) -> None:
         for name in self._names:
             with suppress(OSError):
-                os.unlink(os.path.join(self.path, name))
+                os.unlink(name, dir_fd=self._fd)
         with suppress(OSError):
             os.rmdir(self.path)
 
@@ -58,7 +70,7 @@ class Folder:
         """A file for each disk; none of them is there yet."""
         self._names = [f"{name}.{form}" for name in distinct(disk.name for disk in disks)]
         paths = [os.path.join(self.path, name) for name in self._names]
-        return [Target(disk, path, form) for disk, path in zip(disks, paths)]
+        return [Target(disk, path, form, self._fd) for disk, path in zip(disks, paths)]
 
     def require_space(self, disks: Sequence[Disk]) -> None:
         """SnapshotFailed if what is allocated to the disks does not fit.
@@ -66,7 +78,7 @@ class Folder:
         A copy that runs out of space in the middle may hold up the guest: what it writes is copied
         first.
         """
-        state = os.statvfs(self.path)
+        state = os.fstatvfs(self._fd)
         free, needed = state.f_bavail * state.f_frsize, sum(disk.used for disk in disks)
         if needed > free:
             raise SnapshotFailed(
@@ -78,15 +90,12 @@ class Folder:
         """Leave the record; a directory that has one is complete."""
         self._names.append(RECORD)
         text = json.dumps(plain(snapshot), indent=2)
-        with open(os.path.join(self.path, RECORD), "x", encoding="ascii") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(RECORD, flags, 0o666, dir_fd=self._fd), "w", encoding="ascii") as file:
             file.write(f"{text}\n")
             file.flush()
             os.fsync(file.fileno())
-        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        os.fsync(self._fd)
 
 
 def create(target: Target) -> int:
@@ -94,7 +103,7 @@ def create(target: Target) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     fd = -1
     try:
-        fd = os.open(target.path, flags, 0o600)
+        fd = os.open(os.path.basename(target.path), flags, 0o600, dir_fd=target.folder)
         if target.format == "raw":
             os.ftruncate(fd, target.disk.size)
         return fd

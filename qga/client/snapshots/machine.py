@@ -27,11 +27,15 @@ class Disk(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where a disk goes: an absolute path, and the format of the file."""
+    """Where a disk goes: an absolute path, and the format of the file.
+
+    folder: a descriptor of the directory.
+    """
 
     disk: Disk
     path: str
     format: str
+    folder: int
 
 
 class Progress(NamedTuple):
@@ -94,7 +98,8 @@ class External:
             files = {disk.name: disk.file for disk in self.machine.disks()}
         except AgentError:
             return True  # it may be
-        return any(files.get(disk.name) != disk.file for disk, _, _ in self.targets)
+        disks = [target.disk for target in self.targets]
+        return any(files.get(disk.name) != disk.file for disk in disks)
 
     def start(self) -> None:
         self._begun = True
