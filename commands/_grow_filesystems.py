@@ -30,6 +30,7 @@ _BTRFS_IOC_DEV_INFO = ioctl_number("both", "\x94", 30, _BTRFS_DEV_INFO.size)
 _EXT4_PLACE, _EXT4_SIZE = 1024, 1024
 _EXT4_HAS_ERRORS = 2  # s_state
 _EXT4_64BIT = 0x80  # s_feature_incompat
+_EXT4_MOST_LOG = 6  # s_log_block_size: blocks of 64 KiB
 
 _BTRFS_LEAST = 256 << 20
 """Bytes: the kernel gives a btrfs no smaller size, even if it was smaller before."""
@@ -101,7 +102,10 @@ class Ext4(Filesystem):
             os.close(fd)
 
     def _block_size(self, superblock: bytes) -> int:
-        return 1024 << _number(superblock, 0x18, 4)
+        log = _number(superblock, 0x18, 4)
+        if log > _EXT4_MOST_LOG:  # a user may change the image of a disk that is mounted
+            raise QgaError(f"the superblock of the filesystem at {self.mountpoint} is damaged")
+        return 1024 << log
 
     def _has_64bit(self, superblock: bytes) -> bool:
         return bool(_number(superblock, 0x60, 4) & _EXT4_64BIT)

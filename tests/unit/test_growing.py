@@ -12,6 +12,7 @@ from qga import QgaError
 
 partitions: Any = import_module("qga.commands._grow_partitions")
 tools: Any = import_module("qga.commands._grow_tools")
+filesystems: Any = import_module("qga.commands._grow_filesystems")
 
 TIB = 1 << 40
 SFDISK = """\
@@ -85,3 +86,14 @@ def test_a_long_output_is_cut() -> None:
         tools.look("sh", "-c", "yes no | head -n 100000; exit 4")
     assert "failed with status 4: no no no" in str(caught.value)
     assert len(str(caught.value)) < 1200
+
+
+def test_a_superblock_that_somebody_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size of its blocks takes no more memory than a number does."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1024) + b"\xff" * 1024)
+    monkeypatch.setattr(filesystems, "dev_path", lambda _: str(image))
+    with pytest.raises(QgaError, match="superblock of the filesystem at /a is damaged"):
+        _ = filesystems.Ext4("/a", "sda1", -1).size
