@@ -27,23 +27,23 @@ ESCAPES = "".join(RAW_ESCAPES)
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Iterator[str]:
+def agent(tmp_path: Path) -> Iterator[Peer]:
     handlers = {
         **Filesystems().handlers,
         "guest-get-fsinfo": lambda _: [],
         "qga-get-freeze": lambda _: RuntimeError("CommandNotFound", "no such command"),
     }
     peer = Peer(tmp_path / "agent", handlers)
-    yield peer.address
+    yield peer
     peer.close()
 
 
-def snapshot(qemu: Qemu, agent: str, *words: str, **variables: str) -> tuple[int, str, str]:
+def snapshot(qemu: Qemu, agent: Peer, *words: str, **variables: str) -> tuple[int, str, str]:
     """Into the directory `copy`."""
     place = str(Path(qemu.path).parent / "copy")
     done = subprocess.run(
         [*QGACTL, *words[:1], "snapshot", place, "--qmp", qemu.path, *words[1:]],
-        env={**environment(agent), **variables},
+        env={**environment(agent.address), **variables},
         capture_output=True,
         text=True,
         timeout=30,
@@ -68,7 +68,7 @@ REPLIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
-def test_disks_that_cannot_be(tmp_path: Path, agent: str, reply: Any) -> None:
+def test_disks_that_cannot_be(tmp_path: Path, agent: Peer, reply: Any) -> None:
     with Qemu(tmp_path / "qmp", **{"query-block": reply}) as qemu:
         status, out, err = snapshot(qemu, agent, "--json", "--format", "raw")
     assert (status, out) == (1, "")
@@ -80,7 +80,7 @@ NAMES = ["../../etc/passwd", "..", ".", "", "-rf", "/a", "_a", "a\nb", ESCAPES, 
 
 
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
-def test_names_of_disks(tmp_path: Path, agent: str, locale: str) -> None:
+def test_names_of_disks(tmp_path: Path, agent: Peer, locale: str) -> None:
     """Each is a plain file in the directory, and no text moves the cursor."""
     blocks = [disk(name) for name in [*NAMES, "x" * 5000, "x" * 5001]]
     with Qemu(tmp_path / "qmp", **{"query-block": blocks}) as qemu:
@@ -94,7 +94,7 @@ def test_names_of_disks(tmp_path: Path, agent: str, locale: str) -> None:
     assert not [name for name in files if name.startswith(("-", ".")) or not name.isascii()]
 
 
-def test_thousands_of_disks_of_one_name(tmp_path: Path, agent: str) -> None:
+def test_thousands_of_disks_of_one_name(tmp_path: Path, agent: Peer) -> None:
     reply = [disk(size=2**63 - 1)] * 5000
     with Qemu(tmp_path / "qmp", **{"query-block": reply}) as qemu:
         assert snapshot(qemu, agent, "--json", "--format", "raw")[0] == 1
@@ -111,15 +111,55 @@ def test_bytes_that_never_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         client.execute("query-block", seconds=0.1)
 
 
-def test_a_user_who_leaves_a_silent_qemu(tmp_path: Path, agent: str) -> None:
+def test_a_user_who_leaves_a_silent_qemu(tmp_path: Path, agent: Peer) -> None:
     """Cleaning up waits for QEMU once, not once for each command."""
     with Qemu(tmp_path / "qmp", **{"query-jobs": b""}) as qemu:
         argv = ["-c", "from qga.client.snapshots import qemu; qemu.CLEAN_UP_PATIENCE = 1.0"]
         argv[1] += "; from qga.ctl.main import main; main()"
         argv += ["snapshot", str(tmp_path / "copy"), "--qmp", qemu.path]
-        process = subprocess.Popen([QGACTL[0], *argv], env=environment(agent))
+        process = subprocess.Popen([QGACTL[0], *argv], env=environment(agent.address))
         while "query-jobs" not in qemu.commands:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 130
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_directory_that_its_owner_replaces(tmp_path: Path, agent: Peer, ends_well: bool) -> None:
+    """No file is created in, or removed from, where the link leads."""
+    copy, moved, other = tmp_path / "copy", tmp_path / "moved", tmp_path / "other"
+    other.mkdir()
+    (other / "vda.qcow2").write_text("precious")
+    freeze = agent.handlers["guest-fsfreeze-freeze"]
+
+    def replace(arguments: dict[str, Any]) -> Any:
+        copy.rename(moved)
+        copy.symlink_to(other)
+        return freeze(arguments) if ends_well else RuntimeError("GenericError", "no")
+
+    agent.handlers["guest-fsfreeze-freeze"] = replace
+    with Qemu(tmp_path / "qmp") as qemu:
+        assert snapshot(qemu, agent, "--json")[0] == (0 if ends_well else 1)
+    assert os.listdir(other) == ["vda.qcow2"]
+    assert sorted(os.listdir(moved)) == (["snapshot.json", "vda.qcow2"] if ends_well else [])
+
+
+def test_times_of_a_freeze_that_cannot_be(tmp_path: Path, agent: Peer) -> None:
+    state = {"status": "frozen", "seconds": 1e308, "left-out": []}
+    agent.handlers["qga-get-freeze"] = lambda _: state
+    with Qemu(tmp_path / "qmp") as qemu:
+        status, out, _ = snapshot(qemu, agent, "--json")
+    freeze = json.loads(out)["freeze"]
+    assert status == 0
+    assert 0 <= freeze["before"] + freeze["seconds"] < 30
+    assert freeze["before"] >= 0
+
+
+def test_a_guest_that_has_thawed_at_once(tmp_path: Path, agent: Peer) -> None:
+    agent.handlers["qga-get-freeze"] = lambda _: {"status": ESCAPES, "left-out": []}
+    with Qemu(tmp_path / "qmp") as qemu:
+        status, _, err = snapshot(qemu, agent, "--json")
+        assert (status, "the freeze did not last" in err) == (1, True)
+        status, out, _ = snapshot(qemu, agent, "--json", "--crash-consistent")
+    assert (status, json.loads(out)["consistent"]) == (0, False)

@@ -263,6 +263,12 @@ def test_filesystems_that_our_agent_has_left_out(machine: Machine) -> None:
         "left-out": [left_out],
         "hooks": ["/etc/hook"],
     }
+
+    def freeze_slowly(arguments: dict[str, Any]) -> Any:
+        time.sleep(0.6)
+        return machine.guest.freeze(arguments)
+
+    machine.peer.handlers["guest-fsfreeze-freeze"] = freeze_slowly
     status, _, err = machine.snapshot("--disk", "root")
     assert (status, "not frozen: /efi (vfat): cannot be frozen" in err) == (1, True)
     machine.assert_clean()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
+from qga.client.commands.freeze import FROZEN
 from qga.client.errors import AgentError, CommandError, NotQuiesced, ThawFailed
 from qga.client.results import FilesystemInfo, FreezeState
 from qga.client.snapshots.record import Freeze
@@ -45,11 +46,12 @@ def start_frozen(
         return Outcome(None, str(error))
     started = False
     since = time.monotonic()
-    state, problem = FreezeState("frozen"), ""
+    state, problem = FreezeState(FROZEN), ""
     try:
         with frozen:
             state = agent.freeze_state()
-            since = min(since, time.monotonic() - (state.seconds or 0))
+            # The agent knows better when it began, but not before it was asked.
+            since = max(begun, min(since, time.monotonic() - (state.seconds or 0)))
             problem = unfrozen(frozen.count, state, mounted, accepted)
             if problem and not tolerant:
                 raise NotQuiesced(problem)
@@ -85,6 +87,8 @@ def unfrozen(
     accepted: Collection[str],
 ) -> str:
     """Which filesystems are not frozen; "" if all are that have to be."""
+    if state.status != FROZEN:
+        return f"the freeze did not last: the guest reports '{state.status}' right after it"
     if state.left_out is not None:
         missing = [each for each in state.left_out if each.mountpoint not in accepted]
         reasons = [f"{each.mountpoint} ({each.type}): {each.reason}" for each in missing]
