@@ -30,7 +30,7 @@ _BTRFS_IOC_DEV_INFO = ioctl_number("both", "\x94", 30, _BTRFS_DEV_INFO.size)
 _EXT4_PLACE, _EXT4_SIZE = 1024, 1024
 _EXT4_HAS_ERRORS = 2  # s_state
 _EXT4_64BIT = 0x80  # s_feature_incompat
-_EXT4_MOST_LOG = 6  # s_log_block_size: blocks of 64 KiB
+_EXT4_LARGEST_LOG = 6  # s_log_block_size: blocks of 64 KiB
 
 _BTRFS_LEAST = 256 << 20
 """Bytes: the kernel gives a btrfs no smaller size, even if it was smaller before."""
@@ -103,7 +103,7 @@ class Ext4(Filesystem):
 
     def _block_size(self, superblock: bytes) -> int:
         log = _number(superblock, 0x18, 4)
-        if log > _EXT4_MOST_LOG:  # a user may change the image of a disk that is mounted
+        if log > _EXT4_LARGEST_LOG:  # a user may change the image of a disk that is mounted
             raise QgaError(f"the superblock of the filesystem at {self.mountpoint} is damaged")
         return 1024 << log
 
