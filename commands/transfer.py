@@ -163,8 +163,9 @@ class Transfer(CommandGroup):
         count: exact number of bytes to receive.
         offset: where to write in the file. With 0 it is created or truncated first, otherwise it
             must exist.
-        Returns the number of bytes received, and their checksum. After an error, the bytes received
-        so far are kept.
+        keep: whether the bytes received so far are kept after an error. Otherwise the file is
+            removed, also one that was there before.
+        Returns the number of bytes received, and their checksum.
         """
         from ._ports import connected_port
 
@@ -303,16 +304,22 @@ def _write(fd: int, chunk: memoryview) -> None:
 
 
 def _remove(path: str, fd: int) -> None:
-    """Remove the regular file `fd` from its directory, if it is still the one at `path`."""
+    """Remove the regular file `fd` from its directory, if it is still the one at `path`.
+
+    What cannot be removed stays: the error that ended the transfer is the one that counts.
+    """
     if not S_ISREG(os.fstat(fd).st_mode):
         return
     folder, name = os.path.split(path)
-    # By its directory: another user may put a link to a third place into the path at any time.
-    parent = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        # By its directory: another user may put a link to a third place into the path at any time.
+        parent = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return
     try:
         if os.path.samestat(os.fstat(fd), os.lstat(name, dir_fd=parent)):
             os.unlink(name, dir_fd=parent)
-    except FileNotFoundError:
+    except OSError:
         pass
     finally:
         os.close(parent)

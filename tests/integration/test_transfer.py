@@ -250,6 +250,23 @@ def test_only_the_file_itself_is_removed(tmp_path: Path, there: str) -> None:
         assert sorted(each.name for each in tmp_path.iterdir()) == before
 
 
+def test_a_file_that_cannot_be_removed_any_more(tmp_path: Path) -> None:
+    """The directory has gone: the host gets the reason why the transfer ended."""
+    with with_port(tmp_path) as (agent, host), agent.connect() as client:
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        path = folder / "file"
+        arguments = {"path": str(path), "port": NAME, "count": 10, "keep": False}
+        client.send(request("qga-file-receive", **arguments))
+        wait_for(path.exists, "the transfer's start")
+        folder.rename(tmp_path / "moved")
+        folder.touch()
+        host.close()
+        with refused(f"interrupted after 0 bytes: {LEFT}"):
+            client.result()
+        assert (tmp_path / "moved/file").exists()
+
+
 def test_only_a_regular_file_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
