@@ -200,11 +200,11 @@ mount -t tmpfs none /mnt/hidden
 
 
 def hardware(folder: Path) -> list[str]:
-    """QEMU's arguments for the disks, whose files are made in `folder`, and room for processors.
+    """QEMU's arguments for the disks, whose files are made in `folder`.
 
     One disk is SCSI, whose kernel is told of its size in another way.
     """
-    argv = ["-smp", "2,maxcpus=4", "-device", "virtio-scsi-pci,id=scsi0"]
+    argv = ["-device", "virtio-scsi-pci,id=scsi0"]
     for name, disk in DISKS.items():
         path = image(folder, name)
         path.touch()

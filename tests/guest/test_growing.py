@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.built import CHECKOUT
-
 from . import growing
 from .agent_socket import AgentError, AgentSocket, encode
 from .growing import DISKS, PASSPHRASE, enlarge, grow, written
@@ -22,7 +20,6 @@ from .vm import SPARE_PORT, Guest
 
 pytestmark = pytest.mark.timeout(900)
 
-RULE = "/usr/share/qga/80-online-hotplugged.rules"
 # MiB that partition tables, other partitions, the alignment, LUKS and LVM take.
 LOST = {"gpt": 18, "mbr": 2, "lvm": 6, "luks": 5, "luks2": 22}
 REFUSED = {
@@ -241,48 +238,6 @@ def qgactl(guest: Guest, *words: str) -> str:
     argv = [program, "grow", f"unix:{guest.channel_path()}", *words]
     ended = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=200)
     return ended.stdout
-
-
-def test_what_is_added_comes_online_by_the_rule(machine: Guest) -> None:
-    """Without it, it does not; what was added before does when udev is asked to look again."""
-    add_processor(machine)
-    add_memory(machine, "first")
-    wait_for(lambda: cpus(machine, "present") == "0-2", "a processor")
-    wait_for(lambda: "offline" in memory(machine), "memory")
-    assert cpus(machine, "online") == "0-1"
-    machine.write_file(RULE, (CHECKOUT / "packaging/udev" / Path(RULE).name).read_text())
-    machine.run(["ln", "-s", RULE, "/etc/udev/rules.d/"])
-    machine.run(["udevadm", "control", "--reload"])
-    look = ["udevadm", "trigger", "--settle", "--action=add"]
-    machine.run([*look, "--subsystem-match=cpu", "--subsystem-match=memory"])
-    assert cpus(machine, "online") == "0-2"
-    assert "offline" not in memory(machine)
-    blocks = len(memory(machine))
-    add_processor(machine)
-    add_memory(machine, "second")
-    wait_for(lambda: cpus(machine, "online") == "0-3", "another processor online")
-    wait_for(lambda: memory(machine)[blocks:] == ["online"], "more memory online")
-
-
-def add_processor(guest: Guest) -> None:
-    free = [slot for slot in guest.qmp("query-hotpluggable-cpus") if "qom-path" not in slot]
-    place = min(free, key=lambda slot: slot["props"]["socket-id"])
-    guest.qmp("device_add", driver=place["type"], **place["props"])
-
-
-def add_memory(guest: Guest, name: str) -> None:
-    guest.qmp("object-add", qom_type="memory-backend-ram", id=name, size=128 * MEGABYTE)
-    guest.qmp("device_add", driver="pc-dimm", id=f"dimm-{name}", memdev=name)
-
-
-def cpus(guest: Guest, what: str) -> str:
-    return guest.run(["cat", f"/sys/devices/system/cpu/{what}"]).stdout.strip()
-
-
-def memory(guest: Guest) -> list[str]:
-    """The states of the memory blocks."""
-    script = "cat $(ls --sort=version -d /sys/devices/system/memory/memory*/state)"
-    return guest.run(["/bin/sh", "-c", script]).stdout.split()
 
 
 def test_nothing_that_was_written_is_lost(machine: Guest) -> None:
