@@ -53,7 +53,8 @@ def replies() -> dict[str, Any]:
     ]
     found["guest-exec-status"]["out-data"] = STAT_LINE
     del found["guest-fstrim"]["paths"][0]["error"]
-    found["guest-fsfreeze-status"] = "frozen"  # it is only asked after a freeze
+    # They are only asked after a freeze.
+    found["guest-fsfreeze-status"] = found["qga-get-freeze"]["status"] = "frozen"
     return found
 
 
