@@ -250,20 +250,6 @@ def test_a_port_that_is_missing_is_waited_for(link: Path) -> None:
             agent.stop()
 
 
-def test_a_port_that_comes_back_elsewhere_is_found(link: Path) -> None:
-    """The agent notices that the port is gone when it writes the rest of a reply."""
-    with port_agent(link, "--retry-path") as agent:
-        for times in range(1, 4):
-            with port_at(link) as (_, client):
-                handle = client.call("guest-file-open", path="/dev/zero")
-                client.send(request("guest-file-read", handle=handle, count=1_000_000))
-                assert client.socket.recv(64).startswith(b'{"return": ')
-            gone = f"channel '{link}' is gone (Input/output error)"
-            wait_for(lambda: agent.log.count(gone) == times, gone)  # noqa: B023
-        with port_at(link) as (_, client):
-            assert client.call("guest-file-read", handle=handle, count=1)["count"] == 1
-
-
 REQUEST = '{"execute":"guest-exec","arguments":{"path":"/bin/grün","arg":["1"],"x":true},"id":12}'
 
 
