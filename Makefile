@@ -34,7 +34,7 @@ check: $(READY) ## run linters, type checker and unit tests; under a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/(client|ctl|mcp)' qga commands
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/(client|ctl|integrations|mcp)' qga commands
 	$(BIN)/pytest -q tests/unit
 
 bench: $(READY) ## compare with QEMU's agent; updates tests/bench/RESULTS.md

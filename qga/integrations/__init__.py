@@ -1,0 +1,1 @@
+"""Doors for other tools: pyinfra, pytest, Testinfra. Each imports its tool only here."""

@@ -1,0 +1,1 @@
+"""Other tools, in their real form, at work in a real guest."""
