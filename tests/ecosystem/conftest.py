@@ -1,0 +1,14 @@
+"""A host whose only guest is `web`, for tools that are started there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.guest.vm import Guest
+from tests.host.day import Day
+
+
+@pytest.fixture(scope="session")
+def web(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """A directory to work in, and the environment of that host: `web.work` and `web.env`."""
+    return Day(guest, tmp_path_factory.mktemp("web"))
