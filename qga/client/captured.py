@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qga.client.agent import GuestAgent
@@ -46,6 +47,9 @@ LAST_WORDS = 10.0
 
 # Merges the output streams of a program.
 MERGE = 'exec "$@" 2>&1'
+
+# Is given output as it comes: "stdout" or "stderr", and bytes of it.
+Watch = Callable[[str, bytes], object]
 
 # Seconds for rm(1), and for reading both files: a guest may deliver them byte by byte.
 PATIENCE, FETCH_PATIENCE = 10.0, 60.0
@@ -94,9 +98,11 @@ def run(
     env: Mapping[str, str] | None = None,
     merged: bool = False,
     timeout: float = math.inf,
+    watch: Watch = lambda _stream, _data: None,
 ) -> ExecResult:
     """Run a program until it exits, as `GuestAgent.exec` does.
 
+    watch: is called with each part of the output that is kept; QEMU's agent reports it at the end.
     timeout: seconds after which this side ends it and raises AgentTimeout. The timeout in `how` is
     enforced by the agent and raises ProgramTimeout.
     """
@@ -113,19 +119,19 @@ def run(
                 agent, argv, env=env, timeout=how.timeout, limits=how.limits, **as_whom
             )
             patience = how.timeout + LAST_WORDS if streamed.is_bounded else bound
-            result = finished(streamed, input or b"", min(timeout, patience))
+            result = finished(streamed, input or b"", min(timeout, patience), watch)
             if result.ended_by == "timeout":
                 raise ProgramTimeout(agent.address, how.timeout, result)
             return result
     require_no_limits(agent, how.limits)
     plain = PlainProgram(agent, argv, env=env, input=input, merged=merged, **as_whom)
-    return finished(plain, None, bound)
+    return finished(plain, None, bound, watch)
 
 
-def finished(program: Program, input: bytes | None, timeout: float) -> ExecResult:
+def finished(program: Program, input: bytes | None, timeout: float, watch: Watch) -> ExecResult:
     """The result of a program, with its captured output. `input`: its standard input."""
     deadline, delay = time.monotonic() + timeout, FIRST_DELAY
-    out, err = Kept(), Kept()
+    out, err = Kept(partial(watch, "stdout")), Kept(partial(watch, "stderr"))
     with program:
         unsent = None if input is None else feed(program, input)
         while program.result is None:
@@ -158,9 +164,10 @@ def feed(program: Program, data: bytes) -> bytes:
 
 
 class Kept:
-    """The first MOST_KEPT bytes of a stream."""
+    """The first MOST_KEPT bytes of a stream, which `watch` is given as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[bytes], object]) -> None:
+        self.watch = watch
         self.data = bytearray()
         self.truncated = False
 
@@ -168,6 +175,8 @@ class Kept:
         """Keep data; returns whether there was any."""
         kept = data[: MOST_KEPT - len(self.data)]
         self.data += kept
+        if kept:
+            self.watch(kept)
         self.truncated |= len(kept) < len(data)
         return bool(data)
 

@@ -45,7 +45,7 @@ class Domain(Guest):
         self.name = "guest"
         self.libvirt = Libvirt(self.folder)
 
-    def boot(self) -> None:
+    def do_boot(self) -> None:
         """Start libvirt, define the domain and start it."""
         image = root_image()
         self.libvirt.start()
@@ -120,7 +120,6 @@ class Domain(Guest):
         """Run a command of virsh on this domain; what it prints."""
         return self.libvirt.virsh(command, self.name, *argv)
 
-    def end(self) -> None:
-        """Kill the machine with its libvirt and remove what they left; may be called twice."""
+    def on_end(self) -> None:
         self.libvirt.end()
-        super().end()
+        super().on_end()

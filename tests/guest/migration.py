@@ -61,7 +61,7 @@ class Place(Guest):
         self.disks = disks
         self.awaits = awaits
 
-    def boot(self) -> None:
+    def do_boot(self) -> None:
         self.launch(self.disks.image, self.disks.code)
         if not self.awaits:
             self.wait_until_booted()

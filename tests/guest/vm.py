@@ -8,14 +8,14 @@ context exits, or by the kernel when this process dies.
 from __future__ import annotations
 
 import base64
-import shutil
 import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from qga.integrations.virtual_machine import GuestError as GuestError
+from qga.integrations.virtual_machine import VirtualMachine
 
 from .agent_socket import AgentSocket
 from .building import RootImage, initrd_with, progress, require_tools
@@ -58,11 +58,7 @@ class Result(NamedTuple):
     stderr: str
 
 
-class GuestError(Exception):
-    """The guest did not boot, or a program in it failed."""
-
-
-class Guest:
+class Guest(VirtualMachine):
     """A booted guest; use it as a context manager.
 
     hardware: given the folder of the guest, what is to be added to QEMU's command line.
@@ -79,34 +75,22 @@ class Guest:
         image: Callable[[], RootImage] = root_image,
         machine: Machine = AMD64,
     ) -> None:
+        super().__init__()
         self.hardware = hardware
         self.before_init = before_init
         self.image = image
         self.machine = machine
-        self.folder = Path(tempfile.mkdtemp(prefix="qga-guest-"))
-        self.console_log = self.folder / "console.log"
         self.isa_serial_path = str(self.folder / "isa-serial")
-        self.qemu: subprocess.Popen[bytes] | None = None
         self.qmp_client: Qmp | None = None
         self.original: AgentSocket | None = None
         self.boot_seconds = 0.0
 
     def __enter__(self) -> Self:
-        try:
-            self.boot()
-        except BaseException as error:
-            console = self.console_tail()
-            self.end()
-            if isinstance(error, (OSError, EOFError)):
-                raise GuestError(f"the guest did not boot: {error}\n{console}") from error
-            raise
+        super().__enter__()
         self.running.append(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def boot(self) -> None:
+    def do_boot(self) -> None:
         """Start QEMU and wait until the original agent answers."""
         require_tools(self.machine.program, "setpriv")
         image = self.image()
@@ -125,13 +109,9 @@ class Guest:
 
     def launch(self, image: RootImage, code_disk: Path) -> None:
         """Start QEMU, and connect to its monitor."""
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.folder / "qmp"))
-            listener.listen(1)
-            self.start_qemu(image, code_disk, listener)
-        # Only QEMU holds the listening end now: when it dies, so does this connection.
+        self.start_qemu(lambda descriptor: self.qemu_arguments(image, code_disk, descriptor))
         monitor = socket.socket(socket.AF_UNIX)
-        monitor.connect(str(self.folder / "qmp"))
+        monitor.connect(self.qmp_path)
         self.qmp_client = Qmp(monitor)
 
     def wait_until_booted(self) -> None:
@@ -149,30 +129,13 @@ class Guest:
         self.qmp("cont")
         self.wait_until_booted()
 
-    def start_qemu(self, image: RootImage, code_disk: Path, listener: socket.socket) -> None:
-        argv = ["setpriv", "--pdeathsig", "KILL", "--"]
-        argv += self.qemu_arguments(image, code_disk, listener.fileno())
-        with (self.folder / "qemu.log").open("wb") as log:
-            self.qemu = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()],
-                # The terminal's Ctrl-C is for us; we end QEMU when we have finished.
-                start_new_session=True,
-            )
-
     def qemu_arguments(self, image: RootImage, code_disk: Path, qmp_fd: int) -> list[str]:
         """QEMU's command line. The agent's channel has exactly the options that libvirt uses."""
         machine = self.machine
         argv = [machine.program, *machine.options]
-        argv += ["-display", "none", "-nodefaults", "-no-user-config"]
+        argv += self.monitor_options(qmp_fd) + self.console_options()
         argv += ["-no-reboot", "-kernel", str(image.kernel), "-initrd", str(image.initrd)]
         argv += ["-append", machine.kernel_options]
-        argv += ["-chardev", f"socket,id=qmp,fd={qmp_fd},server=on,wait=off"]
-        argv += ["-mon", "chardev=qmp,mode=control"]
-        argv += ["-chardev", f"file,id=console,path={self.console_log}"]
         if machine == AMD64:
             argv += ["-chardev", f"socket,id=isa,path={self.isa_serial_path},server=on,wait=off"]
             argv += ["-device", "isa-serial,chardev=isa,index=1"]
@@ -304,37 +267,13 @@ class Guest:
         script = '[ -d "${1%/*}" ] || mkdir -p "${1%/*}"; cat >"$1"; chmod "$2" "$1"'
         self.run(["/bin/sh", "-ec", script, "sh", path, mode], stdin=text)
 
-    # For people, and for the end.
-
-    def console_tail(self, lines: int = 40) -> str:
-        """The last lines of QEMU's output and of the guest's console, and QEMU's exit status."""
-        text = ""
-        if self.qemu is not None and self.qemu.poll() is not None:
-            text = f"--- QEMU has ended by itself, with status {self.qemu.returncode} ---\n"
-        for log in (self.folder / "qemu.log", self.console_log):
-            if log.exists():
-                tail = log.read_text(errors="replace").splitlines()[-lines:]
-                text += "\n".join([f"--- {log.name} ---", *tail, ""])
-        return text
-
-    def wait(self) -> None:
-        """Wait until QEMU ends by itself."""
-        if self.qemu is not None:
-            self.qemu.wait()
-
-    def end(self) -> None:
-        """Kill QEMU and remove what it left; may be called twice."""
+    def on_end(self) -> None:
         if self in self.running:
             self.running.remove(self)
         for end in (self.original, self.qmp_client):
             if end is not None:
                 end.close()
         self.original = self.qmp_client = None
-        if self.qemu is not None:
-            self.qemu.kill()
-            self.qemu.wait()
-            self.qemu = None
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def decode(status: dict[str, Any], key: str) -> str:

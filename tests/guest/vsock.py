@@ -88,12 +88,12 @@ class VsockGuest(Guest):
                 raise GuestError(f"the vsock device did not start: {log_text}")
             time.sleep(0.02)
 
-    def end(self) -> None:
+    def on_end(self) -> None:
         if self.device is not None:
             self.device.kill()
             self.device.wait()
             self.device = None
-        super().end()
+        super().on_end()
 
 
 def vsock_program() -> str:

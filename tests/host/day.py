@@ -99,7 +99,8 @@ class Day:
             argv += ["-chardev", f"socket,id={port.chardev},path={path},server=on,wait=off"]
             argv += ["-device", f"virtserialport,chardev={port.chardev},name={port.name}"]
         assert guest.qemu
-        HostRoot(self.root).process(guest.qemu.pid, argv)
+        self.host = HostRoot(self.root)
+        self.host.process(guest.qemu.pid, argv)
 
 
 def run_again(page: str, day: Day) -> Iterator[tuple[Step, str]]:

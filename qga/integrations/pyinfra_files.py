@@ -1,0 +1,110 @@
+"""Files between pyinfra and a guest, by the copies of this library: a data port where one is free.
+
+The agent copies as root. A file for another user passes through a directory in the guest that only
+root can list, so that nobody else can read it or put something in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.util import get_file_io
+
+from qga.client import CopyError, GuestAgent, Summary, copy_from, copy_to
+
+if TYPE_CHECKING:
+    from qga.integrations.pyinfra import QgaConnector
+
+# Arguments of pyinfra that let another user run a command, and those that name the user.
+SWITCHES = ("_sudo", "_doas", "_dzdo")
+USERS = ("_su_user", "_sudo_user", "_doas_user", "_dzdo_user")
+
+CHUNK = 1024 * 1024
+
+# Of a file that is new in the guest, as over ssh.
+MODE = 0o644
+
+# $1: the directory, $2: the user that may read the file in it.
+HAND_OVER = 'chown -- "$2" "$1/file" && chmod 711 "$1"'
+
+
+def put_file(connector: QgaConnector, file: Any, path: str, arguments: Mapping[str, Any]) -> None:
+    with tempfile.TemporaryDirectory(prefix="qga-") as folder, get_file_io(file) as source:
+        local = os.path.join(folder, "file")
+        with open(local, "wb") as target:
+            move(source, target)
+        os.chmod(local, MODE)
+        if is_other_user(connector, arguments):
+            put_as_other_user(connector, local, path, arguments)
+        else:
+            require_all(copy_to(connector.agent, [local], path))
+
+
+def put_as_other_user(
+    connector: QgaConnector, local: str, path: str, arguments: Mapping[str, Any]
+) -> None:
+    with directory_in(connector.agent) as directory:
+        passed = f"{directory}/file"
+        require_all(copy_to(connector.agent, [local], passed))
+        reader = reader_of(connector, arguments)
+        if reader:
+            argv = ["/bin/sh", "-c", HAND_OVER, "sh", directory, reader]
+            connector.agent.exec(argv, check=True)
+        require(connector, arguments, "cp", passed, path)
+
+
+def get_file(connector: QgaConnector, path: str, file: Any, arguments: Mapping[str, Any]) -> None:
+    if is_other_user(connector, arguments):
+        require(connector, arguments, "test", "-r", path)
+    with tempfile.TemporaryDirectory(prefix="qga-") as folder:
+        local = os.path.join(folder, "file")
+        require_all(copy_from(connector.agent, [path], local))
+        with open(local, "rb") as source, get_file_io(file, "wb") as target:
+            move(source, target)
+
+
+def is_other_user(connector: QgaConnector, arguments: Mapping[str, Any]) -> bool:
+    """Whether commands run as another user than that of the agent."""
+    return bool(connector.data["qga_user"]) or any(map(arguments.get, (*SWITCHES, *USERS)))
+
+
+def reader_of(connector: QgaConnector, arguments: Mapping[str, Any]) -> str | None:
+    """The user that commands run as; None for root."""
+    named = [user for user in map(arguments.get, USERS) if user]
+    if named:
+        return str(named[0])
+    return None if any(map(arguments.get, SWITCHES)) else connector.data["qga_user"]
+
+
+@contextmanager
+def directory_in(agent: GuestAgent) -> Iterator[str]:
+    """A directory in the guest that only root may enter."""
+    directory = agent.exec(["mktemp", "-d"], check=True, text=True).stdout.strip()
+    try:
+        yield directory
+    finally:
+        agent.exec(["rm", "-rf", "--", directory])
+
+
+def require(connector: QgaConnector, arguments: Mapping[str, Any], *argv: str) -> None:
+    """Run a command in the guest, as pyinfra's user; an OSError if it fails."""
+    command = StringCommand(*map(QuoteString, argv))
+    succeeded, output = connector.run_shell_command(command, **arguments)
+    if not succeeded:
+        raise OSError(output.stderr or f"{argv[0]} failed in the guest")
+
+
+def require_all(summary: Summary) -> None:
+    for skipped in summary.skipped:
+        raise CopyError(str(skipped))
+
+
+def move(source: Any, target: Any) -> None:
+    """Copy the bytes of a file; a text file is encoded."""
+    while piece := source.read(CHUNK):
+        target.write(piece.encode() if isinstance(piece, str) else piece)
