@@ -31,6 +31,7 @@ guests: $(READY) ## test in VMs of all releases, inits and architectures; slow
 	QGA_TEST_GUESTS=all $(BIN)/pytest --numprocesses=2 --no-loadscope-reorder tests/guest/matrix $(PYTEST_ARGS)
 
 check: $(READY) ## run linters, type checker and unit tests; under a minute
+	@packaging/prepare check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -55,7 +55,12 @@ ROWS = [
 def picture() -> Console:
     """What a terminal shows, recorded."""
     console = Console(
-        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+        record=True,
+        width=WIDTH,
+        height=25,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
     )
     for prompt, rows in (("qgactl top web db build old", ROWS), ("qgactl top web", ROWS[:1])):
         console.print(Text(f"$ {prompt}", "bold"), Picture(rows), "")

@@ -87,6 +87,7 @@ def test_on_a_narrow_terminal_long_columns_fold_and_lose_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")  # for rich, a dumb one has 80 columns
     monkeypatch.setenv("COLUMNS", "20")
     show_table(["A", "B", "C"], [["web", "silent", "x" * 30]], folding=("A", "C"))
     lines = capsys.readouterr().out.splitlines()[2:]
