@@ -65,9 +65,11 @@ SETUP = (
     DISK
     + r"""
 use() {
-    mkdir -p "/mnt/$2"
-    mkfs -t "$1" -q "$3" >/dev/null
-    mount "$3" "/mnt/$2"
+    kind=$1 name=$2 device=$3
+    shift 3
+    mkdir -p "/mnt/$name"
+    mkfs -t "$kind" "$@" -q "$device" >/dev/null
+    mount "$device" "/mnt/$name"
 }
 virtio=$(disk VIRTIO-1)
 printf 'label: gpt\nsize=32M\nsize=16M\n' | sfdisk --quiet "$virtio"
@@ -80,7 +82,8 @@ mkfs.btrfs --quiet --label=the-nvme "$(disk NVME-1)"
 mkdir -p /mnt/nvme && mount "$(disk NVME-1)" /mnt/nvme
 use ext4 part "${virtio}1"
 use ext4 mirror /dev/md0
-use ext4 trimmed "$(disk TRIMMED)"
+# Zeroed in the background, the inode tables would take up blocks after the mount.
+use ext4 trimmed "$(disk TRIMMED)" -E lazy_itable_init=0
 use xfs volume /dev/group/vol-ume
 use ext4 crypt /dev/mapper/crypt
 use ext4 usb "$(disk USB-1)"

@@ -124,7 +124,15 @@ notify("READY=1")
 fcntl.ioctl(device, 0xAB03)
 """
 
-DISKS = r"""
+# The kernel numbers NVMe controllers in the order in which they happen to be ready.
+SERIAL = r"""
+serial() {
+    lsblk --nodeps --noheadings --paths --output=NAME,SERIAL | awk -v s="$1" '$2 == s { print $1 }'
+}
+"""
+DISKS = (
+    SERIAL
+    + r"""
 cd /run
 modprobe loop max_loop=9
 for number in 0 1 2 3 4 5 6 7; do
@@ -162,14 +170,22 @@ dmsetup message k-pool 0 "create_thin 0"
 table thin 0 16384 thin /dev/mapper/k-pool 0
 table multipath 0 8192 multipath 0 0 1 1 round-robin 0 1 1 /dev/nullb0 1000
 table "a name" 0 128 linear /dev/ram1 0
-serial() {
-    lsblk --nodeps --noheadings --paths --output=NAME,SERIAL | awk -v s="$1" '$2 == s { print $1 }'
+wait_for() {
+    what=$1
+    shift
+    deadline=$(($(cut -d. -f1 /proc/uptime) + 200))
+    until [ "$("$@")" ]; do
+        [ "$(cut -d. -f1 /proc/uptime)" -lt $deadline ] || { echo "no $what" >&2; exit 1; }
+        sleep 0.5
+    done
 }
-for disk in /dev/nvme1n1 /dev/nvme1n2 /dev/mmcblk0; do
-    until [ -e $disk ]; do sleep 0.5; done
-done
+both_namespaces() {
+    [ "$(serial PATHS | wc -l)" = 2 ] && echo yes
+}
+wait_for "disk of the card reader" ls /dev/mmcblk0
+wait_for "two namespaces of the NVMe controllers PATHS" both_namespaces
 for disk in PARALLEL MEGARAID PVSCSI AHCI SCSI USB NVME; do
-    until [ "$(serial $disk)" ]; do sleep 0.5; done
+    wait_for "disk $disk" serial $disk
 done
 mdadm --quiet --create /dev/md5 --run --assume-clean --level=5 --raid-devices=3 \
     "$(serial PARALLEL)" "$(serial MEGARAID)" "$(serial PVSCSI)"
@@ -179,16 +195,21 @@ for disk in /dev/md6 /dev/loop7 /dev/mmcblk0 "$(serial USB)" "$(serial NVME)"; d
     printf 'label: gpt\nsize=2M\n' | sfdisk --quiet "$disk"
 done
 udevadm settle
-for device in md5 md6p1 loop7p1 mmcblk0p1 mapper/k-thin zram0 ram0 nullb1 mtdblock0 nvme0n1p1 \
-    nvme1n1 nvme1n2; do
-    mkdir -p "/mnt/$device"
-    mkfs.ext2 -q "/dev/$device"
-    mount "/dev/$device" "/mnt/$device"
+use() {
+    mkdir -p "/mnt/$1"
+    mkfs.ext2 -q "/dev/$1"
+    mount "/dev/$1" "/mnt/$1"
+}
+for device in md5 md6p1 loop7p1 mmcblk0p1 mapper/k-thin zram0 ram0 nullb1 mtdblock0; do
+    use $device
+done
+for disk in "$(serial NVME)p1" $(serial PATHS); do
+    use "${disk#/dev/}"
 done
 """
+)
 KINDS_OF_DISKS = (
-    "loop0 loop7p1 nullb0 ram0 zram0 mtdblock0 nbd0 dm-0 md5 md6p1 sr0 sr1 sr2 mmcblk0p1 vda "
-    "nvme0n1p1 nvme1n1 nvme1n2"
+    "loop0 loop7p1 nullb0 ram0 zram0 mtdblock0 nbd0 dm-0 md5 md6p1 sr0 sr1 sr2 mmcblk0p1 vda"
 )
 
 

@@ -14,7 +14,7 @@ import pytest
 from . import kinds
 from .agent_socket import AgentSocket
 from .comparing import flat, in_common_order
-from .vm import Guest
+from .vm import Guest, GuestError
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -27,10 +27,24 @@ COUNTERS = re.compile(r".*/(statistics|stats|smart)/.*")
 def guest() -> Iterator[Guest]:
     with Guest(kinds.hardware) as guest:
         guest.write_file("/run/nbd.py", kinds.NBD)
-        # On a busy machine each may take five minutes.
-        guest.run(["/bin/sh", "-ec", kinds.LINKS], timeout=600)
-        guest.run(["/bin/sh", "-ec", kinds.DISKS], timeout=600)
+        set_up(guest, kinds.LINKS)
+        set_up(guest, kinds.DISKS)
         yield guest
+
+
+def set_up(guest: Guest, script: str) -> None:
+    """Run a script. If it fails or hangs, the error has its steps and the kernel's last lines."""
+    try:
+        # On a busy machine each may take five minutes.
+        guest.run(["timeout", "570", "/bin/sh", "-exc", script], timeout=600)
+    except GuestError as error:
+        kernel = guest.run(["/bin/sh", "-c", "dmesg --kernel | tail -n 30"]).stdout
+        raise GuestError(f"{error}\n{kernel}") from None
+
+
+def with_serial(guest: Guest, serial: str) -> set[str]:
+    """The disks with this serial number."""
+    return set(guest.run(["/bin/sh", "-c", f"{kinds.SERIAL}\nserial {serial}"]).stdout.split())
 
 
 @pytest.fixture
@@ -76,5 +90,7 @@ def test_what_is_on_them(guest: Guest, agent: AgentSocket, command: str) -> None
 
 def test_an_nvme_disk_with_several_paths_is_one(guest: Guest, agent: AgentSocket) -> None:
     disks = {each["name"]: each for each in agent.execute("guest-get-disks")}
-    assert {name for name in disks if "nvme1" in name} == {"/dev/nvme1n1", "/dev/nvme1n2"}
-    assert disks["/dev/nvme1n1"]["address"]["bus-type"] == "nvme"
+    ([other], namespaces) = (with_serial(guest, serial) for serial in ("NVME", "PATHS"))
+    assert len(namespaces) == 2
+    assert {name for name in disks if "nvme" in name} == {other, f"{other}p1", *namespaces}
+    assert {disks[name]["address"]["bus-type"] for name in namespaces} == {"nvme"}
