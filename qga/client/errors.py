@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     from qga.client.waiting import Met
 
 
+# Characters: a terminal may have to show it.
+LONGEST_ERROR = 16 * 1024
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}…"
+
+
 class AgentError(Exception):
     """Base of all errors of this package.
 
@@ -139,6 +147,9 @@ class ThawFailed(AgentError):
 
 class SnapshotFailed(AgentError):
     """The disks could not be copied, or given an external snapshot."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(shortened(reason))  # it may be a text of QEMU
 
 
 class NotQuiesced(AgentError):

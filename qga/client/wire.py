@@ -21,7 +21,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from qga.client.errors import CommandError, CommandNotFound, ProtocolError
+from qga.client.errors import CommandError, CommandNotFound, ProtocolError, shortened
 from qga.wording import counted
 
 # The limit of QEMU's JSON lexer, which refuses a longer request only after most of it was sent.
@@ -49,8 +49,6 @@ MOST_VALUES = 100_000
 # JSON has no such limits, but Python has: on recursion, and on the digits of int() and str().
 DEEPEST, LONGEST_NUMBER = 100, 400
 
-# Characters of an error's description: a terminal may have to show it.
-LONGEST_ERROR = 16 * 1024
 
 # The agent's refusal of a request with an id, before QEMU 3.0.
 ID_REFUSED = b"member 'id' is unexpected"
@@ -191,14 +189,9 @@ def outcome(reply: Mapping[str, Any], command: str) -> Any:
 
 
 def command_error(error: Mapping[str, Any], command: str) -> CommandError:
-    class_ = text_of(error.get("class", "GenericError"))
+    class_ = shortened(str(error.get("class", "GenericError")))
     kind = CommandNotFound if class_ == "CommandNotFound" else CommandError
-    return kind(class_, text_of(error.get("desc", "no description")), command)
-
-
-def text_of(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}…"
+    return kind(class_, shortened(str(error.get("desc", "no description"))), command)
 
 
 def excerpt(line: bytes, length: int = 60) -> str:

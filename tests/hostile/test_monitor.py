@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qga.client.errors import ConnectError
+from qga.client.errors import LONGEST_ERROR, ConnectError
 from qga.client.hosts import qmp
 from tests.hostile.monitor import Qemu, disk
 from tests.hostile.scenarios import RAW_ESCAPES
@@ -63,6 +63,8 @@ REPLIES: dict[str, Any] = {
     "an endless name": [disk(ESCAPES * 10_000, size=2**63 - 1)],
     "a text": ESCAPES,
     "an error": {"error": {"class": "GenericError", "desc": ESCAPES}},
+    "an endless error": {"error": {"class": "GenericError", "desc": "x" * 1_000_000}},
+    "endless names": [disk("x" * 100_000, inserted=None)] * 30,
     "no error": {"error": ESCAPES},
 }
 
@@ -73,6 +75,7 @@ def test_disks_that_cannot_be(tmp_path: Path, agent: Peer, reply: Any) -> None:
         status, out, err = snapshot(qemu, agent, "--json", "--format", "raw")
     assert (status, out) == (1, "")
     assert err.startswith(("qgactl: unix:", "qgactl: snapshot: "))
+    assert len(err) < LONGEST_ERROR * len("\\U0010ffff")  # each character may be an escape
     assert not (tmp_path / "copy").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from tests.integration.qgactl_process import QGACTL, environment
 from tests.integration.qgactl_process import qgactl as run_qgactl
 from tests.unit.client_peer import Filesystems, Peer, Start
 from tests.unit.conftest import start as start
+from tests.unit.host_root import qemu
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -36,7 +38,9 @@ class Machine:
         for name in ("root", "data", "temporary", "fixed"):
             (folder / name).write_bytes(os.urandom(SIZE))
         argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-m", "32"]
+        argv += ["-device", "virtio-serial,id=virtio-serial0"]
         argv += ["-qmp", f"unix:{self.socket},server=on,wait=off"]
+        argv += qemu("web", f"{folder}/agent")[1:]
         argv += self.drive("root")
         argv += self.node("data", f"driver=raw,file.driver=file,file.filename={folder}/data")
         argv += self.drive("temporary", "snapshot=on")
@@ -344,6 +348,29 @@ def test_a_monitor_that_is_in_use(machine: Machine) -> None:
     assert status == 3
     assert "it serves one QMP client at a time, is another one connected?" in err
     machine.assert_clean()
+
+
+def test_a_monitor_that_is_found(machine: Machine) -> None:
+    """By the agent's socket, on which nobody answers here."""
+    words = ["snapshot", f"{machine.folder}/copy", "--disk", "root", "--crash-consistent"]
+    status, out, err = run_qgactl("--timeout", "1", *words, address=f"unix:{machine.folder}/agent")
+    assert (status, "copied 1 disk" in out) == (0, True), err
+    assert content(machine.folder / "copy/root.qcow2") == (machine.folder / "root").read_bytes()
+
+
+def test_a_monitor_in_whose_place_another_process_listens(machine: Machine) -> None:
+    """It gets no request, and no descriptor of a file."""
+    machine.socket.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(machine.socket))
+        other.listen()
+        words = ["snapshot", f"{machine.folder}/copy", "--crash-consistent"]
+        status, _, err = run_qgactl(*words, address=f"unix:{machine.folder}/agent")
+        with other.accept()[0] as connection:
+            assert connection.recv(1) == b""
+    expected = f"process {os.getpid()} listens there, not web (process {machine.qemu.pid})"
+    assert (status, expected in err) == (3, True), err
+    assert not (machine.folder / "copy").exists()
 
 
 def test_no_monitor(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from qga.client.hosts import discovery
 from qga.client.hosts.checkup import Check, checkup
 from qga.client.hosts.discovery import FoundGuest
 from qga.client.hosts.qmp import MOST, run_state
@@ -169,7 +171,9 @@ def test_a_machine_that_qemu_has_paused(
 def test_a_machine_that_runs_and_one_in_a_state_that_we_do_not_know(
     agent: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    monkeypatch.setattr("qga.client.hosts.discovery.monitor_of", lambda _: f"{tmp_path}/qmp")
+    path = f"{tmp_path}/qmp"
+    found = discovery.Monitor("web", f"unix:{path}", path, os.getpid())
+    monkeypatch.setattr("qga.client.hosts.discovery.monitor_of", lambda _: found)
     monitor = Monitor(tmp_path / "qmp", told(state))
     try:
         *_, machine, answer = checkup(agent.address, 0.5)

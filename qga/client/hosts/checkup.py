@@ -240,9 +240,11 @@ def socket_checks(path: str, by_libvirt: bool) -> Iterator[Check]:
 def machine_checks(path: str, seconds: float) -> Iterator[Check]:
     """Check the state of the VM that has this socket, if QEMU has a monitor socket."""
     monitor = discovery.monitor_of(path)
-    state = run_state(monitor, seconds) if monitor else ""
+    if monitor is None:
+        return
+    state = run_state(monitor.path, seconds, monitor.check)
     if state in RUN_STATES:
-        advice = f"send {RESUME.get(state, 'cont')} to QEMU's monitor, {monitor}"
+        advice = f"send {RESUME.get(state, 'cont')} to QEMU's monitor, {monitor.path}"
         raise Broken("machine", RUN_STATES[state], advice)
     if state:
         yield Check("machine", OK, f"QEMU reports: {state}")

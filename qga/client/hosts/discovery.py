@@ -71,6 +71,19 @@ class FoundGuest(NamedTuple):
         return name == self.name or self.address == f"proxmox:{name}"
 
 
+class Monitor(NamedTuple):
+    """The QMP socket of a guest that was found, and the process that listens there."""
+
+    name: str
+    address: str
+    path: str
+    process: int
+
+    def check(self, connection: socket.socket) -> None:
+        """Raise ConnectError unless the connection leads to that process."""
+        check_listener(self, connection)
+
+
 def find_guests(left_out: LeftOut | None = None) -> list[FoundGuest]:
     """The guests, sorted by name. `left_out` collects what cannot be read or is not trusted."""
     left_out = LeftOut() if left_out is None else left_out
@@ -214,8 +227,11 @@ def vsock_guests(machines: list[Machine]) -> Iterator[FoundGuest]:
             yield FoundGuest(name, address, path, monitor.kind, process=monitor.pid)
 
 
-def check_listener(guest: FoundGuest, connection: socket.socket) -> None:
-    """Raise ConnectError unless a trusted process listens on the socket of this guest."""
+def check_listener(guest: FoundGuest | Monitor, connection: socket.socket) -> None:
+    """Raise ConnectError unless a trusted process listens on the socket of this guest.
+
+    It has to be the process that was found, which is a QEMU or another monitor.
+    """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
     pid, uid, _ = UCRED.unpack(credentials)
     if uid not in believed_users(host_root()):
@@ -226,13 +242,14 @@ def check_listener(guest: FoundGuest, connection: socket.socket) -> None:
         raise ConnectError(guest.address, reason)
 
 
-def monitor_of(path: str) -> str:
-    """The QMP socket of the QEMU that serves this agent socket; "" if there is none."""
+def monitor_of(path: str) -> Monitor | None:
+    """The QMP socket of the QEMU that serves this agent socket; None if there is none."""
     real = os.path.realpath(path)
     for machine in running_machines(host_root()):
         if real in map(os.path.realpath, map(host_path, machine.sockets)) and machine.monitor:
-            return str(host_path(machine.monitor))
-    return ""
+            monitor = str(host_path(machine.monitor))
+            return Monitor(machine.name, f"unix:{monitor}", monitor, machine.pid)
+    return None
 
 
 def proxmox_socket(vmid: str) -> str:

@@ -16,10 +16,10 @@ import json
 import math
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from qga.client.errors import AgentError, ConnectError, ProtocolError
+from qga.client.errors import AgentError, ConnectError, ProtocolError, shortened
 from qga.client.shapes import member, shaped
 from qga.client.sockets import UNIX_ADVICE, connect_unix
 
@@ -45,24 +45,31 @@ class QmpRefused(AgentError):
     """QEMU refused a command, or it failed: `class_` and the text of QMP."""
 
     def __init__(self, address: str, command: str, error: object) -> None:
-        super().__init__(member(str, "desc", error), address=address, command=command)
-        self.class_ = member(str, "class", error)
+        super().__init__(shortened(member(str, "desc", error)), address=address, command=command)
+        self.class_ = shortened(member(str, "class", error))
 
 
 class Qmp:
     """A connection that is ready for commands; a context manager that closes it.
 
-    end: the time.monotonic() after which no command is waited for any more.
+    check: called with the connection, before anything is sent. end: the time.monotonic() after
+    which no command is waited for any more.
     Raises ConnectError if nobody listens, or nobody greets within `seconds`.
     """
 
-    def __init__(self, path: str, seconds: float) -> None:
+    def __init__(
+        self,
+        path: str,
+        seconds: float,
+        check: Callable[[socket.socket], None] = lambda _connection: None,
+    ) -> None:
         self.address = f"unix:{path}"
         self.end = math.inf
         self._numbers = itertools.count(1)
         self._unread = bytearray()
         self._socket = connect_unix(self.address, path, ADVICE)
         try:
+            check(self._socket)
             deadline = time.monotonic() + seconds
             self._greeted(deadline)
             self.execute("qmp_capabilities", seconds=deadline - time.monotonic())
@@ -159,10 +166,12 @@ class Qmp:
             raise ProtocolError("this is not a QMP socket", address=self.address) from None
 
 
-def run_state(path: str, seconds: float) -> str:
+def run_state(
+    path: str, seconds: float, check: Callable[[socket.socket], None] = lambda _connection: None
+) -> str:
     """`running`, `paused` or another RunState of QMP; "" if QEMU does not report one in time."""
     try:
-        with Qmp(path, seconds) as qmp:
+        with Qmp(path, seconds, check) as qmp:
             return member(str, "status", qmp.execute("query-status", seconds=seconds))
     except AgentError:
         return ""

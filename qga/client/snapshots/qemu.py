@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -78,8 +79,13 @@ class Job(NamedTuple):
 class QemuMachine:
     """A machine behind a QMP socket. Raises ConnectError."""
 
-    def __init__(self, path: str, seconds: float) -> None:
-        self.qmp = Qmp(path, seconds)
+    def __init__(
+        self,
+        path: str,
+        seconds: float,
+        check: Callable[[socket.socket], None] = lambda _connection: None,
+    ) -> None:
+        self.qmp = Qmp(path, seconds, check)
 
     def disks(self) -> list[Disk]:
         reply = self.qmp.execute("query-block")

@@ -95,10 +95,10 @@ def open_machine(agent: GuestAgent, qmp: str) -> Machine:
     if address.startswith("libvirt:"):
         uri, domain = uri_and_domain(address.partition(":")[2])
         return LibvirtMachine(uri, domain, time.monotonic() + agent.timeout)
-    path = discovery.monitor_of(socket)
-    if not path:
+    monitor = discovery.monitor_of(socket)
+    if monitor is None:
         raise SnapshotFailed(NO_MONITOR)
-    return QemuMachine(path, agent.timeout)
+    return QemuMachine(monitor.path, agent.timeout, monitor.check)
 
 
 def begin(
