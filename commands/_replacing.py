@@ -5,7 +5,8 @@ What must stay true:
 - Only root can write to the directory and to those above it, so nobody can put a link there
   between the check and the change. A file that is a symbolic link is refused.
 - A file always has either its old or its new content, with the old owner, mode and SELinux label.
-- What fails leaves every file as it was.
+- What fails leaves every file as it was. If one cannot be put back, the others are, and its old
+  content stays beside it.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ def replaced(contents: Mapping[str, bytes]) -> Iterator[None]:
         for change in changes:
             change.make()
         yield
-    except BaseException:
-        for change in reversed(changes):
-            change.undo()
+    except BaseException as error:
+        failures = [failure for change in reversed(changes) if (failure := change.undo())]
+        if failures:
+            raise QgaError("; ".join([str(error), *failures])) from error
         raise
     finally:
         for change in changes:
@@ -86,7 +88,7 @@ class _Change:
         self._content = content
         self._unfinished, self._kept = f"{self._path}.qga-new", f"{self._path}.qga-old"
         self._was = status_of(self._path)
-        self._is_made = False
+        self._is_made = self._is_lost = False
 
     def prepare(self) -> None:
         self.clean()  # of an agent that was killed
@@ -113,15 +115,22 @@ class _Change:
         os.replace(self._unfinished, self._path)
         self._is_made = True
 
-    def undo(self) -> None:
+    def undo(self) -> str:
+        """Put back what was there; returns why that failed, or ""."""
         if not self._is_made:
-            return
-        if self._was is None:
-            os.unlink(self._path)
-        else:
-            os.replace(self._kept, self._path)
+            return ""
+        try:
+            if self._was is None:
+                os.unlink(self._path)
+            else:
+                os.replace(self._kept, self._path)
+        except OSError as error:
+            self._is_lost = True
+            where = f" (see {self._kept})" if self._was is not None else ""
+            return f"{self._path} has its new content{where}: {error.strerror}"
+        return ""
 
     def clean(self) -> None:
-        for path in (self._unfinished, self._kept):
-            with suppress(FileNotFoundError):
+        for path in (self._unfinished,) if self._is_lost else (self._unfinished, self._kept):
+            with suppress(OSError):
                 os.unlink(path)

@@ -45,6 +45,20 @@ def test_files_come_back_if_the_block_fails(folder: Path) -> None:
     assert os.listdir(folder) == ["old"]
 
 
+def test_the_others_come_back_if_one_cannot(folder: Path) -> None:
+    files = [folder / name for name in ("a", "b", "c")]
+    for file in files:
+        file.write_text("before")
+    failed = pytest.raises(QgaError, match=r"^no; .*/b has its new content \(see .*/b\.qga-old\): ")
+    with failed, replacing.replaced({str(file): b"after" for file in files}):
+        files[1].unlink()
+        files[1].mkdir()  # rename(2) does not put a file in its place
+        raise QgaError("no")
+    assert [file.read_text() for file in files if file.is_file()] == ["before"] * 2
+    assert sorted(os.listdir(folder)) == ["a", "b", "b.qga-old", "c"]
+    assert (folder / "b.qga-old").read_text() == "before"
+
+
 def test_nothing_is_replaced_if_one_file_cannot_be(folder: Path) -> None:
     old, link = folder / "old", folder / "link"
     old.write_text("before")
