@@ -35,6 +35,7 @@ _LEASE_PATIENCE = 60.0  # seconds for dhclient, which returns when it has a leas
 _RUN = "/run"
 _NETWORKD = "systemd-networkd.service"
 _NETWORK_MANAGER = "NetworkManager"
+_VERSION = re.compile(r"(.+?)(-[46])?")  # the interface of dhcpcd, and of IP if it serves one only
 
 
 def renew() -> str:
@@ -78,14 +79,15 @@ def _networkd() -> Iterator[Renewal]:
 def _network_manager() -> Iterator[Renewal]:
     if not os.path.isdir(f"{_RUN}/{_NETWORK_MANAGER}"):
         return
-    fields = "GENERAL.DEVICE,DHCP4.OPTION"
+    fields = "GENERAL.DEVICE,GENERAL.CON-UUID,DHCP4.OPTION"
     devices = output_of(["nmcli", "--terse", "--fields", fields, "device", "show"], _PATIENCE)
     for block in devices.split("\n\n"):
-        first, _, options = block.strip().partition("\n")
-        name = first.partition(":")[2]
-        if options.startswith("DHCP4.OPTION"):
-            act = partial(_run, "nmcli", "device", "reapply", name)
-            yield f"{name} ({_NETWORK_MANAGER})", act
+        first, second, third, *_ = [*block.strip().splitlines(), "", "", ""]
+        name, connection = first.partition(":")[2], second.partition(":")[2]
+        if third.startswith("DHCP4.OPTION"):
+            # `nmcli device reapply` keeps the lease.
+            up = ("--wait", "0", "connection", "up", "uuid", connection, "ifname", name)
+            yield f"{name} ({_NETWORK_MANAGER})", partial(_run, "nmcli", *up)
 
 
 def _dhclient() -> Iterator[Renewal]:
@@ -111,10 +113,15 @@ def _dhcpcd() -> Iterator[Renewal]:
     if any(pid_in(f"{_RUN}/{file}", "dhcpcd") for file in ("dhcpcd/pid", "dhcpcd.pid")):
         yield "all interfaces (dhcpcd)", partial(_run, "dhcpcd", "--rebind")
         return
-    pattern = re.compile(r"(?:dhcpcd-)?(.+?)(?:-[46])?\.pid")
-    files = {**_files("dhcpcd", pattern), **_files("", re.compile(r"dhcpcd-(.+?)(?:-[46])?\.pid"))}
-    for name in sorted({name for file, name in files.items() if pid_in(file, "dhcpcd")}):
-        yield f"{name} (dhcpcd)", partial(_run, "dhcpcd", "--rebind", name)
+    files = {
+        **_files("dhcpcd", re.compile(r"(?:dhcpcd-)?(.+)\.pid")),
+        **_files("", re.compile(r"dhcpcd-(.+)\.pid")),
+    }
+    for word in sorted({word for file, word in files.items() if pid_in(file, "dhcpcd")}):
+        # Without the option that it was started with, another dhcpcd would start.
+        name, version = _VERSION.fullmatch(word).groups()  # type: ignore[union-attr]
+        options = [version] if version else []
+        yield f"{name} (dhcpcd)", partial(_run, "dhcpcd", *options, "--rebind", name)
 
 
 def _udhcpc() -> Iterator[Renewal]:

@@ -31,7 +31,8 @@ def test_pid_files(tmp_path: Path) -> None:
 CLIENT = """#!/bin/sh
 echo "${0##*/} $*" >>"$LOG"
 case "$*" in *show*)
-    printf 'GENERAL.DEVICE:lo\\n\\nGENERAL.DEVICE:eth1\\nDHCP4.OPTION[1]:a = b\\n\\n' ;;
+    printf 'GENERAL.DEVICE:lo\\nGENERAL.CON-UUID:17-3\\n\\n'
+    printf 'GENERAL.DEVICE:eth1\\nGENERAL.CON-UUID:17-4\\nDHCP4.OPTION[1]:a = b\\n\\n' ;;
 esac
 exit "$STATUS"
 """
@@ -85,10 +86,10 @@ def test_every_dhcp_client_renews(clients: Path, monkeypatch: pytest.MonkeyPatch
     assert killed == [(17, 10)]
     assert [call for call in calls_of(clients) if "show" not in call] == [
         "networkctl renew lo",
-        "nmcli device reapply eth1",
+        "nmcli --wait 0 connection up uuid 17-4 ifname eth1",
         f"dhclient -x -pf {run}/dhclient.eth2.pid",
         "dhclient -4 eth2",
-        "dhcpcd --rebind eth3",
+        "dhcpcd -4 --rebind eth3",
         "dhcpcd --rebind eth5",
     ]
 
