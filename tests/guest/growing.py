@@ -91,7 +91,7 @@ table() {
     udevadm settle
 }
 use() {
-    mkfs -t "$1" -q "$2" >/dev/null
+    mkfs -t $1 -q "$2" >/dev/null
     mkdir -p "/mnt/$name"
     mount "$2" "/mnt/$name"
 }
@@ -196,6 +196,57 @@ mkdir -p /mnt/hidden
 mount --bind /mnt/whole /mnt/hidden
 mount --make-private /mnt/hidden
 mount -t tmpfs none /mnt/hidden
+file errors 16M
+use ext4 $disk
+larger 24M
+echo 1 >/sys/fs/ext4/${disk#/dev/}/trigger_fs_error
+file blocks 8M
+use "ext4 -b 1024 -O ^64bit" $disk
+larger 5T
+file fixed 16M
+use ext4 $disk
+larger 24M
+blockdev --setro $disk
+file small 120M
+use btrfs $disk
+larger 200M
+file busy 320M
+use btrfs $disk
+larger 400M
+for try in $(seq 20); do
+    btrfs balance start --full-balance --background /mnt/busy >/dev/null
+    ! btrfs balance pause /mnt/busy 2>/dev/null || break
+done
+file rest 32M
+rest=$disk
+file lost 32M
+vgcreate --quiet lost $disk $rest
+lvcreate --quiet --size=16M --name=volume lost $disk
+use ext4 /dev/lost/volume
+larger 64M
+losetup --detach $rest
+file unknown 16M
+dmsetup create --uuid=LVM-unknown --table="0 32768 linear $disk 0" unknown
+use ext4 /dev/mapper/unknown
+mkdir -p /mnt/covered/below /mnt/covered/gone
+mount --bind /mnt/whole /mnt/covered/below
+mount --bind /mnt/whole /mnt/covered/gone
+mount -t tmpfs none /mnt/covered
+mkdir /mnt/covered/below
+modprobe scsi_debug dev_size_mb=16 add_host=2 per_host_store=1
+udevadm settle
+for name in pulled beneath; do
+    disk=$(lsblk --noheadings --nodeps --paths --output=NAME,MODEL | grep -m 1 scsi_debug)
+    disk=${disk%% *}
+    if [ $name = beneath ]; then
+        head -c 32 /dev/zero | cryptsetup open --type=plain --key-file=- $disk beneath
+        use ext4 /dev/mapper/beneath
+    else
+        use ext4 $disk
+    fi
+    sync
+    echo 1 >/sys/block/${disk#/dev/}/device/delete
+done
 """
 
 

@@ -32,6 +32,17 @@ REFUSED = {
     "thin": "is not a plain linear volume: grow it with lvextend",
     "locked": "is mounted read-only",
     "hidden": "is tmpfs, which cannot be grown",
+    "errors": "the filesystem at /mnt/errors has errors: run e2fsck first",
+    "blocks": "would have too many blocks: it lacks the feature 64bit",
+    "fixed": "/dev/loop13 is read-only",
+    "small": "is btrfs, which can only grow to 256 MiB or more",
+    "busy": "the filesystem at /mnt/busy is busy: balance paused",
+    "lost": "a physical volume of lost is missing",
+    "unknown": "lvs --noheadings",
+    "covered/below": "the filesystem at /mnt/covered/below is hidden under another mount",
+    "covered/gone": "cannot open /mnt/covered/gone: No such file or directory",
+    "pulled": "the filesystem at /mnt/pulled lies on no block device of this guest",
+    "beneath": "cannot examine the devices beneath /mnt/beneath: ",
     "nothing": "'/mnt/nothing' is not a mount point",
 }
 
@@ -197,6 +208,51 @@ def test_what_somebody_else_has_frozen_is_refused(machine: Guest, agent: AgentSo
             grow(agent, "/mnt/gpt")
     finally:
         machine.run(["fsfreeze", "--unfreeze", "/mnt/gpt"])
+
+
+MISSING = {
+    "lvm": ("xfs_growfs", "lvextend", "pvresize", "lvs", "growpart sfdisk", "growpart partx"),
+    "luks": ("btrfs", "cryptsetup"),
+    "gpt": ("resize2fs",),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_tool_that_is_missing(machine: Guest, agent: AgentSocket, name: str) -> None:
+    before = table(machine, name)
+    enlarge(machine, name, DISKS[name].after + 24)
+    for programs in MISSING[name]:
+        last = programs.split()[-1]
+        find = f"for name in {programs}; do command -v $name; done"
+        paths = machine.run(["/bin/sh", "-c", find]).stdout.split()
+        move = "for path; do mv $path $path-away; done"
+        back = "for path; do mv $path-away $path; done"
+        machine.run(["/bin/sh", "-ec", move, "sh", *paths])
+        try:
+            with pytest.raises(AgentError, match=f"{last} is missing in the guest: install "):
+                grow(agent, f"/mnt/{name}")
+        finally:
+            machine.run(["/bin/sh", "-ec", back, "sh", *paths])
+    assert table(machine, name) == before
+
+
+NONSENSE = {
+    "gpt": ("growpart", "cannot tell how growpart would grow /dev/vd.2: all is well"),
+    "luks": ("cryptsetup", "cannot tell where luks has its data on "),
+    "lvm": ("lvs", "LVM does not know what the volume is: all is well"),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_tool_that_says_something_else(machine: Guest, agent: AgentSocket, name: str) -> None:
+    """As another release of it may."""
+    tool, text = NONSENSE[name]
+    path = machine.run(["/bin/sh", "-c", f"command -v {tool}"]).stdout.strip()
+    before = table(machine, name)
+    enlarge(machine, name, DISKS[name].after + 24)
+    with replaced(machine, path, "echo all is well"), pytest.raises(AgentError, match=text):
+        grow(agent, f"/mnt/{name}")
+    assert table(machine, name) == before
 
 
 @pytest.mark.parametrize("name", REFUSED)
