@@ -286,6 +286,27 @@ def test_a_copy_from_the_guest(traveller: Traveller, tmp_path: Path, resume: boo
     place.run(["rm", "/var/tmp/big"])
 
 
+def test_a_freeze_goes_on(traveller: Traveller) -> None:
+    """And so does its time limit, in an agent that has lost its host meanwhile."""
+    old = traveller.here.connect()
+    frozen = old.execute("guest-fsfreeze-freeze")
+    before = old.execute("qga-get-freeze")
+    place = traveller.migrate()
+    old.close()
+    assert place.original is not None
+    see_it_leave(place)
+    with place.connect() as new:
+        after = new.execute("qga-get-freeze")
+        assert after["filesystems"] == before["filesystems"]
+        assert after["thaw-in"] < before["thaw-in"]
+        writer = place.original.execute("guest-exec", path="/bin/touch", arg=["/var/tmp/written"])
+        time.sleep(1)
+        assert not place.original.execute("guest-exec-status", **writer)["exited"]
+        assert new.execute("guest-fsfreeze-thaw") == frozen > 0
+        assert place.wait_exec(place.original, ["touch"], writer["pid"]).status == 0
+    place.run(["rm", "/var/tmp/written"])
+
+
 @contextmanager
 def forwarded(
     place: Place, folder: Path
