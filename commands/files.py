@@ -156,7 +156,7 @@ class Files(CommandGroup):
         """
         file = self._file(handle, caller)
         with file.lock:
-            self._file(handle, caller)  # another request may have closed it in the meantime
+            _check_open(handle, file)  # another request may have closed it in the meantime
             try:
                 self._close(handle, file)
             except OSError as error:
@@ -180,7 +180,7 @@ class Files(CommandGroup):
             data, eof = read_cached(file, count)
             return {"count": len(data), "buf-b64": Payload(data), "eof": eof}
         with file.lock:
-            self._file(handle, caller)
+            _check_open(handle, file)
             try:
                 data, eof = read_up_to(file.fd, count)
             except OSError as error:
@@ -205,7 +205,7 @@ class Files(CommandGroup):
                 raise QgaError(f"value '{count}' is invalid for argument count")
             data = data[:count]
         with file.lock:
-            self._file(handle, caller)
+            _check_open(handle, file)
             try:
                 written = write_all(file.fd, data)
             except OSError as error:
@@ -237,7 +237,7 @@ class Files(CommandGroup):
         if not may_wait and (not file.cached or _WHENCE[whence] == os.SEEK_END):
             raise BlockingIOError
         with file.lock if may_wait else AtOnce(file.lock):
-            self._file(handle, caller)
+            _check_open(handle, file)
             try:
                 position = seek(file.fd, offset, _WHENCE[whence])
             except OSError as error:
@@ -255,7 +255,7 @@ class Files(CommandGroup):
     def _file(self, handle: int, caller: Caller) -> OpenFile:
         file = self._files.get(handle)
         if file is None or file.channel != caller.channel:
-            raise QgaError(f"handle '{handle}' has not been found")
+            raise _not_found(handle)
         file.used = monotonic()
         return file
 
@@ -317,6 +317,16 @@ class Files(CommandGroup):
             return
         with suppress(QgaError):  # all threads are busy: the next time
             self.agent.worker.submit(lambda: self._close_unused(left), lambda *_: None)
+
+
+def _check_open(handle: int, file: OpenFile) -> None:
+    """Raise QgaError if the file, whose lock is held, is closed."""
+    if file.fd == _CLOSED:
+        raise _not_found(handle)
+
+
+def _not_found(handle: int) -> QgaError:
+    return QgaError(f"handle '{handle}' has not been found")
 
 
 def open_flags(mode: str) -> int:

@@ -6,6 +6,12 @@ import sys
 
 from qga import INTERFACE_VERSION, Caller, CommandGroup, __version__, command
 from qga.records import TypedDict
+from qga.wire.protocol import Constant
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qga.plugin.services import Services
+    from qga.policy.policy import Policy
 
 GuestAgentCommandInfo = TypedDict(
     "GuestAgentCommandInfo", {"name": str, "enabled": bool, "success-response": bool}
@@ -25,19 +31,29 @@ class QgaVersion(TypedDict):
 class Info(CommandGroup):
     """Information about the agent."""
 
+    def __init__(self, agent: Services) -> None:
+        super().__init__(agent)
+        # What may be called depends on nothing else, and clients ask before each command.
+        self._infos: dict[tuple[Policy, bool], Constant] = {}
+
     @command(access="audit", frozen=True)
     def guest_info(self, *, caller: Caller) -> GuestAgentInfo:
         """Report the version of the interface, and which commands this channel may use now.
 
         The version is that of the QEMU release with this interface.
         """
-        allows, frozen = caller.policy.allows, self.agent.frozen
+        key = caller.policy, self.agent.frozen
+        if key not in self._infos:
+            self._infos[key] = Constant(self._info(*key))
+        return self._infos[key]  # type: ignore[return-value]
+
+    def _info(self, policy: Policy, frozen: bool) -> GuestAgentInfo:
         return {
             "version": INTERFACE_VERSION,
             "supported_commands": [
                 {
                     "name": entry.name,
-                    "enabled": allows(entry, frozen),
+                    "enabled": policy.allows(entry, frozen),
                     "success-response": entry.success_response,
                 }
                 for entry in self.agent.registry

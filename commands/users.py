@@ -109,6 +109,8 @@ def _utmp_logins() -> Iterator[tuple[str, float]]:
 
 def utmp_records() -> Iterator[tuple[Any, ...]]:
     """The fields of each record of a user: kind, process, line, ID, user, host, and more."""
+    if not os.access(UTMP, os.R_OK):  # as on newer systems; faster than an exception
+        return
     try:
         records = read_bytes(UTMP)
     except OSError:

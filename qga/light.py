@@ -1,4 +1,4 @@
-"""Replacements for parts of collections, re and signal, which take 2 MB on Python 3.14."""
+"""Replacements for parts of collections, functools, re and signal, which take 2 MB on Python 3.14."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     import re
     import signal as signal
     from collections import deque as deque
+    from functools import cached_property as cached_property
 
     expression = re.compile
 else:
@@ -28,3 +29,16 @@ else:
             method = getattr(re.compile(self._text, self._flags), name)
             setattr(self, name, method)  # this function is not asked for it again
             return method
+
+    class cached_property:  # noqa: N801
+        """Like functools.cached_property."""
+
+        def __init__(self, find):
+            self._find = find
+            self.__doc__ = find.__doc__
+
+        def __get__(self, it, kind=None):
+            if it is None:
+                return self
+            value = it.__dict__[self._find.__name__] = self._find(it)
+            return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from qga.light import cached_property
 from qga.loop import SLOW
 from qga.plugin.signature import plain
 
@@ -44,8 +45,8 @@ class Command:
         self.continues = traits.continues
         self.secret = traits.secret
         self.like = traits.like
-        self._floats = traits.floats
-        self._signature: Signature | None = None
+        if traits.floats is not None:
+            self.carries_number = traits.floats
         self.deferred: Deferred | None = None
         """What has to be completed before it can be called."""
         if handler is not None:
@@ -60,25 +61,21 @@ class Command:
         injected = _keyword_only(self._function)
         self.wants_caller = takes_caller(self._function)
         self.handler, self.at_once = _ways_to_call(handler, self.blocking, "may_wait" in injected)
-        if self.plugin and self.at_once is not _belongs_on_a_worker:
+        if self.plugin and self.at_once is not None:
             self.at_once = _watched(self.at_once, f"{self.name} ({self.place})", handler)
         self.takes_nothing = code.co_argcount == 1 and INJECTED.issuperset(injected)
 
-    @property
+    @cached_property
     def signature(self) -> Signature:
         """Arguments and result, derived from the handler at first use."""
-        if self._signature is None:
-            self._signature = plain(self._function, INJECTED) or _read(self._function)
-        return self._signature
+        return plain(self._function, INJECTED) or _read(self._function)
 
-    @property
+    @cached_property
     def carries_number(self) -> bool:
         """Whether its result may contain floats, which are written differently on the wire."""
-        if self._floats is None:
-            from qga.plugin import schema
+        from qga.plugin import schema
 
-            self._floats = schema.carries_number(self.signature.returns)
-        return self._floats
+        return schema.carries_number(self.signature.returns)
 
     @property
     def place(self) -> str:
@@ -108,10 +105,10 @@ def _read(function: FunctionType) -> Signature:
 
 def _ways_to_call(
     handler: Callable[..., Any], blocking: bool, tried: bool
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """How to call a handler on a worker, and on the loop."""
+) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
+    """How to call a handler on a worker, and on the loop; None if it belongs on a worker."""
     if not tried:
-        return handler, _belongs_on_a_worker if blocking else handler
+        return handler, None if blocking else handler
     from functools import partial
 
     return partial(handler, may_wait=True), partial(handler, may_wait=False)
@@ -132,10 +129,6 @@ def _watched(
                 handler.__self__.agent.report_slow(name, seconds)  # type: ignore[attr-defined]
 
     return watched
-
-
-def _belongs_on_a_worker(**_arguments: Any) -> Any:
-    raise BlockingIOError
 
 
 def takes_caller(function: FunctionType) -> bool:

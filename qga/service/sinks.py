@@ -36,6 +36,7 @@ _JOURNAL = "/run/systemd/journal/socket"  # systemd-journald.service(8)
 _SYSLOG = "/dev/log"
 _FACILITY = 3 << 3  # LOG_DAEMON of syslog(3)
 _MAX_SYSLOG = 8192  # bytes of a message; rsyslog cuts longer ones
+_ABSENCE = 0.1  # seconds
 _ATOMIC = 4096  # PIPE_BUF: a pipe that is ready for writing takes that much at once
 
 
@@ -133,6 +134,7 @@ class JournalSink:
 
 class SyslogSink:
     """The socket of syslog, which is opened by the first message, and anew when it is replaced.
+    Where there is none, it is not looked for again within _ABSENCE.
 
     libc's syslog(3) would wait for a daemon that no longer reads, and does not report that there is
     none. `write` raises OSError for both.
@@ -140,6 +142,7 @@ class SyslogSink:
 
     def __init__(self) -> None:
         self._socket: socket | None = None
+        self._absent_until = 0.0
 
     def write(self, priority: int, text: str, fields: dict[str, str]) -> None:
         stamp = time.strftime("%b %e %H:%M:%S")  # the local format of RFC 3164, which all can read
@@ -153,11 +156,18 @@ class SyslogSink:
                 raise
             except OSError:  # the daemon was restarted, and has made a new socket
                 self._socket.close()
-        self._socket = _connect_to(_SYSLOG)
-        if self._socket is None:
-            raise ConnectionRefusedError(ECONNREFUSED, os.strerror(ECONNREFUSED))
-        self._socket.setblocking(False)
+        self._socket = self._connect()
         self._socket.send(message)
+
+    def _connect(self) -> socket:
+        now = time.monotonic()
+        if now >= self._absent_until:
+            connected = _connect_to(_SYSLOG)
+            if connected is not None:
+                connected.setblocking(False)
+                return connected
+            self._absent_until = now + _ABSENCE
+        raise ConnectionRefusedError(ECONNREFUSED, os.strerror(ECONNREFUSED))
 
     def reopen(self) -> None:
         pass

@@ -78,6 +78,9 @@ class Dispatcher:
         recorded = self._records_changes if command.changes else self._records_reads
         entry = Entry(self._caller, command, given) if recorded else None
         try:
+            if command.at_once is None:
+                self._run(Running(command, request_id, connection, entry), arguments)
+                return
             try:
                 result = command.at_once(**arguments)
             except BlockingIOError:

@@ -25,28 +25,24 @@ class Pending:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._events: deque[Event] = deque()
-        self._overtaking = 0  # how many of them overtake
+        self.overtaking = 0
+        """How many of them limit the wait for a running command."""
         self.size = 0
         """Bytes read since everything was last answered."""
 
     def __len__(self) -> int:
         return len(self._events)
 
-    @property
-    def overtakes(self) -> bool:
-        """Whether one of them limits the wait for a running command."""
-        return self._overtaking > 0
-
     def add(self, events: Sequence[Event], size: int) -> None:
         """Add the events that `size` bytes contained."""
         self._events += events
-        self._overtaking += sum(map(self._overtakes, events))
+        self.overtaking += sum(map(self._overtakes, events))
         self.size += size
 
     def take(self) -> Event:
         event = self._events.popleft()
-        if self._overtaking:
-            self._overtaking -= self._overtakes(event)
+        if self.overtaking:
+            self.overtaking -= self._overtakes(event)
         return event
 
     def drop_overtaken(self) -> int:

@@ -102,12 +102,13 @@ class UnderWay:
         # One timer for the connection, not one for each command: they may come by the thousand.
         if running.task is not None and self._timeout and self._timer is None:
             self._check_time_in(self._timeout)
-        self.limit_patience()
+        if self._pending.overtaking:
+            self.limit_patience()
 
     def limit_patience(self) -> None:
         """Wait at most PATIENCE for the running command if a sync is waiting behind it."""
         running = self.running
-        if running is None or running.is_limited or not self._pending.overtakes:
+        if running is None or running.is_limited or not self._pending.overtaking:
             return
         running.is_limited = True
         wait = max(0.0, PATIENCE - running.age)

@@ -108,12 +108,12 @@ class Decoder:
         """
         if self._halves and is_piece and not self._between and self._is_ended_by(data):
             self._drop()
+        if self._at_start and len(data) <= fast.MAX_KNOWN and data in fast.known:
+            self._position.pass_line()
+            return fast.known[data]
         events: list[Event] = []
         position = 0
         if self._at_start:
-            if len(data) <= fast.MAX_KNOWN and data in fast.known:
-                self._position.pass_over(data, 0, len(data))
-                return fast.known[data]
             if len(data) <= self._max_message:
                 position = self._read_plainly(data, events, most)
                 if position == len(data):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qga.wire.protocol import Event
 
 known: dict[bytes, tuple[Request]] = {}
-"""Requests that monitoring repeats: the bytes of each, and its parsed form."""
+"""Requests that monitoring repeats: the line of each, and its parsed form."""
 
 MAX_KNOWN = 128
 """Longest request that is remembered, in bytes."""
@@ -26,7 +26,9 @@ def read(data: bytes, events: list[Event], most: int) -> int:
 
     Stops before anything that needs QEMU's lexer and grammar.
     """
-    if not data.endswith((b"}", b"\n")) or jsontext.may_be_too_deep(data):
+    if not data.endswith((b"}", b"\n")):
+        return 0
+    if len(data) > jsontext.MAX_DEPTH and jsontext.may_be_too_deep(data):
         return 0
     if not jsontext.is_plain(data):
         return _read_unicode(data, events, most)
@@ -53,8 +55,8 @@ def _read_unicode(data: bytes, events: list[Event], most: int) -> int:
 
 
 def _remember(data: bytes, events: list[Event]) -> None:
-    """Know a request by its bytes, where it has nothing that a handler could change."""
-    if len(data) > MAX_KNOWN or len(events) != 1:
+    """Know a request by its line, where it has nothing that a handler could change."""
+    if len(data) > MAX_KNOWN or len(events) != 1 or data.find(b"\n") != len(data) - 1:
         return
     request = events[0]
     if type(request) is Request and not request.arguments and request.id is ABSENT:

@@ -165,8 +165,6 @@ def _has_trap(raw: bytes | bytearray) -> bool:
 
 def may_be_too_deep(raw: bytes) -> bool:
     """Whether there are enough brackets for more than MAX_DEPTH levels."""
-    if len(raw) <= MAX_DEPTH:
-        return False
     room = MAX_DEPTH
     for bracket in b"{[":
         # find() passes over a file's text a hundred times faster than count() does.

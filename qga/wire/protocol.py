@@ -44,6 +44,16 @@ class Fault(NamedTuple):
     id: Any = ABSENT
 
 
+class Constant(dict):  # type: ignore[type-arg]
+    """A result that never changes, so that its JSON is written only once."""
+
+    __slots__ = ("json",)
+
+    def __init__(self, members: Any) -> None:
+        super().__init__(members)
+        self.json = ""
+
+
 def to_event(value: Any) -> Event:
     """The request that a message is, or what is wrong with it."""
     if type(value) is not dict:
@@ -81,9 +91,13 @@ def encode_return(result: Any, id: Any = ABSENT, with_numbers: bool = False) -> 
         if id is ABSENT:
             return _NO_RESULT
         result = {}
-    if type(result) is dict and Payload in map(type, result.values()):
+    kind = type(result)
+    if kind is dict and Payload in map(type, result.values()):
         return _encode_with_payload(result, id)
-    text = jsonwriter.write_exactly(result) if with_numbers else jsonwriter.write(result)
+    if kind is Constant:
+        text = result.json = result.json or jsonwriter.write(result)
+    else:
+        text = jsonwriter.write_exactly(result) if with_numbers else jsonwriter.write(result)
     return [f'{{"return": {text}{"" if id is ABSENT else _encode_id(id)}}}\n'.encode("ascii")]
 
 

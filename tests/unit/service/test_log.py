@@ -7,6 +7,7 @@ import re
 import socket
 import stat
 import sys
+import time
 import types
 from collections.abc import Iterator
 from contextlib import suppress
@@ -358,8 +359,23 @@ def test_syslog_that_is_replaced_or_starts_later_is_found(syslog: Syslog, capfd:
     log.info("two", kind="command")
     assert capfd.readouterr().err == "qemu-ga: info: two\n"
     syslog.start()
+    time.sleep(sinks._ABSENCE)
     log.info("three", kind="command")
     assert syslog.received() == ["30 three"]
+
+
+def test_syslog_that_is_absent_is_not_looked_for_by_each_message(
+    syslog: Syslog, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syslog.stop()
+    looks: list[str] = []
+    monkeypatch.setattr(sinks, "_connect_to", looks.append)
+    monkeypatch.setattr(sinks, "_ABSENCE", 60.0)
+    log = open_log(Config())
+    for _ in range(3):
+        log.info("one", kind="command")
+    assert len(looks) == 1
+    assert capfd.readouterr().err == 3 * "qemu-ga: info: one\n"
 
 
 def test_syslog_that_does_not_read_delays_nothing(syslog: Syslog, capfd: Captured) -> None:

@@ -127,7 +127,7 @@ class TestRequests:
     def test_many_that_differ_do_not_pile_up(self) -> None:
         decoder = Decoder()
         for number in range(1000):
-            decoder.receive(b'{"execute": "a%d"}' % number)
+            decoder.receive(b'{"execute": "a%d"}\n' % number)
         assert len(fast.known) <= fast._MOST_KNOWN
 
     def test_single_quotes(self) -> None:
