@@ -1,4 +1,4 @@
-"""Replacements for parts of collections, functools, re and signal, which take 2 MB on Python 3.14."""
+"""Replacements for parts of collections, functools, re and signal, 2 MB on Python 3.14."""
 
 from __future__ import annotations
 

@@ -58,12 +58,9 @@ class Dispatcher:
             self._output.append([encode_error(event.error, event.id)])
             return
         name, given, request_id = event
-        if self._verbose:
-            # "read data" is what test suites written for QEMU's agent search for.
-            self._agent.log.debug(f"channel {self._caller.channel}: read data: {name[:MAX_NAME]}")
         command = self._find(name)
-        if self._answered_last is not None:
-            self._check_if_heard(command)
+        if self._verbose or self._answered_last is not None:
+            self._note(name, command)
         try:
             if command is None:
                 raise CommandNotFound(f"The command {name} has not been found")
@@ -110,12 +107,15 @@ class Dispatcher:
             self._under_way.running = None
         return running.request is not None
 
-    def _check_if_heard(self, command: Command | None) -> None:
-        """A sync right after a reply shows that the client did not wait for that reply.
+    def _note(self, name: str, command: Command | None) -> None:
+        """Log a request, and whether the client has heard the reply before it.
 
-        A delimited sync does not show it: clients that connect anew for each command begin with
-        one.
+        A sync right after a reply shows that the client did not wait for that reply. A delimited
+        sync does not show it: clients that connect anew for each command begin with one.
         """
+        if self._verbose:
+            # "read data" is what test suites written for QEMU's agent search for.
+            self._agent.log.debug(f"channel {self._caller.channel}: read data: {name[:MAX_NAME]}")
         answered, self._answered_last = self._answered_last, None
         if answered and command and command.overtakes and not command.delimited:
             self._agent.report_unheard(answered)

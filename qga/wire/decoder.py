@@ -32,7 +32,7 @@ from qga.wire.lexer import CLOSE_BRACE, CLOSE_BRACKET, COMMA, OPEN_BRACE, OPEN_B
 from qga.wire.payload import MAX_MESSAGE
 from qga.wire.position import Position
 from qga.wire.protocol import DELIMITER, Fault, Request, to_event
-from qga.wire.runs import DEPTH, run_at
+from qga.wire.runs import Runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,12 +113,11 @@ class Decoder:
             return fast.known[data]
         events: list[Event] = []
         position = 0
-        if self._at_start:
-            if len(data) <= self._max_message:
-                position = self._read_plainly(data, events, most)
-                if position == len(data):
-                    self._position.pass_over(data, 0, position)
-                    return events
+        if self._at_start and len(data) <= self._max_message:
+            position = self._read_plainly(data, events, most)
+            if position == len(data):
+                self._position.pass_over(data, 0, position)
+                return events
         self._located = 0
         self._budget = sys.maxsize if most == sys.maxsize else _MOST_AT_ONCE
         while position < len(data) and len(events) < most and self._budget > 0:
@@ -148,6 +147,7 @@ class Decoder:
         self._builder: Builder | None = Builder()  # None while a faulty value is swallowed
         self._partial = bytearray()  # what earlier pieces held of the unfinished token
         self._braces = self._brackets = self._tokens = self._size = 0
+        self._runs = Runs()
         self._held: Fault | None = None  # while it may be of half a request
         self._held_until = 0  # number of the token
         if self._halves:
@@ -191,7 +191,7 @@ class Decoder:
                 self._start_message()
                 begin, goes_on = end, False
             elif kind == COMMA and self._tokens > _MANY:
-                after = self._take_run(data, end)
+                after = self._take_runs(data, end)
                 if after > end:
                     self._lexer.stop_after(kind)
                     return after
@@ -270,21 +270,20 @@ class Decoder:
         self._partial = bytearray()
         return token
 
-    def _take_run(self, data: bytes, position: int) -> int:
+    def _take_runs(self, data: bytes, position: int) -> int:
         """Take items of the open list or object while they are plain; return where they end."""
         container = self._builder.container if self._builder else None
-        if container is None or self._braces + self._brackets + DEPTH > MAX_DEPTH:
-            return position
-        run = run_at(data, position, container)
-        if run is None:
-            return position
-        tokens, size = self._tokens + run.tokens, self._size + run.size
-        if tokens > MAX_TOKENS or size > self._max_message:
-            return position
-        run.extend(container)
-        self._tokens, self._size = tokens, size
-        self._budget -= run.tokens // _RUN_TOKENS
-        return run.end
+        room = MAX_DEPTH - self._braces - self._brackets
+        while container is not None and self._budget > 0:
+            run = self._runs.after(self._tokens, data, position, container, room)
+            tokens, size = self._tokens + run.tokens, self._size + run.size
+            self._budget -= run.tokens // _RUN_TOKENS
+            if run.content is None or tokens > MAX_TOKENS or size > self._max_message:
+                break
+            run.extend(container)
+            self._tokens, self._size = tokens, size
+            position = run.end
+        return position
 
     def _keep_unfinished(self, data: bytes, origin: int, begin: int) -> None:
         if self._lexer.unfinished and self._builder is not None:

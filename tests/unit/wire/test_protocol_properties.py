@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from qga.errors import QgaError
 from qga.wire import decoder as wire_decoder
-from qga.wire import fast, jsontext, jsonwriter, lexer, protocol
+from qga.wire import fast, jsontext, jsonwriter, lexer, protocol, runs
 from qga.wire.decoder import Decoder
-from qga.wire.runs import run_at
+from qga.wire.runs import Run, Runs
 from tests.unit.decoding import PING, cut, descs_of, in_pieces, parse, receive_all, shown
 
 EXAMPLES = settings(max_examples=100)
@@ -121,6 +122,17 @@ ITEMS += [
     b"$",
     b"18446744073709551616,",
 ]
+ITEMS += [
+    b'[[[["\\n", 1]]]],',
+    b'{"a":{"b":[{}], "c":1}},',
+    b"[" * 1030 + b"]" * 1030 + b",",
+    b"[}],",
+    b"{1},",
+    b"true,",
+    b"-0,",
+    b"01,",
+    b"'a',",
+]
 
 
 @st.composite
@@ -141,33 +153,38 @@ def long_messages(draw: st.DrawFn) -> bytes:
 @settings(EXAMPLES)
 def test_runs_of_items_change_no_event(data: bytes, cuts: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire_decoder, "run_at", lambda *_: None)
+        patch.setattr(Runs, "after", lambda *_: Run(None, 0, 0, 0))
         slowly = receive_all(Decoder(), in_pieces(data, 7))
     assert receive_all(Decoder(), cut(data, cuts)) == slowly
     assert receive_all(Decoder(), in_pieces(data, 700)) == slowly
 
 
 @pytest.mark.parametrize(
-    "item", [b"1,", b'"ab", ', b"[],", b"[1, 2],", b'{"a":1},', b'"k%d":1,', b'"k%d": [1, 2],']
+    "item",
+    [
+        *(b"1,", b'"ab", ', b"[],", b"[1, 2],", b'{"a":1},', b'"k%d":1,', b'"k%d": [1, 2],'),
+        *(b'"\\n\\"",', b"[[[[1]]]],", b'{"a":{"b":{"c":[]}}},', b'"k%d": [[[{}]]],'),
+    ],
 )
 def test_a_large_message_is_read_in_runs(item: bytes) -> None:
     items = b"".join(item % n if b"%" in item else item for n in range(20_000))
     opener, closer = (b"{", b'"z":1}') if b"%" in item else (b"[", b"1]")
     taken = 0
+    real = Runs.after
 
-    def counting(data: bytes, position: int, container: Any) -> Any:
+    def counting(*arguments: Any) -> Run:
         nonlocal taken
-        run = run_at(data, position, container)
-        taken += run.tokens if run else 0
+        run = real(*arguments)
+        taken += run.tokens if run.content else 0
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire_decoder, "run_at", counting)
+        patch.setattr(Runs, "after", counting)
         data = b'{"execute":"x","id":' + opener + items + closer + b"}\n"
         decoder = Decoder()
         (event,) = (each for piece in in_pieces(data, 9000) for each in decoder.receive(piece))
     assert len(event.id) == 20_001
-    assert taken > 0.97 * len(re.findall(rb'"[^"]*"|[0-9]+|[{}\[\],:]', items))
+    assert taken > 0.97 * len(re.findall(rb'"(?:[^"\\]|\\.)*"|[0-9]+|[{}\[\],:]', items))
 
 
 @pytest.mark.parametrize("data", [b"[", b"{", b'{"a":', b"}", b"tru ", b"\xff"])
@@ -346,6 +363,8 @@ class TestWork:
             (b"", b" ", PING),
             (b"", b"1", b"\n"),
             (b'"', b"\xc3\xa9", b'"'),
+            (b'{"execute":"x","id":[' + b"1," * 150, b"[[[1]]],", b"1]}\n"),
+            (b'{"execute":"x","id":[' + b"1," * 150, b"[[[['a',1],1],1],1],", b"1]}\n"),
         ],
     )
     def test_ten_times_the_bytes_are_ten_times_the_work(
@@ -367,7 +386,7 @@ def work_on(pieces: list[bytes]) -> int:
         def counted(data: bytes, position: int, limit: int) -> Any:
             nonlocal work
             match = run(data, position, limit)
-            work += match.end() - position + 1
+            work += 1 + (match.end() - position if match else 0)
             return match
 
         return counted
@@ -380,14 +399,8 @@ def work_on(pieces: list[bytes]) -> int:
 
         return counted
 
-    def counting_run_at(data: bytes, position: int, container: Any) -> Any:
-        nonlocal work
-        run = run_at(data, position, container)
-        work += run.end - position if run else 1
-        return run
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire_decoder, "run_at", counting_run_at)
+        patch.setattr(runs, "_PLAIN", SimpleNamespace(match=counting_run(runs._PLAIN.match)))
         rules = [
             (counting_run(run), *others) for run, *others in lexer._RULES or lexer._make_rules()
         ]
