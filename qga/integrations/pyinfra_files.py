@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.util import get_file_io
 
-from qga.client import CopyError, GuestAgent, Summary, copy_from, copy_to
+from qga.client import GuestAgent, copy_from, copy_to
 
 if TYPE_CHECKING:
     from qga.integrations.pyinfra import QgaConnector
@@ -42,7 +42,7 @@ def put_file(connector: QgaConnector, file: Any, path: str, arguments: Mapping[s
         if is_other_user(connector, arguments):
             put_as_other_user(connector, local, path, arguments)
         else:
-            require_all(copy_to(connector.agent, [local], path))
+            copy_to(connector.agent, [local], path).require_all()
 
 
 def put_as_other_user(
@@ -50,7 +50,7 @@ def put_as_other_user(
 ) -> None:
     with directory_in(connector.agent) as directory:
         passed = f"{directory}/file"
-        require_all(copy_to(connector.agent, [local], passed))
+        copy_to(connector.agent, [local], passed).require_all()
         reader = reader_of(connector, arguments)
         if reader:
             argv = ["/bin/sh", "-c", HAND_OVER, "sh", directory, reader]
@@ -63,7 +63,7 @@ def get_file(connector: QgaConnector, path: str, file: Any, arguments: Mapping[s
         require(connector, arguments, "test", "-r", path)
     with tempfile.TemporaryDirectory(prefix="qga-") as folder:
         local = os.path.join(folder, "file")
-        require_all(copy_from(connector.agent, [path], local))
+        copy_from(connector.agent, [path], local).require_all()
         with open(local, "rb") as source, get_file_io(file, "wb") as target:
             move(source, target)
 
@@ -97,11 +97,6 @@ def require(connector: QgaConnector, arguments: Mapping[str, Any], *argv: str) -
     succeeded, output = connector.run_shell_command(command, **arguments)
     if not succeeded:
         raise OSError(output.stderr or f"{argv[0]} failed in the guest")
-
-
-def require_all(summary: Summary) -> None:
-    for skipped in summary.skipped:
-        raise CopyError(str(skipped))
 
 
 def move(source: Any, target: Any) -> None:

@@ -65,6 +65,7 @@ PACKAGES = (
     "python3-systemd",
     "qemu-guest-agent",
     "rsync",
+    "sudo",
     "systemd",
     "systemd-sysv",
     "udev",

@@ -41,6 +41,14 @@ class Summary(NamedTuple):
     skipped: list[tuple[str, str]]
     notes: list[str]
 
+    def require_all(self) -> Summary:
+        """The same; raises CopyError if anything was skipped."""
+        if self.skipped:
+            path, reason = self.skipped[0]
+            others = len(self.skipped) - 1
+            raise CopyError(f"{path}: {reason}" + (f" (and {others} more)" if others else ""))
+        return self
+
 
 class Observer:
     """Follows the progress of a copy. Each method may raise an exception to end it."""

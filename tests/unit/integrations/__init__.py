@@ -1,0 +1,1 @@
+"""What the doors for other tools do by themselves, without a guest."""
