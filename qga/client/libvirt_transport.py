@@ -231,21 +231,19 @@ def in_time(call: Callable[[], T], seconds: float) -> T:
 def reply_of(libvirt: Any, error: Any, deadline: float) -> Reply:
     """The agent's error reply if this is one. Raises TimeoutError or ConnectionError otherwise."""
     text = message_of(error)
-    code = code_of(error)
     told = AGENT_ERROR.search(text)
-    if told or code == getattr(libvirt, "VIR_ERR_AGENT_COMMAND_FAILED", None):
+    if told or is_a(libvirt, error, "VIR_ERR_AGENT_COMMAND_FAILED"):
         desc = told["desc"] if told else text
         class_ = "CommandNotFound" if NOT_FOUND.search(desc) else "GenericError"
         return {"error": {"class": class_, "desc": desc}}
-    if time.monotonic() >= deadline:
+    if time.monotonic() >= deadline or is_a(libvirt, error, "VIR_ERR_AGENT_COMMAND_TIMEOUT"):
         raise TimeoutError(explained(libvirt, error))
     raise ConnectionError(explained(libvirt, error))
 
 
 def explained(libvirt: Any, error: Any) -> str:
     """libvirt's message, and what to try."""
-    code = code_of(error)
-    tips = (tip for name, tip in ADVICE.items() if getattr(libvirt, name, None) == code)
+    tips = (tip for name, tip in ADVICE.items() if is_a(libvirt, error, name))
     return ": ".join([message_of(error), *tips])
 
 
@@ -253,6 +251,7 @@ def message_of(error: Any) -> str:
     return error.get_error_message() or str(error)
 
 
-def code_of(error: Any) -> int | None:
-    code: int | None = error.get_error_code()
-    return code
+def is_a(libvirt: Any, error: Any, name: str) -> bool:
+    """Whether an error has the code of this name, which an older libvirt may not have."""
+    code = error.get_error_code()
+    return code is not None and code == getattr(libvirt, name, None)

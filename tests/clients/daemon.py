@@ -95,7 +95,7 @@ class Libvirt:
             check=False,
         )
         if done.returncode != 0:
-            raise LibvirtError(done.stderr.strip())
+            raise LibvirtError(f"virsh ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
 

@@ -51,6 +51,7 @@ def ansible(domain: Domain, tmp_path: Path) -> Ansible:
         result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"][
             domain.name
         ]
+        assert not result.get("unreachable"), result
         return result
 
     return ansible

@@ -158,6 +158,14 @@ def test_libvirts_own_timeout_is_ours(libvirt: Libvirt) -> None:
         GuestAgent("libvirt:web").call("guest-ping", timeout=1e-9)
 
 
+def test_the_timeout_of_the_domain_is_ours(libvirt: Libvirt) -> None:
+    """It may be shorter (virsh guest-agent-timeout). libvirt 11.3 has a code for it."""
+    text = "guest agent command timed out: guest agent didn't respond to command within '3' seconds"
+    libvirt.agent = failing("VIR_ERR_AGENT_COMMAND_TIMEOUT", text)
+    with pytest.raises(AgentTimeout, match="didn't respond to command within '3' seconds"):
+        GuestAgent("libvirt:web").call("guest-ping", timeout=30)
+
+
 def test_a_call_that_libvirt_never_returns_from_is_given_up(
     libvirt: Libvirt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
