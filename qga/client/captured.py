@@ -89,6 +89,10 @@ exit "$status"
 """
 
 
+# Runs a program with a file as its input, which is removed before. $1: the file.
+FROM_FILE = 'exec <"$1" && rm -f -- "$1" && shift && exec "$@"'
+
+
 def run(
     agent: GuestAgent,
     argv: Sequence[str],
@@ -128,7 +132,12 @@ def run(
     return finished(plain, None, bound, watch)
 
 
-def finished(program: Program, input: bytes | None, timeout: float, watch: Watch) -> ExecResult:
+def finished(
+    program: Program,
+    input: bytes | None,
+    timeout: float,
+    watch: Watch = lambda _stream, _data: None,
+) -> ExecResult:
     """The result of a program, with its captured output. `input`: its standard input."""
     deadline, delay = time.monotonic() + timeout, FIRST_DELAY
     out, err = Kept(partial(watch, "stdout")), Kept(partial(watch, "stderr"))
@@ -192,8 +201,10 @@ def start(
     """Start a program with guest-exec; returns its pid, and whether to call `fetched`.
 
     If the guest has no shell or may not run one, the agent captures the output, which must then be
-    small.
+    small. Input that does not fit into a request is passed in a file.
     """
+    if input is not None and len(input) > agent.max_data():
+        return start_from_file(agent, argv, input, env, merged)
     capture: Capture = "merged" if merged else True
     limit = agent.max_output()
     if limit is not None:
@@ -209,6 +220,34 @@ def start(
     return agent.exec_start(argv, input=input, env=env, capture=capture), False
 
 
+def start_from_file(
+    agent: GuestAgent,
+    argv: Sequence[str],
+    input: bytes,
+    env: Mapping[str, str] | None,
+    merged: bool,
+) -> tuple[int, bool]:
+    made = agent.exec_wait(agent.exec_start(["mktemp"]), PATIENCE)
+    path = made.stdout.decode(errors="replace").strip()
+    if made.status or not path:
+        reason = made.stderr.decode(errors="replace").strip()
+        raise AgentError(f"mktemp: {reason}", address=agent.address, command="guest-exec")
+    try:
+        agent.write_file(path, input)
+        set_env = [] if env is None else ["env", "-i", *environment_of(env)]
+        return start(
+            agent, ["/bin/sh", "-c", FROM_FILE, "sh", path, *set_env, *argv], merged=merged
+        )
+    except BaseException:
+        with suppress(AgentError):
+            remove(agent, path)
+        raise
+
+
+def remove(agent: GuestAgent, path: str) -> None:
+    agent.exec_wait(agent.exec_start(["rm", "-rf", "--", path], capture=False), PATIENCE)
+
+
 def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
     """Turn the result of the script KEEP into that of its program."""
     line, newline, rest = result.stdout.partition(b"\n")
@@ -222,8 +261,7 @@ def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
         out, err = (read(agent, f"{directory}/{name}", deadline) for name in ("out", "err"))
     finally:
         with suppress(AgentError):
-            pid = agent.exec_start(["rm", "-rf", "--", directory], capture=False)
-            agent.exec_wait(pid, PATIENCE)
+            remove(agent, directory)
     return result._replace(
         stdout=out[:MOST_KEPT],
         stderr=err[:MOST_KEPT],

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qga.client.texts import printable as printable
+
 Cell = Union[str, Text, None]
 Row = Sequence[Cell]
 
@@ -38,16 +40,6 @@ def console(**how: Any) -> Console:
     if not manner.coloured:
         how["color_system"] = None
     return Console(markup=False, highlight=False, emoji=False, **how)
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with escapes for characters that do not print."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def yes(value: bool) -> str:

@@ -96,7 +96,11 @@ class Domain(Guest):
         """Whether both agents have their ports open, as libvirt knows from QEMU."""
         root = ET.fromstring(self.virsh("dumpxml"))
         targets = root.findall("devices/channel/target")
-        return all(target.get("state") == "connected" for target in targets)
+        return all(
+            target.get("state") == "connected"
+            for target in targets
+            if "guest_agent" in target.attrib["name"]
+        )
 
     def answers(self) -> bool:
         """Whether libvirt gets an answer from the agent."""

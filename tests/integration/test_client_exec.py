@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import time
@@ -167,3 +168,26 @@ def test_an_agent_that_is_not_there() -> None:
     with pytest.raises(ConnectionError) as raised:
         GuestAgent("unix:/nonexistent").ping()
     assert isinstance(raised.value, ConnectError)
+
+
+def test_input_that_does_not_fit_into_a_request(
+    agent: GuestAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As through libvirt, which passes 128 KiB. Nothing is left of it."""
+    encode = GuestAgent._request
+
+    def request(agent: GuestAgent, command: str, arguments: dict[str, Any]) -> bytes:
+        encoded = encode(agent, command, arguments)
+        assert len(encoded) <= 128 * 1024
+        return encoded
+
+    monkeypatch.setattr(GuestAgent, "_request", request)
+    monkeypatch.setattr(GuestAgent, "max_data", lambda _: 64 * 1024)
+    monkeypatch.setattr(GuestAgent, "max_output", lambda _: 3 << 20)
+    data = os.urandom(1_000_000)
+    script = 'sha256sum; readlink /proc/self/fd/0; echo "$WORD"'
+    result = agent.exec(["sh", "-c", script], input=data, user="games", env={"WORD": "a b"})
+    digest, file, word = result.stdout.decode().splitlines()
+    assert digest.split()[0] == hashlib.sha256(data).hexdigest()
+    assert word == "a b"
+    assert not Path(file.removesuffix(" (deleted)")).exists()

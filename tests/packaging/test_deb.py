@@ -40,6 +40,7 @@ CLIENT_FILES = {
     "/usr/bin/qgactl",
     "/usr/lib/python3/dist-packages/qga/ctl/cli.py",
     "/usr/lib/sysusers.d/qgactl.conf",
+    "/usr/share/ansible/collections/ansible_collections/qga/guest/plugins/connection/qga.py",
     "/usr/share/bash-completion/completions/qgactl",
     "/usr/share/fish/vendor_completions.d/qgactl.fish",
     "/usr/share/man/man1/qgactl.1.gz",

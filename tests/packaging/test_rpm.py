@@ -37,6 +37,7 @@ CLIENT_FILES = {
     "/usr/bin/qgactl",
     "/usr/lib/systemd/system/qgactl-exporter.service",
     "/usr/lib/sysusers.d/qgactl.conf",
+    "/usr/share/ansible/collections/ansible_collections/qga/guest/galaxy.yml",
     "/usr/share/man/man1/qgactl.1.gz",
     "/usr/share/polkit-1/rules.d/60-qgactl-exporter.rules",
     "/usr/share/qgactl/grafana/qga.json",

@@ -39,7 +39,8 @@ class Answer(NamedTuple):
 
     state: `answers`; `frozen`: most commands are refused until it is thawed; `silent`: the agent
     does not answer; `held`: libvirt has the socket open and cannot be used; `unreachable`: see
-    `error`. version: of the interface. qga: the release, if the agent is qga.
+    `error`. version: of the interface. qga: the release, if the agent is qga. os_id, os_version:
+    those of os-release, such as debian and 12.
     """
 
     guest: FoundGuest
@@ -48,6 +49,8 @@ class Answer(NamedTuple):
     version: str | None = None
     qga: str | None = None
     os: str | None = None
+    os_id: str | None = None
+    os_version: str | None = None
     host_name: str | None = None
     addresses: tuple[str, ...] = ()
 
@@ -96,6 +99,8 @@ def told(guest: FoundGuest, agent: GuestAgent, deadline: float) -> Answer:
         version=cut(info and info.version),
         qga=cut(release and release.version),
         os=cut(os and (os.pretty_name or os.kernel_release)),
+        os_id=cut(os and os.id),
+        os_version=cut(os and os.version_id),
         host_name=cut(name),
         addresses=addresses(interfaces or []),
     )

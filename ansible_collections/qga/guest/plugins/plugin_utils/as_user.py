@@ -1,0 +1,63 @@
+"""Files of a user of the guest, read and written by programs of that user.
+
+The agent is root. If it wrote into a user's directory itself, a symbolic link there could lead it
+elsewhere.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qga.client import CopyError
+
+if TYPE_CHECKING:
+    from qga.client import GuestAgent
+
+PIECE = 1024 * 1024
+"""Bytes per program. A program costs more than its bytes, and its input must fit into a request."""
+
+CREATE = 'umask 077; exec cat >"$1"'
+APPEND = 'exec cat >>"$1"'
+SIZE = 'test -f "$1" && exec wc -c <"$1"; echo "is not a regular file" >&2; exit 1'
+READ = 'exec dd if="$1" bs=1048576 skip="$2" count=1 2>/dev/null'
+
+
+def put(agent: GuestAgent, user: str, source: str, path: str) -> None:
+    """Write a file of this machine to a path of the guest."""
+    script = CREATE
+    with Path(source).open("rb") as file:
+        for piece in iter(partial(file.read, PIECE), b""):
+            run(agent, user, script, path, data=piece)
+            script = APPEND
+    if script is CREATE:
+        run(agent, user, script, path)
+
+
+def fetch(agent: GuestAgent, user: str, path: str, destination: str) -> None:
+    """Write a file of the guest to a path of this machine, up to the size that it has now."""
+    try:
+        rest = int(run(agent, user, SIZE, path))
+    except ValueError:
+        raise CopyError(f"{path}: the guest reports no size", address=agent.address) from None
+    with Path(destination).open("wb") as file:
+        number = 0
+        while rest > 0:
+            piece = run(agent, user, READ, path, str(number))[:PIECE]
+            if len(piece) < min(PIECE, rest):
+                raise CopyError(f"{path}: became shorter meanwhile", address=agent.address)
+            file.write(piece[:rest])
+            rest -= len(piece)
+            number += 1
+
+
+def run(
+    agent: GuestAgent, user: str, script: str, path: str, *more: str, data: bytes = b""
+) -> bytes:
+    argv = ["/bin/sh", "-c", script, "sh", path, *more]
+    result = agent.exec(argv, input=data, user=user)
+    if result.returncode:
+        reason = result.stderr.decode(errors="replace").strip() or "failed"
+        raise CopyError(f"{path}: {reason}", address=agent.address)
+    return result.stdout
