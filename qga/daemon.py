@@ -203,7 +203,8 @@ def acquire_when_thawed(pidfile: PidFile, state: State, log: Log) -> None:
 
 
 class Signals:
-    """Turns signals into events of the loop: SIGTERM and SIGINT stop it, SIGHUP reopens the log.
+    """Turns signals into events of the loop: SIGTERM and SIGINT stop it, SIGHUP reopens the log,
+    and SIGALRM is the alarm of its timers.
 
     The signal handlers do nothing. `stopped` is whether a signal has asked the agent to stop.
     """
@@ -224,11 +225,16 @@ class Signals:
         signal.signal(
             signal.SIGCHLD, signal.SIG_DFL
         )  # children cannot be waited for if it is ignored
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.HANDLED)
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        # Without SA_RESTART it would end system calls of other threads.
+        signal.siginterrupt(signal.SIGALRM, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*self.HANDLED, signal.SIGALRM))
         agent.loop.watch(self._read_fd, self._take_signals)
+        agent.loop.use_alarm(lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds))
 
     def close(self) -> None:
         """Ignore the signals from now on, so that they do not interrupt the shutdown."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number in self.HANDLED:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
@@ -236,6 +242,7 @@ class Signals:
         os.close(self._write_fd)
 
     def _take_signals(self, _events: int) -> None:
+        self._agent.loop.alarm_rang()  # also if another process has read what follows
         try:
             numbers = os.read(self._read_fd, 4096)
         except BlockingIOError:  # another process has read it through /proc/PID/fd

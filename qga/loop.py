@@ -65,6 +65,8 @@ class Loop:
         # whoever got the number since.
         self._forgotten: set[int] = set()
         self._timers: list[Timer] = []
+        self._set_alarm: Callable[[float], object] | None = None
+        self._alarm: Timer | None = None  # the timer that it is set for
         self._posts: deque[Callable[[], None]] = deque()
         self._running = False
         self._wake_read, self._wake_write = os.pipe()
@@ -114,12 +116,28 @@ class Loop:
         self.post(call_and_tell)
         done.acquire()
 
+    def use_alarm(self, set_alarm: Callable[[float], object]) -> None:
+        """Wait for timers by an alarm, instead of a time limit of each epoll_wait(2).
+
+        A time limit takes a fifth of the time of a short request, and a service has a timer always,
+        for its watchdog.
+
+        set_alarm: takes seconds, after which a watched descriptor becomes readable. Its callback
+            must call `alarm_rang`.
+        """
+        self._set_alarm = set_alarm
+
+    def alarm_rang(self) -> None:
+        self._alarm = None
+
     def run(self) -> None:
         """Serve until `stop`."""
         self._running = True
         poll, callbacks = self._epoll.poll, self._callbacks
         while self._running:
-            happened = poll(self._time_to_next_timer() if self._timers else None)
+            timers = self._timers
+            waits = timers and timers[0] is not self._alarm
+            happened = poll(self._time_limit() if waits else None)
             self._forgotten.clear()
             for fd, events in happened:
                 if fd in self._forgotten:
@@ -142,8 +160,17 @@ class Loop:
         os.close(wake)
         os.close(self._wake_read)
 
+    def _time_limit(self) -> float | None:
+        """Seconds to sleep at most; None if there are no timers, or an alarm is set."""
+        seconds = self._time_to_next_timer()
+        if seconds and self._set_alarm is not None:
+            self._alarm = self._timers[0]
+            self._set_alarm(seconds)
+            return None
+        return seconds
+
     def _time_to_next_timer(self) -> float | None:
-        """Seconds to sleep at most; None if there are no timers."""
+        """Seconds to the next timer, 0 if it is due; None if there are no timers."""
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         if not self._timers:

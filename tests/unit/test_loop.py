@@ -257,3 +257,47 @@ def test_what_is_posted_to_a_closed_loop_reaches_no_descriptor() -> None:
             end.recv(1)
     for end in ends:
         end.close()
+
+
+def test_with_an_alarm_the_loop_sleeps_without_a_time_limit(
+    loop: Loop, pipe: tuple[int, int]
+) -> None:
+    """One alarm for each timer that is the next one, and not for each turn of the loop."""
+    alarms: list[float] = []
+    done: list[str] = []
+
+    def set_alarm(seconds: float) -> None:
+        alarms.append(seconds)
+        threading.Timer(seconds, os.write, (pipe[1], b"!")).start()
+
+    def on_alarm(_events: int) -> None:
+        os.read(pipe[0], 1)
+        loop.alarm_rang()
+
+    loop.watch(pipe[0], on_alarm)
+    loop.use_alarm(set_alarm)
+    loop.call_later(0.2, lambda: (done.append("later"), loop.stop()))
+    loop.call_later(0.05, lambda: done.append("sooner"))
+    for _ in range(3):
+        loop.post(lambda: None)
+    loop.run()
+    assert done == ["sooner", "later"]
+    assert len(alarms) == 2
+
+
+def test_an_alarm_that_rings_too_early_is_set_again(loop: Loop, pipe: tuple[int, int]) -> None:
+    alarms: list[float] = []
+
+    def set_alarm(seconds: float) -> None:
+        alarms.append(seconds)
+        os.write(pipe[1], b"!")
+
+    def on_alarm(_events: int) -> None:
+        os.read(pipe[0], 1)
+        loop.alarm_rang()
+
+    loop.watch(pipe[0], on_alarm)
+    loop.use_alarm(set_alarm)
+    loop.call_later(0.05, loop.stop)
+    loop.run()
+    assert len(alarms) > 1
