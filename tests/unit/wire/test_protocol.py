@@ -9,9 +9,9 @@ import pytest
 
 from qga import CommandNotFound, Payload, QgaError
 from qga.wire import decoder as wire_decoder
-from qga.wire import fast, jsontext, lexer, payload
+from qga.wire import fast, jsontext, jsonwriter, lexer, payload
 from qga.wire.decoder import Decoder
-from qga.wire.protocol import ABSENT, Fault, Request, encode_error, encode_return
+from qga.wire.protocol import ABSENT, Constant, Fault, Request, encode_error, encode_return
 from tests.unit.decoding import PING, descs, descs_of, in_pieces, receive_all, shown
 
 RECORDED = Path(__file__).parents[1] / "recorded_replies.txt"
@@ -327,6 +327,13 @@ class TestSize:
 class TestEncoding:
     def test_nothing(self) -> None:
         assert encode_return(None) == [b'{"return": {}}\n']
+
+    def test_a_constant_is_written_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        result = Constant({"a": [True]})
+        for number, more in ((ABSENT, b""), (7, b', "id": 7')):
+            assert encode_return(result, number) == [b'{"return": {"a": [true]}%s}\n' % more]
+        monkeypatch.delattr(jsonwriter, "write")
+        assert encode_return(result) == [b'{"return": {"a": [true]}}\n']
 
     @pytest.mark.parametrize(
         ("id", "text"),
