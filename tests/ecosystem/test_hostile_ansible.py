@@ -106,6 +106,16 @@ def test_a_silent_guest_does_not_hide_the_others(ansible: Ansible, tmp_path: Pat
     assert "No such file or directory" in json.dumps(error)
 
 
+def test_what_is_wrong_is_named(ansible: Ansible, tmp_path: Path) -> None:
+    ansible.env["QGA_HOST_ROOT"] = str(tmp_path)
+    wrong = {**IN_A_GUEST, "ansible_host": "vsock:three"}
+    ran = ansible.play([{"raw": "true"}], {"nosuch": IN_A_GUEST, "wrong": wrong})
+    said = {each.host: (each.status, each.result["msg"]) for each in ran}
+    assert {status for status, _ in said.values()} == {"unreachable"}
+    assert "nosuch: no running guest with this name has an agent port" in said["nosuch"][1]
+    assert "expected vsock:CID:PORT" in said["wrong"][1]
+
+
 def test_templates_and_escapes_in_errors(ansible: Ansible, evil: str, tmp_path: Path) -> None:
     with HostileAgent(tmp_path / "evil", refusing(evil + ESCAPES)) as agent:
         host = {**IN_A_GUEST, "ansible_host": agent.address}
