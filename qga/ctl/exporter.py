@@ -40,7 +40,8 @@ def exporter(
     Each scrape asks all guests at the same time and waits for each at most --timeout. Without
     arguments the guests are those that run on this host at that time. Guests with QEMU's agent
     have fewer metrics. Series beyond --series are dropped and counted in qga_series_left_out.
-    Anyone who can reach the port can read all metrics.
+    /metrics?guest=web has one guest; /sd lists the guests for http_sd_configs. Anyone who can
+    reach the port can read all metrics.
 
     \b
     Examples:
@@ -91,6 +92,9 @@ class Reporter:
         """The guests; reports each reason for leaving some out once."""
         left_out = LeftOut()
         targets = find(left_out)
+        names = {target.name for target in targets}
+        self._silent &= names
+        self._cut &= names
         for reason, line in left_out:
             if reason not in self._reasons:
                 self._reasons.add(reason)
@@ -99,9 +103,6 @@ class Reporter:
 
     def seen(self, sightings: Sequence[tuple[Sighting, int]]) -> None:
         """Report who stopped answering, who answers again, and once who has too many series."""
-        names = {sighting.target.name for sighting, _ in sightings}
-        self._silent &= names
-        self._cut &= names
         for sighting, left_out in sightings:
             name = sighting.target.name
             if sighting.readings is None and name not in self._silent:

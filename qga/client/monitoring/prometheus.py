@@ -2,6 +2,8 @@
 
 A scrape asks all guests at once. A guest that does not answer in time has `qga_up 0` and delays
 neither the scrape nor the other guests. Simultaneous scrapes share the requests to the guests.
+`/metrics?guest=NAME` asks only that guest, and `/sd` lists such a target for each guest, for
+Prometheus's http_sd_configs.
 
 A guest chooses its labels, and Prometheus keeps every series that it has ever seen. What must stay
 true: a guest cannot create more series than `Admission` permits, whatever labels it sends.
@@ -10,6 +12,8 @@ true: a guest cannot create more series than `Admission` permits, whatever label
 from __future__ import annotations
 
 import io
+import json
+import re
 import socket
 import time
 from collections import OrderedDict
@@ -17,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from socketserver import ThreadingMixIn
 from threading import BoundedSemaphore, Lock
 from typing import Any, NamedTuple, Union
+from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -35,12 +40,18 @@ PAGE = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>qgactl exporter</title></head>
 <body><h1>qgactl exporter</h1>
 <p><a href="/metrics">Metrics</a> of the guests on this host, by their QEMU guest agents.</p>
+<p><a href="/sd">Targets</a> for http_sd_configs, one for each guest.</p>
 </body></html>
 """
+HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]+)(:[0-9]+)?")  # of a request
 IDLE_LIMIT = 10  # seconds for a client to send its request
 MOST_CLIENTS = 32  # at a time; the page for each may have megabytes
 
 Family = Union[CounterMetricFamily, GaugeMetricFamily]
+
+
+class NoSuchGuest(LookupError):
+    """A page is asked for a guest that does not run here."""
 
 
 class Shown(NamedTuple):
@@ -98,9 +109,22 @@ class GuestCollector(Collector):
         """Nothing, so that no guest is asked when the collector is registered."""
         return ()
 
+    def names(self) -> list[str]:
+        """The labels of the guests. None is asked."""
+        return [valid(target.name) for target in self._watcher.targets()]
+
     def collect(self) -> Iterator[Family]:
+        return self._families(self._watcher.look())
+
+    def collect_from(self, guest: str) -> Iterator[Family]:
+        """The metrics of the guest with that label. Raises NoSuchGuest."""
+        sightings = self._watcher.look(chosen=lambda target: valid(target.name) == guest)
+        if not sightings:
+            raise NoSuchGuest
+        return self._families(sightings)
+
+    def _families(self, sightings: list[Sighting]) -> Iterator[Family]:
         families = {metric.name: family(metric) for metric in (UP, DURATION, LEFT_OUT, *METRICS)}
-        sightings = self._watcher.look()
         shown = []
         with self._lock:
             self._admission.forget(time.monotonic())
@@ -125,6 +149,42 @@ class GuestCollector(Collector):
         return left_out
 
 
+class OneGuest(Collector):
+    """Asks only the guest with that label."""
+
+    def __init__(self, guests: GuestCollector, guest: str) -> None:
+        self._guests = guests
+        self._guest = guest
+
+    def describe(self) -> Iterable[Family]:
+        return ()
+
+    def collect(self) -> Iterator[Family]:
+        return self._guests.collect_from(self._guest)
+
+
+def page_of(collector: Collector) -> Any:
+    """A WSGI application."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return make_wsgi_app(registry)
+
+
+def scrape_targets(place: str, guests: Iterable[str]) -> bytes:
+    """One target for each guest at `place`, ADDR:PORT, for Prometheus's http_sd_configs.
+
+    The address is that of the exporter, so the guest becomes the label `instance`.
+    """
+    listed = [
+        {
+            "targets": [place],
+            "labels": {"instance": guest, "__param_guest": guest, "__meta_qga_guest": guest},
+        }
+        for guest in guests
+    ]
+    return json.dumps(listed).encode()
+
+
 def valid(text: str) -> str:
     """As valid UTF-8, which Prometheus requires and QEMU's arguments may not be."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -135,16 +195,28 @@ def family(metric: Metric) -> Family:
     return kind(PREFIX + metric.name, metric.help, labels=("guest", *metric.labels))
 
 
+class Answer(NamedTuple):
+    """A page, if it is not of prometheus-client."""
+
+    status: str
+    content: bytes
+    kind: str = "text/plain"
+
+    def send(self, start_response: Any) -> Iterable[bytes]:
+        headers = [("Content-Type", f"{self.kind}; charset=utf-8")]
+        start_response(self.status, [*headers, ("Content-Length", str(len(self.content)))])
+        return [self.content]
+
+
 class Server(ThreadingMixIn, WSGIServer):
-    """Serves `/metrics`, and a page with a link to it."""
+    """Serves `/metrics`, `/metrics?guest=NAME`, `/sd`, and a page with links to them."""
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, collector: Collector) -> None:
+    def __init__(self, host: str, port: int, collector: GuestCollector) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        registry = CollectorRegistry()
-        registry.register(collector)
-        self._metrics: Any = make_wsgi_app(registry)
+        self._collector = collector
+        self._metrics = page_of(collector)
         self._places = BoundedSemaphore(MOST_CLIENTS)
         super().__init__((host, port), Handler)
         self.set_app(self._answer)
@@ -172,21 +244,42 @@ class Server(ThreadingMixIn, WSGIServer):
         """Log nothing: any client can connect and send nothing, or disconnect."""
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == "/metrics":
-            try:
-                answer: Iterable[bytes] = self._metrics(environ, start_response)
-                return answer
-            except Exception as error:  # the server must survive for the next scrape
-                status = "500 Internal Server Error"
-                content = f"{type(error).__name__}: {error}\n".encode()
-        elif environ["PATH_INFO"] == "/":
-            status, content = "200 OK", PAGE
+        try:
+            return self._page(environ, start_response)
+        except NoSuchGuest:
+            answer = Answer("404 Not Found", b"no guest of this name; /sd lists those that run\n")
+        except Exception as error:  # the server must survive for the next scrape
+            text = f"{type(error).__name__}: {error}\n"
+            answer = Answer("500 Internal Server Error", text.encode())
+        return answer.send(start_response)
+
+    def _page(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            guests = parse_qs(environ["QUERY_STRING"]).get("guest", [])
+            # Several would be one target with one `instance`.
+            if len(guests) > 1:
+                answer = Answer("400 Bad Request", b"give one guest, or none for all\n")
+            else:
+                page = page_of(OneGuest(self._collector, guests[0])) if guests else self._metrics
+                metrics: Iterable[bytes] = page(environ, start_response)
+                return metrics
+        elif path == "/sd":
+            content = scrape_targets(self._place(environ), self._collector.names())
+            answer = Answer("200 OK", content, "application/json")
+        elif path == "/":
+            answer = Answer("200 OK", PAGE, "text/html")
         else:
-            status, content = "404 Not Found", b"See /metrics.\n"
-        kind = "html" if content is PAGE else "plain"
-        headers = [("Content-Type", f"text/{kind}; charset=utf-8")]
-        start_response(status, [*headers, ("Content-Length", str(len(content)))])
-        return [content]
+            answer = Answer("404 Not Found", b"See /metrics.\n")
+        return answer.send(start_response)
+
+    def _place(self, environ: dict[str, Any]) -> str:
+        """The address by which the client has reached this server."""
+        host = environ.get("HTTP_HOST", "")
+        if HOST.fullmatch(host):
+            return str(host)
+        host = environ["SERVER_NAME"]
+        return f"[{host}]:{self.server_port}" if ":" in host else f"{host}:{self.server_port}"
 
 
 class Handler(WSGIRequestHandler):

@@ -67,21 +67,29 @@ class Watcher:
         self._lock = Lock()
         self._asked: dict[Target, Future[Sighting]] = {}
 
-    def look(self, patience: float | None = None) -> list[Sighting]:
+    def targets(self) -> list[Target]:
+        """The guests that there are at this moment. None is asked."""
+        return list(dict.fromkeys(self._find()))
+
+    def look(
+        self, patience: float | None = None, chosen: Callable[[Target], bool] | None = None
+    ) -> list[Sighting]:
         """The state of each guest, in the order of `find`. Several threads may call this.
 
         patience: seconds after which to stop waiting. A later call may get the missing replies.
+        chosen: which of the guests to ask.
         """
         seconds = self._timeout + GRACE if patience is None else patience
-        targets = list(dict.fromkeys(self._find()))
+        targets = self.targets()
+        wanted = [target for target in targets if chosen is None or chosen(target)]
         with self._lock:
-            asked = {target: self._ask(target) for target in targets}
+            asked = {target: self._ask(target) for target in wanted}
         done, _ = wait(asked.values(), None if seconds == math.inf else seconds)
         with self._lock:
             self._asked = {
                 target: future
                 for target, future in self._asked.items()
-                if future not in done and target in asked
+                if future not in done and target in targets
             }
         return [
             future.result() if future in done else late(target, seconds)
