@@ -10,7 +10,7 @@ READY  := $(VENV)/.ready
 WORKERS := $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test guest guests check bench fuzz soak image deb rpm pyz docs clean
+.PHONY: help run test guest guests check bench fuzz soak image deb rpm pyz dist docs dashboard clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ rpm: ## build RPM packages of the agent and qgactl in dist/
 	@packaging/prepare rpm
 	packaging/build-rpm
 
+dist: $(READY) ## build sdist and wheel in dist/, and install the wheel to check it
+	@PYTHON=$(BIN)/python packaging/build-dist
+
 pyz: ## build dist/qga.pyz: the agent as one file that needs only Python
 	@packaging/prepare run
 	packaging/build-pyz
@@ -74,6 +77,10 @@ docs: $(READY) ## regenerate the files that are made from the code
 	$(BIN)/python packaging/hardened.py
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs standard >qga/plugin/standard.py.new
 	mv qga/plugin/standard.py.new qga/plugin/standard.py
+
+dashboard: $(READY) ## draw docs/grafana.png: the Grafana dashboard with data of a test VM
+	@packaging/prepare test
+	$(BIN)/python -m tests.ecosystem.observed
 
 clean: ## remove everything built here, including the cached VM images
 	rm -rf $(VENV) .cache build dist *.egg-info

@@ -1,6 +1,6 @@
 """The two versions, in a module that imports nothing."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 INTERFACE_VERSION = "11.1.3"
 """The QEMU release whose guest agent interface this is; guest-info reports it.

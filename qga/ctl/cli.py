@@ -13,6 +13,8 @@ from qga.ctl import growing as growing
 from qga.ctl import processors as processors
 from qga.ctl import top as top
 from qga.ctl import check as check
+from qga.ctl import checkmk as checkmk
+from qga.ctl import zabbix as zabbix
 from qga.ctl import readiness as readiness
 from qga.ctl import execute as execute
 from qga.ctl import copy as copy

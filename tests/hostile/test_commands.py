@@ -40,6 +40,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "time": [[], ["--set"]],
     "top": [["--count", "1", "--interval", "0.1"]],
     "vcpus": [[], ["--offline", "1"]],
+    "zabbix": [["--discover", "filesystems"]],
 }
 """Arguments for commands that need some, or do more with them."""
 

@@ -23,7 +23,7 @@ OLD_WORDS = "Command {} has been disabled: the agent is in frozen state"  # befo
 # What a frozen guest answers as ever, and what is not about one guest.
 ANSWERED = {"check", "info", "ping", "status", "thaw", "wait", "watch"}
 LOCAL = {"channel", "exporter", "help", "list", "mcp", "port"}
-SEVERAL = {"doctor", "top"}
+SEVERAL = {"checkmk", "doctor", "top"}
 BY_QEMU = {"snapshot"}  # looks for QEMU's monitor first
 
 ARGUMENTS: dict[str, list[str]] = {
@@ -40,6 +40,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "ssh-keys": ["list", "root"],
     "suspend": ["ram"],
     "users": [],
+    "zabbix": ["--discover", "disks"],
 }
 
 

@@ -141,6 +141,7 @@ def test_another_user_and_directory(host: Host) -> None:
         ("ping db", 3, "; 'db' is {folder}/none in {folder}/qgactl.toml\n"),
         ("top db --json --count 1 {empty}", 2, "the name of the guest is empty"),
         ("exporter {empty}", 2, "the name of the guest is empty"),
+        ("checkmk {empty}", 2, "the name of the guest is empty"),
         ("ping {empty}", 2, "the name of the guest is empty (see qgactl ping --help)"),
         ("ping -c {empty}", 2, "the name of the guest is empty (see qgactl ping --help)"),
         ("-c {empty} ping", 2, "the name of the guest is empty"),

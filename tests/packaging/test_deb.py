@@ -45,7 +45,9 @@ CLIENT_FILES = {
     "/usr/share/fish/vendor_completions.d/qgactl.fish",
     "/usr/share/man/man1/qgactl.1.gz",
     "/usr/share/polkit-1/rules.d/60-qgactl-exporter.rules",
+    "/usr/share/qgactl/checkmk/qga",
     "/usr/share/qgactl/grafana/qga.json",
+    "/usr/share/qgactl/zabbix/qga.conf",
     "/usr/share/zsh/vendor-completions/_qgactl",
 }
 

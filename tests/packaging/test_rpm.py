@@ -40,7 +40,9 @@ CLIENT_FILES = {
     "/usr/share/ansible/collections/ansible_collections/qga/guest/galaxy.yml",
     "/usr/share/man/man1/qgactl.1.gz",
     "/usr/share/polkit-1/rules.d/60-qgactl-exporter.rules",
+    "/usr/share/qgactl/checkmk/qga",
     "/usr/share/qgactl/grafana/qga.json",
+    "/usr/share/qgactl/zabbix/qga.conf",
 }
 CONFIGURATION = {
     "/etc/qemu-ga/fsfreeze-hook",

@@ -142,7 +142,7 @@ def test_guests_that_are_gone_are_forgotten(capsys: pytest.CaptureFixture[str]) 
     report = Reporter()
     for number in range(50):
         seen = sighting(f"web{number}", "gone")
-        report.found(lambda _left_out, seen=seen: [seen.target])  # type: ignore[misc]
+        report.found(lambda _left_out, seen=seen: [seen.target])
         report.seen([(seen, 5)])
     assert len(report._silent) == len(report._cut) == 1
     capsys.readouterr()
