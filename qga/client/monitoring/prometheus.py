@@ -243,9 +243,9 @@ class Server(ThreadingMixIn, WSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log nothing: any client can connect and send nothing, or disconnect."""
 
-    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def _answer(self, request: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         try:
-            return self._page(environ, start_response)
+            return self._page(request, start_response)
         except NoSuchGuest:
             answer = Answer("404 Not Found", b"no guest of this name; /sd lists those that run\n")
         except Exception as error:  # the server must survive for the next scrape
@@ -253,19 +253,19 @@ class Server(ThreadingMixIn, WSGIServer):
             answer = Answer("500 Internal Server Error", text.encode())
         return answer.send(start_response)
 
-    def _page(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
+    def _page(self, request: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = request["PATH_INFO"]
         if path == "/metrics":
-            guests = parse_qs(environ["QUERY_STRING"]).get("guest", [])
+            guests = parse_qs(request["QUERY_STRING"]).get("guest", [])
             # Several would be one target with one `instance`.
             if len(guests) > 1:
                 answer = Answer("400 Bad Request", b"give one guest, or none for all\n")
             else:
                 page = page_of(OneGuest(self._collector, guests[0])) if guests else self._metrics
-                metrics: Iterable[bytes] = page(environ, start_response)
+                metrics: Iterable[bytes] = page(request, start_response)
                 return metrics
         elif path == "/sd":
-            content = scrape_targets(self._place(environ), self._collector.names())
+            content = scrape_targets(self._place(request), self._collector.names())
             answer = Answer("200 OK", content, "application/json")
         elif path == "/":
             answer = Answer("200 OK", PAGE, "text/html")
@@ -273,12 +273,12 @@ class Server(ThreadingMixIn, WSGIServer):
             answer = Answer("404 Not Found", b"See /metrics.\n")
         return answer.send(start_response)
 
-    def _place(self, environ: dict[str, Any]) -> str:
+    def _place(self, request: dict[str, Any]) -> str:
         """The address by which the client has reached this server."""
-        host = environ.get("HTTP_HOST", "")
+        host = request.get("HTTP_HOST", "")
         if HOST.fullmatch(host):
             return str(host)
-        host = environ["SERVER_NAME"]
+        host = request["SERVER_NAME"]
         return f"[{host}]:{self.server_port}" if ":" in host else f"{host}:{self.server_port}"
 
 
