@@ -14,8 +14,14 @@
         with GuestAgent(guest) as agent:
             print(guest.name, agent.hostname())
 
+AsyncGuestAgent has the same methods for asyncio.
+
 Only the standard library is needed for this; `qgactl`, on top of it, needs typer and rich.
 """  # noqa: E501 - the path is one that libvirt makes
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from qga.client.agent import GuestAgent
 from qga.client.commands.freeze import Frozen
@@ -83,10 +89,14 @@ from qga.client.results import (
 from qga.client.snapshots.record import Freeze, SkippedDisk, Snapshot, SnapshotDisk
 from qga.client.tunnels import GuestSocket, GuestTunnel, Target
 
+if TYPE_CHECKING:
+    from qga.client.async_agent import AsyncGuestAgent
+
 __all__ = [
     "AgentError",
     "AgentInfo",
     "AgentTimeout",
+    "AsyncGuestAgent",
     "CommandError",
     "CommandInfo",
     "CommandNotFound",
@@ -162,3 +172,12 @@ __all__ = [
     "find_guests",
     "start_streamed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import asyncio only for those who use it."""
+    if name != "AsyncGuestAgent":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from qga.client.async_agent import AsyncGuestAgent
+
+    return AsyncGuestAgent

@@ -29,6 +29,7 @@ from qga.client.errors import (
 )
 from qga.client.how import ANYHOW, How
 from qga.client.results import ExecResult
+from qga.client.waits import pause, undisturbed
 from qga.wording import counted
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def finished(
                 so_far = ExecResult(None, None, bytes(out.data), bytes(err.data), True, True)
                 raise ProgramTimeout(program.agent.address, timeout, so_far)
             delay = FIRST_DELAY if moved else min(delay * DELAY_GROWTH, LONGEST_DELAY)
-            time.sleep(0 if program.result else min(delay, max(0, deadline - time.monotonic())))
+            pause(0 if program.result else min(delay, max(0, deadline - time.monotonic())))
     return program.result._replace(
         stdout=bytes(out.data),
         stderr=bytes(err.data),
@@ -227,7 +228,8 @@ def start_from_file(
     env: Mapping[str, str] | None,
     merged: bool,
 ) -> tuple[int, bool]:
-    made = agent.exec_wait(agent.exec_start(["mktemp"]), PATIENCE)
+    with undisturbed():
+        made = agent.exec_wait(agent.exec_start(["mktemp"]), PATIENCE)
     path = made.stdout.decode(errors="replace").strip()
     if made.status or not path:
         reason = made.stderr.decode(errors="replace").strip()
@@ -239,7 +241,7 @@ def start_from_file(
             agent, ["/bin/sh", "-c", FROM_FILE, "sh", path, *set_env, *argv], merged=merged
         )
     except BaseException:
-        with suppress(AgentError):
+        with suppress(AgentError), undisturbed():
             remove(agent, path)
         raise
 
@@ -260,7 +262,7 @@ def fetched(agent: GuestAgent, result: ExecResult) -> ExecResult:
     try:
         out, err = (read(agent, f"{directory}/{name}", deadline) for name in ("out", "err"))
     finally:
-        with suppress(AgentError):
+        with suppress(AgentError), undisturbed():
             remove(agent, directory)
     return result._replace(
         stdout=out[:MOST_KEPT],

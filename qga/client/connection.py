@@ -10,11 +10,10 @@ our memory.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from qga.client.addresses import transport_opener
@@ -28,6 +27,7 @@ from qga.client.errors import (
 from qga.client.hosts.discovery import FoundGuest
 from qga.client.shapes import member, shaped
 from qga.client.transports import Transport
+from qga.client.waits import Lock, undisturbed
 from qga.client.wire import (
     DEFAULT_MAX_REPLY,
     USUAL_REPLY,
@@ -42,6 +42,9 @@ Self = TypeVar("Self", bound="Connection")
 
 # Seconds. On most machines, an agent that cannot carry out a command reports it sooner.
 ORDER_PATIENCE = 5.0
+
+# Only their reply tells what they have left in the guest, and how to end it.
+LEAVES_SOMETHING = {"guest-exec", "guest-file-open", "qga-connect", "qga-exec", "qga-tunnel"}
 
 # Bytes of a request in addition to its data.
 REQUEST_FRAME = 1024
@@ -62,7 +65,7 @@ class Connection:
         self._open_transport = transport_opener(address, max_reply)
         self._transport: Transport | None = None
         self._has_queue: bool | None = None
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def __enter__(self: Self) -> Self:
         try:
@@ -104,7 +107,8 @@ class Connection:
         limit = reply_limit(command, named) if max_reply is None else max_reply
 
         def ask(link: Transport, deadline: float) -> Any:
-            return understood(link, link.exchange(request, limit, deadline), command)
+            with undisturbed() if command in LEAVES_SOMETHING else nullcontext():
+                return understood(link, link.exchange(request, limit, deadline), command)
 
         return self._perform(command, timeout, ask)
 

@@ -29,6 +29,7 @@ from qga.client.ports import CHUNK, connect_port
 from qga.client.results import PortInfo
 from qga.client.transports import GONE
 from qga.client.vsock_ports import dial_of, open_vsock_port
+from qga.client.waits import pause
 
 PREFIX = "org.qga.data."
 
@@ -179,7 +180,7 @@ def was_seen(agent: GuestAgent, name: str) -> bool:
     while time.monotonic() < deadline:
         if any(port.name == name and port.host_connected for port in guest_ports(agent)):
             return True
-        time.sleep(PAUSE)
+        pause(PAUSE)
     return False
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from qga.client.errors import ConnectError
 from qga.client.sockets import PERMISSION, connect_unix
-from qga.client.transports import wait_for_events
+from qga.client.waits import wait_for_events
 
 Check = Callable[[socket.socket], None]
 """Looks at who listens. ConnectError refuses."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from qga.client.errors import ConnectError, ProtocolError
 from qga.client.threads import beside
 from qga.client.transports import NO_AGENT
+from qga.client.waits import wait_until
 from qga.client.wire import (
     ID_REFUSED,
     USUAL_REPLY,
@@ -222,10 +223,10 @@ def find_domain(libvirt: Any, connection: Any, name: str) -> Any:
 
 def in_time(call: Callable[[], T], seconds: float) -> T:
     """Return or raise what `call` does. After `seconds` abandon it and raise TimeoutError."""
-    try:
-        return beside(call).result(None if seconds == math.inf else max(seconds, 0))
-    except futures.TimeoutError:
-        raise TimeoutError("libvirt has not returned from the call") from None
+    outcome = beside(call)
+    if not wait_until(lambda patience: bool(futures.wait([outcome], patience).done), seconds):
+        raise TimeoutError("libvirt has not returned from the call")
+    return outcome.result()
 
 
 def reply_of(libvirt: Any, error: Any, deadline: float) -> Reply:

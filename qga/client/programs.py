@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from qga.client import captured
 from qga.client.agent import GuestAgent
@@ -27,7 +27,10 @@ from qga.client.errors import AgentError, CommandError, CommandNotFound, Protoco
 from qga.client.how import ANYHOW, How, Limits
 from qga.client.older_agents import in_that_way, require_no_limits
 from qga.client.results import ExecResult, StartedProgram
+from qga.client.waits import pause, undisturbed
 from qga.wording import counted
+
+Self = TypeVar("Self", bound="Program")
 
 # Seconds for a killed program to disappear, and between two checks.
 GRACE = 5.0
@@ -95,7 +98,7 @@ class Program:
         """Its result, once it has exited and all of its output has arrived."""
         self._abandoned = False
 
-    def __enter__(self) -> Program:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,20 +138,25 @@ class Program:
 
     def close(self) -> None:
         """Kill it if it is still running, and make the agent forget it."""
-        with suppress(AgentError):
-            if not (self.exited or self._abandoned):
-                self.signal("KILL")
-        if self.port:
-            self.port.close()
-        with suppress(AgentError):
+        with suppress(AgentError), undisturbed():
+            try:
+                self._kill()
+            finally:
+                if self.port:
+                    self.port.close()
             if not self._abandoned:
                 self._wait_for_its_end()
+
+    def _kill(self) -> None:
+        if not (self.exited or self._abandoned):
+            with suppress(CommandError):  # it has exited meanwhile
+                self.signal("KILL")
 
     def _wait_for_its_end(self) -> None:
         deadline = time.monotonic() + GRACE
         while not self.exited and time.monotonic() < deadline:
             self.poll()
-            time.sleep(PAUSE)
+            pause(PAUSE)
 
 
 class StreamedProgram(Program):
@@ -256,7 +264,39 @@ class StreamedProgram(Program):
         self.agent.stream_resize(self.pid, *size)
 
 
-class PlainProgram(Program):
+class RunningProgram(Program):
+    """A program that was started with guest-exec."""
+
+    def __init__(self, agent: GuestAgent, pid: int, keeps_files: bool = False) -> None:
+        super().__init__(agent, pid)
+        self._keeps_files = keeps_files
+        self._family = {pid}
+
+    def poll(self) -> Output:
+        result = self.agent.exec_status(self.pid)
+        if result is None:
+            return Output(b"", b"")
+        self.exited = True
+        self.result = captured.fetched(self.agent, result) if self._keeps_files else result
+        return Output(self.result.stdout, self.result.stderr)
+
+    def signal(self, name: str) -> None:
+        argv = ["/bin/sh", "-c", SIGNAL_TREES, "sh", name, *map(str, self._family)]
+        pid = self.agent.exec_start(argv)  # its output is small, also where that matters
+        signalled = bounded(self.agent, self.agent.exec_wait(pid, GRACE).stdout).split()
+        # Those whose parent has ended now are found by nobody later, unless remembered.
+        self._family.update(
+            int(pid) for pid in signalled if pid.isdigit() and len(pid) <= LONGEST_PID
+        )
+
+    def _kill(self) -> None:
+        if self._keeps_files and not (self.exited or self._abandoned):
+            self.signal("TERM")  # the script in the guest removes them
+            self._wait_for_its_end()
+        super()._kill()
+
+
+class PlainProgram(RunningProgram):
     """A program started with guest-exec.
 
     Another user, group or directory needs a shell in the guest, and setpriv(1) for the first two.
@@ -275,26 +315,8 @@ class PlainProgram(Program):
         cwd: str | None = None,
     ) -> None:
         argv = in_that_way(agent, argv, How(user, group, cwd), env is not None)
-        pid, self._kept = captured.start(agent, argv, input=input, env=env, merged=merged)
-        super().__init__(agent, pid)
-        self._family = {self.pid}
-
-    def poll(self) -> Output:
-        result = self.agent.exec_status(self.pid)
-        if result is None:
-            return Output(b"", b"")
-        self.exited = True
-        self.result = captured.fetched(self.agent, result) if self._kept else result
-        return Output(self.result.stdout, self.result.stderr)
-
-    def signal(self, name: str) -> None:
-        argv = ["/bin/sh", "-c", SIGNAL_TREES, "sh", name, *map(str, self._family)]
-        pid = self.agent.exec_start(argv)  # its output is small, also where that matters
-        signalled = bounded(self.agent, self.agent.exec_wait(pid, GRACE).stdout).split()
-        # Those whose parent has ended now are found by nobody later, unless remembered.
-        self._family.update(
-            int(pid) for pid in signalled if pid.isdigit() and len(pid) <= LONGEST_PID
-        )
+        pid, keeps_files = captured.start(agent, argv, input=input, env=env, merged=merged)
+        super().__init__(agent, pid, keeps_files)
 
 
 def start_streamed(

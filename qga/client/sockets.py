@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qga.client.errors import ConnectError
-from qga.client.transports import wait_for_events
+from qga.client.waits import wait_for_events
 
 # sun_path of unix(7) without the final NUL.
 LONGEST_PATH = 107

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import select
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from qga.client.errors import ProtocolError
+from qga.client.waits import wait_for_events
 from qga.client.wire import (
     MAX_REQUEST,
     PING,
@@ -38,10 +38,6 @@ RECEIVE_SIZE = 256 * 1024
 
 # While the host processes one reply, the next is in the channel and the agent works on a third.
 MAX_UNDER_WAY = 3
-
-# poll(2) takes milliseconds as an int; longer waits are split.
-LONGEST_POLL = 3600.0
-
 
 GONE = "has the guest shut down or migrated?"
 CLOSED = f"the connection was closed at the other end; {GONE}"
@@ -271,13 +267,3 @@ class SocketTransport:
         if not data:
             raise ConnectionError(CLOSED)
         return data
-
-
-def wait_for_events(poll: select.poll, deadline: float, complaint: str) -> int:
-    """Wait for events of the one descriptor in `poll`. Raises TimeoutError."""
-    while True:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError(complaint)
-        for _, events in poll.poll(min(remaining, LONGEST_POLL) * 1000):
-            return events

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentTimeout, ConnectError, ProtocolError
 from qga.client.tunnel_ends import HostTunnel, LocalConnection, PieceTunnel, PortTunnel
+from qga.client.waits import wait_until
 from qga.loop import Loop
 from qga.tunnels.connection import abort
 
@@ -79,7 +80,7 @@ class GuestSocket(socket.socket):
     """
 
     outcome: Outcome
-    close_with: Callable[[], None] | None = None
+    close_with: Callable[[], object] | None = None
 
     def recv(self, *arguments: Any) -> bytes:
         data = super().recv(*arguments)
@@ -150,7 +151,7 @@ class GuestTunnel:
         outcome = Outcome()
         try:
             self.join(theirs, target, timeout, outcome)
-            if not outcome.decided.wait(timeout + MARGIN):
+            if not wait_until(outcome.decided.wait, timeout + MARGIN):
                 reason = f"no answer about {target}"
                 raise AgentTimeout(self._agent.address, "qga-connect", timeout, reason)
             if not outcome.opened:

@@ -16,6 +16,7 @@ from qga.client.commands.readiness import READINESS_PATIENCE
 from qga.client.errors import AgentError, CommandNotFound, GuestFrozen, NeverReady, NotReady
 from qga.client.looks import LOOKS, Never, Seen
 from qga.client.readiness import Readiness
+from qga.client.waits import pause
 
 if TYPE_CHECKING:
     from qga.client.agent import GuestAgent
@@ -77,7 +78,7 @@ def wait_for(
     start = time.monotonic()
     met: dict[Condition, Met] = {}
     missing: dict[Condition, str] = {}
-    pause = FIRST_PAUSE
+    delay = FIRST_PAUSE
     while True:
         left = timeout - (time.monotonic() - start)
         pending = [each for each in wanted if each not in met]
@@ -96,8 +97,8 @@ def wait_for(
             reasons = {condition.text: reason for condition, reason in missing.items()}
             raise NotReady(agent.address, timeout, reasons, list(met.values()))
         agent.close()  # QEMU serves one client at a time, and others may want to connect
-        time.sleep(min(pause, left))
-        pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+        pause(min(delay, left))
+        delay = min(delay * PAUSE_GROWTH, LONGEST_PAUSE)
 
 
 def _look(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from qga.client.data_ports import PREFIX, DataPort, DataPorts, free_ports, guest_ports
 from qga.client.errors import AgentError, CommandNotFound, ConnectError, ProtocolError
+from qga.client.waits import events_of, pause
 
 if TYPE_CHECKING:
     from qga.client.agent import GuestAgent
@@ -29,9 +30,6 @@ FIRST_LINE_PATIENCE = 15.0
 
 # Seconds between two attempts to start the watch again.
 RETRY_INTERVAL = 1.0
-
-# poll(2) takes milliseconds as an int; longer waits are split.
-LONGEST_POLL = 3600.0
 
 TIMES = range(2**53)  # milliseconds; larger numbers are not exact in JSON
 
@@ -164,7 +162,7 @@ class Events:
         except CommandNotFound:
             raise
         except AgentError:  # it has not restarted yet
-            time.sleep(RETRY_INTERVAL)
+            pause(RETRY_INTERVAL)
 
     def _skip_to_first(self, port: DataPort) -> None:
         """Drop lines that were left over from earlier users of the port."""
@@ -226,12 +224,7 @@ class Events:
 def _readable(port: DataPort, deadline: float) -> bool:
     poll = select.poll()
     poll.register(port, select.POLLIN)
-    while True:
-        left = deadline - time.monotonic()
-        if poll.poll(max(0, min(left, LONGEST_POLL)) * 1000):
-            return True
-        if left <= 0:
-            return False
+    return bool(events_of(poll, deadline))
 
 
 def why_no_port(agent: GuestAgent) -> str:

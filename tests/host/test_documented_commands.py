@@ -21,8 +21,10 @@ pytestmark = pytest.mark.timeout(900)
 # The guest's processor is emulated: its answers may take longer than a call waits by default.
 PATIENT = """
 import pathlib, sys
+from qga.client import AsyncGuestAgent
 from qga.client.connection import Connection
-Connection.__init__.__defaults__ = (60.0,)
+for agent in AsyncGuestAgent, Connection:
+    agent.__init__.__defaults__ = (60.0,)
 exec(compile(pathlib.Path(sys.argv[1]).read_text(), sys.argv[2], "exec"))
 """
 

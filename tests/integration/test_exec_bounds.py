@@ -31,7 +31,7 @@ def processes(word: str) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                if word in (entry / "cmdline").read_text().split("\0"):
+                if word.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
                     found.append(entry.name)
             except OSError:  # it has ended
                 pass

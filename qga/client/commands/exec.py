@@ -18,6 +18,7 @@ from qga.client.errors import (
 from qga.client.how import ANYHOW, How, Limits
 from qga.client.results import ExecResult, TextResult
 from qga.client.shapes import encode_base64, member, shaped
+from qga.client.waits import Interrupted, pause
 
 if TYPE_CHECKING:
     from qga.client.agent import GuestAgent
@@ -127,7 +128,7 @@ class Exec(Connection):
         """Run a program with guest-exec if that is sufficient: it takes the fewest requests."""
         captures_all = capture in (True, "separated", "merged")
         if how == ANYHOW and not (captures_all and self.max_output() is not None):
-            return self.exec_wait(self.exec_start(argv, input=input, env=env, capture=capture))
+            return self._finished(self.exec_start(argv, input=input, env=env, capture=capture))
         from qga.client import captured
 
         agent, merged = cast("GuestAgent", self), capture == "merged"
@@ -137,6 +138,15 @@ class Exec(Connection):
         if not (captures_all or capture == "stderr"):
             result = result._replace(stderr=b"", stderr_truncated=False)
         return result
+
+    def _finished(self, pid: int) -> ExecResult:
+        try:
+            return self.exec_wait(pid)
+        except Interrupted:
+            from qga.client.programs import RunningProgram
+
+            RunningProgram(cast("GuestAgent", self), pid).close()
+            raise
 
     def exec_start(
         self,
@@ -181,7 +191,7 @@ class Exec(Connection):
             if remaining <= 0:
                 reason = f"process {pid} is still running in the guest"
                 raise AgentTimeout(self.address, "guest-exec", timeout, reason)
-            time.sleep(min(delay, remaining))
+            pause(min(delay, remaining))
             delay = min(delay * DELAY_GROWTH, LONGEST_DELAY)
 
 

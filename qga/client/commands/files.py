@@ -12,6 +12,7 @@ from qga.client.connection import Connection, UnderWay
 from qga.client.errors import AgentError, AgentTimeout, CopyError, ProtocolError
 from qga.client.results import FileChunk, FilePosition
 from qga.client.shapes import encode_base64, member, shaped
+from qga.client.waits import undisturbed
 from qga.wording import counted
 
 # Bytes of a file in one request. Larger requests take more memory and are not faster.
@@ -162,10 +163,11 @@ class Files(Connection):
         try:
             yield handle
         except BaseException:
-            with suppress(AgentError):
+            with suppress(AgentError), undisturbed():
                 self.file_close(handle)
             raise
-        self.file_close(handle)
+        with undisturbed():
+            self.file_close(handle)
 
 
 def cut(data: bytes | Iterable[bytes], size: int) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ from qga.client.errors import (
 )
 from qga.client.results import FreezeState
 from qga.client.transports import Transport
+from qga.client.waits import undisturbed
 from qga.wording import counted
 
 T = TypeVar("T")
@@ -186,7 +187,8 @@ class Frozen:
         deadline = time.monotonic() + RETRIES_END
         while True:
             try:
-                return self._agent.thaw()
+                with undisturbed():
+                    return self._agent.thaw()
             except AgentError as error:
                 if self._is_done_in_spite_of(error):
                     raise

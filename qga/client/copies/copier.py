@@ -34,6 +34,7 @@ from qga.client.copies.trees import (
     temporary_place,
 )
 from qga.client.errors import AgentError, CopyError
+from qga.client.waits import undisturbed
 
 # Files and bytes that are compared and renamed together.
 LOT, LOT_SIZE = 64, 64 * 1024 * 1024
@@ -313,6 +314,6 @@ class Copier:
 
     def _drop(self) -> None:
         """Remove unfinished temporary files."""
-        with suppress(AgentError, OSError):
+        with suppress(AgentError, OSError), undisturbed():
             self.target.remove(list(self._temporaries))
         self._temporaries.clear()

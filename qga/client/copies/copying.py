@@ -23,6 +23,7 @@ from qga.client.copies.shell_files import ShellFiles
 from qga.client.copies.trees import Side
 from qga.client.data_ports import DataPorts
 from qga.client.errors import CommandError, GuestFrozen
+from qga.client.waits import stop_if_interrupted
 
 __all__ = ["GROWTH", "Observer", "Summary", "copy_from", "copy_to", "guest_side"]
 
@@ -94,7 +95,12 @@ def _copy(
     folder: HostFolder | None,
 ) -> Summary:
     watcher = observer or Observer()
-    guest = guest_side(agent, lambda: watcher.moved(0), ports or DataPorts(agent.address))
+
+    def tick() -> None:
+        stop_if_interrupted()
+        watcher.moved(0)
+
+    guest = guest_side(agent, tick, ports or DataPorts(agent.address))
     guest.label = label
     local = folder.files(guest.tick) if folder else LocalFiles(guest.tick)
     source: Side = local if into_guest else guest

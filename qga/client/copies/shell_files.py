@@ -58,6 +58,7 @@ from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentTimeout, CommandNotFound, CopyError, ProtocolError
 from qga.client.programs import PlainProgram
 from qga.client.results import ExecResult
+from qga.client.waits import pause, undisturbed
 
 T = TypeVar("T")
 
@@ -187,7 +188,8 @@ class ShellFiles(GuestFiles):
                 self._write_all(handle, chunks)
             return
         # An agent that does not wait for the reader of a FIFO may lose bytes.
-        temporary = split(decoded(self._script(MAKE_TEMPORARY, [])).removesuffix("\n"))
+        with undisturbed():
+            temporary = split(decoded(self._script(MAKE_TEMPORARY, [])).removesuffix("\n"))
         try:
             with self._opened(temporary.path, "r+", 0) as handle:
                 size = self._write_all(handle, chunks)
@@ -306,7 +308,7 @@ class ShellFiles(GuestFiles):
         with PlainProgram(self.agent, ["/bin/sh", "-c", text, "sh", *arguments]) as program:
             while program.result is None:
                 self.tick()
-                time.sleep(delay)
+                pause(delay)
                 delay = min(delay * DELAY_GROWTH, LONGEST_DELAY)
                 program.poll()
                 if program.result is None and time.monotonic() > deadline:

@@ -23,6 +23,7 @@ from qga.client.snapshots.machine import Machine, Operation, Target, choose
 from qga.client.snapshots.qemu import QemuMachine
 from qga.client.snapshots.quiescing import Outcome, start_frozen
 from qga.client.snapshots.record import SkippedDisk, Snapshot, SnapshotDisk
+from qga.client.waits import pause
 
 # Seconds between two looks at the progress.
 LOOK_INTERVAL = 0.2
@@ -133,7 +134,7 @@ def follow(operation: Operation, targets: Sequence[Target], observer: Observer) 
             observer.planned(len(targets), total)
         observer.moved(max(progress.done - done, 0))
         done = max(progress.done, done)
-        time.sleep(LOOK_INTERVAL)
+        pause(LOOK_INTERVAL)
     observer.moved(max(total - done, 0))
 
 
