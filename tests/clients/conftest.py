@@ -11,8 +11,8 @@ from .domain import Domain
 
 @pytest.fixture(scope="package")
 def machine() -> Iterator[Domain]:
-    machine = Domain()
-    with machine:
+    with Domain() as machine:
+        machine.make_data()
         yield machine
 
 

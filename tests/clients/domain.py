@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
@@ -38,16 +39,16 @@ mount /mnt/data
 
 
 class Domain(Guest):
-    """A guest that libvirt runs; use it as a context manager."""
+    """A guest that libvirt runs; use it as a context manager. image: makes what is booted."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, image: Callable[[], RootImage] = root_image) -> None:
+        super().__init__(image=image)
         self.name = "guest"
         self.libvirt = Libvirt(self.folder)
 
     def do_boot(self) -> None:
         """Start libvirt, define the domain and start it."""
-        image = root_image()
+        image = self.image()
         self.libvirt.start()
         code_image(self.folder / "qga.ext4")
         base = ["-F", "raw", "-b", str(image.disk)]
@@ -62,6 +63,9 @@ class Domain(Guest):
         definition.write_text(self.definition(image))
         self.libvirt.virsh("define", str(definition))
         self.start()
+
+    def make_data(self) -> None:
+        """Mount the disk `sdc` at /mnt/data, now and at every boot."""
         self.run(["/bin/sh", "-ec", MAKE_DATA])
 
     def definition(self, image: RootImage) -> str:

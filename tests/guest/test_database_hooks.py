@@ -77,16 +77,7 @@ def test_a_copy_has_all_that_was_acknowledged(loaded: Guest, tmp_path: Path) -> 
     assert needs_replay(disk) is False
     with Guest(image=lambda: databases.copied(disk)) as restored:
         databases.wait_until_up(restored)
-        for kind, table in (
-            ("mariadb", "inno"),
-            ("mariadb", "aria"),
-            ("mariadb", "myisam"),
-            ("postgresql", "pairs"),
-        ):
-            check_rows(restored, table, last[kind])
-        check_tables(restored)
-        # The server notices when it opens a table, as above, and repairs it.
-        assert IMPROPER not in log_of(restored, "mariadb")
+        check_databases(restored, last)
 
 
 def check_record(record: dict[str, Any], disk: str) -> None:
@@ -98,6 +89,19 @@ def check_record(record: dict[str, Any], disk: str) -> None:
     assert freeze["left-out"] == []
     names = [*databases.NAMES, "zz-notes"]
     assert freeze["hooks"] == [f"{databases.HOOK}.d/{name}" for name in names]
+
+
+def check_databases(guest: Guest, last: dict[str, range]) -> None:
+    for kind, table in (
+        ("mariadb", "inno"),
+        ("mariadb", "aria"),
+        ("mariadb", "myisam"),
+        ("postgresql", "pairs"),
+    ):
+        check_rows(guest, table, last[kind])
+    check_tables(guest)
+    # The server notices when it opens a table, as above, and repairs it.
+    assert IMPROPER not in log_of(guest, "mariadb")
 
 
 def check_rows(guest: Guest, table: str, last: range) -> None:
