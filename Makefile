@@ -53,11 +53,11 @@ image: $(READY) ## build the disk image of the test VM
 	@packaging/prepare guest
 	$(BIN)/python -m tests.guest.image
 
-deb: ## build Debian packages of the agent and qgactl in dist/
+deb: ## build Debian packages of the agent, qgactl and the Cockpit page in dist/
 	@packaging/prepare deb
 	packaging/build-deb
 
-rpm: ## build RPM packages of the agent and qgactl in dist/
+rpm: ## build RPM packages of the agent, qgactl and the Cockpit page in dist/
 	@packaging/prepare rpm
 	packaging/build-rpm
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -12,10 +13,11 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 
 class Packages(NamedTuple):
-    """The agent's package, and that of qgactl."""
+    """The packages of the agent, of qgactl, and of the page for Cockpit."""
 
     agent: Path
     client: Path
+    page: Path
 
 
 @cache
@@ -26,6 +28,14 @@ def debs() -> Packages:
 @cache
 def rpms() -> Packages:
     return _build("build-rpm")
+
+
+def loaded_by_the_page() -> set[str]:
+    """The files that the page for Cockpit loads, as they are installed."""
+    page = CHECKOUT / "cockpit"
+    text = "".join(path.read_text() for path in (*page.glob("*.html"), *page.glob("*.js")))
+    names = re.findall(r'(?:href|src|from)[= ]"(?:\./)?([\w./-]+)"', text)
+    return {f"/usr/share/cockpit/qga/{name}" for name in names if not name.startswith("..")}
 
 
 def output(*argv: str | Path, **options: str) -> str:
@@ -42,4 +52,4 @@ def _build(script: str) -> Packages:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made = output(CHECKOUT / "packaging" / script).split()
     paths = {Path(name).name.partition("-")[0].partition("_")[0]: CHECKOUT / name for name in made}
-    return Packages(paths["qga"], paths["qgactl"])
+    return Packages(paths["qga"], paths["qgactl"], paths["cockpit"])

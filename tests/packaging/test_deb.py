@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.built import CHECKOUT, debs, output
+from tests.packaging.built import CHECKOUT, debs, loaded_by_the_page, output
 from tests.packaging.roots import Root
 
 pytestmark = pytest.mark.timeout(300)
@@ -50,6 +50,12 @@ CLIENT_FILES = {
     "/usr/share/qgactl/zabbix/qga.conf",
     "/usr/share/zsh/vendor-completions/_qgactl",
 }
+PAGE_FILES = {
+    "/usr/share/cockpit/qga/index.html",
+    "/usr/share/cockpit/qga/manifest.json",
+    "/usr/share/cockpit/qga/vendor/patternfly.css",
+    "/usr/share/cockpit/qga/vendor/xterm.js",
+}
 
 
 def files(package: Path) -> dict[str, str]:
@@ -76,6 +82,7 @@ def test_lintian_is_silent() -> None:
 def test_files() -> None:
     assert files(debs().agent).keys() >= AGENT_FILES
     assert files(debs().client).keys() >= CLIENT_FILES
+    assert files(debs().page).keys() >= PAGE_FILES
 
 
 def test_every_module_is_in_a_package() -> None:
@@ -94,16 +101,20 @@ def test_every_module_is_in_a_package() -> None:
         assert files(package).keys() >= expected
 
 
+def test_every_file_that_the_cockpit_page_loads_is_in_its_package() -> None:
+    assert files(debs().page).keys() >= loaded_by_the_page()
+
+
 def test_every_page_is_in_both_packages() -> None:
     pages = {page.name for page in (CHECKOUT / "docs").glob("*.md")}
-    for package in debs():
+    for package in debs()[:2]:
         name = package.name.partition("_")[0]
         assert files(package).keys() >= {f"/usr/share/doc/{name}/docs/{page}" for page in pages}
 
 
-def test_the_two_packages_share_no_file() -> None:
-    shared = files(debs().agent).keys() & files(debs().client).keys()
-    assert [path for path in shared if not path.endswith("/")] == []
+def test_the_packages_share_no_file() -> None:
+    paths = [path for package in debs() for path in files(package) if not path.endswith("/")]
+    assert len(paths) == len(set(paths))
 
 
 def test_nobody_but_root_may_write_the_files() -> None:
@@ -119,6 +130,7 @@ def test_takes_the_place_of_the_original() -> None:
 def test_dependencies() -> None:
     needed = {"python3-psutil", "python3-serial", "python3-systemd", "python3:any"}
     assert field(debs().agent, "Depends") >= needed
+    assert {"cockpit-bridge (>= 287)"} < field(debs().page, "Depends")
     assert field(debs().client, "Depends") >= {"python3-rich (>= 13)", "python3-typer (>= 0.7)"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.built import CHECKOUT, output, rpms
+from tests.packaging.built import CHECKOUT, loaded_by_the_page, output, rpms
 from tests.packaging.roots import Root
 
 pytestmark = pytest.mark.timeout(300)
@@ -43,6 +43,12 @@ CLIENT_FILES = {
     "/usr/share/qgactl/checkmk/qga",
     "/usr/share/qgactl/grafana/qga.json",
     "/usr/share/qgactl/zabbix/qga.conf",
+}
+PAGE_FILES = {
+    "/usr/share/cockpit/qga/index.html",
+    "/usr/share/cockpit/qga/manifest.json",
+    "/usr/share/cockpit/qga/vendor/patternfly.css",
+    "/usr/share/cockpit/qga/vendor/xterm.js",
 }
 CONFIGURATION = {
     "/etc/qemu-ga/fsfreeze-hook",
@@ -82,17 +88,19 @@ def test_files() -> None:
     assert {path: modes.get(path) for path in AGENT_FILES} == AGENT_FILES
     assert "/usr/bin/qgactl" not in modes
     assert set(query(rpms().client, "-l")) >= CLIENT_FILES
+    assert set(query(rpms().page, "-l")) >= PAGE_FILES | loaded_by_the_page()
 
 
 def test_every_page_is_in_both_packages() -> None:
     pages = {page.name for page in (CHECKOUT / "docs").glob("*.md")}
-    for package in rpms():
+    for package in rpms()[:2]:
         documentation = query(package, "--docfiles")
         assert {Path(path).name for path in documentation if "/docs/" in path} >= pages
 
 
-def test_the_two_packages_share_no_file() -> None:
-    assert not set(query(rpms().agent, "-l")) & set(query(rpms().client, "-l"))
+def test_the_packages_share_no_file() -> None:
+    paths = [path for package in rpms() for path in query(package, "-l")]
+    assert len(paths) == len(set(paths))
 
 
 def test_configuration_is_never_replaced() -> None:
@@ -114,6 +122,7 @@ def test_dependencies() -> None:
     assert not [name for name in required if name.startswith("python(abi)")]
     assert "qemu-guest-agent" in query(rpms().agent, "--conflicts")
     assert any(name.startswith("qemu-guest-agent = ") for name in query(rpms().agent, "--provides"))
+    assert "cockpit-bridge >= 287" in query(rpms().page, "--requires")
     assert {"python3-rich >= 13", "python3-typer >= 0.7"} <= set(query(rpms().client, "--requires"))
 
 

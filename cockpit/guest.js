@@ -1,0 +1,67 @@
+// A guest of `qgactl list`, and whose turn it is to talk to it.
+//
+// QEMU serves one client of a socket at a time, and the others wait. So requests run one after the other,
+// and while a shell or a copy is in progress they fail at once: nobody expects a freeze to happen an hour
+// after the click. Guests that are reached by libvirt or vsock serve many clients.
+
+import { inTerminal, json } from "./qgactl.js";
+
+const SERVES_MANY = /^(libvirt|vsock|hvsock):/;
+
+export class Guest {
+    constructor({ name, address }) {
+        this.name = name;
+        this.address = address;
+        this.exclusive = !SERVES_MANY.test(address);
+        this.holder = "";
+        this.last = Promise.resolve();
+    }
+
+    // What `qgactl GUEST WORDS` reports.
+    ask(...words) {
+        return this.inTurn(() => json(this.command(words)));
+    }
+
+    // A reading of `qgactl top`.
+    measure() {
+        return this.inTurn(() => json(["top", "--count=1", "--", `guest=${this.address}`]));
+    }
+
+    // `running` is called with the process, whose `close` cancels the copy.
+    copy(from, to, running) {
+        const words = this.command(["cp", "--recursive", "--", from, to]);
+        return this.hold("A copy", () => json(words, running));
+    }
+
+    // `opened` is called with the channel. The promise is kept when the shell has ended.
+    shell(size, opened) {
+        return this.hold("A shell", () => new Promise(resolve => {
+            const channel = inTerminal(this.command(["shell"]), size);
+            channel.addEventListener("close", (_event, options) => resolve(options));
+            opened(channel);
+        }));
+    }
+
+    command(words) {
+        return [`--connect=${this.address}`, ...words];
+    }
+
+    hold(holder, work) {
+        const done = this.inTurn(work);
+        if (this.exclusive && !this.holder) {
+            this.holder = holder;
+            done.catch(() => {}).then(() => { this.holder = "" });
+        }
+        return done;
+    }
+
+    inTurn(work) {
+        if (!this.exclusive)
+            return work();
+        if (this.holder)
+            return Promise.reject(new Error(`${this.holder} uses the only connection to this guest. Try again when it has ended.`));
+        const done = this.last.then(work);
+        this.last = done.catch(() => {});
+        return done;
+    }
+}

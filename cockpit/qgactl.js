@@ -1,0 +1,45 @@
+// Runs qgactl on this host. Everything that the page knows or does goes through here.
+
+import { alert } from "./dom.js";
+
+const cockpit = window.cockpit;
+
+// Root sees all guests and other users see their own, so administrative access is not required.
+const OPTIONS = { superuser: "try" };
+
+const STATUS = {
+    2: "qgactl rejected the request",
+    3: "Cannot connect to the guest",
+    4: "The guest does not answer",
+};
+const ADMINISTRATIVE = ["Permission denied", "Turn on administrative access and try again."];
+const PROBLEMS = {
+    "not-found": ["qgactl is not installed on this host", "Install the package qgactl."],
+    "access-denied": ADMINISTRATIVE,
+    "authentication-failed": ADMINISTRATIVE,
+    "terminated": ["qgactl was stopped", ""],
+};
+
+// What a command prints, parsed, also if it has failed with a report as `doctor` does.
+export function json(words, running = () => {}) {
+    const process = cockpit.spawn(["qgactl", "--json", ...words], { err: "message", ...OPTIONS });
+    running(process);
+    return new Promise((resolve, reject) => {
+        process.then(resolve).catch((error, text) => text ? resolve(text) : reject(error));
+    }).then(text => text ? JSON.parse(text) : null);
+}
+
+// A channel of Cockpit, with a terminal of this host in which a command runs.
+export function inTerminal(words, window) {
+    const environ = ["TERM=xterm-256color"];
+    return cockpit.channel({
+        payload: "stream", spawn: ["qgactl", ...words], pty: true, binary: true, window, environ, ...OPTIONS,
+    });
+}
+
+// What went wrong, and what to do about it.
+export function fault(error) {
+    const [title, advice] = PROBLEMS[error.problem] ||
+        [STATUS[error.exit_status] || "qgactl failed", error.message || error.problem];
+    return alert("danger", title, advice.replace(/^qgactl: /gm, ""));
+}

@@ -1,0 +1,102 @@
+"""The page as a person uses it: by the names of its buttons, fields and links."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+PATIENCE = 60
+"""Seconds: the guest's processor is emulated."""
+PICTURES = os.environ.get("QGA_PICTURES", "")
+"""A directory to save pictures in for the documentation, or nothing."""
+WIDE, NARROW = (1280, 860), (420, 860)
+
+T = TypeVar("T")
+
+
+class Page:
+    """One browser with the page open, without Cockpit's menu around it.
+
+    cockpit: its address. guest: the address of the guest `web`, as qgactl has it.
+    """
+
+    def __init__(self, browser: WebDriver, cockpit: str, guest: str = "") -> None:
+        self.browser = browser
+        self.cockpit = cockpit
+        self.guest = guest
+        self.url = f"{cockpit}/cockpit/@localhost/qga/index.html"
+
+    def open_list(self) -> None:
+        self._open(self.url)
+
+    def open_guest(self, part: str = "overview") -> None:
+        """Go to a part of the page of `web`, by its bookmark."""
+        self._open(f"{self.url}#/{part}?{urlencode({'name': 'web', 'address': self.guest})}")
+
+    def _open(self, url: str) -> None:
+        self.browser.get("about:blank")  # otherwise a change after # loads nothing
+        self.browser.get(url)
+
+    def link(self, name: str) -> WebElement:
+        return self.find(f"//a[normalize-space()='{name}']")
+
+    def button(self, name: str, within: str = "") -> WebElement:
+        """A button that can be pressed."""
+        return self.find(f"{within}//button[not(@disabled)][normalize-space()='{name}']")
+
+    def find(self, xpath: str) -> WebElement:
+        """The first visible element; waits for it."""
+        return self.wait(lambda: next(iter(self.all(xpath)), None), xpath)
+
+    def all(self, xpath: str) -> list[WebElement]:
+        return [each for each in self.browser.find_elements(By.XPATH, xpath) if each.is_displayed()]
+
+    def text(self, xpath: str = "//main") -> str:
+        return self.find(xpath).text
+
+    def fact(self, term: str) -> str:
+        """What the page says about something, such as `Host name`."""
+        return self.text(f"//dl/div[dt[normalize-space()='{term}']]/dd")
+
+    def wait(self, look: Callable[[], T | None], what: str = "") -> T:
+        """Wait until `look` returns something, while the page may replace its elements."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                if found := look():
+                    return found
+            except StaleElementReferenceException:
+                pass
+            time.sleep(0.1)
+        raise AssertionError(f"no {what or 'such thing'} in: {self.browser.page_source[:20_000]}")
+
+    def script(self, expression: str) -> Any:
+        return self.browser.execute_script(f"return {expression}")
+
+    def complaints(self) -> list[str]:
+        """What the browser has complained of since it was last asked: errors, and the policy."""
+        entries = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+        bad = (each for each in entries if each["level"] == "SEVERE" or "/qga/" in each["message"])
+        return [each["message"] for each in bad]
+
+    def resize(self, size: tuple[int, int]) -> None:
+        self.browser.set_window_size(*size)
+
+    def prefer(self, theme: str) -> None:
+        """Have the system prefer a `dark` or a `light` theme."""
+        feature = {"name": "prefers-color-scheme", "value": theme}
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    def picture(self, name: str) -> None:
+        """Save a picture for the documentation, on request."""
+        if PICTURES:
+            self.browser.save_screenshot(str(Path(PICTURES) / f"cockpit-{name}.png"))

@@ -1,0 +1,84 @@
+"""Cockpit on this machine with the page of this checkout, and a browser that has it open.
+
+No account is used: cockpit-ws runs the bridge for whoever connects, and listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from tests.guest.image import CHECKOUT
+
+SERVER = "/usr/lib/cockpit/cockpit-ws"
+# Chromium has no sandbox for root, and containers have little /dev/shm.
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--lang=en",
+)
+
+
+def install(folder: Path) -> Path:
+    """Install the page as the packages do; returns the directory for XDG_DATA_DIRS."""
+    subprocess.run([CHECKOUT / "packaging/fetch-npm"], check=True)
+    shutil.copytree(CHECKOUT / "cockpit", folder / "cockpit/qga")
+    return folder
+
+
+@contextmanager
+def served(env: Mapping[str, str], data: Path) -> Iterator[str]:
+    """Cockpit with this environment; its address."""
+    port = free_port()
+    argv = [SERVER, "--no-tls", "--address=127.0.0.1", f"--port={port}"]
+    argv += ["--local-session=cockpit-bridge"]
+    environment = {**env, "XDG_DATA_DIRS": f"{data}:/usr/share"}
+    with subprocess.Popen(argv, env=environment) as server:
+        try:
+            wait_for(port, server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("cockpit-ws does not listen")
+
+
+@contextmanager
+def chromium() -> Iterator[webdriver.Chrome]:
+    """Debian's Chromium, without a window."""
+    options = webdriver.ChromeOptions()
+    for option in OPTIONS:
+        options.add_argument(option)
+    options.binary_location = "/usr/bin/chromium"
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
+    try:
+        yield browser
+    finally:
+        browser.quit()
