@@ -57,3 +57,26 @@ def test_a_playbook(ansible: Ansible, guest: Guest, tmp_path: Path) -> None:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("ansible", ["distribution"], indirect=True)
+def test_the_guests_of_the_host(ansible: Ansible, tmp_path: Path) -> None:
+    inventory = tmp_path / "qga.guest.guests.yml"
+    inventory.write_text(
+        "plugin: qga.guest.guests\n"
+        "timeout: 60\n"
+        "keyed_groups: [{key: qga.os_version, prefix: version}]\n"
+        "groups: {ours: qga.release is not none}\n"
+        "compose: {reported: qga.hostname}\n"
+    )
+    expression = "{{ [group_names | sort, reported, qga.address, qga.state] }}"
+    ran = ansible.play([{"raw": "hostname"}, {"debug": {"msg": expression}}], inventory=inventory)
+    assert [(each.host, each.status) for each in ran] == [("web", "ok")] * 2, ran
+    assert ran[0].result["stdout"].strip() == "guest"
+    groups, *rest = ran[1].result["msg"]
+    assert groups == ["ours", "qga_answers", "qga_guests", "qga_os_debian", "version_12"]
+    assert rest == ["guest", "unix:" + str(guest_socket(ansible)), "answers"]
+
+
+def guest_socket(ansible: Ansible) -> Path:
+    return Path(ansible.env["QGA_HOST_ROOT"]) / "run/vm/web/org.qemu.guest_agent.0"

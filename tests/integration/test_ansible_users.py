@@ -47,6 +47,13 @@ def test_there_and_back(agent: GuestAgent, folder: Path, size: int) -> None:
     assert (folder / "back").read_bytes() == content
 
 
+def test_relative_paths_begin_at_home(agent: GuestAgent, folder: Path) -> None:
+    """Which is /usr/games, as for ssh."""
+    as_user.put(agent, USER, __file__, f"../..{folder}/there")
+    as_user.fetch(agent, USER, f"../..{folder}/there", str(folder / "back"))
+    assert (folder / "back").read_bytes() == Path(__file__).read_bytes()
+
+
 def test_the_user_gets_no_rights_of_root(agent: GuestAgent, folder: Path) -> None:
     secret = folder / "secret"
     secret.write_text("root's")

@@ -99,7 +99,7 @@ from ansible.utils.display import Display
 
 try:
     from ansible_collections.qga.guest.plugins.plugin_utils import as_user, escalation
-    from qga.client import AgentError, GuestAgent, copy_from, copy_to
+    from qga.client import AgentError, CopyError, GuestAgent, copy_from, copy_to
     from qga.client.texts import printable
 
     MISSING = ""
@@ -113,9 +113,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 AGENTS_USER = "root"
-
-IN_HOME = "cd 2>/dev/null; "
-"""Where a login would start, so that relative paths mean the same as with ssh."""
 
 TEMPLATE = re.compile("(?<={)(?=[{%#])")
 """Where a template of Jinja would begin."""
@@ -151,7 +148,7 @@ class Connection(ConnectionBase):
     ) -> tuple[int, bytes, bytes]:
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         display.vvv(f"EXEC {cmd}", host=self._address)
-        argv = [self.get_option("executable"), "-c", IN_HOME + cmd]
+        argv = [self.get_option("executable"), "-c", as_user.IN_HOME + cmd]
         expects_prompt = sudoable and self.become and self.become.expect_prompt()
         run = self._run_with_password if expects_prompt else self._run
         result = self._reported(lambda: run(argv, in_data or b""))
@@ -195,9 +192,11 @@ class Connection(ConnectionBase):
         display.vvv(f"COPIED THROUGH {summary.port or 'the agent'}", host=self._address)
 
     def _reported(self, work: Callable[[], T]) -> T:
-        """Whatever the agent reports makes the guest unreachable, with the text of the library."""
+        """Whatever the agent reports makes the guest unreachable, except an error of a file."""
         try:
             return work()
+        except CopyError as error:  # of a file: the guest answers
+            raise AnsibleError(harmless(str(error))) from None
         except (AgentError, ValueError) as error:
             # Its cause would be printed as it is.
             raise AnsibleConnectionFailure(harmless(str(error))) from None

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PIECE = 1024 * 1024
 """Bytes per program. A program costs more than its bytes, and its input must fit into a request."""
 
+IN_HOME = "cd 2>/dev/null; "
+"""Where a login would start, so that relative paths mean the same as with ssh."""
+
 CREATE = 'umask 077; exec cat >"$1"'
 APPEND = 'exec cat >>"$1"'
 SIZE = 'test -f "$1" && exec wc -c <"$1"; echo "is not a regular file" >&2; exit 1'
@@ -55,7 +58,7 @@ def fetch(agent: GuestAgent, user: str, path: str, destination: str) -> None:
 def run(
     agent: GuestAgent, user: str, script: str, path: str, *more: str, data: bytes = b""
 ) -> bytes:
-    argv = ["/bin/sh", "-c", script, "sh", path, *more]
+    argv = ["/bin/sh", "-c", IN_HOME + script, "sh", path, *more]
     result = agent.exec(argv, input=data, user=user)
     if result.returncode:
         reason = result.stderr.decode(errors="replace").strip() or "failed"
