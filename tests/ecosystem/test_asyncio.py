@@ -15,7 +15,7 @@ import pytest
 from qga.client import AsyncGuestAgent, DataPorts, Observer
 from tests.cancelling import Call, cancelled
 from tests.guest.service import main_pid, wait_for
-from tests.guest.vm import Guest
+from tests.guest.vm import Guest, GuestError
 from tests.host.day import Day
 
 pytestmark = pytest.mark.timeout(900)
@@ -29,10 +29,11 @@ MARK = "8219"
 """In the command line of the programs of these tests."""
 
 # What a call may leave behind: its processes, what the agent has open, files and frozen disks.
-# Few programs: each takes an emulated guest long.
+# The agent keeps some files of /proc open, to read them again. Few programs: each takes an emulated
+# guest long.
 LOOK = f"""
 pgrep -fa '^(/bin/sh -c )?sleep {MARK}'
-readlink "/proc/$1/fd/"* | grep -v ':\\[' | sort
+readlink "/proc/$1/fd/"* | grep -v -e ':\\[' -e ^/proc/ | sort
 ls -A /srv/copies
 """
 
@@ -59,7 +60,7 @@ def nothing_left(guest: Guest) -> Iterator[None]:
 
     try:
         wait_for(is_as_before, "the guest to be as it was before")
-    except AssertionError as error:
+    except GuestError as error:
         raise AssertionError(f"{before}\nbecame\n{after}") from error
 
 
@@ -127,6 +128,30 @@ def test_a_copy(guest: Guest, web: Day, tmp_path: Path, way: str, ports: bool) -
     cancel(guest, call, lambda: progress.bytes)
     assert 0 < progress.bytes < SIZE
     assert list(here.iterdir()) == []
+
+
+async def wait(agent: AsyncGuestAgent, reached: list[str]) -> None:
+    await agent.wait_for(f"file:/run/{MARK}", report=lambda text, _reason: reached.append(text))
+
+
+async def watch(agent: AsyncGuestAgent, reached: list[str]) -> None:
+    async with agent.watch("mount") as events:
+        reached.append("watch")
+        async for event in events:
+            reached.append(event.name)
+
+
+async def freeze(agent: AsyncGuestAgent, reached: list[str]) -> None:
+    async with agent.freeze() as frozen:
+        assert frozen.count > 0
+        reached.append("freeze")
+        await asyncio.sleep(600)
+
+
+@pytest.mark.parametrize("work", [wait, watch, freeze])
+def test_what_lasts(guest: Guest, web: Day, work: Callable[..., Call]) -> None:
+    reached: list[str] = []
+    cancel(guest, lambda agent: work(agent, reached), lambda: reached)
 
 
 def test_a_connection_for_streams_of_asyncio(guest: Guest, web: Day) -> None:
