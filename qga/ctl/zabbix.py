@@ -15,6 +15,7 @@ from qga.ctl.command import ADVANCED
 from qga.ctl.guest_words import NOWHERE, Found
 from qga.ctl.settings import Settings, is_complete
 from qga.ctl.targets import targets
+from qga.ctl.values import Expected
 
 UP = "up"
 
@@ -30,7 +31,7 @@ class Kind(str, Enum):
 def name(guest: str) -> str:
     """A callback. Zabbix's server chooses the word; an address could lead to any host."""
     if is_complete(guest):
-        raise typer.BadParameter("zabbix takes names of guests; qgactl list shows them")
+        raise Expected("use a name that qgactl list shows, not an address")
     return guest
 
 
