@@ -63,7 +63,7 @@ export function table(caption, heads, rows) {
     return el("table", { class: "pf-v6-c-table pf-m-grid-md pf-m-compact", role: "table", "aria-label": caption },
         el("thead", { class: "pf-v6-c-table__thead" },
             el("tr", { class: "pf-v6-c-table__tr", role: "row" }, heads.map(head =>
-                el("th", { class: "pf-v6-c-table__th", role: "columnheader", scope: "col" }, head)))),
+                el("th", { class: "pf-v6-c-table__th pf-m-fit-content", role: "columnheader", scope: "col" }, head)))),
         el("tbody", { class: "pf-v6-c-table__tbody" }, rows.map(row)));
 }
 

@@ -13,7 +13,9 @@ export class Guest {
         this.name = name;
         this.address = address;
         this.exclusive = !SERVES_MANY.test(address);
-        this.holder = "";
+        this.holder = null;
+        this.channel = null;
+        this.shellWanted = false;
         this.last = Promise.resolve();
     }
 
@@ -35,22 +37,34 @@ export class Guest {
 
     // `opened` is called with the channel. The promise is kept when the shell has ended.
     shell(size, opened) {
+        this.shellWanted = true;
         return this.hold("A shell", () => new Promise(resolve => {
-            const channel = inTerminal(this.command(["shell"]), size);
-            channel.addEventListener("close", (_event, options) => resolve(options));
-            opened(channel);
+            if (!this.shellWanted) // it was given up before its turn came
+                return resolve({});
+            this.channel = inTerminal(this.command(["shell"]), size);
+            this.channel.addEventListener("close", (_event, options) => resolve(options));
+            return opened(this.channel);
         }));
+    }
+
+    // What is asked next waits until the shell has made way.
+    endShell() {
+        this.shellWanted = false;
+        this.channel?.close();
+        if (this.holder?.name === "A shell")
+            this.holder = null;
     }
 
     command(words) {
         return [`--connect=${this.address}`, ...words];
     }
 
-    hold(holder, work) {
+    hold(name, work) {
         const done = this.inTurn(work);
+        const mine = { name };
         if (this.exclusive && !this.holder) {
-            this.holder = holder;
-            done.catch(() => {}).then(() => { this.holder = "" });
+            this.holder = mine;
+            done.catch(() => {}).then(() => { this.holder = this.holder === mine ? null : this.holder });
         }
         return done;
     }
@@ -59,7 +73,7 @@ export class Guest {
         if (!this.exclusive)
             return work();
         if (this.holder)
-            return Promise.reject(new Error(`${this.holder} uses the only connection to this guest. Try again when it has ended.`));
+            return Promise.reject(new Error(`${this.holder.name} uses the only connection to this guest. Try again when it has ended.`));
         const done = this.last.then(work);
         this.last = done.catch(() => {});
         return done;

@@ -37,7 +37,7 @@ export function terminalPanel(element, guest) {
     start();
     return shown => {
         if (shown === null || (guest.exclusive && !shown))
-            channel?.close();
+            guest.endShell();
         if (shown === null)
             terminal.dispose();
         else if (shown)
@@ -52,7 +52,7 @@ function makeTerminal(place, element) {
     terminal.loadAddon(new CanvasAddon.CanvasAddon());
     terminal.open(place);
     fit.fit();
-    window.addEventListener("resize", () => element.hidden || fit.fit());
+    window.addEventListener("resize", () => element.isConnected && !element.hidden && fit.fit());
     return [terminal, fit];
 }
 

@@ -28,6 +28,8 @@ from tests.unit.host_root import HostRoot, qemu
 from .browser import NARROW, PATIENCE, WIDE, Page
 from .cockpit import chromium, install, served
 
+pytestmark = pytest.mark.timeout(300)  # the first test boots the guest
+
 QGACTL = Path(sys.executable).parent / "qgactl"
 INTO, OUT = (
     "//form[@aria-label='Copy into the guest']",
@@ -55,11 +57,17 @@ class Host:
 @pytest.fixture(scope="module")
 def host(web: Day, tmp_path_factory: pytest.TempPathFactory) -> Host:
     data = install(tmp_path_factory.mktemp("data"))
-    wrapper = data / "bin/qgactl"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\nexec {shlex.quote(str(QGACTL))} --timeout={PATIENCE} "$@"\n')
-    wrapper.chmod(0o755)
-    return Host(web, {**web.env, "PATH": f"{wrapper.parent}:{os.environ['PATH']}"}, data)
+    path = f"{wrapper(data / 'bin', PATIENCE)}:{os.environ['PATH']}"
+    return Host(web, {**web.env, "PATH": path}, data)
+
+
+def wrapper(folder: Path, timeout: int) -> Path:
+    """A directory for PATH, with a qgactl that waits this many seconds for replies."""
+    folder.mkdir()
+    qgactl = folder / "qgactl"
+    qgactl.write_text(f'#!/bin/sh\nexec {shlex.quote(str(QGACTL))} --timeout={timeout} "$@"\n')
+    qgactl.chmod(0o755)
+    return folder
 
 
 @pytest.fixture(scope="module", name="opened")
@@ -278,7 +286,6 @@ def test_on_a_narrow_dark_screen(page: Page) -> None:
     assert max(background(page)) < 64
     page.link("Filesystems").click()
     assert page.find("//td[@data-label='Mounted at']")
-    page.picture("narrow")
 
 
 def background(page: Page) -> list[int]:
@@ -314,14 +321,14 @@ def test_a_guest_that_is_gone(page: Page) -> None:
     assert "Cannot connect to the guest" in page.text("//*[@role='alert']")
 
 
-def test_a_silent_guest(host: Host, page: Page, mute: Path) -> None:
-    path = f"{QGACTL.parent}:{os.environ['PATH']}"
+def test_a_silent_guest(host: Host, page: Page, mute: Path, tmp_path: Path) -> None:
+    path = f"{wrapper(tmp_path / 'bin', 1)}:{os.environ['PATH']}"
     env = {**host.env, "PATH": path, "QGA_HOST_ROOT": str(mute)}
     with served(env, host.data) as cockpit:
-        Page(page.browser, cockpit).open_list()
+        silent = Page(page.browser, cockpit, f"unix:{mute}/mute")
+        silent.open_list()
         assert page.find("//tbody/tr").text.split()[:2] == ["mute", "silent"]
-        page.link("mute").click()
-        page.link("Filesystems").click()
+        silent.open_guest("filesystems")
         assert "The guest does not answer" in page.text(
             "//*[@id='panel-filesystems']//*[@role='alert']"
         )
