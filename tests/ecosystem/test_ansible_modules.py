@@ -46,6 +46,16 @@ def test_a_snapshot_is_taken_once(ansible: Ansible, machine: Machine) -> None:
     assert machine.guest.frozen == 0
 
 
+def test_the_snapshot_of_another_guest_does_not_count(
+    ansible: Ansible, address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "snapshot.json").write_text('{"guest": "web", "consistent": true}')
+    task: Task = {SNAPSHOT: {"guest": address, "destination": str(tmp_path)}}
+    (ran,) = ansible.play([task], LOCAL)
+    assert ran.status == "failed"
+    assert f"{tmp_path} has a snapshot of web, not of {address}" in ran.result["msg"]
+
+
 @pytest.fixture
 def disks() -> Filesystems:
     return Filesystems()

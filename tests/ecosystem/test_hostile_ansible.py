@@ -78,6 +78,17 @@ def test_templates_in_facts(ansible: Ansible, evil: str, tmp_path: Path) -> None
     assert all(len(name) <= 300 for name in groups)
 
 
+def test_names_that_would_be_evaluated(ansible: Ansible, evil: str, tmp_path: Path) -> None:
+    inventory = tmp_path / "guests.yml"
+    with HostileAgent(tmp_path / "fine", lying({})) as agent:
+        named = dict.fromkeys((evil, "localhost", "fine"), agent.address)
+        inventory.write_text(json.dumps({"plugin": "qga.guest.guests", "guests": named}))
+        task: Task = {"debug": {"msg": "{{ inventory_hostname }}"}, "connection": "local"}
+        ran = ansible.play([task], inventory=inventory)
+    assert [each.result["msg"] for each in ran] == ["fine"], ran
+    assert not (tmp_path / "evaluated").exists()
+
+
 def test_huge_facts(ansible: Ansible, tmp_path: Path) -> None:
     huge = "x" * MB
     inventory = tmp_path / "guests.yml"

@@ -105,6 +105,8 @@ except ImportError as error:
 
 ENDINGS = ("guests.yml", "guests.yaml")
 
+# ansible-core 2.14 evaluates templates in inventory_hostname.
+TEMPLATE = re.compile("{[{%#]")
 NOT_IN_GROUPS = re.compile("[^a-z0-9]+")
 LONGEST_GROUP = 40
 LONGEST_ERROR = 1000
@@ -132,7 +134,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         self.inventory.add_group("qga_guests")
         for answer in answers:
             guest = answer.guest
-            self._add(guest.name if uses[guest.name] == 1 else guest.address, answer)
+            name = guest.name if uses[guest.name] == 1 else guest.address
+            if name == "localhost" or TEMPLATE.search(name):
+                self.display.warning(f"{name!r} is left out: set another name by the option guests")
+            else:
+                self._add(name, answer)
 
     def _wanted(self) -> list[FoundGuest]:
         given = self.get_option("guests")

@@ -94,7 +94,17 @@ def freeze(module: AnsibleModule, agent: GuestAgent) -> dict[str, Any]:
     if state.status == "frozen" or module.check_mode:
         return {"changed": state.status != "frozen", "thaw_in": state.thaw_in}
     frozen = agent.freeze(module.params["mountpoints"])
-    return {"changed": True, "count": frozen.count, "thaw_in": agent.freeze_state().thaw_in}
+    return {"changed": True, "count": frozen.count, "thaw_in": thaw_in(agent)}
+
+
+def thaw_in(agent: GuestAgent) -> float | None:
+    """Seconds until the agent thaws by itself; None if it does not say."""
+    from qga.client import AgentError
+
+    try:
+        return agent.freeze_state().thaw_in
+    except AgentError:
+        return None
 
 
 def run_frozen(module: AnsibleModule, agent: GuestAgent) -> dict[str, Any]:

@@ -101,16 +101,21 @@ def take(module: AnsibleModule, agent: GuestAgent) -> dict[str, Any]:
 
     destination = Path(module.params["destination"])
     if (destination / RECORD).is_file():
-        return {"changed": False, "snapshot": recorded(destination)}
+        return {"changed": False, "snapshot": recorded(destination, agent.address)}
     if module.check_mode:
         return {"changed": True}
     options = {name: module.params[name] for name in ARGUMENTS if name != "destination"}
     return {"changed": True, "snapshot": plain(agent.snapshot(str(destination), **options))}
 
 
-def recorded(destination: Path) -> Any:
+def recorded(destination: Path, guest: str) -> Any:
+    """The record of an earlier snapshot. Raises ValueError if it is of another guest."""
     with (destination / RECORD).open(encoding="utf-8") as file:
-        return json.loads(file.read(MOST_BYTES))
+        record = json.loads(file.read(MOST_BYTES))
+    whose = record.get("guest")
+    if whose != guest:
+        raise ValueError(f"{destination} has a snapshot of {whose}, not of {guest}")
+    return record
 
 
 def main() -> None:
