@@ -1,7 +1,8 @@
 """Files between pyinfra and a guest, by the copies of this library: a data port where one is free.
 
 The agent copies as root. A file for another user passes through a directory in the guest that only
-root can list, so that nobody else can read it or put something in its place.
+root can list and change. The file in it is the user's, with the mode 0600: nobody else can read it,
+and not even the user can put something in its place.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ CHUNK = 1024 * 1024
 # Of a file that is new in the guest, as over ssh.
 MODE = 0o644
 
-# $1: the directory, $2: the user that may read the file in it.
-HAND_OVER = 'chown -- "$2" "$1/file" && chmod 711 "$1"'
+# $1: the directory, $2: the user that may read the file in it. Others may enter last.
+HAND_OVER = 'chmod 600 "$1/file" && chown -- "$2" "$1/file" && chmod 711 "$1"'
+
+# As that user, $1: the file to read, $2: the file to write; a new one has at most the mode 0644.
+COPY = 'umask go-w && cat -- "$1" >"$2"'
 
 
 def put_file(connector: QgaConnector, file: Any, path: str, arguments: Mapping[str, Any]) -> None:
@@ -51,11 +55,15 @@ def put_as_other_user(
     with directory_in(connector.agent) as directory:
         passed = f"{directory}/file"
         copy_to(connector.agent, [local], passed).require_all()
-        reader = reader_of(connector, arguments)
-        if reader:
-            argv = ["/bin/sh", "-c", HAND_OVER, "sh", directory, reader]
-            connector.agent.exec(argv, check=True)
-        require(connector, arguments, "cp", passed, path)
+        hand_over(connector, directory, arguments)
+        require(connector, arguments, "sh", "-c", COPY, "sh", passed, path)
+
+
+def hand_over(connector: QgaConnector, directory: str, arguments: Mapping[str, Any]) -> None:
+    reader = reader_of(connector, arguments)
+    if reader:
+        argv = ["/bin/sh", "-c", HAND_OVER, "sh", directory, reader]
+        connector.agent.exec(argv, check=True)
 
 
 def get_file(connector: QgaConnector, path: str, file: Any, arguments: Mapping[str, Any]) -> None:
