@@ -30,7 +30,7 @@ CHUNK = 1024 * 1024
 # Of a file that is new in the guest, as over ssh.
 MODE = 0o644
 
-# $1: the directory, $2: the user that may read the file in it. Others may enter last.
+# $1: the directory, $2: the user that gets the file in it. Others may enter last.
 HAND_OVER = 'chmod 600 "$1/file" && chown -- "$2" "$1/file" && chmod 711 "$1"'
 
 # As that user, $1: the file to read, $2: the file to write; a new one has at most the mode 0644.
@@ -67,13 +67,25 @@ def hand_over(connector: QgaConnector, directory: str, arguments: Mapping[str, A
 
 
 def get_file(connector: QgaConnector, path: str, file: Any, arguments: Mapping[str, Any]) -> None:
-    if is_other_user(connector, arguments):
-        require(connector, arguments, "test", "-r", path)
     with tempfile.TemporaryDirectory(prefix="qga-") as folder:
         local = os.path.join(folder, "file")
-        copy_from(connector.agent, [path], local).require_all()
+        if is_other_user(connector, arguments):
+            get_as_other_user(connector, path, local, arguments)
+        else:
+            copy_from(connector.agent, [path], local).require_all()
         with open(local, "rb") as source, get_file_io(file, "wb") as target:
             move(source, target)
+
+
+def get_as_other_user(
+    connector: QgaConnector, path: str, local: str, arguments: Mapping[str, Any]
+) -> None:
+    with directory_in(connector.agent) as directory:
+        passed = f"{directory}/file"
+        connector.agent.exec(["touch", passed], check=True)
+        hand_over(connector, directory, arguments)
+        require(connector, arguments, "sh", "-c", COPY, "sh", path, passed)
+        copy_from(connector.agent, [passed], local).require_all()
 
 
 def is_other_user(connector: QgaConnector, arguments: Mapping[str, Any]) -> bool:

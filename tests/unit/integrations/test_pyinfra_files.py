@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -68,8 +68,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
 
 
 def put(here: Here, path: str, **arguments: Any) -> None:
-    connector: Any = here
-    pyinfra_files.put_file(connector, io.BytesIO(b"content"), path, arguments)
+    pyinfra_files.put_file(cast(Any, here), io.BytesIO(b"content"), path, arguments)
 
 
 def test_only_its_user_can_read_a_file_on_its_way(here: Here, tmp_path: Path) -> None:
@@ -99,3 +98,29 @@ def test_a_file_that_was_there_keeps_its_mode(here: Here, tmp_path: Path) -> Non
     put(here, str(tmp_path / "old"))
     assert (tmp_path / "old").read_bytes() == b"content"
     assert mode(tmp_path / "old") == "640"
+
+
+def get(here: Here, path: str, **arguments: Any) -> bytes:
+    content = io.BytesIO()
+    pyinfra_files.get_file(cast(Any, here), path, content, arguments)
+    return content.getvalue()
+
+
+def test_what_is_got_is_what_the_user_has_read(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content\n\0")
+    assert get(here, str(tmp_path / "file")) == b"content\n\0"
+    assert here.copied == [f"{here.directory}/file"]
+    assert here.modes == ["711", "600"]
+    assert not os.path.exists(here.directory)
+
+
+def test_a_file_that_the_user_cannot_read_is_not_copied(here: Here, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="absent: No such file"):
+        get(here, str(tmp_path / "absent"))
+    assert not here.copied
+    assert not os.path.exists(here.directory)
+
+
+def test_relative_paths_are_the_same_in_both_directions(here: Here, tmp_path: Path) -> None:
+    put(here, "-name", _chdir=str(tmp_path))
+    assert (tmp_path / "-name").read_bytes() == get(here, "-name", _chdir=str(tmp_path))
