@@ -31,8 +31,12 @@ from qga.client.addresses import is_name
 from qga.client.errors import ProgramTimeout
 from qga.client.how import How
 from qga.integrations.pyinfra_files import get_file, put_file
+from qga.wording import counted
 
 NONE_ANSWERS = "no guest of this host answers; `qgactl list` and `qgactl doctor GUEST` show why"
+
+# An empty line takes some hundred bytes here.
+MOST_LINES = 200_000
 
 
 class QgaData(TypedDict):
@@ -97,9 +101,10 @@ class QgaConnector(BaseConnector):
         with errors_of_pyinfra():
             argv = ["/bin/sh", "-c", line]
             result = captured.run(self.agent, argv, how, input=input, watch=lines.take)
-        if result.stdout_truncated or result.stderr_truncated:
-            logger.warning(f"{self.host.print_prefix}the output is too long: its end is missing")
-        return result.status, lines.end()
+        output = lines.end()
+        if result.stdout_truncated or result.stderr_truncated or lines.left_out:
+            logger.warning(f"{self.host.print_prefix}{too_long(lines.left_out)}")
+        return result.status, output
 
     def put_file(
         self,
@@ -136,20 +141,19 @@ class QgaConnector(BaseConnector):
 
 
 class Lines:
-    """The lines of both output streams in the order in which they come."""
+    """The first MOST_LINES lines of both output streams, in the order in which they come."""
 
     def __init__(self, connector: QgaConnector, print_output: bool) -> None:
         self._connector = connector
         self._print = print_output
         self._lines: list[OutputLine] = []
+        self.left_out = 0
         self._unfinished: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
 
     def take(self, stream: str, data: bytes) -> None:
         head, newline, rest = data.rpartition(b"\n")
         if newline:
-            whole = b"".join([*self._unfinished[stream], head])
-            for line in whole.split(b"\n"):
-                self._add(stream, line)
+            self._add_all(stream, b"".join([*self._unfinished[stream], head]))
             self._unfinished[stream].clear()
         if rest:
             self._unfinished[stream].append(rest)
@@ -157,13 +161,26 @@ class Lines:
     def end(self) -> CommandOutput:
         for stream, parts in self._unfinished.items():
             if parts:
-                self._add(stream, b"".join(parts))
+                self._add_all(stream, b"".join(parts))
         return CommandOutput(self._lines)
+
+    def _add_all(self, stream: str, text: bytes) -> None:
+        room = MOST_LINES - len(self._lines)
+        lines = text.split(b"\n", room)
+        for line in lines[:room]:
+            self._add(stream, line)
+        for rest in lines[room:]:
+            self.left_out += 1 + rest.count(b"\n")
 
     def _add(self, stream: str, line: bytes) -> None:
         text = line.decode(errors="replace")
         self._lines.append(OutputLine(stream, text))
         self._connector.say(format_text(text, "red") if stream == "stderr" else text, self._print)
+
+
+def too_long(left_out: int) -> str:
+    lines = f"; {counted(left_out, 'line')} came after the first {MOST_LINES}" if left_out else ""
+    return f"the output is too long: its end is missing{lines}"
 
 
 def input_of(stdin: Any) -> bytes | None:

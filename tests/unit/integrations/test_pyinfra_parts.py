@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -29,6 +31,69 @@ def test_output_is_cut_into_lines_however_it_arrives() -> None:
     assert output.stdout_lines == ["one", "two", "", "\ufffd", "rest"]
     assert output.stderr_lines == ["err"]
     assert [line.line for line in output] == ["one", "two", "", "\ufffd", "err", "rest"]
+
+
+def silent_lines() -> pyinfra.Lines:
+    return pyinfra.Lines(cast(Any, SimpleNamespace(say=lambda _text, _wanted: None)), False)
+
+
+def test_lines_beyond_the_most_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyinfra, "MOST_LINES", 3)
+    lines = silent_lines()
+    for stream, data in (("stdout", b"1\n2\n"), ("stderr", b"3\n\n\n\n5"), ("stdout", b"6\n7")):
+        lines.take(stream, data)
+    assert lines.end().output_lines == ["1", "2", "3"]
+    assert lines.left_out == 6
+
+
+def test_as_many_lines_as_are_allowed_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyinfra, "MOST_LINES", 2)
+    lines = silent_lines()
+    lines.take("stdout", b"1\n2\n")
+    assert lines.end().output_lines == ["1", "2"]
+    assert lines.left_out == 0
+
+
+def test_newlines_do_not_fill_the_memory() -> None:
+    lines = silent_lines()
+    tracemalloc.start()
+    for _ in range(4):
+        lines.take("stdout", b"\n" * 1_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60_000_000
+    assert lines.left_out == 3_800_000
+
+
+@pytest.mark.parametrize(
+    ("output", "truncated", "warning"),
+    [
+        (b"1\n2\n", False, None),
+        (b"1", True, "web: the output is too long: its end is missing"),
+        (
+            b"1\n2\n3\n4",
+            False,
+            "web: the output is too long: its end is missing; 2 lines came after the first 2",
+        ),
+    ],
+)
+def test_output_that_is_too_long_has_a_warning(
+    monkeypatch: pytest.MonkeyPatch, output: bytes, truncated: bool, warning: str | None
+) -> None:
+    def run(*_: Any, watch: Callable[[str, bytes], None], **_ignored: Any) -> ExecResult:
+        watch("stdout", output)
+        return ExecResult(0, stdout_truncated=truncated)
+
+    said: list[str] = []
+    monkeypatch.setattr(pyinfra, "MOST_LINES", 2)
+    monkeypatch.setattr("qga.integrations.pyinfra.captured.run", run)
+    monkeypatch.setattr("qga.integrations.pyinfra.logger.warning", said.append)
+    host = SimpleNamespace(print_prefix="web: ")
+    connector: Any = SimpleNamespace(
+        agent=None, data={"qga_user": None}, host=host, say=lambda _text, _wanted: None
+    )
+    pyinfra.QgaConnector._run(connector, "line", None, None, False)
+    assert said == ([warning] if warning else [])
 
 
 @pytest.mark.parametrize(
