@@ -30,6 +30,7 @@ from qga.client import AgentError, GuestAgent, captured, each, find_guests
 from qga.client.addresses import is_name
 from qga.client.errors import ProgramTimeout
 from qga.client.how import How
+from qga.client.texts import printable
 from qga.integrations.pyinfra_files import get_file, put_file
 from qga.wording import counted
 
@@ -69,7 +70,7 @@ class QgaConnector(BaseConnector):
             self.agent = GuestAgent(self.data["qga_address"], seconds)
             self.agent.sync()
         except (AgentError, ValueError) as error:
-            raise ConnectError(str(error)) from None
+            raise ConnectError(printable(str(error))) from None
 
     def disconnect(self) -> None:
         self.agent.close()
@@ -199,7 +200,7 @@ def answering() -> Iterator[str]:
     errors = {str(outcome.guest): outcome.error for outcome in each(found, GuestAgent.ping)}
     for guest in found:
         if error := errors[guest.address]:
-            logger.warning(f"@qga: {error}")
+            logger.warning(printable(f"@qga: {error}"))
         else:
             unique = names[guest.name] == 1 and is_name(guest.name)
             yield guest.name if unique else guest.address
@@ -214,5 +215,5 @@ def errors_of_pyinfra() -> Iterator[None]:
         yield
     except ProgramTimeout:
         raise TimeoutError from None
-    except AgentError as error:
-        raise OSError(str(error)) from None
+    except (AgentError, ValueError) as error:
+        raise OSError(printable(str(error))) from None

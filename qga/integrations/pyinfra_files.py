@@ -17,6 +17,7 @@ from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.util import get_file_io
 
 from qga.client import GuestAgent, copy_from, copy_to
+from qga.client.texts import printable
 
 if TYPE_CHECKING:
     from qga.integrations.pyinfra import QgaConnector
@@ -116,7 +117,7 @@ def require(connector: QgaConnector, arguments: Mapping[str, Any], *argv: str) -
     command = StringCommand(*map(QuoteString, argv))
     succeeded, output = connector.run_shell_command(command, **arguments)
     if not succeeded:
-        raise OSError(output.stderr or f"{argv[0]} failed in the guest")
+        raise OSError(printable(output.stderr.strip()) or f"{argv[0]} failed in the guest")
 
 
 def move(source: Any, target: Any) -> None:

@@ -121,6 +121,12 @@ def test_a_file_that_the_user_cannot_read_is_not_copied(here: Here, tmp_path: Pa
     assert not os.path.exists(here.directory)
 
 
+def test_what_the_guest_says_of_a_failure_is_printable(here: Here, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"\\x1b\[2J/absent") as raised:
+        put(here, str(tmp_path / "\x1b[2J/absent"))
+    assert str(raised.value).isprintable()
+
+
 def test_relative_paths_are_the_same_in_both_directions(here: Here, tmp_path: Path) -> None:
     put(here, "-name", _chdir=str(tmp_path))
     assert (tmp_path / "-name").read_bytes() == get(here, "-name", _chdir=str(tmp_path))

@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +16,8 @@ from qga.client.errors import CopyError, ProgramTimeout
 from qga.client.results import ExecResult
 
 pytest.importorskip("pyinfra", reason="pyinfra needs Python 3.10")
+
+from pyinfra.api.exceptions import ConnectError, InventoryError
 
 from qga.integrations import pyinfra, pyinfra_files
 
@@ -135,15 +138,37 @@ def test_who_reads_a_file_that_is_put(
         (ProgramTimeout("web", 3, ExecResult()), TimeoutError, ""),
         (AgentTimeout("web", "guest-exec", 5, "no answer"), OSError, "timed out after 5 s"),
         (CopyError("/srv/a: is a FIFO", address="web"), OSError, "web: /srv/a: is a FIFO"),
+        (CopyError("/srv/\x1b[2J", address="web"), OSError, r"web: /srv/\x1b[2J"),
+        (ValueError("a program's name has no NUL"), OSError, "a program's name has no NUL"),
     ],
 )
 def test_errors_are_those_that_pyinfra_reports(
-    error: AgentError, expected: type[OSError], text: str
+    error: Exception, expected: type[OSError], text: str
 ) -> None:
     with pytest.raises(expected) as raised, pyinfra.errors_of_pyinfra():
         raise error
     assert type(raised.value) is expected
     assert text in str(raised.value)
+
+
+def test_the_texts_of_a_guest_that_does_not_answer_are_printable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = AgentError("\x1b[2J", address="web")
+    agent = SimpleNamespace(sync=Mock(side_effect=error))
+    monkeypatch.setattr(pyinfra, "GuestAgent", Mock(return_value=agent, ping=None))
+    connector: Any = SimpleNamespace(data={"qga_timeout": 1, "qga_address": "web"})
+    with pytest.raises(ConnectError, match=r"^web: \\x1b\[2J$"):
+        pyinfra.QgaConnector.connect(connector)
+
+    said: list[str] = []
+    guest = SimpleNamespace(name="web", address="web")
+    monkeypatch.setattr(pyinfra, "find_guests", lambda: [guest])
+    monkeypatch.setattr(pyinfra, "each", lambda *_: [SimpleNamespace(guest="web", error=error)])
+    monkeypatch.setattr("qga.integrations.pyinfra.logger.warning", said.append)
+    with pytest.raises(InventoryError):
+        list(pyinfra.answering())
+    assert said == [r"@qga: web: \x1b[2J"]
 
 
 def test_a_copy_that_skipped_files_is_not_complete() -> None:
