@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import select
 import socket
 import time
 import urllib.error
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qga.client.errors import AgentError, AgentTimeout
 from qga.client.hosts.trust import LeftOut
+from qga.client.monitoring.handler import Handler
 from qga.client.monitoring.metrics import METRICS, Readings
 from qga.client.monitoring.prometheus import (
     DURATION,
@@ -29,7 +31,6 @@ from qga.client.monitoring.prometheus import (
     UP,
     Admission,
     GuestCollector,
-    Handler,
     Server,
 )
 from qga.client.monitoring.watch import Sighting, Target, Watcher
@@ -191,6 +192,17 @@ def test_clients_that_say_nothing_or_leave_are_no_news(
             leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, *[0] * 7]))
         time.sleep(0.5)
     assert capsys.readouterr().err == ""
+
+
+def test_a_client_has_a_deadline_for_all_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "timeout", 1)
+    with served() as server:
+        place = ("127.0.0.1", server.server_port)
+        with socket.create_connection(place, timeout=30) as client:
+            deadline = time.monotonic() + 10
+            while not select.select([client], [], [], 0.1)[0]:
+                assert time.monotonic() < deadline
+                client.sendall(b"x")
 
 
 def test_a_fault_is_the_answer_to_that_scrape_only(capsys: pytest.CaptureFixture[str]) -> None:

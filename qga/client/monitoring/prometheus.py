@@ -11,7 +11,6 @@ true: a guest cannot create more series than `Admission` permits, whatever label
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import socket
@@ -22,12 +21,13 @@ from socketserver import ThreadingMixIn
 from threading import BoundedSemaphore, Lock
 from typing import Any, NamedTuple, Union
 from urllib.parse import parse_qs
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from qga.client.monitoring.handler import Handler
 from qga.client.monitoring.metrics import METRICS, Metric, Readings
 from qga.client.monitoring.watch import Sighting, Watcher
 
@@ -44,7 +44,6 @@ PAGE = b"""<!doctype html>
 </body></html>
 """
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9A-Za-z._-]+)(:[0-9]+)?")  # of a request
-IDLE_LIMIT = 10  # seconds for a client to send its request
 MOST_CLIENTS = 32  # at a time; the page for each may have megabytes
 
 Family = Union[CounterMetricFamily, GaugeMetricFamily]
@@ -280,14 +279,3 @@ class Server(ThreadingMixIn, WSGIServer):
             return str(host)
         host = request["SERVER_NAME"]
         return f"[{host}]:{self.server_port}" if ":" in host else f"{host}:{self.server_port}"
-
-
-class Handler(WSGIRequestHandler):
-    timeout = IDLE_LIMIT
-
-    def get_stderr(self) -> Any:
-        """Discard the traceback that wsgiref prints when a client stops reading."""
-        return io.StringIO()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: there is a scrape every few seconds."""
