@@ -76,7 +76,8 @@ class Watcher:
     ) -> list[Sighting]:
         """The state of each guest, in the order of `find`. Several threads may call this.
 
-        patience: seconds after which to stop waiting. A later call may get the missing replies.
+        patience: seconds after which to stop waiting. A later call may get the missing replies,
+        unless they are older than the timeout.
         chosen: which of the guests to ask.
         """
         seconds = self._timeout + GRACE if patience is None else patience
@@ -97,9 +98,9 @@ class Watcher:
         ]
 
     def _ask(self, target: Target) -> Future[Sighting]:
-        """The future of a request in progress, or of a new one."""
+        """The future of a request in progress or answered just now, or of a new one."""
         future = self._asked.get(target)
-        if future is None:
+        if future is None or is_older(future, self._timeout):
             future = self._asked[target] = beside(partial(self._answer, target))
         return future
 
@@ -117,6 +118,10 @@ class Watcher:
         # Callers print the name of the guest before the error.
         error = str(cause).removeprefix(f"{target.name}: ") if cause else ""
         return Sighting(target, now, now - start, readings, error, cause)
+
+
+def is_older(future: Future[Sighting], seconds: float) -> bool:
+    return future.done() and time.monotonic() - future.result().at > seconds
 
 
 def late(target: Target, seconds: float) -> Sighting:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -273,6 +275,20 @@ def test_a_late_answer_is_waited_for_by_the_next_look_and_not_asked_for_again(
     handler.may_answer.set()
     assert watcher.look()[0].readings
     assert handler.times == 1
+
+
+def test_a_late_answer_that_is_older_than_the_timeout_is_asked_for_again(
+    held: tuple[Held, Target],
+) -> None:
+    handler, guest = held
+    watcher = Watcher(lambda: [guest], timeout=2)
+    watcher.look(patience=0)
+    handler.may_answer.set()
+    wait(watcher._asked.values(), 30)
+    time.sleep(2.1)
+    asked = time.monotonic()
+    assert watcher.look()[0].at > asked
+    assert handler.times == 2
 
 
 def test_a_silent_guest_keeps_no_other_from_being_seen(held: tuple[Held, Target]) -> None:
