@@ -28,9 +28,9 @@ class Kind(str, Enum):
     INTERFACES = "interfaces"
 
 
-def name(guest: str) -> str:
+def name(guest: Optional[str]) -> Optional[str]:
     """A callback. Zabbix's server chooses the word; an address could lead to any host."""
-    if is_complete(guest):
+    if guest and is_complete(guest):
         raise Expected("use a name that qgactl list shows, not an address")
     return guest
 
@@ -38,8 +38,8 @@ def name(guest: str) -> str:
 @command(ADVANCED, NOWHERE)
 def zabbix(
     context: typer.Context,
-    guest: str = typer.Argument(
-        "", metavar="[GUEST]", callback=name, help="A name, not an address; see qgactl list."
+    guest: Optional[str] = typer.Argument(
+        None, metavar="[GUEST]", callback=name, help="A name, not an address; see qgactl list."
     ),
     metric: str = typer.Argument(
         "", metavar="[METRIC]", help="As in the exporter, without qga_; or up, which is 0 or 1."
@@ -68,12 +68,13 @@ def zabbix(
       zabbix_get -s host1 -k 'qga.value[web,load1]'
     """
     settings: Settings = context.obj
-    if not (guest or settings.named or discover):
+    # An empty word is an item without its guest, as in qga.up[].
+    if guest is None and not (settings.named or discover):
         # Zabbix takes notes on stderr for a part of the value, so guests left out are not named.
         names = [target.name for target in targets(settings, [])(LeftOut())]
         print(display.compact_json(lld.discovered_guests(names)))
         return
-    settings = settings.with_guest(Found(guest))
+    settings = settings.with_guest(Found(guest or "")).with_example("zabbix GUEST", NOWHERE)
     if metric == UP:
         print(int(answers(settings)))
         return

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,3 +126,12 @@ def test_a_wrong_kind() -> None:
     status, _, err = qgactl("zabbix", "web", "--discover", "cats")
     assert status == 2
     assert "--discover" in err
+
+
+@pytest.mark.parametrize("words", ["", ",up", ",load1"])
+def test_an_item_without_a_guest(words: str, tmp_path: Path) -> None:
+    """Zabbix's agent passes an empty word, as for `qga.up[]`."""
+    nowhere = {"XDG_CONFIG_HOME": str(tmp_path), "QGA_HOST_ROOT": str(tmp_path)}
+    status, out, err = qgactl("zabbix", "--", *words.split(","), **nowhere)
+    assert (status, out) == (2, "")
+    assert "no guest given: qgactl zabbix GUEST; `qgactl list` shows the guests" in err
