@@ -220,6 +220,25 @@ def test_a_fault_is_the_answer_to_that_scrape_only(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        *(("guest=", 404), ("guest", 404), ("guest=nobody", 404), ("guest=web&guest=", 400)),
+        *(("name[]=qga_up", 400), ("name%5B%5D=qga_up&guest=web", 400), ("name[]=", 400)),
+    ],
+)
+def test_a_question_that_is_not_for_all_guests_is_not_answered_with_all(
+    query: str, status: int
+) -> None:
+    guest = Target("web", "unix:/nonexistent")
+    with (
+        served(GuestCollector(seen(guest), lambda _: None, MOST)) as server,
+        pytest.raises(urllib.error.HTTPError, match=str(status)),
+    ):
+        place = f"http://127.0.0.1:{server.server_port}"
+        urllib.request.urlopen(f"{place}/metrics?{query}", timeout=30)
+
+
 def test_a_client_that_stops_reading_is_no_news(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -255,10 +255,13 @@ class Server(ThreadingMixIn, WSGIServer):
     def _page(self, request: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = request["PATH_INFO"]
         if path == "/metrics":
-            guests = parse_qs(request["QUERY_STRING"]).get("guest", [])
+            query = parse_qs(request["QUERY_STRING"], keep_blank_values=True)
+            guests = query.get("guest", [])
             # Several would be one target with one `instance`.
             if len(guests) > 1:
                 answer = Answer("400 Bad Request", b"give one guest, or none for all\n")
+            elif "name[]" in query:
+                answer = Answer("400 Bad Request", b"name[] is not supported; leave it out\n")
             else:
                 page = page_of(OneGuest(self._collector, guests[0])) if guests else self._metrics
                 metrics: Iterable[bytes] = page(request, start_response)
