@@ -109,7 +109,7 @@ class Reporter:
                 self._silent.add(name)
                 display.say(f"{name}: {reason_of(sighting)}")
             elif sighting.readings is not None and name in self._silent:
-                self._silent.remove(name)
+                self._silent.discard(name)  # it may be gone: see found, on another thread
                 display.say(f"{name}: answers again")
             if left_out and name not in self._cut:
                 self._cut.add(name)

@@ -133,6 +133,24 @@ def test_a_line_for_each_change_and_no_other(capsys: pytest.CaptureFixture[str])
     ]
 
 
+class Shared(set[str]):
+    """A set from which another thread drops what has just been seen in it."""
+
+    def __contains__(self, name: object) -> bool:
+        found = super().__contains__(name)
+        self.clear()
+        return found
+
+
+def test_a_guest_that_is_gone_may_answer_again_meanwhile(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = Reporter()
+    report._silent = Shared({"web"})
+    report.seen([(sighting("web"), 0)])
+    assert lines(capsys) == ["qgactl: web: answers again"]
+
+
 def test_what_a_guest_says_is_reported_in_short(capsys: pytest.CaptureFixture[str]) -> None:
     Reporter().seen([(sighting("web", "\n" * 100_000), 0)])
     (line,) = lines(capsys)
