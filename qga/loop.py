@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Callable
 
     Callback = Callable[[int], None]
+    """Takes the epoll events of its descriptor."""
+
 READABLE = select.EPOLLIN
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLET
 """Report every change once. So a virtio port whose host side is closed, which reports a hang-up for
@@ -30,8 +32,6 @@ SLOW = 0.2
 """Seconds after which a call is logged as slow: nobody else was served meanwhile."""
 
 _CLOSED = -1  # in place of a descriptor: writing to it fails
-
-"""Takes the epoll events of its descriptor."""
 
 
 class Timer:
