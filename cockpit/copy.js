@@ -2,7 +2,7 @@
 
 import { alert, button, el, fill } from "./dom.js";
 import { counted, size } from "./format.js";
-import { fault } from "./qgactl.js";
+import { CANCELLED, fault } from "./qgactl.js";
 
 const HERE = "Path on this host";
 const THERE = "Path in the guest";
@@ -20,8 +20,8 @@ export function copyPanel(element, guest) {
 function copyForm(guest, title, source, target, words) {
     const [from, to] = [field(source), field(target)];
     const result = el("div", { class: "qga-result", "aria-live": "polite" });
-    let process = null;
-    const cancel = () => process?.close("terminated");
+    let job = new AbortController();
+    const cancel = () => job.abort(CANCELLED);
     const start = el("button", { type: "submit", class: "pf-v6-c-button pf-m-primary" }, "Copy");
     const stop = button("Cancel", "link", cancel, { disabled: true });
 
@@ -29,9 +29,9 @@ function copyForm(guest, title, source, target, words) {
         start.disabled = true;
         stop.disabled = false;
         fill(result, "Copying…");
+        job = new AbortController();
         const paths = words(from.input.value, to.input.value);
-        fill(result, await guest.copy(...paths, running => { process = running }).then(report).catch(fault));
-        process = null;
+        fill(result, await guest.copy(...paths, job.signal).then(report).catch(fault));
         start.disabled = false;
         stop.disabled = true;
     }

@@ -4,7 +4,7 @@
 // and while a shell or a copy is in progress they fail at once: nobody expects a freeze to happen an hour
 // after the click. Guests that are reached by libvirt or vsock serve many clients.
 
-import { inTerminal, json } from "./qgactl.js";
+import { CANCELLED, inTerminal, json } from "./qgactl.js";
 
 const SERVES_MANY = /^(libvirt|vsock|hvsock):/;
 
@@ -29,10 +29,13 @@ export class Guest {
         return this.inTurn(() => json(["top", "--count=1", "--", `guest=${this.address}`]));
     }
 
-    // `running` is called with the process, whose `close` cancels the copy.
-    copy(from, to, running) {
+    // `signal` cancels the copy, also before its turn has come.
+    copy(from, to, signal) {
         const words = this.command(["cp", "--recursive", "--", from, to]);
-        return this.hold("A copy", () => json(words, running));
+        return this.hold("A copy", async () => {
+            signal.throwIfAborted();
+            return json(words, process => signal.addEventListener("abort", () => process.close(CANCELLED.problem)));
+        });
     }
 
     // `opened` is called with the channel. The promise is kept when the shell has ended.

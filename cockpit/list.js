@@ -1,7 +1,8 @@
 // The guests of this host.
 
 import { alert, button, el, fill, label, table } from "./dom.js";
-import { fault, json } from "./qgactl.js";
+import { fault } from "./qgactl.js";
+import { listGuests } from "./search.js";
 
 const cockpit = window.cockpit;
 const INTERVAL = 10000; // milliseconds between updates
@@ -10,7 +11,6 @@ const HEADS = ["Guest", "State", "Operating system", "Host name", "Addresses"];
 
 export class GuestList {
     constructor(page) {
-        this.address = undefined;
         this.body = el("div", { class: "qga-body" }, "Looking for guests…");
         fill(page,
             el("header", { class: "qga-header" },
@@ -36,7 +36,7 @@ export class GuestList {
         if (this.asking)
             return;
         this.asking = true;
-        const shown = await json(["list"]).then(guests => this.view(guests)).catch(fault);
+        const shown = await listGuests().then(guests => this.view(guests)).catch(fault);
         this.asking = false;
         if (!this.stopped)
             fill(this.body, shown);

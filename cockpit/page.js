@@ -23,10 +23,10 @@ const PANELS = {
 };
 
 export class GuestPage {
-    constructor(page, options) {
-        this.address = options.address;
-        this.options = options;
-        this.guest = new Guest(options);
+    constructor(page, { name, address }) {
+        this.name = name;
+        this.address = address;
+        this.guest = new Guest({ name, address });
         this.panels = {};
         this.tabs = el("nav", { class: "pf-v6-c-tabs", "aria-label": "Parts of this page" });
         this.body = el("div", { class: "qga-body" });
@@ -34,7 +34,7 @@ export class GuestPage {
         fill(page,
             el("header", { class: "qga-header" },
                 el("a", { href: "#/" }, "Guests"),
-                el("h1", {}, this.guest.name),
+                el("h1", {}, name),
                 this.freeze.button),
             this.freeze.warning, this.tabs, this.body);
     }
@@ -55,7 +55,7 @@ export class GuestPage {
         return el("li", { class: `pf-v6-c-tabs__item ${current ? "pf-m-current" : ""}` },
             el("a", {
                 class: "pf-v6-c-tabs__link",
-                href: `#${cockpit.location.encode([name], this.options)}`,
+                href: `#${cockpit.location.encode([name], { name: this.name, address: this.address })}`,
                 "aria-current": current && "page",
             }, el("span", { class: "pf-v6-c-tabs__item-text" }, PANELS[name][0])));
     }

@@ -17,8 +17,12 @@ const PROBLEMS = {
     "not-found": ["qgactl is not installed on this host", "Install the package qgactl."],
     "access-denied": ADMINISTRATIVE,
     "authentication-failed": ADMINISTRATIVE,
+    "cancelled": ["Cancelled", ""],
     "terminated": ["qgactl was stopped", ""],
 };
+
+// What a request fails with that the user has given up.
+export const CANCELLED = { problem: "cancelled" };
 
 // What a command prints, parsed, also if it has failed with a report as `doctor` does.
 export function json(words, running = () => {}) {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -18,6 +18,8 @@ PATIENCE = 60
 """Seconds: the guest's processor is emulated."""
 PICTURES = os.environ.get("QGA_PICTURES", "")
 """A directory to save pictures in for the documentation, or nothing."""
+LATE = "task queue exceeded allotted deadline"
+"""What xterm.js says when the machine is busy."""
 WIDE, NARROW = (1280, 860), (420, 860)
 
 T = TypeVar("T")
@@ -26,21 +28,24 @@ T = TypeVar("T")
 class Page:
     """One browser with the page open, without Cockpit's menu around it.
 
-    cockpit: its address. guest: the address of the guest `web`, as qgactl has it.
+    cockpit: its address. guest, name: of a guest, as qgactl lists it.
     """
 
-    def __init__(self, browser: WebDriver, cockpit: str, guest: str = "") -> None:
+    def __init__(
+        self, browser: WebDriver, cockpit: str, guest: str = "", name: str = "web"
+    ) -> None:
         self.browser = browser
         self.cockpit = cockpit
         self.guest = guest
+        self.name = name
         self.url = f"{cockpit}/cockpit/@localhost/qga/index.html"
 
     def open_list(self) -> None:
         self._open(self.url)
 
     def open_guest(self, part: str = "overview") -> None:
-        """Go to a part of the page of `web`, by its bookmark."""
-        self._open(f"{self.url}#/{part}?{urlencode({'name': 'web', 'address': self.guest})}")
+        """Go to a part of the page of the guest, by its bookmark."""
+        self._open(f"{self.url}#/{part}?{urlencode({'name': self.name, 'address': self.guest})}")
 
     def _open(self, url: str) -> None:
         self.browser.get("about:blank")  # otherwise a change after # loads nothing
@@ -74,7 +79,7 @@ class Page:
             try:
                 if found := look():
                     return found
-            except StaleElementReferenceException:
+            except (NoSuchElementException, StaleElementReferenceException):
                 pass
             time.sleep(0.1)
         raise AssertionError(f"no {what or 'such thing'} in: {self.browser.page_source[:20_000]}")
@@ -86,7 +91,7 @@ class Page:
         """What the browser has complained of since it was last asked: errors, and the policy."""
         entries = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
         bad = (each for each in entries if each["level"] == "SEVERE" or "/qga/" in each["message"])
-        return [each["message"] for each in bad]
+        return [each["message"] for each in bad if LATE not in each["message"]]
 
     def resize(self, size: tuple[int, int]) -> None:
         self.browser.set_window_size(*size)

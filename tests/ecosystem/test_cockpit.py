@@ -178,6 +178,34 @@ def test_paths_have_to_be_absolute(page: Page) -> None:
     assert page.browser.find_element("xpath", f"{INTO}//*[@aria-live]").text == ""
 
 
+def test_a_copy_that_is_cancelled_before_its_turn(page: Page, guest: Guest, host: Host) -> None:
+    page.open_guest("copy")
+    page.find(f"{INTO}//input")
+    with socket.socket(socket.AF_UNIX) as other:  # QEMU serves one client at a time
+        other.connect(page.guest.removeprefix("unix:"))
+        page.link("Doctor").click()
+        page.link("Copy files").click()
+        copy(page, INTO, str(host.day.work / "site"), "/root/cancelled")
+        page.button("Cancel", INTO).click()
+    assert "Cancelled" in page.text(f"{INTO}//*[@role='alert']")
+    assert guest.run(["ls", "/root/cancelled"], check=False).status != 0
+
+
+def test_a_copy_in_progress_is_cancelled(page: Page, guest: Guest, host: Host) -> None:
+    large = host.day.work / "large"
+    large.touch()
+    os.truncate(large, 1 << 30)
+    guest.run(["mkdir", "/root/into"])
+    page.open_guest("copy")
+    copy(page, INTO, str(large), "/root/into/large")
+    page.wait(lambda: guest.run(["ls", "-A", "/root/into"]).stdout)
+    page.button("Cancel", INTO).click()
+    assert "Cancelled" in page.text(f"{INTO}//*[@role='alert']")
+    assert guest.run(["ls", "/root/into/large"], check=False).status != 0
+    large.unlink()
+    guest.run(["rm", "-r", "/root/into"])
+
+
 def copy(page: Page, form: str, source: str, target: str) -> None:
     page.find(f"{form}//input")
     for field, path in zip(page.all(f"{form}//input"), (source, target)):
@@ -313,25 +341,44 @@ def test_the_keyboard_suffices(page: Page) -> None:
     page.wait(lambda: not page.all("//dialog"))
 
 
-def test_a_guest_that_is_gone(page: Page) -> None:
-    page.open_list()
-    page.browser.get(f"{page.url}#/doctor?name=gone&address=unix%3A%2Fnowhere")
-    assert "failed" in page.text("//tbody/tr[td[2][normalize-space()='socket']]")
-    page.link("Filesystems").click()
-    assert "Cannot connect to the guest" in page.text("//*[@role='alert']")
+def test_a_link_cannot_choose_what_qgactl_connects_to(page: Page, mute: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as trap:
+        trap.bind(str(mute / "trap"))
+        trap.listen()
+        trap.setblocking(False)
+        Page(page.browser, page.cockpit, f"unix:{mute}/trap").open_guest()
+        assert "There is no guest web on this host" in page.text("//*[@role='alert']")
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+    page.link("All guests of this host").click()
+    page.link("web").click()
+    assert page.fact("Host name") == "guest"
 
 
-def test_a_silent_guest(host: Host, page: Page, mute: Path, tmp_path: Path) -> None:
+def test_a_guest_that_is_gone(silent: Page, mute: Path) -> None:
+    (mute / "mute").unlink()
+    silent.open_guest("doctor")
+    assert "failed" in silent.text("//tbody/tr[td[2][normalize-space()='socket']]")
+    silent.link("Filesystems").click()
+    assert "Cannot connect to the guest" in silent.text("//*[@role='alert']")
+
+
+def test_a_silent_guest(silent: Page) -> None:
+    silent.open_list()
+    assert silent.find("//tbody/tr").text.split()[:2] == ["mute", "silent"]
+    silent.open_guest("filesystems")
+    assert "The guest does not answer" in silent.text(
+        "//*[@id='panel-filesystems']//*[@role='alert']"
+    )
+
+
+@pytest.fixture
+def silent(host: Host, page: Page, mute: Path, tmp_path: Path) -> Iterator[Page]:
+    """The page on the host `mute`, where qgactl is not patient."""
     path = f"{wrapper(tmp_path / 'bin', 1)}:{os.environ['PATH']}"
     env = {**host.env, "PATH": path, "QGA_HOST_ROOT": str(mute)}
     with served(env, host.data) as cockpit:
-        silent = Page(page.browser, cockpit, f"unix:{mute}/mute")
-        silent.open_list()
-        assert page.find("//tbody/tr").text.split()[:2] == ["mute", "silent"]
-        silent.open_guest("filesystems")
-        assert "The guest does not answer" in page.text(
-            "//*[@id='panel-filesystems']//*[@role='alert']"
-        )
+        yield Page(page.browser, cockpit, f"unix:{mute}/mute", "mute")
 
 
 @pytest.fixture
