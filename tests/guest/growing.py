@@ -112,8 +112,9 @@ def write(place):
             os.fsync(file.fileno())
         os.rename(f"{place}/new", f"{place}/{number % 100}")
         number += 1
-        with open(f"/run/load/{os.path.basename(place)}", "w") as file:
+        with open(f"/run/load/new-{os.path.basename(place)}", "w") as file:
             file.write(str(number))
+        os.rename(f"/run/load/new-{os.path.basename(place)}", f"/run/load/{os.path.basename(place)}")
         time.sleep(0.05)
 os.mkdir("/run/load")
 threads = [threading.Thread(target=write, args=[place]) for place in sys.argv[1:]]

@@ -156,8 +156,12 @@ def test_hook_that_hangs_is_killed(guest: Guest, agent: AgentSocket, hang: str) 
 
 
 def any_runs(guest: Guest, names: str) -> bool:
-    """Whether the guest has a process of one of these names, zombies included."""
-    script = f"grep -lxE '{names}' /proc/[0-9]*/comm"
+    """Whether the guest has a process of one of these names, zombies included.
+
+    The agent's unit of programs with limits is kept by a sleep(1) of its own, its keeper.
+    """
+    others = "while read -r comm; do grep -L /keeper ${comm%comm}cgroup; done"
+    script = f"grep -lxE '{names}' /proc/[0-9]*/comm | {others}"
     return bool(guest.run(["sh", "-c", script], check=False).stdout)
 
 
