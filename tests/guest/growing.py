@@ -103,7 +103,7 @@ use() {
 LOAD = r"""
 import hashlib, os, sys, threading, time
 def write(place):
-    number = 0
+    number, name = 0, os.path.basename(place)
     while not os.path.exists("/run/load/stop"):
         data = os.urandom(20000)
         with open(f"{place}/new", "wb") as file:
@@ -112,9 +112,9 @@ def write(place):
             os.fsync(file.fileno())
         os.rename(f"{place}/new", f"{place}/{number % 100}")
         number += 1
-        with open(f"/run/load/new-{os.path.basename(place)}", "w") as file:
+        with open(f"/run/load/new-{name}", "w") as file:
             file.write(str(number))
-        os.rename(f"/run/load/new-{os.path.basename(place)}", f"/run/load/{os.path.basename(place)}")
+        os.rename(f"/run/load/new-{name}", f"/run/load/{name}")
         time.sleep(0.05)
 os.mkdir("/run/load")
 threads = [threading.Thread(target=write, args=[place]) for place in sys.argv[1:]]
