@@ -10,7 +10,7 @@ READY  := $(VENV)/.ready
 WORKERS := $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test guest guests check bench fuzz soak image deb rpm pyz dist docs dashboard clean
+.PHONY: help run test guest guests check bench fuzz soak image deb rpm dist pyz docs dashboard clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,15 +53,15 @@ image: $(READY) ## build the disk image of the test VM
 	@packaging/prepare guest
 	$(BIN)/python -m tests.guest.image
 
-deb: ## build Debian packages of the agent, qgactl and the Cockpit page in dist/
+deb: ## build Debian packages of agent, qgactl and Cockpit page in dist/
 	@packaging/prepare deb
 	packaging/build-deb
 
-rpm: ## build RPM packages of the agent, qgactl and the Cockpit page in dist/
+rpm: ## build RPM packages of agent, qgactl and Cockpit page in dist/
 	@packaging/prepare rpm
 	packaging/build-rpm
 
-dist: $(READY) ## build sdist and wheel in dist/, and install the wheel to check it
+dist: $(READY) ## build sdist and wheel in dist/, and check them
 	@PYTHON=$(BIN)/python packaging/build-dist
 
 pyz: ## build dist/qga.pyz: the agent as one file that needs only Python
@@ -78,7 +78,7 @@ docs: $(READY) ## regenerate the files that are made from the code
 	PYTHONPATH=packaging $(BIN)/python -m qga_docs standard >qga/plugin/standard.py.new
 	mv qga/plugin/standard.py.new qga/plugin/standard.py
 
-dashboard: $(READY) ## draw docs/grafana.png: the Grafana dashboard with data of a test VM
+dashboard: $(READY) ## draw docs/grafana.png: the dashboard with data of a test VM
 	@packaging/prepare test
 	$(BIN)/python -m tests.ecosystem.observed
 

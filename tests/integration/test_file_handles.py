@@ -239,10 +239,12 @@ def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command:
     caller = Caller("main", Policy())
     handle = group.guest_file_open(str(path), "r+", caller=caller)
     file = group._files[handle]
+    reused = file.fd
 
     def close() -> None:
-        del group._files[handle]
-        os.dup2(other, file.fd)  # closes the file, whichever descriptor is the lowest free one
+        file.fd = os.dup(reused)  # so that nobody else gets the number meanwhile
+        group._close(handle, file)
+        os.dup2(other, reused)
 
     file.lock = SlowLock(close)
     with path.with_name("other").open("w+b") as another:
@@ -254,7 +256,7 @@ def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command:
         }
         with pytest.raises(QgaError, match=f"^handle '{handle}' has not been found$"):
             getattr(group, f"guest_file_{command}")(handle, **arguments[command], caller=caller)
-        os.close(file.fd)
+        os.close(reused)
         assert another.read() == b""
 
 
