@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from qga.version import __version__
 from tests.packaging.built import CHECKOUT, debs, loaded_by_the_page, output
 from tests.packaging.roots import Root
 
@@ -39,6 +42,7 @@ CLIENT_FILES = {
     "/usr/lib/systemd/system/qgactl-exporter.service",
     "/usr/bin/qgactl",
     "/usr/lib/python3/dist-packages/qga/ctl/cli.py",
+    f"/usr/lib/python3/dist-packages/qga-{__version__}.dist-info/entry_points.txt",
     "/usr/lib/sysusers.d/qgactl.conf",
     "/usr/share/ansible/collections/ansible_collections/qga/guest/plugins/connection/qga.py",
     "/usr/share/bash-completion/completions/qgactl",
@@ -174,17 +178,59 @@ def test_the_agent_runs_from_the_package_alone(agent_root: Root) -> None:
         assert commands >= {"guest-exec", "guest-file-open", "guest-fsfreeze-freeze"}
 
 
-def test_qgactl_runs_with_debians_typer(tmp_path: Path, agent_root: Root) -> None:
-    output("dpkg-deb", "--extract", debs().client, tmp_path / "unpacked")
-    root = Root(tmp_path, tmp_path / "unpacked")
-    assert root.run("/usr/bin/qgactl", "--version").startswith("qgactl ")
-    script = "import qga.client; print(qga.client.__file__)"
-    place = root.run("/usr/bin/python3", "-Ic", script)
-    assert place == "/usr/lib/python3/dist-packages/qga/client/__init__.py\n"
+@pytest.fixture(scope="module", name="client_root")
+def client_root_(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+    folder = tmp_path_factory.mktemp("client")
+    output("dpkg-deb", "--extract", debs().client, folder / "unpacked")
+    yield Root(folder, folder / "unpacked")
+
+
+@contextmanager
+def reached(agent_root: Root, client_root: Root) -> Iterator[str]:
+    """The address at which what runs in `client_root` reaches an agent."""
     with agent_root.agent("/usr/sbin/qemu-ga"):
-        (root.shared / "qga").hardlink_to(agent_root.shared / "qga")
-        told = root.run("/usr/bin/qgactl", "--json", "--connect", "unix:/shared/qga", "info")
+        (client_root.shared / "qga").hardlink_to(agent_root.shared / "qga")
+        yield "unix:/shared/qga"
+        (client_root.shared / "qga").unlink()
+
+
+def test_qgactl_runs_with_debians_typer(client_root: Root, agent_root: Root) -> None:
+    assert client_root.run("/usr/bin/qgactl", "--version").startswith("qgactl ")
+    script = "import qga.client; print(qga.client.__file__)"
+    place = client_root.run("/usr/bin/python3", "-Ic", script)
+    assert place == "/usr/lib/python3/dist-packages/qga/client/__init__.py\n"
+    with reached(agent_root, client_root) as address:
+        told = client_root.run("/usr/bin/qgactl", "--json", "--connect", address, "info")
     assert json.loads(told)["supported_commands"]
+
+
+OF_A_USER = """
+def test_arithmetic(host):
+    assert host.check_output("echo $((6 * 7))") == "42"
+"""
+
+
+def test_debians_testinfra_reaches_guests(client_root: Root, agent_root: Root) -> None:
+    (client_root.shared / "test_it.py").write_text(OF_A_USER)
+    pytest_ = ("/usr/bin/python3", "-m", "pytest", "-pno:cacheprovider")
+    with reached(agent_root, client_root) as address:
+        hosts = f"--hosts=qga://{quote(address, safe=':')}"
+        assert "1 passed" in client_root.run(*pytest_, hosts, "/shared/test_it.py")
+
+
+ENTRY_POINTS = """
+import importlib.metadata
+print(importlib.metadata.version("qga"))
+for entry in importlib.metadata.distribution("qga").entry_points:
+    print(entry.group, entry.name, entry.value)
+"""
+
+
+def test_pyinfra_finds_its_connector(client_root: Root) -> None:
+    """Debian has no pyinfra: in an environment made with --system-site-packages it looks here."""
+    version, *entries = client_root.run("/usr/bin/python3", "-Ic", ENTRY_POINTS).splitlines()
+    assert version == __version__
+    assert "pyinfra.connectors qga qga.integrations.pyinfra:QgaConnector" in entries
 
 
 @pytest.mark.parametrize("page", ["man8/qemu-ga.8.gz", "man5/qemu-ga.conf.5.gz"])

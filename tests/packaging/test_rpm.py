@@ -87,7 +87,9 @@ def test_files() -> None:
     modes = {line.split()[1]: line.split()[0] for line in lines}
     assert {path: modes.get(path) for path in AGENT_FILES} == AGENT_FILES
     assert "/usr/bin/qgactl" not in modes
-    assert set(query(rpms().client, "-l")) >= CLIENT_FILES
+    client = set(query(rpms().client, "-l"))
+    assert client >= CLIENT_FILES
+    assert any(path.endswith(".dist-info/entry_points.txt") for path in client)
     assert set(query(rpms().page, "-l")) >= PAGE_FILES | loaded_by_the_page()
 
 
