@@ -34,6 +34,7 @@ check: $(READY) ## run linters, type checker and unit tests; under a minute
 	@packaging/prepare check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/oxlint --config=cockpit/.oxlintrc.json cockpit
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/(client|ctl|integrations|mcp)' qga commands
 	$(BIN)/pytest -q tests/unit

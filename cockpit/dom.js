@@ -33,9 +33,9 @@ function asNode(child) {
     return child instanceof Node ? child : document.createTextNode(printable(child));
 }
 
-export function button(label, kind, click, attributes = {}) {
+export function button(name, kind, click, attributes = {}) {
     return el("button", { type: "button", class: `pf-v6-c-button pf-m-${kind}`, click, ...attributes },
-        el("span", { class: "pf-v6-c-button__text" }, label));
+        el("span", { class: "pf-v6-c-button__text" }, name));
 }
 
 // kind: success, warning, danger, or nothing special.

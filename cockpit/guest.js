@@ -41,13 +41,17 @@ export class Guest {
     // `opened` is called with the channel. The promise is kept when the shell has ended.
     shell(size, opened) {
         this.shellWanted = true;
-        return this.hold("A shell", () => new Promise(resolve => {
-            if (!this.shellWanted) // it was given up before its turn came
-                return resolve({});
-            this.channel = inTerminal(this.command(["shell"]), size);
+        // It may be given up before its turn comes.
+        return this.hold("A shell", async () => this.shellWanted ? this.openShell(size, opened) : {});
+    }
+
+    openShell(size, opened) {
+        this.channel = inTerminal(this.command(["shell"]), size);
+        const ended = new Promise(resolve => {
             this.channel.addEventListener("close", (_event, options) => resolve(options));
-            return opened(this.channel);
-        }));
+        });
+        opened(this.channel);
+        return ended;
     }
 
     // What is asked next waits until the shell has made way.
