@@ -224,8 +224,7 @@ def run() -> int:
         status = command_of(app)(prog_name="qgactl", standalone_mode=False)
         sys.stdout.flush()
     except UsageError as error:
-        display.say(sentence(error))
-        return getattr(error.ctx.command, "usage_status", USAGE) if error.ctx else USAGE
+        return report_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except OSError as error:
@@ -237,6 +236,16 @@ def run() -> int:
         display.say(f"{type(error).__name__}: {error}")
         return FAILED
     return status if isinstance(status, int) else 0
+
+
+def report_usage(error: UsageError) -> int:
+    """Report it; to a monitoring system on standard output, because it reads nothing else."""
+    status = getattr(error.ctx.command, "usage_status", USAGE) if error.ctx else USAGE
+    if status == USAGE:
+        display.say(sentence(error))
+    else:
+        print(display.printable(f"UNKNOWN - {sentence(error)}"))
+    return int(status)
 
 
 def discard_output() -> None:

@@ -69,4 +69,5 @@ def test_an_agent_that_does_not_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [["--disk", "/"], ["--load", "x"], ["--lod", "3"], ["a", "b"]])
 def test_wrong_usage_is_unknown(options: list[str], tmp_path: Path) -> None:
     status, out, err = check(f"unix:{tmp_path}/none", *options)
-    assert (status, out, err.count("\n")) == (3, "", 1)
+    assert (status, err, out.count("\n")) == (3, "", 1)
+    assert out.startswith("UNKNOWN - ")
