@@ -1,4 +1,5 @@
-// Numbers as people read them.
+// Numbers as people read them, and as qgactl writes them. cockpit.format_bytes() is asked for units of
+// 1024 in one way by older versions of Cockpit, and in another by newer ones.
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 

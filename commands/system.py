@@ -9,6 +9,7 @@ from functools import lru_cache
 from qga import CommandGroup, NotRequired, command
 from qga.records import TypedDict
 
+# Not by platform.freedesktop_os_release, which came with Python 3.10.
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
 _MAX_SIZE = 1024 * 1024  # characters
 

@@ -111,6 +111,7 @@ def explained(error: OSError, advice: Mapping[int, str]) -> str:
 
 def connected_paths(states: Collection[str] = (WAITING, CONNECTED)) -> list[str]:
     """The path of each unix socket that a client is connected to, once for each client."""
+    # psutil would look through the descriptors of all processes as well.
     try:
         table = Path("/proc/net/unix").read_text(errors="surrogateescape")
     except OSError:

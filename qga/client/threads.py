@@ -1,4 +1,7 @@
-"""Calls on threads that their caller can wait for."""
+"""Calls on threads that their caller can wait for.
+
+Those of a ThreadPoolExecutor keep Python from exiting, even one that a guest hangs.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Checks of a guest for Nagios, Icinga and others that run its plugins.
 
-The output and the exit status follow the Nagios Plugin Development Guidelines.
+The output and the exit status follow the Nagios Plugin Development Guidelines. nagiosplugin would
+do what `Result.figure` and `line_of` do, and bring a command line and a log of its own.
 """
 
 import time

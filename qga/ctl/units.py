@@ -1,4 +1,7 @@
-"""Numbers in units, to read and to print."""
+"""Numbers in units, to read and to print.
+
+humanize would do less than half of it: it reads no numbers.
+"""
 
 from __future__ import annotations
 

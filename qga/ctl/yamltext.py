@@ -1,6 +1,7 @@
 """Values of JSON as YAML in block style.
 
-Text that YAML 1.1 or 1.2 could read as another type is quoted, as in JSON.
+Text that YAML 1.1 or 1.2 could read as another type is quoted, as in JSON. PyYAML would be one more
+package on each host, for one output format; the tests read everything with it.
 """
 
 from __future__ import annotations

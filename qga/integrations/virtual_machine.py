@@ -1,5 +1,7 @@
 """A QEMU of one's own: started, watched and ended, so that nothing of it is left.
 
+QEMU's package for that, qemu.machine, is not on PyPI.
+
 What must stay true: QEMU does not outlive its VirtualMachine. It is killed when the context exits,
 also if it never got that far, or by the kernel when this process dies.
 """

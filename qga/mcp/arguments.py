@@ -1,4 +1,7 @@
-"""The arguments of tools: their JSON schema, and their validation."""
+"""The arguments of tools: their JSON schema, and their validation.
+
+pydantic, which the SDK uses, would convert what has another type, and say more than is wrong.
+"""
 
 from __future__ import annotations
 

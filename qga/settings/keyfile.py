@@ -2,9 +2,9 @@
 
 The format is that of the Desktop Entry Specification: `[group]` headers, `key=value` pairs, `#`
 comments on lines of their own, and the escapes `\\s \\n \\t \\r \\\\` in values. There are no
-quotes and no continuation lines. White space around the key and before the value is ignored; after
-the value it is significant. If a key is repeated, the last value counts, unless the values are
-rules, which are combined. A group that is opened twice is one group.
+quotes and, unlike in configparser's format, no continuation lines. White space around the key and
+before the value is ignored; after the value it is significant. If a key is repeated, the last value
+counts, unless the values are rules, which are combined. A group that is opened twice is one group.
 
 What must stay true: an error names its line, and `decode(encode(text)) == text` for every text
 without NUL, because --dump-conf depends on it.

@@ -2,7 +2,7 @@
 
 Any process can claim anything in its command line. It counts only if the process belongs to a
 trusted user (qga.client.hosts.trust) and its program is a monitor: anyone can start a set-user-ID
-program of root with arguments of their choice.
+program of root with arguments of their choice. psutil would read command lines of any length.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """The metrics of guests for Prometheus: a collector and a web server. Needs prometheus-client.
 
+The server of prometheus-client itself limits neither the number of clients nor their time.
+
 A scrape asks all guests at once. A guest that does not answer in time has `qga_up 0` and delays
 neither the scrape nor the other guests. Simultaneous scrapes share the requests to the guests.
 `/metrics?guest=NAME` asks only that guest, and `/sd` lists such a target for each guest, for
