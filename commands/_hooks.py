@@ -12,7 +12,9 @@ QGA_FREEZE_TIMEOUT the number of seconds after which it thaws by itself (0: neve
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from qga import QgaError
@@ -92,8 +94,9 @@ class Hooks:
         directory = f"{self._hook}.d"
         in_directory = _executables(directory)
         try:
-            with open(self._hook, "rb") as file:
-                runs_directory = os.path.basename(directory).encode() in file.read()
+            runs_directory = _contains(self._hook, os.path.basename(directory))
+        except trust.Untrusted as error:
+            raise _not_run(self._hook, error) from error
         except OSError as error:
             if in_directory and isinstance(error, FileNotFoundError):
                 return in_directory
@@ -110,10 +113,10 @@ class Hooks:
 
     def _call(self, script: str, action: str) -> None:
         try:
-            trust.require(script)
+            trust.require_program(script)
             ended = run([script, action], self._timeout, variables=self._variables())
         except trust.Untrusted as error:
-            raise QgaError(f"fsfreeze hook has failed: {script} was not run: {error}") from error
+            raise _not_run(script, error) from error
         except OSError as error:  # TimeoutError is one
             reason = error.strerror or f"it took over {self._timeout:g} s and was killed"
             raise QgaError(f"fsfreeze hook has failed: {script} {action}: {reason}") from error
@@ -127,6 +130,19 @@ class Hooks:
             raise QgaError(
                 f"fsfreeze hook has failed with status {ended.status}: {script} {action}{output}"
             )
+
+
+def _contains(hook: str, name: str) -> bool:
+    """Whether a hook contains a name. Raises Untrusted or OSError."""
+    trust.require(hook)  # first: others could have put a FIFO there, or a link to an endless file
+    if not stat.S_ISREG(os.stat(hook).st_mode):
+        raise OSError(EINVAL, "not a regular file")
+    with open(hook, "rb") as file:
+        return os.fsencode(name) in file.read()
+
+
+def _not_run(script: str, why: trust.Untrusted) -> QgaError:
+    return QgaError(f"fsfreeze hook has failed: {script} was not run: {why}")
 
 
 def diagnose_hooks(hook: str | None) -> Iterator[Finding]:
@@ -157,14 +173,14 @@ def _diagnose_script(script: str) -> Finding:
     if not os.access(script, os.X_OK):
         text = f"{script} is not executable: every freeze fails"
         return failed("hooks", text, _how_to_make_executable(script))
-    try:
-        trust.require(script)
-    except (OSError, trust.Untrusted) as error:
-        advice = "change its owner to root and remove write access for others"
-        return failed("hooks", f"{script} is refused, so every freeze fails: {error}", advice)
     fault = _fault_of_first_line(script)
     if fault is not None:
         return failed("hooks", f"{script} {fault}: every freeze fails", "correct its first line")
+    try:
+        trust.require_program(script)
+    except (OSError, trust.Untrusted) as error:
+        advice = "change its owner to root and remove write access for others"
+        return failed("hooks", f"{script} is refused, so every freeze fails: {error}", advice)
     return ok("hooks", f"{script} is run around each freeze")
 
 
@@ -194,15 +210,14 @@ def _how_to_make_executable(script: str) -> str:
 
 def _fault_of_first_line(script: str) -> str | None:
     """Why the kernel cannot run a script, judging by its first line; None if it can."""
-    with open(script, "rb") as file:
-        line = file.readline(256)  # BINPRM_BUF_SIZE of <linux/binfmts.h>
-    if not line.startswith(b"#!"):
+    line = trust.first_line(script)
+    interpreter = trust.interpreter_in(line)
+    if interpreter is None:
         return None
-    if line.endswith(b"\r\n"):
+    if line.endswith(b"\r"):
         return "has Windows line endings (\\r\\n)"
-    interpreter = b"".join(line[2:].split()[:1])
     if not os.access(interpreter, os.X_OK):
-        return f"has an interpreter that cannot be run ({os.fsdecode(interpreter)})"
+        return f"has an interpreter that cannot be run ({interpreter})"
     return None
 
 

@@ -194,7 +194,7 @@ def _refuse(rules: Rules, name: str, paths: Sequence[str], arguments: Sequence[s
 def _judge_trust(known_as: str, real: str, settings: Launch, allowed: Verdict) -> Verdict:
     owners = [settings.account.pw_uid] if settings.account else []
     try:
-        if trust.require(known_as, owners) == real:
+        if trust.require_program(known_as, owners) == real:
             return allowed
         reason = f"'{known_as}' was replaced while it was checked"
     except trust.Untrusted as error:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _MAX_LINKS = 40  # the limit of the kernel (path_resolution(7))
+_MAX_INTERPRETERS = 5  # scripts that are interpreters of others; the limit of the kernel
+_FIRST_LINE = 256  # BINPRM_BUF_SIZE of <linux/binfmts.h>
 
 
 class Untrusted(Exception):
@@ -41,6 +43,35 @@ def require(path: str, owners: Iterable[int] = ()) -> str:
         _require_one(folder, trusted, allow_sticky=True)
         _require_link(folder, link, trusted)
     return real
+
+
+def require_program(path: str, owners: Iterable[int] = ()) -> str:
+    """As `require`, for a program: whoever can write its interpreter can replace it as well."""
+    real = require(path, owners)
+    program = real
+    for _ in range(_MAX_INTERPRETERS):
+        interpreter = interpreter_in(first_line(program))
+        if not interpreter:
+            break
+        program = require(interpreter, owners)
+    return real
+
+
+def first_line(program: str) -> bytes:
+    """As far as the kernel looks at it (execve(2)). Raises OSError."""
+    fd = os.open(program, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
+    try:
+        return os.read(fd, _FIRST_LINE).partition(b"\n")[0]
+    finally:
+        os.close(fd)
+
+
+def interpreter_in(line: bytes) -> str | None:
+    """The interpreter that the first line of a script names; None if it is not a script."""
+    if not line.startswith(b"#!"):
+        return None
+    words = line[2:].partition(b"\0")[0].replace(b"\t", b" ").split(b" ")
+    return os.fsdecode(next(filter(None, words), b""))
 
 
 def open_own(path: str, flags: int, mode: int = 0o600) -> int:

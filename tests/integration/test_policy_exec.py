@@ -105,6 +105,18 @@ def test_a_program_that_others_could_replace_is_refused(tmp_path: Path) -> None:
     assert trace.read_text() == "ran\n"
 
 
+def test_a_script_whose_interpreter_others_could_replace_is_refused(tmp_path: Path) -> None:
+    interpreter = program(tmp_path / "theirs" / "interpreter", "#!/bin/sh\necho ran\n")
+    allowed = program(tmp_path / "script", f"#!{interpreter}\n")
+    with guarded(tmp_path, f"[exec]\nallow={allowed}\n") as (_, client):
+        assert output(client, str(allowed)) == "ran\n"
+        interpreter.chmod(0o777)
+        assert client.refusal("guest-exec", path=str(allowed)) == (
+            f"{REFUSED}'{allowed}' could be replaced by another user: {interpreter} is writable "
+            "by others (mode 0777); chmod go-w it"
+        )
+
+
 @pytest.mark.parametrize(
     ("keys", "kept"),
     [
@@ -287,3 +299,24 @@ def test_a_hook_that_others_may_write_is_not_run(tmp_path: Path) -> None:
     hook.chmod(stat.S_IMODE(hook.stat().st_mode) & ~0o022)
     hooks.Hooks(str(hook), 30).freeze()
     assert trace.read_text() == "freeze\n"
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+@pytest.mark.parametrize("kind", ["FIFO", "endless"])
+def test_a_hook_that_is_not_a_file_is_not_read(tmp_path: Path, kind: str, theirs: bool) -> None:
+    """The freeze would wait for a FIFO, and every thaw behind it."""
+    hooks = import_module("qga.commands._hooks")
+    hook = tmp_path / "hooks" / "hook"
+    hook.parent.mkdir()
+    if kind == "FIFO":
+        os.mkfifo(hook)
+    else:
+        hook.symlink_to("/dev/zero")
+    if theirs:
+        hook.parent.chmod(0o777)
+    reason = "not a regular file"
+    if theirs or kind == "endless":
+        reason = "was not run: .* is writable by others"
+    for step in (hooks.Hooks(str(hook), 30).freeze, hooks.Hooks(str(hook), 30).thaw):
+        with pytest.raises(QgaError, match=reason):
+            step()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qga.settings.trust import Untrusted, require
+from qga.settings.trust import Untrusted, require, require_program
 
 STRANGER = 12345
 
@@ -87,3 +87,39 @@ def test_links_in_a_circle_and_missing_files(path: Path) -> None:
         require(str(path.parent / "circle"))
     with pytest.raises(FileNotFoundError):
         require(str(path.parent / "missing"))
+
+
+def script(path: Path, first_line: str) -> Path:
+    path.write_text(f"{first_line}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("line", ["#!{}", "#! \t{}\t-e", "#!{} -e\n# and more"])
+def test_an_interpreter_that_others_may_write(path: Path, tmp_path: Path, line: str) -> None:
+    """Whoever replaces it replaces the program."""
+    runs = script(tmp_path / "runs", line.format(path))
+    assert require_program(str(runs)) == str(runs)
+    path.chmod(0o757)
+    with pytest.raises(Untrusted, match=f"^{path} is writable by others"):
+        require_program(str(runs))
+    path.chmod(0o755)
+    script(path, f"#!{tmp_path}/interpreter")
+    os.chown(script(tmp_path / "interpreter", ""), STRANGER, 0)
+    with pytest.raises(Untrusted, match="interpreter must be owned by root"):
+        require_program(str(runs))
+    require_program(str(runs), [STRANGER])
+
+
+@pytest.mark.parametrize("line", ["", "#", "#!", "#!\0/x", "\x7fELF", "echo"])
+def test_what_names_no_interpreter(path: Path, line: str) -> None:
+    assert require_program(str(script(path, line))) == str(path)
+
+
+def test_a_script_that_is_its_own_interpreter(path: Path) -> None:
+    require_program(str(script(path, f"#!{path}")))
+
+
+def test_a_program_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    require_program(f"{tmp_path}/fifo")
