@@ -7,7 +7,13 @@ reads again and again stay open.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
+from typing import Callable, TypeVar
+
+L = TypeVar("L")
+T = TypeVar("T")
 
 _PIECE = 16 * 1024
 _PAGE = 4096
@@ -50,6 +56,16 @@ def keep_open(path: str) -> int:
     The kernel generates the content whenever it is read from the beginning, so it is current.
     """
     return os.open(path, os.O_RDONLY)
+
+
+def understood(read: Callable[[L], T], lines: Iterable[L]) -> list[T]:
+    """What `read` makes of each line. Those for which it raises ValueError are left out, so that
+    one line of a newer kernel, or an odd name, does not cost all others."""
+    results = []
+    for line in lines:
+        with suppress(ValueError):
+            results.append(read(line))
+    return results
 
 
 def numbers_of(prefix: str, directory: int) -> list[int]:

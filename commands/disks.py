@@ -22,7 +22,7 @@ from ._block import (
     parent,
 )
 from ._nvme import GuestDiskSmart, read_smart
-from ._sysfs import keep_open, read_kept, read_word
+from ._sysfs import keep_open, read_kept, read_word, understood
 
 
 class GuestDiskInfo(TypedDict):
@@ -94,16 +94,18 @@ class Disks(CommandGroup):
 
         Times (`ticks`) are in milliseconds, sectors have 512 bytes.
         """
-        lines = [line.split() for line in read_kept("/proc/diskstats").decode().splitlines()]
-        return [
-            {
-                "name": name,
-                "major": int(major),
-                "minor": int(minor),
-                "stats": _stats([int(figure) for figure in figures]),
-            }
-            for major, minor, name, *figures in lines
-        ]
+        return understood(_diskstats, read_kept("/proc/diskstats").splitlines())
+
+
+def _diskstats(line: bytes) -> GuestDiskStatsInfo:
+    """Raises ValueError."""
+    major, minor, name, *figures = line.split()
+    return {
+        "name": name.decode("utf-8", "replace"),
+        "major": int(major),
+        "minor": int(minor),
+        "stats": _stats([int(figure) for figure in figures]),
+    }
 
 
 def _names() -> list[str]:

@@ -14,6 +14,9 @@ from qga.records import TypedDict
 from ._sysfs import keep_open, numbers_of, read_kept_word, read_word
 
 _MEMORY = "/sys/devices/system/memory"
+# The kernel is about to add a block, or to remove it. ENODEV: it has done so since the file was
+# opened.
+_PASSING = (errno.ENOENT, errno.ENODEV)
 _BLOCK_SIZE = f"{_MEMORY}/block_size_bytes"
 
 GuestMemoryBlock = TypedDict(
@@ -53,8 +56,10 @@ class Memory(CommandGroup):
             try:
                 state = read_word(f"memory{number}/state", directory)
                 can_offline = number in removable and not _is_fixed(directory, number)
-            except FileNotFoundError:  # the kernel is about to add it, or to remove it
-                continue
+            except OSError as error:
+                if error.errno in _PASSING:
+                    continue
+                raise
             blocks.append(
                 {"phys-index": number, "online": state == "online", "can-offline": can_offline}
             )
@@ -93,8 +98,10 @@ def _removable_blocks(directory: int, numbers: list[int]) -> set[int]:
 def _is_removable(directory: int, number: int) -> bool:
     try:
         return read_word(f"memory{number}/removable", directory) != "0"
-    except FileNotFoundError:  # the kernel cannot take memory offline at all
-        return False
+    except OSError as error:
+        if error.errno in _PASSING:  # or the kernel cannot take memory offline at all
+            return False
+        raise
 
 
 @cache

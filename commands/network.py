@@ -1,13 +1,12 @@
 """The guest's network interfaces and routes."""
 
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, cast
 
 from qga import CommandGroup, NotRequired, UInt64, command
 from qga.records import TypedDict
 
-from ._sysfs import read_bytes
+from ._sysfs import read_bytes, understood
 
 if TYPE_CHECKING:
     from ._links import Address, Link
@@ -103,7 +102,11 @@ class Network(CommandGroup):
     @command(access="audit")
     def guest_network_get_route(self) -> list[GuestNetworkRoute]:
         """List the routes of IPv4 and, if enabled, IPv6."""
-        return [*_ipv4_routes(), *_ipv6_routes()]
+        # /proc/net/ipv6_route does not exist if IPv6 is off. The other file begins with a heading.
+        return [
+            *understood(_ipv4_route, _lines("/proc/net/route")[1:]),
+            *understood(_ipv6_route, _lines("/proc/net/ipv6_route")),
+        ]
 
 
 def _interface(link: "Link") -> GuestNetworkInterface:
@@ -129,44 +132,42 @@ def _ip_address(address: "Address") -> GuestIpAddress:
     }
 
 
-def _ipv4_routes() -> Iterator[GuestNetworkRoute]:
+def _ipv4_route(line: list[str]) -> GuestNetworkRoute:
     """From /proc/net/route, with addresses as hexadecimal numbers in native byte order."""
-    for line in _lines("/proc/net/route")[1:]:
-        iface, destination, gateway, flags, refcnt, use, metric, mask, mtu, window, irtt = line
-        yield {
-            "iface": iface,
-            "destination": _ipv4(destination),
-            "metric": int(metric) & 0xFFFFFFFF,  # printed as a signed number
-            "gateway": _ipv4(gateway),
-            "mask": _ipv4(mask),
-            "irtt": int(irtt),
-            "flags": int(flags, 16),
-            "refcnt": int(refcnt),
-            "use": int(use),
-            "window": int(window),
-            "mtu": int(mtu),
-            "version": 4,
-        }
+    iface, destination, gateway, flags, refcnt, use, metric, mask, mtu, window, irtt, *_ = line
+    return {
+        "iface": iface,
+        "destination": _ipv4(destination),
+        "metric": int(metric) & 0xFFFFFFFF,  # printed as a signed number
+        "gateway": _ipv4(gateway),
+        "mask": _ipv4(mask),
+        "irtt": int(irtt),
+        "flags": int(flags, 16),
+        "refcnt": int(refcnt),
+        "use": int(use),
+        "window": int(window),
+        "mtu": int(mtu),
+        "version": 4,
+    }
 
 
-def _ipv6_routes() -> Iterator[GuestNetworkRoute]:
-    """From /proc/net/ipv6_route, with hexadecimal numbers. It does not exist if IPv6 is off."""
-    for line in _lines("/proc/net/ipv6_route"):
-        destination, length, source, source_length, nexthop, metric, *counts, iface = line
-        refcnt, use, flags = (int(count, 16) for count in counts)
-        yield {
-            "iface": iface,
-            "destination": _ipv6(destination),
-            "metric": int(metric, 16),
-            "desprefixlen": str(int(length, 16)),
-            "source": _ipv6(source),
-            "srcprefixlen": str(int(source_length, 16)),
-            "nexthop": _ipv6(nexthop),
-            "flags": flags,
-            "refcnt": refcnt,
-            "use": use,
-            "version": 6,
-        }
+def _ipv6_route(line: list[str]) -> GuestNetworkRoute:
+    """From /proc/net/ipv6_route, with hexadecimal numbers."""
+    destination, length, source, source_length, nexthop, metric, *counts, iface = line
+    refcnt, use, flags = (int(count, 16) for count in counts)
+    return {
+        "iface": iface,
+        "destination": _ipv6(destination),
+        "metric": int(metric, 16),
+        "desprefixlen": str(int(length, 16)),
+        "source": _ipv6(source),
+        "srcprefixlen": str(int(source_length, 16)),
+        "nexthop": _ipv6(nexthop),
+        "flags": flags,
+        "refcnt": refcnt,
+        "use": use,
+        "version": 6,
+    }
 
 
 def _lines(path: str) -> list[list[str]]:

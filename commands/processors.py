@@ -11,7 +11,7 @@ from typing import Literal, cast
 from qga import CommandGroup, NotRequired, QgaError, UInt64, command, until_given_up
 from qga.records import TypedDict
 
-from ._sysfs import keep_open, numbers_of, read_kept, read_kept_word
+from ._sysfs import keep_open, numbers_of, read_kept, read_kept_word, understood
 
 _TICK = 1000 // os.sysconf("SC_CLK_TCK")  # milliseconds
 
@@ -46,6 +46,7 @@ class GuestLoadAverage(TypedDict):
     load15m: float
 
 
+_LEAST_TIMES = 4  # of proc_stat(5): up to idle
 _TIMES = list(GuestCpuStats.__annotations__)[len(("type", "cpu")) :]  # in the order of proc_stat(5)
 
 
@@ -85,7 +86,7 @@ class Processors(CommandGroup):
     def guest_get_cpustats(self) -> list[GuestCpuStats]:
         """Report how each online processor has spent its time since boot, in milliseconds."""
         _sum, *lines = read_kept("/proc/stat").split(b"\n")
-        return [_cpu_stats(line) for line in lines if line.startswith(b"cpu")]
+        return understood(_cpu_stats, (line for line in lines if line.startswith(b"cpu")))
 
     @command(access="audit")
     def guest_get_load(self) -> GuestLoadAverage:
@@ -116,7 +117,10 @@ def _processor(number: int, fixed: bool, online: bool) -> GuestLogicalProcessor:
 
 
 def _cpu_stats(line: bytes) -> GuestCpuStats:
+    """Raises ValueError."""
     name, *times = line.split()
+    if len(times) < _LEAST_TIMES:
+        raise ValueError(line)
     stats = {"type": "linux", "cpu": int(name[len("cpu") :])}
     for member, ticks in zip(_TIMES, times):
         stats[member] = int(ticks) * _TICK

@@ -75,7 +75,7 @@ def check_routes(data: bytes) -> None:
     name = re.sub(rb"[\t-\r /:\0\xa0]", b"", data)[:15] or b"lo"
     table = b"Iface\n%s\t0002000A\t0102000A\t0003\t0\t0\t100\t00FFFFFF\t0\t0\t0 \n" % name
     with reading(network, table):
-        (route,) = network._ipv4_routes()
+        (route,) = network.Network(AGENT).guest_network_get_route()
     assert route["iface"] == name.decode("utf-8", "replace")
     assert (route["destination"], route["gateway"]) == ("10.0.2.0", "10.0.2.1")
 

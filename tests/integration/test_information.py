@@ -273,5 +273,5 @@ def test_the_route_of_an_interface_whose_name_has_a_line_separator(
     name = "a\x85b\u2028"
     table = f"Iface\n{name}\t0002000A\t0102000A\t0003\t0\t0\t100\t00FFFFFF\t0\t0\t0  \n"
     monkeypatch.setattr(network, "read_bytes", lambda path: table.encode())
-    (route,) = network._ipv4_routes()
+    (route,) = network.Network(None).guest_network_get_route()
     assert (route["iface"], route["gateway"]) == (name, "10.0.2.1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ disks: Any = import_module("qga.commands.disks")
 filesystems: Any = import_module("qga.commands.filesystems")
 memory: Any = import_module("qga.commands.memory")
 mounts: Any = import_module("qga.commands._mounts")
+network: Any = import_module("qga.commands.network")
 processors: Any = import_module("qga.commands.processors")
 sysfs: Any = import_module("qga.commands._sysfs")
 users: Any = import_module("qga.commands.users")
@@ -228,6 +230,56 @@ def test_a_memory_block_that_the_kernel_is_about_to_add(
         (tmp_path / "memory0" / name).write_text(f"{text}\n")
     (found,) = memory.Memory(None).guest_get_memory_blocks()
     assert found == {"phys-index": 0, "online": True, "can-offline": True}
+
+
+@pytest.mark.parametrize("attribute", ["state", "removable", "valid_zones"])
+def test_a_memory_block_that_is_being_removed(
+    attribute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are gone, and those that are open cannot be read any longer."""
+
+    def read(path: str, directory: int) -> str:
+        if path == f"memory1/{attribute}":
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        word: str = sysfs.read_word(path, directory)
+        return word
+
+    monkeypatch.setattr(memory, "_MEMORY", str(tmp_path))
+    monkeypatch.setattr(memory, "read_word", read)
+    for number in (0, 1, 2):
+        make_block(tmp_path, number)
+    monkeypatch.setattr(memory, "_kernel_release", lambda: (4, 18))
+    listed = memory.Memory(None).guest_get_memory_blocks()
+    assert {0, 2} <= {block["phys-index"] for block in listed if block["can-offline"]}
+
+
+ODD_LINES = [
+    b"",
+    b"x",
+    b"\xff \xff \xff",
+    b"8 1 sdb x y z 4",
+    b"cpux 1 2 3 4",
+    b"cpu1 1",
+    b"a b " * 9,
+]
+
+
+@pytest.mark.parametrize("odd", ODD_LINES)
+def test_an_odd_line_does_not_cost_the_others(odd: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/proc/stat": b"cpu  2 2 2 2\n%s\ncpu2 1 2 3 4\n",
+        "/proc/diskstats": b"8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n%s\n8 2 a\xff 1 2 3 4\n",
+        "/proc/net/route": b"Iface\n%s\neth0 0002000A 0102000A 3 0 0 1 00FFFFFF 0 0 0 new\n",
+        "/proc/net/ipv6_route": b"%s\n%s 40 %s 00 %s 100 1 0 1 lo\n"
+        % (b"%s", b"0" * 32, b"0" * 32, b"0" * 32),
+    }
+    for module, name in ((processors, "read_kept"), (disks, "read_kept"), (network, "read_bytes")):
+        monkeypatch.setattr(module, name, lambda path: files[path] % odd)
+    assert [each["cpu"] for each in processors.Processors(None).guest_get_cpustats()] == [2]
+    counted = disks.Disks(None).guest_get_diskstats()
+    assert [each["name"] for each in counted] == ["sda", "a\ufffd"]
+    routes = network.Network(None).guest_network_get_route()
+    assert [(each["iface"], each["version"]) for each in routes] == [("eth0", 4), ("lo", 6)]
 
 
 def make_block(memory_directory: Path, number: int, zones: str | None = "Normal") -> None:
