@@ -17,6 +17,7 @@ from qga import (
     CommandGroup,
     NotRequired,
     QgaError,
+    c_string,
     command,
     stop_if_given_up,
     until_given_up,
@@ -310,7 +311,7 @@ def _remove(path: str, fd: int) -> None:
     """
     if not S_ISREG(os.fstat(fd).st_mode):
         return
-    folder, name = os.path.split(path)
+    folder, name = os.path.split(c_string(path))
     try:
         # By its directory: another user may put a link to a third place into the path at any time.
         parent = os.open(folder, os.O_PATH | os.O_DIRECTORY)

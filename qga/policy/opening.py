@@ -96,6 +96,8 @@ def find(raw: bytes, flags: int) -> Place:
             raise
         fd = _walk(directory or b".", os.O_DIRECTORY)
         try:
+            if _is_link(name, fd):
+                raise _dangling() from None
             return Place(fd, os.path.join(_real_path(fd), os.fsdecode(name)), name)
         except BaseException:
             os.close(fd)
@@ -223,6 +225,13 @@ def _writes(flags: int) -> bool:
 
 def _creates(flags: int) -> bool:
     return _writes(flags) and bool(flags & _CREATING)
+
+
+def _is_link(name: bytes, directory: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode)
+    except OSError:
+        return False
 
 
 def _dangling() -> OSError:

@@ -21,6 +21,7 @@ from qga.records import NamedTuple
 from qga.wire.payload import c_string
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - Linux connects there instead
+_LONGEST_NAME = 255  # RFC 1035
 _MAPPED = "::ffff:"  # an IPv4 address as IPv6
 
 
@@ -94,6 +95,9 @@ def _is_allowed(rules: Rules, address: Address, port: int) -> bool:
 def _lookup(host: str, port: int) -> list[Address]:
     import socket
 
+    # Python encodes a name of megabytes for minutes, and nothing could stop it.
+    if len(host) > _LONGEST_NAME:
+        raise QgaError(f"a host name has at most {_LONGEST_NAME} characters, not {len(host)}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

@@ -16,6 +16,8 @@ from qga.records import NamedTuple
 
 _USUAL_GROUPS = 64
 _MOST_GROUPS = 65536  # NGROUPS_MAX of Linux
+_MOST_DIGITS = 10  # of a number of 32 bits
+_NO_ID = 2**32 - 1  # chown(2)
 
 
 class Identity(NamedTuple):
@@ -49,7 +51,8 @@ def identity_of(account: pwd.struct_passwd, group: int | None) -> Identity:
 
 
 def _number(text: str) -> int:
-    if text.isascii() and text.isdecimal() and int(text) < 2**32 - 1:
+    # int() takes a quadratic time for what is longer, or refuses it.
+    if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and int(text) < _NO_ID:
         return int(text)
     raise KeyError(text)
 

@@ -56,16 +56,19 @@ def test_a_group_alone(client: Client) -> None:
     assert over["out"].split() == [str(os.geteuid()).encode(), b"60"]
 
 
-@pytest.mark.parametrize("user", ["no-such-user", "4294967295", "-1", "", "a\0b", "1.5"])
+@pytest.mark.parametrize(
+    "user", ["no-such-user", "4294967295", "-1", "", "a\0b", "1.5", "9" * 5000]
+)
 def test_an_unknown_user(client: Client, tmp_path: Path, user: str) -> None:
     with refused(f"the user '{user}' is unknown in this guest"):
         start(client, f"touch {tmp_path}/made", user=user)
     assert not (tmp_path / "made").exists()
 
 
-def test_an_unknown_group(client: Client, tmp_path: Path) -> None:
-    with refused("the group 'no-such-group' is unknown in this guest"):
-        start(client, f"touch {tmp_path}/made", group="no-such-group")
+@pytest.mark.parametrize("group", ["no-such-group", "9" * 5000])
+def test_an_unknown_group(client: Client, tmp_path: Path, group: str) -> None:
+    with refused(f"the group '{group}' is unknown in this guest"):
+        start(client, f"touch {tmp_path}/made", group=group)
     assert not (tmp_path / "made").exists()
 
 

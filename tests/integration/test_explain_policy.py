@@ -9,6 +9,8 @@ import pytest
 
 from tests.integration.agent_process import COMMAND, Refused, listening
 
+MISSING = "No such file or directory: symbolic link to a missing file"
+
 CONFIG = """\
 [general]
 block-rpcs=guest-set-time,guest-suspend-ram
@@ -150,6 +152,28 @@ def test_the_agent_decides_just_so_and_nothing_is_carried_out(tmp_path: Path) ->
         status, _ = explain(tmp_path / "qemu-ga.conf", "guest-exec", "path=touch", arguments)
         assert status == 0
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("target", ["allowed/none", "forbidden/none"])
+def test_a_link_to_nowhere(tmp_path: Path, target: str) -> None:
+    """The agent does not create what a link of another user names, even if links are followed."""
+    config = f"[files]\nwrite={tmp_path}/allowed/\nfollow-symlinks=true\n"
+    for folder in ("allowed", "forbidden"):
+        (tmp_path / folder).mkdir()
+    link = tmp_path / "allowed" / "link"
+    link.symlink_to(tmp_path / target)
+    with listening(tmp_path, config=config) as agent, agent.connect() as client:
+        answer = client.refusal("guest-file-open", path=str(link), mode="w")
+    words = ("guest-file-open", f"path={link}", "mode=w")
+    status, text = explain(tmp_path / "qemu-ga.conf", *words)
+    assert not (tmp_path / target).exists()
+    if target.startswith("allowed"):
+        assert (status, text) == (0, f"allowed, but would fail: {MISSING}\n")
+        assert answer.endswith(f": {MISSING}")
+    else:
+        assert status == 1
+        assert text.startswith(f"refused: '{link}' is not in [files] write")
+        assert "has been refused" in answer
 
 
 def test_a_configuration_that_others_may_write_is_refused(conf: Path) -> None:

@@ -250,6 +250,18 @@ def test_only_the_file_itself_is_removed(tmp_path: Path, there: str) -> None:
         assert sorted(each.name for each in tmp_path.iterdir()) == before
 
 
+def test_a_file_whose_name_has_a_nul_is_removed(tmp_path: Path) -> None:
+    with with_port(tmp_path) as (agent, host), agent.connect() as client:
+        arguments = {"path": f"{tmp_path}/a\0b", "port": NAME, "count": 10, "keep": False}
+        client.send(request("qga-file-receive", **arguments))
+        there = os.fsencode(tmp_path) + b"/a\xc0\x80b"
+        wait_for(lambda: os.path.exists(there), "the transfer's start")
+        host.close()
+        with refused(f"interrupted after 0 bytes: {LEFT}"):
+            client.result()
+        assert not os.path.exists(there)
+
+
 def test_a_file_that_cannot_be_removed_any_more(tmp_path: Path) -> None:
     """The directory has gone: the host gets the reason why the transfer ended."""
     with with_port(tmp_path) as (agent, host), agent.connect() as client:

@@ -90,6 +90,17 @@ def test_a_refusal_does_not_tell_whether_the_name_is_known() -> None:
     assert "not known" in unknown.value.detail
 
 
+@pytest.mark.parametrize("rules", [None, ("127.0.0.1:80",)])
+def test_what_is_too_long_for_a_name_is_not_looked_up(
+    rules: tuple[str, ...] | None, asked: list[str]
+) -> None:
+    """Python encodes it label by label, which nothing can stop."""
+    error = QgaError if rules is None else Refused
+    with pytest.raises(error):
+        Policy(ChannelConfig(connect_allow=rules)).addresses("é." * 128, 80)
+    assert not asked
+
+
 def test_without_rules_an_unknown_name_is_an_error() -> None:
     with pytest.raises(QgaError, match="cannot look up 'nowhere': Name or service not known"):
         Policy().addresses("nowhere", 80)
