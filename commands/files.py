@@ -15,15 +15,7 @@ from stat import S_ISREG
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
-from qga import (
-    Caller,
-    CommandGroup,
-    Payload,
-    QgaError,
-    command,
-    decode_base64,
-    stop_if_given_up,
-)
+from qga import Base64, Caller, CommandGroup, Payload, QgaError, command, stop_if_given_up
 from qga.policy.quota import Quota
 from qga.records import TypedDict
 from qga.task import Lock
@@ -189,7 +181,7 @@ class Files(CommandGroup):
 
     @command(access="file-write", blocking=True, secret=("buf-b64",), continues="handle")
     def guest_file_write(
-        self, handle: int, buf_b64: str, count: Optional[int] = None, *, caller: Caller
+        self, handle: int, buf_b64: Base64, count: Optional[int] = None, *, caller: Caller
     ) -> GuestFileWrite:
         """Write at the current position.
 
@@ -199,7 +191,7 @@ class Files(CommandGroup):
         Returns the number of bytes written.
         """
         file = self._file(handle, caller)
-        data = decode_base64(buf_b64)
+        data = buf_b64.decode()
         if count is not None:
             if not 0 <= count <= len(data):
                 raise QgaError(f"value '{count}' is invalid for argument count")
@@ -436,7 +428,7 @@ def read_up_to(fd: int, count: int) -> tuple[bytes, bool]:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces), False
 
 
-def write_all(fd: int, data: bytes) -> int:
+def write_all(fd: int, data: bytes | bytearray) -> int:
     """Write `data`. Returns the number of bytes written, fewer if a FIFO or terminal is full."""
     rest = memoryview(data)
     while rest:

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from qga.policy.caller import Caller
     from qga.programs.child import Child
     from qga.task import stop_if_given_up, until_given_up
-    from qga.wire.payload import Payload, c_string, decode_base64
+    from qga.wire.payload import Base64, Payload, c_string, decode_base64
 
 __all__ = [
     "INTERFACE_VERSION",
+    "Base64",
     "Caller",
     "Child",
     "CommandGroup",
@@ -46,6 +47,7 @@ __all__ = [
 
 # Loaded on demand: qgactl, which is in this package, does not need them.
 _HOMES = {
+    "Base64": "wire.payload",
     "Caller": "policy.caller",
     "Child": "programs.child",
     "CommandGroup": "plugin.registry",

@@ -4,6 +4,7 @@ The signature of a handler is the only schema. Annotations and their QAPI types:
 
     int, str, bool, float    integer, string, boolean, number
     UInt64                   uint64
+    Base64                   a string, decoded
     list[T]                  a list
     Literal["a", "b"]        an enum
     TypedDict                a struct; a `NotRequired` member is optional
@@ -35,6 +36,7 @@ from qga.errors import QgaError
 from qga.plugin.signature import (
     Argument,
     Signature,
+    check_base64,
     check_bool,
     check_int,
     check_number,
@@ -43,7 +45,7 @@ from qga.plugin.signature import (
     refuse_unknown,
     wrong_type,
 )
-from qga.wire.payload import Payload
+from qga.wire.payload import Base64, Payload
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired as NotRequired
@@ -174,6 +176,7 @@ _SIMPLE: dict[Any, Check] = {
     int: check_int,
     UInt64: check_uint64,
     str: check_str,
+    Base64: check_base64,
     bool: check_bool,
     float: check_number,
     Any: lambda value, place: value,
@@ -185,6 +188,7 @@ _NAMES: dict[Any, Any] = {
     str: "str",
     bool: "bool",
     float: "number",
+    Base64: "str",
     Payload: "str",
     Any: "any",
     None: None,

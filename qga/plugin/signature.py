@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from qga.errors import QgaError
 from qga.records import NamedTuple
+from qga.wire.payload import Base64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ class Signature(NamedTuple):
         bound = {}
         for name, keyword, _, required, check in self.arguments:
             if name in given:
-                bound[keyword] = check(given[name], name)
+                value = given[name]
+                if type(value) is Base64 and check is not check_base64:
+                    value = given[name] = str(value)
+                bound[keyword] = check(value, name)
             elif required:
                 raise QgaError(f"Parameter '{name}' is missing")
         if len(bound) < len(given):
@@ -98,6 +102,10 @@ def check_str(value: Any, place: str) -> str:
     if type(value) is str:
         return value
     raise wrong_type(place, "string")
+
+
+def check_base64(value: Any, place: str) -> Base64:
+    return value if type(value) is Base64 else Base64(check_str(value, place))
 
 
 def check_bool(value: Any, place: str) -> bool:

@@ -7,11 +7,14 @@ So the string is taken as it is, and the reader gets only the rest of the messag
 from __future__ import annotations
 
 from qga.wire import jsontext
+from qga.wire.incoming import Incoming
 from qga.wire.lexer import has_control
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from qga.wire.payload import Base64
 
 LONG = 16 * 1024
 """Bytes of a message for which this pays."""
@@ -28,21 +31,28 @@ def read_message(data: bytes) -> Any:
     Raises ValueError or RecursionError where it is no message whose bulk is one argument.
     """
     begin, end = _bulk(data)
-    if has_control(data[begin + 1 : end]):
+    around = data[:begin] + _PLACEHOLDER + data[end + 1 :].rstrip(b"\n")
+    return _read_around_bulk(around, _string(data[begin + 1 : end]))
+
+
+def _string(text: bytes) -> str | Base64:
+    """The string with this text, without escapes. Raises ValueError for control characters."""
+    incoming = Incoming()
+    if incoming.take(text, 0):
+        return incoming.joined("")
+    if has_control(text):
         raise ValueError("a string with control characters")
-    return _read_around_bulk(data, begin, end)
+    return text.decode("ascii")
 
 
-def _read_around_bulk(raw: bytes | bytearray, begin: int, end: int) -> Any:
-    """Raises ValueError if the string from `begin` to `end` is not an argument."""
-    text = str(memoryview(raw)[begin + 1 : end], "ascii")
-    around = raw[:begin] + _PLACEHOLDER + raw[end + 1 :].rstrip(b"\n")
+def _read_around_bulk(around: bytes, bulk: str | Base64) -> Any:
+    """Put the bulk in its place. Raises ValueError if that is not an argument."""
     value, stop = jsontext.read_plainly(around.decode("ascii"), 0)
     arguments = value.get("arguments") if type(value) is dict else None
     if stop == len(around) and type(arguments) is dict:
         for name, given in arguments.items():
             if given == _STAND_IN:
-                arguments[name] = text
+                arguments[name] = bulk
                 return value
     raise ValueError("the bulk is no argument")
 

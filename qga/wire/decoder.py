@@ -51,6 +51,7 @@ _RUN_TOKENS = 8  # of a run take as long as one that is read by itself
 _BRACKETS = frozenset((OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET))
 _SCALARS = frozenset((lexer.STRING, lexer.INTEGER, lexer.FLOAT, lexer.KEYWORD))
 
+_QUOTE = b'"'
 _DELIMITED = DELIMITER + b"{"
 _STRAY_DELIMITER = jsontext.parse_error("stray '\ufffd'")
 
@@ -148,6 +149,8 @@ class Decoder:
         self._partial = bytearray()  # what earlier pieces held of the unfinished token
         self._braces = self._brackets = self._tokens = self._size = 0
         self._runs = Runs()
+        self._lexer.incoming.clear()
+        self._lexer.incoming.wanted = True
         self._held: Fault | None = None  # while it may be of half a request
         self._held_until = 0  # number of the token
         if self._halves:
@@ -217,7 +220,7 @@ class Decoder:
         if self._builder is not None:
             try:
                 if kind == lexer.STRAY:
-                    raise jsontext.stray(self._token(data, origin, start, end))
+                    raise jsontext.stray(self._whole(self._token(data, origin, start, end)))
                 if self._size > self._max_message:
                     raise _limit_exceeded("token size")
                 if self._tokens > MAX_TOKENS:
@@ -225,12 +228,16 @@ class Decoder:
                 if self._braces + self._brackets > MAX_DEPTH:
                     raise _limit_exceeded("nesting depth")
                 token = self._token(data, origin, start, end) if kind in _SCALARS else b""
-                if self._builder.take(kind, token):
+                incoming = self._lexer.incoming if self._lexer.incoming.size else None
+                if self._builder.take(kind, token, incoming):
                     events.append(to_event(self._builder.value))
                     return True
             except QgaError as error:
                 self._builder = None
+                self._lexer.incoming.wanted = False  # until the next message
                 self._report(error, kind, data, start, events)
+            if self._lexer.incoming.size:
+                self._lexer.incoming.clear()
         braces, brackets = self._braces, self._brackets
         return kind == lexer.STRAY or braces < 0 or brackets < 0 or not (braces or brackets)
 
@@ -262,13 +269,27 @@ class Decoder:
             events.append(fault)
 
     def _token(self, data: bytes, origin: int, start: int, end: int) -> bytes | bytearray:
-        """The bytes of a token that may have begun in an earlier piece."""
+        """The bytes of a token that may have begun in an earlier piece, without those taken."""
         if start >= origin:
-            return data[start:end]
+            return self._not_taken(data, start, start, end)
         token = self._partial
-        token += data[origin:end]
+        token += self._not_taken(data, start, origin, end)
         self._partial = bytearray()
         return token
+
+    def _not_taken(self, data: bytes, start: int, begin: int, end: int) -> bytes:
+        """`data` from `begin` to `end`, without what was taken of the string at `start`."""
+        taken = self._lexer.incoming.size
+        if not taken:
+            return data[begin:end]
+        text = start + len(_QUOTE)
+        return data[begin : max(begin, text)] + data[max(begin, text + taken) : end]
+
+    def _whole(self, token: bytes | bytearray) -> bytes | bytearray:
+        """A token with what was taken of it."""
+        if not self._lexer.incoming.size:
+            return token
+        return token[: len(_QUOTE)] + self._lexer.incoming.text() + token[len(_QUOTE) :]
 
     def _take_runs(self, data: bytes, position: int) -> int:
         """Take items of the open list or object while they are plain; return where they end."""
@@ -287,7 +308,8 @@ class Decoder:
 
     def _keep_unfinished(self, data: bytes, origin: int, begin: int) -> None:
         if self._lexer.unfinished and self._builder is not None:
-            self._partial += data[max(origin, len(data) - self._lexer.unfinished) :]
+            start = len(data) - self._lexer.unfinished
+            self._partial += self._not_taken(data, start, max(origin, start), len(data))
         if self._halves:
             self._halves.keep(data, begin)
 

@@ -7,6 +7,7 @@ No recursion: a value may be 1024 levels deep.
 from __future__ import annotations
 
 from qga.wire import jsontext
+from qga.wire.incoming import Incoming
 from qga.wire.jsontext import parse_error
 from qga.wire.lexer import (
     CLOSE_BRACE,
@@ -37,15 +38,16 @@ class Builder:
         self._expects = _VALUE
         self.value: Any = None
 
-    def take(self, kind: int, token: bytes | bytearray) -> bool:
+    def take(self, kind: int, token: bytes | bytearray, incoming: Incoming | None = None) -> bool:
         """Take a token, and return whether it completes the value.
 
         token: the bytes of one that is not structural.
+        incoming: what was taken of a string, behind its quote; the token lacks that.
 
         Raises QgaError where the grammar has no place for it; nothing may be taken after that.
         """
         if self._expects <= _ITEM_OR_END:
-            return self._take_value(kind, token)
+            return self._take_value(kind, token, incoming)
         if self._expects == _SEPARATOR:
             return self._separate(kind)
         if self._expects == _COLON:
@@ -53,20 +55,31 @@ class Builder:
                 raise parse_error("expecting ':'")
             self._expects = _VALUE
             return False
-        return self._take_key(kind, token)
+        return self._take_key(kind, token, incoming)
 
-    def _take_value(self, kind: int, token: bytes | bytearray) -> bool:
+    def _take_value(self, kind: int, token: bytes | bytearray, incoming: Incoming | None) -> bool:
         if kind == OPEN_BRACE:
             return self._begin({}, _KEY_OR_END)
         if kind == OPEN_BRACKET:
             return self._begin([], _ITEM_OR_END)
         if kind == CLOSE_BRACKET and self._expects == _ITEM_OR_END:
             return self._add(self._open.pop())
-        return self._add(jsontext.scalar(kind, token))
+        value = jsontext.scalar(kind, token)
+        if incoming is not None:
+            value = incoming.joined(value)
+            if not self._is_argument:
+                value = str(value)
+        return self._add(value)
 
-    def _take_key(self, kind: int, token: bytes | bytearray) -> bool:
+    @property
+    def _is_argument(self) -> bool:
+        """Whether the next value is an argument of a request."""
+        return len(self._open) == len(self._keys) == 2 and self._keys[0] == "arguments"
+
+    def _take_key(self, kind: int, token: bytes | bytearray, incoming: Incoming | None) -> bool:
         if kind == STRING:
-            self._keys.append(jsontext.string(token))
+            key = jsontext.string(token)
+            self._keys.append(str(incoming.joined(key)) if incoming is not None else key)
             self._expects = _COLON
             return False
         if kind == CLOSE_BRACE and self._expects == _KEY_OR_END:

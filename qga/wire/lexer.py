@@ -11,7 +11,7 @@ character, a structural one, or FE or FF, which is read as the beginning of a to
 
 from __future__ import annotations
 
-from qga.wire import base64
+from qga.wire.incoming import Incoming
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ class Lexer:
 
     def __init__(self, max_token: int | None = None) -> None:
         self._max_token = MAX_TOKEN if max_token is None else max_token
+        self.incoming = Incoming()
+        """The string that the last piece broke off in, or that was yielded last."""
         self.unfinished = 0
         """Bytes of the token that the last piece broke off in."""
         self.column_shift = 0
@@ -150,6 +152,7 @@ class Lexer:
         self._state = _BETWEEN
         self._next_shift = 0
         self.unfinished = 0
+        self.incoming.clear()
 
     @property
     def at_rest(self) -> bool:
@@ -179,7 +182,7 @@ class Lexer:
         rules = _RULES or _make_rules()
         while True:
             if state == _DOUBLE and limit - position >= _LONG:
-                position = _end_of_text(data, position, limit)
+                position = self._pass_text(data, position, limit, position - start - 1)
             run, moves, otherwise = rules[state]
             position = run(data, position, limit).end()
             if position == limit:
@@ -228,23 +231,24 @@ class Lexer:
         self._next_shift = 1 if kind in _ENDED_BY_NEXT else 0
         self.unfinished = 0
 
+    def _pass_text(self, data: bytes, start: int, limit: int, at: int) -> int:
+        """How far at least the string in double quotes continues with plain text.
 
-def _end_of_text(data: bytes, start: int, limit: int) -> int:
-    """How far at least the string in double quotes continues with plain text.
+        Skips the base64 text of a file several times faster than a regular expression.
 
-    Skips the base64 text of a file several times faster than a regular expression.
-    """
-    end = limit
-    for mark in b'"\\':
-        found = data.find(mark, start, end)
-        if found >= 0:
-            end = found
-    if end - start < _LONG or has_control(data[start:end]):
-        return start
-    return end
+        at: how much of the string came before.
+        """
+        end = limit
+        for mark in b'"\\':
+            found = data.find(mark, start, end)
+            if found >= 0:
+                end = found
+        if end - start < _LONG:
+            return start
+        text = data[start:end]
+        return end if self.incoming.take(text, at) or not has_control(text) else start
 
 
 def has_control(text: bytes) -> bool:
     """Whether there is a byte that no string may contain: many searches at memory's speed."""
-    rest = text[base64.length_of_base64(text) :]
-    return any(map(rest.__contains__, _CONTROLS))
+    return any(map(text.__contains__, _CONTROLS))

@@ -2,7 +2,8 @@
 
 Out: a handler puts a `Payload` where the interface has a base64 string, as a member of its
 result; the bytes are encoded in slices while they leave (qga.serving.output), never as a whole.
-In: `decode_base64` accepts what QEMU's decoder accepts and is as lenient with the rest.
+In: `decode_base64` accepts what QEMU's decoder accepts and is as lenient with the rest. A `Base64`
+was decoded while it arrived.
 """
 
 from __future__ import annotations
@@ -38,6 +39,41 @@ class Payload:
     def __len__(self) -> int:
         """Bytes of the base64 text."""
         return -(-len(self.data) // 3) * 4
+
+
+class Base64:
+    """An argument that is base64. `str` has its text, and `decode` the bytes.
+
+    text: the end of it, or all.
+    head: what the text before that encodes, in groups of four letters.
+    """
+
+    __slots__ = ("_data", "_head", "_text")
+
+    def __init__(self, text: str, head: bytearray | None = None) -> None:
+        self._text = text
+        self._data = head if head is not None else bytearray()
+        self._head = len(self._data)
+
+    def decode(self) -> bytes | bytearray:
+        """The bytes. Raises QgaError as `decode_base64` does."""
+        if not self._head:
+            return decode_base64(self._text)
+        if len(self._data) == self._head:
+            self._data += decode_base64(self._text)
+        return self._data
+
+    def __str__(self) -> str:
+        with memoryview(self._data) as data:
+            return base64.encode(data[: self._head]).decode("ascii") + self._text
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, (str, Base64)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def c_string(text: str) -> bytes:

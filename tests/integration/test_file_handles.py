@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from qga import Base64
 from qga.errors import QgaError
 from qga.loop import Loop
 from qga.policy.caller import Caller
@@ -251,7 +252,7 @@ def test_a_file_that_is_closed_while_a_command_waits_for_it(path: Path, command:
         other = another.fileno()
         arguments: dict[str, dict[str, Any]] = {
             "read": {"count": 4, "may_wait": True},
-            "write": {"buf_b64": "eHh4"},
+            "write": {"buf_b64": Base64("eHh4")},
             "close": {},
         }
         with pytest.raises(QgaError, match=f"^handle '{handle}' has not been found$"):

@@ -7,7 +7,7 @@ from typing import Any, Literal, Optional, Protocol, TypedDict, Union
 
 import pytest
 
-from qga import NotRequired, Payload, QgaError, UInt64
+from qga import Base64, NotRequired, Payload, QgaError, UInt64
 from qga.plugin import schema
 from qga.plugin.signature import Signature
 
@@ -39,6 +39,8 @@ class Handlers(Protocol):
     def number(self, number: int) -> int: ...
 
     def text(self, text: str) -> str: ...
+
+    def encoded(self, encoded: Base64) -> None: ...
 
     def flag(self, flag: bool) -> bool: ...
 
@@ -84,6 +86,31 @@ def refusal(name: str, **given: Any) -> str:
         bind(name, **given)
     assert raised.value.error_class == "GenericError"
     return raised.value.desc
+
+
+def test_base64_is_taken_as_a_string_or_as_it_arrived() -> None:
+    arrived = Base64("ZA==", bytearray(b"abc"))
+    assert bind("encoded", encoded=arrived)["encoded"] is arrived
+    assert bind("encoded", encoded="YWJj")["encoded"].decode() == b"abc"
+    assert refusal("encoded", encoded=1) == "Invalid parameter type for 'encoded', expected: string"
+    described = {"arguments": {"encoded": "str"}, "returns": None}
+    assert signature("encoded").describe() == described
+
+
+@pytest.mark.parametrize("name", ["text", "any"])
+def test_who_wants_a_string_gets_one_also_if_it_arrived_decoded(name: str) -> None:
+    given: dict[str, Any] = {name: Base64("ZA==", bytearray(b"abc"))}
+    bound = signature(name).bind(given)
+    assert type(bound[name]) is str
+    assert bound == given == {name: "YWJjZA=="}
+    assert type(given[name]) is str, "which the audit trail logs"
+
+
+def test_base64_where_it_does_not_fit() -> None:
+    arrived = Base64("ZA==", bytearray(b"abc"))
+    expected = "Invalid parameter type for 'number', expected: integer"
+    assert refusal("number", number=arrived) == expected
+    assert refusal("colour", colour=arrived) == refusal("colour", colour="YWJjZA==")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""A long string that is base64, decoded while it arrives.
+
+So it is read once: that it can be decoded shows that it has no control characters, and its text is
+made again from the bytes where somebody wants it, which is rare.
+"""
+
+from __future__ import annotations
+
+from qga.wire import base64
+from qga.wire.payload import Base64
+
+_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+
+
+class Incoming:
+    """The string that is arriving.
+
+    size: bytes of its text, from the first on, that were taken. They need not be kept.
+    wanted: whether anybody will ask for it.
+    """
+
+    __slots__ = ("_data", "_rest", "size", "wanted")
+
+    def __init__(self) -> None:
+        self.wanted = True
+        self.clear()
+
+    def clear(self) -> None:
+        self._data = bytearray()
+        self._rest = b""  # less than a group of four, or the last group
+        self.size = 0
+
+    def take(self, text: bytes, at: int) -> bool:
+        """Take a part of the string, `at` bytes from its beginning.
+
+        Returns whether it was taken: not if it is not base64, or not next to what was taken.
+        """
+        if at == 0:
+            self.clear()
+        if at != self.size or not self.wanted:
+            return False
+        text, size = self._rest + text, len(text)
+        whole = len(text) & ~3
+        if whole == len(text) and text.endswith(b"="):
+            whole -= 4
+        rest = text[whole:]
+        if not _LETTERS.issuperset(rest):
+            return False
+        try:
+            self._data += base64.decode_groups(memoryview(text)[:whole])
+        except ValueError:
+            return False
+        self._rest = rest
+        self.size += size
+        return True
+
+    def text(self) -> bytes:
+        """What was taken."""
+        return bytes(base64.encode(self._data)) + self._rest
+
+    def joined(self, rest: str) -> Base64:
+        """The string, of which this is what was not taken. Begins a new one."""
+        whole = Base64(self._rest.decode("ascii") + rest, self._data)
+        self.clear()
+        return whole
