@@ -134,20 +134,23 @@ class Loop:
         """Serve until `stop`."""
         self._running = True
         poll, callbacks = self._epoll.poll, self._callbacks
+        timers, forgotten = self._timers, self._forgotten
         while self._running:
-            timers = self._timers
-            waits = timers and timers[0] is not self._alarm
-            happened = poll(self._time_limit() if waits else None)
-            self._forgotten.clear()
+            if timers and timers[0] is not self._alarm:
+                happened = poll(self._time_limit())
+            else:
+                happened = poll()
+            if forgotten:
+                forgotten.clear()
             for fd, events in happened:
-                if fd in self._forgotten:
+                if fd in forgotten:
                     continue
                 try:
                     callbacks[fd](events)
                 except Exception as error:
                     self.unwatch(fd)  # level-triggered, it would fail again at once
                     self._on_fault(error)
-            if self._timers and self._timers[0].when <= time.monotonic():
+            if timers and timers[0] is not self._alarm:
                 self._run_timers()
 
     def stop(self) -> None:

@@ -65,6 +65,13 @@ class Command:
             self.at_once = _watched(self.at_once, f"{self.name} ({self.place})", handler)
         self.takes_nothing = code.co_argcount == 1 and INJECTED.issuperset(injected)
 
+    @property
+    def is_simple(self) -> bool:
+        """Whether it only reads, never waits, needs no arguments, and always has a reply."""
+        if self.deferred is not None or self.plugin or self.blocking or self.changes:
+            return False
+        return self.takes_nothing and self.success_response and not self.delimited
+
     @cached_property
     def signature(self) -> Signature:
         """Arguments and result, derived from the handler at first use."""

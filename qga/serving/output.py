@@ -41,6 +41,13 @@ class Output:
         self._chunk: bytes | bytearray | memoryview = b""  # bytes of the next write
 
     def append(self, parts: list[Part]) -> None:
+        if not self.size and len(parts) == 1 and type(parts[0]) is bytes:  # as nearly always
+            self._chunk = parts[0]
+            self.size = len(parts[0])
+            return
+        if self._chunk and type(self._chunk) is bytes:  # it leaves together with what follows
+            self._parts.appendleft(self._chunk)
+            self._chunk = b""
         for part in parts:
             self.size += len(part)
         self._parts += parts
@@ -53,22 +60,20 @@ class Output:
 
         Raises BlockingIOError if the transport is full, and another OSError if it is gone.
         """
-        if not self.size:
-            return
         for _ in _TURN:
-            self._chunk = chunk = self._chunk or self._next_chunk()
+            chunk = self._chunk
+            if not chunk:
+                chunk = self._chunk = self._next_chunk()
             written = os.write(fd, chunk)
+            if written == self.size:  # as nearly always
+                self.size = 0
+                self._chunk = b""
+                return
             self.size -= written
             self._chunk = memoryview(chunk)[written:] if written < len(chunk) else b""
-            if not self.size:
-                return
 
     def _next_chunk(self) -> bytes | bytearray:
         """About WRITE_SIZE bytes from the front of the queue, or all there are."""
-        first = self._parts[0]
-        if len(self._parts) == 1 and isinstance(first, bytes):  # a single reply, as nearly always
-            self._parts.clear()
-            return first
         pieces: list[bytes | bytearray] = []
         room = WRITE_SIZE
         while self._parts and room > 0:

@@ -33,6 +33,7 @@ from qga.serving.output import Output
 from qga.serving.pending import MAX_REQUESTS, Pending
 from qga.serving.running import UnderWay
 from qga.wire.decoder import Decoder
+from qga.wire.fast import MAX_KNOWN
 from qga.wire.position import Position
 
 TYPE_CHECKING = False
@@ -148,17 +149,14 @@ class Session:
     def proceed(self) -> None:
         """Carry out, answer and read as far as it goes."""
         try:
-            busy = True
             if self._pending.size:
                 self._serve()
             elif self._output.size:  # the reply of a command that has run on a thread
                 self._flush()
-            else:
-                busy = False
-            if self._readable and not self.closed and (not busy or self._may_read()):
-                self._read()
-                if self._readable:  # rare: more came than one read takes
-                    self._read_for_a_turn()
+            elif self._readable and not self.closed:
+                self._read(at_rest=True)
+            if self._readable:  # rare: more came than one read takes
+                self._read_for_a_turn()
         except Exception as error:  # most likely MemoryError; other connections must not suffer
             self._agent.log_fault(f"a connection of channel {self.caller.channel}", error)
             self._end(OSError(ECONNABORTED, os.strerror(ECONNABORTED)))
@@ -196,8 +194,11 @@ class Session:
             or (running and bool(self._decoder.rest))
         )
 
-    def _read(self) -> None:
-        """Read once, and carry out and answer what came."""
+    def _read(self, at_rest: bool = False) -> None:
+        """Read once, and carry out and answer what came.
+
+        at_rest: whether nothing waits to be carried out or sent.
+        """
         try:
             data = os.read(self.fd, READ_SIZE)
         except BlockingIOError:
@@ -210,18 +211,33 @@ class Session:
         if not data:
             self._hang_up()
             return
-        if self._short_read_empties and len(data) < READ_SIZE and not self._peer_gone:
-            self._readable = False
-        if len(data) == _PORT_BUFFER and not self._short_read_empties:
-            data = self._read_on(data)
-        self._peer_takes_replies = self._peer_was_there = False
+        if self._short_read_empties:
+            if len(data) < READ_SIZE and not self._peer_gone:
+                self._readable = False
+        else:
+            self._peer_takes_replies = self._peer_was_there = False
+            if len(data) == _PORT_BUFFER:
+                data = self._read_on(data)
+        decoder = self._decoder
+        if at_rest and len(data) <= MAX_KNOWN and decoder.at_start:
+            reply = self._dispatcher.repeat(data)
+            if reply is not None:
+                decoder.pass_line()
+                self._send(reply)
+                return
+        self._decode(data)
+
+    def _decode(self, data: bytes) -> None:
+        """Carry out and answer the requests in it."""
         events = self._decoder.receive(data, _BATCH)
         rest = self._decoder.rest
         running = self._under_way.running
-        if len(events) == 1 and not (running or rest or self._pending.size):
+        if len(events) == 1 and not (rest or running or self._pending.size):
             self._dispatcher.carry_out(events[0], self)  # without the queue, as nearly always
             if self._output.size:
                 self._flush()
+            if type(events) is tuple:  # a line that was met before
+                self._dispatcher.learn(data, events[0])
         elif events or rest or running:
             self._queue(events, len(data))
             self._serve()
@@ -340,6 +356,18 @@ class Session:
             self._agent.log.warning(
                 f"channel {self.caller.channel}: dropped an incomplete request: another one began"
             )
+
+    def _send(self, reply: bytes) -> None:
+        """Send a reply before which no other waits."""
+        try:
+            sent = os.write(self.fd, reply)
+        except OSError:  # which is met again
+            sent = 0
+        if sent == len(reply):  # as nearly always
+            self._peer_takes_replies = True
+        else:
+            self._output.append([reply[sent:]])
+            self._flush()
 
     def _flush(self) -> None:
         if self.closed:

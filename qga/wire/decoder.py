@@ -79,9 +79,13 @@ class Decoder:
         self._max_message = MAX_MESSAGE if max_message is None else max_message
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._position = Position() if position is None else position
+        # Not a method of our own, which would cost every request another call.
+        self.pass_line = self._position.pass_line
+        """Pass over a line that needs no decoding, only `at_start`."""
         self._located = 0  # bytes of the piece that the position has passed over
         self._between = True  # the next byte begins a message or is white space
-        self._at_start = True  # and nothing before it has a bearing on its column
+        self.at_start = True
+        """Whether the next byte begins a message, whose column depends on nothing before it."""
         self._budget = sys.maxsize  # tokens that may be looked at yet
         self.rest = b""
         """The bytes received but not read yet."""
@@ -101,20 +105,21 @@ class Decoder:
     def receive(
         self, data: bytes, most: int = sys.maxsize, is_piece: bool = True
     ) -> Sequence[Event]:
-        """The events that `data` completes, in order.
+        """The events that `data` completes, in order; a tuple if `data` is a line that is known.
 
         most: the largest number of events. The bytes after them are the `rest`, to be decoded by
             `go_on` before any others.
         is_piece: whether it begins where a piece did when it came.
         """
-        if self._halves and is_piece and not self._between and self._is_ended_by(data):
+        if self.at_start:
+            if len(data) <= fast.MAX_KNOWN and data in fast.known:
+                self.pass_line()
+                return fast.known[data]
+        elif self._halves and is_piece and not self._between and self._is_ended_by(data):
             self._drop()
-        if self._at_start and len(data) <= fast.MAX_KNOWN and data in fast.known:
-            self._position.pass_line()
-            return fast.known[data]
         events: list[Event] = []
         position = 0
-        if self._at_start and len(data) <= self._max_message:
+        if self.at_start and len(data) <= self._max_message:
             position = self._read_plainly(data, events, most)
             if position == len(data):
                 self._position.pass_over(data, 0, position)
@@ -126,7 +131,7 @@ class Decoder:
         self._position.pass_over(data, self._located, position)
         self.rest = data[position:]
         self._between = self._lexer.at_rest and not self._tokens
-        self._at_start = self._between and self._lexer.at_start
+        self.at_start = self._between and self._lexer.at_start
         return events
 
     def go_on(self, most: int) -> Sequence[Event]:
@@ -158,7 +163,7 @@ class Decoder:
 
     def _forget_message(self) -> None:
         self._lexer.reset()
-        self._between = self._at_start = True
+        self._between = self.at_start = True
         self._start_message()
 
     def _read_tokens(

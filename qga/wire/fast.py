@@ -16,7 +16,8 @@ known: dict[bytes, tuple[Request]] = {}
 MAX_KNOWN = 128
 """Longest request that is remembered, in bytes."""
 
-_MOST_KNOWN = 64
+MOST_KNOWN = 64
+"""Requests that are remembered."""
 
 _SPACES = expression(r"[ \t\r\n]*")
 
@@ -39,8 +40,8 @@ def read(data: bytes, events: list[Event], most: int) -> int:
         except (ValueError, RecursionError):
             pass
     end = _read_text(data.decode("ascii"), events, most)
-    if end == len(data):
-        _remember(data, events)
+    if end == len(data) <= MAX_KNOWN and len(events) == 1:
+        _remember(data, events[0])
     return end
 
 
@@ -54,15 +55,14 @@ def _read_unicode(data: bytes, events: list[Event], most: int) -> int:
     return len(text[: _read_text(text, events, most)].encode())
 
 
-def _remember(data: bytes, events: list[Event]) -> None:
+def _remember(line: bytes, request: Event) -> None:
     """Know a request by its line, where it has nothing that a handler could change."""
-    if len(data) > MAX_KNOWN or len(events) != 1 or data.find(b"\n") != len(data) - 1:
+    if type(request) is not Request or request.arguments or request.id is not ABSENT:
         return
-    request = events[0]
-    if type(request) is Request and not request.arguments and request.id is ABSENT:
-        if len(known) == _MOST_KNOWN:
+    if line.find(b"\n") == len(line) - 1:
+        if len(known) == MOST_KNOWN:
             known.clear()
-        known[data] = (request,)
+        known[line] = (request,)
 
 
 def _read_text(text: str, events: list[Event], most: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qga.errors import QgaError
 from qga.records import NamedTuple
-from qga.wire import jsonwriter
+from qga.wire import base64, jsonwriter
 from qga.wire.payload import Payload
 
 TYPE_CHECKING = False
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from qga.wire.payload import Part
 
     Event = Union["Request", "Fault"]
+
+_SHORT = 64 * 1024  # bytes of a reply that is not encoded slice by slice
 
 DELIMITER = b"\xff"
 """What guest-sync-delimited puts before its reply."""
@@ -60,7 +62,8 @@ def to_event(value: Any) -> Event:
         return Fault(QgaError("QMP input must be a JSON object"))
     name = value.get("execute")
     arguments = value.get("arguments", _NO_ARGUMENTS)
-    if type(name) is str and type(arguments) is dict and value.keys() <= _MEMBERS:
+    known = ("execute" in value) + ("arguments" in value) + ("id" in value)
+    if type(name) is str and type(arguments) is dict and len(value) == known:
         return Request(name, arguments, value.get("id", ABSENT))
     return Fault(_envelope_error(value, arguments), value.get("id", ABSENT))
 
@@ -106,18 +109,25 @@ _NO_RESULT: list[Part] = [b'{"return": {}}\n']
 
 def _encode_with_payload(result: dict[str, Any], id: Any) -> list[Part]:
     parts: list[Part] = []
-    text = '{"return": '
-    separator = "{"
+    text = '{"return": {'
+    before: dict[str, Any] = {}
     for member, value in result.items():
-        text += separator + jsonwriter.write(member) + ": "
-        if type(value) is Payload:
-            parts += [f'{text}"'.encode("ascii"), value]
-            text = '"'
-        else:
-            text += jsonwriter.write(value)
-        separator = ", "
-    parts.append(f"{text}}}{_encode_id(id)}}}\n".encode("ascii"))
-    return parts
+        if type(value) is not Payload:
+            before[member] = value
+            continue
+        before[member] = ""
+        opened = jsonwriter.write(before)[1:-2]  # up to the quote behind which the payload comes
+        parts += [f"{text}{opened}".encode("ascii"), value]
+        text, before = '", ', {}
+    rest = jsonwriter.write(before)[1:] if before else "}"
+    parts.append(f"{text if before else text[:1]}{rest}{_encode_id(id)}}}\n".encode("ascii"))
+    return [_in_one(parts)] if sum(map(len, parts)) < _SHORT else parts
+
+
+def _in_one(parts: list[Part]) -> bytes:
+    """A short reply is one piece, which is quicker to send."""
+    encoded = (base64.encode(part.data) if type(part) is Payload else part for part in parts)
+    return b"".join(encoded)  # type: ignore[arg-type]
 
 
 def _encode_id(id: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -81,8 +82,14 @@ class Scene:
 
     @property
     def answers(self) -> list[Any]:
-        parts, self.output._parts = list(self.output._parts), type(self.output._parts)()
-        return [json.loads(bytes(part)) for part in parts if isinstance(part, bytes)]
+        read_end, write_end = os.pipe()
+        try:
+            if self.output.size:
+                self.output.write_to(write_end)
+            os.close(write_end)
+            return [json.loads(line) for line in os.read(read_end, 65536).splitlines()]
+        finally:
+            os.close(read_end)
 
 
 @pytest.fixture

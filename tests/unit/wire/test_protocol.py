@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from qga.wire.protocol import ABSENT, Constant, Fault, Request, encode_error, en
 from tests.unit.decoding import PING, descs, descs_of, in_pieces, receive_all, shown
 
 RECORDED = Path(__file__).parents[1] / "recorded_replies.txt"
+LONG = 64 * 1024
 AFTER_FF = "JSON parse error, stray '\ufffd'"
 
 
@@ -29,6 +32,11 @@ def recorded() -> dict[str, list[tuple[bytes, list[str]]]]:
             raw = sent.encode().decode("unicode_escape").encode("latin-1")
             topic.append((raw, [spelled_out(reply) for reply in replies]))
     return rows
+
+
+def _in_base64(members: dict[str, Any]) -> dict[str, str]:
+    payloads = {name: value for name, value in members.items() if isinstance(value, Payload)}
+    return {name: b64encode(value.data).decode() for name, value in payloads.items()}
 
 
 def spelled_out(reply: str) -> str:
@@ -128,7 +136,7 @@ class TestRequests:
         decoder = Decoder()
         for number in range(1000):
             decoder.receive(b'{"execute": "a%d"}\n' % number)
-        assert len(fast.known) <= fast._MOST_KNOWN
+        assert len(fast.known) <= fast.MOST_KNOWN
 
     def test_single_quotes(self) -> None:
         assert descs(b"{'execute': 'guest-ping'}\n") == ["guest-ping"]
@@ -369,7 +377,7 @@ class TestEncoding:
         ]
 
     def test_a_payload_stays_as_it_is(self) -> None:
-        payload = Payload(b"abc")
+        payload = Payload(bytes(LONG))
         parts = encode_return({"count": 3, "buf-b64": payload, "eof": True}, 1)
         assert parts == [
             b'{"return": {"count": 3, "buf-b64": "',
@@ -377,8 +385,28 @@ class TestEncoding:
             b'", "eof": true}, "id": 1}\n',
         ]
 
+    @pytest.mark.parametrize(
+        ("members", "text"),
+        [
+            (
+                {"count": 3, "buf-b64": Payload(b"abc"), "eof": True},
+                b'"count": 3, "buf-b64": "YWJj"',
+            ),
+            ({"a": Payload(b"o"), "b": Payload(b""), "c": True}, b'"a": "bw==", "b": "", "c"'),
+            ({"a": '\x7f"', "b": Payload(b"o")}, b'"a": "\\u007F\\"", "b": "bw=="'),
+        ],
+    )
+    def test_a_short_payload_is_part_of_one_piece(
+        self, members: dict[str, Any], text: bytes
+    ) -> None:
+        [piece] = encode_return(members, 1)
+        assert isinstance(piece, bytes)
+        assert piece.startswith(b'{"return": {' + text)
+        reply = json.loads(piece)
+        assert reply == {"return": {**members, **_in_base64(members)}, "id": 1}
+
     def test_two_payloads(self) -> None:
-        out, err = Payload(b"o"), Payload(b"")
+        out, err = Payload(bytes(LONG)), Payload(b"")
         parts = encode_return({"out-data": out, "err-data": err})
         assert parts == [b'{"return": {"out-data": "', out, b'", "err-data": "', err, b'"}}\n']
 
