@@ -96,7 +96,7 @@ def test_a_guest_finds_the_port_by_its_name_and_bytes_pass(guest: Guest, tmp_pat
         "wait": False,
     }
     guest.qmp("chardev-add", id=chardev["id"], backend={"type": "socket", "data": backend})
-    guest.qmp("device_add", **port)
+    guest.qmp("device_add", **{**port, "nr": int(port["nr"])})  # QEMU 10 takes no "3" for a number
     link = f"/dev/virtio-ports/{channel.name}"
     try:
         wait_for(

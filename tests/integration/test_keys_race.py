@@ -99,6 +99,14 @@ def state(directory: Path) -> list[tuple[object, ...]]:
     ]
 
 
+def rounds(outcomes: Counter[str]) -> Iterator[int]:
+    """40, and more until a link was there at the wrong moment; on a busy machine few are."""
+    for number in range(400):
+        if number >= 40 and outcomes["Permission denied"]:
+            return
+        yield number
+
+
 def test_links_that_come_and_go_lead_to_nobody_else_s_files(
     tmp_path: Path, home: Path, others: Path
 ) -> None:
@@ -109,7 +117,7 @@ def test_links_that_come_and_go_lead_to_nobody_else_s_files(
         agent.connect() as client,
         race(home, others),
     ):
-        for number in range(40):
+        for number in rounds(outcomes):
             for command, arguments in (
                 ("add", {"keys": [f"ssh-rsa {number}"]}),
                 ("add", {"keys": [f"ssh-rsa {number}"], "reset": True}),
@@ -127,7 +135,7 @@ def test_links_that_come_and_go_lead_to_nobody_else_s_files(
     assert state(others) == before
     assert (others / "authorized_keys").read_text() == "secret of root\n"
     assert outcomes["done"]
-    assert outcomes["Permission denied"], outcomes  # links were there at the wrong moment
+    assert outcomes["Permission denied"], outcomes
 
 
 def test_what_the_agent_makes_is_the_user_s(tmp_path: Path, home: Path) -> None:
