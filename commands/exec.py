@@ -125,7 +125,7 @@ class Exec(CommandGroup):
                     f"Failed to execute child process \u201c{path}\u201d ({error.strerror})"
                 ) from error
             raise
-        self.agent.loop.post(lambda: self._watch(job))
+        self.agent.loop.post(lambda: self._watch(job), wake=False)
         return {"pid": job.child.pid}
 
     @command(access="unrestricted", changes=False)

@@ -187,7 +187,7 @@ class Streams(CommandGroup):
             self._running.give(caller.channel, 1)
             self._give_descriptors(caller.channel)
             raise
-        self.agent.loop.post(lambda: self._watch(program, caller.channel))
+        self.agent.loop.post(lambda: self._watch(program, caller.channel), wake=False)
         result: QgaExec = {"pid": program.pid}
         if program.confinement:
             result["confinement"] = program.confinement

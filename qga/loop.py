@@ -94,9 +94,14 @@ class Loop:
         heapq.heappush(self._timers, timer)
         return timer
 
-    def post(self, callback: Callable[[], None]) -> None:
-        """Make the loop call `callback` soon. Any thread may, also after the loop was closed."""
+    def post(self, callback: Callable[[], None], *, wake: bool = True) -> None:
+        """Make the loop call `callback` soon. Any thread may, also after the loop was closed.
+
+        wake: False if it may wait for the next post, such as the end of a command on a thread.
+        """
         self._posts.append(callback)
+        if not wake:
+            return
         try:
             os.write(self._wake_write, b"\0")
         except OSError:  # the pipe is full of wake-ups already, or closed

@@ -50,6 +50,8 @@ def limits_of(given: Mapping[str, Number]) -> Limits:
 
 def stricter(one: Limits, other: Limits) -> Limits:
     """The lower of the two values of each limit."""
+    if other == NO_LIMITS:
+        return one
     return Limits(*(lower(a, b) for a, b in zip(one, other)))  # type: ignore[arg-type]
 
 

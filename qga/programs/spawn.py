@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from errno import EACCES, EIO, ENOENT, ENOEXEC, ENOTDIR
-from typing import TYPE_CHECKING, Callable, Optional
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
+from typing import TYPE_CHECKING, Optional
 
+from qga.programs import direct
 from qga.programs.inherited_limit import inherited_limit
 from qga.programs.limits import NO_LIMITS, Limits
+from qga.programs.steps import NotPrepared, Steps
 from qga.records import NamedTuple
 from qga.wire.payload import c_string
 
@@ -52,6 +55,9 @@ _OF_THE_SERVICE = frozenset(
     b"LISTEN_PIDFDID MANAGERPID MANAGERPIDFDID MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE "
     b"NOTIFY_SOCKET RPC_ARGS SYSTEMD_EXEC_PID WATCHDOG_PID WATCHDOG_USEC".split()
 )
+
+
+_of_the_agent: dict[bytes, bytes] = {}
 
 
 class Launch(NamedTuple):
@@ -162,14 +168,8 @@ def _read_beforehand(path: bytes) -> None:
     """Wait for the file here instead of in exec. Raises OSError if it is missing."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # exec refuses it
         return
-    try:
-        fd = os.open(path, os.O_RDONLY)
-    except PermissionError:  # it may still be executable
-        return
-    try:
-        os.read(fd, _FIRST_PAGE)
-    finally:
-        os.close(fd)
+    with suppress(PermissionError):  # it may still be executable
+        _first_page(path)
 
 
 def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes, bytes]:
@@ -199,12 +199,13 @@ def own_environment() -> Mapping[bytes, bytes]:
 
 
 def _account() -> dict[bytes, bytes]:
+    """Those of the agent's user. They are looked up once: the name service takes 50 µs or more."""
     from pwd import getpwuid
 
-    try:
-        return _variables_of(getpwuid(os.geteuid()))
-    except KeyError:  # no entry for the user, or it cannot be read at the moment
-        return {}
+    if not _of_the_agent:
+        with suppress(KeyError):  # no entry for the user, or it cannot be read at the moment
+            _of_the_agent.update(_variables_of(getpwuid(os.geteuid())))
+    return _of_the_agent
 
 
 def _variables_of(account: struct_passwd) -> dict[bytes, bytes]:
@@ -238,6 +239,9 @@ class Entries(Mapping[bytes, bytes]):
     def items(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
         return self._pairs
 
+    def values(self) -> list[bytes]:  # type: ignore[override]
+        return [value for _, value in self._pairs]
+
 
 def _start(
     path: bytes,
@@ -247,11 +251,7 @@ def _start(
     launch: Launch,
     job: Job | None,
 ) -> int:
-    import subprocess
-
-    directory = None if launch.directory is None else c_string(launch.directory)
-    stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
-    with inherited_limit() as limit, _Steps() as steps:
+    with inherited_limit() as limit, Steps() as steps:
         if job is not None and job.entrance is not None:
             steps.enter(job.entrance)
         if limit is not None:
@@ -260,120 +260,66 @@ def _start(
             steps.limit(job.resource_limits)
         if launch.terminal:
             steps.add_terminal()
-        identity = launch.identity
-        if identity is not None and (steps or directory is not None):
-            steps.become(identity, directory)
-            identity = None
-        try:
-            child = subprocess.Popen(
-                argv,
-                executable=path,
-                env=variables,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=directory if launch.identity is None else None,
-                start_new_session=True,
-                preexec_fn=steps.carry_out if steps else None,  # noqa: PLW1509 - see _Steps
-                # If nothing else is needed, in C: Python code in the child copies pages.
-                user=identity and identity.uid,
-                group=identity and identity.gid,
-                extra_groups=identity and identity.groups,
-            )
-        except subprocess.SubprocessError:
-            raise steps.failure() from None
+        plain = not steps and launch.identity is None and launch.directory is None
+        if plain and direct.can_start(streams):
+            pid = direct.start(path, argv, variables, streams)
+        else:
+            pid = _fork(path, argv, variables, streams, launch, steps)
+    _unprotect(pid)
+    return pid
+
+
+def _fork(
+    path: bytes,
+    argv: list[bytes],
+    variables: Mapping[bytes, bytes],
+    streams: Mapping[int, int],
+    launch: Launch,
+    steps: Steps,
+) -> int:
+    import subprocess
+
+    directory = None if launch.directory is None else c_string(launch.directory)
+    stdin, stdout, stderr = (streams.get(fd, subprocess.DEVNULL) for fd in (0, 1, 2))
+    identity = launch.identity
+    if identity is not None and (steps or directory is not None):
+        steps.become(identity, directory)
+        identity = None
+    try:
+        child = subprocess.Popen(
+            argv,
+            executable=path,
+            env=variables,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=directory if launch.identity is None else None,
+            start_new_session=True,
+            preexec_fn=steps.carry_out if steps else None,  # noqa: PLW1509 - see Steps
+            # If nothing else is needed, in C: Python code in the child copies pages.
+            user=identity and identity.uid,
+            group=identity and identity.gid,
+            extra_groups=identity and identity.groups,
+        )
+    except subprocess.SubprocessError:
+        raise steps.failure() from None
     child.returncode = 0  # so that Popen does not reap the child
-    _unprotect(child.pid)
     return child.pid
-
-
-class NotPrepared(OSError):
-    """A step before exec has failed, so trying another file of the program is useless."""
-
-
-class _Steps:
-    """What a child does between fork and exec.
-
-    System calls and nothing else: it is the copy of a process whose other threads may hold locks.
-    """
-
-    def __init__(self) -> None:
-        self._steps: list[tuple[Callable[[], object], bytes]] = []
-        self._report: tuple[int, int] = (-1, -1)
-
-    def __enter__(self) -> _Steps:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._steps:
-            for fd in self._report:
-                os.close(fd)
-
-    def __bool__(self) -> bool:
-        return bool(self._steps)
-
-    def add(self, step: Callable[[], object], about: bytes = b"") -> None:
-        """about: the file to name in an error."""
-        if not self._steps:
-            self._report = os.pipe()  # Popen does not report which error it was
-        self._steps.append((step, about))
-
-    def enter(self, entrance: int) -> None:
-        """Become a member of a cgroup. Do this before changing the user, who may not."""
-        from functools import partial
-
-        self.add(partial(os.write, entrance, b"0"))
-
-    def limit(self, resource_limits: Sequence[tuple[int, tuple[int, int]]]) -> None:
-        from functools import partial
-        from resource import setrlimit
-
-        for number, values in resource_limits:
-            self.add(partial(setrlimit, number, values))
-
-    def add_terminal(self) -> None:
-        from fcntl import ioctl
-        from functools import partial
-        from termios import TIOCSCTTY
-
-        self.add(partial(ioctl, 0, TIOCSCTTY, 0))
-
-    def become(self, identity: Identity, directory: bytes | None) -> None:
-        from functools import partial
-
-        uid, gid, groups = identity
-        self.add(partial(os.setgroups, groups))
-        self.add(partial(os.setresgid, gid, gid, gid))
-        self.add(partial(os.setresuid, uid, uid, uid))
-        if directory is not None:
-            self.add(partial(os.chdir, directory), directory)
-
-    def carry_out(self) -> None:
-        """Run the steps, in the child."""
-        for number, (step, _) in enumerate(self._steps):
-            try:
-                step()
-            except OSError as error:
-                os.write(self._report[1], b"%d %d" % (number, error.errno or EIO))
-                raise
-
-    def failure(self) -> NotPrepared:
-        """The error that stopped the child, for the agent."""
-        os.set_blocking(self._report[0], False)
-        try:
-            number, code = map(int, os.read(self._report[0], 64).split())
-        except (BlockingIOError, ValueError):  # no system call has failed
-            number, code = 0, EIO
-        return NotPrepared(code, os.strerror(code), self._steps[number][1] or None)
 
 
 def _unprotect(pid: int) -> None:
     """Undo OOMScoreAdjust= of the agent's unit: the OOM killer must not spare children."""
     try:
-        with open("/proc/self/oom_score_adj", encoding="ascii") as own:
-            if int(own.read()) >= 0:
-                return
-        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as score:
-            score.write("0")
+        if int(_first_page("/proc/self/oom_score_adj")) < 0:
+            with open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as score:
+                score.write(b"0")
     except OSError:  # no /proc, or the child has exited
         pass
+
+
+def _first_page(path: str | bytes) -> bytes:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, _FIRST_PAGE)
+    finally:
+        os.close(fd)

@@ -96,7 +96,7 @@ class Observed:
 
     def connect(self) -> Client:
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(self._path))
+        wait_for(lambda: not connection.connect_ex(str(self._path)), "the agent accepts")
         return Client(connection)
 
     def imported(self, state: str) -> set[str]:

@@ -161,6 +161,15 @@ def test_a_post_from_another_thread_runs_on_the_loop_s(loop: Loop) -> None:
     assert ran_on == [threading.current_thread()]
 
 
+def test_a_post_that_does_not_wake_the_loop_runs_before_the_next_that_does(loop: Loop) -> None:
+    seen: list[str] = []
+    loop.post(lambda: seen.append("quiet"), wake=False)
+    loop.call_later(0.05, lambda: loop.post(loop.stop))
+    loop.call_later(0.02, lambda: seen.append("asleep"))
+    loop.run()
+    assert seen == ["asleep", "quiet"]
+
+
 def test_posts_keep_their_order_also_when_there_are_very_many(loop: Loop) -> None:
     """The pipe that wakes the loop holds fewer bytes than there are posts."""
     seen: list[int] = []
