@@ -178,7 +178,7 @@ class Streams(CommandGroup):
             program = _start(
                 [path, *(arg or [])],
                 env,
-                launch._replace(term=term),
+                launch._replace(term=term) if term else launch,
                 size,
                 port,
                 caller,

@@ -115,6 +115,8 @@ def described(launch: Launch) -> str:
 def complete(launch: Launch, wanted: Wanted) -> Launch:
     """Add the user and the limits that a request wants. Raises QgaError for an unknown user."""
     account, group = launch.account, None
+    if account is None and wanted == ANYHOW:
+        return launch
     if wanted.user is not None:
         account = _account(wanted.user, f"the user '{wanted.user}'")
     if wanted.group is not None:
