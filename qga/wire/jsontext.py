@@ -114,6 +114,7 @@ def reader(parse_int: Any = int, parse_float: Any = float) -> Callable[[str, int
         "strict": True,
         "object_hook": None,
         "object_pairs_hook": _plain_object,
+        "array_hook": None,  # since Python 3.15
         "parse_int": parse_int,
         "parse_float": parse_float,
         "parse_constant": _plain_constant,

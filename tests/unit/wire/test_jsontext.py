@@ -306,3 +306,16 @@ def test_writing_a_thousand_levels() -> None:
 )
 def test_writing_the_replacement_character(value: str, text: str) -> None:
     assert jsonwriter.write(value) == text
+
+
+def test_the_reader_of_python_3_15_finds_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks for `array_hook`; without it, the agent does not start."""
+    seen = []
+
+    def make_scanner(context: Any) -> Any:
+        seen.append(context.array_hook)
+        return lambda text, position: (text, position)
+
+    monkeypatch.setattr(jsontext, "make_scanner", make_scanner)
+    assert jsontext.reader()("[]", 0) == ("[]", 0)
+    assert seen == [None]
