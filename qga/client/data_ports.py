@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+from qga.client.addresses import uri_and_domain
 from qga.client.agent import GuestAgent
 from qga.client.errors import CommandError, ConnectError
 from qga.client.hosts import discovery
@@ -119,7 +120,7 @@ class DataPorts:
         if scheme == "unix":
             return path
         for guest in discovery.find_guests():
-            if self.address in (guest.address, guest.domain) or guest.is_called(self.address):
+            if is_at(guest, self.address):
                 return guest.socket
         return ""
 
@@ -166,6 +167,18 @@ class DataPorts:
         for name in self.given:
             if names and name not in names:
                 raise ConnectError(name, f"the guest has no such port; it has {', '.join(names)}")
+
+
+def is_at(guest: discovery.FoundGuest, address: str) -> bool:
+    """Whether an address is that of this guest, also through libvirt by the default URI."""
+    scheme, _, place = address.partition(":")
+    if scheme != "libvirt":
+        return address == guest.address or guest.is_called(address)
+    uri, domain = uri_and_domain(place)
+    without_parameters = uri.partition("?")[0]
+    if without_parameters:
+        return guest.domain == f"libvirt:{without_parameters}/{domain}"
+    return guest.domain.endswith(f"/{domain}")
 
 
 def free_ports(ports: Sequence[PortInfo]) -> list[str]:

@@ -51,6 +51,30 @@ def test_in_the_command_line_of_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert DataPorts("unix:/run/other").socket_path(DATA) is None
 
 
+@pytest.mark.parametrize(
+    ("address", "fits"),
+    [
+        ("libvirt:web", True),
+        ("libvirt:qemu:///session/web", True),
+        ("libvirt:qemu:///session?socket=/run/libvirt-sock/web", True),
+        ("libvirt:qemu:///system/web", False),
+        ("libvirt:qemu+ssh://root@host1.example.com/session/web", False),
+        ("libvirt:other-web", False),
+    ],
+)
+def test_ports_of_a_domain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, fits: bool
+) -> None:
+    """Addresses through libvirt of one guest of this host; not those of other hosts."""
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
+    folder = "/config/libvirt/qemu/channel/target/domain-1-web"
+    host = HostRoot(tmp_path)
+    for name in (AGENT, DATA):
+        host.file(f"{folder}/{name}")
+    assert DataPorts(address).socket_path(DATA) == (f"{tmp_path}{folder}/{DATA}" if fits else None)
+
+
 @contextmanager
 def peer_with(folder: Path, ports: Callable[[dict[str, Any]], Any]) -> Iterator[GuestAgent]:
     peer = Peer(folder / AGENT, {"qga-get-ports": ports})
