@@ -89,6 +89,7 @@ options:
 """
 
 import os
+import posixpath
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,7 @@ from ansible.plugins.connection import ConnectionBase, ensure_connect
 from ansible.utils.display import Display
 
 try:
-    from ansible_collections.qga.guest.plugins.plugin_utils import as_user, escalation
+    from ansible_collections.qga.guest.plugins.plugin_utils import as_root, as_user, escalation
     from qga.client import AgentError, CopyError, GuestAgent, copy_from, copy_to
     from qga.client.texts import printable
 
@@ -148,7 +149,7 @@ class Connection(ConnectionBase):
     ) -> tuple[int, bytes, bytes]:
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         display.vvv(f"EXEC {cmd}", host=self._address)
-        argv = [self.get_option("executable"), "-c", as_user.IN_HOME + cmd]
+        argv = as_user.in_home(self.get_option("executable"), cmd)
         expects_prompt = sudoable and self.become and self.become.expect_prompt()
         run = self._run_with_password if expects_prompt else self._run
         result = self._reported(lambda: run(argv, in_data or b""))
@@ -169,19 +170,32 @@ class Connection(ConnectionBase):
         display.vvv(f"PUT {in_path} TO {out_path}", host=self._address)
         if not os.path.exists(in_path):
             raise AnsibleFileNotFound(f"no such file: {in_path}")
-        if self._user == AGENTS_USER:
-            self._copied(lambda: copy_to(self._agent, [in_path], out_path))
-        else:
+        if self._user != AGENTS_USER:
             self._reported(lambda: as_user.put(self._agent, self._user, in_path, out_path))
+        elif not (self._is_ours(out_path) and self._put_in_place(in_path, out_path)):
+            self._copied(lambda: copy_to(self._agent, [in_path], out_path))
+
+    def _put_in_place(self, in_path: str, out_path: str) -> bool:
+        return self._reported(lambda: as_root.put(self._agent, in_path, out_path))
+
+    def _is_ours(self, path: str) -> bool:
+        """Whether this is in the directory of the task, which only root can enter.
+
+        Ansible makes the directory, and gives it away if the task becomes somebody else.
+        """
+        options = {"playcontext": self._play_context}
+        becomes = self.become and self.become.get_option("become_user", **options)
+        folder = posixpath.join(posixpath.dirname(path), "")
+        return (becomes or AGENTS_USER) == AGENTS_USER and folder == self._shell.tmpdir
 
     @ensure_connect
     def fetch_file(self, in_path: str, out_path: str) -> None:
         super().fetch_file(in_path, out_path)
         display.vvv(f"FETCH {in_path} TO {out_path}", host=self._address)
-        if self._user == AGENTS_USER:
-            self._copied(lambda: copy_from(self._agent, [in_path], out_path))
-        else:
+        if self._user != AGENTS_USER:
             self._reported(lambda: as_user.fetch(self._agent, self._user, in_path, out_path))
+        elif not self._reported(lambda: as_root.fetch(self._agent, in_path, out_path)):
+            self._copied(lambda: copy_from(self._agent, [in_path], out_path))
 
     def _copied(self, copy: Callable[[], Any]) -> None:
         summary = self._reported(copy)

@@ -6,6 +6,8 @@ elsewhere.
 
 from __future__ import annotations
 
+import shlex
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,16 @@ CREATE = 'umask 077; exec cat >"$1"'
 APPEND = 'exec cat >>"$1"'
 SIZE = 'test -f "$1" && exec wc -c <"$1"; echo "is not a regular file" >&2; exit 1'
 READ = 'exec dd if="$1" bs=1048576 skip="$2" count=1 2>/dev/null'
+
+
+def in_home(shell: str, command: str) -> list[str]:
+    """Arguments that run a command by a shell, which Ansible usually wraps in the same shell."""
+    words: list[str] = []
+    with suppress(ValueError):  # an unfinished quotation, of which the shell will complain
+        words = shlex.split(command)
+    if len(words) == 3 and command == f"{shell} -c {shlex.quote(words[2])}":
+        command = words[2]
+    return [shell, "-c", IN_HOME + command]
 
 
 def put(agent: GuestAgent, user: str, source: str, path: str) -> None:

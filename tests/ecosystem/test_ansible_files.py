@@ -1,0 +1,93 @@
+"""How the connection plugin for Ansible reaches files and programs with the least of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.qga.guest.plugins.plugin_utils import as_root, as_user
+from qga.client import GuestAgent
+from tests.guest.service import UNIT
+from tests.guest.vm import Guest
+from tests.host.day import Day
+from tests.unit.client_peer import Start
+from tests.unit.conftest import start
+
+from .ansible_runs import IN_A_GUEST, PROGRAMS, Ansible, Task
+
+__all__ = ["start"]
+
+pytestmark = pytest.mark.timeout(900)
+
+JOURNAL = ["journalctl", "--quiet", "--output=cat", f"--unit={UNIT}"]
+
+
+@pytest.fixture
+def agent(web: Day, guest: Guest) -> Iterator[GuestAgent]:
+    with GuestAgent(f"unix:{guest.channel_path()}", 60) as agent:
+        yield agent
+
+
+def test_a_large_file_takes_no_programs(web: Day, site: Path, guest: Guest, tmp_path: Path) -> None:
+    """There and back: each of them is one command, which moves it through a data port."""
+    ansible = Ansible(PROGRAMS["distribution"], site, tmp_path, {"QGA_HOST_ROOT": str(web.root)})
+    (tmp_path / "there").write_bytes(os.urandom(5_000_000))
+    tasks: list[Task] = [
+        {"copy": {"src": "there", "dest": "/root/there"}},
+        {"fetch": {"src": "/root/there", "dest": "back", "flat": True}},
+    ]
+    guest.run(["journalctl", "--rotate", "--vacuum-time=1s"])
+    ran = ansible.play(tasks, {"web": IN_A_GUEST})
+    assert [each.status for each in ran] == ["ok", "ok"], ran
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "there").read_bytes()
+    journal = guest.run(JOURNAL).stdout
+    place = r'"/root/\.ansible/tmp/ansible-tmp-[^/"]+/[^/"]+"'
+    assert re.search(rf'qga-file-receive {{"path":{place},', journal), journal
+    assert 'qga-file-send {"path":"/root/there",' in journal
+    assert "qga.client" not in journal  # the name of a script of the library
+    guest.run(["rm", "-r", "/root/there", "/root/.ansible"])
+
+
+def test_a_link_is_not_written_through(agent: GuestAgent, guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "content").write_bytes(b"new")
+    guest.run(["/bin/sh", "-ec", "echo old >/root/target; ln -s /root/target /root/link"])
+    assert not as_root.put(agent, str(tmp_path / "content"), "/root/link")
+    assert guest.run(["cat", "/root/target"]).stdout == "old\n"
+    guest.run(["rm", "/root/target", "/root/link"])
+
+
+@pytest.mark.parametrize("path", ["/root/none", "/root", "/dev/zero", "/proc/self/status"])
+def test_what_is_left_to_the_copies(agent: GuestAgent, tmp_path: Path, path: str) -> None:
+    """What is no regular file with a size, for the right error or another way to read it."""
+    assert not as_root.fetch(agent, path, str(tmp_path / "back"))
+    assert not (tmp_path / "back").exists()
+
+
+def test_another_agent_writes_nothing_in_place(start: Start, tmp_path: Path) -> None:
+    """It would follow links."""
+    missing = Exception("CommandNotFound", "The command qga-get-version has not been found")
+    peer = start({"qga-get-version": lambda _: missing})
+    (tmp_path / "content").touch()
+    with GuestAgent(peer.address) as agent:
+        assert not as_root.put(agent, str(tmp_path / "content"), "/tmp/place")
+    assert [request["execute"] for request in peer.requests] == ["qga-get-version"]
+
+
+@pytest.mark.parametrize(
+    ("command", "run"),
+    [
+        ("/bin/sh -c 'echo \"$HOME\"; true'", 'echo "$HOME"; true'),
+        ("/bin/sh -c true", "true"),
+        ("/bin/sh -c true; false", "/bin/sh -c true; false"),
+        ("/bin/sh -c $HOME/script", "/bin/sh -c $HOME/script"),
+        ("/bin/bash -c true", "/bin/bash -c true"),
+        ("echo 'unfinished", "echo 'unfinished"),
+    ],
+)
+def test_one_shell_is_enough(command: str, run: str) -> None:
+    """The one in which Ansible wraps commands, and no other."""
+    assert as_user.in_home("/bin/sh", command) == ["/bin/sh", "-c", as_user.IN_HOME + run]
