@@ -43,6 +43,7 @@ bench: $(READY) ## compare with QEMU's agent; updates tests/bench/RESULTS.md
 	@packaging/prepare test
 	$(BIN)/python -m tests.bench --python /usr/bin/python3 $(BENCH_ARGS)
 	$(BIN)/python -m tests.bench.beyond
+	$(BIN)/python -m tests.clients.side_by_side
 
 fuzz: $(READY) ## feed FUZZ_RUNS (1000000) random inputs to the parsers
 	@$(BIN)/python -m tests.fuzz --runs $(or $(FUZZ_RUNS),1000000) $(FUZZ_ARGS)

@@ -52,6 +52,9 @@ class Ran(NamedTuple):
 class Ansible:
     """One installation of Ansible. `site` is where the wheel was unpacked."""
 
+    patience = 300.0
+    """Seconds for one of its programs."""
+
     before: tuple[str, ...] = ()
     """A program that starts Ansible's."""
 
@@ -71,7 +74,7 @@ class Ansible:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=self.patience,
             check=False,
         )
         assert done.returncode == 0 or not check, done.stdout + done.stderr
@@ -91,7 +94,12 @@ class Ansible:
         playbook = self.folder / "play.yml"
         whole = {"hosts": "all", "gather_facts": False, **play, "tasks": tasks}
         playbook.write_text(json.dumps([whole]))
-        out = self.run("ansible-playbook", "-i", str(inventory), str(playbook), check=False)
+        return self.play_file(playbook, inventory)
+
+    def play_file(self, playbook: Path, inventory: Path, *options: str) -> list[Ran]:
+        """The results of the tasks of a playbook."""
+        argv = ["-i", str(inventory), *options, str(playbook)]
+        out = self.run("ansible-playbook", *argv, check=False)
         lines = [line for line in out.splitlines() if line.startswith("{")]
         assert lines, out
         return [Ran(**json.loads(line)) for line in lines]

@@ -60,6 +60,7 @@ PACKAGES = (
     "mdadm",
     "openssh-server",
     "python3",
+    "python3-apt",
     "python3-psutil",
     "python3-serial",
     "python3-systemd",

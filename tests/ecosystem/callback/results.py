@@ -20,8 +20,12 @@ class CallbackModule(CallbackBase):
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "results"
 
-    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        self._start = time.monotonic()
+    def __init__(self) -> None:
+        super().__init__()
+        self._starts: dict[str, float] = {}
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        self._starts[host.get_name()] = time.monotonic()
 
     def v2_runner_on_ok(self, result: Any) -> None:
         self._print("ok", result)
@@ -33,11 +37,12 @@ class CallbackModule(CallbackBase):
         self._print("unreachable", result)
 
     def _print(self, status: str, result: Any) -> None:
+        host = result._host.get_name()
         line = {
-            "host": result._host.get_name(),
+            "host": host,
             "task": result._task.get_name(),
             "status": status,
-            "seconds": time.monotonic() - self._start,
+            "seconds": time.monotonic() - self._starts[host],
             "result": result._result,
         }
         print(json.dumps(line, default=str))
