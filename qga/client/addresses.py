@@ -35,6 +35,7 @@ from qga.client.sockets import (
     connected_paths,
     connections_to,
 )
+from qga.client.texts import number_in
 from qga.client.transports import NO_AGENT, SocketTransport, Transport
 from qga.wording import suggestion
 
@@ -125,7 +126,7 @@ def unix_opener(path: str, max_reply: int) -> Opener:
 
 
 def proxmox_opener(vmid: str, max_reply: int) -> Opener:
-    if not vmid.isdecimal():
+    if not (vmid.isascii() and vmid.isdecimal()):
         raise ValueError(f"'proxmox:{vmid}' has no number of a guest, expected: proxmox:VMID")
     return socket_opener(f"proxmox:{vmid}", discovery.proxmox_socket(vmid), max_reply)
 
@@ -170,10 +171,12 @@ def vsock_opener(place: str, max_reply: int) -> Opener:
 
 
 def cid_and_port(place: str) -> tuple[int, int]:
-    cid, _, port = place.partition(":")
-    if not (is_number(cid, LARGEST_CID) and is_number(port, LARGEST_PORT)):
+    first, _, second = place.partition(":")
+    cid = number_in(range(LARGEST_CID + 1), first)
+    port = number_in(range(LARGEST_PORT + 1), second)
+    if cid is None or port is None:
         raise ValueError(f"'vsock:{place}': expected vsock:CID:PORT, two numbers")
-    return int(cid), int(port)
+    return cid, port
 
 
 def hybrid_vsock_opener(place: str, max_reply: int, check: Check = believe) -> Opener:
@@ -182,16 +185,13 @@ def hybrid_vsock_opener(place: str, max_reply: int, check: Check = believe) -> O
 
 
 def path_and_port(place: str) -> tuple[str, int]:
-    path, _, port = place.rpartition(":")
-    if not (path and is_number(port, LARGEST_PORT)):
+    path, _, digits = place.rpartition(":")
+    port = number_in(range(LARGEST_PORT + 1), digits)
+    if not path or port is None:
         raise ValueError(
             f"'hvsock:{place}': expected hvsock:PATH:PORT, such as hvsock:/run/web.vsock:1234"
         )
-    return path, int(port)
-
-
-def is_number(text: str, largest: int) -> bool:
-    return text.isdecimal() and int(text) <= largest
+    return path, port
 
 
 def libvirt_opener(place: str, _max_reply: int) -> Opener:

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ LONGEST_PATH = 107
 WAITING, CONNECTED = "02", "03"
 
 PERMISSION = "run this as root, or as the user who owns the socket and its directories"
+NO_SOCKET = "this is not a socket; qgactl list shows those of the guests of this host"
 NO_VSOCK = "this machine has no vsock: modprobe vhost_vsock"
 NO_GUEST = "is a guest with this CID running, and does it have a device vhost-vsock-pci?"
 NO_LISTENER = "no agent listens there: start one in the guest with --method vsock-listen"
@@ -56,8 +58,18 @@ def connect_unix(address: str, path: str, advice: Mapping[int, str] = UNIX_ADVIC
             sock.connect(place)
     except OSError as error:
         sock.close()
-        raise ConnectError(address, explained(error, advice)) from None
+        refused = error.errno == errno.ECONNREFUSED
+        reason = NO_SOCKET if refused and not is_socket(path) else explained(error, advice)
+        raise ConnectError(address, reason) from None
     return sock
+
+
+def is_socket(path: str) -> bool:
+    """Whether there is a socket at the path, as far as can be seen."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from qga.client.commands.readiness import READINESS_PATIENCE
 from qga.client.errors import AgentError, CommandNotFound, GuestFrozen, NeverReady, NotReady
 from qga.client.looks import LOOKS, Never, Seen
 from qga.client.readiness import Readiness
+from qga.client.texts import number_in
 from qga.client.waits import pause
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ LAST_PATIENCE = 5.0
 UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
 
 LARGEST_TCP_PORT = 2**16 - 1
+TCP_PORTS = range(1, LARGEST_TCP_PORT + 1)
 
 KINDS = ("agent", "boot", "cloud-init", "address", "unit:NAME", "port:NUMBER", "file:PATH")
 _OF_READINESS = ("boot", "cloud-init", "address", "unit", "port")
@@ -60,13 +62,17 @@ def parse(text: str) -> Condition:
     """Parse a condition. Raises ValueError with the list of conditions."""
     kind, colon, argument = text.partition(":")
     wanted = next((each for each in KINDS if each.partition(":")[0] == kind), "")
+    expected = ""
     if not wanted or bool(argument) != (":" in wanted) or (colon and not argument):
         expected = wanted or ", ".join(KINDS)
+    elif kind == "port" and number_in(TCP_PORTS, argument) is None:
+        expected = f"port:NUMBER, a number from 1 to {LARGEST_TCP_PORT}"
+    elif kind == "unit" and not UNIT.fullmatch(argument):
+        expected = "the name of a unit, such as unit:ssh.service"
+    elif kind == "file" and not argument.startswith("/"):
+        expected = "an absolute path, such as file:/run/nologin"
+    if expected:
         raise ValueError(f"'{text}' is not a condition, expected: {expected}")
-    if kind == "port" and not (argument.isdecimal() and 0 < int(argument) <= LARGEST_TCP_PORT):
-        raise ValueError(f"'{text}': expected a number from 1 to {LARGEST_TCP_PORT}")
-    if kind == "unit" and not UNIT.fullmatch(argument):
-        raise ValueError(f"'{text}': expected the name of a unit, such as unit:ssh.service")
     return Condition(text, kind, argument)
 
 

@@ -53,6 +53,9 @@ DEEPEST, LONGEST_NUMBER = 100, 400
 # The agent's refusal of a request with an id, before QEMU 3.0.
 ID_REFUSED = b"member 'id' is unexpected"
 
+# How a surrogate begins in JSON that is ASCII; a character beyond U+FFFF has two.
+SURROGATE = rb"\ud"
+
 # Clears a half-written request out of the agent's parser; also the mark of the sync reply.
 DELIMITER = b"\xff"
 
@@ -67,11 +70,17 @@ Reply = dict[str, Any]
 
 
 def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
-    """A request as a line. Raises ValueError for a number that JSON cannot represent."""
+    """A request as a line.
+
+    Raises ValueError for a number that JSON cannot represent, and ProtocolError for other text that
+    it cannot, or a request that is too large.
+    """
     request: dict[str, Any] = {"execute": command}
     if arguments:
         request["arguments"] = arguments
     line = json.dumps(request, allow_nan=False).encode() + b"\n"
+    if SURROGATE in line:
+        check_arguments(command, arguments)
     if len(line) > MAX_REQUEST - TAG_SIZE:
         raise ProtocolError(
             f"a request of {counted(len(line), 'byte')} is too large, "
@@ -79,6 +88,19 @@ def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
             command=command,
         )
     return line
+
+
+def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
+    """Raise ProtocolError for bytes that are not UTF-8, which Python keeps as surrogates.
+
+    An agent cannot parse them, and so not tell which request its error is about.
+    """
+    for name, value in {"command": command, **arguments}.items():
+        try:
+            check_text({name: value})
+        except ValueError:
+            reason = f"'{name}' is not UTF-8, which the agent's JSON cannot carry"
+            raise ProtocolError(reason, command=command) from None
 
 
 PING = encode_request("guest-ping", {})

@@ -13,6 +13,7 @@ from qga.ctl.command import ACCOUNTS
 from qga.ctl.guest_words import Line, Surroundings, first_word
 from qga.ctl.settings import Settings
 from qga.ctl.sshkeys import Key, parse_key, read_keys, same_keys
+from qga.ctl.standard_input import first_line
 from qga.ctl.tables import printable, show_table
 
 
@@ -65,10 +66,10 @@ def passwd(
 
 def read_password() -> bytes:
     # One line, as chpasswd(8); a password may be of any bytes.
-    password = sys.stdin.buffer.readline().rstrip(b"\r\n")
-    if not password:
-        raise typer.BadParameter("no password on standard input")
-    return password
+    try:
+        return first_line("password").rstrip(b"\r\n")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def ask_password(crypted: bool) -> bytes:

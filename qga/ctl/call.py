@@ -11,6 +11,7 @@ import typer
 from qga.client.agent import GuestAgent
 from qga.client.errors import CommandError, CommandNotFound
 from qga.client.results import CommandInfo
+from qga.client.wire import whole_number
 from qga.ctl import display
 from qga.ctl.app import command, faults
 from qga.ctl.arguments import ARGUMENTS
@@ -92,8 +93,10 @@ def parse_arguments(words: list[str]) -> dict[str, Any]:
     if len(words) > 1:
         raise typer.BadParameter(f"'{shown}': use one JSON object, or KEY=VALUE words")
     try:
-        value = json.loads(words[0], parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
+        value = json.loads(words[0], parse_constant=no_constant, parse_int=whole_number)
+    except RecursionError:
+        raise typer.BadParameter(f"'{shown}' is nested too deeply") from None
+    except ValueError as error:
         raise typer.BadParameter(f"'{shown}' is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise typer.BadParameter(

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from enum import Enum
+from typing import Optional
 
 import typer
 
@@ -37,8 +38,8 @@ def channel(
     data: bool = typer.Option(
         False, "--data", help=f"Print a data port (default name: {DATA_PORT})."
     ),
-    number: int = typer.Option(
-        0, metavar="N", help="Number of the port on its controller, 1 to 30.", show_default=False
+    number: Optional[int] = typer.Option(
+        None, metavar="N", help="Number of the port on its controller, 1 to 30.", show_default=False
     ),
     socket: str = typer.Option(
         "",
@@ -67,7 +68,7 @@ def channel(
     """
     settings: Settings = context.obj
     wanted = name or (DATA_PORT if data else AGENT_PORT)
-    port = Channel(wanted, number or number_of(wanted), socket)
+    port = Channel(wanted, number_of(wanted) if number is None else number, socket)
     try:
         port.check()
     except ValueError as error:

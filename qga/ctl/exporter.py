@@ -10,9 +10,11 @@ import typer
 from qga.client.errors import AgentTimeout
 from qga.client.hosts.trust import LeftOut
 from qga.client.monitoring.watch import Sighting, Target, Watcher
+from qga.client.texts import number_in
 from qga.ctl import display
 from qga.ctl.app import FAILED, command
 from qga.ctl.command import ADVANCED
+from qga.ctl.forwards import HIGHEST_PORT, why
 from qga.ctl.guest_words import NOWHERE
 from qga.ctl.settings import Settings
 from qga.ctl.targets import HELP, Find, targets
@@ -67,9 +69,10 @@ def exporter(
     watcher = Watcher(lambda: reporter.found(find), settings.timeout)
     collector = GuestCollector(watcher, reporter.seen, series)
     try:
+        host.encode("idna")  # bind(2) of Python raises a TypeError
         server = Server(host, port, collector)
-    except OSError as error:
-        display.say(f"cannot listen on {listen}: {error.strerror}")
+    except (OSError, UnicodeError) as error:
+        display.say(f"cannot listen on {listen}: {why(error)}")
         raise typer.Exit(FAILED) from None
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{server.server_port}/metrics", flush=True)
@@ -125,7 +128,7 @@ def reason_of(sighting: Sighting) -> str:
 def place(listen: str) -> tuple[str, int]:
     """Host and port of ADDR:PORT."""
     found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:([0-9]+)|([^:\[\]]*):([0-9]+)", listen)
-    port = int(found[2] or found[4]) if found else -1
-    if not found or port not in range(2**16):
+    port = number_in(range(HIGHEST_PORT + 1), found[2] or found[4]) if found else None
+    if not found or port is None:
         raise typer.BadParameter(f"'{listen}' is not ADDR:PORT, such as {LISTEN}")
     return found[1] or found[3] or "0.0.0.0", port  # noqa: S104 - it is what was asked for

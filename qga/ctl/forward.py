@@ -31,6 +31,7 @@ from qga.ctl.forwards import (
     parse_forward,
     parse_target,
     shown,
+    why,
 )
 from qga.ctl.guest_words import Found, Line, Surroundings, first_word
 from qga.ctl.program_output import write_all
@@ -238,9 +239,9 @@ class Forwarder:
 def opened(listen: Listen) -> Iterator[socket.socket]:
     try:
         listener = open_listener(listen)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         place = listen.path or Target(listen.host, listen.port)
-        display.say(f"cannot listen on {place}: {error.strerror}")
+        display.say(f"cannot listen on {place}: {why(error)}")
         raise typer.Exit(FAILED) from None
     try:
         yield listener

@@ -7,6 +7,7 @@ import re
 import socket
 from typing import NamedTuple, Optional
 
+from qga.client.texts import number_in
 from qga.client.tunnels import Target
 
 LOOPBACK = "127.0.0.1"
@@ -39,6 +40,8 @@ def parse_forward(text: str) -> Forward:
         return Forward(local(parts[:1]), Target(path=tail) if is_path(tail) else near(tail))
     if len(parts) == 3 and is_path(tail):
         return Forward(local(parts[:2]), Target(path=tail))
+    if len(parts) == 3 and not (parts[0].isdecimal() or is_path(parts[0])):
+        return Forward(local(parts[:2]), near(tail))
     if len(parts) in (3, 4):
         return Forward(local(parts[:-2]), Target(parts[-2], number(tail)))
     raise ValueError(f"'{text}' is not a forward; {FORM}")
@@ -64,7 +67,10 @@ def is_forward(text: str) -> bool:
 
 
 def open_listener(listen: Listen) -> socket.socket:
-    """A listening socket; a unix socket is accessible only to this user. Raises OSError."""
+    """A listening socket; a unix socket is accessible only to this user.
+
+    Raises OSError, and UnicodeError for a host whose name cannot be encoded.
+    """
     if listen.path is None:
         family, _, _, _, place = socket.getaddrinfo(
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -81,6 +87,15 @@ def open_listener(listen: Listen) -> socket.socket:
     finally:
         os.umask(before)
     return listener
+
+
+def why(error: OSError | UnicodeError) -> str:
+    """Why a listener cannot be opened."""
+    if isinstance(error, UnicodeError):
+        return "this is not the name of a host"
+    # The numbers of gaierror are others; socket.create_server() adds internals to the text.
+    number = 0 if isinstance(error, socket.gaierror) else error.errno
+    return os.strerror(number) if number else error.strerror or str(error)
 
 
 def shown(listener: socket.socket) -> str:
@@ -132,6 +147,7 @@ def is_path(text: str) -> bool:
 
 
 def number(text: str, least: int = 1) -> int:
-    if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= HIGHEST_PORT:
+    port = number_in(range(least, HIGHEST_PORT + 1), text)
+    if port is None:
         raise ValueError(f"'{text}' is not a port, a number from {least} to {HIGHEST_PORT}")
-    return int(text)
+    return port

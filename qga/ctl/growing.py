@@ -1,6 +1,5 @@
 """Growing filesystems of the guest."""
 
-import sys
 from typing import Optional
 
 import typer
@@ -12,6 +11,7 @@ from qga.ctl.app import answer, command
 from qga.ctl.command import ADVANCED
 from qga.ctl.guest_words import Line, Surroundings, first_word
 from qga.ctl.settings import Settings
+from qga.ctl.standard_input import first_line, utf8
 from qga.ctl.tables import Row, show_table, yes
 from qga.ctl.units import size
 
@@ -61,10 +61,10 @@ def grow(
 
 def read_passphrase() -> str:
     # As cryptsetup(8) does: to the first newline.
-    passphrase = sys.stdin.readline().rstrip("\n")
-    if not passphrase:
-        raise typer.BadParameter("no passphrase on standard input")
-    return passphrase
+    try:
+        return utf8(first_line("passphrase").rstrip(b"\n"))
+    except ValueError as error:
+        raise typer.BadParameter(f"--passphrase-stdin: {error}") from None
 
 
 def show_growth(guest: str, growth: Growth) -> None:

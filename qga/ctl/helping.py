@@ -1,5 +1,6 @@
 """`qgactl help`: the same as --help."""
 
+from difflib import get_close_matches
 from typing import Any, Optional
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from qga.ctl.app import command
 from qga.ctl.command import ADVANCED
 from qga.ctl.guest_words import NOWHERE
+from qga.wording import suggestion
 
 
 @command(ADVANCED, NOWHERE, name="help", hidden=True)
@@ -27,5 +29,7 @@ def show_help(
         return
     found = parent.command.get_command(parent, name)
     if found is None:
-        raise typer.BadParameter(f"no such command: {name}", ctx=parent)
+        similar = suggestion(get_close_matches(name, parent.command.commands))
+        reason = "; ".join(filter(None, [f"no such command: {name}", similar]))
+        raise typer.BadParameter(reason, ctx=parent)
     print(found.get_help(typer.Context(found, info_name=name, parent=parent)))

@@ -10,7 +10,7 @@ import typer
 
 from qga.client.errors import AgentError, NotReady
 from qga.client.shapes import plain
-from qga.client.waiting import KINDS, Met, parse
+from qga.client.waiting import Met, parse
 from qga.client.watching import Event
 from qga.ctl import display
 from qga.ctl.app import command, faults
@@ -29,7 +29,7 @@ def conditions(given: Optional[list[str]]) -> Optional[list[str]]:
         try:
             parse(text)
         except ValueError as error:
-            raise Expected(f"use {str(error).partition(': ')[2] or ', '.join(KINDS)}") from None
+            raise Expected(f"use {str(error).rpartition('expected: ')[2]}") from None
     return given
 
 
@@ -38,6 +38,11 @@ def kinds(given: Optional[list[str]]) -> Optional[list[str]]:
     if not set(given or []) <= set(WATCHED):
         raise Expected(f"use {', '.join(WATCHED)}")
     return given
+
+
+def finite_or_none(text: str) -> str:
+    """A callback for a duration that need not be given."""
+    return finite_duration(text) if text else text
 
 
 @command(LOOK)
@@ -123,6 +128,7 @@ def watch(
         "",
         "--usage-interval",
         metavar="DURATION",
+        callback=finite_or_none,
         help="Check the usage of filesystems at this interval, 10s or longer.",
         show_default=False,
     ),
@@ -188,7 +194,7 @@ def watch(
 
 
 def whole_seconds(text: str) -> int:
-    return math.ceil(seconds(finite_duration(text)))
+    return math.ceil(seconds(text))
 
 
 def show(settings: Settings, event: Event) -> None:

@@ -8,8 +8,10 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from contextlib import nullcontext
 from typing import NamedTuple, Optional
+
+from qga.ctl.standard_input import text_of
 
 LINE = re.compile(
     r"(?:^|\s)(?P<type>(?:ssh|ecdsa|sk)-\S+)\s+(?P<body>AAAA[0-9A-Za-z+/]+=*)(?:\s+(?P<comment>.*))?$"
@@ -44,11 +46,12 @@ def read_keys(files: Iterable[str]) -> Iterator[Key]:
     """The keys in files, `-` for standard input. ValueError, which names it, for anything else."""
     for file in files:
         try:
-            text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+            with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as opened:
+                text = text_of(opened)
         except OSError as error:
             raise ValueError(f"cannot read {file}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"cannot read {file}: not UTF-8 text") from None
+        except ValueError as error:
+            raise ValueError(f"cannot read {file}: {error}") from None
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue

@@ -79,7 +79,7 @@ def number_of(name: str) -> int:
     """A number for a port of this name: 1 for the agent, N + 2 for org.qga.data.N."""
     if name == AGENT_PORT:
         return FIRST_NUMBER
-    last = re.search(r"\.(\d+)$", name)
+    last = re.search(r"\.([0-9]{1,9})$", name)
     return FIRST_NUMBER + 1 + (int(last[1]) if last else 0)
 
 
