@@ -258,6 +258,77 @@ def test_filesystems_that_are_not_frozen(machine: Machine) -> None:
     assert machine.snapshot("--disk", "root", "--unfrozen", "/efi")[0] == 0
 
 
+def test_a_frozen_filesystem_does_not_count_for_another(machine: Machine) -> None:
+    """/b need not be frozen but is, and /efi has to be but is not: two are frozen, as before."""
+    machine.peer.handlers["guest-get-fsinfo"] = lambda _: [
+        *map(mounted, "ab"),
+        mounted("efi", "vfat"),
+    ]
+    status, _, err = machine.snapshot("--disk", "root", "--unfrozen", "/b")
+    assert status == 1
+    assert "/a, /b, /efi: the agent froze only 2 of these 3, and cannot tell which" in err
+    machine.assert_clean()
+    accepted = ("--unfrozen", "/b", "--unfrozen", "/efi")
+    assert machine.snapshot("--disk", "root", *accepted)[0] == 0
+
+
+def test_an_agent_that_does_not_list_filesystems(machine: Machine) -> None:
+    refusal = RuntimeError("CommandNotFound", "Command guest-get-fsinfo has been disabled")
+    machine.peer.handlers["guest-get-fsinfo"] = lambda _: refusal
+    status, _, err = machine.snapshot("--disk", "root")
+    assert (status, "cannot tell whether all filesystems are frozen" in err) == (1, True), err
+    machine.assert_clean()
+    status, out, _ = machine.snapshot("--disk", "root", "--crash-consistent", json=True)
+    assert (status, json.loads(out)["consistent"]) == (0, False)
+
+
+def test_a_filesystem_that_is_mounted_meanwhile(machine: Machine) -> None:
+    """After the list of those to freeze: what is written to it is in the copy or not."""
+
+    def now_mounted(_arguments: dict[str, Any]) -> Any:
+        new = "c" if "guest-fsfreeze-freeze" in machine.commands() else ""
+        return [*map(mounted, "ab" + new), mounted("snap", "squashfs")]
+
+    machine.peer.handlers["guest-get-fsinfo"] = now_mounted
+    status, _, err = machine.snapshot("--disk", "root")
+    assert (status, "mounted while the guest was being frozen: /c" in err) == (1, True), err
+    machine.assert_clean()
+    machine.peer.requests.clear()
+    assert machine.snapshot("--disk", "root", "--unfrozen", "/c")[0] == 0
+
+
+def test_the_monitor_of_another_machine(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """web would be frozen, and the disks of another machine copied."""
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    other = Machine(tmp_path / "other", Filesystems(), machine.peer)
+    try:
+        words = ["snapshot", str(machine.folder / "copy"), "--qmp", str(other.socket)]
+        address = f"unix:{machine.folder}/agent"
+        status, _, err = run_qgactl("--timeout", "1", *words, "--crash-consistent", address=address)
+    finally:
+        other.end()
+    assert (status, f"this is the QMP socket of web (process {other.qemu.pid})" in err) == (3, True)
+    machine.assert_clean()
+
+
+def test_a_monitor_as_qemu_takes_it(machine: Machine) -> None:
+    words = ["snapshot", str(machine.folder / "copy"), "--disk", "root"]
+    status, _, err = run_qgactl(
+        *words, "--qmp", f"unix:{machine.socket}", address=machine.peer.address
+    )
+    assert (status, err) == (0, "")
+
+
+def test_no_monitor_of_libvirt(machine: Machine) -> None:
+    """libvirt has it open; whichever is given belongs to another machine."""
+    words = ["snapshot", str(machine.folder / "copy"), "--qmp", str(machine.socket)]
+    status, _, err = run_qgactl(*words, "--crash-consistent", address="libvirt:web")
+    assert (status, "leave out --qmp" in err) == (1, True), err
+
+
 def test_filesystems_that_our_agent_has_left_out(machine: Machine) -> None:
     left_out = {"mountpoint": "/efi", "type": "vfat", "reason": "cannot be frozen"}
     machine.peer.handlers["qga-get-freeze"] = lambda _: {

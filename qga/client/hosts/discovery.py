@@ -18,7 +18,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -232,21 +232,50 @@ def check_listener(guest: FoundGuest | Monitor, connection: socket.socket) -> No
 
     It has to be the process that was found, which is a QEMU or another monitor.
     """
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
-    pid, uid, _ = UCRED.unpack(credentials)
+    pid, uid = listener(connection)
     if uid not in believed_users(host_root()):
         raise ConnectError(guest.address, f"{user_name(uid)} listens there, not {guest.name}")
-    same_numbers = host_root() == Path("/")  # another /proc may be in another pid namespace
-    if guest.process and same_numbers and pid != guest.process:
+    if guest.process and has_our_numbers() and pid != guest.process:
         reason = f"process {pid} listens there, not {guest.name} (process {guest.process})"
         raise ConnectError(guest.address, reason)
 
 
+def listener(connection: socket.socket) -> tuple[int, int]:
+    """The process that listens at the other end, and its user."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    pid, uid, _ = UCRED.unpack(credentials)
+    return pid, uid
+
+
+def has_our_numbers() -> bool:
+    """Whether processes have the numbers that we see: another /proc may be of another namespace."""
+    return host_root() == Path("/")
+
+
+def same_machine(path: str, monitor: str) -> Callable[[socket.socket], None]:
+    """What refuses a QMP connection if its QEMU is found, and is not that of this agent socket."""
+
+    def check(connection: socket.socket) -> None:
+        pid, _ = listener(connection)
+        machines = running_machines(host_root()) if path and has_our_numbers() else []
+        ours = [machine for machine in machines if serves(machine, path)]
+        others = [machine for machine in machines if machine.pid == pid]
+        if ours and others and others[0].pid not in [machine.pid for machine in ours]:
+            names = f"{others[0].name} (process {pid}), not of {ours[0].name}"
+            raise ConnectError(f"unix:{monitor}", f"this is the QMP socket of {names}")
+
+    return check
+
+
+def serves(machine: Machine, path: str) -> bool:
+    """Whether a machine has this agent socket."""
+    return os.path.realpath(path) in map(os.path.realpath, map(host_path, machine.sockets))
+
+
 def monitor_of(path: str) -> Monitor | None:
     """The QMP socket of the QEMU that serves this agent socket; None if there is none."""
-    real = os.path.realpath(path)
     for machine in running_machines(host_root()):
-        if real in map(os.path.realpath, map(host_path, machine.sockets)) and machine.monitor:
+        if machine.monitor and serves(machine, path):
             monitor = str(host_path(machine.monitor))
             return Monitor(machine.name, f"unix:{monitor}", monitor, machine.pid)
     return None

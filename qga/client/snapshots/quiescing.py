@@ -19,6 +19,13 @@ from qga.client.snapshots.record import Freeze
 # Types that nobody can write to.
 READ_ONLY = {"squashfs", "iso9660", "erofs", "cramfs", "romfs"}
 
+# Types that can be written to, but not frozen; the last three are names of Windows.
+NEVER_FROZEN = {"vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "hfs", "hfsplus", "udf"} | {
+    "FAT",
+    "FAT32",
+    "exFAT",
+}
+
 
 class Outcome(NamedTuple):
     """How the guest was frozen, and why the snapshot is not consistent nevertheless."""
@@ -57,7 +64,10 @@ def start_frozen(
                 raise NotQuiesced(problem)
             start()
             started = True
-    except ThawFailed:
+        problem = problem or mounted_meanwhile(mounted, filesystems(agent), accepted)
+        if problem and not tolerant:
+            raise NotQuiesced(problem, started=True)
+    except (ThawFailed, NotQuiesced):
         raise
     except AgentError as error:
         if not started:
@@ -72,18 +82,33 @@ def start_frozen(
     )
 
 
-def filesystems(agent: GuestAgent) -> Sequence[FilesystemInfo]:
-    """What the guest has mounted; nothing if the agent does not tell."""
+def filesystems(agent: GuestAgent) -> Sequence[FilesystemInfo] | None:
+    """What the guest has mounted; None if the agent does not tell."""
     try:
         return agent.filesystems()
     except CommandError:
-        return []
+        return None
+
+
+def mounted_meanwhile(
+    before: Sequence[FilesystemInfo] | None,
+    after: Sequence[FilesystemInfo] | None,
+    accepted: Collection[str],
+) -> str:
+    """What was mounted while the others were frozen, and has perhaps been written to."""
+    known = {each.name for each in before or ()}
+    new = [
+        each.mountpoint
+        for each in (after if before is not None and after else ())
+        if each.name not in known and each.type not in READ_ONLY and each.mountpoint not in accepted
+    ]
+    return f"mounted while the guest was being frozen: {', '.join(new)}" if new else ""
 
 
 def unfrozen(
     count: int,
     state: FreezeState,
-    mounted: Sequence[FilesystemInfo],
+    mounted: Sequence[FilesystemInfo] | None,
     accepted: Collection[str],
 ) -> str:
     """Which filesystems are not frozen; "" if all are that have to be."""
@@ -94,12 +119,20 @@ def unfrozen(
         reasons = [f"{each.mountpoint} ({each.type}): {each.reason}" for each in missing]
         return f"not frozen: {'; '.join(reasons)}" if reasons else ""
     # QEMU's agent skips what it cannot freeze, and tells only how many it has frozen.
-    wanted = {
-        each.name: each.mountpoint
-        for each in mounted
-        if each.type not in READ_ONLY and each.mountpoint not in accepted
-    }
+    if mounted is None:
+        return "the agent cannot tell whether all filesystems are frozen, without guest-get-fsinfo"
+    wanted = {each.name: each.mountpoint for each in mounted if is_to_be_frozen(each, accepted)}
     if count >= len(wanted):
         return ""
     places = ", ".join(wanted.values())
     return f"{places}: the agent froze only {count} of these {len(wanted)}, and cannot tell which"
+
+
+def is_to_be_frozen(filesystem: FilesystemInfo, accepted: Collection[str]) -> bool:
+    """Whether the agent counts it, unless it is missing.
+
+    One that need not be frozen, but can be, is counted, too, and must not replace another one.
+    """
+    if filesystem.mountpoint in accepted:
+        return filesystem.type not in READ_ONLY | NEVER_FROZEN
+    return filesystem.type not in READ_ONLY

@@ -80,26 +80,33 @@ def take_snapshot(
 
 def open_machine(agent: GuestAgent, qmp: str) -> Machine:
     """The way to the machine of this agent. Raises ConnectError or SnapshotFailed."""
-    if qmp:
-        return QemuMachine(qmp, agent.timeout)
-    scheme, colon, place = agent.address.partition(":")
-    address, socket = agent.address, place
-    if not colon or scheme not in FORMS:
-        guest = resolve(agent.address)
-        address, socket = guest.address, guest.socket
-    elif scheme == "proxmox":
-        socket = discovery.proxmox_socket(place)
-    elif scheme not in ("unix", "libvirt"):
-        raise SnapshotFailed(f"{NO_MONITOR} (an agent on vsock does not show that)")
-    if not address.startswith("libvirt:"):
-        address = discovery.libvirt_domain_of(socket) or address
+    address, socket = place_of(agent.address)
     if address.startswith("libvirt:"):
+        if qmp:
+            raise SnapshotFailed("libvirt runs this guest, and is asked itself: leave out --qmp")
         uri, domain = uri_and_domain(address.partition(":")[2])
         return LibvirtMachine(uri, domain, time.monotonic() + agent.timeout)
+    if qmp:
+        path = qmp.removeprefix("unix:")
+        return QemuMachine(path, agent.timeout, discovery.same_machine(socket, path))
+    if not socket:
+        raise SnapshotFailed(f"{NO_MONITOR} (an agent on vsock does not show that)")
     monitor = discovery.monitor_of(socket)
     if monitor is None:
         raise SnapshotFailed(NO_MONITOR)
     return QemuMachine(monitor.path, agent.timeout, monitor.check)
+
+
+def place_of(address: str) -> tuple[str, str]:
+    """The address, through libvirt if it runs the guest; and the socket of the agent, or ""."""
+    scheme, colon, place = address.partition(":")
+    socket = place if scheme == "unix" else ""
+    if not colon or scheme not in FORMS:
+        guest = resolve(address)
+        address, socket = guest.address, guest.socket
+    elif scheme == "proxmox":
+        socket = discovery.proxmox_socket(place)
+    return (socket and discovery.libvirt_domain_of(socket)) or address, socket
 
 
 def begin(
