@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,7 +40,8 @@ class Machine:
             (folder / name).write_bytes(os.urandom(SIZE))
         argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-m", "32"]
         argv += ["-device", "virtio-serial,id=virtio-serial0"]
-        argv += ["-qmp", f"unix:{self.socket},server=on,wait=off"]
+        for place in (self.socket, f"{self.socket}2"):
+            argv += ["-qmp", f"unix:{place},server=on,wait=off"]
         argv += qemu("web", f"{folder}/agent")[1:]
         argv += self.drive("root")
         argv += self.node("data", f"driver=raw,file.driver=file,file.filename={folder}/data")
@@ -200,6 +202,28 @@ def test_a_signal_cancels_the_copy(machine: Machine, number: int) -> None:
     assert process.communicate(timeout=PATIENCE)[1] == b""
     assert process.returncode == 128 + number
     machine.assert_clean()
+
+
+def test_what_a_killed_qgactl_has_left(machine: Machine) -> None:
+    """The next snapshot ends it: QEMU would keep a file open that takes space when it is gone."""
+    process = machine.start_slow()
+    process.kill()
+    process.communicate()
+    shutil.rmtree(machine.folder / "copy")
+    assert (len(machine.ask("query-jobs")), len(machine.ask("query-fdsets"))) == (1, 1)
+    assert machine.snapshot("--disk", "root")[0] == 0
+    shutil.rmtree(machine.folder / "copy")
+    machine.assert_clean()
+
+
+def test_a_snapshot_beside_another(machine: Machine) -> None:
+    """Through another monitor: it ends nothing of a qgactl that runs."""
+    first = machine.start_slow()
+    words = ["snapshot", str(machine.folder / "second"), "--disk", "root"]
+    status, _, err = run_qgactl(*words, "--qmp", f"{machine.socket}2", address=machine.peer.address)
+    assert (status, err) == (0, "")
+    assert first.communicate(timeout=PATIENCE)[1] == b""
+    assert first.returncode == 0
 
 
 def test_a_machine_that_ends_meanwhile(machine: Machine) -> None:

@@ -18,13 +18,23 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from qga.client.errors import AgentError, SnapshotFailed
-from qga.client.hosts.qmp import Qmp, QmpRefused
+from qga.client.hosts.qmp import Qmp
 from qga.client.shapes import member, shaped
 from qga.client.snapshots import machine
 from qga.client.snapshots.folder import create
+from qga.client.snapshots.jobs import (
+    CONCLUDED,
+    Job,
+    attempt,
+    end_jobs,
+    jobs,
+    raise_failure,
+    wait_until,
+)
+from qga.client.snapshots.left_overs import end_left_overs, new_prefix
 from qga.client.snapshots.machine import Disk, Progress, Target
 from qga.wording import counted
 
@@ -34,12 +44,8 @@ TEMPORARY = re.compile(r'/vl\.\w{6}("|$)')
 # Bytes that a file can have.
 SIZES = range(2**63)
 
-# Seconds.
-JOB_PATIENCE, INTERVAL = 60.0, 0.1
-# For leaving nothing in QEMU: nobody can interrupt that.
+# Seconds for leaving nothing in QEMU: nobody can interrupt that.
 CLEAN_UP_PATIENCE = 60.0
-
-CONCLUDED = "concluded"
 
 
 class Image(NamedTuple):
@@ -64,16 +70,6 @@ class Block(NamedTuple):
     device: str
     qdev: str = ""
     inserted: Optional[Inserted] = None
-
-
-class Job(NamedTuple):
-    """JobInfo of QMP."""
-
-    id: str
-    status: str
-    done: Annotated[int, "current-progress"]
-    total: Annotated[int, "total-progress"]
-    error: Optional[str] = None
 
 
 class QemuMachine:
@@ -133,13 +129,14 @@ class Copy:
         self.in_use = False
         self._qmp = qmp
         self._targets = targets
-        self._prefix = f"qga-{secrets.token_hex(4)}"
+        self._prefix = new_prefix()
         self._first_set = secrets.randbelow(2**30) + 1
         self._files: list[int] = []
         self._ran = False
 
     def __enter__(self) -> Copy:
         try:
+            end_left_overs(self._qmp)
             self._ran = status(self._qmp) == "running"
             for number, target in enumerate(self._targets):
                 self._prepare(number, target)
@@ -168,21 +165,21 @@ class Copy:
         self._qmp.execute("transaction", {"actions": actions})
 
     def progress(self) -> Progress | None:
-        jobs = self._jobs()
-        if len(jobs) < len(self._targets):
+        found = self._jobs()
+        if len(found) < len(self._targets):
             raise SnapshotFailed("another program has ended the copy")
-        for job in jobs:
+        for job in found:
             raise_failure(job)
-        if all(job.status == CONCLUDED for job in jobs):
+        if all(job.status == CONCLUDED for job in found):
             return None
-        return Progress(sum(job.done for job in jobs), sum(job.total for job in jobs))
+        return Progress(sum(job.done for job in found), sum(job.total for job in found))
 
     def _prepare(self, number: int, target: Target) -> None:
         """Create the file, and a node of QEMU for it."""
         fd = create(target)
         self._files.append(fd)
         file, copy = self._name("file", number), self._name("copy", number)
-        where = {"fdset-id": self._first_set + number}
+        where = {"fdset-id": self._first_set + number, "opaque": file}
         self._qmp.execute("add-fd", where, descriptors=[fd])
         name = f"/dev/fdset/{self._first_set + number}"
         self._add(file, driver="file", filename=name)
@@ -194,7 +191,7 @@ class Copy:
         job = self._name("create", 0)
         options = {"driver": target.format, "file": file, "size": target.disk.size}
         self._qmp.execute("blockdev-create", {"job-id": job, "options": options})
-        self._await(lambda: all(each.status == CONCLUDED for each in self._jobs()))
+        wait_until(lambda: all(each.status == CONCLUDED for each in self._jobs()))
         for each in self._jobs():
             raise_failure(each)
         self._qmp.execute("job-dismiss", {"id": job})
@@ -207,22 +204,24 @@ class Copy:
 
     def _jobs(self) -> list[Job]:
         """Those of this copy."""
-        found = shaped(list[Job], self._qmp.execute("query-jobs"))
-        return [job for job in found if job.id.startswith(self._prefix)]
+        return jobs(self._qmp, self._is_ours)
+
+    def _is_ours(self, name: str) -> bool:
+        return name.startswith(self._prefix)
 
     def _clean_up(self) -> None:
         """Leave nothing in QEMU; what cannot be reached any more has gone with it."""
         self._qmp.end = time.monotonic() + CLEAN_UP_PATIENCE
         try:
             with suppress(AgentError):
-                self._await(self._end_jobs)
+                wait_until(lambda: end_jobs(self._qmp, self._is_ours))
             for number in range(len(self._files)):
                 for kind in ("copy", "file"):
-                    self._try("blockdev-del", {"node-name": self._name(kind, number)})
-                self._try("remove-fd", {"fdset-id": self._first_set + number})
+                    attempt(self._qmp, "blockdev-del", {"node-name": self._name(kind, number)})
+                attempt(self._qmp, "remove-fd", {"fdset-id": self._first_set + number})
             # A guest that wrote when there was no space was stopped by QEMU.
             if self._ran and status(self._qmp) == "io-error":
-                self._try("cont", {})
+                attempt(self._qmp, "cont", {})
         except AgentError:
             pass
         finally:
@@ -231,30 +230,6 @@ class Copy:
                     os.fsync(fd)
                 os.close(fd)
             self._files.clear()
-
-    def _end_jobs(self) -> bool:
-        """Cancel what runs and dismiss what has ended; whether nothing is left."""
-        jobs = self._jobs()
-        for job in jobs:
-            command = "job-dismiss" if job.status == CONCLUDED else "job-cancel"
-            self._try(command, {"id": job.id})
-        return not jobs
-
-    def _try(self, command: str, arguments: dict[str, Any]) -> None:
-        with suppress(QmpRefused):
-            self._qmp.execute(command, arguments)
-
-    def _await(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + JOB_PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                raise SnapshotFailed("QEMU does not end a job")
-            time.sleep(INTERVAL)
-
-
-def raise_failure(job: Job) -> None:
-    if job.error is not None:
-        raise SnapshotFailed(f"QEMU failed to copy: {job.error}")
 
 
 def status(qmp: Qmp) -> str:
