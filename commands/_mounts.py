@@ -43,6 +43,7 @@ _SERVED = re.compile(
     + rb"(?!(?:btrfs|cgroup2?|devtmpfs|overlay|proc|ramfs|rootfs|sysfs|tmpfs|zfs) )",
     re.MULTILINE,
 )
+_NO_UTF8 = re.compile("[\udc80-\udcff]")  # as os.fsdecode() has such bytes
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 _PATIENCE = 1.0  # seconds
@@ -175,6 +176,11 @@ def size_of(mount: Mount) -> os.statvfs_result | None:
         return ask_in_time(path, os.statvfs) if mount.may_wait else os.statvfs(path)
     except OSError:
         return None
+
+
+def as_reported(path: str) -> str:
+    """A path as replies have it: with U+FFFD for each byte that is not UTF-8."""
+    return _NO_UTF8.sub("\ufffd", path)
 
 
 def is_read_only(mount: Mount) -> bool:

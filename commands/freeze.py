@@ -34,7 +34,7 @@ from qga.wording import counted
 
 from ._freezer import Freezer, Gone, Skipped, any_frozen
 from ._hooks import Hooks, diagnose_hooks
-from ._mounts import Mount, block_mounts, is_read_only
+from ._mounts import Mount, as_reported, block_mounts, is_read_only
 
 if TYPE_CHECKING:
     from qga.findings import Finding
@@ -165,7 +165,11 @@ class Freeze(CommandGroup):
         mounts = block_mounts()
         if mountpoints is not None:
             wanted = {path.rstrip("/") or "/" for path in mountpoints if path}
-            mounts = [mount for mount in mounts if wanted.intersection(mount.paths)]
+            mounts = [
+                mount
+                for mount in mounts
+                if any(path in wanted or as_reported(path) in wanted for path in mount.paths)
+            ]
         return self._freeze(mounts)
 
     @command(access="filesystem", blocking=True, frozen=True, timed=False)
@@ -277,6 +281,9 @@ class Freeze(CommandGroup):
 
     def _thaw_by_itself(self, why: str) -> None:
         def report(count: Any, error: BaseException | None) -> None:
+            if error is not None and self._freezer.complete:  # it could not look: all is as before
+                self._thaw_later(why)
+                return
             log = self.agent.log
             log.error(
                 f"{why}: thawed {counted(count or 0, 'filesystem')}; a snapshot that was not "
@@ -288,7 +295,10 @@ class Freeze(CommandGroup):
         try:
             self.agent.worker.submit(self.guest_fsfreeze_thaw, report, urgent=True)
         except QgaError:  # all threads are busy, for other thaws hang
-            self._time_limit = self.agent.loop.call_later(_RETRY, lambda: self._thaw_by_itself(why))
+            self._thaw_later(why)
+
+    def _thaw_later(self, why: str) -> None:
+        self._time_limit = self.agent.loop.call_later(_RETRY, lambda: self._thaw_by_itself(why))
 
     def _thaw_with_hooks(self) -> int:
         count, failure = 0, None

@@ -336,6 +336,14 @@ RECORDS = [
             "A backup that freezes nothing is worth nothing.",
         ),
         (
+            "mount-points-not-utf8",
+            (OLD, NEW),
+            "`guest-fsfreeze-freeze-list` ignores a mount point whose name is not UTF-8, since a "
+            "host has U+FFFD for such bytes.",
+            "It is frozen if the host gives its name as `guest-get-fsinfo` reports it.",
+            "A backup that freezes nothing is worth nothing.",
+        ),
+        (
             "block-holds-while-frozen",
             (OLD, NEW),
             "While filesystems are frozen, commands of the safe list answer even if they are "

@@ -34,7 +34,11 @@ _CREATING = os.O_TRUNC | os.O_APPEND
 _OPENAT2 = 437  # on all architectures of Linux that Python runs on, but for Alpha
 _AT_FDCWD = -100  # <fcntl.h>
 _RESOLVE_NO_MAGICLINKS = 0x02  # <linux/openat2.h>
-_NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)  # an older kernel, or a filter of system calls
+# An older kernel, or a filter of system calls.
+_NO_OPENAT2 = (
+    *(errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL),
+    *(errno.E2BIG, errno.EOPNOTSUPP, errno.EAGAIN),
+)
 
 Approve = Callable[[str], None]
 """Takes a real path and raises an exception to refuse it."""

@@ -46,13 +46,12 @@ def without_names(*names: str) -> list[str]:
     return [sys.executable, old_python.__file__, *names, "--"]
 
 
+ERRORS = ("ENOSYS", "EPERM", "EACCES", "EINVAL", "EOPNOTSUPP")
+
 LAUNCHERS = {
     "linux-4.18": without_calls(new="ENOSYS"),
     "linux-5.10": without_calls(preadv2="0"),  # as for what is not in memory
-    **{
-        error: without_calls(**dict.fromkeys(old_kernel.CALLS, error))
-        for error in ("ENOSYS", "EPERM", "EACCES", "EINVAL", "EOPNOTSUPP")
-    },
+    **{error: without_calls(**dict.fromkeys(old_kernel.CALLS, error)) for error in ERRORS},
     "python": without_names(*NAMES),
 }
 
@@ -180,6 +179,22 @@ def test_what_the_host_asks_for(client: Client, usual: Client, command: str) -> 
             replies.append(str(error))
     if command != "qga-get-metrics":  # has entries of what happens to run
         assert replies[1] == replies[0]
+
+
+@pytest.mark.parametrize("error", [*ERRORS, "E2BIG", "EAGAIN"])
+def test_rules_about_files(tmp_path: Path, error: str) -> None:
+    allowed, forbidden = tmp_path / "allowed", tmp_path / "forbidden"
+    for folder in (allowed, forbidden):
+        folder.mkdir()
+        (folder / "file").write_text("text")
+    (allowed / "link").symlink_to(forbidden / "file")
+    config = f"[files]\nread={allowed}/\n"
+    how = {"launcher": without_calls(openat2=error), "config": config}
+    with listening(tmp_path, **how) as agent, agent.connect() as client:
+        handle = client.call("guest-file-open", path=f"{allowed}/file")
+        assert client.call("guest-file-read", handle=handle)["count"] == len("text")
+        for path in (forbidden / "file", allowed / "link", f"/proc/{os.getpid()}/root{forbidden}"):
+            assert "has been refused" in client.refusal("guest-file-open", path=str(path))
 
 
 def test_a_python_without_vsock(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import pytest
 from qga.agent import Agent
 from qga.service.log import Log
 from qga.settings.config import ChannelConfig, Config
+from tests.differences import differs
 
 freeze: Any = import_module("qga.commands.freeze")
 freezer: Any = import_module("qga.commands._freezer")
@@ -198,7 +199,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(freeze, "block_mounts", kernel.block_mounts)
     for name in ("block_mounts", "open_mount", "ioctl"):
         monkeypatch.setattr(freezer, name, getattr(kernel, name))
-    monkeypatch.setattr(hooks.trust, "require", lambda path: None)
+    monkeypatch.setattr(hooks.trust, "require", lambda path, *_owners: path)
     stage = Stage(tmp_path, kernel)
     yield stage
     stage.end()
@@ -502,6 +503,36 @@ def test_an_agent_that_starts_while_all_is_frozen(stage: Stage) -> None:
         stage.kernel.blind = 0
         assert host.ask(THAW) == 3
         assert host.ask(STATUS) == "thawed"
+
+
+def test_a_thaw_by_itself_that_cannot_look_is_tried_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freeze, "_RETRY", 0.1)
+    with stage.agent(freeze_timeout=1):
+        assert stage.host().ask(FREEZE) == 3
+    stage.kernel.blind = errno.ENOMEM
+    with stage.agent(freeze_timeout=1):
+        time.sleep(1.5)
+        assert len(stage.kernel.frozen) == 3
+        stage.kernel.blind = 0
+        eventually(lambda: not stage.kernel.frozen)
+        assert stage.host().ask(STATUS) == "thawed"
+        assert stage.called()[-1] == "thaw"
+
+
+@differs("mount-points-not-utf8")
+def test_a_mount_point_is_known_by_the_name_that_is_reported(stage: Stage, host: Host) -> None:
+    for minor, name in enumerate((b"gr\xf6\xdfe", b"gr\xf6\xdf"), 3):
+        place = os.fsdecode(os.fsencode(stage.folder) + b"/" + name)
+        os.mkdir(place)
+        stage.kernel.mounts[place] = mounts.Mount((8, minor), [place], "ext4", "/dev/x")
+    reported = f"{stage.folder}/gr\ufffd\ufffde"
+    assert host.ask("guest-fsfreeze-freeze-list", mountpoints=[reported]) == 1
+    assert [os.fsencode(name) for name in stage.kernel.frozen] == [b"gr\xf6\xdfe"]
+    frozen = host.ask("qga-get-freeze")["filesystems"]
+    assert [each["mountpoint"] for each in frozen] == [reported]
+    assert host.ask(THAW) == 1
 
 
 def test_since_when_and_until_when(stage: Stage) -> None:
