@@ -1,12 +1,14 @@
 """`qgactl checkmk` as Checkmk's server reads it.
 
-Checkmk is on no registry, so `read` follows the rules of its parser (cmk/checkengine/parser), and
-the tests those of its plugins for each section (cmk/plugins/collection/agent_based).
+Checkmk's parsers are on no registry: PyPI's `checkmk` is a placeholder. So `read` follows the rules
+of cmk/checkengine/parser, and SHAPES the examples in the heads of the plugins for sections
+(cmk/plugins/collection/agent_based: df_section, diskstat, lnx_if, mem_used_sections, uptime).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from importlib import import_module
@@ -29,6 +31,17 @@ pytestmark = pytest.mark.timeout(900)
 module: Any = import_module("qga.commands.metrics")
 
 Sections = dict[str, list[list[str]]]
+
+# A line of each section. Checkmk takes the number of fields for what tells kinds of lines apart.
+SHAPES = {
+    "uptime": r"\d+\.\d\d",
+    "cpu": r"(\d+\.\d\d ){3}\d+/\d+ \d+ \d+",
+    "mem": r"\w+: \d+ kB",
+    "df": r"\S+ \w+( \d+){3} \d+% /\S*|\[df_inodes_(start|end)\]",
+    "diskstat": r"\d{10}|\d+ \d+ \S+( \d+){11}",
+    "kernel": r"\d{10}|cpu\d*( \d+){10}",
+    "lnx_if": r"[^ ]+( \d+){16}",
+}
 
 
 def read(output: str) -> dict[str, Sections]:
@@ -80,6 +93,13 @@ def test_each_guest_is_a_host(hosts: dict[str, Sections]) -> None:
     assert states["gone"].startswith('2 "QEMU guest agent" - ')
     assert set(hosts["gone"]) == {"labels", "local"}
     assert json.loads(hosts["web"]["labels"][0][0]) == {"cmk/device_type": "vm"}
+
+
+@pytest.mark.parametrize("section", SHAPES)
+def test_lines_are_like_those_of_checkmks_agent(hosts: dict[str, Sections], section: str) -> None:
+    lines = [" ".join(map(str.strip, fields)) for fields in hosts["web"][section]]
+    assert lines
+    assert [line for line in lines if not re.fullmatch(SHAPES[section], line)] == []
 
 
 def test_qemus_agent_has_fewer_sections(hosts: dict[str, Sections]) -> None:
