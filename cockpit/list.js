@@ -1,12 +1,14 @@
 // The guests of this host.
 
 import { alert, button, el, fill, label, table } from "./dom.js";
-import { fault } from "./qgactl.js";
+import { fault, isLimited, permission } from "./qgactl.js";
 import { listGuests } from "./search.js";
 
 const cockpit = window.cockpit;
 const INTERVAL = 10000; // milliseconds between updates
 const KINDS = { answers: "success", frozen: "warning" }; // any other state is a fault
+const CHANNEL = "The command “qgactl channel” shows how to add an agent port to a guest.";
+const LIMITS = "Guests of other users are not shown, and those of the system’s libvirt may be out of reach.";
 const HEADS = ["Guest", "State", "Operating system", "Host name", "Addresses"];
 
 export class GuestList {
@@ -17,8 +19,8 @@ export class GuestList {
                 el("h1", {}, "Guests"),
                 button("Refresh", "secondary", () => this.refresh())),
             this.body);
-        this.permission = cockpit.permission({ admin: true });
-        this.permission.addEventListener("changed", () => this.refresh());
+        this.known = () => this.refresh();
+        permission.addEventListener("changed", this.known);
         this.timer = window.setInterval(() => document.hidden || this.refresh(), INTERVAL);
     }
 
@@ -28,7 +30,7 @@ export class GuestList {
 
     stop() {
         window.clearInterval(this.timer);
-        this.permission.close();
+        permission.removeEventListener("changed", this.known);
         this.stopped = true;
     }
 
@@ -46,15 +48,13 @@ export class GuestList {
         const faults = guests.filter(guest => guest.error)
                 .map(guest => alert("warning", `${guest.name}: ${guest.state}`, guest.error));
         if (guests.length === 0)
-            return [alert("info", "No running guest with an agent port was found", this.hint())];
-        return [table("Guests of this host", HEADS, guests.map(row)), ...faults];
+            return [alert("info", "No running guest with an agent port was found", CHANNEL), ...limits()];
+        return [table("Guests of this host", HEADS, guests.map(row)), ...faults, ...limits()];
     }
+}
 
-    hint() {
-        return this.permission.allowed === false
-            ? "Turn on administrative access to see the guests of other users."
-            : "The command “qgactl channel” shows how to add an agent port to a guest.";
-    }
+function limits() {
+    return isLimited() ? [alert("info", "Administrative access is turned off", LIMITS)] : [];
 }
 
 function row(guest) {

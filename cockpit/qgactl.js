@@ -4,7 +4,9 @@ import { alert } from "./dom.js";
 
 const cockpit = window.cockpit;
 
-// Root sees all guests and other users see their own, so administrative access is not required.
+// Root sees all guests and other users see their own, so administrative access is not required. Cockpit
+// asks for it in its own menu, and reloads the page when it is turned on or off, because of this object.
+export const permission = cockpit.permission({ admin: true });
 const OPTIONS = { superuser: "try" };
 
 const STATUS = {
@@ -12,7 +14,8 @@ const STATUS = {
     3: "Cannot connect to the guest",
     4: "The guest does not answer",
 };
-const ADMINISTRATIVE = ["Permission denied", "Turn on administrative access and try again."];
+const TURN_ON = "Turn on administrative access and try again.";
+const ADMINISTRATIVE = ["Permission denied", TURN_ON];
 const PROBLEMS = {
     "not-found": ["qgactl is not installed on this host", "Install the package qgactl."],
     "access-denied": ADMINISTRATIVE,
@@ -44,6 +47,16 @@ export function inTerminal(words, window) {
 // What went wrong, and what to do about it.
 export function fault(error) {
     const [title, advice] = PROBLEMS[error.problem] ||
-        [STATUS[error.exit_status] || "qgactl failed", error.message || error.problem];
+        [STATUS[error.exit_status] || "qgactl failed", explained(error.message || error.problem)];
     return alert("danger", title, advice.replace(/^qgactl: /gm, ""));
+}
+
+// The reason, with what a user can do about it who has left administrative access off.
+export function explained(reason) {
+    return /permission denied/i.test(reason) && isLimited() ? `${reason}\n${TURN_ON}` : reason;
+}
+
+// Whether administrative access is off; it is not known at first.
+export function isLimited() {
+    return permission.allowed === false;
 }

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
 
 PATIENCE = 60
 """Seconds: the guest's processor is emulated."""
@@ -20,6 +21,8 @@ PICTURES = os.environ.get("QGA_PICTURES", "")
 """A directory to save pictures in for the documentation, or nothing."""
 LATE = "task queue exceeded allotted deadline"
 """What xterm.js says when the machine is busy."""
+ON_LOAD = "Page.{}ScriptToEvaluateOnNewDocument"
+HURRIED = "const slow = setInterval; window.setInterval = (work, time) => slow(work, time / 10);"
 WIDE, NARROW = (1280, 860), (420, 860)
 
 T = TypeVar("T")
@@ -47,6 +50,22 @@ class Page:
         """Go to a part of the page of the guest, by its bookmark."""
         self._open(f"{self.url}#/{part}?{urlencode({'name': self.name, 'address': self.guest})}")
 
+    def turn_to(self, part: str) -> None:
+        """Go to a part such as `Doctor`, without loading the page again if the guest's is open."""
+        if self.browser.current_url.startswith(f"{self.url}#/") and self.guest:
+            self.link(part).click()
+        else:
+            self.open_guest(part.lower().partition(" ")[0])
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """What a page that is opened meanwhile does at intervals, it does ten times as often."""
+        added = self.browser.execute_cdp_cmd(ON_LOAD.format("add"), {"source": HURRIED})
+        try:
+            yield
+        finally:
+            self.browser.execute_cdp_cmd(ON_LOAD.format("remove"), added)
+
     def _open(self, url: str) -> None:
         self.browser.get("about:blank")  # otherwise a change after # loads nothing
         self.browser.get(url)
@@ -66,7 +85,7 @@ class Page:
         return [each for each in self.browser.find_elements(By.XPATH, xpath) if each.is_displayed()]
 
     def text(self, xpath: str = "//main") -> str:
-        return self.find(xpath).text
+        return self.wait(lambda: [each.text for each in self.all(xpath)[:1]], xpath)[0]
 
     def fact(self, term: str) -> str:
         """What the page says about something, such as `Host name`."""
@@ -74,15 +93,13 @@ class Page:
 
     def wait(self, look: Callable[[], T | None], what: str = "") -> T:
         """Wait until `look` returns something, while the page may replace its elements."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                if found := look():
-                    return found
-            except (NoSuchElementException, StaleElementReferenceException):
-                pass
-            time.sleep(0.1)
-        raise AssertionError(f"no {what or 'such thing'} in: {self.browser.page_source[:20_000]}")
+        waiting = WebDriverWait(self.browser, PATIENCE, 0.1, [StaleElementReferenceException])
+        try:
+            found: T = waiting.until(lambda _: look())  # type: ignore[assignment]
+            return found
+        except TimeoutException:
+            source = self.browser.page_source[:20_000]
+            raise AssertionError(f"no {what or 'such thing'} in: {source}") from None
 
     def script(self, expression: str) -> Any:
         return self.browser.execute_script(f"return {expression}")

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from selenium.webdriver.chrome.service import Service
 from tests.guest.image import CHECKOUT
 
 SERVER = "/usr/lib/cockpit/cockpit-ws"
+# A user who is not root, without an account for it: files of root belong to it.
+AS_DAEMON = ("unshare", "--user", "--map-user=1", "--map-group=1", "--")
 # Chromium has no sandbox for root, and containers have little /dev/shm.
 OPTIONS = (
     "--headless=new",
@@ -38,10 +40,10 @@ def install(folder: Path) -> Path:
 
 
 @contextmanager
-def served(env: Mapping[str, str], data: Path) -> Iterator[str]:
+def served(env: Mapping[str, str], data: Path, launcher: Sequence[str] = ()) -> Iterator[str]:
     """Cockpit with this environment; its address."""
     port = free_port()
-    argv = [SERVER, "--no-tls", "--address=127.0.0.1", f"--port={port}"]
+    argv = [*launcher, SERVER, "--no-tls", "--address=127.0.0.1", f"--port={port}"]
     argv += ["--local-session=cockpit-bridge"]
     environment = {**env, "XDG_DATA_DIRS": f"{data}:/usr/share"}
     with subprocess.Popen(argv, env=environment) as server:
