@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible.errors import AnsibleError
+from ansible.playbook.play_context import PlayContext
 
+from ansible_collections.qga.guest.plugins.connection.qga import Connection
 from ansible_collections.qga.guest.plugins.plugin_utils import as_root, as_user
 from qga.client import GuestAgent
 from tests.guest.service import UNIT
@@ -75,6 +78,12 @@ def test_another_agent_writes_nothing_in_place(start: Start, tmp_path: Path) -> 
     with GuestAgent(peer.address) as agent:
         assert not as_root.put(agent, str(tmp_path / "content"), "/tmp/place")
     assert [request["execute"] for request in peer.requests] == ["qga-get-version"]
+
+
+def test_a_file_of_the_host_that_cannot_be_written(tmp_path: Path) -> None:
+    connection = Connection(PlayContext(), None)
+    with pytest.raises(AnsibleError, match=f"{tmp_path}/no/file: No such file or directory"):
+        connection._reported(lambda: (tmp_path / "no/file").open("wb"))
 
 
 @pytest.mark.parametrize(

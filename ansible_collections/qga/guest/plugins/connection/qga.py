@@ -214,6 +214,8 @@ class Connection(ConnectionBase):
         except (AgentError, ValueError) as error:
             # Its cause would be printed as it is.
             raise AnsibleConnectionFailure(harmless(str(error))) from None
+        except OSError as error:  # of a file on this machine
+            raise AnsibleError(f"{error.filename}: {error.strerror}") from None
 
     def reset(self) -> None:
         self.close()
