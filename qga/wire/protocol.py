@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Event = Union["Request", "Fault"]
 
-_SHORT = 64 * 1024  # bytes of a reply that is not encoded slice by slice
+_SHORT = 64 * 1024  # bytes of data that are not encoded slice by slice: one piece is sent sooner
 
 DELIMITER = b"\xff"
 """What guest-sync-delimited puts before its reply."""
@@ -62,8 +62,7 @@ def to_event(value: Any) -> Event:
         return Fault(QgaError("QMP input must be a JSON object"))
     name = value.get("execute")
     arguments = value.get("arguments", _NO_ARGUMENTS)
-    known = ("execute" in value) + ("arguments" in value) + ("id" in value)
-    if type(name) is str and type(arguments) is dict and len(value) == known:
+    if type(name) is str and type(arguments) is dict and value.keys() <= _MEMBERS:
         return Request(name, arguments, value.get("id", ABSENT))
     return Fault(_envelope_error(value, arguments), value.get("id", ABSENT))
 
@@ -117,17 +116,13 @@ def _encode_with_payload(result: dict[str, Any], id: Any) -> list[Part]:
             continue
         before[member] = ""
         opened = jsonwriter.write(before)[1:-2]  # up to the quote behind which the payload comes
-        parts += [f"{text}{opened}".encode("ascii"), value]
+        is_short = len(value.data) <= _SHORT
+        data = base64.encode(value.data) if is_short else value
+        parts += [f"{text}{opened}".encode("ascii"), data]  # type: ignore[list-item]
         text, before = '", ', {}
     rest = jsonwriter.write(before)[1:] if before else "}"
     parts.append(f"{text if before else text[:1]}{rest}{_encode_id(id)}}}\n".encode("ascii"))
-    return [_in_one(parts)] if sum(map(len, parts)) < _SHORT else parts
-
-
-def _in_one(parts: list[Part]) -> bytes:
-    """A short reply is one piece, which is quicker to send."""
-    encoded = (base64.encode(part.data) if type(part) is Payload else part for part in parts)
-    return b"".join(encoded)  # type: ignore[arg-type]
+    return parts if Payload in map(type, parts) else [b"".join(parts)]  # type: ignore[arg-type]
 
 
 def _encode_id(id: Any) -> str:

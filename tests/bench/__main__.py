@@ -87,7 +87,12 @@ def describe(outcome: Outcome, size: measures.Size) -> str:
         "`make bench` makes this page: QEMU's agent and ours side by side on unix sockets, in turn "
         'for each figure, and where it says "in a guest" on virtio ports of one virtual machine. '
         f"Each number is the median of the rounds ({size.rounds}); a ratio is ours divided by the "
-        "column of QEMU's agent before it. The goals are about the newest release. Base64 is "
+        "column of QEMU's agent before it. The goals are about the newest release. "
+        "Round trips are timed one after the other on one connection: "
+        f"{size.pings:,} pings (in the guest a quarter), and {size.calls} of each information "
+        f"command (likewise) {size.turns} times a round, each time after {measures.WARM_UP} that "
+        "do not count; outside the guest client and agent are kept on one processor. The original "
+        "also sends each ping to syslog. Base64 is "
         "Python's own, as on Debian 12 and 13, unless it says SIMD: then it is that of pybase64. "
         f"The long request has {size.long_request / 1e6:g} MB; there were {size.mixed_requests:,} "
         f"mixed requests (measured once), {size.crowd_of_children} children at once and "

@@ -115,20 +115,13 @@ WARM_UP = 20
 
 
 def ping(stage: Stage) -> Figures:
-    with stage.agent.connect() as client:
-        client.time_exchanges(PING, 100)
-        times = client.time_exchanges(PING, stage.size.pings)
-        return {**ping_figures(times), "ping cpu": _processor_time(stage, client, PING)}
-
-
-def _processor_time(stage: Stage, client: Client, data: bytes) -> float:
-    """Microseconds of the agent for a request, without a processor's way out of its idle state."""
     count = stage.size.pings
-    with stage.agent.beside_us():
-        client.time_exchanges(data, 100)
+    with stage.agent.beside_us(), stage.agent.connect() as client:
+        client.time_exchanges(PING, WARM_UP)
         before = stage.agent.cpu_time()
-        client.time_exchanges(data, count)
-        return (stage.agent.cpu_time() - before) / count / 1e3
+        times = client.time_exchanges(PING, count)
+        processor_time = (stage.agent.cpu_time() - before) / count / 1e3
+        return {**ping_figures(times), "ping cpu": processor_time}
 
 
 def ping_figures(times: list[int]) -> Figures:

@@ -17,7 +17,7 @@ from qga.wire.protocol import ABSENT, Constant, Fault, Request, encode_error, en
 from tests.unit.decoding import PING, descs, descs_of, in_pieces, receive_all, shown
 
 RECORDED = Path(__file__).parents[1] / "recorded_replies.txt"
-LONG = 64 * 1024
+LONG = 64 * 1024 + 1
 AFTER_FF = "JSON parse error, stray '\ufffd'"
 
 
@@ -406,7 +406,7 @@ class TestEncoding:
         assert reply == {"return": {**members, **_in_base64(members)}, "id": 1}
 
     def test_two_payloads(self) -> None:
-        out, err = Payload(bytes(LONG)), Payload(b"")
+        out, err = Payload(bytes(LONG)), Payload(bytes(LONG))
         parts = encode_return({"out-data": out, "err-data": err})
         assert parts == [b'{"return": {"out-data": "', out, b'", "err-data": "', err, b'"}}\n']
 
