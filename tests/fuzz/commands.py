@@ -22,7 +22,7 @@ from qga.policy.policy import Policy
 from qga.serving.output import Output
 from qga.wire.decoder import Decoder
 from qga.wire.jsonwriter import write_exactly
-from qga.wire.payload import Payload
+from qga.wire.payload import Base64, Payload
 from qga.wire.protocol import Request, encode_error, encode_return
 from tests.fuzz.draw import Draw, members
 from tests.unit.test_interface import COMMANDS
@@ -99,6 +99,8 @@ def is_of(value: Any, annotation: Any) -> bool:
         return type(value) is int and value in _RANGES[annotation]
     if annotation is float:
         return type(value) in (int, float)
+    if annotation is Base64:
+        return type(value) in (str, Base64)
     if annotation in (str, bool):
         return type(value) is annotation
     if get_origin(annotation) is Literal:
@@ -115,7 +117,7 @@ _RANGES = {int: range(-(2**63), 2**63), UInt64: range(-(2**63), 2**64)}
 
 def same(bound: Any, given: Any, annotation: Any) -> None:
     """What the handler gets is what came, but for negative numbers where none can be."""
-    expected = unsigned(given, annotation)
+    expected = Base64(str(given)) if annotation is Base64 else unsigned(given, annotation)
     assert type(bound) is type(expected)
     assert bound == expected
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from qga.plugin import schema
 from qga.plugin.schema import UInt64
-from qga.wire.payload import Payload
+from qga.wire.payload import Base64, Payload
 
 T = TypeVar("T")
 
@@ -114,6 +114,7 @@ _SIMPLE: dict[Any, Any] = {
     int: lambda draw: draw.integer(2**63 - 1),
     UInt64: lambda draw: draw.integer() % 2**64,
     str: Draw.text,
+    Base64: Draw.text,
     bool: lambda draw: draw.byte() % 2 == 1,
     float: Draw.double,
     Payload: lambda draw: Payload(draw.bytes(draw.byte() % 8)),
