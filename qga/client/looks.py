@@ -7,6 +7,7 @@ A check raises Never if waiting is useless, and an AgentError if it fails.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
@@ -15,6 +16,7 @@ from qga.client.errors import (
     CommandNotFound,
     CopyError,
     ProgramNotStarted,
+    shortened,
 )
 from qga.client.readiness import Readiness
 from qga.wording import counted
@@ -33,6 +35,7 @@ LONGEST_WORD = 100
 
 NO_FILE = "No such file or directory"
 LISTENING = b"0A"  # TCP_LISTEN of the kernel
+HEXADECIMAL_PORT = re.compile(rb"[0-9A-Fa-f]{1,4}")
 
 
 class Seen(NamedTuple):
@@ -119,7 +122,7 @@ def _listening(agent: GuestAgent) -> set[int]:
         content = _content(agent, path) or b""
         rows = [line.split(None, 4) for line in content.splitlines()[1:]]
         local = (row[1].rpartition(b":")[2] for row in rows if row[3:4] == [LISTENING])
-        found.update(int(digits, 16) for digits in local)
+        found.update(int(digits, 16) for digits in local if HEXADECIMAL_PORT.fullmatch(digits))
     return found
 
 
@@ -155,7 +158,7 @@ def _errors(result: bytes) -> tuple[str, ...]:
         errors = json.loads(result)["v1"]["errors"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return ("its result cannot be read",)
-    return tuple(map(str, errors)) if isinstance(errors, list) else ()
+    return (shortened("; ".join(map(str, errors))),) if errors and isinstance(errors, list) else ()
 
 
 def _file(agent: GuestAgent, argument: str, _state: Readiness | None) -> Seen:

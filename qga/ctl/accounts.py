@@ -79,8 +79,11 @@ def ask_password(crypted: bool) -> bytes:
         )
     question = "Hash of the new password" if crypted else "New password"
     # On stderr, because stdout may be a file.
-    answered: str = typer.prompt(question, hide_input=True, confirmation_prompt=True, err=True)
-    return answered.encode()
+    try:
+        answered: str = typer.prompt(question, hide_input=True, confirmation_prompt=True, err=True)
+        return answered.encode()
+    except UnicodeError:
+        raise typer.BadParameter("what was typed is not UTF-8 text; use --stdin") from None
 
 
 def is_action(words: list[str], _line: Line, _surroundings: Surroundings) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Union
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +22,10 @@ from qga.client.texts import printable as printable
 Cell = Union[str, Text, None]
 Row = Sequence[Cell]
 
-UNLIMITED = 10_000  # columns
+# Columns: of a table in a pipe, of a folded cell at least, between two cells.
+UNLIMITED = 10_000
+NARROW = 5
+BETWEEN = 3
 UNKNOWN = "-"
 
 
@@ -57,16 +61,21 @@ def show_table(
     If the terminal is too narrow, the first column is folded, or those named in `folding`.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    folded = folding or heads[:1]
     for head in heads:
         table.add_column(
             head,
             justify="right" if head in right else "left",
             overflow="fold",
-            no_wrap=head not in (folding or heads[:1]),
+            no_wrap=head not in folded,
         )
+    widths = dict(zip(heads, map(cell_len, heads)))
     for row in rows:
-        table.add_row(*map(as_text, row))
-    write(table)
+        cells = list(map(as_text, row))
+        table.add_row(*cells)
+        widths.update(zip(heads, map(max, widths.values(), (cell.cell_len for cell in cells))))
+    least = sum(min(width, NARROW) if head in folded else width for head, width in widths.items())
+    write(table, least + BETWEEN * (len(heads) - 1))
 
 
 def show_facts(facts: Iterable[tuple[str, Cell]]) -> None:
@@ -74,10 +83,12 @@ def show_facts(facts: Iterable[tuple[str, Cell]]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
+    least = 0
     for name, value in facts:
         if value:
             table.add_row(as_text(name), as_text(value))
-    write(table)
+            least = max(least, cell_len(name))
+    write(table, least + BETWEEN + NARROW)
 
 
 def as_text(cell: Cell) -> Text:
@@ -86,11 +97,13 @@ def as_text(cell: Cell) -> Text:
     return Text(UNKNOWN if cell is None else printable(cell))
 
 
-def write(table: Table) -> None:
+def write(table: Table, least: int) -> None:
+    """Print a table. On a terminal with less than `least` columns its lines are longer than that:
+    rich would leave cells empty.
+    """
     to = console()
-    if not to.is_terminal:
-        # A pipe has no width, and grep needs names in one piece.
-        to.width = UNLIMITED
+    # A pipe has no width, and grep needs names in one piece.
+    to.width = max(to.width, least) if to.is_terminal else UNLIMITED
     with to.capture() as lines:
         to.print(table)
     # rich pads the last column with spaces.

@@ -12,7 +12,15 @@ import pytest
 
 from qga.client import waiting, watching
 from qga.client.data_ports import DataPort
-from qga.client.errors import CommandNotFound, ConnectError, NeverReady, NotReady, ProtocolError
+from qga.client.errors import (
+    LONGEST_ERROR,
+    CommandNotFound,
+    ConnectError,
+    NeverReady,
+    NotReady,
+    ProtocolError,
+)
+from qga.client.looks import LOOKS, Never
 from qga.client.readiness import Boot, CloudInit, Readiness, Unit
 from qga.client.results import PortInfo
 from qga.client.shapes import shaped
@@ -286,3 +294,29 @@ def test_a_guest_without_the_command(ports: Ports) -> None:
     with pytest.raises(CommandNotFound):
         watching.Events(agent, ports, watching.Wanted()).__enter__()  # type: ignore[arg-type]
     assert ports.host.fileno() < 0
+
+
+class Liar:
+    """A guest with such files."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def read_file(self, _path: str, limit: int) -> bytes:
+        return self.content[:limit]
+
+
+ODD_ROWS = b"sl\n 0: 0:ZZZZ 0:0 0A\n 1: 0:" + b"F" * 9999 + b" 0:0 0A\n 2\n 3: 0:0050 0:0 0A x\n"
+
+
+def test_odd_lines_in_the_guests_list_of_sockets() -> None:
+    agent: Any = Liar(ODD_ROWS)
+    assert LOOKS["port"](agent, "80", None).met
+    assert not LOOKS["port"](agent, "81", None).met
+
+
+def test_endless_errors_of_cloud_init() -> None:
+    agent: Any = Liar(json.dumps({"v1": {"errors": ["x" * 100_000] * 9}}).encode())
+    with pytest.raises(Never) as raised:
+        LOOKS["cloud-init"](agent, "", None)
+    assert len(str(raised.value)) < 2 * LONGEST_ERROR

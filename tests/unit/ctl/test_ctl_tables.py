@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from qga.client import results as r
-from qga.ctl import growing, network, processors, storage, system, units
+from qga.ctl import growing, network, processors, storage, system, tables, units
 from qga.ctl.sshkeys import Key, parse_key, read_keys, same_keys
 from qga.ctl.tables import show_facts, show_table
 
@@ -289,3 +291,19 @@ def test_processors_are_listed_by_their_number(capsys: pytest.CaptureFixture[str
     processors.show_processors([r.Processor(10, True), r.Processor(2, False), r.Processor(0, True)])
     lines = capsys.readouterr().out.splitlines()[-3:]
     assert [line.split()[0] for line in lines] == ["0", "2", "10"]
+
+
+@pytest.mark.parametrize("columns", [1, 5, 19])
+def test_no_cell_is_lost_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """rich would leave cells empty; the terminal breaks the lines."""
+    screen = partial(Console, force_terminal=True, color_system=None, width=columns)
+    monkeypatch.setattr(tables, "console", screen)
+    show_table(("Mount", "Device", "Size"), [("/srv/backups", "vdb1", "1.5 GiB")], ("Size",))
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["Mount", "Device", "Size"]
+    assert shown[2].split() == ["/srv/", "vdb1", "1.5", "GiB"]
+    assert shown[3:] == ["backu", "ps"]
+    show_facts([("Guest clock", "2026-11-26"), ("Zone", "UTC")])
+    assert lines(capsys)[:2] == ["Guest clock  2026-1", "             1-26"]
