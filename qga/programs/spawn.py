@@ -21,7 +21,6 @@ from contextlib import suppress
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 from typing import TYPE_CHECKING, Optional
 
-from qga.programs import direct
 from qga.programs.inherited_limit import inherited_limit
 from qga.programs.limits import NO_LIMITS, Limits
 from qga.programs.steps import NotPrepared, Steps
@@ -239,9 +238,6 @@ class Entries(Mapping[bytes, bytes]):
     def items(self) -> list[tuple[bytes, bytes]]:  # type: ignore[override]
         return self._pairs
 
-    def values(self) -> list[bytes]:  # type: ignore[override]
-        return [value for _, value in self._pairs]
-
 
 def _start(
     path: bytes,
@@ -260,11 +256,7 @@ def _start(
             steps.limit(job.resource_limits)
         if launch.terminal:
             steps.add_terminal()
-        plain = not steps and launch.identity is None and launch.directory is None
-        if plain and direct.can_start(streams):
-            pid = direct.start(path, argv, variables, streams)
-        else:
-            pid = _fork(path, argv, variables, streams, launch, steps)
+        pid = _fork(path, argv, variables, streams, launch, steps)
     _unprotect(pid)
     return pid
 

@@ -19,6 +19,8 @@ from selenium.webdriver.chrome.service import Service
 from tests.guest.image import CHECKOUT
 
 SERVER = "/usr/lib/cockpit/cockpit-ws"
+# The bridge would start a bus and an agent of its own, which outlive it.
+NO_SESSION = {"DBUS_SESSION_BUS_ADDRESS": "disabled:", "SSH_AUTH_SOCK": "/nonexistent"}
 # A user who is not root, without an account for it: files of root belong to it.
 AS_DAEMON = ("unshare", "--user", "--map-user=1", "--map-group=1", "--")
 # Chromium has no sandbox for root, and containers have little /dev/shm.
@@ -45,7 +47,7 @@ def served(env: Mapping[str, str], data: Path, launcher: Sequence[str] = ()) -> 
     port = free_port()
     argv = [*launcher, SERVER, "--no-tls", "--address=127.0.0.1", f"--port={port}"]
     argv += ["--local-session=cockpit-bridge"]
-    environment = {**env, "XDG_DATA_DIRS": f"{data}:/usr/share"}
+    environment = {**env, **NO_SESSION, "XDG_DATA_DIRS": f"{data}:/usr/share"}
     with subprocess.Popen(argv, env=environment) as server:
         try:
             wait_for(port, server)
