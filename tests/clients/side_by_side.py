@@ -138,7 +138,7 @@ def rows(seconds: dict[tuple[str, str], list[float]]) -> Iterator[tuple[str, ...
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.clients.side_by_side")
-    parser.add_argument("--rounds", type=int, default=6, metavar="N", help="of the playbook")
+    parser.add_argument("--rounds", type=int, default=4, metavar="N", help="of the playbook")
     part = measure(parser.parse_args(argv).rounds)
     PAGE.write_text(PART.sub(lambda _: part, PAGE.read_text()))
     print(part, end="")
