@@ -137,7 +137,7 @@ class Input:
         self._on_room = on_room
         os.set_blocking(self._fd, False)
 
-    def put(self, data: bytes) -> int:
+    def put(self, data: bytes | bytearray) -> int:
         """Buffer as many bytes as there is room for, and return their number. If the program has
         stopped reading, all bytes are accepted and discarded."""
         if self.closed or self.finished:

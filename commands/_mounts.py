@@ -43,7 +43,8 @@ _SERVED = re.compile(
     + rb"(?!(?:btrfs|cgroup2?|devtmpfs|overlay|proc|ramfs|rootfs|sysfs|tmpfs|zfs) )",
     re.MULTILINE,
 )
-_NO_UTF8 = re.compile("[\udc80-\udcff]")  # as os.fsdecode() has such bytes
+# Bytes that are no UTF-8, as os.fsdecode() has them, and noncharacters.
+_NOT_REPORTED = re.compile("[\udc80-\udcff\ufdd0-\ufdef\ufffe\uffff]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 _PATIENCE = 1.0  # seconds
@@ -179,8 +180,8 @@ def size_of(mount: Mount) -> os.statvfs_result | None:
 
 
 def as_reported(path: str) -> str:
-    """A path as replies have it: with U+FFFD for each byte that is not UTF-8."""
-    return _NO_UTF8.sub("\ufffd", path)
+    """A path as replies have it: with U+FFFD for each byte that is not UTF-8 or no character."""
+    return _NOT_REPORTED.sub("\ufffd", path)
 
 
 def is_read_only(mount: Mount) -> bool:

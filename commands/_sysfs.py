@@ -58,13 +58,13 @@ def keep_open(path: str) -> int:
 
 
 def understood(read: Callable[[L], T], lines: Iterable[L]) -> list[T]:
-    """What `read` makes of each line. Those for which it raises ValueError are left out, so that
-    one line of a newer kernel, or an odd name, does not cost all others."""
+    """What `read` makes of each line. Those that it cannot read are left out, so that one line of a
+    newer kernel, or an odd name, does not cost all others."""
     results = []
     for line in lines:
         try:  # contextlib would take memory in every guest that is monitored
             results.append(read(line))
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     return results
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
-from qga import Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
+from qga import Base64, Caller, Child, CommandGroup, NotRequired, Payload, QgaError, command
 from qga.policy.quota import Quota
 from qga.records import TypedDict
 from qga.wording import counted
@@ -90,7 +90,7 @@ class Exec(CommandGroup):
         path: str,
         arg: Optional[list[str]] = None,
         env: Optional[list[str]] = None,
-        input_data: Optional[str] = None,
+        input_data: Optional[Base64] = None,
         capture_output: GuestExecCaptureOutput = False,
         *,
         caller: Caller,
@@ -105,7 +105,7 @@ class Exec(CommandGroup):
             true means this) or merged (both as one). 16 MiB of each are kept.
         Returns the process ID, for guest-exec-status.
         """
-        stdin = None if input_data is None else decode_base64(input_data)
+        stdin = None if input_data is None else input_data.decode()
         streams = _STREAMS[capture_output]
         descriptors = 1 + len(streams) + (stdin is not None)
         self.agent.descriptors.take(caller.channel, descriptors)
@@ -152,7 +152,7 @@ class Exec(CommandGroup):
                 result[f"{stream}-truncated"] = capture.truncated  # type: ignore[literal-required]
         return result
 
-    def _reserve(self, caller: Caller, stdin: bytes | None) -> None:
+    def _reserve(self, caller: Caller, stdin: bytes | bytearray | None) -> None:
         """Count a program and its input. Raises QgaError if a limit is exceeded."""
         limits, channel = caller.policy.limits, caller.channel
         if not self._running.take(channel, 1, limits.limits_children):
@@ -169,7 +169,7 @@ class Exec(CommandGroup):
         self,
         argv: list[str],
         env: list[str] | None,
-        stdin: bytes | None,
+        stdin: bytes | bytearray | None,
         streams: dict[str, tuple[int, ...]],
         caller: Caller,
         descriptors: int,

@@ -281,10 +281,11 @@ class Freeze(CommandGroup):
 
     def _thaw_by_itself(self, why: str) -> None:
         def report(count: Any, error: BaseException | None) -> None:
-            if error is not None and self._freezer.complete:  # it could not look: all is as before
+            log = self.agent.log
+            if error is not None and self._freezer.complete:  # it could not look at all of them
+                log.error(f"{why}: guest-fsfreeze-thaw: {error}; it is tried again")
                 self._thaw_later(why)
                 return
-            log = self.agent.log
             log.error(
                 f"{why}: thawed {counted(count or 0, 'filesystem')}; a snapshot that was not "
                 "complete before is not consistent"
@@ -298,6 +299,8 @@ class Freeze(CommandGroup):
             self._thaw_later(why)
 
     def _thaw_later(self, why: str) -> None:
+        if self._time_limit is not None:
+            self._time_limit.cancel()
         self._time_limit = self.agent.loop.call_later(_RETRY, lambda: self._thaw_by_itself(why))
 
     def _thaw_with_hooks(self) -> int:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from math import inf
 from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
-from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
+from qga import Base64, Caller, CommandGroup, NotRequired, Payload, QgaError, command
 from qga.policy.quota import Quota
 from qga.records import TypedDict
 from qga.wording import counted
@@ -247,7 +247,7 @@ class Streams(CommandGroup):
     def qga_exec_write(
         self,
         pid: int,
-        buf_b64: str = "",
+        buf_b64: Optional[Base64] = None,
         eof: bool = False,
         after: Optional[int] = None,
         *,
@@ -262,7 +262,7 @@ class Streams(CommandGroup):
         Returns how many bytes were accepted. At most 256 KiB are buffered for the program.
         """
         program = self._program(pid, caller)
-        data = decode_base64(buf_b64)
+        data = buf_b64.decode() if buf_b64 else b""
         if program.has_port and data:
             raise QgaError(f"the input of PID {pid} comes from its port")
         if after is not None and not (program.has_port and eof and after >= 0):

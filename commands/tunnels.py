@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from qga import Caller, CommandGroup, NotRequired, Payload, QgaError, command, decode_base64
+from qga import Base64, Caller, CommandGroup, NotRequired, Payload, QgaError, command
 from qga.policy.quota import Quota
 from qga.records import TypedDict
 from qga.wording import counted
@@ -136,7 +136,7 @@ class Tunnels(CommandGroup):
 
     @command(access="unrestricted", changes=False, secret=("buf-b64",), like=("guest-exec",))
     def qga_tunnel_exchange(
-        self, tunnel: int, buf_b64: str = "", *, caller: Caller
+        self, tunnel: int, buf_b64: Optional[Base64] = None, *, caller: Caller
     ) -> QgaTunnelExchange:
         """Send frames through a tunnel without a data port, and fetch waiting ones. Never waits.
 
@@ -148,7 +148,7 @@ class Tunnels(CommandGroup):
 
         if not isinstance(found, PieceTunnel):
             raise QgaError("the frames of this tunnel pass over its data port")
-        data = found.exchange(decode_base64(buf_b64))
+        data = found.exchange(bytes(buf_b64.decode()) if buf_b64 else b"")
         return {"data": Payload(data)} if data else {}
 
     @command(access="unrestricted", changes=False, like=("guest-exec",))

@@ -29,6 +29,7 @@ from qga.programs.left_jobs import take_over_jobs
 from qga.programs.open_files import raise_limit
 from qga.service.state import State
 from qga.serving.audit import Audit, Limit
+from qga.wire import base64
 from qga.worker import Worker
 
 TYPE_CHECKING = False
@@ -316,6 +317,7 @@ class Agent:
 def _import_needed_while_frozen() -> None:
     for name in _NEEDED_WHILE_FROZEN:
         import_module(name)
+    base64.prepare()
 
 
 def _text_of(filename: Any) -> str:

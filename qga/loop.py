@@ -155,7 +155,8 @@ class Loop:
                 except Exception as error:
                     self.unwatch(fd)  # level-triggered, it would fail again at once
                     self._on_fault(error)
-            if timers and timers[0] is not self._alarm:
+            # The alarm is not relied on: another process of root's may have read its byte.
+            if timers and (timers[0] is not self._alarm or timers[0].when <= time.monotonic()):
                 self._run_timers()
 
     def stop(self) -> None:

@@ -237,7 +237,7 @@ def _struct_checker(struct: Any) -> Check:
     return check
 
 
-_JSON_TYPES: dict[Any, type] = {int: int, str: str, bool: bool, float: float}
+_JSON_TYPES: dict[Any, type] = {int: int, str: str, Base64: str, bool: bool, float: float}
 
 
 def _alternate_checker(annotation: Any, namespace: dict[str, Any]) -> Check:

@@ -59,6 +59,12 @@ class FileRules(NamedTuple):
         direct = opening.without_dots(path) if self.has_patterns else path
         try:
             place = opening.find(c_string(direct), self._with_links(flags))
+            try:
+                verdict = self.judge_path(path, place.path, flags)
+                if verdict.allowed:
+                    opening.refuse_dangling_link(place)
+            finally:
+                os.close(place.fd)
         except OSError as error:
             # Without patterns the agent opens it, wherever the path leads.
             if not self.has_patterns and isinstance(error, opening.Elsewhere):
@@ -66,9 +72,7 @@ class FileRules(NamedTuple):
             verdict = self._judge_failure(path, flags, error)
             if verdict.allowed:
                 raise
-            return verdict
-        os.close(place.fd)
-        return self.judge_path(path, place.path, flags)
+        return verdict
 
     def judge_path(self, path: str, real: str, flags: int) -> Verdict:
         """The verdict for a path whose real path is `real`; "" if no pattern can match it."""

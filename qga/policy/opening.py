@@ -100,8 +100,6 @@ def find(raw: bytes, flags: int) -> Place:
             raise
         fd = _walk(directory or b".", os.O_DIRECTORY)
         try:
-            if _is_link(name, fd):
-                raise _dangling() from None
             return Place(fd, os.path.join(_real_path(fd), os.fsdecode(name)), name)
         except BaseException:
             os.close(fd)
@@ -113,6 +111,18 @@ def find(raw: bytes, flags: int) -> Place:
     except BaseException:
         os.close(fd)
         raise
+
+
+def refuse_dangling_link(place: Place) -> None:
+    """Raise FileNotFoundError if the missing file is a symbolic link, as opening it does."""
+    if place.name is None:
+        return
+    try:
+        is_link = stat.S_ISLNK(os.lstat(place.name, dir_fd=place.fd).st_mode)
+    except OSError:  # it is missing
+        return
+    if is_link:
+        raise _dangling()
 
 
 def real_path(raw: bytes) -> str:
@@ -229,13 +239,6 @@ def _writes(flags: int) -> bool:
 
 def _creates(flags: int) -> bool:
     return _writes(flags) and bool(flags & _CREATING)
-
-
-def _is_link(name: bytes, directory: int) -> bool:
-    try:
-        return stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode)
-    except OSError:
-        return False
 
 
 def _dangling() -> OSError:

@@ -97,7 +97,7 @@ class Capture:
 class Feed:
     """Writes `data` to a pipe and closes it; then calls `on_end`, when the data is released."""
 
-    def __init__(self, fd: int, data: bytes, on_end: Callable[[], None]) -> None:
+    def __init__(self, fd: int, data: bytes | bytearray, on_end: Callable[[], None]) -> None:
         self._fd = fd
         self._rest = memoryview(data)
         self._on_end = on_end
@@ -146,7 +146,7 @@ class Child:
         self,
         argv: list[str],
         environment: list[str] | None = None,
-        stdin: bytes | None = None,
+        stdin: bytes | bytearray | None = None,
         streams: Mapping[str, tuple[int, ...]] = _NOTHING,
         *,
         launch: Launch = PLAIN,

@@ -23,6 +23,7 @@ from _json import encode_basestring, make_encoder
 from qga.errors import CommandDisabled, CommandNotFound, QgaError, Refused
 from qga.service.log import Log
 from qga.service.sinks import DEBUG, INFO
+from qga.wire.payload import Base64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ MAX_NAME = 200
 """Characters logged of a command's name, which the client chooses, and of an error about it."""
 
 _HIDDEN = "(hidden)"
+_ENOUGH = 64  # characters that tell whether an error quotes a long secret
 
 # As json.dumps, which takes a megabyte: compact, beyond ASCII as it is, other objects by `str`.
 _chunks_of = make_encoder(None, str, encode_basestring, None, ":", ",", False, False, True)
@@ -95,7 +97,7 @@ class Audit:
         if error is not None:
             reason = error.desc if isinstance(error, QgaError) else type(error).__name__
             for secret in secrets:
-                reason = reason.replace(secret, _HIDDEN)
+                reason = _hide(secret, reason)
             facts["result"], facts["error"] = _class_of(error), reason
             outcome = f"failed: {reason}"
         text = f"{_who(entry.caller)}: {command.name} {arguments}: {outcome} ({seconds:.3f} s)"
@@ -188,7 +190,15 @@ def _class_of(error: BaseException) -> str:
     return error.error_class if isinstance(error, QgaError) else QgaError.error_class
 
 
-def _without_secrets(given: dict[str, Any], secret: tuple[str, ...]) -> tuple[Any, list[str]]:
+def _hide(secret: str | Base64, reason: str) -> str:
+    if isinstance(secret, Base64) and secret.beginning(_ENOUGH) not in reason:
+        return reason  # its text would take long to make
+    return reason.replace(str(secret), _HIDDEN)
+
+
+def _without_secrets(
+    given: dict[str, Any], secret: tuple[str, ...]
+) -> tuple[Any, list[str | Base64]]:
     """Return the arguments, cut, and the texts that were hidden in them."""
     shown = dict(given)
     hidden: list[Any] = []
@@ -204,13 +214,15 @@ def _without_secrets(given: dict[str, Any], secret: tuple[str, ...]) -> tuple[An
             pairs = [value.partition("=") for value in values]
             shown[name] = [key + "=" + _HIDDEN if equals else _HIDDEN for key, equals, _ in pairs]
             hidden += [value if equals else key for key, equals, value in pairs]
-    return _cut(shown), [value for value in hidden if isinstance(value, str) and value]
+    return _cut(shown), [value for value in hidden if isinstance(value, (str, Base64)) and value]
 
 
 def _cut(value: Any, depth: int = 0) -> Any:
     """Cut a value that may have megabytes or a thousand levels, before it becomes JSON."""
     if isinstance(value, str):
         return value[:MAX_ARGUMENTS]
+    if isinstance(value, Base64):
+        return value.beginning(MAX_ARGUMENTS)
     if isinstance(value, (list, dict)) and depth == _MAX_DEPTH:
         return "…"
     if isinstance(value, list):

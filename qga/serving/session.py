@@ -155,7 +155,7 @@ class Session:
                 self._flush()
             elif self._readable and not self.closed:
                 self._read(at_rest=True)
-            if self._readable:  # rare: more came than one read takes
+            if self._readable:  # on a socket only if more came than one read takes
                 self._read_for_a_turn()
         except Exception as error:  # most likely MemoryError; other connections must not suffer
             self._agent.log_fault(f"a connection of channel {self.caller.channel}", error)
@@ -366,6 +366,8 @@ class Session:
         if sent == len(reply):  # as nearly always
             self._peer_takes_replies = True
         else:
+            if sent:
+                self._peer_takes_replies = True
             self._output.append([reply[sent:]])
             self._flush()
 

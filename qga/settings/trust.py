@@ -50,7 +50,10 @@ def require_program(path: str, owners: Iterable[int] = ()) -> str:
     real = require(path, owners)
     program = real
     for _ in range(_MAX_INTERPRETERS):
-        interpreter = interpreter_in(first_line(program))
+        try:
+            interpreter = interpreter_in(first_line(program))
+        except PermissionError:  # no script, which its interpreter could not read either
+            break
         if not interpreter:
             break
         program = require(interpreter, owners)

@@ -37,8 +37,7 @@ def encode(data: Buffer) -> bytes | bytearray:
     """Base64 of `data`, without line ends."""
     if len(data) < BULK:
         return _encode(data)
-    if not _Codec.looked:
-        _look()
+    prepare()
     return _Codec.encode(data)
 
 
@@ -72,9 +71,14 @@ def decode_groups(text: memoryview) -> bytes:
     return data
 
 
-def _simd() -> ModuleType | None:
+def prepare() -> None:
+    """Look for the fastest codec now instead of at the first bulk, which may come in a freeze."""
     if not _Codec.looked:
         _look()
+
+
+def _simd() -> ModuleType | None:
+    prepare()
     return _Codec.module
 
 

@@ -291,10 +291,10 @@ class Decoder:
         return data[begin : max(begin, text)] + data[max(begin, text + taken) : end]
 
     def _whole(self, token: bytes | bytearray) -> bytes | bytearray:
-        """A token with what was taken of it."""
+        """A token with what was taken of it, at least as much as an error shows."""
         if not self._lexer.incoming.size:
             return token
-        return token[: len(_QUOTE)] + self._lexer.incoming.text() + token[len(_QUOTE) :]
+        return token[: len(_QUOTE)] + self._lexer.incoming.beginning() + token[len(_QUOTE) :]
 
     def _take_runs(self, data: bytes, position: int) -> int:
         """Take items of the open list or object while they are plain; return where they end."""

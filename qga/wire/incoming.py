@@ -11,6 +11,8 @@ from qga.wire.payload import Base64
 
 _LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 
+_SHOWN = 1024  # bytes that are encoded for an error
+
 
 class Incoming:
     """The string that is arriving.
@@ -54,9 +56,9 @@ class Incoming:
         self.size += size
         return True
 
-    def text(self) -> bytes:
-        """What was taken."""
-        return bytes(base64.encode(self._data)) + self._rest
+    def beginning(self) -> bytes:
+        """What was taken, at least as much of it as an error shows."""
+        return bytes(base64.encode(self._data[:_SHOWN])) + self._rest
 
     def joined(self, rest: str) -> Base64:
         """The string, of which this is what was not taken. Begins a new one."""

@@ -181,14 +181,17 @@ class Lexer:
         ended, shift = position, self._next_shift  # a token that begins there has this shift
         rules = _RULES or _make_rules()
         while True:
-            if state == _DOUBLE and limit - position >= _LONG:
+            if state == _DOUBLE and (
+                limit - position >= _LONG or self._continues(position - start - 1)
+            ):
                 position = self._pass_text(data, position, limit, position - start - 1)
             run, moves, otherwise = rules[state]
             position = run(data, position, limit).end()
             if position == limit:
                 if position - start <= self._max_token or state <= _SKIP:
                     break
-                ended, shift = position, start - position
+                ended = position
+                self._next_shift = shift = start - position
                 yield OVERSIZE, start, position
                 state, limit = _BETWEEN, len(data)
                 continue
@@ -228,8 +231,13 @@ class Lexer:
     def stop_after(self, kind: int) -> None:
         """Stop scanning after the token, of this kind, that was yielded last."""
         self._state = _SKIP if kind == STRAY else _BETWEEN
-        self._next_shift = 1 if kind in _ENDED_BY_NEXT else 0
+        if kind != OVERSIZE:
+            self._next_shift = 1 if kind in _ENDED_BY_NEXT else 0
         self.unfinished = 0
+
+    def _continues(self, at: int) -> bool:
+        """Whether all that came before of the string, `at` bytes, was decoded."""
+        return 0 < at == self.incoming.size
 
     def _pass_text(self, data: bytes, start: int, limit: int, at: int) -> int:
         """How far at least the string in double quotes continues with plain text.
@@ -243,7 +251,7 @@ class Lexer:
             found = data.find(mark, start, end)
             if found >= 0:
                 end = found
-        if end - start < _LONG:
+        if end - start < (1 if self._continues(at) else _LONG):
             return start
         text = data[start:end]
         return end if self.incoming.take(text, at) or not has_control(text) else start

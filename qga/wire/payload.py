@@ -55,6 +55,9 @@ class Base64:
         self._data = head if head is not None else bytearray()
         self._head = len(self._data)
 
+    def __bool__(self) -> bool:
+        return bool(self._head or self._text)
+
     def decode(self) -> bytes | bytearray:
         """The bytes. Raises QgaError as `decode_base64` does."""
         if not self._head:
@@ -62,6 +65,12 @@ class Base64:
         if len(self._data) == self._head:
             self._data += decode_base64(self._text)
         return self._data
+
+    def beginning(self, length: int) -> str:
+        """That many characters of the text, or all."""
+        with memoryview(self._data) as data:
+            text = base64.encode(data[: min(self._head, -(-length // 4) * 3)]).decode("ascii")
+        return text[:length] if len(text) >= length else (text + self._text)[:length]
 
     def __str__(self) -> str:
         with memoryview(self._data) as data:

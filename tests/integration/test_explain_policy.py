@@ -176,6 +176,19 @@ def test_a_link_to_nowhere(tmp_path: Path, target: str) -> None:
         assert "has been refused" in answer
 
 
+def test_of_a_forbidden_folder_a_link_to_nowhere_tells_nothing(tmp_path: Path) -> None:
+    config = f"[files]\nwrite={tmp_path}/allowed/\nfollow-symlinks=true\n"
+    for folder in ("allowed", "forbidden"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "forbidden" / "link").symlink_to(tmp_path / "allowed" / "missing")
+    with listening(tmp_path, config=config) as agent, agent.connect() as client:
+        answers = [
+            client.refusal("guest-file-open", path=f"{tmp_path}/forbidden/{name}", mode="w")
+            for name in ("link", "none")
+        ]
+    assert answers[0].replace("/link", "/none") == answers[1]
+
+
 def test_a_configuration_that_others_may_write_is_refused(conf: Path) -> None:
     conf.chmod(0o646)
     status, text = explain(conf, "guest-ping")

@@ -69,6 +69,7 @@ ODD = (
     request("qga-get-freeze"),
     request("guest-exec", path="/bin/true"),
     request("guest-get-osinfo"),
+    request("guest-file-write", handle=1, buf_b64="QUJD" * 8000),
 )
 
 

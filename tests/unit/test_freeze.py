@@ -521,15 +521,33 @@ def test_a_thaw_by_itself_that_cannot_look_is_tried_again(
         assert stage.called()[-1] == "thaw"
 
 
+def test_the_time_limit_of_a_freeze_that_has_ended_ends_no_other(stage: Stage) -> None:
+    """All threads were busy at first, so that the thaw had to be tried again."""
+    with stage.agent(freeze_timeout=3):
+        host = stage.host()
+        assert host.ask(FREEZE) == 3
+        command = stage.running.registry.get("guest-fsfreeze-thaw")
+        assert command
+        assert isinstance(command.group, freeze.Freeze)
+        thaw_later = command.group._thaw_later
+        stage.running.loop.post(lambda: thaw_later("a reason"))
+        eventually(lambda: stage.called()[-1:] == ["thaw"])
+        time.sleep(0.5)
+        assert host.ask(FREEZE) == 3
+        assert host.ask(STATUS) == "frozen"
+        time.sleep(2)  # until after the limit of the first
+        assert stage.kernel.frozen
+
+
 @differs("mount-points-not-utf8")
 def test_a_mount_point_is_known_by_the_name_that_is_reported(stage: Stage, host: Host) -> None:
-    for minor, name in enumerate((b"gr\xf6\xdfe", b"gr\xf6\xdf"), 3):
+    for minor, name in enumerate((b"gr\xf6\xdfe\xef\xbf\xbf", b"gr\xf6\xdf"), 3):
         place = os.fsdecode(os.fsencode(stage.folder) + b"/" + name)
         os.mkdir(place)
         stage.kernel.mounts[place] = mounts.Mount((8, minor), [place], "ext4", "/dev/x")
-    reported = f"{stage.folder}/gr\ufffd\ufffde"
+    reported = f"{stage.folder}/gr\ufffd\ufffde\ufffd"  # the last is the noncharacter U+FFFF
     assert host.ask("guest-fsfreeze-freeze-list", mountpoints=[reported]) == 1
-    assert [os.fsencode(name) for name in stage.kernel.frozen] == [b"gr\xf6\xdfe"]
+    assert [os.fsencode(name) for name in stage.kernel.frozen] == [b"gr\xf6\xdfe\xef\xbf\xbf"]
     frozen = host.ask("qga-get-freeze")["filesystems"]
     assert [each["mountpoint"] for each in frozen] == [reported]
     assert host.ask(THAW) == 1

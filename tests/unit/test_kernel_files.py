@@ -269,7 +269,8 @@ def test_an_odd_line_does_not_cost_the_others(odd: bytes, monkeypatch: pytest.Mo
     files = {
         "/proc/stat": b"cpu  2 2 2 2\n%s\ncpu2 1 2 3 4\n",
         "/proc/diskstats": b"8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n%s\n8 2 a\xff 1 2 3 4\n",
-        "/proc/net/route": b"Iface\n%s\neth0 0002000A 0102000A 3 0 0 1 00FFFFFF 0 0 0 new\n",
+        "/proc/net/route": b"Iface\n%s\neth0 0002000A 0102000A 3 0 0 1 00FFFFFF 0 0 0 new\n"
+        b"eth1 1234567890 0 3 0 0 1 0 0 0 0\n",
         "/proc/net/ipv6_route": b"%s\n%s 40 %s 00 %s 100 1 0 1 lo\n"
         % (b"%s", b"0" * 32, b"0" * 32, b"0" * 32),
     }

@@ -311,3 +311,16 @@ def test_an_alarm_that_rings_too_early_is_set_again(loop: Loop, pipe: tuple[int,
     loop.call_later(0.05, loop.stop)
     loop.run()
     assert len(alarms) > 1
+
+
+def test_a_timer_runs_though_somebody_else_has_read_the_alarm(
+    loop: Loop, pipe: tuple[int, int]
+) -> None:
+    done: list[str] = []
+    loop.use_alarm(lambda _seconds: None)
+    loop.watch(pipe[0], lambda _events: None)
+    loop.call_later(0.05, lambda: done.append("timer"))
+    threading.Timer(0.1, os.write, (pipe[1], b"!")).start()  # any event
+    threading.Timer(0.2, loop.post, (loop.stop,)).start()
+    loop.run()
+    assert done == ["timer"]

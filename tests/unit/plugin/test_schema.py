@@ -14,6 +14,7 @@ from qga.plugin.signature import Signature
 Colour = Literal["red", "green"]
 Where = Union[int, Colour]
 Mode = Union[bool, Colour]
+Either = Union[Base64, int]
 
 
 class Point(TypedDict):
@@ -41,6 +42,10 @@ class Handlers(Protocol):
     def text(self, text: str) -> str: ...
 
     def encoded(self, encoded: Base64) -> None: ...
+
+    def perhaps(self, perhaps: Optional[Base64] = None) -> None: ...
+
+    def either(self, either: Either) -> None: ...
 
     def flag(self, flag: bool) -> bool: ...
 
@@ -95,6 +100,15 @@ def test_base64_is_taken_as_a_string_or_as_it_arrived() -> None:
     assert refusal("encoded", encoded=1) == "Invalid parameter type for 'encoded', expected: string"
     described = {"arguments": {"encoded": "str"}, "returns": None}
     assert signature("encoded").describe() == described
+
+
+def test_base64_that_may_be_missing_or_something_else() -> None:
+    arrived = Base64("ZA==", bytearray(b"abc"))
+    assert bind("perhaps", perhaps=arrived)["perhaps"] is arrived
+    assert bind("perhaps") == {}
+    assert bind("either", either=arrived)["either"].decode() == b"abcd"
+    assert bind("either", either="YWJj")["either"].decode() == b"abc"
+    assert bind("either", either=7) == {"either": 7}
 
 
 @pytest.mark.parametrize("name", ["text", "any"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from base64 import b64encode
 from typing import Any
 
 import pytest
 
-from qga import CommandGroup, QgaError, command
+from qga import Base64, CommandGroup, QgaError, command
 from qga.errors import CommandNotFound
 from qga.loop import Loop
 from qga.plugin.discovery import discover
@@ -151,6 +153,23 @@ def test_of_several_lines_the_journal_shows_the_first(audit: Audit, sink: Sink) 
 def test_megabytes_of_arguments_are_cut(audit: Audit, sink: Sink) -> None:
     lock(audit, door=["x" * 10_000_000] * 3)
     assert len(sink.entries[0][2]["arguments"]) == MAX_ARGUMENTS + 1
+
+
+def test_long_base64_is_cut_without_making_its_text(
+    audit: Audit, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(30_000)
+    monkeypatch.delattr(Base64, "__str__")
+    lock(audit, door=Base64("", bytearray(data)))
+    begin = b64encode(data).decode()[: MAX_ARGUMENTS - 100]
+    assert sink.entries[0][2]["arguments"].startswith(f'{{"door":"{begin}')
+
+
+def test_long_base64_is_hidden_where_an_error_quotes_it(audit: Audit, sink: Sink) -> None:
+    data = os.urandom(300)
+    error = QgaError(f"'{b64encode(data).decode()}' is weak")
+    lock(audit, error, password=Base64("", bytearray(data)))
+    assert sink.entries[0][2]["error"] == "'(hidden)' is weak"
 
 
 def test_arguments_of_many_levels_are_cut(audit: Audit, sink: Sink) -> None:

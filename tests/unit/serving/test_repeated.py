@@ -21,6 +21,7 @@ from qga.settings.config import ChannelConfig, Config
 
 PING = b'{"execute": "guest-ping"}\n'
 COUNT = b'{"execute": "qga-count"}\n'
+FILL = b'{"execute": "qga-fill"}\n'
 NAME = b'{"execute": "guest-get-host-name"}\n'
 
 
@@ -61,7 +62,9 @@ class Sink:
 class Dialogue:
     """A client of an agent in this process."""
 
-    def __init__(self, folder: Path, policy: Policy, verbose: bool = False) -> None:
+    def __init__(
+        self, folder: Path, policy: Policy, verbose: bool = False, is_port: bool = False
+    ) -> None:
         main = ChannelConfig(method="unix-listen", path=str(folder / "s"))
         self.sink = Sink()
         log = Log(self.sink, system=self.sink, verbose=verbose)
@@ -76,8 +79,8 @@ class Dialogue:
             self.there.fileno(),
             Caller("main", policy),
             lambda *_: None,
-            short_read_empties=True,
-            outlives_peer=False,
+            short_read_empties=not is_port,
+            outlives_peer=is_port,
         )
         self.session.start()
 
@@ -180,7 +183,7 @@ def test_the_place_of_a_later_fault(dialogue: Dialogue) -> None:
 def test_a_long_reply_leaves_whole(dialogue: Dialogue) -> None:
     dialogue.there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     for _ in range(4):
-        assert dialogue.ask(b'{"execute": "qga-fill"}\n') == [{"return": "x" * 100_000}]
+        assert dialogue.ask(FILL) == [{"return": "x" * 100_000}]
     assert learned(dialogue)
 
 
@@ -194,6 +197,20 @@ def test_a_reply_waits_for_room(dialogue: Dialogue) -> None:
         size -= len(dialogue.here.recv(size))
     dialogue.run()
     assert dialogue.here.recv(100) == b'{"return": {}}\n'
+
+
+def test_the_rest_of_a_reply_is_not_for_the_next_client_of_a_port(tmp_path: Path) -> None:
+    dialogue = Dialogue(tmp_path, Policy(), is_port=True)
+    dialogue.there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    for _ in range(3):
+        dialogue.ask(FILL)
+    dialogue.here.sendall(FILL)
+    dialogue.run()
+    assert learned(dialogue)
+    assert dialogue.session._output.size > 0
+    dialogue.session._drop_unheard()  # as when the host leaves
+    assert dialogue.session._output.size == 0
+    dialogue.close()
 
 
 def fill(sock: socket.socket) -> int:

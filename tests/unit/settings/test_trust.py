@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from qga.settings import trust
 from qga.settings.trust import Untrusted, require, require_program
 
 STRANGER = 12345
@@ -123,3 +124,13 @@ def test_a_script_that_is_its_own_interpreter(path: Path) -> None:
 def test_a_program_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
     require_program(f"{tmp_path}/fifo")
+
+
+def test_a_program_that_may_be_run_but_not_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_program: str) -> bytes:
+        raise PermissionError
+
+    monkeypatch.setattr(trust, "first_line", refuse)  # root may read all
+    assert require_program(str(path)) == str(path)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qga import Base64, QgaError, decode_base64
+from qga.wire import base64 as wire_base64
 from qga.wire.decoder import Decoder
 from qga.wire.incoming import Incoming
 from qga.wire.protocol import Fault, Request
@@ -151,3 +152,30 @@ def test_taken_or_not_it_means_the_same(text: str, places: list[int]) -> None:
     except QgaError as error:
         expected = error.desc
     assert outcome(argument) == expected
+
+
+def test_a_short_piece_does_not_end_the_decoding() -> None:
+    decoder = Decoder()
+    text = TEXT * 3
+    start = b'{"execute":"x","arguments":{"a":"' + text[:20_000].encode()
+    for piece in (start, text[20_000:20_100].encode(), text[20_100:].encode()[:19_000]):
+        assert not decoder.receive(piece)
+    assert decoder._lexer.incoming.size == 39_100
+
+
+def test_a_fault_behind_much_base64_encodes_only_what_it_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = '"' + TEXT[:39_996] + "\x01"
+    (expected,) = events_of(raw, 100)
+    lengths: list[int] = []
+    encode = wire_base64.encode
+
+    def observed(data: bytes) -> bytes | bytearray:
+        lengths.append(len(data))
+        return encode(data)
+
+    monkeypatch.setattr(wire_base64, "encode", observed)
+    (fault,) = events_of(raw, 4096)
+    assert fault.error.desc == expected.error.desc
+    assert max(lengths) <= 1024

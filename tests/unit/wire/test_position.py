@@ -75,3 +75,16 @@ def test_what_is_forgotten_unread_counts() -> None:
     decoder.receive(PING + b"\n" + PING + b"\n\n", most=1)
     decoder.reset()
     assert places(b",", 1, decoder) == ["4:1"]
+
+
+def test_where_decoding_pauses_behind_a_string_that_is_too_long_does_not_matter() -> None:
+    data = b'"' + b"a" * 3100 + b"!"
+    decoder = Decoder(3000)
+    events = [*decoder.receive(data, 1)]
+    while decoder.rest:
+        events += decoder.go_on(1)
+    found = [event.error.desc for event in events if isinstance(event, Fault)]
+    expected = [
+        event.error.desc for event in Decoder(3000).receive(data) if isinstance(event, Fault)
+    ]
+    assert found == expected
