@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ansible.errors import AnsibleError
@@ -13,7 +16,7 @@ from ansible.playbook.play_context import PlayContext
 
 from ansible_collections.qga.guest.plugins.connection.qga import Connection
 from ansible_collections.qga.guest.plugins.plugin_utils import as_root, as_user
-from qga.client import GuestAgent
+from qga.client import CopyError, GuestAgent
 from tests.guest.service import UNIT
 from tests.guest.vm import Guest
 from tests.host.day import Day
@@ -84,6 +87,71 @@ def test_a_file_of_the_host_that_cannot_be_written(tmp_path: Path) -> None:
     connection = Connection(PlayContext(), None)
     with pytest.raises(AnsibleError, match=f"{tmp_path}/no/file: No such file or directory"):
         connection._reported(lambda: (tmp_path / "no/file").open("wb"))
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    """An error of writing does not name the file."""
+    connection = Connection(PlayContext(), None)
+    with pytest.raises(AnsibleError, match=r"^/dev/full: No space left on device"):
+        connection._reported(lambda: os.write(os.open("/dev/full", os.O_WRONLY), b"x"), "/dev/full")
+
+
+def with_file(start: Start, content: bytes, size: int) -> GuestAgent:
+    """An agent with a file that is said to have this size, without a data port."""
+    handlers: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "guest-file-open": lambda _: 1,
+        "guest-file-seek": lambda request: {
+            "position": size if request.get("whence") in (2, "end") else 0,
+            "eof": False,
+        },
+        "guest-file-read": lambda request: {
+            "count": len(content[: request["count"]]),
+            "buf-b64": base64.b64encode(content[: request["count"]]).decode(),
+            "eof": True,
+        },
+        "guest-file-close": lambda _: {},
+        "qga-get-ports": lambda _: [],
+    }
+    return GuestAgent(start(handlers).address)
+
+
+@pytest.mark.parametrize("old", [None, 0o600, 0o640])
+def test_a_file_that_is_fetched_is_private(start: Start, tmp_path: Path, old: int | None) -> None:
+    """It may be /etc/shadow. A file that was there keeps its permissions."""
+    back = tmp_path / "back"
+    if old:
+        back.write_bytes(b"a longer one")
+        back.chmod(old)
+    with with_file(start, b"secret", 6) as agent:
+        assert as_root.fetch(agent, "/etc/shadow", str(back))
+    assert (back.read_bytes(), back.stat().st_mode & 0o777) == (b"secret", old or 0o600)
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_file_with_less_than_its_size_is_left_to_the_copies(start: Start, tmp_path: Path) -> None:
+    """As those in /sys. The copy of an earlier day stays."""
+    (tmp_path / "back").write_bytes(b"good")
+    with with_file(start, b"1\n", 4096) as agent:
+        assert not as_root.fetch(agent, "/sys/value", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == b"good"
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_fetch_for_a_user_that_fails_leaves_the_earlier_copy(tmp_path: Path) -> None:
+    (tmp_path / "back").write_bytes(b"good")
+    outputs = iter([b"9\n", b"short"])
+    agent: Any = Mock(address="web")
+    agent.exec.side_effect = lambda *_, **__: Mock(returncode=0, stdout=next(outputs))
+    with pytest.raises(CopyError, match="/home/u/file: became shorter meanwhile"):
+        as_user.fetch(agent, "u", "/home/u/file", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == b"good"
+
+
+def test_no_file_replaces_a_device(start: Start, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with with_file(start, b"1", 1) as agent:
+        assert not as_root.fetch(agent, "/file", str(tmp_path / "fifo"))
+    assert (tmp_path / "fifo").is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -171,12 +171,12 @@ class Connection(ConnectionBase):
         if not os.path.exists(in_path):
             raise AnsibleFileNotFound(f"no such file: {in_path}")
         if self._user != AGENTS_USER:
-            self._reported(lambda: as_user.put(self._agent, self._user, in_path, out_path))
+            self._reported(lambda: as_user.put(self._agent, self._user, in_path, out_path), in_path)
         elif not (self._is_ours(out_path) and self._put_in_place(in_path, out_path)):
-            self._copied(lambda: copy_to(self._agent, [in_path], out_path))
+            self._copied(lambda: copy_to(self._agent, [in_path], out_path), in_path)
 
     def _put_in_place(self, in_path: str, out_path: str) -> bool:
-        return self._reported(lambda: as_root.put(self._agent, in_path, out_path))
+        return self._reported(lambda: as_root.put(self._agent, in_path, out_path), in_path)
 
     def _is_ours(self, path: str) -> bool:
         """Whether this is in the directory of the task, which only root can enter.
@@ -193,20 +193,28 @@ class Connection(ConnectionBase):
         super().fetch_file(in_path, out_path)
         display.vvv(f"FETCH {in_path} TO {out_path}", host=self._address)
         if self._user != AGENTS_USER:
-            self._reported(lambda: as_user.fetch(self._agent, self._user, in_path, out_path))
-        elif not self._reported(lambda: as_root.fetch(self._agent, in_path, out_path)):
-            self._copied(lambda: copy_from(self._agent, [in_path], out_path))
+            self._reported(
+                lambda: as_user.fetch(self._agent, self._user, in_path, out_path), out_path
+            )
+        elif not self._fetched_as_root(in_path, out_path):
+            self._copied(lambda: copy_from(self._agent, [in_path], out_path), out_path)
 
-    def _copied(self, copy: Callable[[], Any]) -> None:
-        summary = self._reported(copy)
+    def _fetched_as_root(self, in_path: str, out_path: str) -> bool:
+        return self._reported(lambda: as_root.fetch(self._agent, in_path, out_path), out_path)
+
+    def _copied(self, copy: Callable[[], Any], local: str) -> None:
+        summary = self._reported(copy, local)
         for path, reason in summary.skipped:
             raise AnsibleError(harmless(f"{self._address}: {path} was not copied: {reason}"))
         for note in summary.notes:
             display.warning(harmless(f"{self._address}: {note}"))
         display.vvv(f"COPIED THROUGH {summary.port or 'the agent'}", host=self._address)
 
-    def _reported(self, work: Callable[[], T]) -> T:
-        """Whatever the agent reports makes the guest unreachable, except an error of a file."""
+    def _reported(self, work: Callable[[], T], local: str = "this machine") -> T:
+        """Whatever the agent reports makes the guest unreachable, except an error of a file.
+
+        local: the file of this machine, which an error of writing does not name.
+        """
         try:
             return work()
         except CopyError as error:  # of a file: the guest answers
@@ -215,7 +223,7 @@ class Connection(ConnectionBase):
             # Its cause would be printed as it is.
             raise AnsibleConnectionFailure(harmless(str(error))) from None
         except OSError as error:  # of a file on this machine
-            raise AnsibleError(f"{error.filename}: {error.strerror}") from None
+            raise AnsibleError(f"{error.filename or local}: {error.strerror}") from None
 
     def reset(self) -> None:
         self.close()

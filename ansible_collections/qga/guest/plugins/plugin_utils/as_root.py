@@ -4,8 +4,9 @@ Each function returns False if it leaves the work to the copies of the library, 
 whatever the agent, the path or the kind of file prevents here.
 
 What must stay true: nothing is written through a symbolic link of somebody else. So only a file in
-the directory that Ansible has made for its task is written in place, and only by qga, which does
-not follow a link to write: it can be in a directory that others may change (`remote_tmp`).
+the directory that Ansible has made for its task is written in place: only root can change that one,
+even if others may change the directories above it (`remote_tmp`). And only by qga, which refuses a
+link as the last component of the path, unless its configuration has follow-symlinks=true.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qga.client import CommandError, CopyError, DataPorts
+from ansible_collections.qga.guest.plugins.plugin_utils import replaced
+from qga.client import CommandError, DataPorts
 from qga.client.copies.plain_files import PlainFiles
 from qga.client.copies.trees import Place
 
@@ -43,19 +45,17 @@ def put(agent: GuestAgent, source: str, path: str) -> bool:
 
 def fetch(agent: GuestAgent, path: str, destination: str) -> bool:
     """Write a file of the guest to a path of this machine, up to the size that it has now."""
+    if replaced.is_special(destination):
+        return False
     try:
         with closing(files_of(agent)) as guest:
             found = guest.find(path)
             if found is None or not found.is_file or not found.size:
                 return False
-            with Path(destination).open("wb") as file:
-                for piece in up_to(found.size, guest.chunks(Place(path), 0, found.size)):
-                    file.write(piece)
-                if file.tell() < found.size:
-                    raise CopyError(f"{path}: became shorter meanwhile", address=agent.address)
+            pieces = up_to(found.size, guest.chunks(Place(path), 0, found.size))
+            return replaced.by(destination, found.size, pieces)
     except CommandError:
         return False
-    return True
 
 
 def files_of(agent: GuestAgent) -> PlainFiles:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import shlex
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ansible_collections.qga.guest.plugins.plugin_utils import replaced
 from qga.client import CopyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qga.client import GuestAgent
 
 PIECE = 1024 * 1024
@@ -53,18 +57,23 @@ def put(agent: GuestAgent, user: str, source: str, path: str) -> None:
 def fetch(agent: GuestAgent, user: str, path: str, destination: str) -> None:
     """Write a file of the guest to a path of this machine, up to the size that it has now."""
     try:
-        rest = int(run(agent, user, SIZE, path))
+        size = int(run(agent, user, SIZE, path))
     except ValueError:
         raise CopyError(f"{path}: the guest reports no size", address=agent.address) from None
-    with Path(destination).open("wb") as file:
-        number = 0
-        while rest > 0:
-            piece = run(agent, user, READ, path, str(number))[:PIECE]
-            if len(piece) < min(PIECE, rest):
-                raise CopyError(f"{path}: became shorter meanwhile", address=agent.address)
-            file.write(piece[:rest])
-            rest -= len(piece)
-            number += 1
+    if replaced.is_special(destination):
+        raise CopyError(f"{destination}: is not a regular file", address=agent.address)
+    replaced.by(destination, size, pieces_of(agent, user, path, size))
+
+
+def pieces_of(agent: GuestAgent, user: str, path: str, rest: int) -> Iterator[bytes]:
+    for number in count():
+        if rest <= 0:
+            return
+        piece = run(agent, user, READ, path, str(number))[:PIECE]
+        if len(piece) < min(PIECE, rest):
+            raise CopyError(f"{path}: became shorter meanwhile", address=agent.address)
+        yield piece[:rest]
+        rest -= len(piece)
 
 
 def run(
