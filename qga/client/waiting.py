@@ -35,6 +35,9 @@ LAST_PATIENCE = 5.0
 # The characters of names in systemd.unit(5), but no leading hyphen, which begins an option.
 UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
 
+# Of Linux or of Windows.
+ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
+
 LARGEST_TCP_PORT = 2**16 - 1
 TCP_PORTS = range(1, LARGEST_TCP_PORT + 1)
 
@@ -69,7 +72,7 @@ def parse(text: str) -> Condition:
         expected = f"port:NUMBER, a number from 1 to {LARGEST_TCP_PORT}"
     elif kind == "unit" and not UNIT.fullmatch(argument):
         expected = "the name of a unit, such as unit:ssh.service"
-    elif kind == "file" and not argument.startswith("/"):
+    elif kind == "file" and not ABSOLUTE.match(argument):
         expected = "an absolute path, such as file:/run/nologin"
     if expected:
         raise ValueError(f"'{text}' is not a condition, expected: {expected}")

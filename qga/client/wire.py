@@ -97,8 +97,8 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
     """
     for name, value in {"command": command, **arguments}.items():
         try:
-            check_text({name: value})
-        except ValueError:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
             reason = f"'{name}' is not UTF-8, which the agent's JSON cannot carry"
             raise ProtocolError(reason, command=command) from None
 

@@ -65,6 +65,25 @@ def test_a_request_the_agent_cannot_take_is_refused_before_it_is_sent() -> None:
         encode_request("guest-x", {"a": math.inf})
 
 
+class Word(str):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value", ["\udcff", ("\udcff",), Word("\udcff"), [{"\udcff": 1}], {1: ["\udcff"]}]
+)
+def test_text_that_json_cannot_carry_is_refused_before_it_is_sent(value: object) -> None:
+    with pytest.raises(ProtocolError, match="guest-x: 'a' is not UTF-8"):
+        encode_request("guest-x", {"fine": "😀", "a": value})
+
+
+def test_text_beyond_two_bytes_is_no_surrogate_however_deep_it_is() -> None:
+    value: object = "😀"
+    for _ in range(DEEPEST + 5):
+        value = [value]
+    assert rb"\ud83d\ude00" in encode_request("guest-x", {"a": value})
+
+
 @pytest.mark.parametrize("value", [{}, [], None, 0, False, "ä", {"a": [1]}])
 def test_the_return_value_comes_out_as_it_went_in(value: object) -> None:
     assert decode_reply(json.dumps({"return": value, "id": 1}).encode(), "x") == value

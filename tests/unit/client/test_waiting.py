@@ -34,6 +34,8 @@ from qga.client.shapes import shaped
         ("unit:dev-disk-by\\x2did.device", "unit", "dev-disk-by\\x2did.device"),
         ("port:443", "port", "443"),
         ("file:/a:b", "file", "/a:b"),
+        ("file:C:\\ready.txt", "file", "C:\\ready.txt"),
+        ("file:d:/ready.txt", "file", "d:/ready.txt"),
     ],
 )
 def test_conditions(text: str, kind: str, argument: str) -> None:
@@ -54,6 +56,8 @@ def test_conditions(text: str, kind: str, argument: str) -> None:
         ("port:65536", "a number from 1 to 65535"),
         ("port:ssh", "a number from 1 to 65535"),
         ("file:", "expected: file:PATH"),
+        ("file:ready", "an absolute path"),
+        ("file:C:ready", "an absolute path"),
     ],
 )
 def test_an_unknown_condition_is_refused(text: str, reason: str) -> None:
