@@ -42,6 +42,7 @@ CLIENT_FILES = {
     "/usr/lib/systemd/system/qgactl-exporter.service",
     "/usr/bin/qgactl",
     "/usr/lib/python3/dist-packages/qga/ctl/cli.py",
+    f"/usr/lib/python3/dist-packages/qga-{__version__}.dist-info/INSTALLER",
     f"/usr/lib/python3/dist-packages/qga-{__version__}.dist-info/entry_points.txt",
     "/usr/lib/sysusers.d/qgactl.conf",
     "/usr/share/ansible/collections/ansible_collections/qga/guest/plugins/connection/qga.py",
