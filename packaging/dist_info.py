@@ -1,8 +1,8 @@
 """Usage: dist_info.py DIRECTORY INSTALLER. Makes DIRECTORY/qga-VERSION.dist-info for a package.
 
-By its entry points pytest, Testinfra and pyinfra find qga, as if pip had installed it. By its extras
-`pip install 'qga[pyinfra]'` adds what an extra needs, and INSTALLER, the distribution's package
-manager, is where pip refers those who want to remove qga. It names no programs and requires
+By its entry points pytest, Testinfra and pyinfra find qga, as if pip had installed it. By its
+extras `pip install 'qga[pyinfra]'` adds what an extra needs, and INSTALLER, the distribution's
+package manager, is where pip refers those who want to remove qga. It names no programs and requires
 nothing itself: that is the package's affair.
 """
 

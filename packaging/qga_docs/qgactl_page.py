@@ -15,6 +15,7 @@ ENVIRONMENT = {
     "QGA_CONNECT": "The guest of commands that name none, as with --connect.",
     "QGA_DATA_PORT": "Sockets of data ports, as NAME=SOCKET with spaces between them.",
     "QGA_HOST_ROOT": "Where the host's / is mounted, to look for its guests from a container.",
+    "LIBVIRT_DEFAULT_URI": "The URI of libvirt in libvirt:DOMAIN, as for virsh.",
     "NO_COLOR": "If set and not empty, print without colors.",
     "XDG_CONFIG_HOME": "The directory of the user's configuration file (default: ~/.config).",
 }

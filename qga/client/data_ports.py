@@ -16,6 +16,7 @@ Guests that are reached through vsock need none of this: see qga.client.vsock_po
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,10 @@ from qga.client.waits import pause
 PREFIX = "org.qga.data."
 
 CLOSED = f"this data port was closed at the other end; {GONE}"
+
+# Parameters of libvirt's URIs that lead to another daemon on this host: a private libvirtd, or one
+# for QEMU alone.
+CHOICES = ("socket", "mode")
 
 # Seconds until the guest must have noticed that its port is connected.
 PATIENCE = 2.0
@@ -170,15 +175,30 @@ class DataPorts:
 
 
 def is_at(guest: discovery.FoundGuest, address: str) -> bool:
-    """Whether an address is that of this guest, also through libvirt by the default URI."""
+    """Whether an address is that of this guest, also through libvirt on this host."""
     scheme, _, place = address.partition(":")
     if scheme != "libvirt":
         return address == guest.address or guest.is_called(address)
     uri, domain = uri_and_domain(place)
-    without_parameters = uri.partition("?")[0]
-    if without_parameters:
-        return guest.domain == f"libvirt:{without_parameters}/{domain}"
-    return guest.domain.endswith(f"/{domain}")
+    return guest.domain == f"libvirt:{daemon_of(uri or default_uri())}/{domain}"
+
+
+def default_uri() -> str:
+    """The URI that libvirt connects to if none is given."""
+    its_default = discovery.SESSION if os.geteuid() else discovery.SYSTEM
+    return os.environ.get("LIBVIRT_DEFAULT_URI") or its_default
+
+
+def daemon_of(uri: str) -> str:
+    """A URI without the parameters that choose no other daemon than the usual one."""
+    place, _, parameters = uri.partition("?")
+    usual = {f"socket={folder}" for folder in discovery.libvirt_sockets(place)}
+    chosen = [
+        each
+        for each in re.split("[&;]", parameters)
+        if each.partition("=")[0] in CHOICES and os.path.dirname(each) not in usual
+    ]
+    return "?".join(filter(None, [place, "&".join(chosen)]))
 
 
 def free_ports(ports: Sequence[PortInfo]) -> list[str]:

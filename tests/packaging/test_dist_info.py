@@ -14,8 +14,9 @@ from tests.packaging.built import CHECKOUT
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    script = [sys.executable, CHECKOUT / "packaging/dist_info.py", tmp_path / "site", "debian"]
-    subprocess.run(script, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=True)
+    script = CHECKOUT / "packaging/dist_info.py"
+    argv = [sys.executable, script, tmp_path / "site", "debian"]
+    subprocess.run([*map(str, argv)], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=True)
     return tmp_path / "site"
 
 

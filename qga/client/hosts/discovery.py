@@ -154,11 +154,21 @@ def is_there(path: Path, left_out: LeftOut) -> bool:
 def libvirt_folders() -> Iterator[tuple[Path, str]]:
     """The directories where libvirt creates sockets of channels, each with its URI."""
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     yield host_path("/var/lib/libvirt/qemu/channel/target"), SYSTEM
     yield host_path("/run/libvirt/qemu/channel"), SYSTEM
     yield host_path(f"{config}/libvirt/qemu/channel/target"), SESSION
-    yield host_path(f"{runtime}/libvirt/qemu/run/channel"), SESSION
+    yield host_path(f"{runtime_folder()}/libvirt/qemu/run/channel"), SESSION
+
+
+def libvirt_sockets(uri: str) -> tuple[str, ...]:
+    """The directories in which the daemon of this URI listens if nothing else is configured."""
+    if uri == SESSION:
+        return (f"{runtime_folder()}/libvirt",)
+    return ("/run/libvirt", "/var/run/libvirt") if uri == SYSTEM else ()
+
+
+def runtime_folder() -> str:
+    return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
 
 
 def libvirt_guest(path: str, machines: list[Machine]) -> FoundGuest | None:

@@ -54,9 +54,11 @@ def test_in_the_command_line_of_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("address", "fits"),
     [
-        ("libvirt:web", True),
         ("libvirt:qemu:///session/web", True),
-        ("libvirt:qemu:///session?socket=/run/libvirt-sock/web", True),
+        ("libvirt:qemu:///session?no_verify=1/web", True),
+        ("libvirt:qemu:///session?no_verify=1&socket=/run/libvirt-sock/web", False),
+        ("libvirt:qemu:///session?socket=/runtime/libvirt/virtqemud-sock/web", True),
+        ("libvirt:qemu:///session?mode=direct/web", False),
         ("libvirt:qemu:///system/web", False),
         ("libvirt:qemu+ssh://root@host1.example.com/session/web", False),
         ("libvirt:other-web", False),
@@ -68,11 +70,39 @@ def test_ports_of_a_domain(
     """Addresses through libvirt of one guest of this host; not those of other hosts."""
     monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/runtime")
     folder = "/config/libvirt/qemu/channel/target/domain-1-web"
     host = HostRoot(tmp_path)
     for name in (AGENT, DATA):
         host.file(f"{folder}/{name}")
     assert DataPorts(address).socket_path(DATA) == (f"{tmp_path}{folder}/{DATA}" if fits else None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "user", "folder"),
+    [
+        ("", 0, "/var/lib/libvirt"),
+        ("", 1000, "/config/libvirt"),
+        ("qemu:///session", 0, "/config/libvirt"),
+        ("qemu:///system", 1000, "/var/lib/libvirt"),
+        ("qemu+ssh://root@host1.example.com/system", 0, ""),
+    ],
+)
+def test_ports_of_a_domain_of_the_default_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, user: int, folder: str
+) -> None:
+    """There is a domain of this name in both."""
+    monkeypatch.setenv("QGA_HOST_ROOT", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", uri)
+    place = "qemu/channel/target/domain-1-web"
+    host = HostRoot(tmp_path)
+    for each in ("/config/libvirt", "/var/lib/libvirt"):
+        for name in (AGENT, DATA):
+            host.file(f"{each}/{place}/{name}")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    found = DataPorts("libvirt:web").socket_path(DATA)
+    assert found == (f"{tmp_path}{folder}/{place}/{DATA}" if folder else None)
 
 
 @contextmanager
