@@ -228,24 +228,37 @@ def run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except OSError as error:
-        discard_output()
-        display.say(display.reason_of(error))
-        return FAILED
+        return report_failure(display.reason_of(error))
     except Exception as error:  # the user gets a line instead of a traceback
-        discard_output()
-        display.say(f"{type(error).__name__}: {error}")
-        return FAILED
+        return report_failure(f"{type(error).__name__}: {error}")
     return status if isinstance(status, int) else 0
 
 
 def report_usage(error: UsageError) -> int:
     """Report it; to a monitoring system on standard output, because it reads nothing else."""
-    status = getattr(error.ctx.command, "usage_status", USAGE) if error.ctx else USAGE
+    status = usage_status()
     if status == USAGE:
         display.say(sentence(error))
-    else:
-        print(display.printable(f"UNKNOWN - {sentence(error)}"))
-    return int(status)
+        return status
+    line = display.printable(f"UNKNOWN - {sentence(error)}".replace("|", "/"))
+    try:
+        print(line, flush=True)
+    except OSError as reason:
+        return report_failure(display.reason_of(reason))
+    return status
+
+
+def report_failure(reason: str) -> int:
+    """Report it on standard error; a monitoring system has to learn that nothing is known."""
+    discard_output()
+    display.say(reason)
+    status = usage_status()
+    return FAILED if status == USAGE else status
+
+
+def usage_status() -> int:
+    """The status for wrong usage of the command that the arguments of this process name."""
+    return int(command_of(app).named(sys.argv[1:]).usage_status)
 
 
 def discard_output() -> None:

@@ -120,6 +120,13 @@ class Command(TyperCommand):
 class Commands(TyperGroup):
     """qgactl; its help lists the commands in sections."""
 
+    usage_status = USAGE
+
+    def named(self, args: list[str]) -> Any:
+        """The command that the words name, whatever else is wrong with them, or this group."""
+        words = Line(str(self.name), args, self.params).words()
+        return self.commands.get(words[0], self) if words else self
+
     def list_commands(self, ctx: Any) -> list[str]:
         """In the order of their definition."""
         # click sorts them by name where typer is older than 0.8.

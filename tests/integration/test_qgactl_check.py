@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.client_agents import AGENTS, running
-from tests.integration.qgactl_process import Result, qgactl
+from tests.integration.qgactl_process import QGACTL, Result, environment, qgactl
 
 FIGURE = re.compile(r"'[^']+'=[0-9.e-]+[%s]?(;[0-9.]*){0,2}")
 
@@ -71,3 +72,24 @@ def test_wrong_usage_is_unknown(options: list[str], tmp_path: Path) -> None:
     status, out, err = check(f"unix:{tmp_path}/none", *options)
     assert (status, err, out.count("\n")) == (3, "", 1)
     assert out.startswith("UNKNOWN - ")
+
+
+@pytest.mark.parametrize("options", [["--timeout", "a|b"], ["--connect=ping", "--nosuch"]])
+def test_wrong_options_before_the_command_are_unknown(options: list[str]) -> None:
+    """No bar: figures would begin there."""
+    status, out, err = qgactl(*options, "check", "web")
+    assert (status, err, out.count("\n")) == (3, "", 1)
+    assert out.startswith("UNKNOWN - ") and "|" not in out
+
+
+@pytest.mark.parametrize("options", [["--disk", "/"], []])
+def test_what_cannot_be_written_is_unknown(options: list[str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*QGACTL, "check", *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(f"unix:{tmp_path}/none"),
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (3, b"qgactl: No space left on device\n")
