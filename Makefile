@@ -34,7 +34,8 @@ check: $(READY) ## run linters, type checker and unit tests; under a minute
 	@packaging/prepare check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/oxlint --config=cockpit/.oxlintrc.json cockpit
+	@if [ -x $(BIN)/oxlint ]; then $(BIN)/oxlint --config=cockpit/.oxlintrc.json cockpit; \
+	else echo "cockpit/ is not linted: oxlint has no wheel for this machine"; fi
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/(client|ctl|integrations|mcp)' qga commands
 	$(BIN)/pytest -q tests/unit

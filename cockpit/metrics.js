@@ -2,7 +2,7 @@
 
 import { alert, el, facts, fill } from "./dom.js";
 import { duration, percent, size } from "./format.js";
-import { explained, fault } from "./qgactl.js";
+import { fault } from "./qgactl.js";
 
 const PAUSE = 2000; // milliseconds from one reading, which takes a second, to the next
 const READINGS = 60; // of the curve
@@ -27,7 +27,7 @@ export function metricsView(body, guest) {
 
 function view(reading, past) {
     if (reading.error)
-        return alert("warning", "No metrics", explained(reading.error));
+        return alert("warning", "No metrics", reading.error);
     past.push(reading["cpu-percent"] ?? 0);
     past.splice(0, past.length - READINGS);
     return el("div", {}, curve(past), facts(figures(reading)));

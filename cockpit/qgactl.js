@@ -9,9 +9,10 @@ const cockpit = window.cockpit;
 export const permission = cockpit.permission({ admin: true });
 const OPTIONS = { superuser: "try" };
 
+const UNREACHABLE = 3;
 const STATUS = {
     2: "qgactl rejected the request",
-    3: "Cannot connect to the guest",
+    [UNREACHABLE]: "Cannot connect to the guest",
     4: "The guest does not answer",
 };
 const TURN_ON = "Turn on administrative access and try again.";
@@ -47,13 +48,16 @@ export function inTerminal(words, window) {
 // What went wrong, and what to do about it.
 export function fault(error) {
     const [title, advice] = PROBLEMS[error.problem] ||
-        [STATUS[error.exit_status] || "qgactl failed", explained(error.message || error.problem)];
+        [STATUS[error.exit_status] || "qgactl failed", explained(error)];
     return alert("danger", title, advice.replace(/^qgactl: /gm, ""));
 }
 
-// The reason, with what a user can do about it who has left administrative access off.
-export function explained(reason) {
-    return /permission denied/i.test(reason) && isLimited() ? `${reason}\n${TURN_ON}` : reason;
+// The reason, with what a user can do about it who has left administrative access off. Only without a
+// connection: otherwise a guest may have said that permission is denied.
+function explained(error) {
+    const reason = error.message || error.problem;
+    const isDenied = error.exit_status === UNREACHABLE && /permission denied/i.test(reason);
+    return isDenied && isLimited() ? `${reason}\n${TURN_ON}` : reason;
 }
 
 // Whether administrative access is off; it is not known at first.
