@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 HIGHEST_PORT = 65535
 BACKLOG = 128
 
-FORM = "use 8080:127.0.0.1:80, 8080:/run/web.sock or /tmp/web.sock:127.0.0.1:80"
+FORM = "use 8080:127.0.0.1:80, 127.0.0.1:8080:80, 8080:/run/web.sock or /tmp/web.sock:127.0.0.1:80"
 
 PART = re.compile(r"\[([^\[\]]+)\]|([^:\[\]]+)")
 

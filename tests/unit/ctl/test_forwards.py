@@ -28,6 +28,7 @@ from qga.ctl.forwards import (
         ("0:db.internal:5432", Listen(port=0), Target("db.internal", 5432)),
         ("[::1]:8080:[fe80::1%eth0]:80", Listen("::1", 8080), Target("fe80::1%eth0", 80)),
         ("0.0.0.0:8080:web:80", Listen("0.0.0.0", 8080), Target("web", 80)),
+        ("127.0.0.2:8080:80", Listen("127.0.0.2", 8080), Target("127.0.0.1", 80)),
         ("8080:/run/x.sock", Listen(port=8080), Target(path="/run/x.sock")),
         ("127.0.0.2:8080:/run/x.sock", Listen("127.0.0.2", 8080), Target(path="/run/x.sock")),
         ("/tmp/a:/run/b", Listen(path="/tmp/a"), Target(path="/run/b")),
