@@ -8,8 +8,8 @@ During the thaw they stay pending.
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn, Optional
@@ -117,16 +117,31 @@ def run(argv: Sequence[str], mask: set[int]) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # stopped, it would keep the guest frozen
     try:
-        pid = os.posix_spawnp(argv[0], list(argv), os.environ, setsigmask=mask)
+        # Other descriptors are for the program, too, such as that of a lock.
+        process = subprocess.Popen(
+            argv,
+            close_fds=False,
+            preexec_fn=lambda: release(mask),  # noqa: PLW1509 - see release
+        )
     except OSError as error:
         raise CannotRun(f"cannot run {argv[0]}: {error.strerror}") from None
     while True:
         arrived = signal.sigwaitinfo({*ENDING, signal.SIGCHLD})
         if arrived.si_signo != signal.SIGCHLD:
             if arrived.si_code <= 0:  # sent by a process, not by the terminal
-                os.kill(pid, arrived.si_signo)
+                process.send_signal(arrived.si_signo)
             continue
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
+        code = process.poll()
+        if code is not None:
             return code if code >= 0 else KILLED - code
+
+
+def release(mask: set[int]) -> None:
+    """In the new process: what is pending terminates it, and raises nothing in our handlers.
+
+    This takes no lock, which another thread might have held at the fork.
+    """
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)

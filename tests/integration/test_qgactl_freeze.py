@@ -75,6 +75,16 @@ def test_the_exit_status_and_the_output_are_those_of_the_program(stage: Stage) -
     assert stage.commands() == ["freeze", "status", "thaw"] * 3
 
 
+def test_the_program_has_the_signals_of_its_caller(stage: Stage) -> None:
+    """It ignores ^Z, which would stop it while the guest is frozen, and nothing else."""
+    grep = ("grep", "^Sig[IB]", "/proc/self/status")
+    before = subprocess.run(grep, capture_output=True, text=True, check=True).stdout
+    blocked, ignored = (int(line.split()[1], 16) for line in before.splitlines())
+    _, out, _ = qgactl("freeze", "--", *grep, address=stage.peer.address)
+    expected = [blocked, ignored | 1 << (signal.SIGTSTP - 1)]
+    assert [int(line.split()[1], 16) for line in out.splitlines()] == expected
+
+
 def test_some_filesystems_only(stage: Stage) -> None:
     stage.peer.handlers["guest-fsfreeze-freeze-list"] = stage.guest.freeze
     stage.peer.handlers["guest-get-fsinfo"] = lambda _: [
