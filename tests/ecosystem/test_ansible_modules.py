@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qga.client.threads import beside
-from tests.integration.test_qgactl_snapshot import Machine, machine, wait_until
+from tests.integration.snapshot_machine import Machine, machine, wait_until
 from tests.unit.client_peer import Filesystems, Start
 from tests.unit.conftest import start
 

@@ -4,132 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qga.client.errors import ConnectError
 from qga.client.hosts.qmp import Qmp
 from tests.integration.qgactl_process import QGACTL, environment
 from tests.integration.qgactl_process import qgactl as run_qgactl
-from tests.unit.client_peer import Filesystems, Peer, Start
+from tests.integration.snapshot_machine import PATIENCE, Machine, mounted, wait_until
+from tests.integration.snapshot_machine import machine as machine
+from tests.unit.client_peer import Filesystems
 from tests.unit.conftest import start as start
-from tests.unit.host_root import qemu
 
 pytestmark = pytest.mark.timeout(60)
-
-SIZE = 8 << 20
-PATIENCE = 30.0
-LATENCY = "latency-ns=3000000000"  # of each read, of which QEMU does many at once
-
-
-class Machine:
-    """QEMU with a disk of each kind, and the agent of its guest."""
-
-    def __init__(self, folder: Path, guest: Filesystems, peer: Peer) -> None:
-        self.folder, self.guest, self.peer = folder, guest, peer
-        self.socket = folder / "qmp"
-        for name in ("root", "data", "temporary", "fixed"):
-            (folder / name).write_bytes(os.urandom(SIZE))
-        argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-m", "32"]
-        argv += ["-device", "virtio-serial,id=virtio-serial0"]
-        for place in (self.socket, f"{self.socket}2"):
-            argv += ["-qmp", f"unix:{place},server=on,wait=off"]
-        argv += qemu("web", f"{folder}/agent")[1:]
-        argv += self.drive("root")
-        argv += self.node("data", f"driver=raw,file.driver=file,file.filename={folder}/data")
-        argv += self.drive("temporary", "snapshot=on")
-        argv += self.drive("fixed", "readonly=on")
-        argv += ["-drive", "if=ide,media=cdrom,id=empty"]
-        argv += self.node("slow", f"driver=null-co,size={SIZE},read-zeroes=off,{LATENCY}")
-        self.qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
-        self.wait_until_it_listens()
-
-    @staticmethod
-    def drive(name: str, *options: str) -> list[str]:
-        first = f"if=none,id={name},format=raw,file={name}"
-        return ["-drive", ",".join([first, *options]), "-device", f"virtio-blk,drive={name}"]
-
-    @staticmethod
-    def node(name: str, options: str) -> list[str]:
-        drive = ["-blockdev", f"node-name=node-{name},{options}"]
-        return [*drive, "-device", f"virtio-blk,drive=node-{name},id={name}"]
-
-    def wait_until_it_listens(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                Qmp(str(self.socket), PATIENCE).close()
-                return
-            except ConnectError:
-                assert self.qemu.poll() is None and time.monotonic() < deadline
-                time.sleep(0.02)
-
-    def options(self, *words: str) -> list[str]:
-        return ["snapshot", str(self.folder / "copy"), "--qmp", str(self.socket), *words]
-
-    def snapshot(self, *words: str, json: bool = False) -> tuple[int, str, str]:
-        before = ["--json"] if json else []
-        return run_qgactl(*before, *self.options(*words), address=self.peer.address)
-
-    def start_slow(self, *words: str) -> subprocess.Popen[bytes]:
-        """Returns when the copy of the slow disk has started."""
-        argv = [*QGACTL, *self.options("--disk", "slow", *words)]
-        process = subprocess.Popen(argv, env=environment(self.peer.address), stderr=subprocess.PIPE)
-        wait_until(lambda: "guest-fsfreeze-thaw" in self.commands(), "the thaw")
-        return process
-
-    def commands(self) -> list[str]:
-        return [request["execute"] for request in self.peer.requests]
-
-    def ask(self, command: str) -> Any:
-        with Qmp(str(self.socket), PATIENCE) as qmp:
-            return qmp.execute(command)
-
-    def assert_clean(self) -> None:
-        """Nothing is left: in QEMU, on the disk, in the guest."""
-        assert self.ask("query-jobs") == []
-        nodes = self.ask("query-named-block-nodes")
-        assert not [node for node in nodes if node["node-name"].startswith("qga-")]
-        assert self.ask("query-fdsets") == []
-        assert not (self.folder / "copy").exists()
-        assert self.guest.frozen == 0
-
-    def end(self) -> None:
-        self.qemu.kill()
-        self.qemu.wait()
-
-
-@pytest.fixture
-def machine(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    monkeypatch.chdir(tmp_path)
-    guest = Filesystems()
-    handlers = {
-        **guest.handlers,
-        "guest-get-fsinfo": lambda _: [mounted("a"), mounted("b")],
-        "qga-get-freeze": lambda _: RuntimeError("CommandNotFound", "no such command"),
-    }
-    machine = Machine(tmp_path, guest, start(handlers))
-    yield machine
-    machine.end()
-
-
-def mounted(name: str, kind: str = "ext4") -> dict[str, Any]:
-    return {"name": f"vd{name}", "mountpoint": f"/{name}", "type": kind, "disk": []}
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def content(path: Path) -> bytes:
@@ -202,28 +94,6 @@ def test_a_signal_cancels_the_copy(machine: Machine, number: int) -> None:
     assert process.communicate(timeout=PATIENCE)[1] == b""
     assert process.returncode == 128 + number
     machine.assert_clean()
-
-
-def test_what_a_killed_qgactl_has_left(machine: Machine) -> None:
-    """The next snapshot ends it: QEMU would keep a file open that takes space when it is gone."""
-    process = machine.start_slow()
-    process.kill()
-    process.communicate()
-    shutil.rmtree(machine.folder / "copy")
-    assert (len(machine.ask("query-jobs")), len(machine.ask("query-fdsets"))) == (1, 1)
-    assert machine.snapshot("--disk", "root")[0] == 0
-    shutil.rmtree(machine.folder / "copy")
-    machine.assert_clean()
-
-
-def test_a_snapshot_beside_another(machine: Machine) -> None:
-    """Through another monitor: it ends nothing of a qgactl that runs."""
-    first = machine.start_slow()
-    words = ["snapshot", str(machine.folder / "second"), "--disk", "root"]
-    status, _, err = run_qgactl(*words, "--qmp", f"{machine.socket}2", address=machine.peer.address)
-    assert (status, err) == (0, "")
-    assert first.communicate(timeout=PATIENCE)[1] == b""
-    assert first.returncode == 0
 
 
 def test_a_machine_that_ends_meanwhile(machine: Machine) -> None:
@@ -306,19 +176,67 @@ def test_an_agent_that_does_not_list_filesystems(machine: Machine) -> None:
     assert (status, json.loads(out)["consistent"]) == (0, False)
 
 
+def after_the_freeze(machine: Machine, new: str) -> Any:
+    """What is mounted: after the freeze a filesystem more."""
+    return [*map(mounted, "ab" + new * ("guest-fsfreeze-freeze" in machine.commands()))]
+
+
 def test_a_filesystem_that_is_mounted_meanwhile(machine: Machine) -> None:
     """After the list of those to freeze: what is written to it is in the copy or not."""
-
-    def now_mounted(_arguments: dict[str, Any]) -> Any:
-        new = "c" if "guest-fsfreeze-freeze" in machine.commands() else ""
-        return [*map(mounted, "ab" + new), mounted("snap", "squashfs")]
-
-    machine.peer.handlers["guest-get-fsinfo"] = now_mounted
+    machine.peer.handlers["guest-get-fsinfo"] = lambda _: [
+        *after_the_freeze(machine, "c"),
+        mounted("snap", "squashfs"),
+    ]
     status, _, err = machine.snapshot("--disk", "root")
     assert (status, "mounted while the guest was being frozen: /c" in err) == (1, True), err
     machine.assert_clean()
     machine.peer.requests.clear()
     assert machine.snapshot("--disk", "root", "--unfrozen", "/c")[0] == 0
+
+
+def test_an_external_snapshot_is_recorded_with_its_freeze(machine: Machine) -> None:
+    """Also if it is not consistent: the guest writes to its files, so they stay."""
+    machine.peer.handlers["guest-get-fsinfo"] = lambda _: after_the_freeze(machine, "c")
+    status, _, err = machine.snapshot("--disk", "root", "--external")
+    assert (status, "while the guest was being frozen: /c; but the guest writes" in err) == (
+        1,
+        True,
+    )
+    record = json.loads((machine.folder / "copy/snapshot.json").read_text())
+    assert (record["consistent"], record["freeze"]["frozen"]) == (False, 2)
+
+
+def test_a_list_that_takes_its_time_after_the_thaw(machine: Machine) -> None:
+    """The copy is a good one, and the guest was not frozen meanwhile."""
+
+    def slow_after_the_thaw(_arguments: dict[str, Any]) -> Any:
+        time.sleep(1.5 * ("guest-fsfreeze-thaw" in machine.commands()))
+        return [*map(mounted, "ab")]
+
+    machine.peer.handlers["guest-get-fsinfo"] = slow_after_the_thaw
+    status, out, err = machine.snapshot("--disk", "root", "--timeout", "1", json=True)
+    assert (status, err) == (0, "")
+    assert json.loads(out)["freeze"]["seconds"] < 1.5
+
+
+def test_an_agent_that_no_longer_lists_filesystems(machine: Machine) -> None:
+    """Nobody knows whether one was mounted meanwhile."""
+
+    def fails_after_the_freeze(_arguments: dict[str, Any]) -> Any:
+        if "guest-fsfreeze-freeze" in machine.commands():
+            return RuntimeError("GenericError", "cannot open /proc/self/mountinfo")
+        return [*map(mounted, "ab")]
+
+    machine.peer.handlers["guest-get-fsinfo"] = fails_after_the_freeze
+    status, _, err = machine.snapshot("--disk", "root")
+    reason = "cannot tell what was mounted while the guest was being frozen: cannot open /proc"
+    assert (status, reason in err) == (1, True), err
+    machine.assert_clean()
+    machine.peer.requests.clear()
+    status, out, _ = machine.snapshot("--disk", "root", "--crash-consistent", json=True)
+    record = json.loads(out)
+    assert (status, record["consistent"], record["freeze"]["frozen"]) == (0, False, 2)
+    assert reason in record["problem"]
 
 
 def test_the_monitor_of_another_machine(

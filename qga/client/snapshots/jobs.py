@@ -43,6 +43,20 @@ def end_jobs(qmp: Qmp, belongs: Belongs) -> bool:
     return not found
 
 
+def transact(qmp: Qmp, actions: list[dict[str, Any]]) -> None:
+    """All of these or none. The error names the jobs that keep a disk busy."""
+    try:
+        qmp.execute("transaction", {"actions": actions})
+    except QmpRefused as refusal:
+        running = [job.id for job in jobs(qmp, lambda _: True) if job.status != CONCLUDED]
+        if "busy" in refusal.reason and running:
+            refusal.reason += (
+                f": job {', '.join(running)} of QEMU uses it; wait for its end, or end it with "
+                "job-cancel of QMP"
+            )
+        raise
+
+
 def attempt(qmp: Qmp, command: str, arguments: dict[str, Any]) -> None:
     with suppress(QmpRefused):
         qmp.execute(command, arguments)

@@ -1,7 +1,8 @@
 """Ends what a qgactl that was killed has left in a QEMU: jobs, nodes, and the files they hold open.
 
-A file that QEMU has open takes space after its removal, too. The names tell the process that chose
-them. What must stay true: nothing of a process that still runs is touched.
+A file that QEMU has open takes space after its removal, too. What is noted with it in QEMU tells
+the process that opened it, and how everything else of the same copy is called. What must stay true:
+nothing of a process that may still run is touched.
 """
 
 from __future__ import annotations
@@ -10,46 +11,103 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from qga.client.hosts.qmp import Qmp, QmpRefused
 from qga.client.shapes import member, shaped
-from qga.client.snapshots.jobs import attempt, end_jobs, jobs, wait_until
+from qga.client.snapshots.jobs import attempt, end_jobs, wait_until
 
-# A process id has at most 7 digits (PID_MAX_LIMIT of Linux).
-NAME = re.compile(r"(qga-([0-9]{1,7})-[0-9a-f]{8})-[a-z]+-[0-9]+")
+NOTE = re.compile(
+    r"(qga-[0-9a-f]{8}) of process ([0-9]{1,10}) since ([0-9]{1,20}) in namespace ([0-9]{1,20})"
+)
+
+# In /proc/PID/stat, after the name of the program: proc(5) calls it field 22.
+START = 19
+
+
+class Owner(NamedTuple):
+    """A process. Its number may be that of another one later, or in another container.
+
+    start: clock ticks since boot. namespace: the inode of its PID namespace; 0 if unknown.
+    """
+
+    pid: int
+    start: int
+    namespace: int
 
 
 def new_prefix() -> str:
-    """The beginning of names that belong to this process."""
-    return f"qga-{os.getpid()}-{secrets.token_hex(4)}"
+    """The beginning of the names of one copy. QEMU permits 31 characters for that of a node."""
+    return f"qga-{secrets.token_hex(4)}"
+
+
+def note(prefix: str) -> str:
+    """What QEMU keeps with a file of this copy."""
+    pid, start, namespace = this_process()
+    return f"{prefix} of process {pid} since {start} in namespace {namespace}"
+
+
+def this_process() -> Owner:
+    pid = os.getpid()
+    return Owner(pid, start_of(pid), pid_namespace())
+
+
+def pid_namespace() -> int:
+    """0 if /proc does not show it, or shows the processes of another one."""
+    with suppress(OSError):
+        if os.readlink("/proc/self") == str(os.getpid()):
+            return os.stat("/proc/self/ns/pid").st_ino
+    return 0
+
+
+def start_of(pid: int) -> int:
+    """0 if it is not shown."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[START])
+    except OSError:
+        return 0
+
+
+def is_left_over(owner: Owner) -> bool:
+    namespace = pid_namespace()
+    if not namespace or namespace != owner.namespace:
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return start_of(owner.pid) not in (0, owner.start)
 
 
 def end_left_overs(qmp: Qmp) -> None:
     """Raises the errors of Qmp, and SnapshotFailed if QEMU does not end a job."""
-    nodes = [name for name in node_names(qmp) if is_left_over(name)]
-    if not nodes and not jobs(qmp, is_left_over):
+    files = dict(left_over_files(qmp))
+    if not files:
         return
-    wait_until(lambda: end_jobs(qmp, is_left_over))
+    prefixes = set(files.values())
+
+    def belongs(name: str) -> bool:
+        return name.rpartition("-")[0].rpartition("-")[0] in prefixes
+
+    wait_until(lambda: end_jobs(qmp, belongs))
+    nodes = filter(belongs, node_names(qmp))
     for name in sorted(nodes, key=lambda name: "-file-" in name):  # others are built on it
         attempt(qmp, "blockdev-del", {"node-name": name})
-    for number in left_over_files(qmp):
+    for number in files:
         attempt(qmp, "remove-fd", {"fdset-id": number})
 
 
-def is_left_over(name: str) -> bool:
-    found = NAME.fullmatch(name)
-    return found is not None and not is_running(int(found[2]))
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def left_over_files(qmp: Qmp) -> Iterator[tuple[int, str]]:
+    """The numbers of the sets that have such a file, and the prefixes of their copies."""
+    for files in objects(qmp.execute("query-fdsets")):
+        for file in objects(files.get("fds")):
+            found = NOTE.fullmatch(str(file.get("opaque")))
+            if found and is_left_over(Owner(*map(int, found.groups()[1:]))):
+                yield member(int, "fdset-id", files), found[1]
 
 
 def node_names(qmp: Qmp) -> list[str]:
@@ -58,14 +116,6 @@ def node_names(qmp: Qmp) -> list[str]:
     except QmpRefused:  # before QEMU 5.0
         nodes = qmp.execute("query-named-block-nodes")
     return [member(str, "node-name", node) for node in objects(nodes)]
-
-
-def left_over_files(qmp: Qmp) -> Iterator[int]:
-    """The numbers of the sets that have such a file."""
-    for files in objects(qmp.execute("query-fdsets")):
-        for file in objects(files.get("fds")):
-            if is_left_over(str(file.get("opaque"))):
-                yield member(int, "fdset-id", files)
 
 
 def objects(reply: object) -> list[dict[str, Any]]:

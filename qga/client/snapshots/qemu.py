@@ -32,9 +32,10 @@ from qga.client.snapshots.jobs import (
     end_jobs,
     jobs,
     raise_failure,
+    transact,
     wait_until,
 )
-from qga.client.snapshots.left_overs import end_left_overs, new_prefix
+from qga.client.snapshots.left_overs import end_left_overs, new_prefix, note
 from qga.client.snapshots.machine import Disk, Progress, Target
 from qga.wording import counted
 
@@ -73,7 +74,7 @@ class Block(NamedTuple):
 
 
 class QemuMachine:
-    """A machine behind a QMP socket. Raises ConnectError."""
+    """A machine behind a QMP socket, without what earlier copies have left. Raises ConnectError."""
 
     def __init__(
         self,
@@ -82,6 +83,11 @@ class QemuMachine:
         check: Callable[[socket.socket], None] = lambda _connection: None,
     ) -> None:
         self.qmp = Qmp(path, seconds, check)
+        try:
+            end_left_overs(self.qmp)
+        except BaseException:
+            self.close()
+            raise
 
     def disks(self) -> list[Disk]:
         reply = self.qmp.execute("query-block")
@@ -136,7 +142,6 @@ class Copy:
 
     def __enter__(self) -> Copy:
         try:
-            end_left_overs(self._qmp)
             self._ran = status(self._qmp) == "running"
             for number, target in enumerate(self._targets):
                 self._prepare(number, target)
@@ -162,7 +167,7 @@ class Copy:
             }
             for number, target in enumerate(self._targets)
         ]
-        self._qmp.execute("transaction", {"actions": actions})
+        transact(self._qmp, actions)
 
     def progress(self) -> Progress | None:
         found = self._jobs()
@@ -179,7 +184,7 @@ class Copy:
         fd = create(target)
         self._files.append(fd)
         file, copy = self._name("file", number), self._name("copy", number)
-        where = {"fdset-id": self._first_set + number, "opaque": file}
+        where = {"fdset-id": self._first_set + number, "opaque": note(self._prefix)}
         self._qmp.execute("add-fd", where, descriptors=[fd])
         name = f"/dev/fdset/{self._first_set + number}"
         self._add(file, driver="file", filename=name)
@@ -242,10 +247,10 @@ class External(machine.External):
     machine: QemuMachine
 
     def take(self) -> None:
-        self.machine.qmp.execute("transaction", {"actions": list(self._actions())})
+        transact(self.machine.qmp, list(self._actions()))
 
     def _actions(self) -> Iterator[dict[str, Any]]:
-        prefix = f"qga-{secrets.token_hex(4)}"
+        prefix = new_prefix()
         for number, target in enumerate(self.targets):
             data = {
                 "node-name": target.disk.node,
