@@ -13,9 +13,9 @@ GROWTH_PATIENCE = 9000.0
 
 
 class Filesystems(Connection):
-    def filesystems(self) -> list[FilesystemInfo]:
+    def filesystems(self, *, timeout: float | None = None) -> list[FilesystemInfo]:
         """Each filesystem on a block device, the last mounted first."""
-        return self._ask("guest-get-fsinfo", list[FilesystemInfo])
+        return self._ask("guest-get-fsinfo", list[FilesystemInfo], timeout=timeout)
 
     def trim(self, minimum: int = 0, *, timeout: float = TRIM_PATIENCE) -> list[TrimResult]:
         """Return unused blocks to the host, in runs of at least `minimum` bytes."""

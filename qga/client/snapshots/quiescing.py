@@ -16,22 +16,30 @@ from qga.client.errors import AgentError, CommandError, NotQuiesced, ThawFailed
 from qga.client.results import FilesystemInfo, FreezeState
 from qga.client.snapshots.record import Freeze
 
-# Types that nobody can write to.
-READ_ONLY = {"squashfs", "iso9660", "erofs", "cramfs", "romfs"}
+# Types that nobody can write to; the last one is a name of Windows.
+READ_ONLY = {"squashfs", "iso9660", "erofs", "cramfs", "romfs", "CDFS"}
 
-# Types that can be written to, but not frozen; the last three are names of Windows.
-NEVER_FROZEN = {"vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "hfs", "hfsplus", "udf"} | {
-    "FAT",
-    "FAT32",
-    "exFAT",
+# Types that can be frozen; the last two are names of Windows, as Linux cannot freeze its ntfs.
+FREEZABLE = {"ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2"} | {
+    "reiserfs",
+    "gfs2",
+    "NTFS",
+    "ReFS",
 }
+
+# Seconds. A guest that has just thawed writes what has waited.
+LIST_PATIENCE = 60.0
 
 
 class Outcome(NamedTuple):
-    """How the guest was frozen, and why the snapshot is not consistent nevertheless."""
+    """How the guest was frozen, and why the snapshot is not consistent nevertheless.
+
+    cause: the error behind that, if there is one.
+    """
 
     freeze: Freeze | None
     problem: str = ""
+    cause: AgentError | None = None
 
 
 def start_frozen(
@@ -40,7 +48,7 @@ def start_frozen(
     """Freeze, start the snapshot, and thaw.
 
     accepted: mount points that need not be frozen. tolerant: start in any case. Otherwise raises
-    NotQuiesced, and the snapshot has not started unless the error says so.
+    NotQuiesced if it has not started.
     """
     try:
         mounted = filesystems(agent)
@@ -51,9 +59,8 @@ def start_frozen(
             raise NotQuiesced(error.reason, error) from error
         start()
         return Outcome(None, str(error))
-    started = False
     since = time.monotonic()
-    state, problem = FreezeState(FROZEN), ""
+    state, problem, cause, started = FreezeState(FROZEN), "", None, False
     try:
         with frozen:
             state = agent.freeze_state()
@@ -64,22 +71,15 @@ def start_frozen(
                 raise NotQuiesced(problem)
             start()
             started = True
-        problem = problem or mounted_meanwhile(mounted, filesystems(agent), accepted)
-        if problem and not tolerant:
-            raise NotQuiesced(problem, started=True)
-    except (ThawFailed, NotQuiesced):
-        raise
     except AgentError as error:
-        if not started:
+        if not started or isinstance(error, ThawFailed):
             raise
-        problem = str(error)
-        if not tolerant:
-            raise NotQuiesced(problem, error, started=True) from error
-    now = time.monotonic()
+        problem, cause = error.reason, error
+    thawed = time.monotonic()
+    problem = problem or mounted_meanwhile(agent, mounted or (), accepted)
     details = state.filesystems, state.left_out, state.hooks
-    return Outcome(
-        Freeze(round(now - since, 3), round(since - begun, 3), frozen.count, *details), problem
-    )
+    freeze = Freeze(round(thawed - since, 3), round(since - begun, 3), frozen.count, *details)
+    return Outcome(freeze, problem, cause)
 
 
 def filesystems(agent: GuestAgent) -> Sequence[FilesystemInfo] | None:
@@ -91,15 +91,20 @@ def filesystems(agent: GuestAgent) -> Sequence[FilesystemInfo] | None:
 
 
 def mounted_meanwhile(
-    before: Sequence[FilesystemInfo] | None,
-    after: Sequence[FilesystemInfo] | None,
-    accepted: Collection[str],
+    agent: GuestAgent, before: Sequence[FilesystemInfo], accepted: Collection[str]
 ) -> str:
     """What was mounted while the others were frozen, and has perhaps been written to."""
-    known = {each.name for each in before or ()}
+    try:
+        after = agent.filesystems(timeout=LIST_PATIENCE)
+    except AgentError as error:
+        return (
+            "the agent cannot tell what was mounted while the guest was being frozen: "
+            f"{error.reason}"
+        )
+    known = {each.name for each in before}
     new = [
         each.mountpoint
-        for each in (after if before is not None and after else ())
+        for each in after
         if each.name not in known and each.type not in READ_ONLY and each.mountpoint not in accepted
     ]
     return f"mounted while the guest was being frozen: {', '.join(new)}" if new else ""
@@ -114,13 +119,13 @@ def unfrozen(
     """Which filesystems are not frozen; "" if all are that have to be."""
     if state.status != FROZEN:
         return f"the freeze did not last: the guest reports '{state.status}' right after it"
+    if mounted is None:
+        return "the agent cannot tell whether all filesystems are frozen, without guest-get-fsinfo"
     if state.left_out is not None:
         missing = [each for each in state.left_out if each.mountpoint not in accepted]
         reasons = [f"{each.mountpoint} ({each.type}): {each.reason}" for each in missing]
         return f"not frozen: {'; '.join(reasons)}" if reasons else ""
     # QEMU's agent skips what it cannot freeze, and tells only how many it has frozen.
-    if mounted is None:
-        return "the agent cannot tell whether all filesystems are frozen, without guest-get-fsinfo"
     wanted = {each.name: each.mountpoint for each in mounted if is_to_be_frozen(each, accepted)}
     if count >= len(wanted):
         return ""
@@ -134,5 +139,5 @@ def is_to_be_frozen(filesystem: FilesystemInfo, accepted: Collection[str]) -> bo
     One that need not be frozen, but can be, is counted, too, and must not replace another one.
     """
     if filesystem.mountpoint in accepted:
-        return filesystem.type not in READ_ONLY | NEVER_FROZEN
+        return filesystem.type in FREEZABLE
     return filesystem.type not in READ_ONLY

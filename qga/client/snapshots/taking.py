@@ -120,12 +120,9 @@ def begin(
         taken = time.time()
         operation.start()
 
-    try:
-        outcome = start_frozen(agent, start, how.unfrozen, how.crash_consistent)
-    except NotQuiesced as error:
-        if not (error.started and operation.in_use):
-            raise
-        outcome = Outcome(None, str(error))
+    outcome = start_frozen(agent, start, how.unfrozen, how.crash_consistent)
+    if outcome.problem and not (how.crash_consistent or operation.in_use):
+        raise NotQuiesced(outcome.problem, outcome.cause, started=True) from outcome.cause
     if outcome.problem and how.crash_consistent:
         observer.noted(f"the snapshot is crash-consistent only: {outcome.problem}")
     return taken, outcome
