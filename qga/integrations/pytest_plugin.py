@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,7 +35,8 @@ MARKER = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("guest", "virtual machines (qga)")
     for name, meaning in SETTINGS.items():
-        group.addoption(f"--guest-{name}", metavar=name.upper(), help=meaning)
+        with suppress(ValueError):  # a plugin that was loaded earlier has this option
+            group.addoption(f"--guest-{name}", metavar=name.upper(), help=meaning)
         parser.addini(f"guest_{name}", meaning)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -180,6 +181,31 @@ def test_settings_that_cannot_work(folder: Path, options: list[str], message: st
     assert status == 1, said
     assert message in said
     assert "Traceback" not in said
+
+
+OPTION = """
+def pytest_addoption(parser):
+    parser.addoption("--guest-image")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "options"), [("theirs.py", ["-p", "theirs"]), ("conftest.py", ["-p", "no:qga"])]
+)
+def test_an_option_of_the_same_name(tmp_path: Path, module: str, options: list[str]) -> None:
+    """Of another plugin; or of the project, which turns off ours."""
+    (tmp_path / module).write_text(OPTION)
+    test = "def test_it(request):\n    assert request.config.getoption('--guest-image') == 'x'\n"
+    (tmp_path / "test_it.py").write_text(test)
+    done = subprocess.run(
+        [*PYTEST, *options, "--guest-image=x"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_an_interrupt_while_the_guest_boots(folder: Path) -> None:
