@@ -79,6 +79,27 @@ def test_disks_that_cannot_be(tmp_path: Path, agent: Peer, reply: Any) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+OWNERS = {
+    "no process ID": (9_999_999_999, 1),
+    "all processes": (0, 1),
+    "one that has not begun": (1, 10**20 - 1),
+    "endless": (1, 10**4_000),
+}
+
+
+@pytest.mark.parametrize("owner", OWNERS.values(), ids=OWNERS)
+def test_files_of_processes_that_cannot_be(
+    tmp_path: Path, agent: Peer, owner: tuple[int, int]
+) -> None:
+    """QEMU knows the namespace: it is noted with each file."""
+    pid, start = owner
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    note = f"qga-00000000 of process {pid} since {start} in namespace {namespace}"
+    files = [{"fdset-id": 1, "fds": [{"fd": 7, "opaque": note}]}]
+    with Qemu(tmp_path / "qmp", **{"query-fdsets": files}) as qemu:
+        assert snapshot(qemu, agent)[0] == 0
+
+
 NAMES = ["../../etc/passwd", "..", ".", "", "-rf", "/a", "_a", "a\nb", ESCAPES, "диск", "\ud800"]
 
 

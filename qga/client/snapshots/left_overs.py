@@ -18,8 +18,9 @@ from qga.client.hosts.qmp import Qmp, QmpRefused
 from qga.client.shapes import member, shaped
 from qga.client.snapshots.jobs import attempt, end_jobs, wait_until
 
+# A process ID has at most 7 digits (PID_MAX_LIMIT of Linux).
 NOTE = re.compile(
-    r"(qga-[0-9a-f]{8}) of process ([0-9]{1,10}) since ([0-9]{1,20}) in namespace ([0-9]{1,20})"
+    r"(qga-[0-9a-f]{8}) of process ([0-9]{1,7}) since ([0-9]{1,20}) in namespace ([0-9]{1,20})"
 )
 
 # In /proc/PID/stat, after the name of the program: proc(5) calls it field 22.
