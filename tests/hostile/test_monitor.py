@@ -79,6 +79,15 @@ def test_disks_that_cannot_be(tmp_path: Path, agent: Peer, reply: Any) -> None:
     assert not (tmp_path / "copy").exists()
 
 
+def test_endless_jobs_that_keep_a_disk_busy(tmp_path: Path, agent: Peer) -> None:
+    job = {"id": "x" * 100_000, "status": "running", "current-progress": 0, "total-progress": 1}
+    busy = {"error": {"class": "GenericError", "desc": "Node 'vda' is busy"}}
+    with Qemu(tmp_path / "qmp", **{"query-jobs": [job] * 30, "transaction": busy}) as qemu:
+        status, _, err = snapshot(qemu, agent, "--json", "--external")
+    assert (status, "end it with job-cancel" in err) == (1, True)
+    assert len(err) < LONGEST_ERROR * len("\\U0010ffff")
+
+
 OWNERS = {
     "no process ID": (9_999_999_999, 1),
     "all processes": (0, 1),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, Optional
 
-from qga.client.errors import SnapshotFailed
+from qga.client.errors import SnapshotFailed, shortened
 from qga.client.hosts.qmp import Qmp, QmpRefused
 from qga.client.shapes import shaped
 
@@ -51,8 +51,8 @@ def transact(qmp: Qmp, actions: list[dict[str, Any]]) -> None:
         running = [job.id for job in jobs(qmp, lambda _: True) if job.status != CONCLUDED]
         if "busy" in refusal.reason and running:
             refusal.reason += (
-                f": job {', '.join(running)} of QEMU uses it; wait for its end, or end it with "
-                "job-cancel of QMP"
+                f": job {shortened(', '.join(running))} of QEMU uses it; wait for its end, or end "
+                "it with job-cancel of QMP"
             )
         raise
 
