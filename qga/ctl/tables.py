@@ -22,8 +22,10 @@ from qga.client.texts import printable as printable
 Cell = Union[str, Text, None]
 Row = Sequence[Cell]
 
-# Columns: of a table in a pipe, of a folded cell at least, between two cells.
+# Columns: of a table in a pipe, of one that is wider than its terminal at most, of a folded cell at
+# least, between two cells.
 UNLIMITED = 10_000
+USUAL = 80
 NARROW = 5
 BETWEEN = 3
 UNKNOWN = "-"
@@ -73,7 +75,9 @@ def show_table(
     for row in rows:
         cells = list(map(as_text, row))
         table.add_row(*cells)
-        widths.update(zip(heads, map(max, widths.values(), (cell.cell_len for cell in cells))))
+        # Of a guest's text, which may have megabytes, the beginning is enough.
+        lengths = (cell_len(cell.plain[:USUAL]) for cell in cells)
+        widths.update(zip(heads, map(max, widths.values(), lengths)))
     least = sum(min(width, NARROW) if head in folded else width for head, width in widths.items())
     write(table, least + BETWEEN * (len(heads) - 1))
 
@@ -98,12 +102,12 @@ def as_text(cell: Cell) -> Text:
 
 
 def write(table: Table, least: int) -> None:
-    """Print a table. On a terminal with less than `least` columns its lines are longer than that:
-    rich would leave cells empty.
+    """Print a table. On a terminal with less than `least` columns its lines are longer than that,
+    up to the usual 80: rich would leave cells empty.
     """
     to = console()
     # A pipe has no width, and grep needs names in one piece.
-    to.width = max(to.width, least) if to.is_terminal else UNLIMITED
+    to.width = max(to.width, min(least, USUAL)) if to.is_terminal else UNLIMITED
     with to.capture() as lines:
         to.print(table)
     # rich pads the last column with spaces.

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from qga import QgaError
+from qga import Base64, QgaError
 from qga.plugin import discovery, schema
 from qga.plugin.entry import INJECTED
 from qga.plugin.registry import commands_of
@@ -46,7 +46,14 @@ HARMLESS = (
 OPTIONAL = {"tty": True, "eof": True}
 """Arguments without which other arguments are ignored."""
 
-SAMPLES: dict[Any, Any] = {str: "none", bool: True, int: 1, schema.UInt64: 1, float: 1}
+SAMPLES: dict[Any, Any] = {
+    str: "none",
+    Base64: "YQ==",
+    bool: True,
+    int: 1,
+    schema.UInt64: 1,
+    float: 1,
+}
 
 
 def is_integer(annotation: Any) -> bool:
