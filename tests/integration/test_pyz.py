@@ -88,6 +88,8 @@ def test_late_imports_and_helpers_work_without_the_first_directory(pyz: Path) ->
             assert "No such file" in client.refusal("guest-ssh-get-authorized-keys", username="bin")
         finally:
             os.kill(pid, 15)
+            # Otherwise the next test may meet it on its way out.
+            wait_for(lambda: not (pyz.parent / "state/socket").exists(), "the agent to end")
 
 
 def test_plugins_from_a_directory(pyz: Path, tmp_path: Path) -> None:
