@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 ENOUGH = 65536
 """The highest limit that the agent sets for itself."""
 
+_USUAL = 1024  # descriptors that a process may have, where nobody has changed it
+
 inherited: Optional[tuple[int, int]] = None
 """The limits before they were raised, if they were."""
 
@@ -22,10 +24,16 @@ def raise_limit() -> int:
     import resource
 
     global inherited  # noqa: PLW0603 - the limit is global to the process, too
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:  # a filter of system calls
+        return _USUAL
     wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
     if 0 <= soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except OSError:
+            return soft
         inherited = soft, hard
         return wanted
     return ENOUGH if soft == resource.RLIM_INFINITY else soft
