@@ -13,7 +13,7 @@ from qga import QgaError, stop_if_given_up
 
 if TYPE_CHECKING:
     from qga.loop import Loop, Timer
-    from qga.policy.reach import Address
+    from qga.policy.connect_rules import Address
 
 _PAUSE = 0.02  # seconds between attempts to connect to a socket whose backlog is full
 

@@ -25,7 +25,7 @@ from qga.plugin.registry import CommandGroup, Registry, command_names
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.policy.shares import Descriptors
-from qga.programs.left_jobs import take_over_jobs
+from qga.programs.leftover_jobs import take_over_jobs
 from qga.programs.open_files import raise_limit
 from qga.service.state import State
 from qga.serving.audit import Audit, Limit

@@ -15,12 +15,12 @@ import sys
 
 from qga.agent import Agent
 from qga.errors import ChannelError, ConfigError
-from qga.light import signal
 from qga.service.log import Log
 from qga.service.service_manager import ServiceManager, passes_sockets
 from qga.service.sinks import ERROR, WARNING
 from qga.service.state import State, StateError
 from qga.settings.trust import open_own
+from qga.stdlib import signal
 from qga.version import INTERFACE_VERSION, __version__
 
 TYPE_CHECKING = False

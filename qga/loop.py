@@ -12,7 +12,7 @@ import select
 import time
 from _thread import allocate_lock
 
-from qga.light import deque
+from qga.stdlib import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

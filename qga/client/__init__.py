@@ -47,29 +47,20 @@ from qga.client.errors import (
     SnapshotFailed,
     ThawFailed,
 )
-from qga.client.figures import MemoryUse, Metrics
 from qga.client.hosts.discovery import FoundGuest, find_guests
 from qga.client.hosts.trust import LeftOut
-from qga.client.how import Limits
-from qga.client.many import Outcome, each
+from qga.client.metrics import MemoryUse, Metrics
+from qga.client.parallel import Outcome, each
+from qga.client.program_options import Limits
 from qga.client.programs import PlainProgram, StreamedProgram, TerminalSize, start_streamed
 from qga.client.readiness import Readiness
-from qga.client.restored import NewIdentity, RestoreStep, Resynced
+from qga.client.restore import NewIdentity, RestoreStep, Resynced
 from qga.client.results import (
     AgentInfo,
     CommandInfo,
-    DiskAddress,
-    DiskCounters,
-    DiskInfo,
-    DiskStats,
     ExecResult,
     FileChunk,
     FilePosition,
-    FilesystemInfo,
-    FreezeParticipant,
-    FreezeState,
-    Growth,
-    GrowthStep,
     InterfaceStatistics,
     IPAddress,
     LoadAverage,
@@ -83,10 +74,21 @@ from qga.client.results import (
     Route,
     TextResult,
     Timezone,
-    TrimResult,
     User,
 )
 from qga.client.snapshots.record import Freeze, SkippedDisk, Snapshot, SnapshotDisk
+from qga.client.storage import (
+    DiskAddress,
+    DiskCounters,
+    DiskInfo,
+    DiskStats,
+    FilesystemInfo,
+    FreezeParticipant,
+    FreezeState,
+    Growth,
+    GrowthStep,
+    TrimResult,
+)
 from qga.client.tunnels import GuestSocket, GuestTunnel, Target
 
 if TYPE_CHECKING:

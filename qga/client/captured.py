@@ -27,7 +27,7 @@ from qga.client.errors import (
     CommandNotFound,
     ProgramTimeout,
 )
-from qga.client.how import ANYHOW, How
+from qga.client.program_options import DEFAULT_OPTIONS, ProgramOptions
 from qga.client.results import ExecResult
 from qga.client.waits import pause, undisturbed
 from qga.wording import counted
@@ -97,7 +97,7 @@ FROM_FILE = 'exec <"$1" && rm -f -- "$1" && shift && exec "$@"'
 def run(
     agent: GuestAgent,
     argv: Sequence[str],
-    how: How = ANYHOW,
+    options: ProgramOptions = DEFAULT_OPTIONS,
     *,
     input: bytes | None = None,
     env: Mapping[str, str] | None = None,
@@ -108,27 +108,27 @@ def run(
     """Run a program until it exits, as `GuestAgent.exec` does.
 
     watch: is called with each part of the output that is kept; QEMU's agent reports it at the end.
-    timeout: seconds after which this side ends it and raises AgentTimeout. The timeout in `how` is
-    enforced by the agent and raises ProgramTimeout.
+    timeout: seconds after which this side ends it and raises AgentTimeout. The timeout in `options`
+    is enforced by the agent and raises ProgramTimeout.
     """
     from qga.client.older_agents import require_no_limits
     from qga.client.programs import PlainProgram, StreamedProgram
 
-    bound = min(timeout, how.timeout)
-    as_whom: dict[str, Any] = {"user": how.user, "group": how.group, "cwd": how.cwd}
-    if merged and how != ANYHOW:  # qga-exec and QEMU's agent 7.2 cannot merge streams
+    bound = min(timeout, options.timeout)
+    as_whom: dict[str, Any] = {"user": options.user, "group": options.group, "cwd": options.cwd}
+    if merged and options != DEFAULT_OPTIONS:  # qga-exec and QEMU's agent 7.2 cannot merge streams
         argv, merged = ["/bin/sh", "-c", MERGE, "sh", *argv], False
     if not merged:
         with suppress(CommandNotFound):
             streamed = StreamedProgram(
-                agent, argv, env=env, timeout=how.timeout, limits=how.limits, **as_whom
+                agent, argv, env=env, timeout=options.timeout, limits=options.limits, **as_whom
             )
-            patience = how.timeout + LAST_WORDS if streamed.is_bounded else bound
+            patience = options.timeout + LAST_WORDS if streamed.is_bounded else bound
             result = finished(streamed, input or b"", min(timeout, patience), watch)
             if result.ended_by == "timeout":
-                raise ProgramTimeout(agent.address, how.timeout, result)
+                raise ProgramTimeout(agent.address, options.timeout, result)
             return result
-    require_no_limits(agent, how.limits)
+    require_no_limits(agent, options.limits)
     plain = PlainProgram(agent, argv, env=env, input=input, merged=merged, **as_whom)
     return finished(plain, None, bound, watch)
 

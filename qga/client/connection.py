@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from qga.client.addresses import transport_opener
+from qga.client.conversion import converted, member
 from qga.client.errors import (
     AgentError,
     AgentTimeout,
@@ -25,7 +26,6 @@ from qga.client.errors import (
     ProtocolError,
 )
 from qga.client.hosts.discovery import FoundGuest
-from qga.client.shapes import member, shaped
 from qga.client.transports import Transport
 from qga.client.waits import Lock, undisturbed
 from qga.client.wire import (
@@ -213,10 +213,10 @@ class Connection:
         timeout: float | None = None,
         **args: Any,
     ) -> T:
-        """Like `call`, but convert the reply, or its member `part`, to `kind`; see shapes."""
+        """Like `call`, but convert the reply, or its member `part`, to `kind`; see conversion."""
         reply = self.call(command, timeout=timeout, **args)
         with self._telling(command):
-            return member(kind, part, reply) if part else shaped(kind, reply)
+            return member(kind, part, reply) if part else converted(kind, reply)
 
     def _ask_patiently(
         self, command: str, kind: type[T], part: str = "", /, *, timeout: float, **args: Any

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError, CommandError, ProtocolError
-from qga.client.how import NO_LIMITS, How, Limits
+from qga.client.program_options import NO_LIMITS, Limits, ProgramOptions
 
 # Seconds for the script, and characters of a line of its output in an error.
 PATIENCE = 30.0
@@ -56,21 +56,21 @@ class Account(NamedTuple):
 
 
 def in_that_way(
-    agent: GuestAgent, argv: Sequence[str], how: How, has_environment: bool
+    agent: GuestAgent, argv: Sequence[str], options: ProgramOptions, has_environment: bool
 ) -> list[str]:
     """A command line that runs `argv` as that user, in that directory.
 
     has_environment: whether the program has its own environment, which is then left unchanged.
     Raises CommandError if there is no such user or directory, or the user cannot be changed.
     """
-    if not (how.user or how.group or how.cwd):
+    if not (options.user or options.group or options.cwd):
         return list(argv)
-    account = look(agent, how)
+    account = look(agent, options)
     words: list[str] = []
     if account:
         words += ["setpriv", "--reuid", account.uid, "--regid", account.gid, "--init-groups", "--"]
-    if how.cwd:
-        words += ["/bin/sh", "-c", ENTER, "sh", how.cwd]
+    if options.cwd:
+        words += ["/bin/sh", "-c", ENTER, "sh", options.cwd]
     if account and not has_environment:
         name = account.name
         words += ["env", f"HOME={account.home}", f"SHELL={account.shell}"]
@@ -85,17 +85,18 @@ def require_no_limits(agent: GuestAgent, limits: Limits | None) -> None:
         raise AgentError(reason, address=agent.address, command="exec")
 
 
-def look(agent: GuestAgent, how: How) -> Account | None:
+def look(agent: GuestAgent, options: ProgramOptions) -> Account | None:
     """The user's account, if one is given. Raises CommandError if anything would not work."""
-    script = ["/bin/sh", "-c", LOOK, "sh", how.user or "", how.group or "", how.cwd or ""]
+    wanted = [options.user or "", options.group or "", options.cwd or ""]
+    script = ["/bin/sh", "-c", LOOK, "sh", *wanted]
     result = agent.exec_wait(agent.exec_start(script), PATIENCE)
     if result.status:
         reason = result.stderr[:LONGEST_LINE].decode(errors="replace").strip()
         raise CommandError("GenericError", reason or "cannot look up the user", "guest-exec")
     lines = result.stdout.decode(errors="replace").splitlines()
-    if not (how.user or how.group):
+    if not (options.user or options.group):
         return None
     if len(lines) != len(Account._fields) or not (lines[1].isdecimal() and lines[2].isdecimal()):
-        reason = f"the account of '{how.user or how.group}' cannot be read"
+        reason = f"the account of '{options.user or options.group}' cannot be read"
         raise ProtocolError(reason, address=agent.address, command="guest-exec")
     return Account(*lines)

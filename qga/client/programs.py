@@ -24,8 +24,8 @@ from qga.client import captured
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import AgentError, CommandError, CommandNotFound, ProtocolError
-from qga.client.how import ANYHOW, How, Limits
 from qga.client.older_agents import in_that_way, require_no_limits
+from qga.client.program_options import DEFAULT_OPTIONS, Limits, ProgramOptions
 from qga.client.results import ExecResult, StartedProgram
 from qga.client.waits import pause, undisturbed
 from qga.wording import counted
@@ -182,24 +182,24 @@ class StreamedProgram(Program):
         timeout: float = math.inf,
         limits: Limits | None = None,
     ) -> None:
-        how = How(user, group, cwd, timeout, limits)
+        options = ProgramOptions(user, group, cwd, timeout, limits)
         name = port.name if port else None
 
-        def start(argv: Sequence[str], how: How) -> StartedProgram:
+        def start(argv: Sequence[str], options: ProgramOptions) -> StartedProgram:
             return agent.stream_start(
-                argv, env=env, port=name, terminal=terminal, term=term, how=how
+                argv, env=env, port=name, terminal=terminal, term=term, options=options
             )
 
         try:
-            started = start(argv, how)
-            self.is_bounded = how.timeout < math.inf
+            started = start(argv, options)
+            self.is_bounded = options.timeout < math.inf
         except CommandNotFound:
             raise
         except CommandError as error:
             if not UNKNOWN_ARGUMENT.fullmatch(error.desc):
                 raise
             require_no_limits(agent, limits)
-            started = start(in_that_way(agent, argv, how, env is not None), ANYHOW)
+            started = start(in_that_way(agent, argv, options, env is not None), DEFAULT_OPTIONS)
         super().__init__(agent, started.pid)
         self.confinement = started.confinement
         self.port = port
@@ -314,7 +314,7 @@ class PlainProgram(RunningProgram):
         group: str | None = None,
         cwd: str | None = None,
     ) -> None:
-        argv = in_that_way(agent, argv, How(user, group, cwd), env is not None)
+        argv = in_that_way(agent, argv, ProgramOptions(user, group, cwd), env is not None)
         pid, keeps_files = captured.start(agent, argv, input=input, env=env, merged=merged)
         super().__init__(agent, pid, keeps_files)
 
@@ -379,7 +379,7 @@ def environment(
     """The default environment of this user's programs, as far as it is UTF-8."""
     argv, patience = ["env", "-0"], min(timeout, ENVIRONMENT_PATIENCE)
     if user or group:
-        result = captured.run(agent, argv, How(user, group), timeout=patience)
+        result = captured.run(agent, argv, ProgramOptions(user, group), timeout=patience)
     else:
         result = agent.exec_wait(agent.exec_start(argv), patience)
     if result.status:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from qga.client.commands.readiness import READINESS_PATIENCE
+from qga.client.conditions import CHECKS, Never, Seen
 from qga.client.errors import AgentError, CommandNotFound, GuestFrozen, NeverReady, NotReady
-from qga.client.looks import LOOKS, Never, Seen
 from qga.client.readiness import Readiness
 from qga.client.texts import number_in
 from qga.client.waits import pause
@@ -127,7 +127,7 @@ def _look(
 
 def _seen(agent: GuestAgent, condition: Condition, state: Readiness | None) -> Seen:
     try:
-        return LOOKS[condition.kind](agent, condition.argument, state)
+        return CHECKS[condition.kind](agent, condition.argument, state)
     except Never as error:
         raise NeverReady(agent.address, condition.text, str(error)) from None
     except GuestFrozen as error:

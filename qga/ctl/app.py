@@ -21,6 +21,7 @@ from typing import Any, Optional, TypeVar
 import typer
 
 from qga.client.agent import GuestAgent
+from qga.client.conversion import plain
 from qga.client.errors import (
     AgentError,
     AgentTimeout,
@@ -28,7 +29,6 @@ from qga.client.errors import (
     ConnectError,
     GuestFrozen,
 )
-from qga.client.shapes import plain
 from qga.ctl import display
 from qga.ctl.command import USAGE, Commands, class_of, options_given
 from qga.ctl.guest_words import Place, first_word

@@ -5,7 +5,7 @@ from qga.ctl.app import run as run
 
 # isort: off
 from qga.ctl import listing as listing
-from qga.ctl import look as look
+from qga.ctl import agent as agent
 from qga.ctl import system as system
 from qga.ctl import network as network
 from qga.ctl import storage as storage

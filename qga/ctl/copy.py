@@ -8,11 +8,11 @@ from typing import Any, Callable
 import typer
 
 from qga.client.commands.files import LIMIT
+from qga.client.conversion import encode_base64
 from qga.client.copies.copying import GROWTH, Summary, copy_from, copy_to
 from qga.client.copies.guest_files import GuestFiles
 from qga.client.copies.trees import Place
 from qga.client.errors import AgentError, CopyError
-from qga.client.shapes import encode_base64
 from qga.ctl import display
 from qga.ctl.app import FAILED, command, discard_output, faults
 from qga.ctl.command import RUN

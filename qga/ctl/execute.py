@@ -6,7 +6,7 @@ from typing import Optional
 
 import typer
 
-from qga.client.many import AT_ONCE
+from qga.client.parallel import AT_ONCE
 from qga.ctl import limit_options
 from qga.ctl.app import command
 from qga.ctl.command import RUN

@@ -22,8 +22,8 @@ from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentError
 from qga.client.hosts.discovery import find_guests
 from qga.client.hosts.trust import LeftOut
-from qga.client.many import side_by_side
 from qga.client.monitoring.watch import Target
+from qga.client.parallel import side_by_side
 from qga.client.results import SIGNAL_STATUS
 from qga.ctl import display
 from qga.ctl.app import EXEC_FAILED, discard_output, faults

@@ -5,7 +5,7 @@ from typing import NamedTuple, Optional
 
 import typer
 
-from qga.client.shapes import plain
+from qga.client.conversion import plain
 from qga.ctl import display
 from qga.ctl.app import EXEC_FAILED, answer, command, faults
 from qga.ctl.command import SNAPSHOTS

@@ -5,7 +5,7 @@ from typing import Optional
 import typer
 
 from qga.client.agent import GuestAgent
-from qga.client.results import Growth, GrowthStep
+from qga.client.storage import Growth, GrowthStep
 from qga.ctl import display
 from qga.ctl.app import answer, command
 from qga.ctl.command import ADVANCED

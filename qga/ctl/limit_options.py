@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import typer
 
-from qga.client.how import Limits
+from qga.client.program_options import Limits
 from qga.ctl.values import Expected, parse_size, size
 
 LEAST_CPUS = 0.01  # of what the agent accepts

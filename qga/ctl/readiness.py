@@ -8,8 +8,8 @@ from typing import Any, Optional
 
 import typer
 
+from qga.client.conversion import plain
 from qga.client.errors import AgentError, NotReady
-from qga.client.shapes import plain
 from qga.client.waiting import Met, parse
 from qga.client.watching import Event
 from qga.ctl import display

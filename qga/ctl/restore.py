@@ -6,7 +6,7 @@ from typing import Callable, Optional, TypeVar
 import typer
 
 from qga.client.agent import GuestAgent
-from qga.client.restored import NewIdentity, RestoreStep, Resynced
+from qga.client.restore import NewIdentity, RestoreStep, Resynced
 from qga.ctl.app import FAILED, answer, command
 from qga.ctl.command import SNAPSHOTS
 from qga.ctl.system import difference

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Optional, Protocol
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentError, AgentTimeout, CommandError, CommandNotFound, GuestFrozen
-from qga.client.how import NO_LIMITS, Limits
 from qga.client.older_agents import require_no_limits
+from qga.client.program_options import NO_LIMITS, Limits
 from qga.client.programs import (
     PlainProgram,
     Program,

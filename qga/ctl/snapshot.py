@@ -6,8 +6,8 @@ from typing import Optional
 
 import typer
 
+from qga.client.conversion import plain
 from qga.client.errors import NotQuiesced
-from qga.client.shapes import plain
 from qga.client.snapshots.folder import RECORD
 from qga.client.snapshots.record import Freeze, Snapshot
 from qga.client.snapshots.taking import FORMATS

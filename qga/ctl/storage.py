@@ -7,7 +7,7 @@ import typer
 
 from qga.client.agent import GuestAgent
 from qga.client.errors import CommandNotFound
-from qga.client.results import DiskAddress, DiskCounters, DiskInfo, FilesystemInfo, TrimResult
+from qga.client.storage import DiskAddress, DiskCounters, DiskInfo, FilesystemInfo, TrimResult
 from qga.ctl.app import FAILED, answer, command
 from qga.ctl.command import ADVANCED, LOOK
 from qga.ctl.tables import Row, show_table

@@ -29,7 +29,7 @@ from typing_extensions import TypedDict
 from qga.client import AgentError, GuestAgent, captured, each, find_guests
 from qga.client.addresses import is_name
 from qga.client.errors import ProgramTimeout
-from qga.client.how import How
+from qga.client.program_options import ProgramOptions
 from qga.client.texts import printable
 from qga.integrations.pyinfra_files import get_file, put_file
 from qga.wording import counted
@@ -98,10 +98,10 @@ class QgaConnector(BaseConnector):
         self, line: str, input: bytes | None, timeout: float | None, print_output: bool
     ) -> tuple[int, CommandOutput]:
         lines = Lines(self, print_output)
-        how = How(user=self.data["qga_user"], timeout=timeout or math.inf)
+        options = ProgramOptions(user=self.data["qga_user"], timeout=timeout or math.inf)
         with errors_of_pyinfra():
             argv = ["/bin/sh", "-c", line]
-            result = captured.run(self.agent, argv, how, input=input, watch=lines.take)
+            result = captured.run(self.agent, argv, options, input=input, watch=lines.take)
         output = lines.end()
         if result.stdout_truncated or result.stderr_truncated or lines.left_out:
             logger.warning(f"{self.host.print_prefix}{too_long(lines.left_out)}")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from qga.client.conversion import plain
 from qga.client.errors import AgentError, CommandError, GuestFrozen
 from qga.client.monitoring.watch import Target
-from qga.client.shapes import plain
 from qga.client.threads import beside
 from qga.mcp.arguments import Argument
 from qga.mcp.call import Agent, Call, Stopped

@@ -9,7 +9,7 @@ from typing import Any
 
 from qga.client.captured import feed
 from qga.client.errors import CommandNotFound
-from qga.client.how import NO_LIMITS, Limits
+from qga.client.program_options import NO_LIMITS, Limits
 from qga.client.programs import PlainProgram, Program, StreamedProgram
 from qga.client.results import ExecResult
 from qga.mcp.arguments import Argument

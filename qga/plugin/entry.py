@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from qga.light import cached_property
 from qga.loop import SLOW
 from qga.plugin.signature import plain
+from qga.stdlib import cached_property
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import Any, Callable, Protocol
 
+    from qga.policy.connect_rules import Address
     from qga.policy.file_rules import FileRules
     from qga.policy.launch import Wanted
-    from qga.policy.reach import Address
     from qga.programs.spawn import Launch
 
     class Named(Protocol):
@@ -285,9 +285,9 @@ class Policy:
 
         It may wait for the name service, which is asked once: connect to no others.
         """
-        from qga.policy import reach
+        from qga.policy import connect_rules
 
-        found, verdict = reach.judge_host(self._rules.get("connect.allow"), host, port)
+        found, verdict = connect_rules.judge_host(self._rules.get("connect.allow"), host, port)
         require(verdict)
         return found
 
@@ -296,23 +296,23 @@ class Policy:
 
         Raises Refused or OSError.
         """
-        from qga.policy import reach
+        from qga.policy import connect_rules
 
-        fd, verdict = reach.judge_socket(self._rules.get("connect.allow"), path)
+        fd, verdict = connect_rules.judge_socket(self._rules.get("connect.allow"), path)
         require(verdict)
         return fd
 
     def judge_host(self, host: str, port: int) -> Verdict:
         """The verdict of `addresses`. Raises QgaError."""
-        from qga.policy import reach
+        from qga.policy import connect_rules
 
-        return reach.judge_host(self._rules.get("connect.allow"), host, port)[1]
+        return connect_rules.judge_host(self._rules.get("connect.allow"), host, port)[1]
 
     def judge_socket(self, path: str) -> Verdict:
         """The verdict of `socket`. Raises OSError."""
-        from qga.policy import reach
+        from qga.policy import connect_rules
 
-        fd, verdict = reach.judge_socket(self._rules.get("connect.allow"), path)
+        fd, verdict = connect_rules.judge_socket(self._rules.get("connect.allow"), path)
         if fd >= 0:
             os.close(fd)
         return verdict
@@ -330,7 +330,7 @@ class Policy:
         }
         if all(each is None for each in texts.values()):
             return
-        from qga.settings import patterns, places
+        from qga.settings import connect_patterns, patterns
 
         compilers: dict[str, Callable[[str], Any]] = {
             "exec.allow": patterns.compile_program,
@@ -338,7 +338,7 @@ class Policy:
             "files.read": patterns.compile_path,
             "files.write": patterns.compile_path,
             "accounts.allow": patterns.compile_name,
-            "connect.allow": places.compile_place,
+            "connect.allow": connect_patterns.compile_target,
         }
         for key, each in texts.items():
             if each is not None:

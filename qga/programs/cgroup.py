@@ -24,7 +24,7 @@ from errno import EBUSY
 from itertools import count
 from typing import Optional
 
-from qga.programs.left_jobs import JOB_PLACES
+from qga.programs.leftover_jobs import JOB_PLACES
 from qga.programs.limits import MOST_CPU, Limits
 from qga.records import NamedTuple
 

@@ -3,7 +3,7 @@
 A program is a job if a request or a rule limits it (`Launch.bounded`); other programs do not pay
 for this. When the program itself has exited, the rest of its process tree gets GRACE seconds to
 write its last output and is then killed. The tree is a cgroup, or without cgroups whatever
-qga.programs.family finds.
+qga.programs.descendants finds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol
 from qga.errors import QgaError
 from qga.programs import cgroup
 from qga.programs.child import GRACE, LAST_WORDS, UNKNOWN_STATUS, exit_status
-from qga.programs.family import Family
+from qga.programs.descendants import Family
 from qga.programs.limits import resource_limits
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ import sys
 import time
 from stat import S_ISBLK, S_ISREG
 
-from qga.light import expression
 from qga.service import state
 from qga.service.sinks import (
     DEBUG,
@@ -39,6 +38,7 @@ from qga.service.sinks import (
     SyslogSink,
     stderr_is_journal,
 )
+from qga.stdlib import expression
 from qga.wording import counted
 
 TYPE_CHECKING = False

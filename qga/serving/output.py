@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from qga.light import deque
+from qga.stdlib import deque
 from qga.wire import base64
 from qga.wire.payload import Payload
 

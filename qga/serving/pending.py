@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qga.light import deque
+from qga.stdlib import deque
 from qga.wire.protocol import Request
 
 TYPE_CHECKING = False

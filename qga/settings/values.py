@@ -132,9 +132,9 @@ def parse_accounts(text: str) -> tuple[str, ...]:
 
 
 def parse_places(text: str) -> tuple[str, ...]:
-    from qga.settings.places import compile_place
+    from qga.settings.connect_patterns import compile_target
 
-    return _each(text.split(";"), compile_place)
+    return _each(text.split(";"), compile_target)
 
 
 def _each(texts: Iterable[str], compile: Callable[[str], object]) -> tuple[str, ...]:

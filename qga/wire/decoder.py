@@ -13,7 +13,7 @@ What must stay true, whatever arrives and however it is cut:
   moment. All other bytes are kept as they came.
 
 Where one client's bytes may follow another's, a request that begins inside an unfinished value
-ends that value (see `halves`). Valid JSON is read as usual, but a fault that may
+ends that value (see `incomplete`). Valid JSON is read as usual, but a fault that may
 be half a request is reported some tokens later.
 
 Nearly all requests arrive whole, in one piece, and take a fast path through Python's JSON reader.
@@ -25,7 +25,7 @@ from __future__ import annotations
 import sys
 
 from qga.errors import QgaError
-from qga.wire import fast, halves, jsontext, lexer
+from qga.wire import fast, incomplete, jsontext, lexer
 from qga.wire.grammar import Builder
 from qga.wire.jsontext import MAX_DEPTH
 from qga.wire.lexer import CLOSE_BRACE, CLOSE_BRACKET, COMMA, OPEN_BRACE, OPEN_BRACKET
@@ -64,7 +64,7 @@ class Decoder:
 
     max_message: bytes of all tokens of one message.
     on_drop: where one client's bytes may follow another's, as on a port: a request then ends
-        what an earlier client has left unfinished (see `halves`), and this is called.
+        what an earlier client has left unfinished (see `incomplete`), and this is called.
     position: of the channel, which other connections share.
     """
 
@@ -75,7 +75,7 @@ class Decoder:
         position: Position | None = None,
     ) -> None:
         self._on_drop = on_drop
-        self._halves = halves.Watch() if on_drop else None
+        self._halves = incomplete.Watch() if on_drop else None
         self._max_message = MAX_MESSAGE if max_message is None else max_message
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._position = Position() if position is None else position
@@ -269,7 +269,7 @@ class Decoder:
         # A new error, without the traceback, which would keep the message alive in its frames.
         fault = Fault(QgaError(place + error.desc))
         if self._halves and kind in _MAY_END_HALF:
-            self._held, self._held_until = fault, self._tokens + halves.TOKENS
+            self._held, self._held_until = fault, self._tokens + incomplete.TOKENS
         else:
             events.append(fault)
 
@@ -328,7 +328,7 @@ class Decoder:
 
     def _is_ended_by(self, data: bytes) -> bool:
         """Whether a piece begins with a request that cannot be part of the unfinished message."""
-        if self._halves is None or not halves.begins_with_request(data):
+        if self._halves is None or not incomplete.begins_with_request(data):
             return False
         return self._lexer.breaks_at_object or (
             self._lexer.at_rest and not self._halves.takes_object
@@ -336,7 +336,7 @@ class Decoder:
 
     def _request_on_line(self, data: bytes) -> Request | None:
         """The request that a whole piece, which is one line, consists of."""
-        if self._lexer.unfinished or not halves.is_line_of_request(data):
+        if self._lexer.unfinished or not incomplete.is_line_of_request(data):
             return None
         return _request_in(data)
 
@@ -357,7 +357,7 @@ def _limit_exceeded(what: str) -> QgaError:
 
 def _request_in(text: bytes) -> Request | None:
     """The request that the whole text consists of; None for any other text."""
-    if not halves.begins_with_request(text):
+    if not incomplete.begins_with_request(text):
         return None
     decoder = Decoder()
     events = decoder.receive(text)

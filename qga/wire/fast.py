@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qga.light import expression
+from qga.stdlib import expression
 from qga.wire import bulk, jsontext
 from qga.wire.protocol import ABSENT, Request, to_event
 

@@ -10,7 +10,7 @@ from _json import make_scanner, scanstring
 from math import isinf
 
 from qga.errors import QgaError
-from qga.light import expression
+from qga.stdlib import expression
 from qga.wire import lexer
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _json import encode_basestring_ascii, make_encoder
 from math import isfinite
 
-from qga.light import expression
+from qga.stdlib import expression
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from itertools import accumulate, repeat
 
-from qga.light import expression
 from qga.records import NamedTuple
+from qga.stdlib import expression
 from qga.wire.jsontext import reader
 
 TYPE_CHECKING = False

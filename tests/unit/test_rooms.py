@@ -70,7 +70,7 @@ def test_rooms_have_no_import_circle() -> None:
 
 
 def test_the_wire_knows_nothing_of_the_agent() -> None:
-    assert set(edges()["wire"]) == {"errors", "light", "records"}
+    assert set(edges()["wire"]) == {"errors", "stdlib", "records"}
 
 
 def test_no_room_below_the_agent_imports_it() -> None:

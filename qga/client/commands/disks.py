@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qga.client.connection import Connection
-from qga.client.results import DiskInfo, DiskStats
+from qga.client.storage import DiskInfo, DiskStats
 
 
 class Disks(Connection):

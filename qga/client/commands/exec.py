@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union, cast, overload
 
 from qga.client.connection import Connection
+from qga.client.conversion import converted, encode_base64, member
 from qga.client.errors import (
     AgentTimeout,
     CommandError,
@@ -15,9 +16,8 @@ from qga.client.errors import (
     ProgramFailed,
     ProgramNotStarted,
 )
-from qga.client.how import ANYHOW, How, Limits
+from qga.client.program_options import DEFAULT_OPTIONS, Limits, ProgramOptions
 from qga.client.results import ExecResult, TextResult
-from qga.client.shapes import encode_base64, member, shaped
 from qga.client.waits import Interrupted, pause
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class Exec(Connection):
         check_argv(argv)
         data = input.encode() if isinstance(input, str) else input
         try:
-            result = self._run(argv, data, env, capture, How(user, group, cwd, timeout, limits))
+            options = ProgramOptions(user, group, cwd, timeout, limits)
+            result = self._run(argv, data, env, capture, options)
         except CommandNotFound:
             raise
         except CommandError as error:
@@ -123,16 +124,16 @@ class Exec(Connection):
         input: bytes | None,
         env: Mapping[str, str] | None,
         capture: Capture,
-        how: How,
+        options: ProgramOptions,
     ) -> ExecResult:
         """Run a program with guest-exec if that is sufficient: it takes the fewest requests."""
         captures_all = capture in (True, "separated", "merged")
-        if how == ANYHOW and not (captures_all and self.max_output() is not None):
+        if options == DEFAULT_OPTIONS and not (captures_all and self.max_output() is not None):
             return self._finished(self.exec_start(argv, input=input, env=env, capture=capture))
         from qga.client import captured
 
         agent, merged = cast("GuestAgent", self), capture == "merged"
-        result = captured.run(agent, argv, how, input=input, env=env, merged=merged)
+        result = captured.run(agent, argv, options, input=input, env=env, merged=merged)
         if not (captures_all or capture == "stdout"):
             result = result._replace(stdout=b"", stdout_truncated=False)
         if not (captures_all or capture == "stderr"):
@@ -177,7 +178,7 @@ class Exec(Connection):
         command = "guest-exec-status"
         reply = self.call(command, pid=pid)
         with self._telling(command):
-            return shaped(ExecResult, reply) if member(bool, "exited", reply) else None
+            return converted(ExecResult, reply) if member(bool, "exited", reply) else None
 
     def exec_wait(self, pid: int, timeout: float = math.inf) -> ExecResult:
         """Wait until a program of `exec_start` exits. Raises AgentTimeout."""

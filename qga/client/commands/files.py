@@ -9,9 +9,9 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
 from qga.client.connection import Connection, UnderWay
+from qga.client.conversion import converted, encode_base64, member
 from qga.client.errors import AgentError, AgentTimeout, CopyError, ProtocolError
 from qga.client.results import FileChunk, FilePosition
-from qga.client.shapes import encode_base64, member, shaped
 from qga.client.waits import undisturbed
 from qga.wording import counted
 
@@ -142,7 +142,7 @@ class Files(Connection):
         """Check a reply to guest-file-read of `count` bytes."""
         command = "guest-file-read"
         with self._telling(command):
-            piece = shaped(FileChunk, reply)
+            piece = converted(FileChunk, reply)
             if len(piece.data) > count:
                 reason = f"gave {counted(len(piece.data), 'byte')}, but was asked for {count}"
                 raise ProtocolError(reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qga.client.connection import Connection
-from qga.client.results import FilesystemInfo, Growth, TrimResult
+from qga.client.storage import FilesystemInfo, Growth, TrimResult
 
 TRIM_PATIENCE = 3600.0
 """Seconds; a large disk takes long."""

@@ -22,7 +22,7 @@ from qga.client.errors import (
     NothingFrozen,
     ThawFailed,
 )
-from qga.client.results import FreezeState
+from qga.client.storage import FreezeState
 from qga.client.transports import Transport
 from qga.client.waits import undisturbed
 from qga.wording import counted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qga.client.connection import Connection
-from qga.client.figures import MemoryUse, Metrics
+from qga.client.metrics import MemoryUse, Metrics
 
 
 class Monitoring(Connection):

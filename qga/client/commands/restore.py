@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from qga.client.commands.time import Time
+from qga.client.conversion import encode_base64
 from qga.client.errors import CommandNotFound
-from qga.client.restored import NewIdentity, Resynced
-from qga.client.shapes import encode_base64
+from qga.client.restore import NewIdentity, Resynced
 
 # Bytes of this host's random numbers for a guest: twice what its kernel keeps.
 ENTROPY_SIZE = 64

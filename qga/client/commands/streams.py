@@ -7,9 +7,9 @@ from typing import Any
 
 from qga.client.commands.exec import check_argv, environment_of
 from qga.client.connection import Connection
-from qga.client.how import ANYHOW, How
+from qga.client.conversion import converted, encode_base64, share
+from qga.client.program_options import DEFAULT_OPTIONS, ProgramOptions
 from qga.client.results import ExecOutput, StartedProgram
-from qga.client.shapes import encode_base64, shaped, share
 
 PORT_PATIENCE = 15.0
 """Seconds; the agent itself waits some seconds for the host to connect to a port."""
@@ -24,7 +24,7 @@ class Streams(Connection):
         port: str | None = None,
         terminal: tuple[int, int] | None = None,
         term: str = "",
-        how: How = ANYHOW,
+        options: ProgramOptions = DEFAULT_OPTIONS,
     ) -> StartedProgram:
         """Start a program in the guest.
 
@@ -43,11 +43,11 @@ class Streams(Connection):
         if terminal is not None:
             rows, columns = terminal
             arguments.update(tty=True, rows=rows, columns=columns, term=term)
-        arguments.update(how.on_the_wire())
+        arguments.update(options.on_the_wire())
         command = "qga-exec"
         reply = self.call(command, arguments, timeout=patience)  # which has a `timeout`, too
         with self._telling(command):
-            return shaped(StartedProgram, reply)
+            return converted(StartedProgram, reply)
 
     def stream_read(self, pid: int, offset: int = 0, err_offset: int = 0) -> ExecOutput:
         """Read its output from these offsets on. The agent drops everything before them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qga.client.commands.streams import PORT_PATIENCE
 from qga.client.connection import Connection
-from qga.client.shapes import encode_base64, member, optional
+from qga.client.conversion import encode_base64, member, optional
 
 
 class Tunnels(Connection):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qga.client.connection import Connection
+from qga.client.conversion import encode_base64
 from qga.client.results import User
-from qga.client.shapes import encode_base64
 
 PATIENCE = 90.0
 """Seconds: the agent gives chpasswd(8), which may ask a server, one minute."""

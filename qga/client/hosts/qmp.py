@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from qga.client.conversion import converted, member
 from qga.client.errors import AgentError, ConnectError, ProtocolError, shortened
-from qga.client.shapes import member, shaped
 from qga.client.sockets import UNIX_ADVICE, connect_unix
 
 # Bytes until a reply is complete: that to query-block for dozens of disks with their backing
@@ -161,7 +161,7 @@ class Qmp:
 
     def _parsed(self, line: bytes) -> dict[str, Any]:
         try:
-            return shaped(dict, json.loads(line))
+            return converted(dict, json.loads(line))
         except (ValueError, RecursionError):
             raise ProtocolError("this is not a QMP socket", address=self.address) from None
 

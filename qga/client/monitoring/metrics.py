@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from qga.client.agent import GuestAgent
+from qga.client.conversion import converted, member, optional
 from qga.client.errors import CommandError, GuestFrozen, ProtocolError
-from qga.client.shapes import member, optional, shaped
 
 Readings = dict[tuple[str, ...], float]
 """Values. A key is the name of the metric followed by the values of its labels."""
@@ -172,7 +172,7 @@ def from_metrics(reply: object) -> Readings:
     for filesystem in _entries(reply, "filesystems"):
         place = tuple(_label(filesystem, key) for key in ("device", "mountpoint", "type"))
         _take(found, filesystem, _FILESYSTEM, place)
-        if "read-only" in shaped(dict, filesystem):
+        if "read-only" in converted(dict, filesystem):
             flag = {"read-only": int(member(bool, "read-only", filesystem))}
             _take(found, flag, {"read-only": ("filesystem_readonly", 1)}, place)
     for disk in _entries(reply, "disks"):
@@ -245,11 +245,11 @@ def _entries(reply: object, name: str) -> Iterator[object]:
 
 
 def _list(reply: object) -> Iterator[object]:
-    return iter([] if reply is None else shaped(list, reply)[:MOST_ENTRIES])
+    return iter([] if reply is None else converted(list, reply)[:MOST_ENTRIES])
 
 
 def _number(source: object, name: str) -> float | None:
-    value = shaped(dict, source).get(name)
+    value = converted(dict, source).get(name)
     if value is None:
         return None
     if type(value) not in (int, float) or not 0 <= value < 2**64:

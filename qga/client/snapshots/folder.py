@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
+from qga.client.conversion import plain
 from qga.client.errors import SnapshotFailed
-from qga.client.shapes import plain
 from qga.client.snapshots.machine import Disk, Target
 from qga.client.snapshots.record import Snapshot
 from qga.wording import counted

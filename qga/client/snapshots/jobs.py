@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, Optional
 
+from qga.client.conversion import converted
 from qga.client.errors import SnapshotFailed, shortened
 from qga.client.hosts.qmp import Qmp, QmpRefused
-from qga.client.shapes import shaped
 
 # Seconds.
 PATIENCE, INTERVAL = 60.0, 0.1
@@ -31,7 +31,7 @@ class Job(NamedTuple):
 
 
 def jobs(qmp: Qmp, belongs: Belongs) -> list[Job]:
-    return [job for job in shaped(list[Job], qmp.execute("query-jobs")) if belongs(job.id)]
+    return [job for job in converted(list[Job], qmp.execute("query-jobs")) if belongs(job.id)]
 
 
 def end_jobs(qmp: Qmp, belongs: Belongs) -> bool:

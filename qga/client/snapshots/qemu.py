@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Optional
 
+from qga.client.conversion import converted, member
 from qga.client.errors import AgentError, SnapshotFailed
 from qga.client.hosts.qmp import Qmp
-from qga.client.shapes import member, shaped
 from qga.client.snapshots import machine
 from qga.client.snapshots.folder import create
 from qga.client.snapshots.jobs import (
@@ -35,7 +35,7 @@ from qga.client.snapshots.jobs import (
     transact,
     wait_until,
 )
-from qga.client.snapshots.left_overs import end_left_overs, new_prefix, note
+from qga.client.snapshots.leftovers import end_leftovers, new_prefix, note
 from qga.client.snapshots.machine import Disk, Progress, Target
 from qga.wording import counted
 
@@ -84,14 +84,14 @@ class QemuMachine:
     ) -> None:
         self.qmp = Qmp(path, seconds, check)
         try:
-            end_left_overs(self.qmp)
+            end_leftovers(self.qmp)
         except BaseException:
             self.close()
             raise
 
     def disks(self) -> list[Disk]:
         reply = self.qmp.execute("query-block")
-        blocks = zip(shaped(list[Block], reply), shaped(list[dict], reply))  # type: ignore[type-arg]
+        blocks = zip(converted(list[Block], reply), converted(list[dict], reply))  # type: ignore[type-arg]
         return [disk_of(block, allocated(raw)) for block, raw in blocks]
 
     def copy(self, targets: Sequence[Target]) -> Copy:
@@ -123,7 +123,7 @@ def allocated(block: Mapping[str, Any]) -> int:
     """Bytes that the images of a disk take on the host, those behind it included."""
     image, total = (block.get("inserted") or {}).get("image"), 0
     while isinstance(image, dict):
-        total += shaped(Image, image).actual_size
+        total += converted(Image, image).actual_size
         image = image.get("backing-image")
     return total
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from qga.client.agent import GuestAgent
 from qga.client.commands.freeze import FROZEN
 from qga.client.errors import AgentError, CommandError, NotQuiesced, ThawFailed
-from qga.client.results import FilesystemInfo, FreezeState
 from qga.client.snapshots.record import Freeze
+from qga.client.storage import FilesystemInfo, FreezeState
 
 # Types that nobody can write to; the last one is a name of Windows.
 READ_ONLY = {"squashfs", "iso9660", "erofs", "cramfs", "romfs", "CDFS"}

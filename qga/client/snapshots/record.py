@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from qga.client.results import FreezeParticipant
+from qga.client.storage import FreezeParticipant
 
 
 class Freeze(NamedTuple):

@@ -38,7 +38,7 @@ from qga.client import (
     User,
     connection,
 )
-from qga.client.results import PCIAddress
+from qga.client.storage import PCIAddress
 from tests.unit.client_peer import HANG_UP, LATE, Raw, Start
 
 INTERFACE = json.loads((Path(__file__).parents[2] / "interface.json").read_text())

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from qga.client import GuestAgent, ProtocolError
+from qga.client.conversion import plain
 from qga.client.monitoring.metrics import (
     LONGEST_LABEL,
     METRICS,
@@ -23,7 +24,6 @@ from qga.client.monitoring.metrics import (
 )
 from qga.client.monitoring.usage import Flow, Level, Monitor, is_disk, total, usage
 from qga.client.monitoring.watch import Target, Watcher, name_of, target
-from qga.client.shapes import plain
 from tests.unit.client_peer import Handler, Peer
 
 module: Any = import_module("qga.commands.metrics")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qga.client.results import FilesystemInfo, FreezeParticipant, FreezeState
 from qga.client.snapshots.quiescing import unfrozen
+from qga.client.storage import FilesystemInfo, FreezeParticipant, FreezeState
 
 ROOT = FilesystemInfo("vda1", "/", "ext4")
 FROZEN = FreezeState("frozen")

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from qga.client import waiting, watching
+from qga.client.conditions import CHECKS, Never
+from qga.client.conversion import converted
 from qga.client.data_ports import DataPort
 from qga.client.errors import (
     LONGEST_ERROR,
@@ -20,10 +22,8 @@ from qga.client.errors import (
     NotReady,
     ProtocolError,
 )
-from qga.client.looks import LOOKS, Never
 from qga.client.readiness import Boot, CloudInit, Readiness, Unit
 from qga.client.results import PortInfo
-from qga.client.shapes import shaped
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,13 @@ def test_replies_of_the_agent_have_their_types() -> None:
         "units": [{"name": "x", "state": "active", "sub-state": "running"}],
         "listening": [22],
     }
-    found = shaped(Readiness, reply)
+    found = converted(Readiness, reply)
     assert found.failed_units == ("x.service",)
     assert found.cloud_init == CloudInit("error", "", ("no",))
     assert found.units == (Unit("x", "active", "running"),)
     assert found.addresses[0].address == "192.0.2.7"
     with pytest.raises(ProtocolError):
-        shaped(Readiness, {**reply, "listening": ["22"]})
+        converted(Readiness, {**reply, "listening": ["22"]})
 
 
 LINE = {"event": "address-added", "time-ms": 1500, "address": "192.0.2.7"}
@@ -315,12 +315,12 @@ ODD_ROWS = b"sl\n 0: 0:ZZZZ 0:0 0A\n 1: 0:" + b"F" * 9999 + b" 0:0 0A\n 2\n 3: 0
 
 def test_odd_lines_in_the_guests_list_of_sockets() -> None:
     agent: Any = Liar(ODD_ROWS)
-    assert LOOKS["port"](agent, "80", None).met
-    assert not LOOKS["port"](agent, "81", None).met
+    assert CHECKS["port"](agent, "80", None).met
+    assert not CHECKS["port"](agent, "81", None).met
 
 
 def test_endless_errors_of_cloud_init() -> None:
     agent: Any = Liar(json.dumps({"v1": {"errors": ["x" * 100_000] * 9}}).encode())
     with pytest.raises(Never) as raised:
-        LOOKS["cloud-init"](agent, "", None)
+        CHECKS["cloud-init"](agent, "", None)
     assert len(str(raised.value)) < 2 * LONGEST_ERROR

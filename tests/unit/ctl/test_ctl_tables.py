@@ -9,12 +9,13 @@ import pytest
 from rich.console import Console
 
 from qga.client import results as r
+from qga.client import storage as s
 from qga.ctl import growing, network, processors, storage, system, tables, units
 from qga.ctl.sshkeys import Key, parse_key, read_keys, same_keys
 from qga.ctl.tables import show_facts, show_table
 
 GIB = 1 << 30
-PCI = r.PCIAddress(0, 1, 31, 7)
+PCI = s.PCIAddress(0, 1, 31, 7)
 HOSTILE = "[red]x\x1b[2J\n"
 BODY = "AAAAC3NzaC1lZDI1NTE5AAAAIGwSRYH8QHrYUyAI3J6bA0qZKbfkrIzjHo6WwSK2cWBx"
 
@@ -157,15 +158,15 @@ def test_routes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_disks(capsys: pytest.CaptureFixture[str]) -> None:
-    scsi = r.DiskAddress("scsi", 0, 1, 2, PCI, serial="S1")
-    unknown = r.DiskAddress("nvme", 0, 0, 0, r.PCIAddress(-1, -1, -1, -1))
-    done = r.DiskCounters(read_sectors=2, write_sectors=4096)
+    scsi = s.DiskAddress("scsi", 0, 1, 2, PCI, serial="S1")
+    unknown = s.DiskAddress("nvme", 0, 0, 0, s.PCIAddress(-1, -1, -1, -1))
+    done = s.DiskCounters(read_sectors=2, write_sectors=4096)
     storage.show_disks(
         [
-            storage.Disk(r.DiskInfo("/dev/sda", False, (), scsi), done),
-            storage.Disk(r.DiskInfo("/dev/sda1", True, ("/dev/sda",))),
-            storage.Disk(r.DiskInfo("/dev/dm-0", False, ("/dev/sda1",), None, "vg-root")),
-            storage.Disk(r.DiskInfo("/dev/nvme0n1", False, (), unknown)),
+            storage.Disk(s.DiskInfo("/dev/sda", False, (), scsi), done),
+            storage.Disk(s.DiskInfo("/dev/sda1", True, ("/dev/sda",))),
+            storage.Disk(s.DiskInfo("/dev/dm-0", False, ("/dev/sda1",), None, "vg-root")),
+            storage.Disk(s.DiskInfo("/dev/nvme0n1", False, (), unknown)),
         ]
     )
     shown = lines(capsys)
@@ -193,8 +194,8 @@ def test_disks(capsys: pytest.CaptureFixture[str]) -> None:
 def test_filesystems(capsys: pytest.CaptureFixture[str]) -> None:
     storage.show_filesystems(
         [
-            r.FilesystemInfo("vda1", "/", "ext4", (), 3 * GIB, 4 * GIB),
-            r.FilesystemInfo("vdb", "/hangs", "ext4"),
+            s.FilesystemInfo("vda1", "/", "ext4", (), 3 * GIB, 4 * GIB),
+            s.FilesystemInfo("vdb", "/hangs", "ext4"),
         ]
     )
     assert lines(capsys) == [
@@ -206,7 +207,7 @@ def test_filesystems(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_was_trimmed(capsys: pytest.CaptureFixture[str]) -> None:
-    storage.show_trimmed([r.TrimResult("/", 2048, 0), r.TrimResult("/b", error="not supported")])
+    storage.show_trimmed([s.TrimResult("/", 2048, 0), s.TrimResult("/b", error="not supported")])
     assert [line.split() for line in lines(capsys)[2:]] == [
         ["/", "2.0", "KiB"],
         ["/b", "-", "not", "supported"],
@@ -214,8 +215,8 @@ def test_what_was_trimmed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_has_grown(capsys: pytest.CaptureFixture[str]) -> None:
-    step = r.GrowthStep("physical-volume", "/dev/vda2", "pvresize", 1 << 30, 3 << 30, True)
-    growing.show_growth("web", r.Growth("/", "xfs", 3 << 30, (step,), ("/dev/md0 is an array",)))
+    step = s.GrowthStep("physical-volume", "/dev/vda2", "pvresize", 1 << 30, 3 << 30, True)
+    growing.show_growth("web", s.Growth("/", "xfs", 3 << 30, (step,), ("/dev/md0 is an array",)))
     out, err = capsys.readouterr()
     assert out.splitlines()[2].split() == (
         ["physical", "volume", "/dev/vda2", "pvresize", "1.0", "GiB", "3.0", "GiB", "yes"]

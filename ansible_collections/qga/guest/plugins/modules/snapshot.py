@@ -97,7 +97,7 @@ ARGUMENTS = {
 
 
 def take(module: AnsibleModule, agent: GuestAgent) -> dict[str, Any]:
-    from qga.client.shapes import plain
+    from qga.client.conversion import plain
 
     destination = Path(module.params["destination"])
     if (destination / RECORD).is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qga.settings.places import compile_place
+from qga.settings.connect_patterns import compile_target
 from qga.settings.values import parse_places
 
 
@@ -27,36 +27,36 @@ from qga.settings.values import parse_places
     ],
 )
 def test_addresses(rule: str, address: str, port: int, allowed: bool) -> None:
-    assert compile_place(rule).allows_address(address, port) == allowed
+    assert compile_target(rule).allows_address(address, port) == allowed
 
 
 def test_sockets() -> None:
-    rule = compile_place("unix:/run/*.sock")
+    rule = compile_target("unix:/run/*.sock")
     assert rule.allows_socket("/run/docker.sock")
     assert not rule.allows_socket("/run/user/docker.sock")
-    assert not compile_place("127.0.0.1:22").allows_socket("/run/docker.sock")
+    assert not compile_target("127.0.0.1:22").allows_socket("/run/docker.sock")
 
 
 @pytest.mark.parametrize(
     ("rule", "reason"),
     [
         ("localhost:22", "use an address, not a name"),
-        ("127.0.0.1", "is not a place"),
-        ("127.0.0.1:ssh", "is not a place"),
+        ("127.0.0.1", "is not a valid target"),
+        ("127.0.0.1:ssh", "is not a valid target"),
         ("127.0.0.1:0", "ports are numbers from 1 to 65535"),
         ("127.0.0.1:22-21", "ports are numbers"),
         ("127.0.0.1:70000", "ports are numbers"),
         ("127.0.0.1:*-9", "a range of ports has two numbers"),
-        ("::1:22", "is not a place"),
+        ("::1:22", "is not a valid target"),
         ("10.0.0.1/8:22", "has host bits set"),
         ("unix:docker.sock", "must begin with /"),
-        ("/run/docker.sock", "is not a place"),
-        ("", "is not a place"),
+        ("/run/docker.sock", "is not a valid target"),
+        ("", "is not a valid target"),
     ],
 )
 def test_what_is_not_a_place(rule: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        compile_place(rule)
+        compile_target(rule)
 
 
 def test_a_list_of_places() -> None:

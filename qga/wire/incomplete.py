@@ -1,8 +1,8 @@
-"""Half a request, and how the request after it is found.
+"""Incomplete requests, and how the request after one is found.
 
-Some hosts send half a request and leave: Proxmox VE counts characters instead of bytes, and cuts a
-request that is not ASCII short. On a port, what the next connection sends looks like the rest of
-it. So a request that begins inside an unfinished value ends that value. The value is dropped
+Some hosts send a part of a request and leave: Proxmox VE counts characters instead of bytes, so it
+cuts off requests that are not ASCII. On a port, what the next connection sends looks like the rest
+of it. So a request that begins inside an unfinished value ends that value. The value is dropped
 without a reply: its client is gone, and the next one would take the reply for its own.
 
 What must stay true: no valid JSON is mistaken for such a beginning. It is one of these:
@@ -19,7 +19,7 @@ What must stay true: no valid JSON is mistaken for such a beginning. It is one o
 
 from __future__ import annotations
 
-from qga.light import expression
+from qga.stdlib import expression
 from qga.wire.lexer import (
     CLOSE_BRACE,
     CLOSE_BRACKET,

@@ -1,4 +1,7 @@
-"""Replacements for parts of collections, functools, re and signal, 2 MB on Python 3.14."""
+"""Lightweight replacements for parts of collections, functools, re and signal.
+
+The modules of the standard library would take 2 MB on Python 3.14.
+"""
 
 from __future__ import annotations
 

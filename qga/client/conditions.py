@@ -1,5 +1,4 @@
-"""How to check each condition of `wait_for`: with qga-get-readiness, or else with commands that
-every agent has.
+"""Checks of the conditions of `wait_for`, by qga-get-readiness or by commands that all agents have.
 
 A check raises Never if waiting is useless, and an AgentError if it fails.
 """
@@ -47,7 +46,7 @@ class Never(Exception):
     """Waiting is useless; the text gives the reason."""
 
 
-Look = Callable[["GuestAgent", str, Optional[Readiness]], Seen]
+Check = Callable[["GuestAgent", str, Optional[Readiness]], Seen]
 """Takes the argument of the condition, and what our agent says; None if it is another."""
 
 
@@ -198,7 +197,7 @@ def _content(agent: GuestAgent, path: str) -> bytes | None:
         raise
 
 
-LOOKS: dict[str, Look] = {
+CHECKS: dict[str, Check] = {
     "agent": _agent,
     "boot": _boot,
     "cloud-init": _cloud_init,

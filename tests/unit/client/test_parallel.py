@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qga.client.many import each, side_by_side
+from qga.client.parallel import each, side_by_side
 
 
 def test_as_many_run_at_once_as_are_allowed() -> None:

@@ -27,7 +27,7 @@ class Limits(NamedTuple):
 NO_LIMITS = Limits()
 
 
-class How(NamedTuple):
+class ProgramOptions(NamedTuple):
     """How a program runs; the defaults leave it to the agent.
 
     user, group: by name or number. `cwd`: a directory of the guest. `timeout`: in seconds.
@@ -56,4 +56,4 @@ class How(NamedTuple):
         return {name: value for name, value in wanted.items() if value is not None}
 
 
-ANYHOW = How()
+DEFAULT_OPTIONS = ProgramOptions()

@@ -37,7 +37,7 @@ INTEGERS = range(-(2**63), 2**64)  # int64 and uint64
 MOST_ENTRIES = 1 << 14
 
 
-def shaped(kind: type[T], reply: object) -> T:
+def converted(kind: type[T], reply: object) -> T:
     """Convert `reply` to the type `kind`; ProtocolError if it does not fit."""
     return cast(T, _shaped(kind, reply, ""))
 

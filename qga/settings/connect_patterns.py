@@ -1,4 +1,4 @@
-"""Rules for places that the host may connect to from inside the guest.
+"""Patterns of `[connect] allow`: the services that qga-connect may connect to.
 
     127.0.0.1:22   10.0.0.0/8:443   [::1]:8000-8100   *:80   127.0.0.1:*   unix:/run/docker.sock
 
@@ -22,7 +22,7 @@ LAST_PORT = 65535
 _FORM = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):(\*|\d+)(?:-(\d+))?")
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
     """What a rule allows: sockets, or ports of a network.
 
     path: None for a rule about addresses. network: None for all.
@@ -44,24 +44,24 @@ class Place(NamedTuple):
         return self.network is None or ip_address(address) in self.network
 
 
-def compile_place(text: str) -> Place:
+def compile_target(text: str) -> Target:
     """Compile a rule. Raises ValueError."""
     if text.startswith(UNIX):
         from qga.settings.patterns import compile_path
 
-        return Place(compile_path(text[len(UNIX) :]))
+        return Target(compile_path(text[len(UNIX) :]))
     found = _FORM.fullmatch(text)
     if found is None:
         raise ValueError(
-            f"'{text}' is not a place; use 127.0.0.1:22, 10.0.0.0/8:443, [::1]:8000-8100, *:80 or "
-            "unix:/run/docker.sock"
+            f"'{text}' is not a valid target; use 127.0.0.1:22, 10.0.0.0/8:443, "
+            "[::1]:8000-8100, *:80 or unix:/run/docker.sock"
         )
     in_brackets, plain, first, last = found.groups()
     if first == "*":
         if last is not None:
-            raise ValueError(f"'{text}' is not a place: a range of ports has two numbers")
-        return Place(None, _network(in_brackets or plain, text))
-    place = Place(None, _network(in_brackets or plain, text), int(first), int(last or first))
+            raise ValueError(f"'{text}' is not a valid target: a range of ports has two numbers")
+        return Target(None, _network(in_brackets or plain, text))
+    place = Target(None, _network(in_brackets or plain, text), int(first), int(last or first))
     if not 1 <= place.first <= place.last <= LAST_PORT:
         raise ValueError(f"'{text}': ports are numbers from 1 to {LAST_PORT}")
     return place

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple, Optional
 import pytest
 
 from qga.client import ProtocolError, results
-from qga.client.shapes import MOST_ENTRIES, member, plain, shaped
+from qga.client.conversion import MOST_ENTRIES, converted, member, plain
 
 
 class Part(NamedTuple):
@@ -32,14 +32,14 @@ FULL = {
 
 
 def test_replies_and_values_convert_both_ways() -> None:
-    value = shaped(Whole, {**FULL, "of a newer agent": 1})
+    value = converted(Whole, {**FULL, "of a newer agent": 1})
     assert value == Whole("t", (Part(1), Part(2**64 - 1)), Part(-(2**63)), 2.0, b"\xff")
     assert type(value.ratio) is float
     assert plain(value) == FULL
 
 
 def test_missing_or_null_members_get_the_default() -> None:
-    assert shaped(Whole, {"text": "t", "part": None}) == Whole("t")
+    assert converted(Whole, {"text": "t", "part": None}) == Whole("t")
     assert plain(Whole("t")) == {"text": "t", "parts": [], "ratio": 0.0, "buf-b64": ""}
 
 
@@ -67,7 +67,7 @@ def test_missing_or_null_members_get_the_default() -> None:
 )
 def test_an_error_names_the_member(kind: Any, reply: object, complaint: str) -> None:
     with pytest.raises(ProtocolError) as caught:
-        shaped(kind, reply)
+        converted(kind, reply)
     assert str(caught.value) == complaint
 
 
@@ -84,15 +84,15 @@ def test_one_member() -> None:
 )
 def test_the_types_of_results_can_be_read(kind: Any) -> None:
     with pytest.raises(ProtocolError, match="is not an object"):
-        shaped(kind, 0)
+        converted(kind, 0)
     if set(kind._fields) <= set(kind._field_defaults):
-        assert shaped(kind, {}) == kind()
+        assert converted(kind, {}) == kind()
     else:
         with pytest.raises(ProtocolError, match="lacks"):
-            shaped(kind, {})
+            converted(kind, {})
 
 
 def test_a_list_of_too_many_entries_is_named() -> None:
-    assert len(shaped(list[int], [0] * MOST_ENTRIES)) == MOST_ENTRIES
+    assert len(converted(list[int], [0] * MOST_ENTRIES)) == MOST_ENTRIES
     with pytest.raises(ProtocolError, match="'parts' of the reply has more than 16384 entries"):
-        shaped(Whole, {"text": "", "parts": [{"some-name": 1}] * (MOST_ENTRIES + 1)})
+        converted(Whole, {"text": "", "parts": [{"some-name": 1}] * (MOST_ENTRIES + 1)})

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from qga.client.conversion import converted, member
 from qga.client.hosts.qmp import Qmp, QmpRefused
-from qga.client.shapes import member, shaped
 from qga.client.snapshots.jobs import attempt, end_jobs, wait_until
 
 # A process ID has at most 7 digits (PID_MAX_LIMIT of Linux).
@@ -71,7 +71,7 @@ def start_of(pid: int) -> int:
         return 0
 
 
-def is_left_over(owner: Owner) -> bool:
+def is_leftover(owner: Owner) -> bool:
     namespace = pid_namespace()
     if not namespace or namespace != owner.namespace:
         return False
@@ -84,9 +84,9 @@ def is_left_over(owner: Owner) -> bool:
     return start_of(owner.pid) not in (0, owner.start)
 
 
-def end_left_overs(qmp: Qmp) -> None:
+def end_leftovers(qmp: Qmp) -> None:
     """Raises the errors of Qmp, and SnapshotFailed if QEMU does not end a job."""
-    files = dict(left_over_files(qmp))
+    files = dict(leftover_files(qmp))
     if not files:
         return
     prefixes = set(files.values())
@@ -102,12 +102,12 @@ def end_left_overs(qmp: Qmp) -> None:
         attempt(qmp, "remove-fd", {"fdset-id": number})
 
 
-def left_over_files(qmp: Qmp) -> Iterator[tuple[int, str]]:
+def leftover_files(qmp: Qmp) -> Iterator[tuple[int, str]]:
     """The numbers of the sets that have such a file, and the prefixes of their copies."""
     for files in objects(qmp.execute("query-fdsets")):
         for file in objects(files.get("fds")):
             found = NOTE.fullmatch(str(file.get("opaque")))
-            if found and is_left_over(Owner(*map(int, found.groups()[1:]))):
+            if found and is_leftover(Owner(*map(int, found.groups()[1:]))):
                 yield member(int, "fdset-id", files), found[1]
 
 
@@ -121,5 +121,5 @@ def node_names(qmp: Qmp) -> list[str]:
 
 def objects(reply: object) -> list[dict[str, Any]]:
     """A reply that has to be a list of objects."""
-    found: list[dict[str, Any]] = shaped(list[dict], reply)  # type: ignore[type-arg]
+    found: list[dict[str, Any]] = converted(list[dict], reply)  # type: ignore[type-arg]
     return found
