@@ -1,4 +1,4 @@
-"""The walk of one request in docs/architecture.md is the way that a request takes."""
+"""The path of a request in docs/architecture.md is the way that a request takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qga.settings.config import ChannelConfig, Config
 ROOT = Path(__file__).parents[3]
 _PAGE = (ROOT / "docs/architecture.md").read_text()
 WALK = re.findall(
-    r"`((?:\w+\.)+\w+)`", _PAGE.partition("## The walk of one request")[2].partition("\n## ")[0]
+    r"`((?:\w+\.)+\w+)`", _PAGE.partition("## The path of a request")[2].partition("\n## ")[0]
 )
 
 
