@@ -13,13 +13,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 from qga import Base64, Caller, CommandGroup, NotRequired, Payload, QgaError, command
+from qga.policy.launch import Wanted
 from qga.policy.quota import Quota
+from qga.programs.limits import NO_LIMITS, limits_of
 from qga.records import TypedDict
 from qga.wording import counted
 
 if TYPE_CHECKING:
     from qga.plugin.services import Services
-    from qga.policy.launch import Wanted
     from qga.policy.policy import Policy
     from qga.policy.rules import Verdict
     from qga.programs.spawn import Launch
@@ -98,12 +99,10 @@ def _wanted(
     **_others: Any,
 ) -> Wanted:
     """How to run a program, from the arguments of qga-exec."""
-    from qga.policy.launch import Wanted
-    from qga.programs.limits import limits_of
-
     if timeout is not None and not 0 < timeout < inf:
         raise QgaError(f"Parameter 'timeout' is {timeout}; use a number of seconds above 0")
-    return Wanted(directory, tty, user, group, timeout, limits_of(cast(Any, limits or {})))
+    most = limits_of(cast(Any, limits)) if limits else NO_LIMITS
+    return Wanted(directory, tty, user, group, timeout, most)
 
 
 class Streams(CommandGroup):

@@ -25,6 +25,7 @@ import io
 import os
 import select
 import time
+from _thread import allocate_lock
 from errno import EBUSY, ENODEV, ENOENT, EPIPE
 
 from qga import task
@@ -43,6 +44,7 @@ _LINKS = "/dev/virtio-ports/"  # made by udev
 _DEBUG = "/sys/kernel/debug/virtio-ports"
 _PROCESSES = "/proc"
 _PAGE = 4096  # bytes: all that a file of sysfs or debugfs has at once
+_MOST_FOUND = 8  # a descriptor each
 
 
 class Port(NamedTuple):
@@ -50,6 +52,19 @@ class Port(NamedTuple):
 
     name: str
     device: str
+
+
+class _Found(NamedTuple):
+    """A port that was found. file: a descriptor of its file in sysfs, with this content."""
+
+    port: Port
+    file: int
+    content: bytes
+
+
+_finding = allocate_lock()  # so that no descriptor is used after it was closed
+_found: dict[str, _Found] = {}
+"""By the names that were asked for."""
 
 
 class Ends(NamedTuple):
@@ -73,6 +88,14 @@ def find(name: str) -> Port:
 
     Raises FileNotFoundError with the names of the ports that exist.
     """
+    port = _found_before(name)
+    if port is None:
+        port = _search(name)
+        _remember(name, port)
+    return port
+
+
+def _search(name: str) -> Port:
     wanted = name[len(_LINKS) :] if name.startswith(_LINKS) else name
     linked = _linked(wanted)
     if linked is not None:
@@ -208,6 +231,38 @@ class PortFile(io.RawIOBase):
         while not (happened := poll.poll(interval)):
             task.stop_if_given_up()
         return sum(event for _, event in happened)
+
+
+def _found_before(name: str) -> Port | None:
+    """The port that was found by this name, if it is still there.
+
+    Its file is gone with it, also if the next port has the same device.
+    """
+    with _finding:
+        found = _found.get(name)
+        if found is None:
+            return None
+        try:
+            if os.pread(found.file, _PAGE, 0) == found.content:
+                return found.port
+        except OSError:  # unplugged
+            pass
+        os.close(_found.pop(name).file)
+    return None
+
+
+def _remember(name: str, port: Port) -> None:
+    """Have `_found_before` find a port."""
+    with _finding:
+        if name in _found:  # another thread was quicker
+            return
+        if len(_found) >= _MOST_FOUND:
+            os.close(_found.pop(next(iter(_found))).file)
+        try:
+            file = os.open(f"{_PORTS}/{os.path.basename(port.device)}/name", os.O_RDONLY)
+        except OSError:  # unplugged
+            return
+        _found[name] = _Found(port, file, f"{port.name}\n".encode("ascii", "replace"))
 
 
 def _linked(name: str) -> Port | None:

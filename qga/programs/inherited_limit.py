@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Callable, Optional
 
@@ -20,26 +20,28 @@ _starting = allocate_lock()
 
 
 @contextmanager
-def inherited_limit() -> Iterator[Optional[Callable[[], object]]]:
+def inherited_limit(opened: Collection[int] = ()) -> Iterator[Optional[Callable[[], object]]]:
     """A context in which programs are started with the limit that the agent was started with.
 
     Usually the limit is lowered meanwhile, and None is yielded. That is impossible if more
     descriptors are in use. Then a function is yielded that the child must call, which makes its
     start slower (fork instead of vfork).
+
+    opened: descriptors that were opened just now: they were the lowest free ones.
     """
     inherited = open_files.inherited
     if inherited is None:
         yield None
         return
     from functools import partial
-    from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+    from resource import RLIMIT_NOFILE, prlimit, setrlimit
 
     with _starting:
-        if _lowest_free() >= inherited[0] - _MARGIN:
+        lowest_free = max(opened) if opened else _lowest_free()
+        if lowest_free >= inherited[0] - _MARGIN:
             yield partial(setrlimit, RLIMIT_NOFILE, inherited)
             return
-        raised = getrlimit(RLIMIT_NOFILE)
-        setrlimit(RLIMIT_NOFILE, inherited)
+        raised = prlimit(0, RLIMIT_NOFILE, inherited)
         try:
             yield None
         finally:

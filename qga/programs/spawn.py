@@ -57,6 +57,7 @@ _OF_THE_SERVICE = frozenset(
 
 
 _of_the_agent: dict[bytes, bytes] = {}
+_inherited: dict[bytes, bytes] = {}
 
 
 class Launch(NamedTuple):
@@ -167,8 +168,10 @@ def _read_beforehand(path: bytes) -> None:
     """Wait for the file here instead of in exec. Raises OSError if it is missing."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # exec refuses it
         return
-    with suppress(PermissionError):  # it may still be executable
+    try:
         _first_page(path)
+    except PermissionError:  # it may still be executable
+        pass
 
 
 def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes, bytes]:
@@ -179,22 +182,28 @@ def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes
     if environment is None:
         term = {b"TERM": c_string(launch.term)} if launch.term else {}
         shell = {b"SHELL": _shell_of(launch.account)} if launch.account else {}
-        return {**own_environment(), **account, **shell, **term}
+        own = own_environment()
+        return {**own, **account, **shell, **term} if account or term else own
     return Entries(environment)
 
 
 def own_environment() -> Mapping[bytes, bytes]:
-    """The agent's environment, as children inherit it.
+    """The agent's environment when it first started a program, as its children inherit it.
 
     Variables of the service manager are removed. HOME, USER, LOGNAME and PATH are added: a service
     may lack them, and programs such as Ansible's modules need them.
     """
+    if _inherited:
+        return _inherited
     variables = {name: value for name, value in os.environb.items() if name not in _OF_THE_SERVICE}
     variables.setdefault(b"PATH", _DEFAULT_PATH)
     if not {b"HOME", b"USER", b"LOGNAME"} <= variables.keys():
         for name, value in _account().items():
             variables.setdefault(name, value)
-    return variables
+        if not _of_the_agent:  # ask again next time
+            return variables
+    _inherited.update(variables)
+    return _inherited
 
 
 def _account() -> dict[bytes, bytes]:
@@ -247,7 +256,7 @@ def _start(
     launch: Launch,
     job: Job | None,
 ) -> int:
-    with inherited_limit() as limit, Steps() as steps:
+    with inherited_limit(streams.values()) as limit, Steps() as steps:
         if job is not None and job.entrance is not None:
             steps.enter(job.entrance)
         if limit is not None:

@@ -15,6 +15,9 @@ from .vm import AGENT_PORT, Guest, GuestError, Port, Result
 
 UNIT = "qga-test.service"
 PROGRAM = "/opt/qga/qemu-ga"
+NAMES_OF_PORTS = "/sys/devices/*/virtio-ports/*/name"
+"""Files that stay open, by which the agent finds a port again."""
+
 HAND_UNITS = (f"by-hand-{number}.service" for number in itertools.count(1))
 
 T = TypeVar("T")
@@ -85,7 +88,8 @@ def state_of(guest: Guest, pid: int) -> str:
 
 def open_files(guest: Guest, pid: int) -> list[str]:
     """The open files of a process, as named in /proc."""
-    argv = ["find", f"/proc/{pid}/fd", "-type", "l", "-printf", r"%l\n"]
+    argv = ["find", f"/proc/{pid}/fd", "-type", "l", "!", "-lname", NAMES_OF_PORTS]
+    argv += ["-printf", r"%l\n"]
     return guest.run(argv, check=False).stdout.splitlines()
 
 

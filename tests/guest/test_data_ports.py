@@ -17,7 +17,7 @@ from .agent_socket import AgentError, AgentSocket, encode
 from .data_port import MIB, OTHER_PORT, PORT, Link, result, state_of_port, wait_until_free
 from .image import CHECKOUT
 from .service import port_device, wait_for
-from .vm import Guest, Port
+from .vm import SPARE_PORT, Guest, Port
 
 # The first test may have to build the image.
 pytestmark = pytest.mark.timeout(900)
@@ -135,6 +135,43 @@ def test_a_port_without_a_host_is_not_used(guest: Guest, agent: AgentSocket) -> 
         agent.execute("qga-file-receive", path="/run/untouched", port=PORT.name, count=1)
     assert guest.run(["test", "-e", "/run/untouched"], check=False).status == 1
     assert not state_of_port(agent)["busy"]
+
+
+@contextmanager
+def plugged(guest: Guest, port: Port) -> Iterator[None]:
+    guest.plug_port(port)
+    try:
+        with Link(guest, port):
+            yield
+    finally:
+        guest.unplug_port(port)
+
+
+def test_a_port_in_the_place_of_another_is_not_taken_for_it(
+    guest: Guest, agent: AgentSocket
+) -> None:
+    """A port is found again by its file in sysfs, which is open then."""
+
+    def send(port: Port) -> None:
+        agent.execute("qga-file-send", path="/etc/hostname", port=port.name)
+
+    first, second = (SPARE_PORT._replace(name=f"org.qga.{name}") for name in ("first", "second"))
+    devices = []
+    for port, other in ((first, second), (second, first), (first, second)):
+        with plugged(guest, port):
+            wait_for(lambda: port.name in names_of_ports(agent), "the port")  # noqa: B023
+            send(port)
+            send(port)
+            devices.append(port_device(guest, port))
+            with pytest.raises(AgentError, match=f"no port '{other.name}'"):
+                send(other)
+    assert len(set(devices)) == 1, "they were to have the same device"
+    with pytest.raises(AgentError, match=f"no port '{first.name}'"):
+        send(first)
+
+
+def names_of_ports(agent: AgentSocket) -> set[str]:
+    return {port["name"] for port in agent.execute("qga-get-ports")}
 
 
 # Files.

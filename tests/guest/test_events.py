@@ -16,7 +16,7 @@ from .addresses import ADDRESS_REQUESTS
 from .agent_socket import AgentError, AgentSocket
 from .data_port import OTHER_PORT, PORT, Link, state_of_port
 from .qmp import Lines
-from .service import UNIT, main_pid, switches_in, wait_for, wait_until_quiet
+from .service import UNIT, main_pid, open_files, switches_in, wait_for, wait_until_quiet
 from .vm import Guest, Port
 
 # The first test may have to build the image.
@@ -236,7 +236,7 @@ def memory_of(guest: Guest) -> int:
 
 def test_a_host_that_leaves_ends_its_watch(guest: Guest, agent: AgentSocket) -> None:
     def descriptors() -> int:
-        return len(guest.run(["ls", f"/proc/{main_pid(guest)}/fd"]).stdout.split())
+        return len(open_files(guest, main_pid(guest)))
 
     with watched(guest, agent):
         pass

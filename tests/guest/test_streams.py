@@ -11,7 +11,7 @@ import pytest
 
 from .agent_socket import AgentError, AgentSocket
 from .data_port import PORT, Link, state_of_port, wait_until_free
-from .service import main_pid, wait_for
+from .service import main_pid, open_files, wait_for
 from .vm import Guest
 
 # The first test may have to build the image.
@@ -48,7 +48,7 @@ def runs(guest: Guest, word: str) -> bool:
 
 def descriptors(guest: Guest) -> int:
     """How many the agent has open."""
-    return len(guest.run(["ls", f"/proc/{main_pid(guest)}/fd"]).stdout.split())
+    return len(open_files(guest, main_pid(guest)))
 
 
 def test_output_is_seen_while_the_program_runs(agent: AgentSocket, link: Link) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from qga import QgaError
+from qga.programs import spawn
 
 hostname: Any = import_module("qga.commands._hostname")
 keys: Any = import_module("qga.commands._host_keys")
@@ -173,6 +174,7 @@ def test_host_keys_of_the_same_types_and_sizes(ssh: Path) -> None:
 def test_without_ssh_keygen_keys_stay(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(ssh)
     monkeypatch.setenv("PATH", str(ssh))
+    monkeypatch.setattr(spawn, "_inherited", {})
     told = steps.step("ssh-host-keys", keys.change)
     assert told["result"] == "failed"
     assert told["text"] == "ssh-keygen: No such file or directory"

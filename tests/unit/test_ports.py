@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from errno import ENOENT
+from errno import ENODEV, ENOENT
 from pathlib import Path
 
 import pytest
@@ -26,12 +26,16 @@ console_vtermno: 0
 
 
 @pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A guest without ports; folders in the place of the kernel's."""
+    found: dict[str, ports._Found] = {}
+    monkeypatch.setattr(ports, "_found", found)
     for name, folder in (("_PORTS", "class"), ("_DEVICES", "dev"), ("_DEBUG", "debug")):
         (tmp_path / folder).mkdir()
         monkeypatch.setattr(ports, name, str(tmp_path / folder))
-    return tmp_path
+    yield tmp_path
+    for each in found.values():
+        os.close(each.file)
 
 
 def add_port(system: Path, entry: str, name: str | None) -> Port:
@@ -70,6 +74,63 @@ def test_a_file_that_is_not_a_port_is_not_found(two: list[Port], name: str) -> N
     assert caught.value.strerror == (
         f"no port '{name}': this guest has org.qga.data.0, {two[1].device}"
     )
+
+
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that are searched for from now on."""
+    names: list[str] = []
+    search = ports._search
+
+    def count(name: str) -> Port:
+        names.append(name)
+        return search(name)
+
+    monkeypatch.setattr(ports, "_search", count)
+    return names
+
+
+def test_a_port_is_searched_for_once(two: list[Port], monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = searches(monkeypatch)
+    names = [two[0].name, f"/dev/virtio-ports/{two[0].name}"]
+    assert [ports.find(name) for name in names * 3] == [two[0]] * 6
+    assert searched == names
+    assert not os.get_inheritable(ports._found[two[0].name].file)
+
+
+def test_a_port_that_has_another_name_now_is_searched_for(system: Path, two: list[Port]) -> None:
+    assert ports.find("org.qga.data.0") == two[0]
+    (system / "class/vport0p1/name").write_text("org.qga.other\n")
+    with pytest.raises(FileNotFoundError):
+        ports.find("org.qga.data.0")
+    assert ports.find("org.qga.other").device == two[0].device
+
+
+def test_a_port_that_was_unplugged_is_searched_for(
+    two: list[Port], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports.find(two[0].name)
+    before = len(os.listdir("/proc/self/fd"))
+    searched, read = searches(monkeypatch), os.pread
+    gone = ports._found[two[0].name].file
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if fd == gone and not searched:  # as the kernel does
+            raise OSError(ENODEV, os.strerror(ENODEV))
+        return read(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert [ports.find(two[0].name) for _ in range(3)] == [two[0]] * 3
+    assert searched == [two[0].name]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_few_descriptors_are_kept(system: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        port = add_port(system, f"vport1p{number}", f"port{number}")
+        assert ports.find(port.name) == port
+    assert len(os.listdir("/proc/self/fd")) == before + 8
+    assert ports.find("port0").name == "port0"
 
 
 @pytest.mark.usefixtures("system")

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from qga import CommandNotFound
+from qga.errors import Refused
 from qga.plugin import registry
 from qga.plugin.entry import Command
 from qga.plugin.registry import command
+from qga.policy.launch import ANYHOW, Wanted
 from qga.policy.policy import Policy
+from qga.programs.limits import Limits
+from qga.programs.spawn import Launch
 from qga.settings.config import ChannelConfig
 from qga.settings.values import PROFILES
 from tests.differences import differs
@@ -196,3 +200,50 @@ def test_a_service_is_a_way_round_the_other_rules(rules: dict[str, Any], told: b
     found = list(policy(**rules).loopholes([entry("qga-connect")]))
     text = "[exec]: qga-connect can reach every service in the guest; set [connect] allow"
     assert found == ([text] if told else [])
+
+
+SETTINGS: dict[str, Any] = {
+    "exec_allow": ("/bin/true",),
+    "exec_user": "nobody",
+    "exec_users": ("nobody",),
+    "exec_environment": "drop",
+    "exec_terminal": False,
+    "exec_timeout": 5,
+    **{f"exec_{name}": 5 for name in Limits._fields},
+}
+WISHES: dict[str, Any] = {
+    "directory": "/",
+    "terminal": True,
+    "user": "nobody",
+    "group": "nogroup",
+    "timeout": 5.0,
+    "limits": Limits(memory=1 << 20),
+}
+
+
+def outcome(rules: Policy, wanted: Wanted | None = None) -> object:
+    try:
+        return rules.program("/bin/echo", ["x"], None, wanted)
+    except Refused as error:
+        return str(error)
+
+
+def test_without_settings_any_program_starts_as_asked_for() -> None:
+    assert SETTINGS.keys() == {key for key in ChannelConfig._fields if key.startswith("exec_")}
+    assert outcome(policy()) == outcome(policy(), ANYHOW) == Launch("/bin/echo")
+
+
+@pytest.mark.parametrize("key", SETTINGS.keys() - {"exec_terminal"})
+def test_each_setting_about_programs_has_an_effect(key: str) -> None:
+    assert outcome(policy(**{key: SETTINGS[key]})) != Launch("/bin/echo")
+
+
+def test_without_terminals_none_is_given() -> None:
+    refused = outcome(policy(exec_terminal=False), Wanted(terminal=True))
+    assert "gets no terminal" in str(refused)
+
+
+@pytest.mark.parametrize("key", WISHES.keys() - {"terminal"})
+def test_each_wish_about_a_program_has_an_effect(key: str) -> None:
+    assert WISHES.keys() == set(Wanted._fields)
+    assert outcome(policy(), Wanted(**{key: WISHES[key]})) != Launch("/bin/echo")
