@@ -28,7 +28,7 @@ BLANKS = " \t\n\f\r"
 def main(action: str, user: str, home: str) -> None:
     keys = lines_of(sys.stdin.buffer.read())
     become(user)
-    directory = f"{home}/.ssh"
+    directory = os.path.join(home, ".ssh")
     path = f"{directory}/authorized_keys"
     if action == "get":
         trimmed = (line.strip(BLANKS) for line in reversed(read(path)))
@@ -51,9 +51,14 @@ def become(user: str) -> None:
 
     account = getpwnam(user)
     if os.geteuid() == 0:
-        os.initgroups(user, account.pw_gid)
-        os.setgid(account.pw_gid)
-        os.setuid(account.pw_uid)
+        try:
+            failure = "failed to set group"
+            os.initgroups(user, account.pw_gid)
+            os.setgid(account.pw_gid)
+            failure = "failed to set effective user ID"
+            os.setuid(account.pw_uid)
+        except OSError as error:  # the agent may lack the capability
+            sys.exit(f"{failure} for user '{user}': {error.strerror}")
     os.umask(0o077)
 
 

@@ -367,6 +367,7 @@ def seek(fd: int, offset: int, whence: int) -> int:
     elif whence == os.SEEK_END and S_ISREG((status := os.fstat(fd)).st_mode):
         whence, offset = os.SEEK_SET, status.st_size + offset
     if whence == os.SEEK_SET and not 0 <= offset < 2**63:
+        os.lseek(fd, 0, os.SEEK_CUR)  # a pipe cannot seek at all
         raise OSError(EINVAL, os.strerror(EINVAL))
     return os.lseek(fd, offset, whence)
 

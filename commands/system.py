@@ -79,7 +79,7 @@ def read_os_release() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def _parse_file(path: str, *_version: int) -> dict[str, str]:
     """Cached until the file changes."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
         lines = file.read(_MAX_SIZE).split("\n")
     return dict(_parse_line(line) for line in lines if _is_assignment(line))
 

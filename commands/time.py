@@ -51,7 +51,8 @@ class Time(CommandGroup):
         # which takes longer.
         time.mktime(_SOME_TIME)
         now = time.localtime()
-        return {"zone": now.tm_zone if _zone_is_known() else "UTC", "offset": now.tm_gmtoff}
+        zone = now.tm_zone if _zone_is_known() else ""
+        return {"zone": zone or "UTC", "offset": now.tm_gmtoff}
 
     @command(access="unrestricted", blocking=True)
     def guest_set_time(self, time: Optional[int] = None) -> None:

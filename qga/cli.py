@@ -112,9 +112,9 @@ def _serve(settings: Config) -> int:
     try:
         log = open_log(settings)
     except OSError as error:
-        raise ConfigError(
-            f"unable to open specified log file '{settings.logfile}': {error.strerror}"
-        ) from None
+        text = f"unable to open specified log file '{settings.logfile}': {error.strerror}"
+        daemon.complain(Log(), text, "error initializing guest agent")
+        return 1
     return daemon.run(settings, log)
 
 

@@ -135,7 +135,7 @@ def real_path(raw: bytes) -> str:
 def _open(raw: bytes, flags: int) -> int:
     try:
         return os.open(raw, flags)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # which is told otherwise of a file to create
         if not _creates(flags):
             raise
     try:

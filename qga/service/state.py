@@ -194,7 +194,8 @@ def _read(path: str) -> str:
     """Read a file of the state directory, where others may be able to write. Raises OSError."""
     fd = open_own(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
     with open(fd, "rb") as file:
-        return file.read(_MOST_BYTES).decode("utf-8", "replace")
+        # After a power failure the file may consist of NULs.
+        return file.read(_MOST_BYTES).partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _uptime() -> float:

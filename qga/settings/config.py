@@ -315,7 +315,7 @@ def _absolute(path: str) -> str:
     if path.startswith("/"):
         return path
     try:
-        return f"{os.getcwd()}/{path}"
+        return os.path.join(os.getcwd(), path)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: use an absolute path, because the current directory no longer exists"

@@ -15,6 +15,8 @@ from __future__ import annotations
 from qga.records import NamedTuple
 
 _BLANKS = " \t"
+_EMPTY = f"{_BLANKS}\f"
+_IN_LOCALES = dict.fromkeys(map(ord, "-_.@"))
 _ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
@@ -52,7 +54,7 @@ def parse(text: str) -> dict[str, Group]:
     for number, line in enumerate(text.split("\n"), 1):
         # GLib accepts lines that end with CR LF.
         content = line[: -len("\r")] if line.endswith("\r") else line
-        content = content.lstrip(_BLANKS)
+        content = content.lstrip(_EMPTY)
         if "\0" in content:
             raise KeyFileError(number, "NUL byte in a text file")
         if not content or content.startswith("#"):
@@ -98,9 +100,23 @@ def _group_name(content: str, number: int) -> str:
     if not header.endswith("]"):
         raise KeyFileError(number, f"group header '{content}' does not end with ']'")
     name = header[1:-1]
-    if not name or "[" in name or "]" in name or not name.isprintable():
+    if not name or "[" in name or "]" in name or any(map(_is_control, name)):
         raise KeyFileError(number, f"invalid group name '{name}'")
     return name
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or character == "\x7f"
+
+
+def _is_key(text: str) -> bool:
+    """Whether this is a key as GLib knows it: a name, and maybe a locale, such as [de]."""
+    name, bracket, locale = text.partition("[")
+    if not bracket:
+        return "]" not in text
+    letters = locale[:-1].translate(_IN_LOCALES)
+    complete = locale.endswith("]") and not name.endswith(" ") and "]" not in name
+    return complete and (not letters or letters.isalnum())
 
 
 def _take_entry(entries: dict[str, Entry], content: str, number: int) -> None:
@@ -108,6 +124,8 @@ def _take_entry(entries: dict[str, Entry], content: str, number: int) -> None:
     key = key.rstrip(_BLANKS)
     if not equals or not key:
         raise KeyFileError(number, f"'{content}' is not a key=value pair, a [group] or a # comment")
+    if not _is_key(key):
+        raise KeyFileError(number, f"invalid key name '{key}'")
     earlier = entries.get(key)
     before = (*earlier.earlier, (earlier.raw, earlier.line)) if earlier else ()
     entries[key] = Entry(value.lstrip(_BLANKS), number, before)

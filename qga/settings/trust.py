@@ -94,7 +94,8 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         if not _others_may_write(os.fstat(folder_fd), trusted):
-            return os.open(name, flags, mode, dir_fd=folder_fd)
+            # "." for a path that ends with a slash: that it is a directory should be told.
+            return os.open(name or ".", flags, mode, dir_fd=folder_fd)
         # Truncated only after the check: it may be the file of another user.
         warily = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = os.open(name, warily, mode, dir_fd=folder_fd)

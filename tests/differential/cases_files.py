@@ -56,6 +56,7 @@ OPEN = [
             "path":"@scratch/dangling" "path":"@scratch/dangling","mode":"w"
             "path":"@scratch/fifo","mode":"w" "path":"@scratch/text/","mode":"r"
             "path":"@scratch/none/","mode":"w" "path":"@scratch/none","mode":""
+            "path":"@scratch/text/","mode":"w" "path":"@scratch/text/","mode":"a+"
         """),
         *(f'"path":"@scratch/none","mode":"{mode}"' for mode in WRONG_MODES),
     ),
@@ -188,6 +189,10 @@ SEEK = [
         *(seek("0", "3"), seek("0", "-1"), seek("0", '"SET"'), seek("0", "1.0")),
         *(seek("0", "4294967296"), seek("0", '"cur"'), seek("1", '"cur"'), read("5"), CLOSE),
     ),
+    script(
+        "write to a fifo that was read",
+        *(opened("r+", "fifo"), write(HELLO), FLUSH, read("3"), write("YQ=="), CLOSE),
+    ),
     script("seek in a device", opened("r", "/dev/urandom"), seek("3", '"set"'), CLOSE),
     script(
         "seek to the end of /proc",
@@ -198,7 +203,7 @@ SEEK = [
         *(opened("r"), seek("9223372036854775807", '"set"'), read("1"), seek("1", '"cur"')),
         *(seek("9223372036854775807", '"end"'), seek("-9223372036854775808", '"end"'), CLOSE),
     ),
-    script("seek in a fifo", opened("r+", "fifo"), seek("0", '"set"'), CLOSE),
+    script("seek in a fifo", opened("r+", "fifo"), seek("0", '"set"'), seek("-5", '"set"'), CLOSE),
     script(
         "seek after the end", opened("r"), read("99"), read("9"), seek("0", "1"), read("1"), CLOSE
     ),

@@ -287,6 +287,19 @@ def test_a_wrong_file_stops_the_agent_with_its_line(tmp_path: Path, capfd: Captu
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"), [("/nonexistent/log", "No such file or directory"), ("/", "Is a directory")]
+)
+def test_a_log_that_cannot_be_opened_stops_the_agent(
+    tmp_path: Path, capfd: Captured, path: str, reason: str
+) -> None:
+    assert main(["-l", path, "-m", "unix-listen", "-p", str(tmp_path / "s")]) == 1
+    assert capfd.readouterr().err == (
+        f"qemu-ga: error: unable to open specified log file '{path}': {reason}\n"
+        "qemu-ga: error: error initializing guest agent\n"
+    )
+
+
 def test_warnings_go_to_standard_error_not_into_the_dump(tmp_path: Path, capfd: Captured) -> None:
     conf = tmp_path / "conf"
     conf.write_text("[general]\ndaemonize=1\nblacklist=a\n")

@@ -135,6 +135,7 @@ def test_all_members_of_os_release(os_release: OsRelease) -> None:
         ("a # no comment", "a # no comment"),
         ("a;b", "a;b"),
         ("a\nno value\n[section]", "a"),
+        ("a\rb", "a\rb"),
         (r'"\"q\" \$HOME \`x\` \\"', '"q" $HOME `x` \\'),
         (r'"\n \t \x"', r"\n \t \x"),
         (r"'\$HOME \"'", r"\$HOME \""),

@@ -204,5 +204,13 @@ def test_a_marker_that_stays_is_reported_and_does_not_keep_the_agent_frozen(tmp_
 def test_files_without_end_are_not_read_to_it(tmp_path: Path) -> None:
     for name in ("qga.state", "qga.state.isfrozen"):
         (tmp_path / name).symlink_to("/dev/zero")
-    with pytest.raises(StateError, match="NUL byte"):
-        State(str(tmp_path))
+    state = State(str(tmp_path))
+    assert state.doubtful
+    assert state.next_handle() == 1000
+
+
+@pytest.mark.parametrize("text", [b"\0" * 100, b"[global]\nfd_counter=7\n\0\0"])
+def test_a_file_after_a_power_failure(tmp_path: Path, text: bytes) -> None:
+    """It may have NULs for what was not written, and QEMU's agent starts then."""
+    (tmp_path / "qga.state").write_bytes(text)
+    assert State(str(tmp_path)).next_handle() == (1000 if text[0] == 0 else 7)

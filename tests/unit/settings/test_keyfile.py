@@ -42,6 +42,20 @@ def test_white_space_counts_only_behind_the_value() -> None:
     assert values("[general] \npath =  x  \n") == {"path": "x  "}
 
 
+def test_a_key_may_have_a_locale() -> None:
+    keys = ("x[de]", "x[]", "é[sr@latin]", "x[de_DE.UTF-8]", "x y")
+    text = "[general]\n" + "".join(f"{key} = 1\n" for key in keys)
+    assert values(text) == dict.fromkeys(keys, "1")
+
+
+def test_a_form_feed_makes_no_line() -> None:
+    assert values("[general]\n\f\n \fpath=a\n") == {"path": "a"}
+
+
+def test_a_group_may_have_any_name_without_control_characters() -> None:
+    assert list(keyfile.parse("[a b]\n[é\udcff\u2028]\n")) == ["a b", "é\udcff\u2028"]
+
+
 def test_quotes_are_part_of_the_value() -> None:
     assert values('[general]\npath="x"\n') == {"path": '"x"'}
 
@@ -73,6 +87,10 @@ def test_a_group_opened_twice_is_one_group() -> None:
         ("[a\x1bb]\n", 1, "invalid group name"),
         ("\ufeff[general]\n", 1, "group header such as"),
         ("[general]\npath=a\0b\n", 2, "NUL"),
+        *(
+            (f"[general]\n{key}=1\n", 2, f"invalid key name '{key}'")
+            for key in ("x]", "x[y", "x[de]z", "x[d e]", "x[d+e]", "x [de]", "x[a][b]", "x]y[de]")
+        ),
     ],
 )
 def test_a_fault_names_its_line(text: str, line: int, why: str) -> None:
