@@ -170,8 +170,9 @@ RECORDS = [
         (
             "write-is-not-buffered",
             (OLD, NEW),
-            "`guest-file-write` succeeds on a full disk, or past the largest offset. The flush "
-            "fails, or the data is lost.",
+            "`guest-file-write` succeeds on a full disk, past the largest offset, or on a file "
+            "that refuses it. The flush or the close fails, a second close crashes the agent, or "
+            "the data is lost.",
             "The write itself fails.",
             "What is reported as written is written.",
         ),
@@ -179,8 +180,8 @@ RECORDS = [
             "seek-of-devices",
             (OLD, NEW),
             "`guest-file-seek` on a device that cannot seek, such as /dev/urandom, reports the "
-            "offset that was asked for.",
-            "It reports the position.",
+            "offset that was asked for, or 0 for a negative one.",
+            "It reports the position; a negative one is an error.",
             "Nothing was skipped.",
         ),
         (
@@ -234,6 +235,29 @@ RECORDS = [
             "The output of chpasswd(8) follows.",
             "QEMU changed it in 9.1.",
         ),
+        (
+            "fifo-both-ways",
+            (OLD, NEW),
+            "A FIFO that was read through a handle cannot be written through it: `failed to seek "
+            "file: Illegal seek`.",
+            "It can, if it was opened for both.",
+            "A FIFO has no position.",
+        ),
+        (
+            "key-file-on-the-way",
+            (OLD, NEW),
+            "A file of SSH keys is written as `PATH.XXXXXX` first, with random letters.",
+            "It is written as `PATH.qga-PID` first.",
+            "The name shows whose it is.",
+        ),
+        (
+            "hardware-clock",
+            (OLD, NEW),
+            "`guest-set-time` without a time runs /sbin/hwclock. Without that program it fails, "
+            "in 7.2 also with a time.",
+            "It reads the hardware clock itself.",
+            "Many guests lack the program.",
+        ),
     ),
     *_group(
         "System information",
@@ -261,8 +285,9 @@ RECORDS = [
         (
             "unsigned-route",
             (NEW,),
-            "`guest-network-get-route` reports a `metric` or `flags` of 4294967295 as -1.",
-            "It reports 4294967295.",
+            "`guest-network-get-route` reports numbers from 2147483648 on as negative ones, and "
+            "`flags` of IPv6 as more than 2⁶³.",
+            "It reports the kernel's numbers.",
             "The kernel's numbers are unsigned.",
         ),
         (
@@ -275,7 +300,7 @@ RECORDS = [
         ),
         (
             "memory-that-stays",
-            (OLD,),
+            (OLD, MIDDLE, NEW),
             "`can-offline` is true for memory blocks that the kernel never takes offline.",
             "It is false where `valid_zones` is `none`.",
             "A host that takes the first block would fail.",
@@ -290,8 +315,10 @@ RECORDS = [
         (
             "os-release-quotes",
             (OLD, NEW),
-            "In os-release only double quotes quote, and a backslash outside of them stays.",
-            "Single quotes quote as well, and a backslash outside of quotes is removed.",
+            "In os-release only double quotes quote, a backslash outside of them stays, and the "
+            "value ends with them. A value without its closing quote is doubled.",
+            "Values are read as systemd does: single quotes quote as well, a backslash outside of "
+            "quotes is removed, and what follows quotes belongs to the value.",
             "os-release(5) allows them, as a shell does.",
         ),
         (
@@ -299,7 +326,7 @@ RECORDS = [
             (OLD, NEW),
             "A value without quotes ends at a blank or a semicolon. A file with a line that is "
             "neither `NAME=VALUE` nor a comment is not used, nor is what follows a line in "
-            "brackets.",
+            "brackets, or U+0000.",
             "The value is the whole line. Such a line is skipped.",
             "A name that is cut off, or missing, helps nobody.",
         ),
@@ -324,6 +351,29 @@ RECORDS = [
             "A USB disk has no `bus-type` and no controller.",
             "It has both.",
             "QEMU added it in 8.1.",
+        ),
+        (
+            "time-zones",
+            (OLD, NEW),
+            "`guest-get-timezone`: the variable TZ is read by GLib. A rule without dates, such as "
+            "`CET-1CEST`, is UTC, and a name has at most 32 characters.",
+            "It is read by the C library.",
+            "The answer is that of `date` in the guest.",
+        ),
+        (
+            "long-user-name",
+            (OLD, NEW),
+            "`guest-get-users`: a user name of 32 characters continues with the name of the host.",
+            "It ends there.",
+            "A fault of QEMU's.",
+        ),
+        (
+            "kernel-lines",
+            (OLD, NEW),
+            "In /proc and /sys, what no kernel writes, such as short lines or numbers that are "
+            "too large, is read as scanf(3) does, ends a list, or is an error.",
+            "Such lines are left out; the others are reported.",
+            "One line must not cost all others.",
         ),
     ),
     *_group(
@@ -403,6 +453,175 @@ RECORDS = [
             "`--version` and `--help` fail if the configuration file is invalid.",
             "They do not read it.",
             "They are needed most when something is wrong.",
+        ),
+        (
+            "forms-of-messages",
+            (OLD, NEW),
+            "Messages begin with `SECONDS: critical: `, or with `** (process:PID): CRITICAL **: "
+            "TIME: ` before the log is open. The levels are those of GLib.",
+            "They begin with `qemu-ga: error: `, in a log file with `SECONDS: error: `. The "
+            "levels are those of syslog.",
+            "On a terminal, the program matters and not the time.",
+        ),
+        (
+            "log-of-requests",
+            (OLD, NEW),
+            "With `-v` the log has the bytes that were read, and further messages. syslog has "
+            "`guest-exec called: …` and the like.",
+            "There is one message for each request: channel, client, command, arguments, and "
+            "result.",
+            "People read logs.",
+        ),
+        (
+            "mode-of-the-log",
+            (OLD, NEW),
+            "The log file is made with mode 0666 less the umask.",
+            "It is made with mode 0640 less the umask.",
+            "It quotes arguments of programs, which may be secret.",
+        ),
+        (
+            "version-and-lists",
+            (OLD, NEW),
+            "`--version` prints one line. `--help` and `--block-rpcs=help` have QEMU's options "
+            "and commands, in its order, as has the message about an ambiguous option. Of an "
+            "option letter that is not ASCII, one byte is shown.",
+            "A second line has the version of qga. The lists also have what is added, in an order "
+            "of their own. The letter is shown.",
+            "They are lists for people.",
+        ),
+        (
+            "options-read-twice",
+            (NEW,),
+            "Options are read twice: an invalid one is reported twice, also behind `--version` or "
+            "`--help`.",
+            "It is reported once. What is behind `--version` or `--help` is not read.",
+            "One message is enough.",
+        ),
+        (
+            "list-at-once",
+            (OLD, NEW),
+            "`--block-rpcs=help` takes effect at once.",
+            "It takes effect if all options are valid.",
+            "A plug-in directory may follow, whose commands are listed.",
+        ),
+        (
+            "blacklist",
+            (NEW,),
+            "The option `--blacklist` is unknown, and the key `blacklist` is ignored.",
+            "They block commands, with a warning.",
+            "An update must not allow what was blocked.",
+        ),
+        (
+            "blacklist-adds",
+            (OLD,),
+            "The key `blacklist` replaces `block-rpcs`.",
+            "It adds to it.",
+            "No blocked command must be allowed.",
+        ),
+        (
+            "dump-keys",
+            (OLD, NEW),
+            "`--dump-conf` always has `pidfile`, and lists have their names in reverse.",
+            "It has `pidfile` if such a file is written, the lists as they were given, and also "
+            "our own keys.",
+            "It is a configuration file with the same effect.",
+        ),
+        (
+            "unknown-names",
+            (OLD, NEW),
+            "Unknown names in `block-rpcs` and `allow-rpcs` are ignored.",
+            "They are ignored with a warning. What cannot be a name, such as `a=b`, stops the "
+            "agent.",
+            "A slip must not leave a command unblocked.",
+        ),
+        (
+            "unknown-keys",
+            (OLD, NEW),
+            "Unknown keys and sections are ignored. A configuration error has no line.",
+            "They are ignored with a warning, or refused if they seem to be about rules. An error "
+            "names the line.",
+            "A slip must not leave a command unblocked.",
+        ),
+        (
+            "escape-in-a-list",
+            (NEW,),
+            "An invalid escape in `block-rpcs` or `allow-rpcs` crashes the agent.",
+            "It is an error with its line.",
+            "A fault of QEMU's.",
+        ),
+        (
+            "empty-values",
+            (OLD, NEW),
+            "An empty path, such as `--logfile=`, is used as it is, and mostly fails.",
+            "It means the default.",
+            "It undoes the setting in the file.",
+        ),
+        (
+            "start-errors",
+            (OLD, NEW),
+            "A missing path, an unusable state file or directory, log file, vsock address or "
+            "socket path have their own words. With a log file they are in it alone.",
+            "The words name the file and what would be right. They also go to standard error.",
+            "Whoever starts the agent sees why it does not start.",
+        ),
+        (
+            "only-ports",
+            (OLD, NEW),
+            "`virtio-serial` and `isa-serial` open any file.",
+            "They open a port or a serial line.",
+            "On another file no host can be heard.",
+        ),
+        (
+            "pid-file-in-foreground",
+            (OLD, NEW),
+            "Without `-d`, no PID file is written.",
+            "It is written and locked if `-f` is given.",
+            "An explicit option should have an effect.",
+        ),
+        (
+            "daemon-status",
+            (OLD, NEW),
+            "With `-d`, the exit status is 0 though the PID file cannot be written.",
+            "The exit status is 1.",
+            "The status should show whether the agent runs.",
+        ),
+        (
+            "umask-of-programs",
+            (OLD, NEW),
+            "With `-d`, the programs that `guest-exec` runs have the umask 0077.",
+            "They have the umask that the agent was started with.",
+            "They make the same files as without `-d`.",
+        ),
+        (
+            "other-signals",
+            (OLD, NEW),
+            "SIGHUP and SIGALRM end the agent.",
+            "SIGHUP opens the log file again, for logrotate(8). SIGALRM has no effect.",
+            "Nobody but the agent thaws what it has frozen.",
+        ),
+        (
+            "stale-marker",
+            (OLD, NEW),
+            "With a marker of frozen filesystems at the start, commands are refused until "
+            "`guest-fsfreeze-thaw`.",
+            "The marker is ignored, with a warning, if no filesystem is frozen.",
+            "After a crash the guest can be managed.",
+        ),
+        (
+            "waiting-for-a-channel",
+            (OLD, NEW),
+            "With `-r`, each attempt to open the channel is reported. SIGTERM meanwhile gives "
+            "exit status 1.",
+            "The first one is reported as a warning. SIGTERM gives 0.",
+            "Waiting is what was asked for.",
+        ),
+        (
+            "socket-activation",
+            (OLD, NEW),
+            "LISTEN_FDS of 0 or none is ignored, and a socket that does not listen is taken. More "
+            "than one: `qemu-ga only supports listening on one socket`.",
+            "All are refused: `socket activation passed 2 sockets; one is expected`.",
+            "Otherwise the agent would listen where nobody connects.",
         ),
     ),
 ]

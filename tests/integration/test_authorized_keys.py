@@ -250,15 +250,27 @@ def test_a_write_that_fails(home: Home) -> None:
         assert said.decode().endswith("\u201d: No such file or directory\n")
 
 
+@differs("key-file-on-the-way")
 def test_a_file_that_cannot_be_replaced(home: Home) -> None:
     home.keys.mkdir()
     status, said = home.run("reset", KEY)
     assert status == 1
-    assert said.decode().startswith(f"failed to write to '{home.keys}': Failed to rename file")
+    start = f"failed to write to '{home.keys}': Failed to rename file \u201c{home.keys}.qga-"
+    assert said.decode().startswith(start)
     assert said.decode().endswith(
         f" to \u201c{home.keys}\u201d: g_rename() failed: Is a directory\n"
     )
     assert os.listdir(home.ssh) == ["authorized_keys"]
+
+
+def test_an_agent_that_cannot_become_the_user(home: Home) -> None:
+    """As in a container that lacks the capability."""
+    argv = ["unshare", "--user", "--map-root-user", sys.executable, "-IS", HELPER, "get"]
+    done = subprocess.run(
+        [*argv, "root", home.path], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == b"failed to set group for user 'root': Operation not permitted\n"
 
 
 @differs("key-with-nul")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.differences import differs
 from tests.integration.agent_process import (
     COMMAND,
     PATIENCE,
@@ -148,6 +149,7 @@ def test_variables_for_another_process_mean_nothing(
         agent.wait_for_socket()
 
 
+@differs("socket-activation")
 @pytest.mark.parametrize("count", ["2", "0", "", "many"])
 def test_another_number_than_one_is_refused(
     tmp_path: Path, listener: socket.socket, count: str

@@ -36,6 +36,20 @@ def test_a_list_of_processors(text: str, numbers: set[int]) -> None:
     assert processors._numbers(text) == numbers
 
 
+def test_processors_of_a_kernel_that_does_not_list_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox may have the directories alone, which is all that QEMU's agent reads."""
+    monkeypatch.setattr(processors, "_CPUS", str(tmp_path))
+    for number, online in enumerate(("", "0\n", "1\n")):
+        (tmp_path / f"cpu{number}").mkdir()
+        if online:
+            (tmp_path / f"cpu{number}/online").write_text(online)
+    listed = processors.Processors(None).guest_get_vcpus()
+    told = sorted(tuple(each.values()) for each in listed)
+    assert told == [(0, True, False), (1, False, True), (2, True, True)]
+
+
 def test_processors_that_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def told() -> list[tuple[int, bool, bool]]:
         listed = processors.Processors(None).guest_get_vcpus()
@@ -153,6 +167,15 @@ def test_users_on_other_machines(
     ]
 
 
+@differs("long-user-name")
+def test_a_user_name_that_fills_its_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = b"a" * 32
+    record = users._RECORD.pack(7, 1, b"pts/0", b"ts", name, b"host", 0, 0, 0, 2, 0, 0, 0, 0, 0)
+    (tmp_path / "utmp").write_bytes(record)
+    monkeypatch.setattr(users, "UTMP", str(tmp_path / "utmp"))
+    assert users.Users(None).guest_get_users() == [{"user": name.decode(), "login-time": 2}]
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler and libc6-dev")
 def test_the_layout_of_utmp_on_this_machine(tmp_path: Path) -> None:
     """A record made by the C library, read by us."""
@@ -264,6 +287,7 @@ ODD_LINES = [
 ]
 
 
+@differs("kernel-lines")
 @pytest.mark.parametrize("odd", ODD_LINES)
 def test_an_odd_line_does_not_cost_the_others(odd: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from calendar import timegm
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from qga import QgaError
+from tests.differences import differs
 
 clock: Any = import_module("qga.commands.time")
 SECOND = 10**9
@@ -53,3 +55,14 @@ def test_the_years_are_those_of_local_time(was_set: list[int], berlin: None) -> 
     for each in (-HOUR - SECOND, YEAR_2070 - HOUR, 2**63 - 1, -(2**63)):
         with pytest.raises(QgaError, match=r"^Invalid time$"):
             clock.Time(None).guest_set_time(each)
+
+
+@differs("hardware-clock")
+def test_the_hardware_clock_is_read_without_a_program(
+    was_set: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = clock._RTC_TIME.pack(5, 4, 3, 2, 0, 126, 0, 0, 0)
+    monkeypatch.setattr(clock, "_rtc_ioctl", lambda _request, _data: moment)
+    monkeypatch.setattr(clock, "_rtc_is_local", lambda: False)
+    clock.Time(None).guest_set_time()
+    assert was_set == [timegm((2026, 1, 2, 3, 4, 5, 0, 0, 0)) * SECOND]
