@@ -79,21 +79,25 @@ class Place(Guest):
         return f"unix:{self.channel_path()}"
 
     def send_to(self, other: Place) -> None:
-        """Migrate the guest; a QEMU that has stopped stays here."""
+        """Migrate the guest, which goes on there; a QEMU that has stopped stays here."""
         uri = f"unix:{other.folder / 'arrival'}"
         other.qmp("migrate-incoming", uri=uri)
         if STANDS_STILL:
             self.qmp("stop")
         self.qmp("migrate", uri=uri)
         wait_for(self._has_sent, "the migration")
-        if STANDS_STILL:
-            other.qmp("cont")
+        # Sooner, "cont" is forgotten: the guest's state comes last.
+        wait_for(other._has_arrived, "the guest's arrival")
+        other.qmp("cont")
         wait_for(lambda: other.qmp("query-status")["running"], "the guest to go on")
 
     def _has_sent(self) -> bool:
         state = self.qmp("query-migrate")
         assert state["status"] != "failed", state
         return bool(state["status"] == "completed")
+
+    def _has_arrived(self) -> bool:
+        return bool(self.qmp("query-status")["status"] != "inmigrate")
 
     def arrive(self) -> None:
         """Connect to the original agent of the guest that has arrived."""

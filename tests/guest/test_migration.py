@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -136,17 +136,25 @@ def test_the_rest_of_a_reply_is_not_for_the_next_client(traveller: Traveller) ->
     handle = old.execute("guest-file-open", path="/run/zeros")
     old.send(encode("guest-file-read", {"handle": handle, "count": 8 * MIB}))
     assert old.socket.recv(1000)
+    traveller.here.qmp("stop")
+    read_what_is_there(old)
     place = traveller.migrate()
     old.close()
     see_it_leave(place)
-    # A port that was full at the old place is full to QEMU 7.2 until its client changes: the first
-    # one gets nothing, whichever agent is in the guest.
-    AgentSocket(place.channel_path()).close()
     with AgentSocket(place.channel_path()) as new:
         new.send(b"\xff" + encode("guest-sync-delimited", {"id": 4712}))
         assert len(until(new, b'\xff{"return": 4712}\n')) < QUEUE
         assert new.execute("guest-ping") == {}
         new.execute("guest-file-close", handle=handle)
+
+
+def read_what_is_there(agent: AgentSocket) -> None:
+    """As clients do. A port that QEMU 10.0 takes along full never works again ("Virtqueue size
+    exceeded"), and one of 7.2 not until its client changes, whichever agent is in the guest."""
+    agent.socket.settimeout(2)
+    with suppress(TimeoutError):
+        while agent.socket.recv(MIB):
+            pass
 
 
 def see_it_leave(place: Place) -> None:
