@@ -5,9 +5,11 @@ No account is used: cockpit-ws runs the bridge for whoever connects, and listens
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,14 @@ SERVER = "/usr/lib/cockpit/cockpit-ws"
 NO_SESSION = {"DBUS_SESSION_BUS_ADDRESS": "disabled:", "SSH_AUTH_SOCK": "/nonexistent"}
 # A user who is not root, without an account for it: files of root belong to it.
 AS_DAEMON = ("unshare", "--user", "--map-user=1", "--map-group=1", "--")
+BUS = """\
+<busconfig>
+  <listen>unix:path={path}</listen>
+  <policy context="default">
+    <allow user="*"/> <allow own="*"/> <allow send_destination="*"/> <allow receive_sender="*"/>
+  </policy>
+</busconfig>
+"""
 # Chromium has no sandbox for root, and containers have little /dev/shm.
 OPTIONS = (
     "--headless=new",
@@ -48,12 +58,36 @@ def served(env: Mapping[str, str], data: Path, launcher: Sequence[str] = ()) -> 
     argv = [*launcher, SERVER, "--no-tls", "--address=127.0.0.1", f"--port={port}"]
     argv += ["--local-session=cockpit-bridge"]
     environment = {**env, **NO_SESSION, "XDG_DATA_DIRS": f"{data}:/usr/share"}
-    with subprocess.Popen(argv, env=environment) as server:
+    with (
+        system_bus() as bus,
+        ended(argv, {**environment, "DBUS_SYSTEM_BUS_ADDRESS": bus}) as server,
+    ):
+        wait_for(port, server)
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def system_bus() -> Iterator[str]:
+    """A bus without services; its address. Without one, as in containers, Cockpit 337 ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        configuration = Path(folder) / "bus.conf"
+        configuration.write_text(BUS.format(path=f"{folder}/bus"))
+        argv = ["dbus-daemon", f"--config-file={configuration}", "--nofork", "--print-address"]
+        with ended(argv, os.environ, stdout=subprocess.PIPE) as bus:
+            assert bus.stdout
+            yield bus.stdout.readline().decode().strip()
+
+
+@contextmanager
+def ended(
+    argv: Sequence[str], env: Mapping[str, str], stdout: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that is ended when it is not needed any more."""
+    with subprocess.Popen(argv, env=env, stdout=stdout) as process:
         try:
-            wait_for(port, server)
-            yield f"http://127.0.0.1:{port}"
+            yield process
         finally:
-            server.terminate()
+            process.terminate()
 
 
 def free_port() -> int:
