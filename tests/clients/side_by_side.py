@@ -74,7 +74,6 @@ class SideBySide:
             "ANSIBLE_FORKS": "1",
         }
         self.ansible = Ansible(PROGRAMS["distribution"], CHECKOUT, folder, env)
-        self.ansible.patience = 800.0  # on a busy machine
         domain.run(["/bin/sh", "-ec", MAKE_PACKAGES, "sh", OURS, THEIRS])
 
     def play(self, names: Sequence[str] = (OURS, THEIRS)) -> dict[str, dict[str, Ran]]:

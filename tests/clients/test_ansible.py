@@ -44,7 +44,7 @@ def ansible(domain: Domain, tmp_path: Path) -> Ansible:
             env={**os.environ, **SETTINGS, "ANSIBLE_CONFIG": str(settings), "HOME": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=800,
             check=False,
         )
         assert done.stdout, done.stderr

@@ -52,8 +52,8 @@ class Ran(NamedTuple):
 class Ansible:
     """One installation of Ansible. `site` is where the wheel was unpacked."""
 
-    patience = 300.0
-    """Seconds for one of its programs."""
+    patience = 800.0
+    """Seconds for one of its programs; a machine may be busy."""
 
     before: tuple[str, ...] = ()
     """A program that starts Ansible's."""

@@ -15,7 +15,7 @@ from tests.guest.image import CHECKOUT
 
 from .ansible_runs import PROGRAMS, Ansible
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 COLLECTION = CHECKOUT / "ansible_collections/qga/guest"
 PLUGINS = {
@@ -87,7 +87,7 @@ def test_sanity(tmp_path: Path) -> None:
         env=ansible.env,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=ansible.patience,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
