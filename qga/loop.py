@@ -11,6 +11,7 @@ import os
 import select
 import time
 from _thread import allocate_lock
+from errno import ENOMEM, ENOSPC
 
 from qga.stdlib import deque
 
@@ -30,6 +31,9 @@ _LONGEST_SLEEP = 86400.0  # seconds; epoll_wait(2) takes an int of milliseconds
 
 SLOW = 0.2
 """Seconds after which a call is logged as slow: nobody else was served meanwhile."""
+
+_RETRY_INTERVAL = 0.5
+"""Seconds until a descriptor that the kernel had no memory to watch is watched after all."""
 
 _CLOSED = -1  # in place of a descriptor: writing to it fails
 
@@ -64,6 +68,8 @@ class Loop:
         # Descriptors that an earlier callback of the same poll closed: their events must not reach
         # whoever got the number since.
         self._forgotten: set[int] = set()
+        # Events to watch for as soon as the kernel has memory for it, by descriptor.
+        self._unregistered: dict[int, int] = {}
         self._timers: list[Timer] = []
         self._set_alarm: Callable[[float], object] | None = None
         self._alarm: Timer | None = None  # the timer that it is set for
@@ -76,18 +82,37 @@ class Loop:
 
     def watch(self, fd: int, callback: Callback, events: int = READABLE) -> None:
         """Call `callback` whenever `fd` has one of `events`."""
-        self._epoll.register(fd, events)
+        self._register(fd, events)
         self._callbacks[fd] = callback
 
     def rewatch(self, fd: int, events: int) -> None:
         """Watch `fd` for other events."""
-        self._epoll.modify(fd, events)
+        if fd in self._unregistered:
+            self._unregistered[fd] = events
+        else:
+            self._epoll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching `fd`, which must still be open."""
         if self._callbacks.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            if self._unregistered.pop(fd, None) is None:
+                self._epoll.unregister(fd)
             self._forgotten.add(fd)
+
+    def _register(self, fd: int, events: int) -> None:
+        try:
+            self._epoll.register(fd, events)
+        except OSError as error:
+            if error.errno not in (ENOMEM, ENOSPC):  # ENOSPC: the limit max_user_watches
+                raise
+            if not self._unregistered:
+                self.call_later(_RETRY_INTERVAL, self._register_again)
+            self._unregistered[fd] = events
+
+    def _register_again(self) -> None:
+        unregistered, self._unregistered = self._unregistered, {}
+        for fd, events in unregistered.items():
+            self._register(fd, events)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + seconds, callback)
@@ -172,7 +197,8 @@ class Loop:
     def _time_limit(self) -> float | None:
         """Seconds to sleep at most; None if there are no timers, or an alarm is set."""
         seconds = self._time_to_next_timer()
-        if seconds and self._set_alarm is not None:
+        # Not while the descriptor that the alarm makes readable may be unregistered.
+        if seconds and self._set_alarm is not None and not self._unregistered:
             self._alarm = self._timers[0]
             self._set_alarm(seconds)
             return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from qga import loop as loop_module
 from qga.loop import EDGES, READABLE, Loop, Timer
 
 
@@ -214,6 +217,74 @@ def test_stopping_lets_the_events_at_hand_have_their_turn(
     loop.post(loop.stop)
     loop.run()
     assert seen == ["read"]
+
+
+class ScarceEpoll:
+    """As epoll(7) while `errors` last, for the kernel has no memory."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+        self.epoll = select.epoll()
+
+    def register(self, fd: int, events: int) -> None:
+        if self.errors:
+            raise OSError(self.errors.pop(0), "out of something")
+        self.epoll.register(fd, events)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.epoll, name)
+
+
+@pytest.fixture
+def scarce(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> ScarceEpoll:
+    """What the loop watches with."""
+    monkeypatch.setattr(loop_module, "_RETRY_INTERVAL", 0.01)
+    epoll = ScarceEpoll()
+    loop._epoll.close()
+    loop._epoll = epoll  # type: ignore[assignment]
+    return epoll
+
+
+def test_descriptors_that_the_kernel_has_no_memory_for_are_watched_later(
+    loop: Loop, scarce: ScarceEpoll, pipe: tuple[int, int]
+) -> None:
+    """One that is never reported would be a listener that nobody reaches, or a program that never
+    ends."""
+    seen = []
+
+    def on_event(fd: int) -> None:
+        seen.append(fd)
+        loop.unwatch(fd)
+        if len(seen) == 2:
+            loop.stop()
+
+    scarce.errors = [errno.ENOMEM, errno.ENOSPC, errno.ENOMEM]
+    os.write(pipe[1], b"x")
+    loop.watch(pipe[0], lambda _: on_event(pipe[0]))
+    loop.watch(pipe[1], lambda _: on_event(pipe[1]), 0)
+    loop.rewatch(pipe[1], EDGES)
+    loop.call_later(5, loop.stop)
+    loop.run()
+    assert sorted(seen) == sorted(pipe)
+
+
+def test_one_that_is_unwatched_before_is_not_watched_later(
+    loop: Loop, scarce: ScarceEpoll, pipe: tuple[int, int]
+) -> None:
+    seen: list[int] = []
+    scarce.errors = [errno.ENOMEM]
+    os.write(pipe[1], b"x")
+    loop.watch(pipe[0], seen.append)
+    loop.unwatch(pipe[0])
+    loop.call_later(0.05, loop.stop)
+    loop.run()
+    assert seen == []
+
+
+def test_what_can_never_be_watched_is_an_error(loop: Loop, scarce: ScarceEpoll) -> None:
+    scarce.errors = [errno.EPERM]
+    with pytest.raises(PermissionError):
+        loop.watch(0, lambda _: None)
 
 
 def test_a_callback_that_fails_stops_neither_the_loop_nor_others() -> None:
