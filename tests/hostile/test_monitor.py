@@ -196,3 +196,47 @@ def test_a_guest_that_has_thawed_at_once(tmp_path: Path, agent: Peer) -> None:
         assert (status, "the freeze did not last" in err) == (1, True)
         status, out, _ = snapshot(qemu, agent, "--json", "--crash-consistent")
     assert (status, json.loads(out)["consistent"]) == (0, False)
+
+
+FAILS_ONCE = """
+import errno, os
+errors, sync = [errno.ENOSPC], os.fsync
+def fsync(fd):
+    if errors:
+        raise OSError(errors[0], os.strerror(errors.pop()))
+    sync(fd)
+os.fsync = fsync
+from qga.ctl.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("form", ["qcow2", "raw"])
+def test_a_copy_whose_last_bytes_do_not_reach_the_disk(
+    tmp_path: Path, agent: Peer, form: str
+) -> None:
+    """A network filesystem may report only then that it has no space. QEMU does not ask."""
+    with Qemu(tmp_path / "qmp") as qemu:
+        argv = [QGACTL[0], "-c", FAILS_ONCE, "--json", "snapshot", str(tmp_path / "copy")]
+        done = subprocess.run(
+            [*argv, "--format", form, "--qmp", qemu.path],
+            env=environment(agent.address),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot write {tmp_path}/copy/vda.{form}: No space left on device" in done.stderr
+    assert not (tmp_path / "copy").exists()
+
+
+REFUSED = {"error": {"class": "GenericError", "desc": "Node is in use"}}
+
+
+@pytest.mark.parametrize("reply", [REFUSED, b"[]\n"])
+def test_a_copy_that_qemu_does_not_close(tmp_path: Path, agent: Peer, reply: Any) -> None:
+    """Until then, the tables of a qcow2 file may be in the memory of QEMU only."""
+    with Qemu(tmp_path / "qmp", **{"blockdev-del": reply}) as qemu:
+        assert snapshot(qemu, agent, "--json")[:2] == (1, "")
+    assert not (tmp_path / "copy").exists()

@@ -395,3 +395,34 @@ def test_no_monitor(machine: Machine) -> None:
     )
     assert (status, "No such file or directory" in err) == (3, True)
     machine.assert_clean()
+
+
+KILLS_QEMU = """
+import os
+from qga.client.snapshots.qemu import Copy
+honest = Copy._jobs
+def jobs(copy):
+    found = honest(copy)
+    if found and all("-job-" in job.id and job.status == "concluded" for job in found):
+        os.kill({pid}, 9)
+    return found
+Copy._jobs = jobs
+from qga.ctl.main import main
+main()
+"""
+
+
+def test_a_qemu_that_ends_as_soon_as_the_job_has(machine: Machine) -> None:
+    """The tables of a qcow2 file are in its memory only: without them, nothing is in the copy."""
+    argv = [QGACTL[0], "-c", KILLS_QEMU.format(pid=machine.qemu.pid)]
+    done = subprocess.run(
+        [*argv, *machine.options("--disk", "root")],
+        env=environment(machine.peer.address),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "QEMU closed the QMP connection: has the machine ended?" in done.stderr
+    assert not (machine.folder / "copy").exists()

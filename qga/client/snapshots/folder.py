@@ -91,11 +91,15 @@ class Folder:
         self._names.append(RECORD)
         text = json.dumps(plain(snapshot), indent=2)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(RECORD, flags, 0o666, dir_fd=self._fd), "w", encoding="ascii") as file:
-            file.write(f"{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.fsync(self._fd)
+        try:
+            fd = os.open(RECORD, flags, 0o666, dir_fd=self._fd)
+            with open(fd, "w", encoding="ascii") as file:
+                file.write(f"{text}\n")
+                file.flush()
+                os.fsync(fd)
+            os.fsync(self._fd)
+        except OSError as error:
+            raise SnapshotFailed(f"cannot write {self.path}/{RECORD}: {error.strerror}") from None
 
 
 def create(target: Target) -> int:
@@ -111,6 +115,26 @@ def create(target: Target) -> int:
         if fd >= 0:
             os.close(fd)
         raise SnapshotFailed(f"cannot create {target.path}: {error.strerror}") from None
+
+
+def reopen(target: Target) -> int:
+    """Another descriptor of the file, for `sync`. Raises SnapshotFailed.
+
+    The kernel reports lost bytes once to each open file, and to that of QEMU perhaps first.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(os.path.basename(target.path), flags, dir_fd=target.folder)
+    except OSError as error:
+        raise SnapshotFailed(f"cannot open {target.path}: {error.strerror}") from None
+
+
+def sync(target: Target, fd: int) -> None:
+    """Wait until the file is on the disk. Raises SnapshotFailed."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise SnapshotFailed(f"cannot write {target.path}: {error.strerror}") from None
 
 
 def distinct(names: Iterable[str]) -> Iterator[str]:

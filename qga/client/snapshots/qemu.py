@@ -24,7 +24,7 @@ from qga.client.conversion import converted, member
 from qga.client.errors import AgentError, SnapshotFailed
 from qga.client.hosts.qmp import Qmp
 from qga.client.snapshots import machine
-from qga.client.snapshots.folder import create
+from qga.client.snapshots.folder import create, reopen, sync
 from qga.client.snapshots.jobs import (
     CONCLUDED,
     Job,
@@ -176,21 +176,37 @@ class Copy:
         for job in found:
             raise_failure(job)
         if all(job.status == CONCLUDED for job in found):
+            self._complete(found)
             return None
         return Progress(sum(job.done for job in found), sum(job.total for job in found))
 
+    def _complete(self, concluded: Sequence[Job]) -> None:
+        """Have everything written. QEMU writes the tables of qcow2 when it closes the node: if it
+        ends before, the copy has nothing in it."""
+        for job in concluded:
+            self._qmp.execute("job-dismiss", {"id": job.id})
+        for number, (target, fd) in enumerate(zip(self._targets, self._files)):
+            self._qmp.execute("blockdev-del", {"node-name": self._name("copy", number)})
+            sync(target, fd)
+
     def _prepare(self, number: int, target: Target) -> None:
         """Create the file, and a node of QEMU for it."""
-        fd = create(target)
-        self._files.append(fd)
+        self._hand_over(number, target)
         file, copy = self._name("file", number), self._name("copy", number)
-        where = {"fdset-id": self._first_set + number, "opaque": note(self._prefix)}
-        self._qmp.execute("add-fd", where, descriptors=[fd])
         name = f"/dev/fdset/{self._first_set + number}"
         self._add(file, driver="file", filename=name)
         if target.format != "raw":
             self._format(file, target)
         self._add(copy, driver=target.format, file=file)
+
+    def _hand_over(self, number: int, target: Target) -> None:
+        fd = create(target)
+        try:
+            self._files.append(reopen(target))
+            where = {"fdset-id": self._first_set + number, "opaque": note(self._prefix)}
+            self._qmp.execute("add-fd", where, descriptors=[fd])
+        finally:
+            os.close(fd)
 
     def _format(self, file: str, target: Target) -> None:
         job = self._name("create", 0)
@@ -231,8 +247,6 @@ class Copy:
             pass
         finally:
             for fd in self._files:
-                with suppress(OSError):
-                    os.fsync(fd)
                 os.close(fd)
             self._files.clear()
 
