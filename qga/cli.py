@@ -108,7 +108,10 @@ def _diagnose(arguments: options.Arguments) -> int:
 def _serve(settings: Config) -> int:
     from qga import daemon
 
-    daemon.open_standard_descriptors()
+    try:
+        daemon.open_standard_descriptors()
+    except OSError as error:
+        raise ConfigError(f"cannot open {os.devnull}: {error.strerror}") from None
     try:
         log = open_log(settings)
     except OSError as error:

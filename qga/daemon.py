@@ -63,6 +63,9 @@ def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
         complain(log, "failed to initialize guest agent channel", "error initializing guest agent")
     except (ConfigError, StateError, PidFileError) as error:
         complain(log, str(error), "error initializing guest agent")
+    except OSError as error:  # no descriptor is left, or a file of its own cannot be removed
+        where = f"'{error.filename}': " if error.filename else ""
+        complain(log, f"cannot start, or end properly: {where}{error.strerror}")
     else:
         return 0
     return 1

@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 
 from tests.integration.agent_process import (
+    PATIENCE,
     AgentProcess,
     Client,
     listening,
     refused_start,
     request,
+    start,
     wait_for,
 )
 from tests.integration.gates import Gate, with_gates
+from tests.integration.test_extreme_values import HARMLESS, NOBODY
 
 MB = 1024 * 1024
 
@@ -274,3 +277,29 @@ def test_without_verbose_changes_and_refusals_are_logged(tmp_path: Path) -> None
         executed, refused = agent.log.splitlines()
         assert 'guest-exec {"path":"true"}: done' in executed
         assert "guest-nothing refused" in refused
+
+
+@pytest.mark.parametrize("descriptors", [5, 7, 8])  # 6 are too few for Python
+def test_without_descriptors_it_says_so(tmp_path: Path, descriptors: int) -> None:
+    launcher = ["prlimit", f"--nofile={descriptors}:{descriptors}"]
+    assert "Too many open files" in refused_start(tmp_path, launcher=launcher)
+
+
+def test_a_file_of_its_own_that_it_may_not_remove_is_named(tmp_path: Path) -> None:
+    """As on a filesystem that has become read-only."""
+    place = tmp_path / "run"
+    place.mkdir()
+    for folder in (tmp_path, place):
+        os.chown(folder, NOBODY, NOBODY)
+    pid_file = place / "pid"
+    agent = start(tmp_path, "-f", str(pid_file), launcher=HARMLESS)
+    try:
+        agent.wait_for_socket()
+        place.chmod(0o555)
+        agent.process.terminate()
+        assert agent.process.wait(PATIENCE) == 1
+    finally:
+        agent.stop()
+    assert "Traceback" not in agent.log
+    assert f"'{pid_file}': Permission denied" in agent.log
+    assert not agent.path.exists()
