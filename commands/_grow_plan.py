@@ -143,11 +143,11 @@ class Plan:
         )
 
     def _unlocking(self, mapping: str, lower: str) -> bytes:
-        """What to tell cryptsetup, once it is known to be right."""
+        """The standard input for cryptsetup, once it is known to be right."""
         if self._passphrase is None:
             raise QgaError(
-                f"growing {mapping} takes its passphrase, because the kernel keeps the key of this "
-                "LUKS2 volume to itself"
+                f"growing {mapping} requires its passphrase, because the kernel does not reveal "
+                "the key of a LUKS2 volume"
             )
         stdin = c_string(self._passphrase)
         try:

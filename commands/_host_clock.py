@@ -2,7 +2,7 @@
 
 What must stay true: the clock is stepped only if it is more than MAX_OFFSET wrong, because programs
 notice a step; a smaller error is left to NTP. KVM's PTP clock is the host's own and comes first.
-The time in a request is late by its way through the channel.
+The time in a request is late by the time that the request took.
 """
 
 from __future__ import annotations

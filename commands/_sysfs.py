@@ -59,7 +59,7 @@ def keep_open(path: str) -> int:
 
 def understood(read: Callable[[L], T], lines: Iterable[L]) -> list[T]:
     """What `read` makes of each line. Those that it cannot read are left out, so that one line of a
-    newer kernel, or an odd name, does not cost all others."""
+    newer kernel, or an unexpected name, does not hide all others."""
     results = []
     for line in lines:
         try:  # contextlib would take memory in every guest that is monitored

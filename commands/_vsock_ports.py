@@ -60,7 +60,7 @@ def open_vsock_port(
     with _lock:
         if sum(owner == channel for owner, _ in _open) >= MAX_PORTS:
             listener.close()
-            raise QgaError(f"this channel has {MAX_PORTS} vsock ports already; hang up one of them")
+            raise QgaError(f"this channel has {MAX_PORTS} vsock ports already; close one of them")
         _open[place] = port
     loop.post(lambda: port.watch(loop))
     return port

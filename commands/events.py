@@ -160,8 +160,8 @@ def _kinds(events: list[Any] | None, interval: int | None) -> list[Any]:
         return [*_TOLD, "usage"] if interval is not None else list(_TOLD)
     if "usage" in events and interval is None:
         raise QgaError(
-            "Parameter 'usage-interval' is missing: nothing tells how full a filesystem is, so say "
-            "after how many seconds to look"
+            "Parameter 'usage-interval' is missing: Linux does not report usage, so give the "
+            "number of seconds between two checks"
         )
     return list(dict.fromkeys(events))
 

@@ -161,8 +161,8 @@ class Exec(CommandGroup):
         if not self._input.take(channel, len(stdin or b""), limits.limits_stdin):
             self._running.give(channel, 1)
             raise QgaError(
-                "programs have not read all of their input yet, of which "
-                f"{counted(limits.limits_stdin, 'byte is', 'bytes are')} kept at most"
+                "programs have not read their input yet, and at most "
+                f"{counted(limits.limits_stdin, 'byte')} can wait for them"
             )
 
     def _start(

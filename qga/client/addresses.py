@@ -127,7 +127,7 @@ def unix_opener(path: str, max_reply: int) -> Opener:
 
 def proxmox_opener(vmid: str, max_reply: int) -> Opener:
     if not (vmid.isascii() and vmid.isdecimal()):
-        raise ValueError(f"'proxmox:{vmid}' has no number of a guest, expected: proxmox:VMID")
+        raise ValueError(f"'proxmox:{vmid}': expected proxmox:VMID, a number")
     return socket_opener(f"proxmox:{vmid}", discovery.proxmox_socket(vmid), max_reply)
 
 

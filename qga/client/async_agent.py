@@ -1,7 +1,7 @@
 """AsyncGuestAgent: the methods of GuestAgent for asyncio.
 
-Each line names the method that it shares, and the types are those of that method. Its name here is
-its name there, which tests/unit/client/test_async_agent.py checks.
+Each line names the method of GuestAgent that it wraps, with the same types.
+tests/unit/client/test_async_agent.py checks that the names are the same.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How blocking methods of qga.client become coroutines, each typed as its method is.
+"""Turns blocking methods of qga.client into coroutines with the same types.
 
 Every call in progress has a thread of its own. So the loop never waits, neither for a guest nor for
 a disk of this host, and there is one implementation of each method. A cancelled task interrupts its
-thread (see qga.client.waits) and raises CancelledError when the thread has ended, after what it had
-begun in the guest was ended, too.
+thread (see qga.client.waits). CancelledError is raised when the thread has ended and has cleaned up
+what it had begun in the guest.
 """
 
 from __future__ import annotations

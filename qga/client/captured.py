@@ -278,7 +278,7 @@ def read(agent: GuestAgent, path: str, deadline: float) -> bytes:
     with agent.opened(path) as handle:
         while len(content) <= MOST_KEPT:
             if time.monotonic() > deadline:
-                reason = f"{path} is not whole: {counted(len(content), 'byte')} so far"
+                reason = f"{path} is incomplete: {counted(len(content), 'byte')} so far"
                 raise AgentTimeout(agent.address, "guest-file-read", FETCH_PATIENCE, reason)
             piece = agent.file_read(handle, SLICE)
             content += piece.data

@@ -47,7 +47,7 @@ class Never(Exception):
 
 
 Check = Callable[["GuestAgent", str, Optional[Readiness]], Seen]
-"""Takes the argument of the condition, and what our agent says; None if it is another."""
+"""Takes the argument of the condition and the reply of qga-get-readiness, or None without it."""
 
 
 def _agent(_agent: GuestAgent, _argument: str, _state: Readiness | None) -> Seen:
@@ -62,7 +62,7 @@ def _boot(agent: GuestAgent, _argument: str, state: Readiness | None) -> Seen:
         return Seen(word not in ("initializing", "starting", ""), word)
     boot = state.boot
     if boot.finished is None and not boot.reason:
-        reason = f"nothing tells when {boot.manager} has finished; wait for a port or a file"
+        reason = f"{boot.manager} does not report the end of the boot; wait for a port or a file"
         raise Never(reason)
     jobs = "" if boot.jobs is None or boot.finished else f", {counted(boot.jobs, 'job')} left"
     failed = ", ".join(state.failed_units or ())
@@ -94,7 +94,7 @@ def _address(agent: GuestAgent, _argument: str, state: Readiness | None) -> Seen
         usable = [f"{each.address} on {each.interface}" for each in state.addresses]
     else:
         usable = _addresses(agent)
-    return Seen(bool(usable), ", ".join(usable) or "there is none beyond the link")
+    return Seen(bool(usable), ", ".join(usable) or "there is none, or only link-local ones")
 
 
 def _addresses(agent: GuestAgent) -> list[str]:

@@ -1,8 +1,8 @@
 """Converts replies to the types in qga.client.results.
 
 A type is a NamedTuple, whose fields are the members of a JSON object, or a list, a tuple of
-any length, Optional, str, int, float, bool, or bytes (base64 on the wire). A member is called
-as the field is, with `-` for `_`, unless `Annotated` gives its name; one whose field has a
+any length, Optional, str, int, float, bool, or bytes (base64 on the wire). A member has the name
+of its field, with `-` for `_`, unless `Annotated` gives its name; one whose field has a
 default may be missing or null. Members that a type does not have are left out, since every
 release of QEMU adds some.
 
@@ -145,7 +145,7 @@ def _decoded(text: str, path: str) -> bytes:
     try:
         return base64.decode(text)
     except ValueError:
-        raise ProtocolError(f"the base64 in {_place(path)} is damaged") from None
+        raise ProtocolError(f"{_place(path)} is not valid base64") from None
 
 
 def _place(path: str) -> str:

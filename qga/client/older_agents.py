@@ -55,7 +55,7 @@ class Account(NamedTuple):
     shell: str
 
 
-def in_that_way(
+def wrapped_argv(
     agent: GuestAgent, argv: Sequence[str], options: ProgramOptions, has_environment: bool
 ) -> list[str]:
     """A command line that runs `argv` as that user, in that directory.

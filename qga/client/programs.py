@@ -24,7 +24,7 @@ from qga.client import captured
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import AgentError, CommandError, CommandNotFound, ProtocolError
-from qga.client.older_agents import in_that_way, require_no_limits
+from qga.client.older_agents import require_no_limits, wrapped_argv
 from qga.client.program_options import DEFAULT_OPTIONS, Limits, ProgramOptions
 from qga.client.results import ExecResult, StartedProgram
 from qga.client.waits import pause, undisturbed
@@ -199,7 +199,7 @@ class StreamedProgram(Program):
             if not UNKNOWN_ARGUMENT.fullmatch(error.desc):
                 raise
             require_no_limits(agent, limits)
-            started = start(in_that_way(agent, argv, options, env is not None), DEFAULT_OPTIONS)
+            started = start(wrapped_argv(agent, argv, options, env is not None), DEFAULT_OPTIONS)
         super().__init__(agent, started.pid)
         self.confinement = started.confinement
         self.port = port
@@ -284,7 +284,7 @@ class RunningProgram(Program):
         argv = ["/bin/sh", "-c", SIGNAL_TREES, "sh", name, *map(str, self._family)]
         pid = self.agent.exec_start(argv)  # its output is small, also where that matters
         signalled = bounded(self.agent, self.agent.exec_wait(pid, GRACE).stdout).split()
-        # Those whose parent has ended now are found by nobody later, unless remembered.
+        # Once their parent has exited, they cannot be found any more: remember them.
         self._family.update(
             int(pid) for pid in signalled if pid.isdigit() and len(pid) <= LONGEST_PID
         )
@@ -314,7 +314,7 @@ class PlainProgram(RunningProgram):
         group: str | None = None,
         cwd: str | None = None,
     ) -> None:
-        argv = in_that_way(agent, argv, ProgramOptions(user, group, cwd), env is not None)
+        argv = wrapped_argv(agent, argv, ProgramOptions(user, group, cwd), env is not None)
         pid, keeps_files = captured.start(agent, argv, input=input, env=env, merged=merged)
         super().__init__(agent, pid, keeps_files)
 

@@ -139,7 +139,7 @@ class SocketTransport:
     def collect(self, ticket: int, deadline: float) -> Reply:
         while ticket not in self._replies:
             if not self._under_way:
-                raise TimeoutError("no answer; it was given up with that to another request")
+                raise TimeoutError("no answer; abandoned together with another request")
             self._take_next(deadline)
         return self._replies.pop(ticket)
 

@@ -47,8 +47,8 @@ DELAY_GROWTH = 1.4
 PIECE = 128 * 1024
 
 FULL = f"{MOST_CONNECTIONS} connections are open already; close one first"
-UNKNOWN = "the agent does not say whether it is connected"
-SILENT = "the agent in the guest does not answer any longer"
+UNKNOWN = "the agent did not report whether it is connected"
+SILENT = "the agent in the guest no longer answers"
 
 
 class LocalConnection(Connection):
@@ -122,7 +122,7 @@ class HostTunnel(Tunnel):
     def refusal(self, number: int) -> str:
         """Why no connection with this number can be added; "" if one can."""
         if number in self.connections:
-            self.close(f"the number {number} of a connection came twice")
+            self.close(f"the guest used the number {number} for two connections")
             self.on_reset("the guest gave two connections one number")
         elif not self.closed and len(self.connections) >= MOST_CONNECTIONS:
             self.send(reset_frame(number, FULL))

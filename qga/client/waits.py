@@ -34,7 +34,7 @@ SLICE = 0.05
 
 
 class Interrupted(BaseException):
-    """The call is to end. No Exception, because no method may carry on in spite of it."""
+    """The call is to end. Not an Exception, so that no method handles it and carries on."""
 
 
 class Interrupt:

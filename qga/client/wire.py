@@ -93,7 +93,7 @@ def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
 def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
     """Raise ProtocolError for bytes that are not UTF-8, which Python keeps as surrogates.
 
-    An agent cannot parse them, and so not tell which request its error is about.
+    An agent cannot parse them, so its error would not have the id of the request.
     """
     for name, value in {"command": command, **arguments}.items():
         try:

@@ -66,7 +66,7 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         line = Line(str(self.name), args, self.get_params(ctx))
         settings = ctx.obj
-        # Wrong words must not keep the help from being printed.
+        # An invalid command line must not keep the help from being printed.
         if not isinstance(settings, Settings) or line.has(*ctx.help_option_names):
             return list(super().parse_args(ctx, args))
         try:

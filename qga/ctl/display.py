@@ -92,7 +92,7 @@ def show_info(guest: str, info: AgentInfo, release: Release | None) -> None:
         f"{printable(guest)}: agent {printable(info.version)}{ours}, "
         f"{counted(len(info.commands), 'command')}, {disabled} disabled"
     )
-    show_table(("Command", "State", "Answers success"), map(command_row, sorted(info.commands)))
+    show_table(("Command", "State", "Replies on success"), map(command_row, sorted(info.commands)))
 
 
 def command_row(command: CommandInfo) -> Row:

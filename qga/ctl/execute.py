@@ -104,7 +104,7 @@ def execute(
 
     With several guests, or --all, each line of output begins with the name of its guest, and the
     exit status is the greatest. --json prints an object for each guest when its program has
-    ended. The programs get no input without --input or -i; with it each reads all of it.
+    ended. The programs get no input without --input or -i; with either, each reads all of it.
 
     With a timeout or a limit, everything that the program has started ends with it. If a limit
     ends it, that is reported. In a guest without cgroup v2, limits apply to each process, and

@@ -226,7 +226,7 @@ class Forwarder:
                 self._tunnel.close()
             self._tunnel = GuestTunnel(self._agent, self._settings.ports())
             if not self._tunnel.port:
-                display.note("no data port is free: all passes through the agent, more slowly")
+                display.note("no data port is free: data passes through the agent, which is slower")
         return self._tunnel
 
     def _let_others_in(self) -> None:

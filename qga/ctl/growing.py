@@ -30,7 +30,10 @@ def is_mountpoint(words: list[str], _line: Line, _surroundings: Surroundings) ->
 def grow(
     context: typer.Context,
     mountpoint: str = typer.Argument(
-        ..., metavar="MOUNTPOINT", help="Where it is mounted in the guest.", show_default=False
+        ...,
+        metavar="MOUNTPOINT",
+        help="Its mount point in the guest.",
+        show_default=False,
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show the steps, and change nothing."),
     passphrase_stdin: bool = typer.Option(

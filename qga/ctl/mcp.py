@@ -47,7 +47,7 @@ def mcp(
         "guests. Nothing outside of it is read or written. May be repeated.",
     ),
     log: str = typer.Option(
-        "", metavar="FILE", help="Log each call to this file, besides standard error."
+        "", metavar="FILE", help="Log each call to this file, in addition to standard error."
     ),
     max_time: str = typer.Option(
         "10m",
@@ -56,7 +56,7 @@ def mcp(
         help="How long a program or a copy may take.",
     ),
     max_copy: str = typer.Option(
-        "1G", metavar="SIZE", callback=size, help="How much one copy may bring."
+        "1G", metavar="SIZE", callback=size, help="Size of the largest copy."
     ),
 ) -> None:
     """Serve the Model Context Protocol on standard input and output.
@@ -98,7 +98,7 @@ def allowances(words: list[str], has_folders: bool) -> frozenset[str]:
     given = {word.strip() for each in words for word in each.split(",") if word.strip()}
     for word in sorted(given - ALLOWANCES.keys()):
         shown = display.printable(word)
-        raise typer.BadParameter(f"--allow {shown}: use {', '.join(ALLOWANCES)}")
+        raise typer.BadParameter(f"--allow {shown}: use one of {', '.join(ALLOWANCES)}")
     return frozenset(given | ({FOLDER} if has_folders else set()))
 
 

@@ -103,6 +103,8 @@ def numbers(text: str) -> set[int]:
             raise typer.BadParameter(
                 f"invalid processor '{part}'; use a number or a range such as 3-5"
             )
+        if int(last or first) < int(first):
+            raise typer.BadParameter(f"invalid range '{part}'; the lower number comes first")
         found.update(range(int(first), min(int(last or first), MOST) + 1))
     return found
 
@@ -113,7 +115,7 @@ def show_processors(processors: list[Processor]) -> None:
         (str(each.logical_id), state(each.online), yes(each.can_offline))
         for each in sorted(processors, key=lambda each: each.logical_id)
     )
-    show_table(("CPU", "State", "May go offline"), rows, right=("CPU",))
+    show_table(("CPU", "State", "Can go offline"), rows, right=("CPU",))
 
 
 def state(online: bool) -> str:

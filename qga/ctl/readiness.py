@@ -36,7 +36,7 @@ def conditions(given: Optional[list[str]]) -> Optional[list[str]]:
 def kinds(given: Optional[list[str]]) -> Optional[list[str]]:
     """A callback that validates kinds of events."""
     if not set(given or []) <= set(WATCHED):
-        raise Expected(f"use {', '.join(WATCHED)}")
+        raise Expected(f"use one of {', '.join(WATCHED)}")
     return given
 
 
@@ -63,7 +63,7 @@ def wait(
 ) -> None:
     """Wait until a guest is ready.
 
-    agent: it answers. boot: systemd has started everything. cloud-init: it is done or disabled.
+    agent: it answers. boot: systemd has finished booting. cloud-init: it is done or disabled.
     address: there is one that is not link-local. unit:NAME: the systemd unit is active.
     port:NUMBER: a program listens on this TCP port. file:PATH: it exists. The guest need not run
     yet. A condition counts as met once it was seen; those that are not met are reported.

@@ -230,7 +230,7 @@ class Relay:
         except AgentTimeout:
             if self._silent_since is None:
                 self._silent_since = asked
-                display.note("the guest does not answer; waiting for it (^C leaves)")
+                display.note("the guest does not answer; waiting for it (^C to quit)")
             if self.timed_out or time.monotonic() - self._silent_since > SILENCE:
                 raise
             return Output(b"", b"")

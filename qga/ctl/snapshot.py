@@ -52,7 +52,11 @@ def snapshot(
         "ones stay as they are.",
     ),
     form: str = typer.Option(
-        "qcow2", "--format", metavar="qcow2|raw", callback=valid_format, help="Of the copies."
+        "qcow2",
+        "--format",
+        metavar="qcow2|raw",
+        callback=valid_format,
+        help="Format of copies.",
     ),
     unfrozen: Optional[list[str]] = typer.Option(
         None,

@@ -1,4 +1,4 @@
-"""Errors of usage, in words of our own.
+"""Usage errors, worded by qgactl itself.
 
 What must stay true: no text of the libraries that parse and convert arguments reaches a user.
 Depending on its version, typer takes them from click, from a copy of click or from pydantic, and

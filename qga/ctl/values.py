@@ -44,9 +44,7 @@ def size(text: str) -> str:
     try:
         parse_size(text)
     except ValueError:
-        raise Expected(
-            "use a number of bytes, or of KiB, MiB or GiB with K, M or G after it"
-        ) from None
+        raise Expected("use a number of bytes, optionally followed by K, M or G") from None
     return text
 
 

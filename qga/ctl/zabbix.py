@@ -45,7 +45,7 @@ def zabbix(
         "", metavar="[METRIC]", help="As in the exporter, without qga_; or up, which is 0 or 1."
     ),
     labels: Optional[list[str]] = typer.Argument(
-        None, metavar="[LABEL]...", help="Labels, in any order, that only one value has."
+        None, metavar="[LABEL]...", help="Labels that select one value, in any order."
     ),
     discover: Optional[Kind] = typer.Option(
         None,
@@ -53,7 +53,7 @@ def zabbix(
         help="Low-level discovery of what the guest has, instead of its values.",
     ),
 ) -> None:
-    """Print what Zabbix asks about guests.
+    """Print metrics and low-level discovery of guests for Zabbix.
 
     Without GUEST: low-level discovery of the guests that run on this host. With GUEST: one value,
     or all as JSON, for items that depend on one. /usr/share/qgactl/zabbix/qga.conf has the

@@ -1,4 +1,4 @@
-"""The doctor's checks of [exec]: its user exists, and this guest can keep to its bounds."""
+"""The doctor's checks of [exec]: its user exists, and this guest can enforce its limits."""
 
 from __future__ import annotations
 

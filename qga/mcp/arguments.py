@@ -1,6 +1,6 @@
 """The arguments of tools: their JSON schema, and their validation.
 
-pydantic, which the SDK uses, would convert what has another type, and say more than is wrong.
+pydantic, which the SDK uses, would convert values of other types, and its errors are verbose.
 """
 
 from __future__ import annotations

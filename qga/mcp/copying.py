@@ -23,7 +23,7 @@ HOST_PATH = Argument(
 GUEST_PATH = Argument("path", "string", "an absolute path in the guest", True)
 RECURSIVE = Argument("recursive", "boolean", "copy a directory with all that is in it")
 
-_one_by_one = threading.Lock()  # a copy changes the umask of the process for a moment to read it
+_one_by_one = threading.Lock()  # reading the umask changes that of the process for a moment
 
 
 @tool(GUEST, GUEST_PATH, HOST_PATH, RECURSIVE, needs=(FOLDER,), reads_only=False)

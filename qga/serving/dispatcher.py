@@ -1,4 +1,4 @@
-"""The requests of one connection carried out: request, policy, command, reply.
+"""Carries out the requests of one connection: request, policy, command, reply.
 
 What must stay true:
 

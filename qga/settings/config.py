@@ -31,13 +31,13 @@ from qga.settings.values import (
     parse_method,
     parse_names,
     parse_path_patterns,
-    parse_places,
     parse_positive,
     parse_profile,
     parse_programs,
     parse_seconds,
     parse_share,
     parse_size,
+    parse_targets,
 )
 from qga.wire.payload import MAX_MESSAGE
 
@@ -224,7 +224,7 @@ RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
         "follow-symlinks": parse_boolean,
     },
     "accounts": {"allow": parse_accounts},
-    "connect": {"allow": parse_places},
+    "connect": {"allow": parse_targets},
     "limits": {
         "handles": parse_positive,
         "children": parse_positive,

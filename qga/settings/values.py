@@ -31,7 +31,7 @@ MAX_THREADS = 64
 PROFILES = ("audit", "filesystem", "file-read", "file-write", "unrestricted")
 """Levels of trust in a host, named as in Proxmox VE; each includes those before it."""
 
-_LEAST_SHARE = 0.01  # of a processor: the least that the kernel keeps to
+_LEAST_SHARE = 0.01  # of a processor: the least that the kernel enforces
 _LAST_CID = 2**32 - 1  # VMADDR_CID_ANY of <linux/vm_sockets.h>
 _SMALLEST_MESSAGE = 1024  # bytes; without guest-sync and its id no client gets any reply
 _SUFFIXES = {"K": 1024, "M": MIB, "G": 1024 * MIB}
@@ -93,7 +93,9 @@ def parse_size(text: str) -> int:
     """A number of bytes, optionally in units of 1024 (K), 1024 K (M) or 1024 M (G)."""
     digits, unit = text.strip(), 1
     if digits[-1:] in _SUFFIXES:
-        digits, unit = digits[:-1], _SUFFIXES[digits[-1]]
+        digits, unit = digits[:-1].rstrip(), _SUFFIXES[digits[-1]]
+    if not (digits.isascii() and digits.isdecimal()):
+        raise ValueError(f"'{text}' is not a size; use digits, optionally followed by K, M or G")
     return parse_positive(digits) * unit
 
 
@@ -131,7 +133,7 @@ def parse_accounts(text: str) -> tuple[str, ...]:
     return _each(text.split(";"), compile_name)
 
 
-def parse_places(text: str) -> tuple[str, ...]:
+def parse_targets(text: str) -> tuple[str, ...]:
     from qga.settings.connect_patterns import compile_target
 
     return _each(text.split(";"), compile_target)
@@ -148,5 +150,5 @@ def _each(texts: Iterable[str], compile: Callable[[str], object]) -> tuple[str, 
 def _whole_number(text: str) -> int:
     digits = text.strip()
     if not (digits.isascii() and digits.isdecimal()):
-        raise ValueError(f"'{text}' is not a whole number")
+        raise ValueError(f"'{text}' is not a whole number; use digits only")
     return int(digits)

@@ -109,7 +109,7 @@ class Decoder:
 
         most: the largest number of events. The bytes after them are the `rest`, to be decoded by
             `go_on` before any others.
-        is_piece: whether it begins where a piece did when it came.
+        is_piece: whether it begins at the start of a received piece.
         """
         if self.at_start:
             if len(data) <= fast.MAX_KNOWN and data in fast.known:
@@ -169,10 +169,10 @@ class Decoder:
     def _read_tokens(
         self, data: bytes, origin: int, events: list[Event], most: int, is_piece: bool
     ) -> int:
-        """Read from `origin` to the end, or to where to go on: behind the last event that is
-        wanted, behind a request that began in a token, or where there were too many tokens.
+        """Read from `origin` to the end, or until there are enough events, a request began inside
+        a token, or enough tokens were read.
 
-        Returns how far it came.
+        Returns where it stopped.
         """
         begin = origin  # of the message, as far as it is in `data`
         # The piece, with a message from before.
@@ -274,7 +274,7 @@ class Decoder:
             events.append(fault)
 
     def _token(self, data: bytes, origin: int, start: int, end: int) -> bytes | bytearray:
-        """The bytes of a token that may have begun in an earlier piece, without those taken."""
+        """The bytes of a token that may have begun in an earlier piece, but not decoded ones."""
         if start >= origin:
             return self._not_taken(data, start, start, end)
         token = self._partial
@@ -283,7 +283,7 @@ class Decoder:
         return token
 
     def _not_taken(self, data: bytes, start: int, begin: int, end: int) -> bytes:
-        """`data` from `begin` to `end`, without what was taken of the string at `start`."""
+        """`data` from `begin` to `end`, without what was decoded of the string at `start`."""
         taken = self._lexer.incoming.size
         if not taken:
             return data[begin:end]
@@ -291,7 +291,7 @@ class Decoder:
         return data[begin : max(begin, text)] + data[max(begin, text + taken) : end]
 
     def _whole(self, token: bytes | bytearray) -> bytes | bytearray:
-        """A token with what was taken of it, at least as much as an error shows."""
+        """A token with what was decoded of it, at least as much as an error shows."""
         if not self._lexer.incoming.size:
             return token
         return token[: len(_QUOTE)] + self._lexer.incoming.beginning() + token[len(_QUOTE) :]
@@ -343,7 +343,7 @@ class Decoder:
     def _begin_with(self, head: bytes, before: bytes, events: list[Event]) -> None:
         """Begin a message with `{`, the name of a member and `:`.
 
-        before: what came before it, of this piece; as a whole it may be a request, too.
+        before: what precedes it in this piece, which may be a request itself.
         """
         request = _request_in(before)
         if request is not None:

@@ -56,7 +56,7 @@ def _read_unicode(data: bytes, events: list[Event], most: int) -> int:
 
 
 def _remember(line: bytes, request: Event) -> None:
-    """Know a request by its line, where it has nothing that a handler could change."""
+    """Remember a request by its line if it has nothing that a handler could modify."""
     if type(request) is not Request or request.arguments or request.id is not ABSENT:
         return
     if line.find(b"\n") == len(line) - 1:

@@ -1,7 +1,7 @@
 """A long string that is base64, decoded while it arrives.
 
-So it is read once: that it can be decoded shows that it has no control characters, and its text is
-made again from the bytes where somebody wants it, which is rare.
+So it is read only once: text that can be decoded has no control characters. In the rare case that
+somebody needs the text, it is encoded again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SHOWN = 1024  # bytes that are encoded for an error
 class Incoming:
     """The string that is arriving.
 
-    size: bytes of its text, from the first on, that were taken. They need not be kept.
+    size: bytes of its text that were decoded so far. They need not be kept.
     wanted: whether anybody will ask for it.
     """
 
@@ -33,9 +33,9 @@ class Incoming:
         self.size = 0
 
     def take(self, text: bytes, at: int) -> bool:
-        """Take a part of the string, `at` bytes from its beginning.
+        """Decode a part of the string, `at` bytes from its beginning.
 
-        Returns whether it was taken: not if it is not base64, or not next to what was taken.
+        Returns False if it is not base64, or does not follow what was decoded.
         """
         if at == 0:
             self.clear()
@@ -57,11 +57,11 @@ class Incoming:
         return True
 
     def beginning(self) -> bytes:
-        """What was taken, at least as much of it as an error shows."""
+        """What was decoded, at least as much of it as an error shows."""
         return bytes(base64.encode(self._data[:_SHOWN])) + self._rest
 
     def joined(self, rest: str) -> Base64:
-        """The string, of which this is what was not taken. Begins a new one."""
+        """The string, of which `rest` was not decoded. Begins a new one."""
         whole = Base64(self._rest.decode("ascii") + rest, self._data)
         self.clear()
         return whole

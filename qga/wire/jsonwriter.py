@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _refuse(value: Any) -> None:
-    raise TypeError(f"a result may not hold {type(value).__name__} objects")
+    raise TypeError(f"a result may not contain {type(value).__name__} objects")
 
 
 # What JSONEncoder.encode makes anew for each value.
@@ -85,7 +85,7 @@ def write_exactly(value: Any) -> str:
 
 def _write_double(number: float) -> str:
     if not isfinite(number):
-        raise ValueError(f"{number} cannot be said in JSON")
+        raise ValueError(f"{number} cannot be represented in JSON")
     return f"{number:.17g}"
 
 

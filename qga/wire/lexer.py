@@ -23,8 +23,7 @@ STRING, INTEGER, FLOAT, KEYWORD, STRAY, OVERSIZE = b"sifk!>"
 OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET, COMMA, COLON = b"{}[],:"
 
 MAX_TOKEN = 64 * 1024 * 1024
-"""Bytes that an unfinished token may have. One more and it is OVERSIZE and forgotten (seen
-of qemu-ga)."""
+"""Bytes of the longest token. A longer one is OVERSIZE and dropped (observed in qemu-ga)."""
 
 # States. What a byte leads to is a state, or one of the moves below it.
 (
@@ -55,7 +54,7 @@ def _each(characters: bytes, move: int) -> dict[int, int]:
 
 
 def _string_run(plain: bytes) -> bytes:
-    """Text with escapes; so many at once and no more, for each costs the matcher memory."""
+    """Text with a limited number of escapes, because each costs the matcher memory."""
     return plain + rb"(?:\\[^\x00-\x1f\xfe\xff]" + plain + rb"){0,1000}"
 
 
@@ -138,17 +137,17 @@ class Lexer:
     def __init__(self, max_token: int | None = None) -> None:
         self._max_token = MAX_TOKEN if max_token is None else max_token
         self.incoming = Incoming()
-        """The string that the last piece broke off in, or that was yielded last."""
+        """The string in which the last piece ended, or that was yielded last."""
         self.unfinished = 0
-        """Bytes of the token that the last piece broke off in."""
+        """Bytes of the token in which the last piece ended."""
         self.column_shift = 0
-        """Bytes by which QEMU's lexer is wrong about the column of the last token: it counts a byte
-        twice that ended what was before, and forgets to move on after a token that is too long."""
+        """Bytes by which QEMU's lexer is wrong about the column of the last token: it counts the
+        byte that ended the previous token twice, and does not advance after an oversize one."""
         self._next_shift = 0  # of a token that begins with the next byte
         self.reset()
 
     def reset(self) -> None:
-        """Forget the token that the last piece broke off in."""
+        """Forget the token in which the last piece ended."""
         self._state = _BETWEEN
         self._next_shift = 0
         self.unfinished = 0
@@ -236,15 +235,15 @@ class Lexer:
         self.unfinished = 0
 
     def _continues(self, at: int) -> bool:
-        """Whether all that came before of the string, `at` bytes, was decoded."""
+        """Whether the first `at` bytes of the string were all decoded."""
         return 0 < at == self.incoming.size
 
     def _pass_text(self, data: bytes, start: int, limit: int, at: int) -> int:
-        """How far at least the string in double quotes continues with plain text.
+        """A position up to which the string in double quotes has plain text.
 
         Skips the base64 text of a file several times faster than a regular expression.
 
-        at: how much of the string came before.
+        at: how many bytes of the string came before.
         """
         end = limit
         for mark in b'"\\':
@@ -258,5 +257,5 @@ class Lexer:
 
 
 def has_control(text: bytes) -> bool:
-    """Whether there is a byte that no string may contain: many searches at memory's speed."""
+    """Whether there is a byte that no string may contain: many searches at memory speed."""
     return any(map(text.__contains__, _CONTROLS))

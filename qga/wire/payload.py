@@ -44,8 +44,8 @@ class Payload:
 class Base64:
     """An argument that is base64. `str` has its text, and `decode` the bytes.
 
-    text: the end of it, or all.
-    head: what the text before that encodes, in groups of four letters.
+    text: its end, or all of it.
+    head: the bytes that the text before that encodes, in groups of four letters.
     """
 
     __slots__ = ("_data", "_head", "_text")
@@ -86,7 +86,7 @@ class Base64:
 
 
 def c_string(text: str) -> bytes:
-    """`text` for a system call, which cannot take a NUL: it goes as C0 80, as in the original."""
+    """`text` for a system call, which cannot take a NUL: it becomes C0 80, as in QEMU's agent."""
     return text.encode().replace(b"\0", b"\xc0\x80")
 
 

@@ -57,7 +57,7 @@ class Constant(dict):  # type: ignore[type-arg]
 
 
 def to_event(value: Any) -> Event:
-    """The request that a message is, or what is wrong with it."""
+    """The request in a message, or what is wrong with it."""
     if type(value) is not dict:
         return Fault(QgaError("QMP input must be a JSON object"))
     name = value.get("execute")

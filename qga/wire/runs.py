@@ -60,8 +60,8 @@ class Run(NamedTuple):
 class Runs:
     """Finds the runs of one message.
 
-    No item is looked at in vain for long: a look goes only as far as the ones before have paid for,
-    and what it has shown to be no run is not looked at again.
+    Looks that find nothing cost little: each goes only as far as earlier ones have paid for, and
+    what was found to be no run is not looked at again.
     """
 
     def __init__(self) -> None:

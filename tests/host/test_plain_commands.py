@@ -73,7 +73,7 @@ Load over # minute  #
 Load over # minutes  #
 """,
     "vcpus": """
-CPU  State  May go offline
+CPU  State  Can go offline
 ─
   #  online  no
   #  online  yes

@@ -448,10 +448,10 @@ def test_a_byte_now_and_then(
     with HostileGuest(host.folder, endless=True) as guest, GuestAgent(guest.address) as agent:
         guest.dawdles = 0.02
         side = kind(agent, until_it_is_too_late())
-        with pytest.raises(AgentTimeout, match="bytes a second"):
+        with pytest.raises(AgentTimeout, match="bytes per second"):
             for _ in side.chunks(HERE, 0, 0):
                 pass
-        with pytest.raises(AgentTimeout, match="bytes a second"):
+        with pytest.raises(AgentTimeout, match="bytes per second"):
             side.write(HERE, 0, 0, iter([b"x" * 100_000]))
 
 

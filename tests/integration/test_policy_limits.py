@@ -75,7 +75,7 @@ def test_input_that_is_not_read_yet(tmp_path: Path) -> None:
         pid = start_program(client, "sh", "-c", f"read x <{gate}; wc -c", input_data=data,
                             capture_output=True)  # fmt: skip
         assert client.refusal("guest-exec", path="cat", input_data=data) == (
-            "programs have not read all of their input yet, of which 512000 bytes are kept at most"
+            "programs have not read their input yet, and at most 512000 bytes can wait for them"
         )
         gate.write_text("go on\n")
         assert final_status(client, pid)["out-data"] == b"300000\n"

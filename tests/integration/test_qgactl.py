@@ -66,7 +66,7 @@ def test_info_is_an_aligned_table(run: Run, address: str) -> None:
     assert (status, err) == (0, "")
     assert title.startswith(f"{address}: agent ")
     assert (f"agent {INTERFACE_VERSION} (qga {__version__}), " in title) == ("qga-exec" in out)
-    state, answers = head.index("State"), head.index("Answers success")
+    state, answers = head.index("State"), head.index("Replies on success")
     cells = [
         (row[:state].strip(), row[state:answers].strip(), row[answers:].strip()) for row in rows
     ]
@@ -246,9 +246,10 @@ def test_an_interrupt_is_silent(tmp_path: Path) -> None:
         (["time", "--set", "@1e999"], "invalid time '@1e999'"),
         (
             ["trim", "--minimum", "4X"],
-            "'4X' for --minimum: use a number of bytes, or of KiB, MiB or GiB with K",
+            "'4X' for --minimum: use a number of bytes, optionally followed by K",
         ),
         (["vcpus", "--online", "x"], "invalid processor 'x'; use a number or a range such as 3-5"),
+        (["vcpus", "--online", "9-3"], "invalid range '9-3'; the lower number comes first"),
         (["vcpus", "--online", "1", "--offline", "0-2"], "cannot be taken online and offline"),
         (
             ["suspend", "nowhere"],

@@ -87,7 +87,7 @@ ABSURD = {
     ("watch", "--usage-interval", "often"): "invalid value 'often' for --usage-interval: use a",
     ("ping", "-c", f"vsock:{DIGITS}:1"): "expected vsock:CID:PORT, two numbers",
     ("ping", "-c", f"hvsock:/x:{DIGITS}"): "expected hvsock:PATH:PORT",
-    ("ping", "-c", "proxmox:\N{ARABIC-INDIC DIGIT ONE}"): "has no number of a guest",
+    ("ping", "-c", "proxmox:\N{ARABIC-INDIC DIGIT ONE}"): "expected proxmox:VMID",
     ("call", "acme", f'{{"a": {DIGITS}}}'): "is not valid JSON: a number of 5000 digits",
     ("call", "acme", "[" * 50_000): "is nested too deeply (see",
     ("help", "snaphsot"): "no such command: snaphsot; did you mean snapshot? (see",

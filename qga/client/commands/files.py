@@ -144,7 +144,7 @@ class Files(Connection):
         with self._telling(command):
             piece = converted(FileChunk, reply)
             if len(piece.data) > count:
-                reason = f"gave {counted(len(piece.data), 'byte')}, but was asked for {count}"
+                reason = f"returned {counted(len(piece.data), 'byte')}, but {count} were requested"
                 raise ProtocolError(reason)
             return piece
 
@@ -197,5 +197,5 @@ class Pace:
         self._late = max(0.0, self._late + now - self._since - count / LEAST_PACE)
         self._since = now
         if self._late > self._slack:
-            reason = f"less than {LEAST_PACE} bytes a second have moved"
+            reason = f"it transfers less than {LEAST_PACE} bytes per second"
             raise AgentTimeout(self._address, self._command, self._slack, reason)

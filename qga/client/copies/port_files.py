@@ -80,7 +80,7 @@ def receive_file(
             digest.update(chunk)
             sent += len(chunk)
         if sent < count:
-            raise CopyError(f"{path}: what is copied there has become shorter meanwhile")
+            raise CopyError(f"{path}: its source has become shorter while it was copied")
         while transfer.moved is None:
             transfer.wait()
         transfer.check(sent, digest.hexdigest())

@@ -290,7 +290,7 @@ class ShellFiles(GuestFiles):
             reason = decoded(result.stderr).strip() or f"/bin/sh exited with {result.status}"
             raise CopyError(reason, address=self.agent.address)
         if len(result.stdout) > MOST_WRITTEN:
-            raise ProtocolError("the guest's shell says more than can be true")
+            raise ProtocolError("the guest's shell printed more than the script can")
         return result.stdout
 
     def _run(

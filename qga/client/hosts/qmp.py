@@ -1,11 +1,11 @@
-"""QMP, the protocol by which QEMU is asked about a machine, and told what to do with it.
+"""QMP, the protocol to query and control a machine of QEMU.
 
 QEMU serves one client of its QMP socket at a time and lets others wait: no greeting means that
 another program is connected. This client is our own because the library needs nothing but Python,
 and Debian has no package of qemu.qmp.
 
 What must stay true: QEMU may be under the influence of its guest, so whatever it sends is bounded.
-A reply belongs to the very command that was sent, also after an exception in the middle of one.
+A reply belongs to the command that was sent, also after an exception in the middle of one.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PATIENCE = 60.0
 ADVICE = {
     **UNIX_ADVICE,
     errno.ENOENT: "is the machine running, and was QEMU started with -qmp unix:PATH,server=on?",
-    errno.ECONNREFUSED: "nobody listens there: has the machine ended?",
+    errno.ECONNREFUSED: "nobody listens there: has QEMU exited?",
 }
 
 BUSY = "QEMU did not respond: it serves one QMP client at a time, is another one connected?"
-GONE = "QEMU closed the QMP connection: has the machine ended?"
+GONE = "QEMU closed the QMP connection: has QEMU exited?"
 
 
 class QmpRefused(AgentError):

@@ -4,7 +4,7 @@ What must stay true: a guest adds to its own sections only. A line that begins w
 with `>>>` would begin the section, or the host, that it names. So the guest's texts keep neither
 angle brackets nor characters that end a line or a field.
 
-There is no section `check_mk`: it would be about Checkmk's own agent, which the guest has not got.
+There is no section `check_mk`: it is about Checkmk's own agent, which the guest does not have.
 """
 
 from __future__ import annotations

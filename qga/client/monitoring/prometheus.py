@@ -52,7 +52,7 @@ Family = Union[CounterMetricFamily, GaugeMetricFamily]
 
 
 class NoSuchGuest(LookupError):
-    """A page is asked for a guest that does not run here."""
+    """The requested guest does not run here."""
 
 
 class Shown(NamedTuple):

@@ -1,7 +1,7 @@
-"""The directory of a snapshot: it appears with it, and goes with it if it fails.
+"""The directory of a snapshot: created for it, and removed if it fails.
 
-What must stay true: files are created in and removed from that very directory, also if another user
-puts something else in its place meanwhile, who owns the directory above.
+What must stay true: files are created in and removed from this directory only, even if another user
+who owns its parent directory replaces it meanwhile.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ class Folder:
             os.mkdir(self.path, MODE)
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileExistsError:
-            raise SnapshotFailed(
-                f"a snapshot goes into a new directory, and this exists: {self.path}"
-            ) from None
+            raise SnapshotFailed(f"{self.path} exists already; name a new directory") from None
         except OSError as error:
             raise SnapshotFailed(f"cannot create {self.path}: {error.strerror}") from None
         if os.listdir(self._fd):

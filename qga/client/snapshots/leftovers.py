@@ -1,7 +1,7 @@
-"""Ends what a qgactl that was killed has left in a QEMU: jobs, nodes, and the files they hold open.
+"""Cleans up what a killed qgactl has left in a QEMU: jobs, nodes, and files that they hold open.
 
-A file that QEMU has open takes space after its removal, too. What is noted with it in QEMU tells
-the process that opened it, and how everything else of the same copy is called. What must stay true:
+A file that QEMU has open takes space even after its removal. A note that is kept with it in QEMU
+identifies the process that opened it, and everything else of the same copy. What must stay true:
 nothing of a process that may still run is touched.
 """
 

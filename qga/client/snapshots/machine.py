@@ -63,7 +63,7 @@ class Operation(Protocol):
 
     @property
     def in_use(self) -> bool:
-        """Whether the guest may write to the files, so that nobody may remove them."""
+        """Whether the guest may write to the files, so that they must not be removed."""
 
 
 class Machine(Protocol):

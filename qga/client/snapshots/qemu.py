@@ -231,7 +231,7 @@ class Copy:
         return name.startswith(self._prefix)
 
     def _clean_up(self) -> None:
-        """Leave nothing in QEMU; what cannot be reached any more has gone with it."""
+        """Leave nothing in QEMU; if it has exited, everything has gone with it."""
         self._qmp.end = time.monotonic() + CLEAN_UP_PATIENCE
         try:
             with suppress(AgentError):

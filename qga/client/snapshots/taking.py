@@ -31,8 +31,8 @@ LOOK_INTERVAL = 0.2
 FORMATS = ("qcow2", "raw")
 
 NO_MONITOR = (
-    "its QEMU has no QMP socket: start it with -qmp unix:PATH,server=on,wait=off, or say where the "
-    "socket is"
+    "QEMU's QMP socket was not found: start QEMU with -qmp unix:PATH,server=on,wait=off, or give "
+    "the path of its socket (--qmp)"
 )
 
 
@@ -83,7 +83,9 @@ def open_machine(agent: GuestAgent, qmp: str) -> Machine:
     address, socket = place_of(agent.address)
     if address.startswith("libvirt:"):
         if qmp:
-            raise SnapshotFailed("libvirt runs this guest, and is asked itself: leave out --qmp")
+            raise SnapshotFailed(
+                "libvirt runs this guest and takes the snapshot itself: leave out --qmp"
+            )
         uri, domain = uri_and_domain(address.partition(":")[2])
         return LibvirtMachine(uri, domain, time.monotonic() + agent.timeout)
     if qmp:

@@ -36,7 +36,7 @@ def test_a_vsock_address_is_two_numbers(place: str) -> None:
 
 @pytest.mark.parametrize("vmid", ["web", "-1", "../1", "1.5"])
 def test_a_guest_of_proxmox_has_a_number(vmid: str) -> None:
-    with pytest.raises(ValueError, match="expected: proxmox:VMID"):
+    with pytest.raises(ValueError, match="expected proxmox:VMID"):
         transport_opener(f"proxmox:{vmid}", LIMIT)
 
 

@@ -133,7 +133,7 @@ def test_output_that_is_handed_over_byte_by_byte(
     )
     with (
         GuestAgent(peer.address) as agent,
-        pytest.raises(AgentTimeout, match=r"/tmp/x/out is not whole: \d+ bytes so far"),
+        pytest.raises(AgentTimeout, match=r"/tmp/x/out is incomplete: \d+ bytes so far"),
     ):
         PlainProgram(agent, ["x"]).poll()
     assert peer.requests[-2]["arguments"]["arg"] == ["-rf", "--", "/tmp/x"]

@@ -138,7 +138,7 @@ def test_a_timeout_reports_what_is_missing(pauses: list[float]) -> None:
 
 @pytest.mark.usefixtures("pauses")
 def test_a_boot_whose_end_is_unknown() -> None:
-    with pytest.raises(NeverReady, match="nothing tells when openrc has finished"):
+    with pytest.raises(NeverReady, match="openrc does not report the end of the boot"):
         wait_for(StandIn(Boot("openrc")), "boot")
     unknown = Boot("systemd", reason="systemctl did not answer")
     _, reports = wait_for(StandIn(unknown, Boot("systemd", True, "running")), "boot")

@@ -59,7 +59,7 @@ def test_the_table_shows_names_as_they_are(
     show_info("unix:/s", AgentInfo("[b]1\x1b", commands), Release("2\x1b", "3"))
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "unix:/s: agent [b]1\\x1b (qga 2\\x1b), 2 commands, 1 disabled",
-        "Command                                      State      Answers success",
+        "Command                                      State      Replies on success",
         "───────────────────────────────────────────────────────────────────────",
         "[red]x[/red]\\x1b[2J\\x7f\\x9b\\n\\u202e:smile:   enabled    yes",
         "guest-ping                                   DISABLED   no",

@@ -223,7 +223,10 @@ def test_rules() -> None:
         ("[exec]\nallow=/a 'b", "line 2: allow: '/a 'b' has an unclosed quote"),
         ("[exec]\nenvironment=x", "line 2: environment: invalid value 'x'; use keep or drop"),
         ("[limits]\nmessage=1", "line 2: message: '1' is too small for a request"),
-        ("[limits]\ncaptured=1T", "line 2: captured: '1T' is not a whole number"),
+        (
+            "[limits]\ncaptured=1T",
+            "line 2: captured: '1T' is not a size; use digits, optionally followed by K, M or G",
+        ),
         ("[limits]\nhandles=0", "line 2: handles: '0' is too small"),
         ("[general]\nprofile=all", "line 2: profile: invalid profile 'all'; use one of audit, "),
         ("[files nobody]\nread=/", "line 1: unknown channel 'nobody'; add a section [channel"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qga.settings.connect_patterns import compile_target
-from qga.settings.values import parse_places
+from qga.settings.values import parse_targets
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_what_is_not_a_place(rule: str, reason: str) -> None:
 
 
 def test_a_list_of_places() -> None:
-    assert parse_places("127.0.0.1:22; unix:/run/docker.sock;") == (
+    assert parse_targets("127.0.0.1:22; unix:/run/docker.sock;") == (
         "127.0.0.1:22",
         "unix:/run/docker.sock",
     )
     with pytest.raises(ValueError, match="not a name"):
-        parse_places("127.0.0.1:22; web:80")
+        parse_targets("127.0.0.1:22; web:80")
