@@ -146,8 +146,8 @@ class Plan:
         """The standard input for cryptsetup, once it is known to be right."""
         if self._passphrase is None:
             raise QgaError(
-                f"growing {mapping} requires its passphrase, because the kernel does not reveal "
-                "the key of a LUKS2 volume"
+                f"a passphrase is required to grow {mapping}: the kernel does not reveal the key "
+                "of a LUKS2 volume"
             )
         stdin = c_string(self._passphrase)
         try:

@@ -312,7 +312,7 @@ def test_a_directory_that_is_there(machine: Machine) -> None:
     (copy / "precious").touch()
     status, _, err = machine.snapshot("--disk", "root")
     assert status == 1
-    assert err.endswith(f": {copy} exists already; name a new directory\n")
+    assert err.endswith(f": a new directory is required, and this one exists: {copy}\n")
     assert os.listdir(copy) == ["precious"]
     assert "guest-fsfreeze-freeze" not in machine.commands()
 

@@ -144,7 +144,7 @@ class Files(Connection):
         with self._telling(command):
             piece = converted(FileChunk, reply)
             if len(piece.data) > count:
-                reason = f"returned {counted(len(piece.data), 'byte')}, but {count} were requested"
+                reason = f"returned {counted(len(piece.data), 'byte')} instead of {count}"
                 raise ProtocolError(reason)
             return piece
 

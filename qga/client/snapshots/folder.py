@@ -44,7 +44,9 @@ class Folder:
             os.mkdir(self.path, MODE)
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileExistsError:
-            raise SnapshotFailed(f"{self.path} exists already; name a new directory") from None
+            raise SnapshotFailed(
+                f"a new directory is required, and this one exists: {self.path}"
+            ) from None
         except OSError as error:
             raise SnapshotFailed(f"cannot create {self.path}: {error.strerror}") from None
         if os.listdir(self._fd):
