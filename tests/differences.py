@@ -102,6 +102,13 @@ RECORDS = [
             "QEMU added them in 9.1 and 10.0.",
         ),
         (
+            "order-of-commands",
+            (OLD, NEW),
+            "`guest-info` lists the commands of the last line of QEMU's schema first.",
+            "It lists them by plug-in.",
+            "Clients look a command up by its name.",
+        ),
+        (
             "exec-start-error",
             (OLD,),
             "A program that cannot be started: `Guest agent command failed, error was '…'`.",
@@ -170,17 +177,17 @@ RECORDS = [
         (
             "write-is-not-buffered",
             (OLD, NEW),
-            "`guest-file-write` succeeds on a full disk, past the largest offset, or on a file "
-            "that refuses it. The flush or the close fails, a second close crashes the agent, or "
-            "the data is lost.",
-            "The write itself fails.",
+            "`guest-file-write` keeps the data until a flush, seek or close. So it succeeds on a "
+            "full disk, past the largest offset, or on a file that refuses it. The flush or the "
+            "close fails, a second close crashes the agent, or the data is lost.",
+            "It writes at once, and fails itself.",
             "What is reported as written is written.",
         ),
         (
             "seek-of-devices",
             (OLD, NEW),
             "`guest-file-seek` on a device that cannot seek, such as /dev/urandom, reports the "
-            "offset that was asked for, or 0 for a negative one.",
+            "offset that was asked for, a part of it, or 0 for a negative one.",
             "It reports the position; a negative one is an error.",
             "Nothing was skipped.",
         ),
@@ -234,6 +241,13 @@ RECORDS = [
             "`child process has failed to set user password`.",
             "The output of chpasswd(8) follows.",
             "QEMU changed it in 9.1.",
+        ),
+        (
+            "negative-handles",
+            (OLD, NEW),
+            "A negative `fd_counter` in the state file gives negative handles.",
+            "It counts as 0.",
+            "A client takes a negative handle for an error.",
         ),
         (
             "fifo-both-ways",
@@ -490,6 +504,13 @@ RECORDS = [
             "They are lists for people.",
         ),
         (
+            "unwritten-output",
+            (OLD, NEW),
+            "Output of `--version` and others that cannot be written does not matter.",
+            "It is an error, with exit status 1.",
+            "The caller would take it for complete.",
+        ),
+        (
             "options-read-twice",
             (NEW,),
             "Options are read twice: an invalid one is reported twice, also behind `--version` or "
@@ -521,17 +542,18 @@ RECORDS = [
         (
             "dump-keys",
             (OLD, NEW),
-            "`--dump-conf` always has `pidfile`, and lists have their names in reverse.",
-            "It has `pidfile` if such a file is written, the lists as they were given, and also "
-            "our own keys.",
+            "`--dump-conf` always has `pidfile`, lists have their names in reverse, and blanks at "
+            "the end of a value are not escaped.",
+            "It has `pidfile` if such a file is written, the lists as they were given, escapes, "
+            "and also our own keys.",
             "It is a configuration file with the same effect.",
         ),
         (
             "unknown-names",
             (OLD, NEW),
             "Unknown names in `block-rpcs` and `allow-rpcs` are ignored.",
-            "They are ignored with a warning. What cannot be a name, such as `a=b`, stops the "
-            "agent.",
+            "They are ignored with a warning. What resembles a command's name, or cannot be one, "
+            "such as `a=b`, stops the agent.",
             "A slip must not leave a command unblocked.",
         ),
         (

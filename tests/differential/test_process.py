@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -156,3 +157,30 @@ def test_odd_time_zones(tmp_path: Path, version: str, monkeypatch: pytest.Monkey
         for (program, folder), name in zip(pair(version, tmp_path), (theirs, ours)):
             with started(program, folder) as agent:
                 assert b'"zone": %s' % name in agent.play(call("guest-get-timezone"))
+
+
+@differs("order-of-commands")
+@both_versions
+def test_the_order_of_commands(tmp_path: Path, version: str) -> None:
+    theirs, ours = (commands_of(program, folder) for program, folder in pair(version, tmp_path))
+    in_common = [name for name in theirs if name in ours]
+    assert set(theirs) - set(in_common) <= {"guest-get-devices"}
+    assert [name for name in ours if name in in_common] != in_common
+
+
+def commands_of(program: Sequence[str], folder: Path) -> list[str]:
+    with started(program, folder) as agent:
+        told = json.loads(agent.play(call("guest-info")))
+    return [each["name"] for each in told["return"]["supported_commands"]]
+
+
+@differs("negative-handles")
+@both_versions
+def test_a_negative_counter(tmp_path: Path, version: str) -> None:
+    answers = []
+    for program, folder in pair(version, tmp_path):
+        folder.mkdir()
+        (folder / "qga.state").write_text("[global]\nfd_counter=-5\n")
+        with started(program, folder) as agent:
+            answers.append(agent.play(call("guest-file-open", '"path":"/dev/null"')))
+    assert answers == [b'{"return": -1}\n', b'{"return": 0}\n']
