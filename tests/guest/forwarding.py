@@ -38,6 +38,8 @@ SSHD += ["-o", "AuthorizedKeysFile=/run/test-keys", "-o", "MaxStartups=500"]
 SERVICE = """
 import hashlib, os, random, socket, struct, sys, threading
 
+BLOCK = random.Random(1).randbytes(1 << 20)
+
 def serve(connection):
     with connection:
         word, count = connection.recv(16).split()
@@ -47,9 +49,8 @@ def serve(connection):
                 digest.update(data)
             connection.sendall(digest.hexdigest().encode())
         elif word == b"pour":
-            block = random.Random(1).randbytes(1 << 20)
             for _ in range(int(count)):
-                connection.sendall(block)
+                connection.sendall(BLOCK)
         elif word == b"reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:
