@@ -35,7 +35,6 @@ IDLE = 60.0
 """Seconds without a request for pieces after which the host counts as disconnected."""
 
 _READ_SIZE = 64 * 1024
-_PORT_READ_SIZE = 4096  # the most that a port returns at once
 _TURN = 4  # times _READ_SIZE from a port before other connections get a turn
 
 
@@ -95,6 +94,7 @@ class PortTunnel(ServiceTunnel):
         super().__init__(loop, on_closed)
         self._port = port
         self._readable = True
+        self._incoming = memoryview(bytearray(_READ_SIZE))
 
     @property
     def has_room(self) -> bool:
@@ -132,22 +132,23 @@ class PortTunnel(ServiceTunnel):
             self.receive(self._read())
         self._loop.post(self._take)
 
-    def _read(self) -> bytes:
-        pieces = []
-        for _ in range(_READ_SIZE // _PORT_READ_SIZE):
+    def _read(self) -> memoryview:
+        """Read from the port, which returns at most 4096 bytes at once."""
+        filled = 0
+        while filled < _READ_SIZE:
             try:
-                piece = os.read(self._port.fileno(), _PORT_READ_SIZE)
+                count = os.readv(self._port.fileno(), [self._incoming[filled:]])
             except BlockingIOError:
                 self._readable = False
                 break
             except OSError:  # unplugged
-                piece = b""
-            if not piece:
+                count = 0
+            if not count:
                 self._readable = False
                 self._loop.post(self.close)
                 break
-            pieces.append(piece)
-        return b"".join(pieces)
+            filled += count
+        return self._incoming[:filled]
 
 
 class PieceTunnel(ServiceTunnel):

@@ -147,27 +147,38 @@ class Connection:
     def _may_read(self) -> bool:
         return self._credit > 0 and not (self._has_ended or self._holds or self.is_over)
 
-    def _take_data(self, data: bytes) -> None:
+    def _take_data(self, data: bytes | memoryview) -> None:
         if self._has_all or self._socket is None or len(self._waiting) + len(data) > WINDOW:
             raise FrameError("data without credit")
-        self._waiting += data
-        if len(self._waiting) == len(data):
-            self._write()
+        if self._waiting:
+            self._waiting += data
+            return
+        sent = self._send(self._socket, data)
+        if sent < len(data):
+            self._waiting += data[sent:]
+            self._watch()
+
+    def _send(self, connected: socket.socket, data: bytes | bytearray | memoryview) -> int:
+        """Write to the socket; returns how many bytes it has taken, all if it has failed."""
+        try:
+            count = connected.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._fail(error)
+            return len(data)
+        self._owe(count)
+        return count
 
     def _write(self) -> None:
         """Write buffered bytes to the socket, and shut down writing after the last of them."""
         if self._socket is None or self.is_over:
             return
-        try:
-            while self._waiting:
-                count = self._socket.send(self._waiting, socket.MSG_NOSIGNAL)
-                del self._waiting[:count]
-                self._owe(count)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self._fail(error)
-            return
+        while self._waiting:
+            count = self._send(self._socket, self._waiting)
+            if not count:
+                break
+            del self._waiting[:count]
         if self._has_all and not self._waiting:
             self._shut_down(self._socket)
         self._watch()

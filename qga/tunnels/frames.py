@@ -55,11 +55,11 @@ class FrameError(ValueError):
 
 
 class Frame(NamedTuple):
-    """A frame, or a part of a DATA frame."""
+    """A frame, or a part of a DATA frame, whose data are valid until the next bytes are parsed."""
 
     connection: int
     kind: int
-    data: bytes
+    data: bytes | memoryview
 
     @property
     def credit(self) -> int:
@@ -70,7 +70,7 @@ class Frame(NamedTuple):
 
     @property
     def reason(self) -> str:
-        return self.data.decode(errors="replace")
+        return bytes(self.data).decode(errors="replace")
 
 
 def frame(connection: int, kind: int, data: bytes = b"") -> bytes:
@@ -93,31 +93,30 @@ class FrameReader:
         self._connection = 0
         self._left = 0  # bytes missing from the current DATA frame
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """Parse the next bytes. Raises FrameError."""
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        at = 0
-        while at < len(data):
+        view = memoryview(self._rest + data if self._rest else data)
+        size, at = len(view), 0
+        self._rest = b""
+        while at < size:
             if self._left:
-                piece = data[at : at + self._left]
+                piece = view[at : at + self._left]
                 self._left -= len(piece)
                 at += len(piece)
                 yield Frame(self._connection, DATA, piece)
                 continue
             body = at + HEAD.size
-            if body > len(data):
+            if body > size:
                 break
-            connection, kind, length = HEAD.unpack_from(data, at)
+            connection, kind, length = HEAD.unpack_from(view, at)
             if kind == DATA:
                 self._connection, self._left = connection, length
                 at = body
                 continue
             if length > _MAX_LENGTH.get(kind, -1):
                 raise FrameError(f"a frame of an unknown kind or length ({kind}, {length})")
-            if body + length > len(data):
+            if body + length > size:
                 break
             at = body + length
-            yield Frame(connection, kind, data[body:at])
-        self._rest = data[at:]
+            yield Frame(connection, kind, bytes(view[body:at]))
+        self._rest = bytes(view[at:])

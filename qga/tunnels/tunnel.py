@@ -84,12 +84,12 @@ class Tunnel:
     def wait_for_room(self, connection: Connection) -> None:
         self._held.append(connection)
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         """Process bytes of the other side. The tunnel is closed if they are not valid frames."""
         try:
             for given in self._reader.feed(data):
                 if given.kind == ECHO:
-                    self.on_echo(given.data)
+                    self.on_echo(bytes(given.data))
                 elif given.kind == RESET:
                     self._on_reset(given.connection, given.reason)
                 elif given.connection in self.connections:

@@ -40,7 +40,7 @@ def joined(frames: list[Frame]) -> list[Frame]:
     whole: list[Frame] = []
     for each in frames:
         if each.kind == DATA and whole and whole[-1][:2] == each[:2]:
-            whole[-1] = Frame(each.connection, DATA, whole[-1].data + each.data)
+            whole[-1] = Frame(each.connection, DATA, bytes(whole[-1].data) + each.data)
         elif each.data or each.kind != DATA:
             whole.append(each)
     return whole
