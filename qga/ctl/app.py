@@ -32,6 +32,7 @@ from qga.client.errors import (
 from qga.ctl import display
 from qga.ctl.command import USAGE, Commands, class_of, options_given
 from qga.ctl.guest_words import Place, first_word
+from qga.ctl.main import INTERRUPTED
 from qga.ctl.settings import Output, Settings
 from qga.ctl.units import duration, moment
 from qga.ctl.usage import UsageError, command_of, sentence
@@ -43,7 +44,6 @@ T = TypeVar("T")
 
 FAILED, UNREACHABLE, TIMED_OUT = 1, 3, 4
 EXEC_FAILED = 125  # as docker and env(1) have it
-INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     name="qgactl",

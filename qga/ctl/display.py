@@ -79,7 +79,8 @@ def is_quiet() -> bool:
 
 def reason_of(error: OSError) -> str:
     """The name of the file and the system's error text."""
-    if error.filename and error.strerror:
+    # An error of a call with a descriptor has its number in place of a name.
+    if isinstance(error.filename, (str, bytes)) and error.filename and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return error.strerror or str(error)
 

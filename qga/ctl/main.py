@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+INTERRUPTED = 128 + signal.SIGINT
+
 LIBRARIES = {"typer", "click", "rich"}
 
 
@@ -27,9 +29,13 @@ def main() -> None:
         if library not in LIBRARIES:
             raise
         sys.exit(f"qgactl: needs the Python package '{library}': pip install 'qga[host]'")
-    loading = signal.signal(signal.SIGINT, interrupted)
-    status = run()
-    signal.signal(signal.SIGINT, loading)
+    status = INTERRUPTED
+    try:
+        loading = signal.signal(signal.SIGINT, interrupted)
+        status = run()
+        signal.signal(signal.SIGINT, loading)
+    except KeyboardInterrupt:  # before or after the command
+        pass
     sys.exit(status)
 
 

@@ -60,3 +60,23 @@ def test_nothing_is_loaded_before_signals_are_seen_to() -> None:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     ours = [name for name in run.stdout.split() if name.partition(".")[0] in ("qga", "commands")]
     assert ours == ["qga", "qga.ctl", "qga.ctl.main", "qga.version"]
+
+
+@pytest.mark.parametrize("moment", ["begins", "has ended"])
+def test_a_signal_beside_the_command(moment: str) -> None:
+    script = f"""
+import io, os, signal
+from qga.ctl import cli, main
+os.environ["QGA_HOST_ROOT"] = "/nonexistent"
+run = cli.run
+def interrupted():
+    if {moment == "begins"}:
+        signal.raise_signal(signal.SIGINT)
+    run()
+    signal.raise_signal(signal.SIGINT)
+cli.run = interrupted
+main.main()
+"""
+    argv = [sys.executable, "-c", script, "--help"]
+    done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")

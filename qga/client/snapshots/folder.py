@@ -42,22 +42,33 @@ class Folder:
     def __enter__(self) -> Folder:
         try:
             os.mkdir(self.path, MODE)
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileExistsError:
             raise SnapshotFailed(
                 f"a new directory is required, and this one exists: {self.path}"
             ) from None
         except OSError as error:
             raise SnapshotFailed(f"cannot create {self.path}: {error.strerror}") from None
-        if os.listdir(self._fd):
-            os.close(self._fd)
-            raise SnapshotFailed(f"another program has replaced {self.path}")
+        try:
+            self._open()
+        except BaseException:
+            self._remove()
+            raise
         return self
+
+    def _open(self) -> None:
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            found = os.listdir(self._fd)
+        except OSError as error:
+            raise SnapshotFailed(f"cannot read {self.path}: {error.strerror}") from None
+        if found:
+            raise SnapshotFailed(f"another program has replaced {self.path}")
 
     def __exit__(self, *raised: object) -> None:
         if raised[1] is not None and not self.kept:
             self._remove()
-        os.close(self._fd)
+        else:
+            os.close(self._fd)
 
     def _remove(self) -> None:
         for name in self._names:
@@ -65,6 +76,8 @@ class Folder:
                 os.unlink(name, dir_fd=self._fd)
         with suppress(OSError):
             os.rmdir(self.path)
+        with suppress(OSError):
+            os.close(self._fd)
 
     def targets(self, disks: Sequence[Disk], form: str) -> list[Target]:
         """A file for each disk; none of them is there yet."""
@@ -88,15 +101,17 @@ class Folder:
 
     def write(self, snapshot: Snapshot) -> None:
         """Leave the record; a directory that has one is complete."""
-        self._names.append(RECORD)
+        unfinished = f".{RECORD}"
+        self._names += [unfinished, RECORD]
         text = json.dumps(plain(snapshot), indent=2)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            fd = os.open(RECORD, flags, 0o666, dir_fd=self._fd)
+            fd = os.open(unfinished, flags, 0o666, dir_fd=self._fd)
             with open(fd, "w", encoding="ascii") as file:
                 file.write(f"{text}\n")
                 file.flush()
                 os.fsync(fd)
+            os.rename(unfinished, RECORD, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             os.fsync(self._fd)
         except OSError as error:
             raise SnapshotFailed(f"cannot write {self.path}/{RECORD}: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from qga.ctl.display import (
     exec_json,
     pretty_json,
     printable,
+    reason_of,
     report_truncated,
     show_info,
     show_table,
@@ -127,3 +129,8 @@ def test_the_result_of_exec_as_json() -> None:
 def test_values_of_call_are_json_or_text(text: str, value: object) -> None:
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
+
+
+def test_an_error_of_a_descriptor_has_no_name() -> None:
+    assert reason_of(OSError(errno.EIO, "Input/output error", 7)) == "Input/output error"
+    assert reason_of(OSError(errno.EIO, "Input/output error", b"/a")) == "/a: Input/output error"

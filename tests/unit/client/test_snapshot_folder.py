@@ -1,0 +1,58 @@
+"""The directory of a snapshot: nothing is left of one that fails, and its record is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from qga.client.errors import SnapshotFailed
+from qga.client.snapshots.folder import RECORD, Folder
+from qga.client.snapshots.record import Snapshot
+
+TAKEN = Snapshot("unix:/socket", 0.0, True, True, [], [], 0.0, None, None)
+
+
+@pytest.mark.parametrize("call", ["open", "listdir"])
+def test_a_directory_that_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", 7)
+
+    monkeypatch.setattr(os, call, fail)
+    with (
+        pytest.raises(SnapshotFailed, match="copy: Too many open files"),
+        Folder(f"{tmp_path}/copy"),
+    ):
+        pass
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_user_who_leaves_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "listdir", leave)
+    with pytest.raises(KeyboardInterrupt), Folder(f"{tmp_path}/copy"):
+        pass
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_record_that_is_not_whole_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory of an external snapshot stays, and one with a record is complete."""
+
+    def leave(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", leave)
+    with pytest.raises(KeyboardInterrupt), Folder(f"{tmp_path}/copy") as folder:
+        folder.kept = True
+        folder.write(TAKEN)
+    assert RECORD not in os.listdir(tmp_path / "copy")
