@@ -101,6 +101,8 @@ def _wanted(
     """How to run a program, from the arguments of qga-exec."""
     if timeout is not None and not 0 < timeout < inf:
         raise QgaError(f"Parameter 'timeout' is {timeout}; use a number of seconds above 0")
+    if directory == "":
+        raise QgaError("Parameter 'directory' is empty; use the path of a directory")
     most = limits_of(cast(Any, limits)) if limits else NO_LIMITS
     return Wanted(directory, tty, user, group, timeout, most)
 

@@ -57,3 +57,30 @@ class ProgramOptions(NamedTuple):
 
 
 DEFAULT_OPTIONS = ProgramOptions()
+
+
+def checked(
+    user: str | None = None,
+    group: str | None = None,
+    cwd: str | None = None,
+    timeout: float | None = None,
+    limits: Limits | None = None,
+) -> ProgramOptions:
+    """ProgramOptions; without a timeout it is math.inf. Raises TypeError and ValueError.
+
+    An empty name is an error, because it would mean the agent's user, which is root.
+    """
+    for name, text in (("user", user), ("group", group), ("cwd", cwd)):
+        if text == "":
+            raise ValueError(f"{name} is empty; use None for that of the agent")
+    if limits is not None and not isinstance(limits, Limits):
+        raise TypeError(f"limits must be Limits(...), not {limits!r}")
+    seconds = math.inf if timeout is None else timeout
+    for name, number in (limits or NO_LIMITS)._asdict().items():
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(f"limits.{name} is {number}; use a number, or None for no limit")
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    if math.isnan(seconds):
+        raise ValueError("timeout is nan; use a number of seconds, or None for no limit")
+    return ProgramOptions(user, group, cwd, seconds, limits)

@@ -25,7 +25,7 @@ from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
 from qga.client.errors import AgentError, CommandError, CommandNotFound, ProtocolError
 from qga.client.older_agents import require_no_limits, wrapped_argv
-from qga.client.program_options import DEFAULT_OPTIONS, Limits, ProgramOptions
+from qga.client.program_options import DEFAULT_OPTIONS, Limits, ProgramOptions, checked
 from qga.client.results import ExecResult, StartedProgram
 from qga.client.waits import pause, undisturbed
 from qga.wording import counted
@@ -182,7 +182,7 @@ class StreamedProgram(Program):
         timeout: float = math.inf,
         limits: Limits | None = None,
     ) -> None:
-        options = ProgramOptions(user, group, cwd, timeout, limits)
+        options = checked(user, group, cwd, timeout, limits)
         name = port.name if port else None
 
         def start(argv: Sequence[str], options: ProgramOptions) -> StartedProgram:
@@ -314,7 +314,7 @@ class PlainProgram(RunningProgram):
         group: str | None = None,
         cwd: str | None = None,
     ) -> None:
-        argv = wrapped_argv(agent, argv, ProgramOptions(user, group, cwd), env is not None)
+        argv = wrapped_argv(agent, argv, checked(user, group, cwd), env is not None)
         pid, keeps_files = captured.start(agent, argv, input=input, env=env, merged=merged)
         super().__init__(agent, pid, keeps_files)
 

@@ -15,7 +15,7 @@ from qga.ctl.guest_words import before_dashes, never, unless_program_of_guest
 from qga.ctl.running import Wanted, run
 from qga.ctl.settings import Settings
 from qga.ctl.units import seconds
-from qga.ctl.values import NotUsable, duration, pairs
+from qga.ctl.values import NotUsable, duration, not_empty, pairs
 
 # The login shell of the user that the agent runs as, as login(1) starts it.
 LOGIN = """
@@ -31,10 +31,11 @@ done
 
 
 USER = typer.Option(
-    "",
+    None,
     "-u",
     "--user",
     metavar="USER",
+    callback=not_empty,
     help="Run it as this user of the guest (default: that of the agent, root).",
     show_default=False,
 )
@@ -51,12 +52,13 @@ def execute(
     argv: list[str] = typer.Argument(
         ..., metavar="PROGRAM [ARG]...", help="Program and arguments.", show_default=False
     ),
-    user: str = USER,
-    directory: str = typer.Option(
-        "",
+    user: Optional[str] = USER,
+    directory: Optional[str] = typer.Option(
+        None,
         "-w",
         "--workdir",
         metavar="DIR",
+        callback=not_empty,
         help="Run it in this directory of the guest.",
         show_default=False,
     ),
@@ -86,13 +88,13 @@ def execute(
     at_once: int = typer.Option(
         AT_ONCE, metavar="N", min=1, help="With several guests: how many at the same time."
     ),
-    memory: str = limit_options.MEMORY,
+    memory: Optional[str] = limit_options.MEMORY,
     pids: Optional[int] = limit_options.PIDS,
     cpus: Optional[float] = limit_options.CPUS,
     cpu_seconds: Optional[int] = limit_options.CPU_SECONDS,
     open_files: Optional[int] = limit_options.OPEN_FILES,
-    file_size: str = limit_options.FILE_SIZE,
-    output_size: str = limit_options.OUTPUT_SIZE,
+    file_size: Optional[str] = limit_options.FILE_SIZE,
+    output_size: Optional[str] = limit_options.OUTPUT_SIZE,
 ) -> None:
     """Run a program in the guest.
 
@@ -168,7 +170,7 @@ def shell(
         metavar="[-- PROGRAM [ARG]...]",
         help="A program to run instead of the login shell.",
     ),
-    user: str = USER,
+    user: Optional[str] = USER,
 ) -> None:
     """Open a login shell in the guest.
 

@@ -11,8 +11,8 @@ from qga.ctl.values import Expected, parse_size, size
 LEAST_CPUS = 0.01  # of what the agent accepts
 
 
-def optional_size(text: str) -> str:
-    return size(text) if text else ""
+def optional_size(text: Optional[str]) -> Optional[str]:
+    return None if text is None else size(text)
 
 
 def processors(number: Optional[float]) -> Optional[float]:
@@ -23,7 +23,7 @@ def processors(number: Optional[float]) -> Optional[float]:
 
 def _size(name: str, what: str) -> Any:
     return typer.Option(
-        "", name, metavar="SIZE", callback=optional_size, help=what, show_default=False
+        None, name, metavar="SIZE", callback=optional_size, help=what, show_default=False
     )
 
 
@@ -47,13 +47,13 @@ OUTPUT_SIZE = _size("--output-size", "Size of all output; a program that writes 
 
 
 def limits_of(
-    memory: str,
+    memory: Optional[str],
     pids: Optional[int],
     cpus: Optional[float],
     cpu_seconds: Optional[int],
     open_files: Optional[int],
-    file_size: str,
-    output_size: str,
+    file_size: Optional[str],
+    output_size: Optional[str],
 ) -> Limits:
     """The limits of the options with these values."""
     return Limits(
@@ -67,5 +67,5 @@ def limits_of(
     )
 
 
-def bytes_of(text: str) -> Optional[int]:
-    return parse_size(text) if text else None
+def bytes_of(text: Optional[str]) -> Optional[int]:
+    return None if text is None else parse_size(text)

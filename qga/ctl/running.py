@@ -44,8 +44,8 @@ class Wanted(NamedTuple):
     input: Optional[int] = None
     tty: bool = False
     timeout: float = math.inf
-    user: str = ""
-    directory: str = ""
+    user: Optional[str] = None
+    directory: Optional[str] = None
     limits: Limits = NO_LIMITS
 
 
@@ -94,7 +94,7 @@ def started(
     term = os.environ.get("TERM", "") if wanted.tty else ""
     env = wanted.env if wanted.clean_env else None
     argv = wanted.argv
-    as_whom: dict[str, Any] = {"user": wanted.user or None, "cwd": wanted.directory or None}
+    as_whom: dict[str, Any] = {"user": wanted.user, "cwd": wanted.directory}
     if wanted.env and not wanted.clean_env and wanted.user:
         # The rest of that user's environment is only known in the guest.
         argv = ["env", *(f"{name}={value}" for name, value in wanted.env.items()), *argv]

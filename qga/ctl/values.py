@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Optional
 
 import typer
 
@@ -21,6 +22,13 @@ class NotUsable(typer.BadParameter):
 
 class Expected(typer.BadParameter):
     """For callbacks of parameters: what a value should be, as in `use a number above 0`."""
+
+
+def not_empty(text: Optional[str]) -> Optional[str]:
+    """A callback: an empty value is an unset variable of a script, and not the default."""
+    if text == "":
+        raise Expected("it is empty; use a name, or leave the option out")
+    return text
 
 
 def duration(text: str) -> str:

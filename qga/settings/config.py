@@ -23,6 +23,7 @@ from qga.settings.values import (
     MAX_THREADS,
     MIB,
     PROFILES,
+    parse_account,
     parse_accounts,
     parse_boolean,
     parse_cids,
@@ -205,7 +206,7 @@ GENERAL_KEYS: dict[str, Callable[[str], Value]] = {
 RULE_KEYS: dict[str, dict[str, Callable[[str], Value]]] = {
     "exec": {
         "allow": parse_programs,
-        "user": str,
+        "user": parse_account,
         "users": parse_accounts,
         "environment": parse_environment,
         "terminal": parse_boolean,

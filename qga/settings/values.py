@@ -57,6 +57,12 @@ def parse_boolean(text: str) -> bool:
         raise ValueError(f"invalid boolean '{text}'; use true, false, 1 or 0") from None
 
 
+def parse_account(text: str) -> str:
+    if not text:
+        raise ValueError("the name is empty; use the name of a user, such as nobody")
+    return text
+
+
 def parse_positive(text: str) -> int:
     number = _whole_number(text)
     if number < 1:

@@ -18,6 +18,7 @@ from qga.client import (
     AgentError,
     ConnectError,
     GuestAgent,
+    Limits,
     ProgramFailed,
     ProgramNotStarted,
     ProgramTimeout,
@@ -65,6 +66,30 @@ def test_a_user_and_a_directory(agent: GuestAgent) -> None:
 def test_a_group(agent: GuestAgent, who: dict[str, Any], ids: str) -> None:
     result = agent.exec(["sh", "-c", "echo $(id -u) $(id -g)"], text=True, **who)
     assert result.stdout == f"{ids}\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"user": ""}, "user is empty"),
+        ({"group": ""}, "group is empty"),
+        ({"cwd": ""}, "cwd is empty"),
+        ({"timeout": math.nan}, "timeout is nan"),
+        ({"timeout": "1m"}, "timeout must be a number of seconds, not '1m'"),
+        ({"limits": {"memory": 1}}, "limits must be Limits"),
+        ({"limits": Limits(cpu=math.inf)}, "limits.cpu is inf"),
+    ],
+)
+def test_nothing_runs_in_a_way_that_cannot_be(
+    agent: GuestAgent, made: Path, how: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=reason):
+        agent.exec(["touch", str(made)], **how)
+    assert not made.exists()
+
+
+def test_no_timeout_as_in_subprocess(agent: GuestAgent) -> None:
+    assert agent.exec(["echo", "1"], timeout=None).stdout == b"1\n"
 
 
 def test_the_environment_stays_as_it_was_given(agent: GuestAgent) -> None:

@@ -260,6 +260,8 @@ def test_a_program_that_cannot_be_started_is_an_error(client: Client) -> None:
     assert client.refusal("qga-exec", path="no-such-program").startswith("failed to start")
     with refused("failed to enter the directory '/none': No such file or directory"):
         client.call("qga-exec", path="sh", directory="/none")
+    with refused("Parameter 'directory' is empty; use the path of a directory"):
+        client.call("qga-exec", path="sh", directory="")
     with refused("no port 'none': this guest has org.qga.data.0"):
         client.call("qga-exec", path="sh", port="none")
     with refused("a terminal cannot have 0 rows or columns"):

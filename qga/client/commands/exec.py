@@ -16,7 +16,7 @@ from qga.client.errors import (
     ProgramFailed,
     ProgramNotStarted,
 )
-from qga.client.program_options import DEFAULT_OPTIONS, Limits, ProgramOptions
+from qga.client.program_options import DEFAULT_OPTIONS, Limits, ProgramOptions, checked
 from qga.client.results import ExecResult, TextResult
 from qga.client.waits import Interrupted, pause
 
@@ -38,7 +38,7 @@ class Exec(Connection):
         input: bytes | str | None = ...,
         env: Mapping[str, str] | None = ...,
         capture: Capture = ...,
-        timeout: float = ...,
+        timeout: float | None = ...,
         user: str | None = ...,
         group: str | None = ...,
         cwd: str | None = ...,
@@ -55,7 +55,7 @@ class Exec(Connection):
         input: bytes | str | None = ...,
         env: Mapping[str, str] | None = ...,
         capture: Capture = ...,
-        timeout: float = ...,
+        timeout: float | None = ...,
         user: str | None = ...,
         group: str | None = ...,
         cwd: str | None = ...,
@@ -71,7 +71,7 @@ class Exec(Connection):
         input: bytes | str | None = None,
         env: Mapping[str, str] | None = None,
         capture: Capture = True,
-        timeout: float = math.inf,
+        timeout: float | None = None,
         user: str | None = None,
         group: str | None = None,
         cwd: str | None = None,
@@ -96,7 +96,8 @@ class Exec(Connection):
         text: return a TextResult, with str instead of bytes.
 
         Raises ProgramTimeout (a TimeoutError), ProgramNotStarted (an OSError; also if there is no
-        such user or directory), or another AgentError.
+        such user or directory), or another AgentError; ValueError if `user`, `group` or `cwd` is
+        empty.
 
         Everything else also works with QEMU's agent and qga 0.1, but another user requires
         setpriv(1) in the guest, and a directory requires a shell. Through libvirt, whose replies
@@ -104,9 +105,9 @@ class Exec(Connection):
         a signal has the exit code 128 + the signal.
         """
         check_argv(argv)
+        options = checked(user, group, cwd, timeout, limits)
         data = input.encode() if isinstance(input, str) else input
         try:
-            options = ProgramOptions(user, group, cwd, timeout, limits)
             result = self._run(argv, data, env, capture, options)
         except CommandNotFound:
             raise

@@ -221,6 +221,7 @@ def test_rules() -> None:
         ),
         ("[files]\nfollow-symlinks=yes", "line 2: follow-symlinks: invalid boolean 'yes'"),
         ("[exec]\nallow=/a 'b", "line 2: allow: '/a 'b' has an unclosed quote"),
+        ("[exec]\nuser=", "line 2: user: the name is empty; use the name of a user"),
         ("[exec]\nenvironment=x", "line 2: environment: invalid value 'x'; use keep or drop"),
         ("[limits]\nmessage=1", "line 2: message: '1' is too small for a request"),
         (
