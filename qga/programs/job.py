@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol
 from qga.errors import QgaError
 from qga.programs import cgroup
 from qga.programs.child import GRACE, LAST_WORDS, UNKNOWN_STATUS, exit_status
-from qga.programs.descendants import Family
+from qga.programs.descendants import Family, processor_seconds
 from qga.programs.limits import resource_limits
 
 if TYPE_CHECKING:
@@ -135,8 +135,15 @@ class Job:
         if self._cgroup is not None and self._cgroup.ran_out_of_memory():
             return "memory"
         reason = _BY_SIGNAL.get(number, "")
+        if number == signal.SIGKILL and self._used_up_its_time():
+            reason = "cpu-seconds"
         limit = getattr(self._limits, reason.replace("-", "_"), None)
         return "" if limit is None else reason
+
+    def _used_up_its_time(self) -> bool:
+        """Whether it ignored SIGXCPU: a second later the kernel sends SIGKILL."""
+        limit = self._limits.cpu_seconds
+        return limit is not None and processor_seconds(self._pid) >= limit
 
     def _on_timeout(self) -> None:
         if self._has_ended:

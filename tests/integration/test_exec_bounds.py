@@ -189,11 +189,16 @@ def test_a_rule_that_speaks_of_no_user_allows_none(ruled: tuple[AgentProcess, Cl
     assert ended(client, pid)["out"] == b"0\n"
 
 
+BY_TIME: dict[str, object] = {"ended-by": "cpu-seconds"}
+
+
 @pytest.mark.parametrize(
     ("script", "limits", "end"),
     [
         ("exec yes", {"output": 1000}, {"signal": 9, "ended-by": "output"}),
         ("while :; do :; done", {"cpu-seconds": 1}, {"signal": 24, "ended-by": "cpu-seconds"}),
+        ("trap '' XCPU; while :; do :; done", {"cpu-seconds": 1}, {"signal": 9, **BY_TIME}),
+        (":", {"cpu-seconds": 2**63 - 1, "memory": 2**63 - 1}, {"exitcode": 0}),
         ("exec cat /dev/zero >$1", {"file-size": 5000}, {"signal": 25, "ended-by": "file-size"}),
         ("head -c 1000 /dev/zero", {"output": 1000}, {"exitcode": 0}),
         ("ulimit -n; ulimit -f", {"open-files": 20, "file-size": 2**62}, {"exitcode": 0}),
