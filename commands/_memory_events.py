@@ -24,6 +24,8 @@ _LOG = "/dev/kmsg"
 _RECORD_SIZE = 8192  # the longest record, or the kernel returns EINVAL
 _TURN = 64  # records before other connections get a turn
 _KILLED = re.compile(rb"Killed process ([0-9]+) \((.*?)\)(?:, UID [0-9]+,)? total-vm:")
+# Of a cgroup with memory.oom.group: the kernel then logs its processes, and the first one again.
+_WITH_ITS_GROUP = b"are going to be killed due to memory.oom.group"
 _FACILITY = 8  # the kernel's own records have a lower priority value, which programs cannot set
 
 
@@ -112,8 +114,18 @@ class Kills:
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
+        self._last = self._logged_again = -1  # process IDs
 
     def on_kernel_line(self, text: bytes) -> None:
         killed = _KILLED.search(text)
         if killed:
-            self._tell("out-of-memory", pid=int(killed[1]), name=os.fsdecode(killed[2]))
+            self._on_kill(int(killed[1]), os.fsdecode(killed[2]))
+        elif _WITH_ITS_GROUP in text:
+            self._logged_again = self._last
+
+    def _on_kill(self, pid: int, name: str) -> None:
+        self._last = pid
+        if pid == self._logged_again:
+            self._logged_again = -1
+        else:
+            self._tell("out-of-memory", pid=pid, name=name)

@@ -116,13 +116,15 @@ class Events:
         """The next event; None if there is none within `timeout` seconds.
 
         If the agent stops, the event is "agent-stopped", or "agent-lost" if the agent was killed.
-        The next call then waits until the watch can be started again.
+        The next call then waits until the watch can be started again, and "agent-started" is next
+        if it is a new agent.
         """
         deadline = time.monotonic() + timeout
         while self._port is None:
             if time.monotonic() >= deadline:
                 return None
-            self._start_again()
+            if self._start_again():
+                return Event("agent-started", self.started.agent_started_ms / 1000, {})
         silence = time.monotonic() + self._check
         try:
             event = self._event(self._port, min(deadline, silence))
@@ -156,13 +158,17 @@ class Events:
             agent.close()  # QEMU serves one client at a time, and others may want to connect
         self._port = port
 
-    def _start_again(self) -> None:
+    def _start_again(self) -> bool:
+        """Returns whether a new agent has started the watch."""
+        earlier = self.started.agent_started_ms
         try:
             self._start()
         except CommandNotFound:
             raise
         except AgentError:  # it has not restarted yet
             pause(RETRY_INTERVAL)
+            return False
+        return self.started.agent_started_ms != earlier
 
     def _skip_to_first(self, port: DataPort) -> None:
         """Drop lines that were left over from earlier users of the port."""

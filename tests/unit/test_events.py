@@ -210,6 +210,15 @@ def test_pressure_and_the_kernels_log(told: Told) -> None:
     ]
 
 
+def test_the_first_of_a_group_that_is_killed_is_reported_once(told: Told) -> None:
+    kills = memory.Kills(told)
+    line = b"Memory cgroup out of memory: Killed process %d (x) total-vm:1kB, anon-rss:1kB"
+    group = b"Tasks in /a are going to be killed due to memory.oom.group set"
+    for text in (line % 7, group, line % 8, line % 7, line % 7):
+        kills.on_kernel_line(text)
+    assert [members["pid"] for _, members in told] == [7, 8, 7]
+
+
 def test_sessions_of_logind_and_of_utmp(
     told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
