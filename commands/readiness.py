@@ -109,7 +109,8 @@ def _check(units: list[str], ports: list[int]) -> None:
         raise QgaError(f"at most {MAX_UNITS} units and {MAX_PORTS} ports can be asked for at once")
     for unit in units:
         # Neither a pattern, which could match several units, nor an option.
-        if not unit or unit.startswith("-") or not all(c.isalnum() or c in r":_.@\-" for c in unit):
+        is_option = unit.startswith("-") and not unit.startswith("-.")  # -.mount is for /
+        if not unit or is_option or not all(c.isalnum() or c in r":_.@\-" for c in unit):
             raise QgaError(f"'{unit}' is not the name of a unit; use one such as ssh.service")
 
 

@@ -72,7 +72,7 @@ def _boot(agent: GuestAgent, _argument: str, state: Readiness | None) -> Seen:
 
 def _unit(agent: GuestAgent, name: str, state: Readiness | None) -> Seen:
     if state is None:
-        word = _systemctl(agent, "is-active", name)
+        word = _systemctl(agent, "is-active", "--", name)
         return Seen(word == "active", word)
     unit = next((each for each in state.units if each.name == name), None)
     if unit is None:

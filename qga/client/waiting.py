@@ -32,8 +32,9 @@ PAUSE_GROWTH = 1.5
 # Seconds for the last check even after the timeout: it determines what is missing.
 LAST_PATIENCE = 5.0
 
-# The characters of names in systemd.unit(5), but no leading hyphen, which begins an option.
-UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
+# The characters of names in systemd.unit(5), but no leading hyphen, which begins an option, except
+# before a dot: -.mount is that of the root directory.
+UNIT = re.compile(r"(?:-(?=\.))?[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
 
 # Of Linux or of Windows.
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")

@@ -84,11 +84,12 @@ def test_addresses_are_those_that_others_can_reach(guest: Guest, agent: AgentSoc
 
 def test_units_and_ports(guest: Guest, agent: AgentSocket) -> None:
     guest.write_file("/run/listener.py", LISTENER)
-    asked = {"units": [UNIT, "nowhere.service"], "ports": [7117, 7118]}
+    asked = {"units": [UNIT, "nowhere.service", "-.mount"], "ports": [7117, 7118]}
     before = agent.execute("qga-get-readiness", **asked)
     assert before["units"] == [
         {"name": UNIT, "state": "active", "sub-state": "running"},
         {"name": "nowhere.service", "state": "inactive", "sub-state": "dead"},
+        {"name": "-.mount", "state": "active", "sub-state": "mounted"},
     ]
     assert before["listening"] == []
     with unit(guest, "listener", "/usr/bin/python3", "/run/listener.py"):
@@ -250,7 +251,10 @@ def test_qgactl_watches(guest: Guest) -> None:
 
 
 def wait_until_watched_again(events: Events, before: int) -> None:
-    wait_for(lambda: not events.next(1) and events.started.watch > before, "a new watch")
+    event = wait_for(lambda: events.next(1), "a new watch")
+    assert event
+    assert event.name == "agent-started"
+    assert events.started.watch > before
 
 
 def test_a_watch_continues_when_the_agent_restarts(guest: Guest) -> None:

@@ -31,6 +31,7 @@ from qga.client.results import PortInfo
     [
         ("agent", "agent", ""),
         ("unit:ssh.service", "unit", "ssh.service"),
+        ("unit:-.mount", "unit", "-.mount"),
         ("unit:dev-disk-by\\x2did.device", "unit", "dev-disk-by\\x2did.device"),
         ("port:443", "port", "443"),
         ("file:/a:b", "file", "/a:b"),
@@ -212,10 +213,11 @@ class Watched(StandIn):
     def __init__(self, begin: Callable[[], object]) -> None:
         super().__init__()
         self.begin = begin
+        self.started_ms = 1500
 
     def watch_start(self, _port: str, *_wanted: object) -> watching.WatchStarted:
         self.begin()
-        return watching.WatchStarted(7, ("address",), 1)
+        return watching.WatchStarted(7, ("address",), self.started_ms)
 
 
 @pytest.fixture
@@ -281,6 +283,17 @@ def test_a_watch_is_restarted_on_a_closed_port(ports: Ports) -> None:
         again = events.next(5)
         assert again
         assert again.name == "frozen"
+
+
+def test_a_new_agent_is_an_event(ports: Ports) -> None:
+    stopped = b'{"event":"agent-stopped","time-ms":1}\n'
+    with events_of(ports, line(watch=7), stopped) as events:
+        assert events.next(5) == ("agent-stopped", 0.001, {})
+        ports.guest.close()
+        ports.__init__()  # type: ignore[misc]
+        events._agent.started_ms += 1  # type: ignore[attr-defined]
+        assert events.next(5) == ("agent-started", 1.501, {})
+        assert events.next(5) == ("agent-stopped", 0.001, {})
 
 
 def test_a_line_without_an_end(ports: Ports) -> None:
