@@ -11,8 +11,6 @@ from qga.records import NamedTuple
 
 Number = Union[int, float]
 
-_LARGEST_LIMIT = 2**63 - 1  # that setrlimit takes in Python
-
 LEAST_CPU, MOST_CPU = 0.01, 8192.0
 """Processors: the kernel's minimum quota is 1 ms in 100 ms, the maximum CONFIG_NR_CPUS is 8192."""
 
@@ -80,6 +78,5 @@ def resource_limits(limits: Limits, in_cgroup: bool) -> list[tuple[int, tuple[in
             most = value if hard == resource.RLIM_INFINITY else min(value, hard)
             # The kernel sends SIGXCPU at the soft limit and SIGKILL at the hard one.
             above = most + 1 if number == resource.RLIMIT_CPU and most == value else most
-            above = min(above, _LARGEST_LIMIT)
-            found.append((number, (most, above)))
+            found.append((number, (most, min(above, 2**63 - 1))))  # Python takes no more bits
     return found
