@@ -1,5 +1,6 @@
 """Snapshots of a machine's disks."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Optional
@@ -119,6 +120,8 @@ def snapshot(
                 observer=progress,
             )
     except Interrupted as interruption:
+        if external and os.path.isdir(directory):
+            display.say(f"interrupted; but the guest may write to the new files in {directory}")
         raise typer.Exit(interruption.status) from None
     if settings.structured:
         settings.print(plain(taken))

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from qga.client import GuestAgent
+from qga.client.commands import freeze
+from qga.client.errors import ThawFailed
 from qga.client.hosts.qmp import Qmp
 from tests.integration.qgactl_process import QGACTL, environment
 from tests.integration.qgactl_process import qgactl as run_qgactl
@@ -426,3 +429,37 @@ def test_a_qemu_that_ends_as_soon_as_the_job_has(machine: Machine) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert "QEMU closed the QMP connection: has the machine ended?" in done.stderr
     assert not (machine.folder / "copy").exists()
+
+
+def test_a_user_who_leaves_an_external_snapshot_is_told_of_the_files(machine: Machine) -> None:
+    """Without them, the guest would lose its disk."""
+    times = iter((0.0, 1.0))
+
+    def filesystems(_: dict[str, Any]) -> list[dict[str, Any]]:
+        if pause := next(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(pause)
+        return [mounted("a"), mounted("b")]
+
+    machine.peer.handlers["guest-get-fsinfo"] = filesystems
+    argv = [*QGACTL, *machine.options("--external", "--disk", "root")]
+    env = environment(machine.peer.address)
+    process = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert err == (
+        f"qgactl: interrupted; but the guest may write to the new files in {machine.folder}/copy\n"
+    )
+    assert (machine.folder / "copy/root.qcow2").exists()
+    assert machine.guest.frozen == 0
+
+
+def test_an_external_snapshot_whose_guest_stays_frozen_names_the_files(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freeze, "RETRIES_END", 0.1)
+    machine.guest.thaws = [RuntimeError("GenericError", "no")] * 99
+    place, socket = str(machine.folder / "copy"), str(machine.socket)
+    with GuestAgent(machine.peer.address) as agent, pytest.raises(ThawFailed) as failure:
+        agent.snapshot(place, external=True, disks=["root"], qmp=socket)
+    assert failure.value.reason.endswith(f"no; but the guest writes to the new files in {place}")

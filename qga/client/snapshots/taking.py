@@ -15,7 +15,7 @@ from typing import NamedTuple
 from qga.client.addresses import FORMS, resolve, uri_and_domain
 from qga.client.agent import GuestAgent
 from qga.client.copies.report import Observer
-from qga.client.errors import NotQuiesced, SnapshotFailed
+from qga.client.errors import AgentError, NotQuiesced, SnapshotFailed
 from qga.client.hosts import discovery
 from qga.client.snapshots.folder import Folder
 from qga.client.snapshots.libvirt import LibvirtMachine
@@ -68,14 +68,22 @@ def take_snapshot(
                 with operation:
                     taken, outcome = begin(agent, operation, how, observer)
                     follow(operation, targets, observer)
+            except AgentError as error:
+                if operation.in_use:
+                    error.reason += used(folder)
+                raise
             finally:
                 folder.kept = operation.in_use
             snapshot = described(agent, how, taken, targets, skipped, outcome, started)
             folder.write(snapshot)
     if outcome.problem and not how.crash_consistent:
-        reason = f"{outcome.problem}; but the guest writes to the new files in {folder.path}"
-        raise NotQuiesced(reason, started=True)
+        raise NotQuiesced(outcome.problem + used(folder), started=True)
     return snapshot
+
+
+def used(folder: Folder) -> str:
+    """Whoever removes the files would take the guest its disks."""
+    return f"; but the guest writes to the new files in {folder.path}"
 
 
 def open_machine(agent: GuestAgent, qmp: str) -> Machine:
