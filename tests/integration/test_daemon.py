@@ -219,6 +219,7 @@ def test_what_prevents_the_start(place: Place, options: tuple[str, ...]) -> None
     assert place.fail(*options, *pidfile, "-l", f"{none}/log") == (
         f"qemu-ga: error: unable to open specified log file '{none}/log': "
         "No such file or directory\n"
+        "qemu-ga: error: error initializing guest agent\n"
     )
     said = place.fail(*options, *pidfile, "-p", f"{none}/socket")
     assert f"{none}/socket: No such file or directory\n" in said
