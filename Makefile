@@ -38,7 +38,7 @@ check: $(READY) ## run linters, type checker and unit tests; under a minute
 	else echo "cockpit/ is not linted: oxlint has no wheel for this machine"; fi
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.9- --eval-annotations --exclude-regex 'qga/(client|ctl|integrations|mcp)' qga commands
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q --numprocesses=$(WORKERS) --maxprocesses=4 tests/unit
 
 bench: $(READY) ## compare with QEMU's agent; updates tests/bench/RESULTS.md
 	@packaging/prepare test
