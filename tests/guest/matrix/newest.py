@@ -41,7 +41,7 @@ def disk(folder: Path, machine: Machine = AMD64) -> list[str]:
 def tree(arch: str) -> Path:
     """A folder with the agent, its libraries and their loader; made once."""
     folder = building.CACHE / f"newest-{arch}"
-    with (building.CACHE / "lock").open("w") as lock:
+    with (building.CACHE / f"newest-{arch}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be making it
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=building.CACHE, prefix="building-") as work:
