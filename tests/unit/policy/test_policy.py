@@ -233,7 +233,7 @@ def test_without_settings_any_program_starts_as_asked_for() -> None:
     assert outcome(policy()) == outcome(policy(), ANYHOW) == Launch("/bin/echo")
 
 
-@pytest.mark.parametrize("key", SETTINGS.keys() - {"exec_terminal"})
+@pytest.mark.parametrize("key", sorted(SETTINGS.keys() - {"exec_terminal"}))
 def test_each_setting_about_programs_has_an_effect(key: str) -> None:
     assert outcome(policy(**{key: SETTINGS[key]})) != Launch("/bin/echo")
 
@@ -243,7 +243,7 @@ def test_without_terminals_none_is_given() -> None:
     assert "gets no terminal" in str(refused)
 
 
-@pytest.mark.parametrize("key", WISHES.keys() - {"terminal"})
+@pytest.mark.parametrize("key", sorted(WISHES.keys() - {"terminal"}))
 def test_each_wish_about_a_program_has_an_effect(key: str) -> None:
     assert WISHES.keys() == set(Wanted._fields)
     assert outcome(policy(), Wanted(**{key: WISHES[key]})) != Launch("/bin/echo")
