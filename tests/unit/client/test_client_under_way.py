@@ -93,7 +93,7 @@ def test_another_exchange_does_not_take_their_replies(ends: tuple[SocketTranspor
     thread.start()
     assert transport.exchange(request("c"), LIMIT, soon())["return"] == "c"
     assert transport.collect(first, soon())["return"] == "a"
-    with pytest.raises(TimeoutError, match="given up"):
+    with pytest.raises(TimeoutError, match="abandoned together"):
         transport.collect(unwanted, soon())
     thread.join()
 
@@ -106,7 +106,7 @@ def test_a_reply_that_does_not_come_gives_up_all_of_them(
     late = [peer.next_request(), peer.next_request()]
     with pytest.raises(TimeoutError):
         transport.collect(first, time.monotonic() + 0.01)
-    with pytest.raises(TimeoutError, match="given up"):
+    with pytest.raises(TimeoutError, match="abandoned together"):
         transport.collect(second, soon())
 
     def serve() -> None:

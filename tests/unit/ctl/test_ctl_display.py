@@ -62,7 +62,7 @@ def test_the_table_shows_names_as_they_are(
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "unix:/s: agent [b]1\\x1b (qga 2\\x1b), 2 commands, 1 disabled",
         "Command                                      State      Replies on success",
-        "───────────────────────────────────────────────────────────────────────",
+        "──────────────────────────────────────────────────────────────────────────",
         "[red]x[/red]\\x1b[2J\\x7f\\x9b\\n\\u202e:smile:   enabled    yes",
         "guest-ping                                   DISABLED   no",
     ]
