@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 KERNEL_OPTIONS = AMD64.kernel_options
-BOOT_TIMEOUT = 300.0
+BOOT_TIMEOUT = 600.0
 
 
 class Port(NamedTuple):
@@ -207,7 +207,7 @@ class Guest(VirtualMachine):
             "device_add",
             driver="virtserialport",
             bus="virtio-serial0.0",
-            nr=str(port.nr),
+            nr=port.nr,
             chardev=port.chardev,
             id=port.id,
             name=port.name,
