@@ -103,7 +103,11 @@ def wait_until_up(guest: Guest) -> None:
         "redis-cli ping"
     )
     argv = ["/bin/sh", "-c", f"({script}) >/dev/null 2>&1"]
-    wait_for(lambda: guest.run(argv, check=False).status == 0, "the databases to answer", 180)
+    wait_for(
+        lambda: guest.run(argv, check=False, timeout=300).status == 0,
+        "the databases to answer",
+        timeout=600,
+    )
 
 
 def start_load(guest: Guest) -> None:
