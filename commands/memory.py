@@ -91,16 +91,18 @@ def _removable_blocks(directory: int, numbers: list[int]) -> set[int]:
     Documentation/ABI/testing/sysfs-devices-memory).
     """
     if _kernel_release() >= (5, 7):
-        return set(numbers) if numbers and _is_removable(directory, numbers[0]) else set()
+        marks = (_is_removable(directory, number) for number in numbers)
+        return set(numbers) if next((mark for mark in marks if mark is not None), False) else set()
     return {number for number in numbers if _is_removable(directory, number)}
 
 
-def _is_removable(directory: int, number: int) -> bool:
+def _is_removable(directory: int, number: int) -> bool | None:
+    """None if the block comes or goes, or the kernel cannot take memory offline at all."""
     try:
         return read_word(f"memory{number}/removable", directory) != "0"
     except OSError as error:
-        if error.errno in _PASSING:  # or the kernel cannot take memory offline at all
-            return False
+        if error.errno in _PASSING:
+            return None
         raise
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from importlib import import_module
-from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Lock
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +22,14 @@ CONTENT = bytes(range(256)) * 40
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[Any]:
-    path = tmp_path / "file"
-    path.write_bytes(CONTENT)
-    fd = os.open(path, os.O_RDONLY)
-    yield files.OpenFile(fd, Lock(), "main")
-    os.close(fd)
+def file() -> Iterator[Any]:
+    """A file on a disk: tmpfs, which /tmp is on Debian 13, knows no RWF_NOWAIT."""
+    with NamedTemporaryFile(dir="/var/tmp") as named:
+        named.write(CONTENT)
+        named.flush()
+        fd = os.open(named.name, os.O_RDONLY)
+        yield files.OpenFile(fd, Lock(), "main")
+        os.close(fd)
 
 
 def position(file: Any) -> int:

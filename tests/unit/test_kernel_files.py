@@ -242,17 +242,18 @@ def log_in(
     new.replace(sessions / number)
 
 
+@pytest.mark.parametrize("there", [0, 1])
 def test_a_memory_block_that_the_kernel_is_about_to_add(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int
 ) -> None:
     """Its folder is there before its files."""
     monkeypatch.setattr(memory, "_MEMORY", str(tmp_path))
     for number in (0, 1):
         (tmp_path / f"memory{number}").mkdir()
     for name, text in (("state", "online"), ("removable", "1")):
-        (tmp_path / "memory0" / name).write_text(f"{text}\n")
+        (tmp_path / f"memory{there}" / name).write_text(f"{text}\n")
     (found,) = memory.Memory(None).guest_get_memory_blocks()
-    assert found == {"phys-index": 0, "online": True, "can-offline": True}
+    assert found == {"phys-index": there, "online": True, "can-offline": True}
 
 
 @pytest.mark.parametrize("attribute", ["state", "removable", "valid_zones"])
