@@ -18,6 +18,8 @@ pytestmark = pytest.mark.timeout(900)
 
 SECOND = 10**9
 YEAR_2033 = 2_000_000_000
+# Seconds: one clock is set to whole ones, and a busy machine reads them one after the other.
+APART = 20
 INDIA = 19_800  # seconds ahead of UTC
 
 
@@ -48,7 +50,7 @@ def test_time_is_taken_from_the_hardware_clock(guest: Guest, agent: AgentSocket)
     finally:
         guest.run(["date", f"--set=@{before}"])
     assert right <= hardware_clock < right + 60
-    assert abs(system - hardware_clock) <= 2  # one is set to whole seconds, and both are cut
+    assert abs(system - hardware_clock) < APART
 
 
 def test_time_is_set_also_without_a_hardware_clock(guest: Guest, agent: AgentSocket) -> None:
@@ -72,7 +74,7 @@ def test_hardware_clock_that_runs_in_local_time(guest: Guest, agent: AgentSocket
         agent.execute("guest-get-timezone")  # takes the new zone in
         agent.execute("guest-set-time", time=right * SECOND)
         system, hardware_clock = clocks(guest)
-        assert abs(hardware_clock - system - INDIA) <= 2
+        assert abs(hardware_clock - system - INDIA) < APART
         agent.execute("guest-set-time")
         assert abs(clocks(guest)[0] - system) < 60
     finally:
