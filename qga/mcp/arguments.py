@@ -42,7 +42,8 @@ class Argument(NamedTuple):
     """An argument of a tool.
 
     kind: a key of KINDS. least, most: the range of a number. longest: characters of a string.
-    choices: the permitted strings. secret: whether the value is left out of the log.
+    choices: the permitted strings. secret: whether the value is left out of the log. filled:
+    whether it must not be empty.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Argument(NamedTuple):
     longest: int = LONGEST_TEXT
     choices: Sequence[str] = ()
     secret: bool = False
+    filled: bool = False
 
     def schema(self) -> dict[str, Any]:
         bounds = {"minimum": self.least, "maximum": self.most, "enum": list(self.choices) or None}
@@ -64,7 +66,7 @@ class Argument(NamedTuple):
         """Return the value if it is valid. Raises WrongArguments."""
         if not self._is_of_kind(value):
             raise WrongArguments(f"'{self.name}' must be {KINDS[self.kind][0]}")
-        if self.required and value == []:
+        if (self.required and value == []) or (self.filled and value == ""):
             raise WrongArguments(f"'{self.name}' is empty")
         for text in texts_in(value):
             self._check_text(text)

@@ -43,8 +43,8 @@ WITHOUT_A_PAGER = ("journalctl", "--no-pager", "--quiet", "--output=short-iso")
 @tool(
     GUEST,
     Argument("argv", "strings", "the program and its arguments; no shell is involved", True),
-    Argument("user", "string", "the user to run it as (default: the agent's, root)"),
-    Argument("directory", "string", "the directory to run it in"),
+    Argument("user", "string", "the user to run it as (default: the agent's, root)", filled=True),
+    Argument("directory", "string", "the directory to run it in", filled=True),
     Argument("env", "variables", "its whole environment (default: the agent's)", secret=True),
     Argument("input", "string", "its standard input", longest=MOST_INPUT, secret=True),
     Argument("timeout", "number", "seconds after which it is ended (default: 60)", least=0.1),

@@ -274,6 +274,8 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("look", {"guest": "web", "about": "all"}, "'about' must be one of system, network"),
     ("run_program", {"guest": "web", "argv": "ls"}, "'argv' must be a list of strings"),
     ("run_program", {"guest": "web", "argv": []}, "'argv' is empty"),
+    ("run_program", {"guest": "web", "argv": ["a"], "user": ""}, "'user' is empty"),
+    ("run_program", {"guest": "web", "argv": ["a"], "directory": ""}, "'directory' is empty"),
     ("run_program", {"guest": "web", "argv": ["a"], "env": {"A": 1}}, "values are strings"),
 ]
 
