@@ -45,7 +45,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def guest() -> Iterator[VsockGuest]:
     """A booted guest, shared: a test leaves it as it found it."""
     with VsockGuest(hardware.disks) as running:
-        running.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=300)
+        running.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=600)
         yield running
 
 

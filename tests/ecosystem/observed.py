@@ -62,7 +62,7 @@ def main() -> None:
     from tests.ecosystem.panels import draw
 
     with Guest(hardware.disks) as guest, tempfile.TemporaryDirectory() as name:
-        guest.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=300)
+        guest.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=600)
         folder = Path(name)
         start = time.time()
         with observed(Day(guest, folder), folder) as them:

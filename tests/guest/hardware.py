@@ -50,14 +50,15 @@ disk() {
         awk -v serial="$1" '$2 == serial { print $1 }'
 }
 """
-# The guest answers before it has found all of its disks and has an address.
+# The guest answers before it has found all of its disks and has an address. Looking more often
+# keeps its emulated processors from finding them.
 AWAIT = (
     DISK
     + r"""
 for serial in VIRTIO-1 MIRROR-0 MIRROR-1 TRIMMED VOLUME-0 VOLUME-1 IDE-1 NVME-1 USB-1; do
-    until [ "$(disk $serial)" ]; do sleep 0.1; done
+    until [ "$(disk $serial)" ]; do sleep 0.5; done
 done
-until ip -4 -oneline address show dev eth0 | grep -q inet; do sleep 0.1; done
+until ip -4 -oneline address show dev eth0 | grep -q inet; do sleep 0.5; done
 """
 )
 # Lays the disks out and mounts them below /mnt, in this order.

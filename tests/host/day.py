@@ -114,7 +114,7 @@ def run_again(page: str, day: Day) -> Iterator[tuple[Step, str]]:
 def main() -> None:
     page = PAGE.read_text()
     with Guest(hardware.disks) as guest, tempfile.TemporaryDirectory() as folder:
-        guest.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=300)
+        guest.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=600)
         day = Day(guest, Path(folder))
         again = [f"$ {step.command}\n{now}" for step, now in run_again(page, day)]
     outputs = iter(again)
