@@ -427,7 +427,7 @@ def test_a_qemu_that_ends_as_soon_as_the_job_has(machine: Machine) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (3, "")
-    assert "QEMU closed the QMP connection: has the machine ended?" in done.stderr
+    assert "QEMU closed the QMP connection" in done.stderr
     assert not (machine.folder / "copy").exists()
 
 
