@@ -290,7 +290,7 @@ def test_wrong_arguments(talk: Talk, tool: str, arguments: dict[str, object], er
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--allow", "all"), "--allow all: use exec, journal, write, freeze, power"),
+        (("--allow", "all"), "--allow all: use one of exec, journal, write, freeze, power"),
         (("--host-folder", "/nonexistent"), "--host-folder /nonexistent: No such file"),
         (("--log", "/nonexistent/log"), "--log /nonexistent/log: No such file"),
         (("--timeout", "inf"), "mcp needs a finite --timeout"),
