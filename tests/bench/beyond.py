@@ -15,7 +15,7 @@ from typing import Optional
 
 from tests.bench import events, forwarding, programs, vsock
 from tests.bench.rounds import progress
-from tests.guest.machines import PARALLEL
+from tests.guest.machines import MEASURED, PARALLEL
 from tests.guest.vm import Guest
 from tests.guest.vsock import VsockGuest
 
@@ -80,7 +80,7 @@ def measure(rounds: int, wanted: Collection[str]) -> dict[str, str]:
     found = {"programs": of_programs(rounds)} if "programs" in wanted else {}
     others = {name: take for name, take in OTHERS.items() if name in wanted}
     if others:
-        with VsockGuest() as guest:
+        with VsockGuest(machine=MEASURED) as guest:
             for name, take in others.items():
                 progress(name)
                 found[name] = take(guest, rounds)

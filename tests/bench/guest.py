@@ -29,6 +29,7 @@ from tests.bench.measures import (
 from tests.bench.table import Samples
 from tests.guest import service
 from tests.guest.agent_socket import AgentSocket
+from tests.guest.machines import MEASURED
 from tests.guest.vm import AGENT_PORT, DATA_PORTS, ORIGINAL_PORT, Guest, GuestError, Port
 from tests.guest.vsock import VsockGuest
 
@@ -61,7 +62,7 @@ class Outcome(NamedTuple):
 
 def measure(samples: Samples, size: Size, progress: Callable[[str], None]) -> Outcome:
     """Boot a guest and add its measurements to `samples`."""
-    with VsockGuest(hardware=beside.hardware) as guest:
+    with VsockGuest(hardware=beside.hardware, machine=MEASURED) as guest:
         beside.start(guest)
         if guest.original is not None:  # each connection is made here, and one at a time
             guest.original.close()

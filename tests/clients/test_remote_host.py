@@ -16,7 +16,7 @@ from tests.guest.image import CHECKOUT
 
 from .domain import Domain
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 SSH = """\
 #!/bin/sh

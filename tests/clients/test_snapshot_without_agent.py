@@ -15,7 +15,7 @@ from tests.integration.test_libvirt import qgactl
 
 from .daemon import Libvirt
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(900)
 
 SIZE = 8 << 20
 DOMAIN = """\

@@ -77,10 +77,14 @@ S390X = Machine(
     bus="ccw",
     console="ttysclp0",
 )
-PARALLEL = AMD64._replace(
-    options=tuple(each.replace("thread=single", "thread=multi") for each in AMD64.options)
-)
-"""AMD64 with a thread for each processor, for measurements of what runs at the same time.
+MEASURED = AMD64._replace(options=tuple("max" if each == PLAIN else each for each in AMD64.options))
+"""AMD64 for measurements, with the vector instructions that processors of today have.
 
-It has no second serial port. See TCG for why tests do without it."""
+It has no second serial port."""
+PARALLEL = MEASURED._replace(
+    options=tuple(each.replace("thread=single", "thread=multi") for each in MEASURED.options)
+)
+"""MEASURED with a thread for each processor, for measurements of what runs at the same time.
+
+See TCG for why tests do without it."""
 MACHINES = {machine.arch: machine for machine in (AMD64, ARM64, S390X)}

@@ -12,7 +12,7 @@ from . import service
 from .installed import UNIT, drop_in, installed, restart, show
 from .vm import Guest
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("unit")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("unit")]
 
 PORT = "/dev/virtio-ports/org.qemu.guest_agent.0"
 HOLDER = "holder.service"

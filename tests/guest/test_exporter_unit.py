@@ -14,7 +14,7 @@ import pytest
 
 from .vm import Guest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 UNIT = "qgactl-exporter.service"
 INSTALL = r"""

@@ -12,7 +12,7 @@ from . import service
 from .agent_socket import AgentSocket, encode
 from .vm import AGENT_PORT, Guest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 REQUEST = (
     '{"arguments":{"path":"/bin/gr\u00fc\u00df","arg":["a",17],"capture-output":true},"execute":"x"}'

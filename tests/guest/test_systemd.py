@@ -27,7 +27,7 @@ from .installed import (
 from .vm import Guest
 from .vsock import VsockGuest
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("disks", "unit")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("disks", "unit")]
 
 PATH = "/dev/virtio-ports/org.qemu.guest_agent.0"
 # The guest is emulated and slow: pings come every 5 s.
