@@ -22,7 +22,7 @@ def disk(name: str = "vda", size: int = 4096, **more: Any) -> dict[str, Any]:
 class Qemu:
     """Serves one client after the other. Jobs end at once; each client has its own.
 
-    replies: by command, instead of the honest ones; bytes are sent as they are.
+    replies: by command, instead of the honest ones; bytes are sent as they are, functions called.
     """
 
     def __init__(self, path: Path, **replies: Any) -> None:
@@ -74,6 +74,8 @@ class Qemu:
         command, arguments = request["execute"], request["arguments"]
         self.commands.append(command)
         reply = self.replies.get(command)
+        if callable(reply):
+            reply = reply(arguments)
         if isinstance(reply, bytes):
             return reply
         if reply is None:

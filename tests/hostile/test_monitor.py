@@ -215,7 +215,7 @@ main()
 def test_a_copy_whose_last_bytes_do_not_reach_the_disk(
     tmp_path: Path, agent: Peer, form: str
 ) -> None:
-    """A network filesystem may report only then that it has no space. QEMU does not ask."""
+    """A network filesystem may report only then that it has no space."""
     with Qemu(tmp_path / "qmp") as qemu:
         argv = [QGACTL[0], "-c", FAILS_ONCE, "--json", "snapshot", str(tmp_path / "copy")]
         done = subprocess.run(
@@ -234,9 +234,58 @@ def test_a_copy_whose_last_bytes_do_not_reach_the_disk(
 REFUSED = {"error": {"class": "GenericError", "desc": "Node is in use"}}
 
 
+@pytest.mark.parametrize("command", ["blockdev-reopen", "blockdev-del"])
 @pytest.mark.parametrize("reply", [REFUSED, b"[]\n"])
-def test_a_copy_that_qemu_does_not_close(tmp_path: Path, agent: Peer, reply: Any) -> None:
+def test_a_copy_that_qemu_does_not_close(
+    tmp_path: Path, agent: Peer, command: str, reply: Any
+) -> None:
     """Until then, the tables of a qcow2 file may be in the memory of QEMU only."""
-    with Qemu(tmp_path / "qmp", **{"blockdev-del": reply}) as qemu:
+    with Qemu(tmp_path / "qmp", **{command: reply}) as qemu:
         assert snapshot(qemu, agent, "--json")[:2] == (1, "")
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_qemu_that_cannot_reopen(tmp_path: Path, agent: Peer) -> None:
+    """Before QEMU 6.1."""
+    unknown = {"error": {"class": "CommandNotFound", "desc": "not found"}}
+    with Qemu(tmp_path / "qmp", **{"blockdev-reopen": unknown}) as qemu:
+        assert snapshot(qemu, agent)[0] == 0
+
+
+NOTES_SYNCS = """
+import os
+from qga.client.hosts.qmp import Qmp
+sync = os.fsync
+def fsync(fd):
+    sync(fd)
+    with open({file!r}, "a") as file:
+        file.write("sync ")
+os.fsync = fsync
+Qmp.execute.__kwdefaults__["seconds"] = 3.0
+from qga.ctl.main import main
+main()
+"""
+
+
+def test_a_copy_on_a_slow_disk(tmp_path: Path, agent: Peer) -> None:
+    """QEMU waits for the disk, too, with its guest: it gets time, and little is left to write."""
+    notes = tmp_path / "notes"
+
+    def close(_: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(3.5)
+        with notes.open("a") as file:
+            file.write("close ")
+        return {}
+
+    with Qemu(tmp_path / "qmp", **{"blockdev-reopen": close, "blockdev-del": close}) as qemu:
+        argv = [QGACTL[0], "-c", NOTES_SYNCS.format(file=str(notes)), "snapshot"]
+        done = subprocess.run(
+            [*argv, str(tmp_path / "copy"), "--qmp", qemu.path],
+            env=environment(agent.address),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert notes.read_text().startswith("sync close close sync ")

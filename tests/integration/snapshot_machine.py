@@ -43,7 +43,8 @@ class Machine:
         argv += self.drive("fixed", "readonly=on")
         argv += ["-drive", "if=ide,media=cdrom,id=empty"]
         argv += self.node("slow", f"driver=null-co,size={SIZE},read-zeroes=off,{LATENCY}")
-        self.qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        # A write beyond RLIMIT_FSIZE fails, as QEMU expects of a full disk, and kills nobody.
+        self.qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, restore_signals=False)
         self.wait_until_it_listens()
 
     @staticmethod

@@ -400,14 +400,14 @@ def test_no_monitor(machine: Machine) -> None:
     machine.assert_clean()
 
 
-KILLS_QEMU = """
-import os
+WHEN_CONCLUDED = """
+import os, resource
 from qga.client.snapshots.qemu import Copy
 honest = Copy._jobs
 def jobs(copy):
     found = honest(copy)
     if found and all("-job-" in job.id and job.status == "concluded" for job in found):
-        os.kill({pid}, 9)
+        {action}
     return found
 Copy._jobs = jobs
 from qga.ctl.main import main
@@ -415,9 +415,9 @@ main()
 """
 
 
-def test_a_qemu_that_ends_as_soon_as_the_job_has(machine: Machine) -> None:
-    """The tables of a qcow2 file are in its memory only: without them, nothing is in the copy."""
-    argv = [QGACTL[0], "-c", KILLS_QEMU.format(pid=machine.qemu.pid)]
+def when_concluded(machine: Machine, action: str) -> tuple[int, str, str]:
+    """The tables of a qcow2 file are in QEMU's memory then: without them, the copy is empty."""
+    argv = [QGACTL[0], "-c", WHEN_CONCLUDED.format(action=action)]
     done = subprocess.run(
         [*argv, *machine.options("--disk", "root")],
         env=environment(machine.peer.address),
@@ -426,9 +426,23 @@ def test_a_qemu_that_ends_as_soon_as_the_job_has(machine: Machine) -> None:
         timeout=PATIENCE,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (3, "")
-    assert "QEMU closed the QMP connection" in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_qemu_that_ends_as_soon_as_the_job_has(machine: Machine) -> None:
+    status, out, err = when_concluded(machine, f"os.kill({machine.qemu.pid}, 9)")
+    assert (status, out) == (3, "")
+    assert "QEMU closed the QMP connection" in err
     assert not (machine.folder / "copy").exists()
+
+
+def test_a_qemu_that_cannot_write_the_tables(machine: Machine) -> None:
+    limit = f"resource.prlimit({machine.qemu.pid}, resource.RLIMIT_FSIZE, (4096, -1))"
+    status, out, err = when_concluded(machine, limit)
+    assert (status, out) == (1, "")
+    assert "QEMU failed to write" in err
+    assert "File too large" in err
+    machine.assert_clean()
 
 
 def test_a_user_who_leaves_an_external_snapshot_is_told_of_the_files(machine: Machine) -> None:

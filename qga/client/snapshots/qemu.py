@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Optional
 
 from qga.client.conversion import converted, member
 from qga.client.errors import AgentError, SnapshotFailed
-from qga.client.hosts.qmp import Qmp
+from qga.client.hosts.qmp import Qmp, QmpRefused
 from qga.client.snapshots import machine
 from qga.client.snapshots.folder import create, reopen, sync
 from qga.client.snapshots.jobs import (
@@ -47,6 +47,9 @@ SIZES = range(2**63)
 
 # Seconds for leaving nothing in QEMU: nobody can interrupt that.
 CLEAN_UP_PATIENCE = 60.0
+
+# Seconds until QEMU has written the end of a copy, on a disk that others may use, too.
+CLOSE_PATIENCE = 600.0
 
 
 class Image(NamedTuple):
@@ -181,13 +184,27 @@ class Copy:
         return Progress(sum(job.done for job in found), sum(job.total for job in found))
 
     def _complete(self, concluded: Sequence[Job]) -> None:
-        """Have everything written. QEMU writes the tables of qcow2 when it closes the node: if it
-        ends before, the copy has nothing in it."""
+        """Have everything written, while the guest runs: QEMU holds it up for what we leave."""
         for job in concluded:
             self._qmp.execute("job-dismiss", {"id": job.id})
         for number, (target, fd) in enumerate(zip(self._targets, self._files)):
-            self._qmp.execute("blockdev-del", {"node-name": self._name("copy", number)})
             sync(target, fd)
+            self._close(number, target)
+            sync(target, fd)
+
+    def _close(self, number: int, target: Target) -> None:
+        """QEMU writes the tables of qcow2 last: without them the copy is empty. It reports an error
+        when the node becomes read-only, but none when it is deleted."""
+        copy, file = self._name("copy", number), self._name("file", number)
+        node = {"driver": target.format, "node-name": copy, "file": file, "read-only": True}
+        try:
+            self._qmp.execute("blockdev-reopen", {"options": [node]}, seconds=CLOSE_PATIENCE)
+        except QmpRefused as refusal:
+            if refusal.class_ != "CommandNotFound":  # before QEMU 6.1
+                raise SnapshotFailed(
+                    f"QEMU failed to write {target.path}: {refusal.reason}"
+                ) from None
+        self._qmp.execute("blockdev-del", {"node-name": copy}, seconds=CLOSE_PATIENCE)
 
     def _prepare(self, number: int, target: Target) -> None:
         """Create the file, and a node of QEMU for it."""
