@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Optional
 
-# Fields of proc_pid_stat(5), counted from the one after the name.
-_USER_TIME, _SYSTEM_TIME, _START_TIME = 11, 12, 19
+_START_TIME = 19  # of proc_pid_stat(5), counted from the field after the name
 _MOST = 10_000  # a program may fork faster than this finds its processes
 
 
-class Family:
+class Descendants:
     """pid: the program, the leader of its process group."""
 
     def __init__(self, pid: int) -> None:
@@ -56,21 +55,9 @@ def _children(pid: int) -> Iterator[int]:
         return
 
 
-def processor_seconds(pid: int) -> float:
-    """The processor time of a process that is not reaped yet; 0 if it cannot be read."""
-    fields = _fields(pid)
-    ticks = sum(int(fields[index]) for index in (_USER_TIME, _SYSTEM_TIME)) if fields else 0
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def _start_time(pid: int) -> Optional[str]:
-    fields = _fields(pid)
-    return fields[_START_TIME] if fields else None
-
-
-def _fields(pid: int) -> list[str]:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
+            return file.read().rpartition(")")[2].split()[_START_TIME]
     except OSError:
-        return []
+        return None

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol
 from qga.errors import QgaError
 from qga.programs import cgroup
 from qga.programs.child import GRACE, LAST_WORDS, UNKNOWN_STATUS, exit_status
-from qga.programs.descendants import Family, processor_seconds
-from qga.programs.limits import resource_limits
+from qga.programs.descendants import Descendants
+from qga.programs.limits import raised_by_kernel, resource_limits
 
 if TYPE_CHECKING:
     from qga.loop import Loop, Timer
@@ -85,7 +85,7 @@ class Job:
         """Follow the program on the loop."""
         self._loop = loop
         self._pid = pid
-        self._tree: Tree = self._cgroup or Family(pid)
+        self._tree: Tree = self._cgroup or Descendants(pid)
         if self._timeout is not None:
             self._call_later(self._timeout, self._on_timeout)
 
@@ -135,15 +135,15 @@ class Job:
         if self._cgroup is not None and self._cgroup.ran_out_of_memory():
             return "memory"
         reason = _BY_SIGNAL.get(number, "")
-        if number == signal.SIGKILL and self._used_up_its_time():
+        if number == signal.SIGKILL and self._ignored_sigxcpu():
             reason = "cpu-seconds"
         limit = getattr(self._limits, reason.replace("-", "_"), None)
         return "" if limit is None else reason
 
-    def _used_up_its_time(self) -> bool:
-        """Whether it ignored SIGXCPU: a second later the kernel sends SIGKILL."""
+    def _ignored_sigxcpu(self) -> bool:
+        """Whether it had SIGXCPU; a second later the kernel sends SIGKILL."""
         limit = self._limits.cpu_seconds
-        return limit is not None and processor_seconds(self._pid) >= limit
+        return limit is not None and raised_by_kernel(self._pid, limit)
 
     def _on_timeout(self) -> None:
         if self._has_ended:

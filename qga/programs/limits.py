@@ -80,3 +80,17 @@ def resource_limits(limits: Limits, in_cgroup: bool) -> list[tuple[int, tuple[in
             above = most + 1 if number == resource.RLIMIT_CPU and most == value else most
             found.append((number, (most, min(above, 2**63 - 1))))  # Python takes no more bits
     return found
+
+
+def raised_by_kernel(pid: int, cpu_seconds: int) -> bool:
+    """Whether a process that is not reaped yet has had SIGXCPU.
+
+    With each one the kernel raises the soft limit by a second. The processor time would not show
+    it: /proc scales that, to more or less than what counts for the limit.
+    """
+    try:
+        with open(f"/proc/{pid}/limits", "rb") as file:  # prlimit(2) needs CAP_SYS_RESOURCE
+            soft = file.read().partition(b"Max cpu time")[2].split()[0]
+    except (OSError, IndexError):  # no /proc, or other code in this process has reaped it
+        return False
+    return soft.isdigit() and int(soft) > cpu_seconds

@@ -198,6 +198,9 @@ BY_TIME: dict[str, object] = {"ended-by": "cpu-seconds"}
         ("exec yes", {"output": 1000}, {"signal": 9, "ended-by": "output"}),
         ("while :; do :; done", {"cpu-seconds": 1}, {"signal": 24, "ended-by": "cpu-seconds"}),
         ("trap '' XCPU; while :; do :; done", {"cpu-seconds": 1}, {"signal": 9, **BY_TIME}),
+        # As the kernel does with a program that has ignored SIGXCPU.
+        ("ulimit -S -t 2; kill -9 $$", {"cpu-seconds": 1}, {"signal": 9, **BY_TIME}),
+        ("kill -9 $$", {"cpu-seconds": 1}, {"signal": 9}),
         (":", {"cpu-seconds": 2**63 - 1, "memory": 2**63 - 1}, {"exitcode": 0}),
         ("exec cat /dev/zero >$1", {"file-size": 5000}, {"signal": 25, "ended-by": "file-size"}),
         ("head -c 1000 /dev/zero", {"output": 1000}, {"exitcode": 0}),
