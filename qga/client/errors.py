@@ -12,7 +12,8 @@
     ├── NothingFrozen       a freeze did not freeze everything that was asked for
     ├── FreezeEnded         the filesystems were thawed by somebody else
     ├── ThawFailed          the filesystems may still be frozen after all attempts
-    ├── SnapshotFailed      no snapshot was taken, and nothing of it is left
+    ├── SnapshotFailed      no snapshot was taken, and nothing of it is left; or an external one
+    │                       was, without a record: the message names the files that the guest uses
     ├── NotQuiesced         no snapshot was taken, because it would not be consistent
     └── CommandError        the agent refused the command, or the command failed
         ├── ProgramNotStarted   a program could not be started; also an OSError

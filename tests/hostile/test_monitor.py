@@ -88,6 +88,14 @@ def test_endless_jobs_that_keep_a_disk_busy(tmp_path: Path, agent: Peer) -> None
     assert len(err) < LONGEST_ERROR * len("\\U0010ffff")
 
 
+def test_a_refused_external_snapshot_is_asked_about_once(tmp_path: Path, agent: Peer) -> None:
+    """The answer could differ, or take its time again."""
+    refused = {"error": {"class": "GenericError", "desc": "no"}}
+    with Qemu(tmp_path / "qmp", transaction=refused) as qemu:
+        assert snapshot(qemu, agent, "--json", "--external")[0] == 1
+    assert qemu.commands.count("query-block") == 2  # which disks there are, and which are used
+
+
 OWNERS = {
     "no process ID": (9_999_999_999, 1),
     "all processes": (0, 1),

@@ -68,14 +68,14 @@ def take_snapshot(
                 with operation:
                     taken, outcome = begin(agent, operation, how, observer)
                     follow(operation, targets, observer)
-            except AgentError as error:
-                if operation.in_use:
+                snapshot = described(agent, how, taken, targets, skipped, outcome, started)
+                folder.write(snapshot)
+            except BaseException as error:
+                folder.kept = True  # should somebody interrupt the question
+                folder.kept = operation.in_use
+                if folder.kept and isinstance(error, AgentError):
                     error.reason += used(folder)
                 raise
-            finally:
-                folder.kept = operation.in_use
-            snapshot = described(agent, how, taken, targets, skipped, outcome, started)
-            folder.write(snapshot)
     if outcome.problem and not how.crash_consistent:
         raise NotQuiesced(outcome.problem + used(folder), started=True)
     return snapshot
