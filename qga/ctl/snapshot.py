@@ -107,6 +107,7 @@ def snapshot(
             advised(),
             closing(agent) if crash_consistent else agent,
             thawed_if_interrupted(agent, anyway=crash_consistent),
+            files_named(directory, external),
             Progress(lambda: None, shown=shown) as progress,
         ):
             taken = agent.snapshot(
@@ -120,13 +121,23 @@ def snapshot(
                 observer=progress,
             )
     except Interrupted as interruption:
-        if external and os.path.isdir(directory):
-            display.say(f"interrupted; but the guest may write to the new files in {directory}")
         raise typer.Exit(interruption.status) from None
     if settings.structured:
         settings.print(plain(taken))
     else:
         show(settings.guest, directory, taken)
+
+
+@contextmanager
+def files_named(directory: str, external: bool) -> Iterator[None]:
+    """After a signal: before the thaw, which may fail."""
+    existed = os.path.lexists(directory)
+    try:
+        yield
+    except Interrupted:
+        if external and not existed and os.path.isdir(directory):
+            display.say(f"interrupted; but the guest may write to the new files in {directory}")
+        raise
 
 
 @contextmanager

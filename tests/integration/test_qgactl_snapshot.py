@@ -456,9 +456,7 @@ def test_a_user_who_leaves_an_external_snapshot_is_told_of_the_files(machine: Ma
         return [mounted("a"), mounted("b")]
 
     machine.peer.handlers["guest-get-fsinfo"] = filesystems
-    argv = [*QGACTL, *machine.options("--external", "--disk", "root")]
-    env = environment(machine.peer.address)
-    process = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True)
+    process = start_external(machine)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err == (
@@ -466,6 +464,62 @@ def test_a_user_who_leaves_an_external_snapshot_is_told_of_the_files(machine: Ma
     )
     assert (machine.folder / "copy/root.qcow2").exists()
     assert machine.guest.frozen == 0
+
+
+def start_external(machine: Machine) -> subprocess.Popen[str]:
+    argv = [*QGACTL, *machine.options("--external", "--disk", "root")]
+    env = environment(machine.peer.address)
+    return subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_user_who_leaves_is_told_of_them_also_if_the_guest_cannot_be_thawed(
+    machine: Machine,
+) -> None:
+    def filesystems(_: dict[str, Any]) -> list[dict[str, Any]]:
+        if "guest-fsfreeze-thaw" in machine.commands():
+            machine.guest.thaws = [RuntimeError("GenericError", "no")] * 99
+            process.send_signal(signal.SIGINT)
+            time.sleep(1.0)
+        return [mounted("a"), mounted("b")]
+
+    machine.peer.handlers["guest-get-fsinfo"] = filesystems
+    process = start_external(machine)
+    _, err = process.communicate(timeout=PATIENCE)
+    named, failed = err.splitlines()
+    assert named.endswith(f"the guest may write to the new files in {machine.folder}/copy")
+    assert "guest-fsfreeze-thaw" in failed
+    assert process.returncode == 1
+
+
+def test_a_user_who_leaves_is_not_told_of_a_directory_that_was_there(machine: Machine) -> None:
+    (machine.folder / "copy").mkdir()
+    machine.socket.unlink()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(machine.socket))
+        silent.listen()
+        process = start_external(machine)
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_an_external_snapshot_whose_record_cannot_be_written_names_the_files(
+    machine: Machine,
+) -> None:
+    def thaw(arguments: dict[str, Any]) -> Any:
+        (machine.folder / "copy/.snapshot.json").touch()  # another user's: it cannot be created
+        return machine.guest.thaw(arguments)
+
+    machine.peer.handlers["guest-fsfreeze-thaw"] = thaw
+    status, _, err = machine.snapshot("--external", "--disk", "root")
+    place = machine.folder / "copy"
+    reason = f"cannot write {place}/snapshot.json: File exists"
+    assert (status, f"{reason}; but the guest writes to the new files in {place}" in err) == (
+        1,
+        True,
+    ), err
+    assert (place / "root.qcow2").exists()
 
 
 def test_an_external_snapshot_whose_guest_stays_frozen_names_the_files(
