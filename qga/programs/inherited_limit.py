@@ -20,14 +20,18 @@ _starting = allocate_lock()
 
 
 @contextmanager
-def inherited_limit(opened: Collection[int] = ()) -> Iterator[Optional[Callable[[], object]]]:
+def inherited_limit(
+    opened: Collection[int] = (), by_child: bool = False
+) -> Iterator[Optional[Callable[[], object]]]:
     """A context in which programs are started with the limit that the agent was started with.
 
     Usually the limit is lowered meanwhile, and None is yielded. That is impossible if more
     descriptors are in use. Then a function is yielded that the child must call, which makes its
     start slower (fork instead of vfork).
 
-    opened: descriptors that were opened just now: they were the lowest free ones.
+    opened: descriptors that were opened just now: they were the lowest free ones. The next ones may
+        be far higher, so a start may fail with EMFILE.
+    by_child: whether to leave the agent's limit alone, after such a failure.
     """
     inherited = open_files.inherited
     if inherited is None:
@@ -37,8 +41,7 @@ def inherited_limit(opened: Collection[int] = ()) -> Iterator[Optional[Callable[
     from resource import RLIMIT_NOFILE, prlimit, setrlimit
 
     with _starting:
-        lowest_free = max(opened) if opened else _lowest_free()
-        if lowest_free >= inherited[0] - _MARGIN:
+        if by_child or _next(opened) >= inherited[0] - _MARGIN:
             yield partial(setrlimit, RLIMIT_NOFILE, inherited)
             return
         raised = prlimit(0, RLIMIT_NOFILE, inherited)
@@ -48,7 +51,10 @@ def inherited_limit(opened: Collection[int] = ()) -> Iterator[Optional[Callable[
             setrlimit(RLIMIT_NOFILE, raised)
 
 
-def _lowest_free() -> int:
+def _next(opened: Collection[int]) -> int:
+    """About the lowest descriptor that is free."""
+    if opened:
+        return max(opened)
     fd = os.open("/", os.O_PATH)
     os.close(fd)
     return fd

@@ -18,7 +18,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
+from errno import EACCES, EMFILE, ENOENT, ENOEXEC, ENOTDIR
 from typing import TYPE_CHECKING, Optional
 
 from qga.programs.inherited_limit import inherited_limit
@@ -256,7 +256,24 @@ def _start(
     launch: Launch,
     job: Job | None,
 ) -> int:
-    with inherited_limit(streams.values()) as limit, Steps() as steps:
+    try:
+        return _start_limited(path, argv, variables, streams, launch, job)
+    except OSError as error:
+        if error.errno != EMFILE:
+            raise
+    return _start_limited(path, argv, variables, streams, launch, job, by_child=True)
+
+
+def _start_limited(
+    path: bytes,
+    argv: list[bytes],
+    variables: Mapping[bytes, bytes],
+    streams: Mapping[int, int],
+    launch: Launch,
+    job: Job | None,
+    by_child: bool = False,
+) -> int:
+    with inherited_limit(streams.values(), by_child) as limit, Steps() as steps:
         if job is not None and job.entrance is not None:
             steps.enter(job.entrance)
         if limit is not None:
