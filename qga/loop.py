@@ -70,6 +70,7 @@ class Loop:
         self._forgotten: set[int] = set()
         # Events to watch for as soon as the kernel has memory for it, by descriptor.
         self._unregistered: dict[int, int] = {}
+        self._retry: Timer | None = None  # while there are any
         self._timers: list[Timer] = []
         self._set_alarm: Callable[[float], object] | None = None
         self._alarm: Timer | None = None  # the timer that it is set for
@@ -97,6 +98,9 @@ class Loop:
         if self._callbacks.pop(fd, None) is not None:
             if self._unregistered.pop(fd, None) is None:
                 self._epoll.unregister(fd)
+            elif self._retry and not self._unregistered:
+                self._retry.cancel()
+                self._retry = None
             self._forgotten.add(fd)
 
     def _register(self, fd: int, events: int) -> None:
@@ -105,14 +109,19 @@ class Loop:
         except OSError as error:
             if error.errno not in (ENOMEM, ENOSPC):  # ENOSPC: the limit max_user_watches
                 raise
-            if not self._unregistered:
-                self.call_later(_RETRY_INTERVAL, self._register_again)
+            if self._retry is None:
+                self._retry = self.call_later(_RETRY_INTERVAL, self._register_again)
             self._unregistered[fd] = events
 
     def _register_again(self) -> None:
+        self._retry = None
         unregistered, self._unregistered = self._unregistered, {}
         for fd, events in unregistered.items():
-            self._register(fd, events)
+            try:
+                self._register(fd, events)
+            except OSError as error:
+                del self._callbacks[fd]
+                self._on_fault(error)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + seconds, callback)

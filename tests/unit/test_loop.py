@@ -281,6 +281,39 @@ def test_one_that_is_unwatched_before_is_not_watched_later(
     assert seen == []
 
 
+def test_there_is_one_retry_however_often_descriptors_come_and_go(
+    loop: Loop, scarce: ScarceEpoll, pipe: tuple[int, int]
+) -> None:
+    scarce.errors = [errno.ENOMEM] * 1000
+    for _ in range(10):
+        loop.watch(pipe[0], lambda _: None)
+        loop.unwatch(pipe[0])
+    assert loop._time_to_next_timer() is None
+    loop.watch(pipe[0], lambda _: None)
+    loop.watch(pipe[1], lambda _: None)
+    loop.call_later(0.1, loop.stop)
+    loop.run()
+    assert len([timer for timer in loop._timers if timer.callback]) == 1
+
+
+def test_one_that_cannot_be_watched_later_does_not_keep_others_from_it(
+    scarce: ScarceEpoll, loop: Loop, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception] = []
+    monkeypatch.setattr(loop, "_on_fault", faults.append)
+    scarce.errors = [errno.ENOMEM] * 2
+    gone = os.dup(pipe[0])
+    os.write(pipe[1], b"x")
+    loop.watch(gone, lambda _: None)
+    loop.watch(pipe[0], lambda _: loop.stop())
+    os.close(gone)
+    deadline = loop.call_later(5, lambda: pytest.fail("it was never watched"))
+    loop.run()
+    deadline.cancel()
+    assert [type(fault) for fault in faults] == [OSError]
+    loop.unwatch(gone)
+
+
 def test_what_can_never_be_watched_is_an_error(loop: Loop, scarce: ScarceEpoll) -> None:
     scarce.errors = [errno.EPERM]
     with pytest.raises(PermissionError):
