@@ -132,14 +132,14 @@ def create(target: Target) -> int:
         raise SnapshotFailed(f"cannot create {target.path}: {error.strerror}") from None
 
 
-def reopen(target: Target) -> int:
-    """Another descriptor of the file, for `sync`. Raises SnapshotFailed.
+def reopen(target: Target, fd: int) -> int:
+    """Another descriptor of the open file, for `sync`. Raises SnapshotFailed.
 
     The kernel reports lost bytes once to each open file, and to that of QEMU perhaps first.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(os.path.basename(target.path), flags, dir_fd=target.folder)
+        # Its name may be that of another file by now.
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SnapshotFailed(f"cannot open {target.path}: {error.strerror}") from None
 
@@ -150,6 +150,22 @@ def sync(target: Target, fd: int) -> None:
         os.fsync(fd)
     except OSError as error:
         raise SnapshotFailed(f"cannot write {target.path}: {error.strerror}") from None
+
+
+def sync_by_name(target: Target) -> None:
+    """The same, of a file that another program has created. Raises SnapshotFailed."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(os.path.basename(target.path), flags, dir_fd=target.folder)
+    except PermissionError:
+        os.sync()
+        return
+    except OSError as error:
+        raise SnapshotFailed(f"cannot open {target.path}: {error.strerror}") from None
+    try:
+        sync(target, fd)
+    finally:
+        os.close(fd)
 
 
 def distinct(names: Iterable[str]) -> Iterator[str]:

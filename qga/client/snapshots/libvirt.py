@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from qga.client.errors import AgentError, AgentTimeout, SnapshotFailed
 from qga.client.libvirt_transport import LibvirtTransport, explained, in_time, open_libvirt
 from qga.client.snapshots import machine
+from qga.client.snapshots.folder import sync_by_name
 from qga.client.snapshots.machine import Disk, Progress, Target
 
 T = TypeVar("T")
@@ -107,6 +108,8 @@ class Backup:
         if found.get("type") != libvirt.VIR_DOMAIN_JOB_COMPLETED:
             reason = found.get("errmsg") or "libvirt has ended the copy"
             raise SnapshotFailed(f"libvirt failed to copy: {reason}")
+        for target in self._targets:
+            sync_by_name(target)
         return None
 
     def _definition(self) -> str:

@@ -219,7 +219,7 @@ class Copy:
     def _hand_over(self, number: int, target: Target) -> None:
         fd = create(target)
         try:
-            self._files.append(reopen(target))
+            self._files.append(reopen(target, fd))
             where = {"fdset-id": self._first_set + number, "opaque": note(self._prefix)}
             self._qmp.execute("add-fd", where, descriptors=[fd])
         finally:

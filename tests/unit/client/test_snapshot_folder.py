@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from qga.client.errors import SnapshotFailed
-from qga.client.snapshots.folder import RECORD, Folder
+from qga.client.snapshots.folder import RECORD, Folder, create, reopen
+from qga.client.snapshots.machine import Disk
 from qga.client.snapshots.record import Snapshot
 
 TAKEN = Snapshot("unix:/socket", 0.0, True, True, [], [], 0.0, None, None)
@@ -56,3 +57,16 @@ def test_a_record_that_is_not_whole_is_none(
         folder.kept = True
         folder.write(TAKEN)
     assert RECORD not in os.listdir(tmp_path / "copy")
+
+
+def test_a_file_that_somebody_replaces(tmp_path: Path) -> None:
+    """A FIFO would make us wait until somebody writes to it."""
+    with Folder(f"{tmp_path}/copy") as folder:
+        (target,) = folder.targets([Disk("vda")], "raw")
+        fd = create(target)
+        os.unlink(target.path)
+        os.mkfifo(target.path)
+        again = reopen(target, fd)
+    assert os.path.sameopenfile(fd, again)
+    os.close(fd)
+    os.close(again)
