@@ -25,7 +25,7 @@ from itertools import count
 from typing import Optional
 
 from qga.programs.leftover_jobs import JOB_PLACES
-from qga.programs.limits import MOST_CPU, Limits
+from qga.programs.limits import MOST, MOST_CPU, Limits
 from qga.records import NamedTuple
 
 ROOT = "/sys/fs/cgroup"
@@ -189,7 +189,7 @@ def remove(path: str) -> None:
 
 def _files(limits: Limits) -> Iterator[tuple[str, str]]:
     if limits.memory is not None:
-        yield "memory.max", str(limits.memory)
+        yield "memory.max", str(min(limits.memory, MOST))  # the kernel ignores further bits
         yield "memory.oom.group", "1"
     if limits.processes is not None:
         yield "pids.max", str(min(limits.processes, _MOST_PROCESSES))

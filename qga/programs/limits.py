@@ -14,6 +14,12 @@ Number = Union[int, float]
 LEAST_CPU, MOST_CPU = 0.01, 8192.0
 """Processors: the kernel's minimum quota is 1 ms in 100 ms, the maximum CONFIG_NR_CPUS is 8192."""
 
+MOST = 2**63 - 1
+"""Of any other limit: neither Python nor the kernel takes more bits."""
+
+MOST_CPU_SECONDS = MOST // 10**9
+"""The kernel counts nanoseconds. With 2**55 seconds that count is 0, and the program is killed."""
+
 
 class Limits(NamedTuple):
     """What a program may use at most; None is no limit.
@@ -75,10 +81,11 @@ def resource_limits(limits: Limits, in_cgroup: bool) -> list[tuple[int, tuple[in
     for number, value in wanted.items():
         if value is not None:
             hard = resource.getrlimit(number)[1]
-            most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            known = MOST_CPU_SECONDS if number == resource.RLIMIT_CPU else MOST
+            most = min(value, known if hard == resource.RLIM_INFINITY else hard)
             # The kernel sends SIGXCPU at the soft limit and SIGKILL at the hard one.
             above = most + 1 if number == resource.RLIMIT_CPU and most == value else most
-            found.append((number, (most, min(above, 2**63 - 1))))  # Python takes no more bits
+            found.append((number, (most, above)))
     return found
 
 

@@ -189,6 +189,7 @@ def test_a_rule_that_speaks_of_no_user_allows_none(ruled: tuple[AgentProcess, Cl
     assert ended(client, pid)["out"] == b"0\n"
 
 
+COUNT = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"  # more than a tick
 BY_TIME: dict[str, object] = {"ended-by": "cpu-seconds"}
 
 
@@ -201,6 +202,7 @@ BY_TIME: dict[str, object] = {"ended-by": "cpu-seconds"}
         # As the kernel does with a program that has ignored SIGXCPU.
         ("ulimit -S -t 2; kill -9 $$", {"cpu-seconds": 1}, {"signal": 9, **BY_TIME}),
         ("kill -9 $$", {"cpu-seconds": 1}, {"signal": 9}),
+        (COUNT, {"cpu-seconds": 2**55}, {"exitcode": 0}),  # 0 nanoseconds in 64 bits
         (":", {"cpu-seconds": 2**63 - 1, "memory": 2**63 - 1}, {"exitcode": 0}),
         ("exec cat /dev/zero >$1", {"file-size": 5000}, {"signal": 25, "ended-by": "file-size"}),
         ("head -c 1000 /dev/zero", {"output": 1000}, {"exitcode": 0}),
