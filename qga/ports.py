@@ -55,11 +55,22 @@ class Port(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A port that was found. file: a descriptor of its file in sysfs, with this content."""
+    """A port that was found. file: a descriptor of its file in sysfs, with this content.
+
+    status: of this file. A program may close the descriptor, as daemons do, and reuse its number.
+    """
 
     port: Port
     file: int
     content: bytes
+    status: os.stat_result
+
+    @property
+    def is_open(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self.file), self.status)
+        except OSError:
+            return False
 
 
 _finding = allocate_lock()  # so that no descriptor is used after it was closed
@@ -243,12 +254,18 @@ def _found_before(name: str) -> Port | None:
         if found is None:
             return None
         try:
-            if os.pread(found.file, _PAGE, 0) == found.content:
+            if found.is_open and os.pread(found.file, _PAGE, 0) == found.content:
                 return found.port
         except OSError:  # unplugged
             pass
-        os.close(_found.pop(name).file)
+        _forget(name)
     return None
+
+
+def _forget(name: str) -> None:
+    found = _found.pop(name)
+    if found.is_open:
+        os.close(found.file)
 
 
 def _remember(name: str, port: Port) -> None:
@@ -257,12 +274,13 @@ def _remember(name: str, port: Port) -> None:
         if name in _found:  # another thread was quicker
             return
         if len(_found) >= _MOST_FOUND:
-            os.close(_found.pop(next(iter(_found))).file)
+            _forget(next(iter(_found)))
         try:
             file = os.open(f"{_PORTS}/{os.path.basename(port.device)}/name", os.O_RDONLY)
         except OSError:  # unplugged
             return
-        _found[name] = _Found(port, file, f"{port.name}\n".encode("ascii", "replace"))
+        content = f"{port.name}\n".encode("ascii", "replace")
+        _found[name] = _Found(port, file, content, os.fstat(file))
 
 
 def _linked(name: str) -> Port | None:

@@ -124,6 +124,38 @@ def test_a_port_that_was_unplugged_is_searched_for(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize("content", [None, "", "org.qga.data.0\n"])
+def test_a_descriptor_that_the_program_has_closed_is_not_used(
+    tmp_path: Path, system: Path, two: list[Port], content: str | None
+) -> None:
+    """As a program does that becomes a daemon. The number may then be that of a file of its own."""
+    assert ports.find("org.qga.data.0") == two[0]
+    (system / "class/vport0p1/name").write_text("org.qga.other\n")
+    number = ports._found["org.qga.data.0"].file
+    os.close(number)
+    if content is not None:
+        (tmp_path / "own").write_text(content)
+        assert os.open(tmp_path / "own", os.O_RDONLY) == number
+    with pytest.raises(FileNotFoundError):
+        ports.find("org.qga.data.0")
+    if content is not None:
+        assert os.read(number, 100) == content.encode()
+        os.close(number)
+
+
+def test_another_file_with_the_number_of_an_old_port_stays_open(
+    tmp_path: Path, system: Path
+) -> None:
+    for number in range(8):
+        ports.find(add_port(system, f"vport1p{number}", f"port{number}").name)
+    number = ports._found["port0"].file
+    os.close(number)
+    assert os.open(tmp_path, os.O_RDONLY) == number
+    ports.find(add_port(system, "vport1p9", "port9").name)
+    assert os.readlink(f"/proc/self/fd/{number}") == str(tmp_path)
+    os.close(number)
+
+
 def test_few_descriptors_are_kept(system: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for number in range(50):
