@@ -26,6 +26,7 @@ _TURN = 64  # records before other connections get a turn
 _KILLED = re.compile(rb"Killed process ([0-9]+) \((.*?)\)(?:, UID [0-9]+,)? total-vm:")
 # Of a cgroup with memory.oom.group: the kernel then logs its processes, and the first one again.
 _WITH_ITS_GROUP = b"are going to be killed due to memory.oom.group"
+_NEXT = b" invoked oom-killer: "
 _FACILITY = 8  # the kernel's own records have a lower priority value, which programs cannot set
 
 
@@ -114,7 +115,8 @@ class Kills:
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
-        self._last = self._logged_again = -1  # process IDs
+        self._last: tuple[int, str] | None = None
+        self._logged_again: tuple[int, str] | None = None
 
     def on_kernel_line(self, text: bytes) -> None:
         killed = _KILLED.search(text)
@@ -122,10 +124,12 @@ class Kills:
             self._on_kill(int(killed[1]), os.fsdecode(killed[2]))
         elif _WITH_ITS_GROUP in text:
             self._logged_again = self._last
+        elif _NEXT in text:
+            self._logged_again = None
 
     def _on_kill(self, pid: int, name: str) -> None:
-        self._last = pid
-        if pid == self._logged_again:
-            self._logged_again = -1
+        self._last = pid, name
+        if self._last == self._logged_again:
+            self._logged_again = None
         else:
             self._tell("out-of-memory", pid=pid, name=name)

@@ -219,6 +219,22 @@ def test_the_first_of_a_group_that_is_killed_is_reported_once(told: Told) -> Non
     assert [members["pid"] for _, members in told] == [7, 8, 7]
 
 
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [("x", b"sh invoked oom-killer: gfp_mask=0x0, order=0, oom_score_adj=0"), ("another", b"")],
+)
+def test_a_first_of_a_group_that_is_not_logged_again_hides_no_later_one(
+    told: Told, name: str, between: bytes
+) -> None:
+    """Its process ID may be that of another program by then."""
+    kills = memory.Kills(told)
+    line = b"Memory cgroup out of memory: Killed process %d (%b) total-vm:1kB, anon-rss:1kB"
+    group = b"Tasks in /a are going to be killed due to memory.oom.group set"
+    for text in (line % (7, b"x"), group, between, line % (7, name.encode())):
+        kills.on_kernel_line(text)
+    assert [members["name"] for _, members in told] == ["x", name]
+
+
 def test_sessions_of_logind_and_of_utmp(
     told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
