@@ -97,6 +97,7 @@ class Events:
         self._wanted = wanted
         self._check = check
         self._port: DataPort | None = None
+        self._reported_ms = 0  # the start of the agent whose watch has last begun
         self._buffer = bytearray()
 
     def __enter__(self) -> Events:
@@ -156,11 +157,11 @@ class Events:
             raise
         finally:
             agent.close()  # QEMU serves one client at a time, and others may want to connect
-        self._port = port
+        self._port, self._reported_ms = port, self.started.agent_started_ms
 
     def _start_again(self) -> bool:
         """Returns whether a new agent has started the watch."""
-        earlier = self.started.agent_started_ms
+        earlier = self._reported_ms
         try:
             self._start()
         except CommandNotFound:
@@ -168,7 +169,7 @@ class Events:
         except AgentError:  # it has not restarted yet
             pause(RETRY_INTERVAL)
             return False
-        return self.started.agent_started_ms != earlier
+        return self._reported_ms != earlier
 
     def _skip_to_first(self, port: DataPort) -> None:
         """Drop lines that were left over from earlier users of the port."""

@@ -296,6 +296,26 @@ def test_a_new_agent_is_an_event(ports: Ports) -> None:
         assert events.next(5) == ("agent-stopped", 0.001, {})
 
 
+def test_a_new_agent_is_an_event_also_if_its_first_watch_fails(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "FIRST_LINE_PATIENCE", 0.1)
+    monkeypatch.setattr(watching, "RETRY_INTERVAL", 0.0)
+    stopped = b'{"event":"agent-stopped","time-ms":1}\n'
+    with events_of(ports, line(watch=7), stopped) as events:
+        assert events.next(5) == ("agent-stopped", 0.001, {})
+        ports.guest.close()
+        ports.__init__()  # type: ignore[misc]
+        agent: Any = events._agent
+        agent.started_ms += 1
+        honest, agent.begin = agent.begin, lambda: None
+        assert events.next(0.05) is None
+        ports.guest.close()
+        ports.__init__()  # type: ignore[misc]
+        agent.begin = honest
+        assert events.next(5) == ("agent-started", 1.501, {})
+
+
 def test_a_line_without_an_end(ports: Ports) -> None:
     with events_of(ports, line(watch=7)) as events:
         ports.guest.sendall(b"x" * (watching.LONGEST_LINE + 1))
