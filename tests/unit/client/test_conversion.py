@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple, Optional
 
 import pytest
 
-from qga.client import ProtocolError, results
+from qga.client import ProtocolError, metrics, readiness, restore, results, storage
 from qga.client.conversion import MOST_ENTRIES, converted, member, plain
 
 
@@ -79,9 +79,15 @@ def test_one_member() -> None:
         member(list[str], "keys", {"keys": ["", 1]})
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in vars(results).values() if hasattr(kind, "_fields")]
-)
+KINDS = [
+    kind
+    for module in (results, storage, metrics, readiness, restore)
+    for kind in vars(module).values()
+    if hasattr(kind, "_fields") and kind.__module__ == module.__name__
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_types_of_results_can_be_read(kind: Any) -> None:
     with pytest.raises(ProtocolError, match="is not an object"):
         converted(kind, 0)
