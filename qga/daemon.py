@@ -55,24 +55,39 @@ def run(config: Config, log: Log) -> int:
 
 def serve(config: Config, log: Log, ready: Callable[[], None]) -> int:
     """Serve in this process; `ready` is called when all channels are open."""
+    has_started = False
+
+    def on_ready() -> None:
+        nonlocal has_started
+        has_started = True
+        ready()
+
     try:
-        _serve(config, log, ready)
+        _serve(config, log, on_ready)
     except ChannelError as error:
         complain(log, *str(error).splitlines())
         complain(log, "failed to create guest agent channel")
         complain(log, "failed to initialize guest agent channel", "error initializing guest agent")
     except (ConfigError, StateError, PidFileError) as error:
         complain(log, str(error), "error initializing guest agent")
-    except OSError as error:  # no descriptor is left, or a file of its own cannot be removed
-        where = f"'{error.filename}': " if error.filename else ""
-        complain(log, f"cannot start, or end properly: {where}{error.strerror}")
+    except (OSError, ImportError) as error:
+        if has_started:  # the loop has failed, or a file of its own cannot be removed
+            complain(log, f"ended with an error: {_reason_of(error)}")
+        else:  # no descriptor is left, also for a module
+            complain(log, f"cannot start: {_reason_of(error)}", "error initializing guest agent")
     else:
         return 0
     return 1
 
 
+def _reason_of(error: OSError | ImportError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"'{error.filename}': {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def complain(log: Log, *texts: str) -> None:
-    """Report why the agent does not start, in the log and on standard error."""
+    """Report why the agent does not serve, in the log and on standard error."""
     for text in texts:
         log.announce(ERROR, text)
 
@@ -113,7 +128,11 @@ def _run(agent: Agent, signals: Signals, log: Log, ready: Callable[[], None]) ->
     manager.keep_alive(agent.loop)
     agent.on_status = manager.status
     log.info(f"Guest agent version {INTERFACE_VERSION} (qga {__version__}) started", "started")
-    agent.run()
+    try:
+        agent.run()
+    except OSError as error:
+        agent.log_fault("the loop", error)
+        raise
     agent.on_status = None
     manager.stopping()
     manager.close()

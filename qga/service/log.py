@@ -252,7 +252,7 @@ def _offer(sink: Sink, message: tuple[int, str, dict[str, str]], deadline: float
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_PATIENCE / 100)
-        except OSError:
+        except (OSError, ImportError):  # no descriptor is left to import what it needs
             return False
 
 

@@ -30,7 +30,7 @@ from tests.integration.test_extreme_values import HARMLESS, NOBODY
 MB = 1024 * 1024
 
 RAISERS = '''
-import asyncio
+import asyncio, os
 from qga import CommandGroup, QgaError, command
 
 class Unsayable(Exception):
@@ -71,16 +71,25 @@ class Raisers(CommandGroup):
     @command(blocking=False)
     def qga_infinite(self) -> list:
         return [float("inf")]
+
+    @command(blocking=False)
+    def qga_break_the_loop(self) -> None:
+        os.close(self.agent.loop._epoll.fileno())
 '''
 
 
-@contextmanager
-def with_raisers(folder: Path, **how: Any) -> Iterator[AgentProcess]:
+def configure_raisers(folder: Path) -> str:
+    """Write the plugin; returns the agent's configuration."""
     plugins = folder / "plugins"
     plugins.mkdir(mode=0o755)
     (plugins / "raisers.py").write_text(RAISERS)
     (plugins / "raisers.py").chmod(0o644)
-    with listening(folder, config=f"[general]\nplugin-dir={plugins}\n", **how) as agent:
+    return f"[general]\nplugin-dir={plugins}\n"
+
+
+@contextmanager
+def with_raisers(folder: Path, **how: Any) -> Iterator[AgentProcess]:
+    with listening(folder, config=configure_raisers(folder), **how) as agent:
         yield agent
 
 
@@ -279,10 +288,30 @@ def test_without_verbose_changes_and_refusals_are_logged(tmp_path: Path) -> None
         assert "guest-nothing refused" in refused
 
 
+@pytest.mark.parametrize("options", [(), ("-d",)])
 @pytest.mark.parametrize("descriptors", [5, 7, 8])  # 6 are too few for Python
-def test_without_descriptors_it_says_so(tmp_path: Path, descriptors: int) -> None:
+def test_without_descriptors_it_does_not_start(
+    tmp_path: Path, descriptors: int, options: tuple[str, ...]
+) -> None:
     launcher = ["prlimit", f"--nofile={descriptors}:{descriptors}"]
-    assert "Too many open files" in refused_start(tmp_path, launcher=launcher)
+    said = refused_start(tmp_path, *options, launcher=launcher)
+    assert "Too many open files" in said
+    assert said.endswith("qemu-ga: error: error initializing guest agent\n")
+
+
+def test_if_its_loop_fails_the_log_has_the_traceback(tmp_path: Path) -> None:
+    agent = start(tmp_path, config=configure_raisers(tmp_path))
+    try:
+        agent.wait_for_socket()
+        with agent.connect() as client:
+            client.send(request("qga-break-the-loop"))
+            assert agent.process.wait(PATIENCE) == 1
+    finally:
+        agent.stop()
+    assert "error in the loop:" in agent.log
+    assert "Traceback" in agent.log
+    assert "cannot start" not in agent.log
+    assert agent.log.endswith("qemu-ga: error: ended with an error: Bad file descriptor\n")
 
 
 def test_a_file_of_its_own_that_it_may_not_remove_is_named(tmp_path: Path) -> None:
@@ -301,5 +330,5 @@ def test_a_file_of_its_own_that_it_may_not_remove_is_named(tmp_path: Path) -> No
     finally:
         agent.stop()
     assert "Traceback" not in agent.log
-    assert f"'{pid_file}': Permission denied" in agent.log
+    assert f"error: ended with an error: '{pid_file}': Permission denied\n" in agent.log
     assert not agent.path.exists()
