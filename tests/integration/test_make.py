@@ -52,6 +52,26 @@ def test_an_installation_that_succeeds_shows_only_the_steps(tmp_path: Path) -> N
     )
 
 
+def test_a_download_that_fails_leaves_none_running(tmp_path: Path) -> None:
+    """With downloads that do nothing, of which the first one fails."""
+    functions, _, _ = (CHECKOUT / "packaging/prepare").read_text().partition("\npackages=\n")
+    (tmp_path / "prepare").write_text(f"{functions}\nfetch\necho not reached\n")
+    scripts = {
+        "original": "[ $1 != bookworm ]",
+        "vsock": "true",
+        "program": f'sleep 0.5; touch {tmp_path}/"$2"',
+    }
+    for name, script in scripts.items():
+        (tmp_path / f"fetch-{name}").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / f"fetch-{name}").chmod(0o755)
+    done = subprocess.run(
+        ["sh", tmp_path / "prepare"], stdout=subprocess.PIPE, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert (tmp_path / "prometheus").exists()
+    assert (tmp_path / "zabbix-agent2").exists()
+
+
 def test_help_lists_every_target() -> None:
     help_text = subprocess.run(
         ["make", "--no-print-directory", "help"],
