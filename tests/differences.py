@@ -384,11 +384,11 @@ RECORDS = [
         (
             "kernel-lines",
             (OLD, NEW),
-            "In /proc and /sys, what no kernel writes, such as short lines, odd names of "
+            "In /proc and /sys, what no kernel writes, such as short lines, unexpected names of "
             "processors, or numbers that are too large, is read as scanf(3) does, ends a list, or "
             "is an error.",
             "Such lines and names are left out; the others are reported.",
-            "One line must not cost all others.",
+            "One line must not hide the others.",
         ),
     ),
     *_group(

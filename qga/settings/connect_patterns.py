@@ -61,10 +61,10 @@ def compile_target(text: str) -> Target:
         if last is not None:
             raise ValueError(f"'{text}' is not a valid target: a range of ports has two numbers")
         return Target(None, _network(in_brackets or plain, text))
-    place = Target(None, _network(in_brackets or plain, text), int(first), int(last or first))
-    if not 1 <= place.first <= place.last <= LAST_PORT:
+    target = Target(None, _network(in_brackets or plain, text), int(first), int(last or first))
+    if not 1 <= target.first <= target.last <= LAST_PORT:
         raise ValueError(f"'{text}': ports are numbers from 1 to {LAST_PORT}")
-    return place
+    return target
 
 
 def _network(address: str, text: str) -> IPv4Network | IPv6Network | None:

@@ -31,7 +31,7 @@ class Tunnel:
 
     def __init__(self, loop: Loop, on_closed: Callable[[], None]) -> None:
         self.buffer = memoryview(bytearray(MAX_FRAME))
-        """Sends a frame immediately."""
+        """Room for a frame that a connection makes, shared because it is sent immediately."""
         self.closed = False
         self.connections: dict[int, Connection] = {}
         self._loop = loop

@@ -14,7 +14,7 @@ What must stay true, whatever arrives and however it is cut:
 
 Where one client's bytes may follow another's, a request that begins inside an unfinished value
 ends that value (see `incomplete`). Valid JSON is read as usual, but a fault that may
-be half a request is reported some tokens later.
+be an incomplete request is reported some tokens later.
 
 Nearly all requests arrive whole, in one piece, and take a fast path through Python's JSON reader.
 Anything that this reader cannot handle goes through QEMU's lexer and grammar.
@@ -55,8 +55,9 @@ _QUOTE = b'"'
 _DELIMITED = DELIMITER + b"{"
 _STRAY_DELIMITER = jsontext.parse_error("stray '\ufffd'")
 
-# Tokens after which half a request may be followed by a whole one, whose beginning completes them.
-_MAY_END_HALF = _SCALARS | {OPEN_BRACE}
+# Tokens after which an incomplete request may be followed by a whole one, whose beginning completes
+# them.
+_MAY_END_INCOMPLETE = _SCALARS | {OPEN_BRACE}
 
 
 class Decoder:
@@ -75,7 +76,7 @@ class Decoder:
         position: Position | None = None,
     ) -> None:
         self._on_drop = on_drop
-        self._halves = incomplete.Watch() if on_drop else None
+        self._watch = incomplete.Watch() if on_drop else None
         self._max_message = MAX_MESSAGE if max_message is None else max_message
         self._lexer = lexer.Lexer(min(lexer.MAX_TOKEN, self._max_message + 1))
         self._position = Position() if position is None else position
@@ -93,11 +94,11 @@ class Decoder:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is half a request."""
+        """Whether there is an incomplete request."""
         return not self._between
 
     def reset(self) -> None:
-        """Forget half a request, and bytes that were not read yet."""
+        """Forget an incomplete request, and bytes that were not read yet."""
         self._position.pass_over(self.rest, 0, len(self.rest))
         self.rest = b""
         self._forget_message()
@@ -115,7 +116,7 @@ class Decoder:
             if len(data) <= fast.MAX_KNOWN and data in fast.known:
                 self.pass_line()
                 return fast.known[data]
-        elif self._halves and is_piece and not self._between and self._is_ended_by(data):
+        elif self._watch and is_piece and not self._between and self._is_ended_by(data):
             self._drop()
         events: list[Event] = []
         position = 0
@@ -156,10 +157,10 @@ class Decoder:
         self._runs = Runs()
         self._lexer.incoming.clear()
         self._lexer.incoming.wanted = True
-        self._held: Fault | None = None  # while it may be of half a request
+        self._held: Fault | None = None  # while it may be of an incomplete request
         self._held_until = 0  # number of the token
-        if self._halves:
-            self._halves.start_message()
+        if self._watch:
+            self._watch.start_message()
 
     def _forget_message(self) -> None:
         self._lexer.reset()
@@ -179,15 +180,15 @@ class Decoder:
         goes_on = is_piece and self._tokens > 0 and origin == 0
         for kind, start, end in self._lexer.scan(data, origin):
             self._budget -= 1
-            if self._halves:
-                hidden = self._halves.hidden_beginning(kind, data, begin, end)
+            if self._watch:
+                hidden = self._watch.hidden_beginning(kind, data, begin, end)
                 if hidden:
                     self._drop()
                     self._read_tokens(hidden, 0, events, most, is_piece=False)
                     return end
             ends = self._take(kind, data, origin, start, end, events)
-            if self._halves and not ends:
-                head = self._halves.misplaced_beginning(kind, data, begin, end)
+            if self._watch and not ends:
+                head = self._watch.misplaced_beginning(kind, data, begin, end)
                 if head:
                     self._drop()
                     self._begin_with(head, data[: end - len(head)] if goes_on else b"", events)
@@ -206,7 +207,7 @@ class Decoder:
             if (len(events) >= most or self._budget <= 0) and end < len(data):
                 self._lexer.stop_after(kind)
                 return end
-        request = self._request_on_line(data) if self._halves and goes_on else None
+        request = self._request_on_line(data) if self._watch and goes_on else None
         if request is None:
             self._keep_unfinished(data, origin, begin)
         else:
@@ -268,7 +269,7 @@ class Decoder:
             place = self._position.before(self._located - start - self._lexer.column_shift)
         # A new error, without the traceback, which would keep the message alive in its frames.
         fault = Fault(QgaError(place + error.desc))
-        if self._halves and kind in _MAY_END_HALF:
+        if self._watch and kind in _MAY_END_INCOMPLETE:
             self._held, self._held_until = fault, self._tokens + incomplete.TOKENS
         else:
             events.append(fault)
@@ -315,10 +316,10 @@ class Decoder:
         if self._lexer.unfinished and self._builder is not None:
             start = len(data) - self._lexer.unfinished
             self._partial += self._not_taken(data, start, max(origin, start), len(data))
-        if self._halves:
-            self._halves.keep(data, begin)
+        if self._watch:
+            self._watch.keep(data, begin)
 
-    # Half a request, and another one behind it.
+    # An incomplete request, and another one behind it.
 
     def _drop(self) -> None:
         """Forget the message, because another one has begun."""
@@ -328,10 +329,10 @@ class Decoder:
 
     def _is_ended_by(self, data: bytes) -> bool:
         """Whether a piece begins with a request that cannot be part of the unfinished message."""
-        if self._halves is None or not incomplete.begins_with_request(data):
+        if self._watch is None or not incomplete.begins_with_request(data):
             return False
         return self._lexer.breaks_at_object or (
-            self._lexer.at_rest and not self._halves.takes_object
+            self._lexer.at_rest and not self._watch.takes_object
         )
 
     def _request_on_line(self, data: bytes) -> Request | None:

@@ -54,12 +54,12 @@ def test_sockets() -> None:
         ("", "is not a valid target"),
     ],
 )
-def test_what_is_not_a_place(rule: str, reason: str) -> None:
+def test_what_is_not_a_target(rule: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         compile_target(rule)
 
 
-def test_a_list_of_places() -> None:
+def test_a_list_of_targets() -> None:
     assert parse_targets("127.0.0.1:22; unix:/run/docker.sock;") == (
         "127.0.0.1:22",
         "unix:/run/docker.sock",
