@@ -21,8 +21,10 @@ from selenium.webdriver.chrome.service import Service
 from tests.guest.image import CHECKOUT
 
 SERVER = "/usr/lib/cockpit/cockpit-ws"
-# The bridge would start a bus and an agent of its own, which outlive it.
-NO_SESSION = {"DBUS_SESSION_BUS_ADDRESS": "disabled:", "SSH_AUTH_SOCK": "/nonexistent"}
+# The bridge would start a bus and an agent of its own, which outlive it. 337 ends when it asks
+# for the second time for a bus that is not there.
+BUSES = ("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS")
+NO_AGENT = {"SSH_AUTH_SOCK": "/nonexistent"}
 # A user who is not root, without an account for it: files of root belong to it.
 AS_DAEMON = ("unshare", "--user", "--map-user=1", "--map-group=1", "--")
 BUS = """\
@@ -57,25 +59,22 @@ def served(env: Mapping[str, str], data: Path, launcher: Sequence[str] = ()) -> 
     port = free_port()
     argv = [*launcher, SERVER, "--no-tls", "--address=127.0.0.1", f"--port={port}"]
     argv += ["--local-session=cockpit-bridge"]
-    environment = {**env, **NO_SESSION, "XDG_DATA_DIRS": f"{data}:/usr/share"}
-    with (
-        system_bus() as bus,
-        ended(argv, {**environment, "DBUS_SYSTEM_BUS_ADDRESS": bus}) as server,
-    ):
+    environment = {**env, **NO_AGENT, "XDG_DATA_DIRS": f"{data}:/usr/share"}
+    with bus() as address, ended(argv, {**environment, **dict.fromkeys(BUSES, address)}) as server:
         wait_for(port, server)
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def system_bus() -> Iterator[str]:
-    """A bus without services; its address. Without one, as in containers, Cockpit 337 ends."""
+def bus() -> Iterator[str]:
+    """A bus without services; its address."""
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder) / "bus.conf"
         configuration.write_text(BUS.format(path=f"{folder}/bus"))
         argv = ["dbus-daemon", f"--config-file={configuration}", "--nofork", "--print-address"]
-        with ended(argv, os.environ, stdout=subprocess.PIPE) as bus:
-            assert bus.stdout
-            yield bus.stdout.readline().decode().strip()
+        with ended(argv, os.environ, stdout=subprocess.PIPE) as daemon:
+            assert daemon.stdout
+            yield daemon.stdout.readline().decode().strip()
 
 
 @contextmanager
