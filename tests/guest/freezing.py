@@ -18,11 +18,16 @@ for path in sys.argv[1:]:
     fd = os.open(path, os.O_RDONLY)
     try:
         fcntl.ioctl(fd, 0xC0045877, 0)
-        fcntl.ioctl(fd, 0xC0045878, 0)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
         print(path)
+        continue
+    try:
+        fcntl.ioctl(fd, 0xC0045878, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the agent has thawed it meanwhile
+            raise
 """
 # Something is left to be written when the disk goes.
 BREAK = """
