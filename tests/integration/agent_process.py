@@ -201,7 +201,8 @@ class AgentProcess:
             self.process.wait()
 
     def _try_connect(self, path: Path | None) -> Client | None:
-        assert self.process.poll() is None, f"the agent has ended: {self.log}"
+        # 0: with -d it goes on in the background.
+        assert self.process.poll() in (None, 0), f"the agent has ended: {self.log}"
         try:
             return self.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):

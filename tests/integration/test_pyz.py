@@ -9,6 +9,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -45,8 +46,7 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(pyz: Path, *options: str, **how: Any) -> Iterator[tuple[AgentProcess, Client]]:
     """The agent, started as `qga.pyz` from where that is."""
     how = {"command": (*BARE, pyz.name), "cwd": pyz.parent, **how}
-    folder = pyz.parent / "state"
-    folder.mkdir(exist_ok=True)
+    folder = Path(mkdtemp(prefix="state", dir=pyz.parent))
     with listening(folder, *options, **how) as agent, agent.connect() as client:
         yield agent, client
 
@@ -73,7 +73,7 @@ def test_it_has_all_commands(pyz: Path, tmp_path: Path) -> None:
 
 def test_late_imports_and_helpers_work_without_the_first_directory(pyz: Path) -> None:
     """Started by a relative path, it goes to / to serve in the background."""
-    with served(pyz, "-d", "-f", str(pyz.parent / "pid")) as (_agent, client):
+    with served(pyz, "-d", "-f", str(pyz.parent / "pid")) as (agent, client):
         pid = int((pyz.parent / "pid").read_text())
         try:
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
@@ -88,8 +88,7 @@ def test_late_imports_and_helpers_work_without_the_first_directory(pyz: Path) ->
             assert "No such file" in client.refusal("guest-ssh-get-authorized-keys", username="bin")
         finally:
             os.kill(pid, 15)
-            # Otherwise the next test may meet it on its way out.
-            wait_for(lambda: not (pyz.parent / "state/socket").exists(), "the agent to end")
+            wait_for(lambda: not agent.path.exists(), "the agent to end")
 
 
 def test_plugins_from_a_directory(pyz: Path, tmp_path: Path) -> None:
