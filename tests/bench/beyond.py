@@ -31,8 +31,8 @@ user network. Everything was measured in two emulated guests ({date}).
 
 Medians of {rounds} runs in turn, in a guest whose two processors run at the same time. A program's
 own time is what it takes there if a process that does nothing else starts it by fork and exec.
-Goals: as a user at most 1.5 times as long as root; the first byte at most 2 pings after the
-program's own.
+QEMU's agent returns the output when the program has ended. Goals: as a user at most 1.5 times as
+long as root; the first byte at most 2 pings after the program's own.
 
 {programs}
 ## Connections

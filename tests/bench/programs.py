@@ -1,9 +1,9 @@
 """Programs in a guest, as a user and within limits, against root and against ssh.
 
 All are measured in turn, in one guest: started there by a process that does nothing else, by
-qga-exec with a data port and without, and by ssh over QEMU's user network, with a connection for
-each program and through one that is open. Before each the guest is idle for a moment, also before a
-ping.
+qga-exec with a data port and without, by QEMU's agent, and by ssh over QEMU's user network, with a
+connection for each program and through one that is open. Before each the guest is idle for a
+moment, also before a ping.
 """
 
 from __future__ import annotations
@@ -89,6 +89,17 @@ def by_requests(agent: AgentSocket, how: dict[str, Any]) -> tuple[float, float]:
         time.sleep(PAUSE)
 
 
+def by_original(agent: AgentSocket) -> tuple[float, float]:
+    """The same by QEMU's agent, which returns the output when the program has ended."""
+    begin = time.perf_counter()
+    wanted = {"path": WRITER[0], "arg": WRITER[1:], "capture-output": True}
+    pid = agent.execute("guest-exec", **wanted)["pid"]
+    while not agent.execute("guest-exec-status", pid=pid)["exited"]:
+        time.sleep(PAUSE)
+    end = time.perf_counter() - begin
+    return end, end
+
+
 def by_ssh(command: list[str]) -> tuple[float, float]:
     begin = time.perf_counter()
     with subprocess.Popen([*command, *WRITER], stdout=subprocess.PIPE) as program:
@@ -135,6 +146,7 @@ def measure(guest: Guest, rounds: int) -> dict[str, tuple[float, float]]:
     """Medians in seconds of the first byte and the end, by the way; and of a ping."""
     first: Times = defaultdict(list)
     end: Times = defaultdict(list)
+    assert guest.original is not None
     with (
         guest.connect() as agent,
         Link(guest, PORT) as link,
@@ -147,6 +159,7 @@ def measure(guest: Guest, rounds: int) -> dict[str, tuple[float, float]]:
             "in the guest": lambda: own(probe),
             **{name: partial(by_port, agent, link, how) for name, how in WAYS.items()},
             "as root, without a data port": partial(by_requests, agent, {}),
+            "by QEMU's agent": partial(by_original, guest.original),
             **{name: partial(by_ssh, line) for name, line in commands.items()},
             "ping": lambda: (ping(agent),) * 2,
         }

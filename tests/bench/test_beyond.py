@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(900)
 
 def test_programs(guest: VsockGuest) -> None:
     found = programs.measure(guest, 2)
-    assert {"as root", "as nobody", "by ssh", "by ssh, connected"} < found.keys()
+    assert {"as root", "as nobody", "by QEMU's agent", "by ssh"} < found.keys()
     assert all(0 < first <= end for first, end in found.values())
     assert "| as nobody, within limits | " in programs.table(found)
 
