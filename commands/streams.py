@@ -113,7 +113,8 @@ class Streams(CommandGroup):
     def __init__(self, agent: Services) -> None:
         super().__init__(agent)
         self._programs: dict[tuple[str, int], Program] = {}  # by channel and pid
-        self._ended: defaultdict[str, dict[int, None]] = defaultdict(dict)  # pids, oldest first
+        # By channel, the bytes of output that finished programs keep, by pid, oldest first.
+        self._ended: defaultdict[str, dict[int, int]] = defaultdict(dict)
         self._running = Quota()
 
     @command(
@@ -221,6 +222,8 @@ class Streams(CommandGroup):
         program.acknowledge(
             _count_before(out, offset, "offset"), _count_before(err, err_offset, "err-offset")
         )
+        if pid in self._ended[caller.channel]:
+            self._ended[caller.channel][pid] = program.kept
         result: QgaExecRead = {
             "out-offset": out.offset,
             "out-total": out.offset if program.has_port else out.total,
@@ -332,13 +335,9 @@ class Streams(CommandGroup):
         if self._programs.get((channel, program.pid)) is not program:
             return
         ended = self._ended[channel]
-        ended[program.pid] = None
-        while len(ended) > MAX_ENDED or self._kept(channel) > MAX_KEPT_OF_ENDED:
+        ended[program.pid] = program.kept
+        while len(ended) > MAX_ENDED or sum(ended.values()) > MAX_KEPT_OF_ENDED:
             self._forget(channel, next(iter(ended)))
-
-    def _kept(self, channel: str) -> int:
-        """Bytes of buffered output of finished programs."""
-        return sum(self._programs[channel, pid].kept for pid in self._ended[channel])
 
     def _forget(self, channel: str, pid: int) -> None:
         del self._programs[channel, pid]

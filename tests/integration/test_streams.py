@@ -319,6 +319,14 @@ def test_the_output_of_finished_programs_is_limited(client: Client) -> None:
     assert 70 < len(known) < 85, "16 MiB"
 
 
+def test_output_that_was_fetched_is_not_kept(client: Client) -> None:
+    pids = []
+    for _ in range(90):
+        pids.append(start(client, "head -c 200000 /dev/zero"))
+        seen(client, pids[-1], offset=len(ended(client, pids[-1])["out"]))
+    assert all(is_known(client, pid) for pid in pids)
+
+
 def is_known(client: Client, pid: int) -> bool:
     try:
         return bool(client.call("qga-exec-read", pid=pid))
