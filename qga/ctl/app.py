@@ -9,8 +9,6 @@ its options only in annotations that are not strings. And no Annotated options: 
 typer 0.7, which has them as defaults only.
 """
 
-import io
-import os
 import signal
 import sys
 import time
@@ -34,6 +32,7 @@ from qga.ctl.command import USAGE, Commands, class_of, options_given
 from qga.ctl.guest_words import Place, first_word
 from qga.ctl.main import INTERRUPTED
 from qga.ctl.settings import Output, Settings
+from qga.ctl.standard_output import STANDARD_OUTPUT, discard, open_standard_output
 from qga.ctl.units import duration, moment
 from qga.ctl.usage import UsageError, command_of, sentence
 from qga.ctl.values import duration as valid_duration
@@ -178,7 +177,10 @@ def answer(
 
 @contextmanager
 def faults(status: int = 0) -> Iterator[None]:
-    """Turn errors of the agent into a line on stderr and an exit status: `status`, or by class."""
+    """Turn errors of the agent into a line on stderr and an exit status: `status`, or by class.
+
+    With a `status`, other errors of the system as well; without, `run` reports them.
+    """
     try:
         yield
     except GuestFrozen as error:
@@ -187,6 +189,13 @@ def faults(status: int = 0) -> Iterator[None]:
     except AgentError as error:
         display.say(": ".join(filter(None, (str(error), advice(error)))))
         raise typer.Exit(status or status_of(error)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if not status:
+            raise
+        explain(error)
+        raise typer.Exit(status) from None
 
 
 def since(seconds: Optional[float]) -> str:
@@ -216,10 +225,8 @@ def status_of(error: AgentError) -> int:
 def run() -> int:
     """qgactl with the arguments of this process; returns its exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when our output is not read on
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A guest's names must not end in a UnicodeEncodeError where the locale is not UTF-8.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        open_standard_output()
         # In standalone mode typer would print errors in its own words, and exit.
         status = command_of(app)(prog_name="qgactl", standalone_mode=False)
         sys.stdout.flush()
@@ -263,4 +270,11 @@ def usage_status() -> int:
 
 def discard_output() -> None:
     """Discard output that cannot be written, so that Python does not try again when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard(sys.stdout.fileno())
+
+
+def explain(error: OSError) -> None:
+    """Report it, and do not try again to write what standard output did not take."""
+    if error.filename == STANDARD_OUTPUT:
+        discard_output()
+    display.say(display.reason_of(error))

@@ -14,7 +14,7 @@ from qga.client.copies.guest_files import GuestFiles
 from qga.client.copies.trees import Place
 from qga.client.errors import AgentError, CopyError
 from qga.ctl import display
-from qga.ctl.app import FAILED, command, discard_output, faults
+from qga.ctl.app import FAILED, command, discard_output, explain, faults
 from qga.ctl.command import RUN
 from qga.ctl.guest_words import in_paths, paths_of_cat, paths_of_cp
 from qga.ctl.interrupts import Interrupts
@@ -166,7 +166,7 @@ def interruptible(last_words: str = "") -> Iterator[Interrupts]:
         except AgentError:  # some of which are OSErrors
             raise
         except OSError as error:
-            display.say(display.reason_of(error))
+            explain(error)
             raise typer.Exit(FAILED) from None
 
 

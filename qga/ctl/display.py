@@ -16,6 +16,7 @@ from typing import Any
 from rich.text import Text
 
 from qga.client.results import AgentInfo, CommandInfo, ExecResult, Release
+from qga.ctl.standard_output import complain
 from qga.ctl.tables import Row, manner, yes
 from qga.ctl.tables import printable as printable
 from qga.ctl.tables import show_table as show_table
@@ -58,7 +59,7 @@ def compact_json(value: Any) -> str:
 
 def say(text: str) -> None:
     """A line on stderr, so that stdout has results only."""
-    sys.stderr.write(f"qgactl: {printable(text)}\n")
+    complain(f"qgactl: {printable(text)}\n")
 
 
 def note(text: str) -> None:

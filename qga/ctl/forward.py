@@ -34,9 +34,9 @@ from qga.ctl.forwards import (
     why,
 )
 from qga.ctl.guest_words import Found, Line, Surroundings, first_word
-from qga.ctl.program_output import write_all
 from qga.ctl.relay import READ_SIZE, Signals
 from qga.ctl.settings import Settings
+from qga.ctl.standard_output import write_all
 
 T = TypeVar("T")
 

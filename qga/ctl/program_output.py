@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from threading import Lock
 
 from qga.client.results import ExecResult
 from qga.ctl import display
 from qga.ctl.settings import Output, Settings
+from qga.ctl.standard_output import write_all
 
 # Bytes of each stream that --json keeps in memory: of one guest, and of each of several.
 MOST_KEPT = 32 * 1024 * 1024
@@ -121,6 +121,7 @@ class Collected:
                 print_of(self._settings, self._guest, display.exec_json(whole))
             else:
                 self._settings.print(display.exec_json(whole))
+                sys.stdout.flush()
 
 
 def print_of(settings: Settings, guest: str, value: dict[str, object]) -> None:
@@ -130,10 +131,3 @@ def print_of(settings: Settings, guest: str, value: dict[str, object]) -> None:
             print("---")
         settings.print({"guest": guest, **value})
         sys.stdout.flush()
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        # A pipe may take less than it is given.
-        rest = rest[os.write(descriptor, rest) :]

@@ -64,7 +64,7 @@ def run(settings: Settings, wanted: Wanted) -> int:
     """Run a program until it exits or the user leaves; returns the exit status for qgactl."""
     streams = Collected(settings) if settings.structured else Streams()
     try:
-        with Signals(*FORWARDED) as signals, faults(EXEC_FAILED):
+        with faults(EXEC_FAILED), Signals(*FORWARDED) as signals:
             return run_with(settings.agent(), settings.ports(), wanted, signals, streams)
     except BrokenPipeError:
         # As if SIGPIPE had killed us, which `qgactl exec … | head` expects.

@@ -1,0 +1,148 @@
+"""qgactl loses nothing that it prints, or says so, whatever its output is connected to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import subprocess
+import termios
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.agent_process import AgentProcess, wait_for
+from tests.integration.qgactl_process import QGACTL, environment
+
+SIZE = 1_000_000
+
+FULL = "qgactl: standard output: No space left on device\n"
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    file = tmp_path / "large"
+    file.write_bytes(b"x" * SIZE)
+    return file
+
+
+def start(agent: AgentProcess, argv: Sequence[str], **how: Any) -> subprocess.Popen[str]:
+    variables = {**environment(str(agent.path)), **how.pop("variables", {})}
+    streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, **how}
+    return subprocess.Popen([*QGACTL, *argv], text=True, env=variables, **streams)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["exec", "--", "cat", "LARGE"],
+        ["exec", "--json", "--", "cat", "LARGE"],
+        ["cat", "LARGE"],
+        ["cat", "--json", "LARGE"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_that_another_program_made_non_blocking(
+    agent: AgentProcess, large: Path, argv: list[str], unbuffered: str
+) -> None:
+    words = [word.replace("LARGE", str(large)) for word in argv]
+    variables = {"PYTHONUNBUFFERED": unbuffered}
+    expected = subprocess.run(
+        [*QGACTL, *words],
+        capture_output=True,
+        check=True,
+        env={**environment(str(agent.path)), **variables},
+    ).stdout
+    reading, writing = os.pipe()
+    capacity = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    with start(agent, words, stdout=writing, variables=variables) as process:
+        os.close(writing)
+        if len(expected) > capacity:
+            wait_for(lambda: unread(reading) == capacity, "the pipe is full")
+        with open(reading, "rb") as output:
+            assert output.read() == expected
+        assert ended(process) == (0, "")
+
+
+def unread(pipe: int) -> int:
+    count = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, "little")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        (["exec", "--", "cat", "LARGE"], 125),
+        (["exec", "--json", "--", "cat", "LARGE"], 125),
+        (["cat", "LARGE"], 1),
+        (["cat", "--json", "LARGE"], 1),
+    ],
+    ids=str,
+)
+def test_a_file_that_takes_a_part_only(
+    agent: AgentProcess,
+    large: Path,
+    tmp_path: Path,
+    argv: list[str],
+    status: int,
+    unbuffered: str,
+) -> None:
+    words = [word.replace("LARGE", str(large)) for word in argv]
+    limit = (SIZE // 3, SIZE // 3)
+    with (tmp_path / "output").open("wb") as output:
+        process = start(
+            agent,
+            words,
+            stdout=output,
+            variables={"PYTHONUNBUFFERED": unbuffered},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+        )
+        assert ended(process) == (status, "qgactl: standard output: File too large\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        (["exec", "--", "echo", "hi"], 125),
+        (["exec", "--json", "--", "echo", "hi"], 125),
+        (["cat", "LARGE"], 1),
+        (["info"], 1),
+        (["check", "--memory", "100%"], 3),
+        (["--help"], 1),
+    ],
+    ids=str,
+)
+def test_a_full_disk(agent: AgentProcess, large: Path, argv: list[str], status: int) -> None:
+    words = [word.replace("LARGE", str(large)) for word in argv]
+    with open("/dev/full", "wb") as full:
+        assert ended(start(agent, words, stdout=full)) == (status, FULL)
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        (["ping", "/no/socket"], 3),
+        (["exec", "/no/socket", "--", "true"], 125),
+        (["exec", "--", "sh", "-c", "echo lost >&2; exit 5"], 125),
+        (["exec", "--timeout", "0.1", "--", "sleep", "60"], 124),
+        (["no-such-command"], 2),
+        (["cat", "/no/file"], 1),
+    ],
+    ids=str,
+)
+def test_an_error_that_cannot_be_reported(
+    agent: AgentProcess, argv: list[str], status: int
+) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start(agent, argv, stdout=subprocess.DEVNULL, stderr=full)
+        assert process.wait(60) == status
