@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Callable, TypeVar
 
 from qga.records import NamedTuple
+from qga.wire.jsontext import decode_leniently
 
 from ._sysfs import read_kept
 
@@ -43,8 +44,6 @@ _SERVED = re.compile(
     + rb"(?!(?:btrfs|cgroup2?|devtmpfs|overlay|proc|ramfs|rootfs|sysfs|tmpfs|zfs) )",
     re.MULTILINE,
 )
-# Bytes that are no UTF-8, as os.fsdecode() has them, and noncharacters.
-_NOT_REPORTED = re.compile("[\udc80-\udcff\ufdd0-\ufdef\ufffe\uffff]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 _PATIENCE = 1.0  # seconds
@@ -180,8 +179,8 @@ def size_of(mount: Mount) -> os.statvfs_result | None:
 
 
 def as_reported(path: str) -> str:
-    """A path as replies have it: with U+FFFD for each byte that is not UTF-8 or no character."""
-    return _NOT_REPORTED.sub("\ufffd", path)
+    """A path as replies have it: with U+FFFD for what is not UTF-8 or no character."""
+    return decode_leniently(os.fsencode(path))
 
 
 def is_read_only(mount: Mount) -> bool:

@@ -10,6 +10,7 @@ from _json import encode_basestring_ascii, make_encoder
 from math import isfinite
 
 from qga.stdlib import expression
+from qga.wire.jsontext import decode_leniently
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ _make_chunks = make_encoder(
 
 _ESCAPED = expression(
     r"(?P<same>(?:\\u[0-9]{4}|\\[^u]){1,1000})"
-    r"|\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\u(?P<unit>[0-9a-f]{4})|\x7f"
+    r"|\\u(?P<pair>d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})"
+    r"|(?P<bytes>(?:\\udc[89a-f][0-9a-f])+)|\\u(?P<unit>[0-9a-f]{4})|\x7f"
 )
 
-# Half a pair, which stands for a byte of a file's name that is no UTF-8, and noncharacters.
-_NO_CHARACTER = expression("d[89a-f]|fd[de]|fff[ef]")
+# Half a pair, and noncharacters.
+_NO_CHARACTER = expression(r"d[89ab][37bf]f\\udff[ef]|d[89a-f]..$|fd[de]|fff[ef]")
 
 
 def write(value: Any) -> str:
@@ -57,11 +59,15 @@ def _with_qemu_escapes(text: str) -> str:
 def _as_qemu_escapes(match: re.Match[str]) -> str:
     if match["same"]:
         return match[0]
-    if match["pair"]:
-        return match[0].upper().replace("U", "u")
-    if match["unit"]:
-        return r"\uFFFD" if _NO_CHARACTER.match(match["unit"]) else r"\u" + match["unit"].upper()
-    return r"\u007F"
+    if match["bytes"]:  # bytes of a name that are no UTF-8, as os.fsdecode() has them
+        raw = bytes.fromhex(match["bytes"].replace(r"\udc", ""))
+        return write(decode_leniently(raw))[1:-1]
+    character = match["pair"] or match["unit"]
+    if not character:
+        return r"\u007F"
+    if _NO_CHARACTER.match(character):
+        return r"\uFFFD"
+    return match[0].upper().replace("U", "u")
 
 
 def write_exactly(value: Any) -> str:

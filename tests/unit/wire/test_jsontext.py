@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from typing import Any
 
 import pytest
@@ -292,6 +294,21 @@ def test_writing_a_thousand_levels() -> None:
     for _ in range(jsontext.MAX_DEPTH):
         value = [value]
     assert jsonwriter.write_exactly(value) == "[" * 1024 + "{}" + "]" * 1024
+
+
+NOT_UTF8 = """
+    80 8080 feff c080 c1bf e282 e28278 f09f98 eda080 eda0bdedb880 f4908080 f88880808080 c4e3bac3
+    6772fcdf e2e282ac f09f988080 f09fbfbf f48fbfbe f09fbfbd efb790 efbfbf
+"""
+
+
+@pytest.mark.parametrize("digits", NOT_UTF8.split())
+def test_writing_a_name_that_is_not_utf8(digits: str) -> None:
+    """As QEMU's agent: one U+FFFD for each sequence, however many bytes it has."""
+    raw = bytes.fromhex(digits)
+    reported = jsontext.decode_leniently(raw)
+    assert json.loads(jsonwriter.write(os.fsdecode(raw))) == reported
+    assert jsonwriter.write(os.fsdecode(raw)) == jsonwriter.write(reported)
 
 
 @pytest.mark.parametrize(
