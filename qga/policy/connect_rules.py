@@ -63,7 +63,7 @@ def judge_socket(rules: Rules | None, path: str) -> tuple[int, Verdict]:
     except OSError:
         if rules is None:
             raise
-        verdict = _judge_path(rules, subject, os.path.realpath(os.fsdecode(c_string(path))))
+        verdict = _judge_path(rules, subject, opening.probable_path(path))
         if verdict.allowed:
             raise
         return -1, verdict

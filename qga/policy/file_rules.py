@@ -84,17 +84,20 @@ class FileRules(NamedTuple):
             if rules is not None and access != unused and verdict.allowed:
                 matches = (bool(pattern.fullmatch(real)) for pattern in rules.patterns)
                 verdict = rules.judge(f"'{path}'", matches)
-        return verdict if path == real else verdict._replace(detail=f"its real path is '{real}'")
+        if real in ("", path):
+            return verdict
+        return verdict._replace(detail=f"its real path is '{real}'")
 
     def _judge_failure(self, path: str, flags: int, error: OSError) -> Verdict:
         """The verdict for a path that cannot be opened: may the host see its error?"""
-        direct = os.path.abspath(path)
         if isinstance(error, opening.Elsewhere):
             return self.judge_path(path, "", flags)._replace(detail=error.text)
-        verdict = self.judge_path(path, _probable_path(direct), flags)
+        verdict = self.judge_path(path, opening.probable_path(path), flags)
         if verdict.allowed and self._with_links(flags) & os.O_NOFOLLOW:
-            directory, name = os.path.split(direct)  # the place of the link itself counts as well
-            verdict = self.judge_path(path, os.path.join(_probable_path(directory), name), flags)
+            # The place of the link itself counts as well.
+            directory, name = os.path.split(os.path.abspath(path))
+            beside = os.path.join(opening.probable_path(directory), name)
+            verdict = self.judge_path(path, beside, flags)
         return verdict
 
     def _with_links(self, flags: int) -> int:
@@ -102,8 +105,3 @@ class FileRules(NamedTuple):
         if flags & os.O_ACCMODE and not self.follow_symlinks:
             return flags | os.O_NOFOLLOW
         return flags
-
-
-def _probable_path(path: str) -> str:
-    """Where a path that cannot be opened would lead."""
-    return os.path.realpath(os.fsdecode(c_string(path)))

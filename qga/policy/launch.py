@@ -21,6 +21,7 @@ from qga.programs.limits import NO_LIMITS, Limits, lower, stricter
 from qga.programs.spawn import Launch, candidates, variables_of
 from qga.records import NamedTuple
 from qga.settings import trust
+from qga.settings.patterns import LONGEST_ARGUMENT
 
 if TYPE_CHECKING:
     from pwd import struct_passwd
@@ -164,9 +165,11 @@ def judge(
 
 
 def _candidates(name: str, settings: Launch, env: list[str] | None) -> list[str]:
-    """The absolute paths that the name may refer to."""
-    raw = [os.fsdecode(path) for path in candidates(name, variables_of(env, settings))]
-    return [os.path.abspath(path) for path in raw]
+    """The absolute paths that the name may refer to; none if the kernel would not take them."""
+    variables = variables_of(env, settings)
+    if len(name) > trust.LONGEST_PATH or len(variables.get(b"PATH", b"")) > LONGEST_ARGUMENT:
+        return []
+    return [os.path.abspath(os.fsdecode(path)) for path in candidates(name, variables)]
 
 
 def _names(path: str) -> list[str]:

@@ -24,6 +24,7 @@ from functools import cache
 from typing import Any, Callable, Optional
 
 from qga.records import NamedTuple
+from qga.settings.trust import LONGEST_PATH, way
 from qga.wire.payload import c_string
 
 _NEW_FILE_MODE = 0o644
@@ -86,8 +87,24 @@ def open_file(path: str, flags: int, follow_links: bool, approve: Approve | None
 
 
 def without_dots(path: str) -> str:
-    """The path without `..`, each of which removes the component before it."""
-    return os.path.normpath(path) if ".." in path.split("/") else path
+    """The path without `..`, each of which removes the component before it.
+
+    One that is too long stays as it is: its components would take gigabytes.
+    """
+    if len(path) > LONGEST_PATH or ".." not in path.split("/"):
+        return path
+    return os.path.normpath(path)
+
+
+def probable_path(path: str) -> str:
+    """Where a path that cannot be opened would lead; "" if it or its links are too long."""
+    if len(path) > LONGEST_PATH:
+        return ""
+    try:
+        *_, (real, _) = way(os.path.abspath(os.fsdecode(c_string(path))))
+    except OSError:
+        return ""
+    return real
 
 
 def find(raw: bytes, flags: int) -> Place:

@@ -9,20 +9,32 @@ literally. In arguments `*` also matches `/`. Without patterns for arguments any
 `""` alone matches none, and `...` as the last word matches any further arguments.
 
 Patterns match whole texts. The caller must pass real paths, without `..` and symbolic links.
+
+What must stay true: matching takes a bounded time, whatever the text is, because `re` keeps all
+other threads waiting. A text that is longer than the kernel takes matches nothing. In a shorter one
+each wildcard is tried once: what follows a wildcard is taken where it is found first, and never
+looked for again (`_joined`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Optional
 
 from qga.records import NamedTuple
+from qga.settings.trust import LONGEST_PATH
 
 _WORD = re.compile(r"""(?:[^\s;'"]|'[^']*'|"[^"]*")+""")
 _RULE = re.compile(r"""(?:[^;'"]|'[^']*'|"[^"]*")+""")
 # As in glob(7), a `]` right after `[` or `[!` is a member.
 _PIECE = re.compile(r"""'([^']*)'|"([^"]*)"|(\*\*|\*|\?|\[!?\]?[^\]]*\]|[^'"])""", re.DOTALL)
+
+LONGEST_NAME = 255  # LOGIN_NAME_MAX of glibc's <bits/local_lim.h>, without the NUL
+LONGEST_ARGUMENT = 128 * 1024 - 1  # MAX_ARG_STRLEN of execve(2) with pages of 4 KiB
+"""Characters; each has at least a byte."""
+
 _MORE = "..."
 _NOTHING = ('""', "''")
 
@@ -52,7 +64,7 @@ def compile_path(text: str) -> re.Pattern[str]:
 
 def compile_name(text: str) -> re.Pattern[str]:
     """Compile a pattern for names, such as those of accounts."""
-    return _compile(_quoted(text), ".")
+    return _compile(_quoted(text), ".", LONGEST_NAME)
 
 
 def compile_program(text: str) -> Program:
@@ -68,7 +80,7 @@ def compile_program(text: str) -> Program:
         return Program(path, None, True)
     if len(words) == 1 and words[0] in _NOTHING and not more:
         words = []
-    return Program(path, tuple(_compile(word, ".") for word in words), more)
+    return Program(path, tuple(_compile(word, ".", LONGEST_ARGUMENT) for word in words), more)
 
 
 def split_rules(text: str) -> list[str]:
@@ -97,25 +109,52 @@ def _compile_path(text: str, word: str) -> re.Pattern[str]:
     steps = text[1:].removesuffix("/").split("/")
     if text != "/" and any(step in ("", ".", "..") for step in steps):
         raise ValueError(f"'{text}' cannot match: real paths contain no '//', '/./' or '/../'")
-    return _compile(f"{word}**" if text.endswith("/") else word, "[^/]")
+    return _compile(f"{word}**" if text.endswith("/") else word, "[^/]", LONGEST_PATH)
 
 
-def _compile(word: str, any_character: str) -> re.Pattern[str]:
+def _compile(word: str, any_character: str, longest: int) -> re.Pattern[str]:
+    numbers = count()
+    # By `**`, each part by `*`: after a `**` the place that is first may be wrong for a `*` that
+    # follows, so what is between two `**` is found as a whole.
+    parts: list[list[str]] = [[""]]
+    for piece in _PIECE.finditer(word):
+        if piece[3] == "**" and any_character != ".":
+            parts.append([""])
+        elif piece[3] in ("*", "**"):
+            parts[-1].append("")
+        else:
+            parts[-1][-1] += _translate(piece, any_character)
+    wildcard = f"{any_character}*?"
+    *before, last = parts
+    between = [_joined(each, wildcard, numbers, len(each)) for each in before]
+    between.append(_joined(last, wildcard, numbers, len(last) - 1))
+    expression = f"(?!.{{{longest + 1}}}){_joined(between, '.*?', numbers, len(between) - 1)}"
     try:
-        expression = "".join(_translate(piece, any_character) for piece in _PIECE.finditer(word))
         return re.compile(expression, re.DOTALL)
     except re.error as error:
         raise ValueError(f"'{word}' is not a valid pattern: {error}") from None
+
+
+def _joined(parts: Sequence[str], wildcard: str, numbers: Iterator[int], once: int) -> str:
+    """Expressions with a wildcard between them.
+
+    once: how many of them are found where they are first, and never elsewhere: a lookahead is not
+        entered again. (Atomic groups take Python 3.11.)
+    """
+    expression = parts[0]
+    for index, part in enumerate(parts[1:], 1):
+        if index < once:
+            name = f"found{next(numbers)}"
+            expression += f"(?=(?P<{name}>{wildcard}{part}))(?P={name})"
+        else:
+            expression += f"{wildcard}{part}"
+    return expression
 
 
 def _translate(piece: re.Match[str], any_character: str) -> str:
     glob = piece[3]
     if glob is None:
         return re.escape(piece[1] or piece[2] or "")
-    if glob == "**":
-        return ".*"
-    if glob == "*":
-        return f"{any_character}*"
     if glob == "?":
         return any_character
     if len(glob) > 1:

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+LONGEST_PATH = 4095  # PATH_MAX of <linux/limits.h>, without the NUL
 _MAX_LINKS = 40  # the limit of the kernel (path_resolution(7))
 _MAX_INTERPRETERS = 5  # scripts that are interpreters of others; the limit of the kernel
 _FIRST_LINE = 256  # BINPRM_BUF_SIZE of <linux/binfmts.h>
@@ -37,7 +38,7 @@ def require(path: str, owners: Iterable[int] = ()) -> str:
     """
     trusted = {0, os.geteuid(), *owners}
     # Not abspath, which drops the directory before `..` even if that is a symbolic link.
-    *steps, (real, _) = _way(os.path.join(os.getcwd(), path))
+    *steps, (real, _) = way(os.path.join(os.getcwd(), path))
     _require_one(real, trusted, allow_sticky=False)
     for folder, link in dict.fromkeys(steps):
         _require_one(folder, trusted, allow_sticky=True)
@@ -86,7 +87,7 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     trusted = {0, os.geteuid()}
     folder, name = os.path.split(path)
     try:
-        for each, link in _way(folder):
+        for each, link in way(folder):
             _require_link(each, link, trusted)
     except Untrusted as error:
         raise OSError(ELOOP, str(error)) from None
@@ -126,7 +127,7 @@ def _require_own(status: os.stat_result, folder: str, trusted: set[int]) -> None
         raise OSError(EMLINK, f"it has further hard links, and others can write to {folder}")
 
 
-def _way(path: str) -> Iterator[tuple[str, str]]:
+def way(path: str) -> Iterator[tuple[str, str]]:
     """The directories that resolving an absolute path reads, each with the link read there, or "".
 
     The last one is what the path leads to.

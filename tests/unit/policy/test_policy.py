@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,3 +249,43 @@ def test_without_terminals_none_is_given() -> None:
 def test_each_wish_about_a_program_has_an_effect(key: str) -> None:
     assert WISHES.keys() == set(Wanted._fields)
     assert outcome(policy(), Wanted(**{key: WISHES[key]})) != Launch("/bin/echo")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("path", ["/ab" * 5_000_000, "/ab/.." * 5_000_000, "/" + "a" * 15_000_000])
+def test_a_path_that_no_kernel_takes_is_refused_without_a_look(path: str) -> None:
+    """Its components would take gigabytes, and each of them a look at the disk."""
+    rules = policy(
+        files_read=("/ab/**",), files_write=(), exec_allow=("/ab/**",), connect_allow=("unix:/ab/",)
+    )
+    tracemalloc.start()
+    try:
+        for refused in (
+            lambda: rules.open_file(path, os.O_RDONLY),
+            lambda: rules.socket(path),
+            lambda: rules.program(path, [], None),
+        ):
+            with pytest.raises(Refused):
+                refused()
+        assert not rules.judge_file(path, os.O_RDONLY).allowed
+        assert tracemalloc.get_traced_memory()[1] < 12 * len(path)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_variable_that_no_kernel_takes_is_not_searched(tmp_path: Path) -> None:
+    (tmp_path / "tool").touch(mode=0o755)
+    rules = policy(exec_allow=(f"{tmp_path}/*",), exec_environment="keep")
+    assert rules.program("tool", [], [f"PATH=/none:{tmp_path}"]).executable
+    with pytest.raises(Refused):
+        rules.program("tool", [], [f"PATH={'/none:' * 1_000_000}{tmp_path}"])
+
+
+def test_links_without_end_lead_nowhere(tmp_path: Path) -> None:
+    """A path that the kernel gives up at its first component may go on for ever after that."""
+    (tmp_path / "start").symlink_to("missing/../link0")
+    for number in range(2000):
+        (tmp_path / f"link{number}").symlink_to(f"link{number + 1}")
+    rules = policy(files_read=(f"{tmp_path}/link*",), files_write=())
+    with pytest.raises(Refused):
+        rules.open_file(f"{tmp_path}/start", os.O_RDONLY)

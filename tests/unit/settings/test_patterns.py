@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from qga.settings.patterns import compile_name, compile_path, compile_program, split_rules
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qga.settings.patterns import (
+    LONGEST_ARGUMENT,
+    LONGEST_NAME,
+    compile_name,
+    compile_path,
+    compile_program,
+    split_rules,
+)
+from qga.settings.trust import LONGEST_PATH
 
 
 @pytest.mark.parametrize(
@@ -112,3 +124,55 @@ def test_names() -> None:
     assert compile_name("web-*").fullmatch("web-1")
     assert not compile_name("web-*").fullmatch("root")
     assert not compile_name("root").fullmatch("root2")
+
+
+def plain(pattern: str, any_character: str) -> re.Pattern[str]:
+    """What a pattern means, as an expression that may take a time without a limit."""
+    meaning = {"**": ".*", "*": f"{any_character}*", "?": any_character}
+    pieces = re.findall(r"\*\*|.", pattern)
+    return re.compile("".join(meaning.get(piece, piece) for piece in pieces), re.DOTALL)
+
+
+WORDS = st.text("ab/", max_size=12)
+GLOBS = st.lists(st.sampled_from(["a", "b", "/", "?", "*", "*", "**"]), max_size=9).map("".join)
+
+
+@settings(max_examples=500)
+@given(GLOBS, WORDS)
+def test_wildcards_match_whatever_can_be_in_their_place(pattern: str, text: str) -> None:
+    try:
+        path = compile_path(f"/x{pattern}x")
+    except ValueError:  # such as /x//x
+        return
+    assert bool(path.fullmatch(f"/x{text}x")) == bool(
+        plain(f"/x{pattern}x", "[^/]").fullmatch(f"/x{text}x")
+    )
+    program = compile_program(f"/x y{pattern}")
+    assert program.allows("/x", [f"y{text}"]) == bool(
+        plain(f"y{pattern}", ".").fullmatch(f"y{text}")
+    )
+
+
+@pytest.mark.parametrize("wildcard", ["*a", "**a", "*a**b*", "**a*b", "**?*"])
+def test_no_text_is_compared_without_end(wildcard: str) -> None:
+    """Each further wildcard would take thousands of times as long."""
+    path, name, program = (
+        compile_path(f"/{wildcard * 12}c"),
+        compile_name(f"{wildcard * 12}c"),
+        compile_program(f"/x {wildcard * 12}c"),
+    )
+    for piece in ("a", "ab", "a/b", "/a"):
+        assert not path.fullmatch(("/" + piece * LONGEST_PATH)[:LONGEST_PATH])
+        assert not name.fullmatch((piece * LONGEST_NAME)[:LONGEST_NAME])
+        assert not program.allows("/x", [(piece * LONGEST_ARGUMENT)[:LONGEST_ARGUMENT]])
+
+
+def test_what_the_kernel_would_not_take_matches_nothing() -> None:
+    for path in (compile_path("/a*"), compile_path("/")):
+        assert path.fullmatch("/" + "a" * (LONGEST_PATH - 1))
+        assert not path.fullmatch("/" + "a" * LONGEST_PATH)
+    assert compile_name("*").fullmatch("a" * LONGEST_NAME)
+    assert not compile_name("*").fullmatch("a" * (LONGEST_NAME + 1))
+    program = compile_program("/x *")
+    assert program.allows("/x", ["a" * LONGEST_ARGUMENT])
+    assert not program.allows("/x", ["a" * (LONGEST_ARGUMENT + 1)])
