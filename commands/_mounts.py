@@ -24,13 +24,13 @@ FUSE = "fuseblk"
 
 # Lines of proc_pid_mountinfo(5). A guest has dozens of mounts, most of them without a device. The
 # expression skips them by whole fields, which costs least.
-_BEFORE_TYPE = rb"(?:(?!- )[^ ]+ )*- "
+_BEFORE_TYPE = rb"(?:(?!- )[^ \n]+ )*- "
 
 
 def _line(device: bytes) -> re.Pattern[bytes]:
     return re.compile(
-        rb"^[0-9]+ [0-9]+ " + device + rb"(?P<major>[0-9]+):(?P<minor>[0-9]+) [^ ]+ "
-        rb"(?P<path>[^ ]+) " + _BEFORE_TYPE + rb"(?P<type>[^ ]+) (?P<source>[^ ]*) ",
+        rb"^[0-9]+ [0-9]+ " + device + rb"(?P<major>[0-9]+):(?P<minor>[0-9]+) [^ \n]+ "
+        rb"(?P<path>[^ \n]+) " + _BEFORE_TYPE + rb"(?P<type>[^ \n]+) (?P<source>[^ \n]*) ",
         re.MULTILINE,
     )
 
@@ -39,12 +39,12 @@ _ON_DEVICE = _line(rb"(?!0:)")
 _ON_DEVICE_OR_BTRFS = _line(rb"(?:(?!0:)|(?=.* - btrfs ))")
 # Mounts without a device, of types that are not known to be served by the kernel alone.
 _SERVED = re.compile(
-    rb"^[0-9]+ [0-9]+ 0:[0-9]+ [^ ]+ ([^ ]+) "
+    rb"^[0-9]+ [0-9]+ 0:[0-9]+ [^ \n]+ ([^ \n]+) "
     + _BEFORE_TYPE
     + rb"(?!(?:btrfs|cgroup2?|devtmpfs|overlay|proc|ramfs|rootfs|sysfs|tmpfs|zfs) )",
     re.MULTILINE,
 )
-_OCTAL = re.compile(rb"\\([0-7]{3})")
+_OCTAL = re.compile(rb"\\(?!000)([0-3][0-7]{2})")
 
 _PATIENCE = 1.0  # seconds
 
@@ -212,4 +212,4 @@ def _mount(line: re.Match[bytes]) -> Mount | None:
 
 
 def decode(field: bytes) -> str:
-    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field))
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field))

@@ -75,3 +75,12 @@ def test_odd_paths_and_btrfs() -> None:
         ((os.major(null), os.minor(null)), ["/mnt/many"], "btrfs", "/dev/null"),
         ((8, 32), ["/mnt/a\rb\udcff"], "fuseblk", ""),
     ]
+
+
+def test_a_line_that_no_kernel_writes() -> None:
+    """It costs no other line, and no error."""
+    table = (
+        b"30 27 8:1 / /cut rw - ext4 /dev/sda\n31 27 8:2 / /cut rw shared:1\n"
+        b"32 27 8:3 / /a\\000b\\400\\040c rw - ext4 /dev/sdb rw\n"
+    )
+    assert [mount[:2] for mount in mounts.parse(table)] == [((8, 3), ["/a\\000b\\400 c"])]
