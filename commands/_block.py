@@ -184,7 +184,8 @@ def _position(path: str) -> tuple[GuestDiskBusType, int, int, int]:
     ata = _ATA.search(path)
     if ata:
         port = int(ata[2]) - _first_ata_port(ata[1])
-        return ("sata", 0, 0, port) if _driver(ata[1]) == "ahci" else ("ide", port, 0, target)
+        is_sata = _driver(ata[1]).startswith(("ahci", "sata_"))
+        return ("sata", 0, 0, port) if is_sata else ("ide", port, 0, target)
     for mark, bus_type in _BUSES:
         if mark in path:
             return (bus_type, bus, target, unit) if bus_type == "scsi" else (bus_type, 0, 0, 0)
