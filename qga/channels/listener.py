@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qga.serving.server import Server
     from qga.settings.config import ChannelConfig
 
-_BACKLOG = 16
+_BACKLOG = 4096
 
 
 class ListeningChannel(Channel):

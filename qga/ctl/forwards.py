@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
+from contextlib import suppress
 from typing import NamedTuple, Optional
 
+from qga.client.addresses import FORMS
 from qga.client.texts import number_in
 from qga.client.tunnels import Target
 
@@ -16,7 +19,10 @@ BACKLOG = 128
 
 FORM = "use 8080:127.0.0.1:80, 127.0.0.1:8080:80, 8080:/run/web.sock or /tmp/web.sock:127.0.0.1:80"
 
-PART = re.compile(r"\[([^\[\]]+)\]|([^:\[\]]+)")
+SERVICE = "use 22, 127.0.0.1:22 or /run/docker.sock"
+
+PATH = re.compile(r"(?:unix:)?(\.{0,2}/.*)", re.DOTALL)
+PART = re.compile(r"\[([^\[\]]+)\]|(?:unix:(?=\.{0,2}/))?([^:\[\]]+)")
 
 
 class Listen(NamedTuple):
@@ -35,6 +41,8 @@ class Forward(NamedTuple):
 def parse_forward(text: str) -> Forward:
     """Parse [ADDR:]PORT or PATH, then [HOST:]PORT or PATH. Raises ValueError."""
     parts = split(text)
+    if not 2 <= len(parts) <= 4:
+        raise ValueError(f"'{text}' is not a forward; {FORM}")
     tail = parts[-1]
     if len(parts) == 2:
         return Forward(local(parts[:1]), Target(path=tail) if is_path(tail) else near(tail))
@@ -42,24 +50,27 @@ def parse_forward(text: str) -> Forward:
         return Forward(local(parts[:2]), Target(path=tail))
     if len(parts) == 3 and not (parts[0].isdecimal() or is_path(parts[0])):
         return Forward(local(parts[:2]), near(tail))
-    if len(parts) in (3, 4):
-        return Forward(local(parts[:-2]), Target(parts[-2], number(tail)))
-    raise ValueError(f"'{text}' is not a forward; {FORM}")
+    return Forward(local(parts[:-2]), Target(parts[-2], number(tail)))
 
 
 def parse_target(text: str) -> Target:
     """Parse PORT, HOST:PORT or PATH. Raises ValueError."""
-    if is_path(text):
-        return Target(path=text)
+    path = PATH.fullmatch(text)
+    if path is not None:
+        return Target(path=path[1])
     parts = split(text)
     if len(parts) == 1:
         return near(parts[0])
     if len(parts) == 2 and not any(map(is_path, parts)):
         return Target(parts[0], number(parts[1]))
-    raise ValueError(f"'{text}' is not a service; use 22, 127.0.0.1:22 or /run/docker.sock")
+    raise ValueError(f"'{text}' is not a service; {SERVICE}")
 
 
 def is_forward(text: str) -> bool:
+    """Whether it is a forward, and not the address of a guest, such as vsock:3:1234."""
+    scheme = text.partition(":")[0]
+    if scheme in FORMS and scheme != "unix":
+        return False
     try:
         return bool(parse_forward(text))
     except ValueError:
@@ -75,10 +86,11 @@ def open_listener(listen: Listen) -> socket.socket:
         family, _, _, _, place = socket.getaddrinfo(
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(place[:2], family=family, backlog=BACKLOG)
+        return socket.create_server(place, family=family, backlog=BACKLOG)
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
+        remove_leftover(listen.path)
         listener.bind(listen.path)
         listener.listen(BACKLOG)
     except BaseException:
@@ -87,6 +99,18 @@ def open_listener(listen: Listen) -> socket.socket:
     finally:
         os.umask(before)
     return listener
+
+
+def remove_leftover(path: str) -> None:
+    """Unlink a socket of this user that nobody listens on: a qgactl that was killed left it."""
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:  # as with any file that is not a socket
+            found = os.lstat(path)
+            if stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid():
+                os.unlink(path)
 
 
 def why(error: OSError | UnicodeError) -> str:
@@ -113,9 +137,16 @@ def is_local(listener: socket.socket) -> bool:
 
 
 def split(text: str) -> list[str]:
-    """Split at colons; an IPv6 address is in brackets."""
-    parts, at = [], 0
+    """Split at colons; empty if that fails.
+
+    An IPv6 address is in brackets. A path in the guest comes last, and may contain colons.
+    """
+    parts: list[str] = []
+    at = 0
     while True:
+        path = PATH.fullmatch(text, at)
+        if path is not None and parts:
+            return [*parts, path[1]]
         found = PART.match(text, at)
         if found is None:
             break
@@ -124,9 +155,7 @@ def split(text: str) -> list[str]:
         if text[at : at + 1] != ":":
             break
         at += 1
-    if at != len(text) or not parts or text.endswith(":"):
-        raise ValueError(f"'{text}' is not a forward; {FORM}")
-    return parts
+    return parts if at == len(text) and not text.endswith(":") else []
 
 
 def local(parts: list[str]) -> Listen:

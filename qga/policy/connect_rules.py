@@ -37,7 +37,7 @@ def judge_host(rules: Rules | None, host: str, port: int) -> tuple[list[Address]
 
     Raises QgaError if there is no such host.
     """
-    subject = f"'{host}:{port}'"
+    subject = f"'[{host}]:{port}'" if ":" in host else f"'{host}:{port}'"
     if rules is None:
         return _lookup(host, port), Verdict(True, f"{subject} may be connected to", "")
     try:

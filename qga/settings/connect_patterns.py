@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 UNIX = "unix:"
 LAST_PORT = 65535
 
+_MAPPED_PREFIX = 96  # of ::ffff:0:0/96, the IPv4 addresses as IPv6 (RFC 4291)
+
 _FORM = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):(\*|\d+)(?:-(\d+))?")
 
 
@@ -54,7 +56,7 @@ def compile_target(text: str) -> Target:
     if found is None:
         raise ValueError(
             f"'{text}' is not a valid target; use 127.0.0.1:22, 10.0.0.0/8:443, "
-            "[::1]:8000-8100, *:80 or unix:/run/docker.sock"
+            "[::1]:8000-8100, *:80 or unix:/run/docker.sock, with ; between several"
         )
     in_brackets, plain, first, last = found.groups()
     if first == "*":
@@ -72,7 +74,29 @@ def _network(address: str, text: str) -> IPv4Network | IPv6Network | None:
 
     if address == "*":
         return None
+    if "%" in address:
+        raise ValueError(f"'{text}': a rule names no interface; use {address.partition('%')[0]}")
     try:
-        return ip_network(address)
+        return _unmapped(ip_network(address))
     except ValueError as error:
-        raise ValueError(f"'{text}': {error}; use an address, not a name") from None
+        raise ValueError(f"'{text}': {error}; use {_right(address)}") from None
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """IPv4 addresses that are written as IPv6 as what they are: addresses are compared as IPv4."""
+    from ipaddress import ip_network
+
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED_PREFIX:
+        return network
+    return ip_network((int(mapped), network.prefixlen - _MAPPED_PREFIX))
+
+
+def _right(address: str) -> str:
+    """What would be right where `address` is neither an address nor a network."""
+    from ipaddress import ip_network
+
+    try:
+        return str(ip_network(address, strict=False))
+    except ValueError:
+        return "an address, not a name"

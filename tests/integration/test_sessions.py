@@ -111,6 +111,15 @@ def test_the_number_of_clients_can_be_set(tmp_path: Path) -> None:
             assert second.result() == {}
 
 
+def test_two_hundred_more_may_wait(tmp_path: Path) -> None:
+    with with_gates(tmp_path, "max-clients=1\n") as agent, ExitStack() as stack:
+        agent.connect().close()
+        waiting = [stack.enter_context(agent.connect()) for _ in range(200)]
+        for client in waiting:
+            assert client.call("guest-ping") == {}
+            client.close()
+
+
 def test_those_who_left_with_a_command_that_hangs_take_no_place(tmp_path: Path, gate: Gate) -> None:
     with with_gates(tmp_path, "max-clients=2\n") as agent:
         for _ in range(5):

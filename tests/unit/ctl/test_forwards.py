@@ -35,6 +35,9 @@ from qga.ctl.forwards import (
         ("/tmp/a:80", Listen(path="/tmp/a"), Target("127.0.0.1", 80)),
         ("/tmp/a:localhost:80", Listen(path="/tmp/a"), Target("localhost", 80)),
         ("./a:80", Listen(path=f"{Path.cwd()}/a"), Target("127.0.0.1", 80)),
+        ("8080:/run/a:b", Listen(port=8080), Target(path="/run/a:b")),
+        ("unix:/tmp/a:unix:/run/b:80", Listen(path="/tmp/a"), Target(path="/run/b:80")),
+        ("unix:./a:unix:80", Listen(path=f"{Path.cwd()}/a"), Target("unix", 80)),
     ],
 )
 def test_forwards(text: str, listen: Listen, target: Target) -> None:
@@ -64,12 +67,29 @@ def test_what_is_not_a_forward(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        "vsock:3:1234",
+        "hvsock:/run/web.vsock:1234",
+        "unix:/run/web.sock",
+        "libvirt:web",
+        "libvirt:qemu:///system/web",
+        "proxmox:100",
+    ],
+)
+def test_the_address_of_a_guest_is_not_a_forward(address: str) -> None:
+    assert not is_forward(address)
+
+
+@pytest.mark.parametrize(
     ("text", "target"),
     [
         ("22", Target("127.0.0.1", 22)),
         ("db:5432", Target("db", 5432)),
         ("[::1]:22", Target("::1", 22)),
         ("/run/docker.sock", Target(path="/run/docker.sock")),
+        ("unix:/run/a:b", Target(path="/run/a:b")),
+        ("unix:22", Target("unix", 22)),
     ],
 )
 def test_services(text: str, target: Target) -> None:
@@ -78,13 +98,15 @@ def test_services(text: str, target: Target) -> None:
 
 @pytest.mark.parametrize("text", ["", "ssh", "a:b:c", "a:/b", "::1"])
 def test_what_is_not_a_service(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a"):
+    with pytest.raises(ValueError, match=r"is not a (service; use 22|port)"):
         parse_target(text)
 
 
-def test_targets_are_shown_as_they_are_typed() -> None:
-    shown_as = [str(parse_target(text)) for text in ("22", "[::1]:22", "/run/x")]
-    assert shown_as == ["127.0.0.1:22", "[::1]:22", "unix:/run/x"]
+@pytest.mark.parametrize("text", ["127.0.0.1:22", "[::1]:22", "unix:/run/x", "unix:/a:b"])
+def test_a_target_is_taken_as_it_is_shown(text: str) -> None:
+    target = parse_target(text)
+    assert str(target) == text
+    assert parse_forward(f"0:{text}").target == target
 
 
 def test_a_listener_on_a_free_port_is_for_this_host() -> None:
@@ -100,5 +122,25 @@ def test_a_listener_with_a_path_is_for_this_user(tmp_path: Path) -> None:
     with open_listener(Listen(path=str(path))) as listener:
         assert path.stat().st_mode & 0o777 == 0o600
         assert is_local(listener)
+        with pytest.raises(OSError, match="Address already in use"):
+            open_listener(Listen(path=str(path)))
+
+
+def test_a_socket_that_a_killed_qgactl_left_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    open_listener(Listen(path=str(path))).close()
+    assert path.exists()
+    with open_listener(Listen(path=str(path))), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_any_other_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    path.write_text("precious")
     with pytest.raises(OSError, match="Address already in use"):
         open_listener(Listen(path=str(path)))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(str(path))
+        with pytest.raises(OSError, match="Address already in use"):
+            open_listener(Listen(path=str(path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,9 @@ def test_only_the_addresses_that_are_allowed_are_returned(asked: list[str]) -> N
     ("rule", "host", "address"),
     [
         ("127.0.0.1:80", "sixes", "::ffff:127.0.0.1"),
+        ("[::ffff:127.0.0.1]:80", "sixes", "::ffff:127.0.0.1"),
+        ("[::ffff:127.0.0.1]:80", "any", "127.0.0.1"),
+        ("[::ffff:127.0.0.0/104]:80", "any", "127.0.0.1"),
         ("127.0.0.1:80", "any", "127.0.0.1"),
         ("[::1]:80", "any6", "::1"),
         ("[fe80::/10]:80", "scoped", "fe80::1%eth0"),
@@ -77,6 +81,14 @@ def test_other_ways_to_write_an_address_are_the_same_one(
 ) -> None:
     assert reached(policy(rule).addresses(host, 80)) == [address]
     with pytest.raises(Refused):
+        policy("192.0.2.1:80").addresses(host, 80)
+
+
+@pytest.mark.parametrize(
+    ("host", "target"), [("::1", "[::1]:80"), ("10.0.0.1", "10.0.0.1:80"), ("web", "web:80")]
+)
+def test_a_refusal_names_the_target_as_a_rule_would(host: str, target: str) -> None:
+    with pytest.raises(Refused, match=re.escape(f"'{target}' is not in")):
         policy("192.0.2.1:80").addresses(host, 80)
 
 
