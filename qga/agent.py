@@ -204,21 +204,29 @@ class Agent:
         if isinstance(error, OSError) and error.strerror:
             where = f" '{_text_of(error.filename)}'" if error.filename else ""
             return QgaError(f"{name} failed{where}: {error.strerror}")
-        self.log_fault(name, error)
+        command = self.registry.get(name)
+        self.log_fault(name, error, is_secret=command is not None and bool(command.secret))
         try:
             reason = f"{type(error).__name__}: {error}"
         except Exception:  # raised by its __str__
             reason = type(error).__name__
         return QgaError(f"{name} failed: {reason}")
 
-    def log_fault(self, name: str, error: BaseException) -> None:
-        """Log an error in the code of a command or of the agent. Never raises."""
+    def log_fault(self, name: str, error: BaseException, *, is_secret: bool = False) -> None:
+        """Log an error in the code of a command or of the agent. Never raises.
+
+        is_secret: whether the text of the error may quote a secret, and is left out.
+        """
         if not self._faults.admits("any", f"faults of {name}"):
             return
         try:
-            from traceback import format_exception
+            from traceback import format_exception, format_tb
 
-            trace = "".join(format_exception(type(error), error, error.__traceback__))
+            if is_secret:
+                lines = [*format_tb(error.__traceback__), f"{type(error).__name__} (text hidden)"]
+            else:
+                lines = format_exception(type(error), error, error.__traceback__)
+            trace = "".join(lines)
         except Exception:  # no descriptor or memory is left for it
             trace = type(error).__name__
         self.log.error(f"error in {name}:")

@@ -49,7 +49,7 @@ def _without_groups() -> Iterator[Finding]:
 class _Trial(Agent):
     """An agent that is never started. The doctor checks names and loopholes separately."""
 
-    def log_fault(self, name: str, error: BaseException) -> None:
+    def log_fault(self, name: str, error: BaseException, *, is_secret: bool = False) -> None:
         self.log.error(f"{name} is left out: {type(error).__name__}: {error}")
 
     def _check_names(self, known: list[str]) -> None:

@@ -6,7 +6,9 @@ What must stay true:
   reads at `debug`, and a request that never reached its command as a warning. `Command.changes`
   tells them apart.
 - No secret is logged. An argument that `@command(secret=...)` names is hidden, also where an error
-  quotes it. Of a refused request no argument is logged, because nobody has checked them.
+  quotes it: as it is, as Python shows it, or decoded. Of a fault in such a command only the class
+  is logged, because its text may quote any part. Of a refused request no argument is logged,
+  because nobody has checked them.
 - Every change is logged, however many there are.
 - A flood of anything else costs little, and no channel hides the entries of another: for each
   command of a channel MAX_BURST entries in WINDOW seconds are logged, then only their number. The
@@ -19,11 +21,12 @@ from __future__ import annotations
 
 import time
 from _json import encode_basestring, make_encoder
+from contextlib import suppress
 
 from qga.errors import CommandDisabled, CommandNotFound, QgaError, Refused
 from qga.service.log import Log
 from qga.service.sinks import DEBUG, INFO
-from qga.wire.payload import Base64
+from qga.wire.payload import Base64, decode_base64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +53,6 @@ MAX_NAME = 200
 """Characters logged of a command's name, which the client chooses, and of an error about it."""
 
 _HIDDEN = "(hidden)"
-_ENOUGH = 64  # characters that tell whether an error quotes a long secret
 
 # As json.dumps, which takes a megabyte: compact, beyond ASCII as it is, other objects by `str`.
 _chunks_of = make_encoder(None, str, encode_basestring, None, ":", ",", False, False, True)
@@ -191,9 +193,16 @@ def _class_of(error: BaseException) -> str:
 
 
 def _hide(secret: str | Base64, reason: str) -> str:
-    if isinstance(secret, Base64) and secret.beginning(_ENOUGH) not in reason:
-        return reason  # its text would take long to make
-    return reason.replace(str(secret), _HIDDEN)
+    most = 2 * len(reason)  # neither a longer text nor what it encodes can be in it
+    text = secret[: most + 1] if isinstance(secret, str) else secret.beginning(most + 1)
+    if len(text) > most:
+        return reason
+    texts = [text]
+    with suppress(QgaError, UnicodeDecodeError):
+        texts.append(decode_base64(text).decode())
+    for form in filter(None, texts):
+        reason = reason.replace(form, _HIDDEN).replace(repr(form)[1:-1], _HIDDEN)
+    return reason
 
 
 def _without_secrets(

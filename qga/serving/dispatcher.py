@@ -235,7 +235,9 @@ class Dispatcher:
         if isinstance(error, Refused):
             self._audit.record_refusal(self._caller, command.name, command, error)
         elif entry is not None:
-            self._audit.record(entry, answer or error)
+            # A fault may quote a secret in any way, and the answer quotes the fault.
+            is_fault = not isinstance(error, (QgaError, OSError))
+            self._audit.record(entry, error if command.secret and is_fault else answer or error)
 
     def _refuse(self, name: str, error: BaseException, id: Any) -> QgaError:
         """Answer with an error, and return it as the client sees it."""

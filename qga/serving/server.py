@@ -48,5 +48,8 @@ class Server(Services, Protocol):
     def report_fault(self, name: str, error: BaseException) -> QgaError:
         """Return the answer for an exception other than QgaError, and log what needs a fix."""
 
-    def log_fault(self, name: str, error: BaseException) -> None:
-        """Log an error in the code of a command or of the agent. Never raises."""
+    def log_fault(self, name: str, error: BaseException, *, is_secret: bool = False) -> None:
+        """Log an error in the code of a command or of the agent. Never raises.
+
+        is_secret: whether the text of the error may quote a secret, and is left out.
+        """

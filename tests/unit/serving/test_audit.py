@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -163,6 +164,22 @@ def test_long_base64_is_cut_without_making_its_text(
     lock(audit, door=Base64("", bytearray(data)))
     begin = b64encode(data).decode()[: MAX_ARGUMENTS - 100]
     assert sink.entries[0][2]["arguments"].startswith(f'{{"door":"{begin}')
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "h\nu'n\\ter\t2", "hünter2"])
+@pytest.mark.parametrize("form", [str, repr, lambda secret: f"{secret}{secret!r}"])
+@pytest.mark.parametrize("in_base64", [str, Base64])
+def test_a_secret_is_hidden_in_each_form_that_an_error_quotes(
+    audit: Audit, sink: Sink, secret: str, form: Callable[[str], str], in_base64: type
+) -> None:
+    lock(audit, QgaError(f"{form(secret)} is weak"), password=secret)
+    encoded = in_base64(b64encode(secret.encode()).decode())
+    lock(audit, QgaError(f"{form(secret)} is weak, {encoded} too"), password=encoded)
+    for _, text, fields in sink.entries:
+        assert "(hidden)" in fields["error"]
+        assert "ter" not in text
+        assert "ter" not in fields["error"]
+        assert str(encoded) not in text
 
 
 def test_long_base64_is_hidden_where_an_error_quotes_it(audit: Audit, sink: Sink) -> None:
