@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EINVAL, ELOOP, EMLINK
+from errno import EACCES, EINVAL, ELOOP, EMLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     """Open a file of the agent by its absolute path; `flags` and `mode` as for open(2).
 
     In a directory where others can write, symbolic links are not followed, files with further hard
-    links are refused, and opening never waits for a FIFO. Raises OSError.
+    links are refused, and opening never waits for a FIFO. Where everyone can write, files of other
+    users are refused: whoever made them could read what is logged, and change the state. Raises
+    OSError.
     """
     trusted = {0, os.geteuid()}
     folder, name = os.path.split(path)
@@ -94,7 +96,8 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     # The file is opened below the directory that was checked, even if that is renamed meanwhile.
     folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
-        if not _others_may_write(os.fstat(folder_fd), trusted):
+        of_folder = os.fstat(folder_fd)
+        if not _others_may_write(of_folder, trusted):
             # "." for a path that ends with a slash: that it is a directory should be told.
             return os.open(name or ".", flags, mode, dir_fd=folder_fd)
         # Truncated only after the check: it may be the file of another user.
@@ -107,7 +110,7 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     finally:
         os.close(folder_fd)
     try:
-        _require_own(os.fstat(fd), folder, trusted)
+        _require_own(os.fstat(fd), folder, of_folder, trusted)
         if flags & os.O_TRUNC:
             os.ftruncate(fd, 0)
         # O_NONBLOCK was only to keep open(2) from waiting for a FIFO.
@@ -118,10 +121,18 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     return fd
 
 
-def _require_own(status: os.stat_result, folder: str, trusted: set[int]) -> None:
+def _require_own(
+    status: os.stat_result, folder: str, of_folder: os.stat_result, trusted: set[int]
+) -> None:
     """Raise OSError for anything that another user may have put into a shared directory."""
-    if not stat.S_ISREG(status.st_mode) and status.st_uid not in trusted:
+    is_foreign = status.st_uid not in trusted
+    if is_foreign and not stat.S_ISREG(status.st_mode):
         raise OSError(EINVAL, f"not a regular file, and others can write to {folder}")
+    # As with fs.protected_regular=1 (proc(5)), which is about creating files only. Not where a
+    # group can write: on Ubuntu logrotate may give logs in /var/log to the user syslog.
+    if is_foreign and of_folder.st_mode & stat.S_IWOTH and status.st_uid != of_folder.st_uid:
+        owner = f"owned by uid {status.st_uid}"
+        raise OSError(EACCES, f"it is {owner}, and everyone can write to {folder}; remove it")
     # With fs.protected_hardlinks=0 others can link to any file of root (proc(5)).
     if status.st_nlink > 1:
         raise OSError(EMLINK, f"it has further hard links, and others can write to {folder}")

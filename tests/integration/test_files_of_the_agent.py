@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qga.service.state import is_frozen
+from qga.service.state import State, is_frozen
 from tests.integration.agent_process import listening, refused_start
 
 STRANGER = 12345
@@ -147,3 +147,49 @@ def test_without_links_it_works_there_as_well(tmp_path: Path, theirs: Path, name
     with listening(tmp_path, "-v", *option(theirs, name)) as agent, agent.connect() as client:
         client.call("guest-file-open", path="/etc/passwd")
         assert (theirs / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["pid", "log", "qga.state", "qga.state.new"])
+@pytest.mark.parametrize("change", [writable, sticky])
+def test_a_file_of_theirs_is_not_used_where_everyone_can_write(
+    tmp_path: Path, change: Callable[[Path], None], name: str
+) -> None:
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    change(directory)
+    (directory / name).write_text(TEXT)
+    os.chown(directory / name, STRANGER, STRANGER)
+    said = refused_start(tmp_path, *option(directory, name.removesuffix(".new")))
+    # The kernel may refuse it already (fs.protected_regular).
+    assert f"it is owned by uid {STRANGER}" in said or "Permission denied" in said
+    assert (directory / name).read_text() == TEXT
+
+
+@pytest.mark.parametrize("change", [of_a_group, of_a_stranger])
+def test_a_log_may_belong_to_another_user_where_only_some_can_write(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    """Such as in /var/log of Ubuntu."""
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    change(directory)
+    (directory / "log").touch()
+    os.chown(directory / "log", STRANGER, STRANGER)
+    with (
+        listening(tmp_path, "-v", "-l", str(directory / "log")) as agent,
+        agent.connect() as client,
+    ):
+        client.call("guest-ping")
+        assert (directory / "log").read_text()
+
+
+def test_a_marker_of_theirs_does_not_freeze_the_agent(tmp_path: Path) -> None:
+    """A marker of this boot would be believed, whatever the state of the filesystems."""
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    sticky(directory)
+    state = State(str(directory))
+    state.mark_frozen(3600)
+    assert not State(str(directory)).doubtful
+    os.chown(state.marker, STRANGER, STRANGER)
+    assert State(str(directory)).doubtful
