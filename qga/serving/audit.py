@@ -127,6 +127,13 @@ class Audit:
         text = f"{_who(caller)}: {name[:MAX_NAME]} refused: {reason}"
         self._log.warning(text, "refused", **facts)
 
+    def record_fault(self, caller: Caller, error: QgaError) -> None:
+        """Log bytes that are not a request, without what the error quotes of them."""
+        if self._limit.admits(caller.channel, "not a request"):
+            reason, quoted, _ = error.desc.partition(" '")
+            reason += " …" if quoted else ""
+            self._log.debug(f"channel {caller.channel}: read data: not a request: {reason}")
+
     def _is_due(self, entry: Entry, error: BaseException | None) -> bool:
         command, what = entry.command, entry.command.name
         if command.changes and not command.continues:

@@ -54,14 +54,17 @@ class Dispatcher:
         self._answered_last: Command | None = None  # by a worker, and nothing has come since
         self._repeated: dict[bytes, tuple[Callable[[], Any], bool]] = {}
 
-    def carry_out(self, event: Event, connection: Session) -> None:
-        """Answer a request, or begin to: then `connection.proceed` is called when it has ended."""
+    def carry_out(self, event: Event, connection: Session, again: bool = False) -> None:
+        """Answer a request, or begin to: then `connection.proceed` is called when it has ended.
+
+        again: whether the request could not be carried out before.
+        """
         if isinstance(event, Fault):
-            self._output.append([encode_error(event.error, event.id)])
+            self._answer_fault(event)
             return
         name, given, request_id = event
         command = self._find(name)
-        if self._verbose or self._answered_last is not None:
+        if (self._verbose or self._answered_last is not None) and not again:
             self._note(name, command)
         try:
             if command is None:
@@ -144,6 +147,11 @@ class Dispatcher:
             self._under_way.running = None
         return running.request is not None
 
+    def _answer_fault(self, fault: Fault) -> None:
+        self._output.append([encode_error(fault.error, fault.id)])
+        if self._verbose:
+            self._audit.record_fault(self._caller, fault.error)
+
     def _note(self, name: str, command: Command | None) -> None:
         """Log a request, and whether the client has heard the reply before it.
 
@@ -184,7 +192,7 @@ class Dispatcher:
         except BaseException as failure:
             self._refuse(running.command.name, failure, running.id)
         else:
-            self.carry_out(event, running.connection)
+            self.carry_out(event, running.connection, again=True)
         running.connection.proceed()
 
     def _run(self, running: Running, arguments: dict[str, Any]) -> None:

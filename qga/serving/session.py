@@ -345,7 +345,7 @@ class Session:
         running = self._under_way.running
         if running is not None and running.request is not None and not self.closed:
             self._under_way.running = None
-            self._dispatcher.carry_out(running.request, self)
+            self._dispatcher.carry_out(running.request, self, again=True)
             self.proceed()
 
     def _on_half_request(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import sys
 import time
@@ -275,6 +276,23 @@ def test_verbose_tells_of_all_commands_who_asked_and_no_secrets(tmp_path: Path) 
         assert f"{who}guest-file-close {{\"handle\":1}}: failed: handle '1' has not" in agent.log
         assert f"warning: {who}guest-ping refused: invalid arguments\n" in agent.log
         assert agent.log.replace("guest-secret", "").count("secret") == 0
+
+
+def test_verbose_tells_of_all_that_was_read_once(tmp_path: Path) -> None:
+    commands = ("guest-exec", "guest-get-osinfo", "guest-get-fsinfo", "guest-set-vcpus")
+    with listening(tmp_path, "-v") as agent, agent.connect() as client:
+        for name in commands:
+            client.send(request(name, path="true") if name == "guest-exec" else request(name))
+            client.reply()
+        client.send(b'\n{secret}\n{"secret": 1, "execute": 2}\n')
+        client.replies(2)
+        agent.wait_for_log("QMP input member …\n")
+        read = re.findall(r"channel main: read data: (.*)\n", agent.log)
+        assert read[-len(commands) - 2 :] == [
+            *commands,
+            "not a request: 2:2: JSON parse error, expecting key",
+            "not a request: QMP input member …",
+        ]
 
 
 def test_without_verbose_changes_and_refusals_are_logged(tmp_path: Path) -> None:
