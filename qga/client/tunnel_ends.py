@@ -118,6 +118,7 @@ class HostTunnel(Tunnel):
 
     reason = ""
     _on_finished: Callable[[], None] | None = None
+    _timer: Timer | None = None
 
     def refusal(self, number: int) -> str:
         """Why no connection with this number can be added; "" if one can."""
@@ -149,6 +150,10 @@ class HostTunnel(Tunnel):
         on_finished, self._on_finished = self._on_finished, None
         if on_finished is not None:
             on_finished()
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _fail(self, reason: str) -> None:
         self.on_reset(reason)
@@ -183,7 +188,7 @@ class PortTunnel(HostTunnel):
         return count
 
     def do_close(self) -> None:
-        self._timer.cancel()
+        self._forget_timer()
         self._loop.unwatch(self._port.fileno())
         self._port.close()
 
@@ -249,12 +254,12 @@ class PieceTunnel(HostTunnel):
         return 0
 
     def do_close(self) -> None:
-        self._timer.cancel()
+        self._forget_timer()
         with suppress(AgentError):
             self._agent.tunnel_close(self._number)
 
     def _poll_after(self, seconds: float) -> None:
-        self._timer.cancel()
+        self._forget_timer()
         self._pause = seconds
         self._timer = self._loop.call_later(seconds, self._poll)
 

@@ -215,8 +215,12 @@ class GuestTunnel:
 
     def _run(self) -> None:
         self._loop.post(self._end.start)
-        self._loop.run()
-        self._loop.close()
+        try:
+            self._loop.run()
+        except Exception as error:  # nobody must wait for what this thread would have done
+            self._on_fault(error)
+        finally:
+            self._loop.close()
 
     def _add(self, number: int, local: socket.socket, outcome: Outcome, patience: float) -> None:
         connection = LocalConnection(number, self._end, self._loop, outcome.open, outcome.end)

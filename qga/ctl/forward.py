@@ -19,7 +19,7 @@ from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError
 from qga.client.results import SIGNAL_STATUS
 from qga.client.tunnels import GuestSocket, GuestTunnel, Outcome, Target
-from qga.ctl import display
+from qga.ctl import display, standard_input
 from qga.ctl.app import FAILED, command, faults
 from qga.ctl.command import RUN
 from qga.ctl.forwards import (
@@ -158,9 +158,19 @@ def pass_through(connection: GuestSocket) -> None:
 
 def pass_input(connection: GuestSocket) -> None:
     with suppress(OSError):  # closed in the meantime
-        while data := os.read(sys.stdin.fileno(), READ_SIZE):
+        while data := read_input(connection):
             connection.sendall(data, socket.MSG_NOSIGNAL)
         connection.shutdown(socket.SHUT_WR)
+
+
+def read_input(connection: GuestSocket) -> bytes:
+    """Read some of it. An error ends the connection, which nobody else would end."""
+    try:
+        return standard_input.read(READ_SIZE)
+    except OSError as error:
+        connection.outcome.end(f"standard input: {error.strerror}")
+        connection.shutdown(socket.SHUT_RD)  # wakes up the other thread
+        raise
 
 
 class Forwarder:

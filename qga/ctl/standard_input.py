@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from typing import BinaryIO
 
@@ -22,6 +24,18 @@ def first_line(what: str) -> bytes:
     if not line.rstrip(b"\r\n"):
         raise ValueError(f"no {what} on standard input")
     return line
+
+
+def read(size: int) -> bytes:
+    """Wait for some bytes of standard input, also if another program made it non-blocking."""
+    descriptor = sys.stdin.fileno()
+    while True:
+        try:
+            return os.read(descriptor, size)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll()
 
 
 def text_of(file: BinaryIO) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import socket
 import subprocess
 import termios
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -146,3 +149,38 @@ def test_an_error_that_cannot_be_reported(
     with open("/dev/full", "wb") as full:
         process = start(agent, argv, stdout=subprocess.DEVNULL, stderr=full)
         assert process.wait(60) == status
+
+
+@contextmanager
+def service() -> Iterator[tuple[Path, socket.socket]]:
+    """A service for one client, and its path."""
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(60)
+        listener.bind(f"{folder}/service")
+        listener.listen()
+        yield Path(folder, "service"), listener
+
+
+def test_a_proxy_whose_input_is_non_blocking(agent: AgentProcess) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with service() as (path, listener), open(writing, "wb", buffering=0) as typed:
+        process = start(agent, ["proxy", str(path)], stdin=reading, stdout=subprocess.PIPE)
+        os.close(reading)
+        client = listener.accept()[0]
+        client.sendall(b"ready\n")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        typed.write(b"hello")
+        assert client.recv(100) == b"hello"
+        client.close()
+        assert ended(process) == (0, "")
+
+
+def test_a_proxy_whose_input_cannot_be_read(agent: AgentProcess) -> None:
+    """It ends, although the service waits for more."""
+    with service() as (path, listener), open("/dev/null", "wb") as unreadable:
+        process = start(agent, ["proxy", str(path)], stdin=unreadable)
+        client = listener.accept()[0]
+        assert ended(process) == (1, "qgactl: standard input: Bad file descriptor\n")
+        client.close()

@@ -1,0 +1,45 @@
+"""Nobody waits for the thread of a tunnel that has died."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qga.client.errors import ConnectError
+from qga.client.tunnels import GuestTunnel, Target
+from qga.loop import Loop
+
+
+class Agent:
+    """It opens a tunnel, which ends before anything is exchanged."""
+
+    address = "unix:/socket"
+
+    def tunnel_open(self, port: object) -> int:
+        return 1
+
+    def tunnel_connect(self, *_: object, **__: object) -> int:
+        return 1
+
+    def tunnel_close(self, number: int) -> None:
+        pass
+
+
+class NoPorts:
+    def open_free(self, agent: object) -> None:
+        return None
+
+
+def test_a_loop_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Loop) -> None:
+        raise MemoryError("no memory for events")
+
+    monkeypatch.setattr(Loop, "run", fail)
+    agent: Any = Agent()
+    ports: Any = NoPorts()
+    with GuestTunnel(agent, ports) as tunnel:
+        tunnel._thread.join(60)
+        assert tunnel.reason == "the tunnel has ended: MemoryError: no memory for events"
+        with pytest.raises(ConnectError, match="no memory for events"):
+            tunnel.connect(Target("localhost", 22))
