@@ -223,10 +223,19 @@ def find_domain(libvirt: Any, connection: Any, name: str) -> Any:
 
 def in_time(call: Callable[[], T], seconds: float) -> T:
     """Return or raise what `call` does. After `seconds` abandon it and raise TimeoutError."""
-    outcome = beside(call)
-    if not wait_until(lambda patience: bool(futures.wait([outcome], patience).done), seconds):
+    return outcome_of(beside(call), seconds)
+
+
+def outcome_of(call: futures.Future[T], seconds: float) -> T:
+    """The same for a call that has started."""
+    if not has_returned(call, seconds):
         raise TimeoutError("libvirt has not returned from the call")
-    return outcome.result()
+    return call.result()
+
+
+def has_returned(call: futures.Future[Any], seconds: float) -> bool:
+    """Wait until it has, for at most `seconds`."""
+    return wait_until(lambda patience: bool(futures.wait([call], patience).done), seconds)
 
 
 def reply_of(libvirt: Any, error: Any, deadline: float) -> Reply:

@@ -20,6 +20,7 @@ class Ended:
     """A LibvirtMachine, libvirt and a domain whose backup has ended well."""
 
     VIR_DOMAIN_JOB_NONE, VIR_DOMAIN_JOB_COMPLETED, VIR_DOMAIN_JOB_STATS_COMPLETED = 0, 3, 1
+    VIR_DOMAIN_JOB_OPERATION_BACKUP = 9
 
     def __init__(self) -> None:
         self.libvirt = self.domain = self
