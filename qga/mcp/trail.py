@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from errno import EPERM
 from itertools import count
 from typing import Any, TextIO
 
@@ -37,7 +38,7 @@ SECRET_WORD = re.compile(
 class Trail:
     """Writes to standard error, and to a file that only its owner can read.
 
-    Raises OSError if the file cannot be opened; a symbolic link is refused.
+    Raises OSError if the file cannot be opened, or may be another user's.
     """
 
     def __init__(self, path: str = "", stderr: TextIO = sys.stderr) -> None:
@@ -46,8 +47,7 @@ class Trail:
         self._numbers = count(1)
         self._lock = threading.Lock()
         if path:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(path, flags, MODE), "a", encoding="utf-8")
+            self._file = os.fdopen(opened(path), "a", encoding="utf-8")
 
     def begin(self, tool: str, arguments: Mapping[str, Any], known: Sequence[Argument]) -> int:
         """Log the beginning of a call; returns its number. Hides values of unknown arguments."""
@@ -81,6 +81,21 @@ class Trail:
         self._stderr.close()
         if self._file is not None:
             self._file.close()
+
+
+def opened(path: str) -> int:
+    """A descriptor for appending. Whoever owns the file, or has a link to it, reads the log."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags | os.O_NONBLOCK, MODE)  # a FIFO without a reader is an error
+    try:
+        found = os.fstat(fd)
+        if found.st_uid not in (0, os.geteuid()) or found.st_nlink != 1:
+            raise OSError(EPERM, "belongs to another user, or has hard links")
+        os.set_blocking(fd, True)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 class Unhurried:

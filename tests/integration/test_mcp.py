@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,36 @@ def test_options_that_are_wrong(options: tuple[str, ...], error: str) -> None:
     status, out, err = qgactl("mcp", *options)
     assert (status, out) == (2, "")
     assert error in err
+
+
+def of_another_user(log: Path) -> None:
+    log.touch()
+    os.chown(log, 65534, 65534)
+
+
+def linked_twice(log: Path) -> None:
+    log.touch()
+    os.link(log, log.parent / "other")
+
+
+@pytest.mark.parametrize(
+    ("plant", "reason"),
+    [
+        (of_another_user, "belongs to another user"),
+        (linked_twice, "has hard links"),
+        (os.mkfifo, "No such device or address"),
+    ],
+)
+def test_a_log_that_another_user_could_read(
+    tmp_path: Path, plant: Callable[[Path], None], reason: str
+) -> None:
+    log = tmp_path / "log"
+    plant(log)
+    status, out, err = qgactl("mcp", "--log", str(log))
+    assert (status, out) == (2, "")
+    assert f"--log {log}: " in err
+    assert reason in err
+    assert log.lstat().st_size == 0
 
 
 def test_without_the_sdk_the_error_says_what_to_install(tmp_path: Path) -> None:

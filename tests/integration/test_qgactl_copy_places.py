@@ -117,6 +117,28 @@ def test_a_link_of_another_user_in_a_shared_directory(cp: Copying, tmp_path: Pat
     assert (cp.target / "file").is_symlink()
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch], ids=["a FIFO", "a file"])
+def test_what_another_user_has_put_into_a_shared_directory(
+    address: str, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """He would read the copy."""
+    cp = Copying(address, tmp_path, into_guest=False)
+    cp.target.chmod(0o1777)
+    trap = cp.target / "file"
+    make(trap)
+    os.chown(trap, NOBODY, NOBODY)
+    reading = os.open(trap, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status, _, err = cp()
+        assert os.read(reading, 100) == b""
+    finally:
+        os.close(reading)
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"{trap}: is another user's " in err
+    assert trap.lstat().st_size == 0
+    assert cp.names() == ["file"]
+
+
 def test_a_device_is_not_written_through_a_link(cp: Copying) -> None:
     master, slave = pty.openpty()
     (cp.target / "file").symlink_to(os.ttyname(slave))

@@ -106,7 +106,8 @@ class LocalFiles:
         return [self._look(place) for place in places]
 
     def follow(self, place: Place) -> tuple[Place, Entry]:
-        self._check_link(place)
+        with self._parent(place) as (folder, name):
+            check_owner(folder, name)
         try:
             fd = os.open(place.path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -192,13 +193,6 @@ class LocalFiles:
         except OSError:  # creating the file will report the same error
             return None
 
-    def _check_link(self, place: Place) -> None:
-        with self._parent(place) as (folder, name):
-            link = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            around = os.fstat(folder)
-        if is_planted(link.st_uid, around.st_mode, around.st_uid, os.geteuid()):
-            raise CopyError("is another user's symbolic link in a world-writable directory")
-
     def _make_folder(self, place: Place) -> None:
         with self._parent(place) as (folder, name):
             os.mkdir(name, 0o700, dir_fd=folder)
@@ -217,6 +211,7 @@ class LocalFiles:
             if there is not None:
                 if not there.is_file:
                     raise CopyError(in_the_way(there))
+                check_owner(folder, name)
                 before = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 permissions = file.permissions if exactly else before.st_mode & PERMISSIONS
                 try:
@@ -295,6 +290,8 @@ class LocalFiles:
     def _open_special(self, place: Place, kind: int) -> Iterator[int]:
         """Open a device, or a FIFO as soon as somebody reads from it. A FIFO may be a link."""
         no_link = 0 if kind == stat.S_IFIFO else os.O_NOFOLLOW
+        with self._parent(place) as (folder, name):
+            check_owner(folder, name, f"{place.path}: ")
         found = os.open(place.path, os.O_PATH | no_link | os.O_CLOEXEC)
         try:
             if stat.S_IFMT(os.fstat(found).st_mode) != kind:
@@ -364,6 +361,14 @@ def check_room(fd: int, size: int) -> None:
     disk = os.fstatvfs(fd)
     if disk.f_blocks and size > disk.f_bfree * disk.f_frsize:  # not every filesystem reports it
         raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+
+def check_owner(folder: int, name: str, prefix: str = "") -> None:
+    """Raise CopyError, with this prefix, if what is there may be another user's trap."""
+    found, around = os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(folder)
+    if is_planted(found.st_uid, around.st_mode, around.st_uid, os.geteuid()):
+        kind = kind_of(found.st_mode)
+        raise CopyError(f"{prefix}is another user's {kind} in a world-writable directory")
 
 
 def check_regular(fd: int) -> None:

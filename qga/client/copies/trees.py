@@ -262,9 +262,10 @@ def in_the_way(there: Entry) -> str:
 
 
 def is_planted(owner: int, folder_mode: int, folder_owner: int, us: int) -> bool:
-    """Whether a symbolic link may be another user's trap.
+    """Whether a symbolic link, FIFO or file may be another user's trap.
 
-    This is the rule of fs.protected_symlinks=1 in the kernel, which is not set on every system.
+    This is the rule of fs.protected_symlinks=1 and fs.protected_regular=1 in the kernel, which are
+    not set on every system.
     """
     shared = folder_mode & stat.S_ISVTX and folder_mode & stat.S_IWOTH
     return bool(shared) and owner not in (us, folder_owner)
