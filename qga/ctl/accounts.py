@@ -15,6 +15,7 @@ from qga.ctl.settings import Settings
 from qga.ctl.sshkeys import Key, parse_key, read_keys, same_keys
 from qga.ctl.standard_input import first_line
 from qga.ctl.tables import printable, show_table
+from qga.ctl.terminal import ended_in_order
 
 
 class Account(NamedTuple):
@@ -80,7 +81,10 @@ def ask_password(crypted: bool) -> bytes:
     question = "Hash of the new password" if crypted else "New password"
     # On stderr, because stdout may be a file.
     try:
-        answered: str = typer.prompt(question, hide_input=True, confirmation_prompt=True, err=True)
+        with ended_in_order():
+            answered: str = typer.prompt(
+                question, hide_input=True, confirmation_prompt=True, err=True
+            )
         return answered.encode()
     except UnicodeError:
         raise typer.BadParameter("what was typed is not UTF-8 text; use --stdin") from None

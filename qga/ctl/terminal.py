@@ -6,6 +6,7 @@ It must stay true that the terminal is restored, however qgactl exits.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import termios
 import tty
@@ -16,6 +17,22 @@ from qga.client.programs import TerminalSize
 
 ESCAPE, LEAVE = ord("~"), ord(".")
 LINE_ENDS = b"\r\n"
+
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Signals that would end this process at once, and leave the terminal as it is then, raise
+    KeyboardInterrupt instead."""
+    caught = [each for each in ENDING if signal.getsignal(each) is signal.SIG_DFL]
+    for each in caught:
+        signal.signal(each, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, Optional
 
@@ -24,6 +24,7 @@ from qga.ctl.command import LOOK
 from qga.ctl.guest_words import NOWHERE
 from qga.ctl.settings import Output, Settings
 from qga.ctl.targets import HELP, targets
+from qga.ctl.terminal import ended_in_order
 from qga.ctl.top_view import Picture, Screen
 from qga.ctl.units import seconds
 from qga.ctl.values import finite_duration
@@ -64,17 +65,21 @@ def top(
     monitor = Monitor(Watcher(lambda: find(LeftOut()), settings.timeout))
     pause = seconds(interval)
     pace = Pace(pause, min(pause, settings.timeout), count)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is restored
     try:
-        if sys.stdout.isatty() and not settings.structured:
-            rows = show_live(monitor, pace)
-        else:
-            show = partial(print_objects, settings) if settings.structured else write_picture
-            rows = show_each(monitor, pace, show)
+        with ended_in_order():
+            rows = show_rows(settings, monitor, pace)
     except KeyboardInterrupt:
         return  # the usual way to quit
     if all(row.usage is None for row in rows):
         raise typer.Exit(max((status_of(row.cause) for row in rows if row.cause), default=FAILED))
+
+
+def show_rows(settings: Settings, monitor: Monitor, pace: "Pace") -> list[Row]:
+    """Returns the last rows."""
+    if sys.stdout.isatty() and not settings.structured:
+        return show_live(monitor, pace)
+    show = partial(print_objects, settings) if settings.structured else write_picture
+    return show_each(monitor, pace, show)
 
 
 class Pace(NamedTuple):
@@ -157,9 +162,10 @@ def end_on_q() -> Iterator[None]:
 
 
 def wait_for_q(fd: int) -> None:
-    while (key := os.read(fd, 1)) not in (b"q", b"Q"):
-        if not key:
-            return
+    with suppress(OSError):  # the terminal has gone
+        while (key := os.read(fd, 1)) not in (b"q", b"Q"):
+            if not key:
+                return
     # It interrupts the sleep between two updates.
     os.kill(os.getpid(), signal.SIGINT)
 

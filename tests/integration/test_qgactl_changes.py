@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pty
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.integration.agent_process import wait_for
 from tests.integration.qgactl_process import ON_A_TERMINAL, QGACTL, environment, qgactl
+from tests.integration.terminals import Terminal
 from tests.integration.test_qgactl_freeze import read_until
 from tests.unit.client_peer import Peer, Raw, Start
 from tests.unit.conftest import start as start
@@ -203,6 +206,21 @@ def test_a_password_from_standard_input(start: Start) -> None:
     qgactl("passwd", "--stdin", "--crypted", "ann", address=peer.address, stdin="$6$x")
     given = asked(peer, "guest-set-user-password")
     assert list(map(decoded, given)) == [("ann", b"s ecret", False), ("ann", b"$6$x", True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_prompt_that_is_ended_leaves_the_terminal_as_it_was(
+    start: Start, number: signal.Signals
+) -> None:
+    peer = start({})
+    command = [*QGACTL, "passwd", "ann"]
+    with Terminal(command, environment(peer.address)) as terminal:
+        terminal.expect("New password: ")
+        wait_for(lambda: not terminal.is_as_before, "nothing is echoed")
+        os.kill(terminal.process.pid, number)
+        assert terminal.wait() == 130
+        assert "Traceback" not in terminal.shown
+        assert terminal.is_as_before
 
 
 def test_a_password_that_is_asked_for_is_not_shown(start: Start) -> None:

@@ -92,7 +92,17 @@ def end_by_termination(terminal: Terminal) -> None:
     os.kill(terminal.process.pid, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("end", [end_by_key, end_by_interrupt, end_by_termination])
+def end_by_hangup(terminal: Terminal) -> None:
+    os.kill(terminal.process.pid, signal.SIGHUP)
+
+
+def end_by_quitting(terminal: Terminal) -> None:
+    os.kill(terminal.process.pid, signal.SIGQUIT)
+
+
+@pytest.mark.parametrize(
+    "end", [end_by_key, end_by_interrupt, end_by_termination, end_by_hangup, end_by_quitting]
+)
 def test_a_live_view_ends_and_leaves_the_terminal_as_it_was(
     address: str, end: Callable[[Terminal], None]
 ) -> None:
