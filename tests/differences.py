@@ -384,10 +384,11 @@ RECORDS = [
             "udev may not run, or not know the volume.",
         ),
         (
-            "cut-mount-points",
+            "odd-mounts",
             (OLD, NEW),
-            "A mount point ends at a carriage return, vertical tab or form feed.",
-            "It is reported as it is.",
+            "A mount point ends at a carriage return, vertical tab or form feed. A blank in a type "
+            "is `\\040`.",
+            "They are reported as they are.",
             "A fault of QEMU's.",
         ),
         (
@@ -520,10 +521,11 @@ RECORDS = [
         (
             "log-of-requests",
             (OLD, NEW),
-            "With `-v` the log has the bytes that were read, and further messages. syslog has "
-            "`guest-exec called: …` and the like.",
+            "With `-v` the log has the bytes that were read, and further messages. syslog, with "
+            "the facility `user`, has `guest-exec called: …` and the like, also for `guest-ping`.",
             "There is one message for each request: channel, client, command, arguments, and "
-            "result.",
+            "result. syslog, with the facility `daemon`, has those that change something or are "
+            "refused.",
             "People read logs.",
         ),
         (

@@ -18,8 +18,8 @@ UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount"
 SCRIPT = """
 while [ "$1" != -- ]; do
     case $2 in
-        /proc/self/*) mount --bind "$1" "/proc/$$/${2#/proc/self/}" ;;
-        *) mount --bind "$1" "$2" ;;
+        /proc/self/*) mount --rbind "$1" "/proc/$$/${2#/proc/self/}" ;;
+        *) mount --rbind "$1" "$2" ;;
     esac
     shift 2
 done
@@ -95,11 +95,13 @@ class Sysfs:
         )
 
 
-def mount_table(folder: Path, mounts: Sequence[tuple[str, str | bytes]]) -> Path:
-    """A file like /proc/self/mountinfo. Mount points are written as they are."""
+def mount_table(
+    folder: Path, mounts: Sequence[tuple[str, str | bytes]], kind: bytes = b"ext4"
+) -> Path:
+    """A file like /proc/self/mountinfo. Mount points and the type are written as they are."""
     table = folder / "mountinfo"
     lines = (
-        b"%d 1 %s / %s rw - ext4 /dev/x rw\n" % (at, number.encode(), os.fsencode(place))
+        b"%d 1 %s / %s rw - %s /dev/x rw\n" % (at, number.encode(), os.fsencode(place), kind)
         for at, (number, place) in enumerate(mounts, 30)
     )
     table.write_bytes(b"".join(lines))

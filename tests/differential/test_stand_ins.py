@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,12 +182,20 @@ def test_names_of_mount_points(tmp_path: Path, version: str) -> None:
     assert ours == theirs
 
 
-@differs("cut-mount-points")
+@differs("odd-mounts")
 @both_versions
 @pytest.mark.parametrize("mark", [b"\r", b"\v", b"\f"])
 def test_names_that_the_original_cuts(tmp_path: Path, version: str, mark: bytes) -> None:
     theirs, ours = mount_points(tmp_path, version, [b"a%sb" % mark])
     assert (theirs, ours) == (["/nowhere/a"], [f"/nowhere/a{mark.decode()}b"])
+
+
+@differs("odd-mounts")
+@both_versions
+def test_a_type_with_a_blank(tmp_path: Path, version: str) -> None:
+    table = mount_table(tmp_path, [("240:1048000", "/nowhere")], rb"fuseblk.a\040b")
+    replies = ask(tmp_path, version, {"/proc/self/mountinfo": table}, "guest-get-fsinfo")
+    assert [each["type"] for [each] in replies] == [r"fuseblk.a\040b", "fuseblk.a b"]
 
 
 def mount_points(tmp_path: Path, version: str, names: list[bytes]) -> tuple[list[str], list[str]]:
@@ -209,3 +219,31 @@ def test_routes_of_a_kernel_without_ipv6(tmp_path: Path) -> None:
     theirs, ours = ask(tmp_path, "11.1", stand_ins, "guest-network-get-route")
     assert theirs == 'open("/proc/net/ipv6_route"): No such file or directory'
     assert [(each["iface"], each["gateway"]) for each in ours] == [("eth0", "10.0.2.1")]
+
+
+@differs("log-of-requests")
+@both_versions
+def test_what_syslog_gets(tmp_path: Path, version: str) -> None:
+    heard = []
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/null").touch()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(tmp_path / "dev/log"))
+        stand_ins = {str(tmp_path / "dev/null"): Path("/dev/null"), "/dev": tmp_path / "dev"}
+        for program, name in ((original(version), "original"), (OURS, "ours")):
+            with started(among(stand_ins, program), tmp_path / name) as agent:
+                agent.play(call("guest-exec", '"path":"/bin/true"'))
+                heard.append([re.sub(r"^(<\d+>).{15} ", r"\1", each) for each in messages(syslog)])
+    theirs, ours = heard
+    assert theirs[0] == '<14>qemu-ga: info: guest-exec called: "/bin/true"'
+    assert set(theirs[1:]) == {"<14>qemu-ga: info: guest-ping called"}  # that of `play`
+    [entry] = ours
+    assert re.match(r"<30>qemu-ga\[\d+\]: channel main \(.*\): guest-exec .*: done", entry)
+
+
+def messages(syslog: socket.socket) -> Iterator[str]:
+    while True:
+        try:
+            yield syslog.recv(8192, socket.MSG_DONTWAIT).decode()
+        except BlockingIOError:
+            return
