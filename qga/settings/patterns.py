@@ -29,7 +29,10 @@ from qga.settings.trust import LONGEST_PATH
 _WORD = re.compile(r"""(?:[^\s;'"]|'[^']*'|"[^"]*")+""")
 _RULE = re.compile(r"""(?:[^;'"]|'[^']*'|"[^"]*")+""")
 # As in glob(7), a `]` right after `[` or `[!` is a member.
-_PIECE = re.compile(r"""'([^']*)'|"([^"]*)"|(\*\*|\*|\?|\[!?\]?[^\]]*\]|[^'"])""", re.DOTALL)
+_WILDCARD = r"\*\*|\*|\?|\[!?\]?[^\]]*\]"
+_PIECE = re.compile(rf"""(?P<quoted>'[^']*'|"[^"]*")|(?P<glob>{_WILDCARD}|[^'"])""", re.DOTALL)
+_UNQUOTED = re.compile(rf"(?P<quoted>(?!))|(?P<glob>{_WILDCARD}|.)", re.DOTALL)
+_MEMBER = re.compile("(.)-(.)|(.)", re.DOTALL)
 
 LONGEST_NAME = 255  # LOGIN_NAME_MAX of glibc's <bits/local_lim.h>, without the NUL
 LONGEST_ARGUMENT = 128 * 1024 - 1  # MAX_ARG_STRLEN of execve(2) with pages of 4 KiB
@@ -59,12 +62,12 @@ class Program(NamedTuple):
 
 def compile_path(text: str) -> re.Pattern[str]:
     """Compile a pattern for paths. Raises ValueError if no real path could match it."""
-    return _compile_path(text, _quoted(text))
+    return _compile_path(text, text, _UNQUOTED)
 
 
 def compile_name(text: str) -> re.Pattern[str]:
     """Compile a pattern for names, such as those of accounts."""
-    return _compile(_quoted(text), ".", LONGEST_NAME)
+    return _compile(text, ".", LONGEST_NAME, _UNQUOTED)
 
 
 def compile_program(text: str) -> Program:
@@ -75,12 +78,13 @@ def compile_program(text: str) -> Program:
     more = words[-1:] == [_MORE]
     if more:
         words.pop()
-    path = _compile_path(_plain(program), program)
+    path = _compile_path(_plain(program), program, _PIECE)
     if not words and not more:
         return Program(path, None, True)
     if len(words) == 1 and words[0] in _NOTHING and not more:
         words = []
-    return Program(path, tuple(_compile(word, ".", LONGEST_ARGUMENT) for word in words), more)
+    arguments = tuple(_compile(word, ".", LONGEST_ARGUMENT, _PIECE) for word in words)
+    return Program(path, arguments, more)
 
 
 def split_rules(text: str) -> list[str]:
@@ -94,33 +98,30 @@ def _unquoted_rest(pattern: re.Pattern[str], text: str) -> str:
     return pattern.sub("", text).replace(";", "")
 
 
-def _quoted(text: str) -> str:
-    """The text with its quotes escaped, so that they match literally."""
-    return re.sub(r"""(['"])""", r"[\1]", text)
-
-
 def _plain(word: str) -> str:
     return word.replace("'", "").replace('"', "")
 
 
-def _compile_path(text: str, word: str) -> re.Pattern[str]:
+def _compile_path(text: str, word: str, pieces: re.Pattern[str]) -> re.Pattern[str]:
     if not text.startswith("/"):
         raise ValueError(f"'{text}' is not an absolute path; it must begin with /")
     steps = text[1:].removesuffix("/").split("/")
     if text != "/" and any(step in ("", ".", "..") for step in steps):
         raise ValueError(f"'{text}' cannot match: real paths contain no '//', '/./' or '/../'")
-    return _compile(f"{word}**" if text.endswith("/") else word, "[^/]", LONGEST_PATH)
+    return _compile(f"{word}**" if text.endswith("/") else word, "[^/]", LONGEST_PATH, pieces)
 
 
-def _compile(word: str, any_character: str, longest: int) -> re.Pattern[str]:
+def _compile(
+    word: str, any_character: str, longest: int, pieces: re.Pattern[str]
+) -> re.Pattern[str]:
     numbers = count()
     # By `**`, each part by `*`: after a `**` the place that is first may be wrong for a `*` that
     # follows, so what is between two `**` is found as a whole.
     parts: list[list[str]] = [[""]]
-    for piece in _PIECE.finditer(word):
-        if piece[3] == "**" and any_character != ".":
+    for piece in pieces.finditer(word):
+        if piece["glob"] == "**" and any_character != ".":
             parts.append([""])
-        elif piece[3] in ("*", "**"):
+        elif piece["glob"] in ("*", "**"):
             parts[-1].append("")
         else:
             parts[-1][-1] += _translate(piece, any_character)
@@ -152,15 +153,19 @@ def _joined(parts: Sequence[str], wildcard: str, numbers: Iterator[int], once: i
 
 
 def _translate(piece: re.Match[str], any_character: str) -> str:
-    glob = piece[3]
+    glob = piece["glob"]
     if glob is None:
-        return re.escape(piece[1] or piece[2] or "")
+        return re.escape(piece["quoted"][1:-1])
     if glob == "?":
         return any_character
     if len(glob) > 1:
-        negated, members = glob[1] == "!", glob[1:-1].lstrip("!") if glob[1] == "!" else glob[1:-1]
-        # Future versions of re may read [[, &&, || and ~~ as operations on sets.
-        members = re.sub(r"([\\\[\]^&~|])", r"\\\1", members)
+        negated = glob[1] == "!"
+        members = glob[2:-1] if negated else glob[1:-1]
+        # Future versions of re may read [[, --, &&, || and ~~ as operations on sets.
+        members = "".join(
+            f"{re.escape(first)}-{re.escape(last)}" if first else re.escape(single)
+            for first, last, single in _MEMBER.findall(members)
+        )
         # Without the lookahead [!a] would match the / of a path.
         return f"(?={any_character})[{'^' * negated}{members}]"
     return re.escape(glob)

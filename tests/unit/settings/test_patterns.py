@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 
 import pytest
 from hypothesis import given, settings
@@ -47,6 +48,21 @@ from qga.settings.trust import LONGEST_PATH
         ("/a[0-9]", "/a5", True),
         ("/a[]]", "/a]", True),
         ("/a[", "/a[", True),
+        ("/a[+--]", "/a,", True),
+        ("/a[+--]", "/a.", False),
+        ("/a[--0]", "/a.", True),
+        ("/a[!--0]", "/a.", False),
+        ("/a[b-d-f]", "/a-", True),
+        ("/a[b-d-f]", "/ae", False),
+        ("/a[b-]", "/a-", True),
+        ("/a[b\\-d]", "/ac", True),
+        ("/a[b\\-d]", "/ab", True),
+        ("/a[\n-\r]", "/a\v", True),
+        ("/a[!!b]", "/a!", False),
+        ("/a[!!b]", "/ac", True),
+        ("/a['\"]b", "/a'b", True),
+        ("/a[!'\"]b", "/acb", True),
+        ("/a[!'\"]b", "/a'b", False),
         ("/a[^b]", "/ac", False),
         ("/a[^b]", "/a^", True),
         ("/a.b", "/axb", False),
@@ -124,6 +140,20 @@ def test_names() -> None:
     assert compile_name("web-*").fullmatch("web-1")
     assert not compile_name("web-*").fullmatch("root")
     assert not compile_name("root").fullmatch("root2")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("first", string.punctuation.replace("/", ""))
+def test_no_member_is_taken_for_an_operation_on_sets(first: str) -> None:
+    for second in set(string.punctuation) - {"]", "/"}:
+        members = f"!x{first}{second}" if first == "]" else f"{first}{second}"
+        negated = members[0] == "!"
+        try:
+            pattern = compile_path(f"/[{members}y]")
+        except ValueError:  # such as [.-+]
+            assert "-" in members
+            continue
+        assert bool(pattern.fullmatch(f"/{second}")) != negated or "-" in members
 
 
 def plain(pattern: str, any_character: str) -> re.Pattern[str]:
