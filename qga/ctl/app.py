@@ -237,8 +237,19 @@ def run() -> int:
     except OSError as error:
         return report_failure(display.reason_of(error))
     except Exception as error:  # the user gets a line instead of a traceback
-        return report_failure(f"{type(error).__name__}: {error}")
+        return interruption(error) or report_failure(f"{type(error).__name__}: {error}")
     return status if isinstance(status, int) else 0
+
+
+def interruption(error: Exception) -> int:
+    """The status if `error` only hides an interruption; 0 if it does not.
+
+    A lock of Python's may fail if the handler of a signal raises an exception while it is taken.
+    """
+    hidden = error.__context__
+    if isinstance(hidden, KeyboardInterrupt):
+        return INTERRUPTED
+    return hidden.exit_code if isinstance(hidden, typer.Exit) else 0
 
 
 def report_usage(error: UsageError) -> int:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import json
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Union
 
 from tests.hostile.agent import HangUp, Request, Scenario, encode
 
 MB = 1 << 20
+
+Path = tuple[Union[str, int], ...]
 
 # What would change the title of a terminal, clear it, colour it, turn the writing around.
 ESCAPES = "\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202e\x08\r\n\x00X"
@@ -128,6 +131,63 @@ def too_large_a_float(request: Request, value: Any) -> Iterator[bytes]:
 def too_many_digits(request: Request, value: Any) -> Iterator[bytes]:
     text = json.dumps(changed(value, lambda leaf: math.inf if type(leaf) is int else leaf))
     yield raw(request, text.replace("Infinity", "9" * 100_000, 1).encode())
+
+
+WRONG: tuple[Any, ...] = (
+    *(
+        2**70,
+        2**63 - 1,
+        -1,
+        0,
+        1e300,
+        math.nan,
+        True,
+        None,
+        "",
+        "\ud800",
+        ESCAPES,
+        "../..",
+        "frozen",
+    ),
+    *([], [[]], {}, ["text"] * 3),
+)
+
+
+def one_wrong_part(name: str) -> None:
+    """Half of the commands have one wrong part in their replies, which differs with `name`.
+
+    Otherwise what is checked first would keep the rest from being looked at.
+    """
+
+    def reply(request: Request, value: Any) -> Iterator[bytes]:
+        chance = random.Random(f"{name} {request['execute']}")
+        if chance.random() < 0.5:
+            value = replaced(value, chance.choice(list(parts_of(value))), chance.choice(WRONG))
+        yield encode(request, value)
+
+    SCENARIOS[name] = reply
+
+
+def parts_of(value: Any, where: Path = ()) -> Iterator[Path]:
+    """The way to the value, and to all that is in it."""
+    yield where
+    inside = value.items() if isinstance(value, dict) else ()
+    for key, each in enumerate(value) if isinstance(value, list) else inside:
+        yield from parts_of(each, (*where, key))
+
+
+def replaced(value: Any, where: Path, new: Any) -> Any:
+    """A copy of the value with another part there."""
+    if not where:
+        return new
+    first, *rest = where
+    changed_copy = value.copy()
+    changed_copy[first] = replaced(value[first], tuple(rest), new)
+    return changed_copy
+
+
+for number in range(16):
+    one_wrong_part(f"one_wrong_part_{number}")
 
 
 @broken
