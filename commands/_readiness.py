@@ -51,9 +51,14 @@ def units(names: list[str]) -> list[QgaUnit] | None:
     """The states of these units, in their order; None without systemd. Raises QgaError."""
     if not os.path.isdir(_SYSTEMD_RUNS):
         return None
-    found = _properties("--property=ActiveState,SubState", "--", *names)
+    found = _properties("--property=ActiveState,SubState,LoadState", "--", *names)
     return [
-        {"name": name, "state": each.get("ActiveState", ""), "sub-state": each.get("SubState", "")}
+        {
+            "name": name,
+            "state": each.get("ActiveState", ""),
+            "sub-state": each.get("SubState", ""),
+            "load-state": each.get("LoadState", ""),
+        }
         for name, each in zip(names, found)
     ]
 

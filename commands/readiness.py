@@ -46,7 +46,7 @@ class QgaAddress(TypedDict):
     prefix: int
 
 
-QgaUnit = TypedDict("QgaUnit", {"name": str, "state": str, "sub-state": str})
+QgaUnit = TypedDict("QgaUnit", {"name": str, "state": str, "sub-state": str, "load-state": str})
 
 QgaReadiness = TypedDict(
     "QgaReadiness",
@@ -78,7 +78,8 @@ class Readiness(CommandGroup):
         of systemd, and `jobs` the number of its pending jobs. `cloud-init`: missing if it is not
         installed; its errors are the final ones. `addresses`: all usable ones except loopback and
         link-local addresses (169.254.0.0/16 and fe80::/10). `listening`: the requested ports on
-        which a program accepts connections. `units`: missing without systemd.
+        which a program accepts connections. `units`: missing without systemd;
+        `load-state` is loaded, or not-found if there is no such unit.
         """
         from . import _readiness
 

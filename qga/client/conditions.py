@@ -77,7 +77,8 @@ def _unit(agent: GuestAgent, name: str, state: Readiness | None) -> Seen:
     unit = next((each for each in state.units if each.name == name), None)
     if unit is None:
         raise Never("this guest has no units: systemd does not run")
-    return Seen(unit.state == "active", f"{unit.state} ({unit.sub_state})")
+    unusual = "" if unit.load_state in ("", "loaded") else f", {unit.load_state}"
+    return Seen(unit.state == "active", f"{unit.state} ({unit.sub_state}){unusual}")
 
 
 def _systemctl(agent: GuestAgent, *words: str) -> str:

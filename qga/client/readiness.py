@@ -34,11 +34,15 @@ class UsableAddress(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A systemd unit with its active state and its sub-state, as in systemctl(1)."""
+    """A systemd unit with its active state, its sub-state and its load state (systemctl(1)).
+
+    load_state: "not-found" if there is no such unit; "" if the agent does not report it.
+    """
 
     name: str
     state: str
     sub_state: str
+    load_state: str = ""
 
 
 class Readiness(NamedTuple):

@@ -97,7 +97,12 @@ class Argument(NamedTuple):
         least = -math.inf if self.least is None else self.least
         most = math.inf if self.most is None else self.most
         if not least <= value <= most:
-            raise WrongArguments(f"'{self.name}' must be from {self.least} to {self.most}")
+            bounds = (
+                f"at least {self.least}"
+                if self.most is None
+                else f"from {self.least} to {self.most}"
+            )
+            raise WrongArguments(f"'{self.name}' must be {bounds}")
 
 
 def texts_in(value: object) -> list[str]:

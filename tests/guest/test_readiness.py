@@ -87,9 +87,14 @@ def test_units_and_ports(guest: Guest, agent: AgentSocket) -> None:
     asked = {"units": [UNIT, "nowhere.service", "-.mount"], "ports": [7117, 7118]}
     before = agent.execute("qga-get-readiness", **asked)
     assert before["units"] == [
-        {"name": UNIT, "state": "active", "sub-state": "running"},
-        {"name": "nowhere.service", "state": "inactive", "sub-state": "dead"},
-        {"name": "-.mount", "state": "active", "sub-state": "mounted"},
+        {"name": UNIT, "state": "active", "sub-state": "running", "load-state": "loaded"},
+        {
+            "name": "nowhere.service",
+            "state": "inactive",
+            "sub-state": "dead",
+            "load-state": "not-found",
+        },
+        {"name": "-.mount", "state": "active", "sub-state": "mounted", "load-state": "loaded"},
     ]
     assert before["listening"] == []
     with unit(guest, "listener", "/usr/bin/python3", "/run/listener.py"):

@@ -272,6 +272,11 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("read_file", {"guest": "web", "path": "a\0b"}, "'path' has a NUL character"),
     ("read_file", {"guest": "web", "path": "x" * 5000}, "more than 4096 characters"),
     ("read_file", {"guest": "web", "path": "/x", "length": 0}, "'length' must be from 1 to"),
+    (
+        "run_program",
+        {"guest": "web", "argv": ["a"], "timeout": 0},
+        "'timeout' must be at least 0.1",
+    ),
     ("look", {"guest": "web", "about": "all"}, "'about' must be one of system, network"),
     ("run_program", {"guest": "web", "argv": "ls"}, "'argv' must be a list of strings"),
     ("run_program", {"guest": "web", "argv": []}, "'argv' is empty"),

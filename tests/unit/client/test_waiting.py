@@ -146,6 +146,22 @@ def test_a_boot_whose_end_is_unknown() -> None:
     assert reports == ["systemctl did not answer"]
 
 
+@pytest.mark.parametrize(
+    ("unit", "detail"),
+    [
+        (Unit("x", "inactive", "dead", "not-found"), "inactive (dead), not-found"),
+        (Unit("x", "inactive", "dead", "masked"), "inactive (dead), masked"),
+        (Unit("x", "inactive", "dead", "loaded"), "inactive (dead)"),
+        (Unit("x", "inactive", "dead"), "inactive (dead)"),
+    ],
+)
+def test_a_unit_that_is_not_loaded_is_reported_as_such(unit: Unit, detail: str) -> None:
+    """It may be installed meanwhile; a misspelt one never is."""
+    state = Readiness(5, Boot("systemd"), (), units=(unit,))
+    agent: Any = StandIn()
+    assert CHECKS["unit"](agent, "x", state) == (False, detail)
+
+
 def test_replies_of_the_agent_have_their_types() -> None:
     reply = {
         "uptime-ms": 5,
@@ -153,13 +169,19 @@ def test_replies_of_the_agent_have_their_types() -> None:
         "addresses": [{"interface": "eth0", "address": "192.0.2.7", "prefix": 24}],
         "failed-units": ["x.service"],
         "cloud-init": {"state": "error", "errors": ["no"]},
-        "units": [{"name": "x", "state": "active", "sub-state": "running"}],
+        "units": [
+            {"name": "x", "state": "active", "sub-state": "running"},  # of 0.2.0
+            {"name": "y", "state": "inactive", "sub-state": "dead", "load-state": "masked"},
+        ],
         "listening": [22],
     }
     found = converted(Readiness, reply)
     assert found.failed_units == ("x.service",)
     assert found.cloud_init == CloudInit("error", "", ("no",))
-    assert found.units == (Unit("x", "active", "running"),)
+    assert found.units == (
+        Unit("x", "active", "running"),
+        Unit("y", "inactive", "dead", "masked"),
+    )
     assert found.addresses[0].address == "192.0.2.7"
     with pytest.raises(ProtocolError):
         converted(Readiness, {**reply, "listening": ["22"]})
