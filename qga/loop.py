@@ -32,6 +32,9 @@ _LONGEST_SLEEP = 86400.0  # seconds; epoll_wait(2) takes an int of milliseconds
 SLOW = 0.2
 """Seconds after which a call is logged as slow: nobody else was served meanwhile."""
 
+ROUND = 0.01
+"""Seconds of posts in a row before events get their turn."""
+
 _RETRY_INTERVAL = 0.5
 """Seconds until a descriptor that the kernel had no memory to watch is watched after all."""
 
@@ -134,8 +137,10 @@ class Loop:
         wake: False if it may wait for the next post, such as the end of a command on a thread.
         """
         self._posts.append(callback)
-        if not wake:
-            return
+        if wake:
+            self._wake()
+
+    def _wake(self) -> None:
         try:
             os.write(self._wake_write, b"\0")
         except OSError:  # the pipe is full of wake-ups already, or closed
@@ -234,9 +239,14 @@ class Loop:
             os.read(self._wake_read, 4096)
         except BlockingIOError:  # another process read it through /proc/PID/fd
             pass
-        # Only the present ones: a callback that posts another must not keep events waiting.
+        # Only the present ones: a callback that posts another must not keep events waiting. Nor
+        # must a thousand connections that have a turn each.
+        end = time.monotonic() + ROUND
         for _ in range(len(self._posts)):
             self._call(self._posts.popleft())
+            if time.monotonic() > end:
+                self._wake()
+                break
 
     def _call(self, callback: Callable[[], None]) -> None:
         try:

@@ -7,12 +7,13 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from qga import loop as loop_module
-from qga.loop import EDGES, READABLE, Loop, Timer
+from qga.loop import EDGES, READABLE, ROUND, Loop, Timer
 
 
 @pytest.fixture
@@ -182,6 +183,33 @@ def test_posts_keep_their_order_also_when_there_are_very_many(loop: Loop) -> Non
     loop.post(loop.stop)
     loop.run()
     assert seen == list(range(number))
+
+
+def test_many_posts_that_take_their_time_do_not_keep_descriptors_waiting(
+    loop: Loop, pipe: tuple[int, int]
+) -> None:
+    """Such as those of a thousand connections that send more than one turn takes."""
+    seen: list[object] = []
+
+    def take_time(at: int) -> None:
+        seen.append(at)
+        if at == 0:
+            os.write(pipe[1], b"x")
+        end = time.monotonic() + 2 * ROUND
+        while time.monotonic() < end:
+            pass
+
+    def on_readable(_events: int) -> None:
+        os.read(pipe[0], 1)
+        seen.append("event")
+
+    loop.watch(pipe[0], on_readable)
+    for at in range(5):
+        loop.post(lambda at=at: take_time(at))  # type: ignore[misc]
+    loop.post(loop.stop)
+    loop.run()
+    assert seen[:3] in ([0, "event", 1], [0, 1, "event"])
+    assert [each for each in seen if each != "event"] == list(range(5))
 
 
 def test_a_post_from_a_post_has_its_turn_after_descriptors(
