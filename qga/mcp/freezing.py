@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from threading import Timer
 
-from qga.client.errors import AgentError
 from qga.mcp.arguments import Argument
-from qga.mcp.call import Call, Stopped
+from qga.mcp.call import Call
 from qga.mcp.reply import Note
 from qga.mcp.tools import GUEST, Service, tool
 from qga.wording import counted
@@ -48,16 +47,24 @@ def freeze_filesystems(
     """Freeze the filesystems of a guest, so that a snapshot of its disks is consistent. Thaw them
     soon: while they are frozen, programs of the guest hang when they write."""
     with service.guests.agent(guest, call) as agent:
-        count = agent.freeze(mountpoints).count
+        state = agent.freeze(mountpoints)
+        try:
+            thaw_after(seconds, service, guest)
+        except BaseException:
+            state.thaw()
+            raise
+    frozen = counted(state.count, "filesystem is", "filesystems are")
+    return Note(f"{frozen} frozen, for at most {seconds:g} s. Thaw as soon as possible.")
+
+
+def thaw_after(seconds: float, service: Service, guest: str) -> None:
     timer = Timer(seconds, lambda: thaw_late(service, guest))
     timer.daemon = True
+    timer.start()
     replaced = service.frozen.pop(guest, None)
     if replaced is not None:
         replaced.cancel()
     service.frozen[guest] = timer
-    timer.start()
-    frozen = counted(count, "filesystem is", "filesystems are")
-    return Note(f"{frozen} frozen, for at most {seconds:g} s. Thaw as soon as possible.")
 
 
 @tool(GUEST, needs=("freeze",), seconds=PATIENCE, reads_only=False)
@@ -82,7 +89,7 @@ def thaw_late(service: Service, guest: str) -> None:
     try:
         count = thaw(service, guest, Call(PATIENCE))
         text = f"{guest}: {counted(count, 'filesystem was', 'filesystems were')} thawed late"
-    except (AgentError, Stopped, ValueError) as error:
+    except Exception as error:  # none may keep other guests frozen
         text = f"{guest}: its filesystems may still be frozen: {error}"
     service.trail.note(text)
 

@@ -31,6 +31,8 @@ from qga.mcp.reply import INSTRUCTIONS, error_text, text_of, visible
 from qga.mcp.tools import TOOLS, Service, Tool, offered
 from qga.version import __version__
 
+UNLOGGED = "the call was not carried out, because the log cannot be written"
+
 Outcome = tuple[str, str]
 """The text of a result or an error, and the outcome for the log: "ok" or what was wrong."""
 
@@ -85,7 +87,10 @@ class Session:
         name, arguments = params.name, params.arguments or {}
         known = TOOLS[name].arguments if name in TOOLS else ()
         trail, start = self._service.trail, time.monotonic()
-        number = trail.begin(name, arguments, known)
+        try:
+            number = trail.begin(name, arguments, known)
+        except OSError as error:
+            return result(f"{UNLOGGED}: {error.strerror}", is_error=True)
         outcome = "cancelled"
         try:
             text, outcome = await self._outcome(name, arguments)
@@ -93,8 +98,7 @@ class Session:
             text, outcome = visible(str(error)), f"error: {error}"
         finally:
             trail.end(number, outcome, time.monotonic() - start)
-        content = types.TextContent(type="text", text=text)
-        return types.CallToolResult(content=[content], is_error=outcome != "ok")
+        return result(text, is_error=outcome != "ok")
 
     async def _outcome(self, name: str, arguments: dict[str, Any]) -> Outcome:
         tool = self._tools.get(name)
@@ -109,6 +113,11 @@ class Session:
             return await asyncio.shield(asyncio.wrap_future(work))
         finally:
             call.cancelled.set()
+
+
+def result(text: str, *, is_error: bool) -> types.CallToolResult:
+    content = types.TextContent(type="text", text=text)
+    return types.CallToolResult(content=[content], is_error=is_error)
 
 
 def described(tool: Tool) -> types.Tool:

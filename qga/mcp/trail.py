@@ -50,7 +50,10 @@ class Trail:
             self._file = os.fdopen(opened(path), "a", encoding="utf-8")
 
     def begin(self, tool: str, arguments: Mapping[str, Any], known: Sequence[Argument]) -> int:
-        """Log the beginning of a call; returns its number. Hides values of unknown arguments."""
+        """Log the beginning of a call; returns its number. Hides values of unknown arguments.
+
+        Raises OSError if the file cannot be written: then nobody would learn of the call.
+        """
         plain = {each.name for each in known if not each.secret}
         shown = {
             name[:LONGEST_VALUE]: without_secrets(value) if name in plain else hidden(value)
@@ -62,11 +65,13 @@ class Trail:
 
     def end(self, number: int, outcome: str, seconds: float) -> None:
         outcome = outcome[:LONGEST_VALUE]
-        self._write({"call": number, "outcome": outcome, "seconds": round(seconds, 3)})
+        with suppress(OSError):
+            self._write({"call": number, "outcome": outcome, "seconds": round(seconds, 3)})
 
     def note(self, text: str) -> None:
         """Log something that belongs to no call."""
-        self._write({"note": text[:LONGEST_VALUE]})
+        with suppress(OSError):
+            self._write({"note": text[:LONGEST_VALUE]})
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -80,7 +85,8 @@ class Trail:
     def close(self) -> None:
         self._stderr.close()
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
 
 def opened(path: str) -> int:

@@ -339,6 +339,17 @@ def test_a_log_that_another_user_could_read(
     assert log.lstat().st_size == 0
 
 
+def test_no_call_is_carried_out_that_cannot_be_logged(address: str, tmp_path: Path) -> None:
+    options = ["--guest", f"web={address}", "--allow", "write", "--log", "/dev/full"]
+    with talking(options, tmp_path / "stderr") as talk:
+        told = talk.call("write_file", guest="web", path=str(tmp_path / "file"), content="text")
+    assert told == (
+        "the call was not carried out, because the log cannot be written: No space left on device",
+        True,
+    )
+    assert not (tmp_path / "file").exists()
+
+
 def test_without_the_sdk_the_error_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "mcp_types.py").write_text("raise ModuleNotFoundError(name='mcp_types')\n")
     status, out, err = qgactl("mcp", PYTHONPATH=str(tmp_path))
