@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import select
 import stat
 import time
@@ -32,6 +33,7 @@ from qga.client.copies.trees import (
     join,
     kind_of,
     split,
+    temporary_place,
 )
 from qga.client.errors import CopyError
 
@@ -234,11 +236,18 @@ class LocalFiles:
     def _make_link(self, target: str, place: Place) -> None:
         with self._parent(place) as (folder, name):
             there = status(folder, name)
-            if there is not None:
-                if not there.is_link:
-                    raise CopyError(in_the_way(there))
-                os.unlink(name, dir_fd=folder)
-            os.symlink(target, name, dir_fd=folder)
+            if there is None:
+                os.symlink(target, name, dir_fd=folder)
+                return
+            if not there.is_link:
+                raise CopyError(in_the_way(there))
+            temporary = temporary_place(Place("", name), f".{secrets.token_hex(4)}").name
+            os.symlink(target, temporary, dir_fd=folder)
+            try:
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                os.unlink(temporary, dir_fd=folder)
+                raise
 
     def _set_permissions(self, permissions: int, place: Place, exactly: bool) -> None:
         with self._top(place.top).directory(place.name) as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -189,3 +190,25 @@ def test_files_are_counted_over_the_whole_list(monkeypatch: pytest.MonkeyPatch) 
     assert len(list(listed(one * 2))) == 2
     with pytest.raises(ProtocolError, match="more than 2 files"):
         list(listed(one * 3))
+
+
+@pytest.mark.parametrize("call", ["symlink", "replace"])
+def test_a_link_that_cannot_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "link").symlink_to("old")
+    monkeypatch.setattr(os, call, fail)
+    place = Place(str(tmp_path), "link")
+    assert LocalFiles().make_links([("new", place)]) == ["No space left on device"]
+    assert os.listdir(tmp_path) == ["link"]
+    assert os.readlink(tmp_path / "link") == "old"
+
+
+def test_a_link_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("old")
+    assert LocalFiles().make_links([("new", Place(str(tmp_path), "link"))]) == [""]
+    assert os.listdir(tmp_path) == ["link"]
+    assert os.readlink(tmp_path / "link") == "new"
