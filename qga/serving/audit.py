@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import time
 from _json import encode_basestring, make_encoder
-from contextlib import suppress
 
 from qga.errors import CommandDisabled, CommandNotFound, QgaError, Refused
 from qga.service.log import Log
@@ -205,8 +204,10 @@ def _hide(secret: str | Base64, reason: str) -> str:
     if len(text) > most:
         return reason
     texts = [text]
-    with suppress(QgaError, UnicodeDecodeError):
+    try:
         texts.append(decode_base64(text).decode())
+    except (QgaError, UnicodeDecodeError):  # it is not base64 of a text
+        pass
     for form in filter(None, texts):
         reason = reason.replace(form, _HIDDEN).replace(repr(form)[1:-1], _HIDDEN)
     return reason
