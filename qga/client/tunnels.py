@@ -21,7 +21,7 @@ from qga.client.errors import AgentTimeout, ConnectError, ProtocolError
 from qga.client.tunnel_ends import HostTunnel, LocalConnection, PieceTunnel, PortTunnel
 from qga.client.waits import wait_until
 from qga.loop import Loop
-from qga.tunnels.connection import abort
+from qga.tunnels.connection import abort as abort
 
 if TYPE_CHECKING:
     from qga.client.agent import GuestAgent

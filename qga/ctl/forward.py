@@ -18,7 +18,7 @@ import typer
 from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError
 from qga.client.results import SIGNAL_STATUS
-from qga.client.tunnels import GuestSocket, GuestTunnel, Outcome, Target
+from qga.client.tunnels import GuestSocket, GuestTunnel, Outcome, Target, abort
 from qga.ctl import display, standard_input
 from qga.ctl.app import FAILED, command, faults
 from qga.ctl.command import RUN
@@ -221,13 +221,21 @@ class Forwarder:
             if error.errno in FULL:
                 time.sleep(PAUSE)
             return
-        outcome = Outcome(lambda reason: display.note(f"{target}: {reason}"))
         try:
-            self._open_tunnel().join(connection, target, outcome=outcome)
+            self._join(connection, target)
         except AgentError as error:
-            connection.close()
             display.say(f"{target}: {error.reason}")
         self._let_others_in()
+
+    def _join(self, connection: socket.socket, target: Target) -> None:
+        """Pass a connection on, or reset it. Raises AgentError."""
+        try:
+            tunnel = self._open_tunnel()
+        except BaseException:
+            abort(connection)
+            raise
+        outcome = Outcome(lambda reason: display.note(f"{target}: {reason}"))
+        tunnel.join(connection, target, outcome=outcome)
 
     def _open_tunnel(self) -> GuestTunnel:
         """The tunnel; a new one if the last one was closed."""

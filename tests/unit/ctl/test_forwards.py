@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qga.client.errors import ConnectError
 from qga.client.tunnels import Target
+from qga.ctl.forward import Forwarder
 from qga.ctl.forwards import (
     Forward,
     Listen,
@@ -144,3 +147,23 @@ def test_any_other_file_stays(tmp_path: Path) -> None:
         datagrams.bind(str(path))
         with pytest.raises(OSError, match="Address already in use"):
             open_listener(Listen(path=str(path)))
+
+
+def test_a_connection_without_a_tunnel_is_reset(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A client would take end-of-file for a service that has nothing to say."""
+
+    def fail(_forwarder: Forwarder) -> None:
+        raise ConnectError("web", "the guest is gone")
+
+    monkeypatch.setattr(Forwarder, "_open_tunnel", fail)
+    nobody: Any = None
+    with (
+        open_listener(Listen()) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        Forwarder(nobody, nobody)._accept(listener, Target("127.0.0.1", 22))
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert "127.0.0.1:22: the guest is gone" in capsys.readouterr().err
