@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from errno import EAGAIN
 from threading import Thread
 from typing import TypeVar
 
@@ -14,7 +15,10 @@ T = TypeVar("T")
 
 
 def beside(call: Callable[[], T]) -> Future[T]:
-    """Start a call on a new thread, which does not keep the process from exiting."""
+    """Start a call on a new thread, which does not keep the process from exiting.
+
+    If there can be no thread, the outcome is an OSError, as for other resources.
+    """
     outcome: Future[T] = Future()
 
     def run() -> None:
@@ -23,5 +27,8 @@ def beside(call: Callable[[], T]) -> Future[T]:
         except BaseException as error:
             outcome.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
+    try:
+        Thread(target=run, daemon=True).start()
+    except RuntimeError as error:
+        outcome.set_exception(OSError(EAGAIN, str(error)))
     return outcome

@@ -65,3 +65,22 @@ def test_errors_are_those_of_one_guest() -> None:
 def test_at_least_one_at_once() -> None:
     with pytest.raises(ValueError, match="at_once must be at least 1, not 0"):
         each([], lambda agent: agent.ping(), at_once=0)
+
+
+def test_a_thread_that_cannot_be_started_fails_its_own_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, started = threading.Thread.start, []
+
+    def fail_second(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_second)
+    tasks = [(name, lambda: "done") for name in ("a", "b", "c")]
+    ended = dict(side_by_side(tasks, 3))
+    assert [ended[name].result() for name in ("a", "c")] == ["done", "done"]
+    with pytest.raises(BlockingIOError, match="can't start new thread"):
+        ended["b"].result()
