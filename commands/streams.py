@@ -158,7 +158,8 @@ class Streams(CommandGroup):
             not given, HOME, SHELL, USER and LOGNAME are those of the user. No PAM session is
             opened. By default the agent's own user or the one in the configuration. If the
             configuration restricts which programs may run, the user cannot be chosen.
-        group: replaces the user's primary group, by name or number.
+        group: replaces the user's primary group, by name or number. With it, a number as `user`
+            needs no account.
         timeout: seconds after which it is ended: SIGTERM, and 2 s later SIGKILL.
         limits: what it may use: `memory` in bytes, `cpu` as a number of processors (0.5 is half
             of one), `processes` including threads, `cpu-seconds`, `open-files`, `file-size` in

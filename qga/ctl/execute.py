@@ -53,6 +53,15 @@ def execute(
         ..., metavar="PROGRAM [ARG]...", help="Program and arguments.", show_default=False
     ),
     user: Optional[str] = USER,
+    group: Optional[str] = typer.Option(
+        None,
+        "--group",
+        metavar="GROUP",
+        callback=not_empty,
+        help="Run it with this group of the guest (default: the user's primary group). With a group, "
+        "--user may be a number without an account.",
+        show_default=False,
+    ),
     directory: Optional[str] = typer.Option(
         None,
         "-w",
@@ -142,7 +151,9 @@ def execute(
         if not several or interactive or input_file != "-":
             source = opened_input(stack, input_file, tty or interactive)
         limit = seconds(timeout)
-        wanted = Wanted(argv, variables, clean_env, source, tty, limit, user, directory, limits)
+        wanted = Wanted(
+            argv, variables, clean_env, source, tty, limit, user, directory, limits, group
+        )
         if several:
             status = run_in_guests(settings, guests_of(settings, everywhere), wanted, at_once)
         else:

@@ -47,6 +47,7 @@ class Wanted(NamedTuple):
     user: Optional[str] = None
     directory: Optional[str] = None
     limits: Limits = NO_LIMITS
+    group: Optional[str] = None
 
 
 class Sink(Protocol):
@@ -94,7 +95,8 @@ def started(
     term = os.environ.get("TERM", "") if wanted.tty else ""
     env = wanted.env if wanted.clean_env else None
     argv = wanted.argv
-    as_whom: dict[str, Any] = {"user": wanted.user, "cwd": wanted.directory}
+    as_whom: dict[str, Any] = {"user": wanted.user, "group": wanted.group}
+    as_whom["cwd"] = wanted.directory
     if wanted.env and not wanted.clean_env and wanted.user:
         # The rest of that user's environment is only known in the guest.
         argv = ["env", *(f"{name}={value}" for name, value in wanted.env.items()), *argv]

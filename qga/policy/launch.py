@@ -118,11 +118,12 @@ def complete(launch: Launch, wanted: Wanted) -> Launch:
     account, group = launch.account, None
     if account is None and wanted == ANYHOW:
         return launch
-    if wanted.user is not None:
-        account = _account(wanted.user, f"the user '{wanted.user}'")
     if wanted.group is not None:
         group = _group(wanted.group)
-        account = account or _account(str(os.geteuid()), "the agent's user")
+    if wanted.user is not None:
+        account = _account(wanted.user, f"the user '{wanted.user}'", group)
+    elif group is not None:
+        account = account or _account(str(os.geteuid()), "the agent's user", group)
     return launch._replace(
         account=account,
         identity=_identity(account, group),
@@ -234,11 +235,11 @@ def _identity(account: struct_passwd | None, group: int | None) -> Identity | No
         raise QgaError(f"cannot find the groups of '{account.pw_name}': {error}") from error
 
 
-def _account(user: str, subject: str) -> struct_passwd:
+def _account(user: str, subject: str, group: int | None = None) -> struct_passwd:
     from qga.programs.accounts import find_user
 
     try:
-        return find_user(user)
+        return find_user(user, group)
     except KeyError:
         raise QgaError(f"{subject} is unknown in this guest") from None
     except OSError as error:

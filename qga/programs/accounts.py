@@ -28,20 +28,29 @@ class Identity(NamedTuple):
     groups: tuple[int, ...]
 
 
-def find_user(user: str) -> pwd.struct_passwd:
-    """The entry of a user, by name or number. Raises KeyError if there is none."""
+def find_user(user: str, group: int | None = None) -> pwd.struct_passwd:
+    """The entry of a user, by name or number. Raises KeyError if there is none.
+
+    With a group, a number needs no entry: the home directory is then `/`.
+    """
     try:
         return pwd.getpwnam(user)
     except (KeyError, ValueError, UnicodeError):
-        return pwd.getpwuid(_number(user))
+        number = _number(user)
+    try:
+        return pwd.getpwuid(number)
+    except KeyError:
+        if group is None:
+            raise
+    return pwd.struct_passwd((user, "x", number, group, "", "/", ""))
 
 
 def find_group(group: str) -> int:
-    """The ID of a group, by name or number. Raises KeyError if there is none."""
+    """The ID of a group, by name or number. Raises KeyError if it is neither."""
     try:
         return grp.getgrnam(group).gr_gid
     except (KeyError, ValueError, UnicodeError):
-        return grp.getgrgid(_number(group)).gr_gid
+        return _number(group)
 
 
 def identity_of(account: pwd.struct_passwd, group: int | None) -> Identity:

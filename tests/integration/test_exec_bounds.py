@@ -56,6 +56,16 @@ def test_a_group_alone(client: Client) -> None:
     assert over["out"].split() == [str(os.geteuid()).encode(), b"60"]
 
 
+def test_numbers_need_no_account(client: Client) -> None:
+    over = ended(
+        client,
+        start(client, "id -u; id -G; echo $HOME $SHELL $USER; pwd", user="4711", group="4712"),
+    )
+    assert over["out"].decode().splitlines() == ["4711", "4712", "/ /bin/sh 4711", os.getcwd()]
+    with refused("the user '4711' is unknown in this guest"):
+        start(client, "exit", user="4711")
+
+
 @pytest.mark.parametrize(
     "user", ["no-such-user", "4294967295", "-1", "", "a\0b", "1.5", "9" * 5000]
 )
@@ -65,7 +75,7 @@ def test_an_unknown_user(client: Client, tmp_path: Path, user: str) -> None:
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("group", ["no-such-group", "9" * 5000])
+@pytest.mark.parametrize("group", ["no-such-group", "4294967295", "-1", "", "9" * 5000])
 def test_an_unknown_group(client: Client, tmp_path: Path, group: str) -> None:
     with refused(f"the group '{group}' is unknown in this guest"):
         start(client, f"touch {tmp_path}/made", group=group)

@@ -96,6 +96,10 @@ def test_another_user_and_directory(host: Host) -> None:
         "exec", "web", "-u", "nobody", "-w", "/", "--env", "A=b", "--", "sh", "-c", script
     )
     assert out == (0, f"{nobody.pw_uid}\n/\nb nobody\n", "")
+    out = host.run("exec", "web", "-u", "4711", "--group", "4712", "--", "id")
+    assert out == (0, "uid=4711 gid=4712 groups=4712\n", "")
+    status, _, err = host.run("exec", "web", "--group", "", "--", "id")
+    assert (status, "--group" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
