@@ -119,10 +119,9 @@ def test_a_link_of_another_user_in_a_shared_directory(cp: Copying, tmp_path: Pat
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.touch], ids=["a FIFO", "a file"])
 def test_what_another_user_has_put_into_a_shared_directory(
-    address: str, tmp_path: Path, make: Callable[[Path], None]
+    cp: Copying, make: Callable[[Path], None]
 ) -> None:
     """He would read the copy."""
-    cp = Copying(address, tmp_path, into_guest=False)
     cp.target.chmod(0o1777)
     trap = cp.target / "file"
     make(trap)

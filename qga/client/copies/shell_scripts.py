@@ -64,7 +64,7 @@ CHECKSUMS = Script(
     "computing checksums",
     """
 while [ $# -gt 0 ]; do
-    if [ -r "$1" ]; then
+    if [ -f "$1" ] && [ -r "$1" ]; then
         tail -c "+$(($2 + 1))" -- "$1" | head -c "$3" | sha256sum
     else
         echo
@@ -104,6 +104,27 @@ enter() {
 }
 """
 
+# `trusted` fails, with the prefix $2, if the file $1 may be another user's trap: see `is_planted`.
+# `own` fails unless descriptor 3 is a regular file of the agent's user.
+OWNERS = """
+trusted() {
+    around=$(stat -c "%a %u" .) && owner=$(stat -c %u -- "$1") || return
+    [ "$((0${around% *} & 01002))" -eq "$((01002))" ] || return 0
+    [ "$owner" != "${around#* }" ] && [ "$owner" != "$(id -u)" ] || return 0
+    if [ -L "$1" ]; then kind="symbolic link"
+    elif [ -p "$1" ]; then kind=FIFO
+    else kind=file
+    fi
+    echo "$2is another user's $kind in a world-writable directory"
+    return 1
+}
+own() {
+    [ -f /proc/self/fd/3 ] && [ -O /proc/self/fd/3 ] && return
+    echo "is not a file of the agent's user"
+    return 1
+}
+"""
+
 # Call `act` for each group of $1 arguments, and print its output and status. The first three of a
 # group are a Place: top, directory below it, name in that. Only what `act` runs is forked.
 EACH = """
@@ -126,13 +147,12 @@ act() {
 """,
 )
 
-# The link's owner and its directory, the file that it leads to, and the path of that.
+# The file that a link leads to, and its path.
 FOLLOW = Script(
     "following a symbolic link",
     """
 act() {
-    enter "$1" "$2" || return
-    stat -c %u -- "./$3" && stat -c "%f %u" . && id -u || return
+    enter "$1" "$2" && trusted "./$3" || return
     if [ ! -e "./$3" ]; then
         echo "is a symbolic link to a missing file, or one that may not be followed"
         return 1
@@ -152,7 +172,8 @@ act() {
 )
 
 # With -C an existing file is an error, and no link is followed (O_EXCL). With an umask $4 the file
-# has its final permissions at once; otherwise it has mode 0600, and its inode is printed.
+# has its final permissions at once; otherwise it has mode 0600, and its inode is printed. A FIFO or
+# device of that name is refused by `own`, because -C does not.
 CREATE = Script(
     "creating files",
     """
@@ -163,7 +184,7 @@ act() {
     if [ -n "$4" ]; then
         { :; } >"./$3"
     else
-        { stat -L -c "%d:%i" /proc/self/fd/3; } 3>"./$3"
+        { own && stat -L -c "%d:%i" /proc/self/fd/3; } 3>"./$3"
     fi
 }
 """,
@@ -178,7 +199,7 @@ act() {
         echo "is not a file of the agent's user"
         return 1
     fi
-    [ ! -e "./$3" ] || { stat -L -c "%d:%i %h %f %s" /proc/self/fd/3; } 3<>"./$3"
+    [ ! -e "./$3" ] || { own && stat -L -c "%d:%i %h %f %s" /proc/self/fd/3; } 3<>"./$3"
 }
 """,
 )
@@ -215,6 +236,7 @@ put() {
     fi
     mode=$6
     if [ -f "./$3" ]; then
+        trusted "./$3" || return
         was=$(stat -c "%u:%g %a" -- "./$3") || return
         if ! chown -- "${was% *}" /proc/self/fd/3 2>/dev/null; then
             cat <&3 >"./$3" && rm -f -- "./$4"
@@ -270,7 +292,7 @@ act() {
         echo "was replaced by another file"
         return 1
     fi
-    cat -- "$4" >"./$3"
+    trusted "./$3" "${PWD%/}/$3: " && cat -- "$4" >"./$3"
 }
 """,
 )
