@@ -58,8 +58,8 @@ def execute(
         "--group",
         metavar="GROUP",
         callback=not_empty,
-        help="Run it with this group of the guest (default: the user's primary group). With a group, "
-        "--user may be a number without an account.",
+        help="Run it with this group of the guest (default: the user's primary group). With a "
+        "group, --user may be a number without an account.",
         show_default=False,
     ),
     directory: Optional[str] = typer.Option(
