@@ -35,7 +35,7 @@ T = TypeVar("T")
 # Seconds: libvirt waits for QEMU, and QEMU for slow disks.
 PATIENCE = 60.0
 
-ENDED = "another program has ended the copy"
+ENDED = "libvirt no longer reports the copy: another program has ended it, or started a job since"
 
 
 class LibvirtMachine:
@@ -116,7 +116,8 @@ class Backup:
         if self._started and not self._complete:
             self._machine.is_settled()  # a copy that starts after its end would go on
             with suppress(AgentError):
-                self._machine.call(self._machine.domain.abortJob)
+                if self._is_ours():
+                    self._machine.call(self._machine.domain.abortJob)
 
     def start(self) -> None:
         definition = self._definition()
@@ -131,7 +132,8 @@ class Backup:
         libvirt, domain = self._machine.libvirt, self._machine.domain
         found = self._machine.call(domain.jobStats)
         if self._is_backup(found):
-            self._require_ours()
+            if self._is_replaced():
+                raise SnapshotFailed(ENDED)
             return Progress(found.get("disk_processed", 0), found.get("disk_total", 0))
         found = self._machine.call(domain.jobStats, libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
         self._complete = True
@@ -150,16 +152,17 @@ class Backup:
         none, backup = libvirt.VIR_DOMAIN_JOB_NONE, libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP
         return bool(job.get("type", none) != none and job.get("operation", backup) == backup)
 
-    def _require_ours(self) -> None:
-        """Raise SnapshotFailed if the backup in progress is that of another program."""
-        try:
-            text = self._machine.call(self._machine.domain.backupGetXMLDesc)
-        except SnapshotFailed:  # it has just ended
-            return
+    def _is_ours(self) -> bool:
+        """Whether the backup in progress is. Raises SnapshotFailed if there is none."""
+        text = self._machine.call(self._machine.domain.backupGetXMLDesc)
         found = {target.get("file") for target in ET.fromstring(text).iter("target")}  # noqa: S314
-        if not found.issuperset(target.path for target in self._targets):
-            self._complete = True  # that one is not to be ended
-            raise SnapshotFailed(ENDED)
+        return found.issuperset(target.path for target in self._targets)
+
+    def _is_replaced(self) -> bool:
+        try:
+            return not self._is_ours()
+        except SnapshotFailed:  # it has just ended
+            return False
 
     def _definition(self) -> str:
         root = ET.Element("domainbackup", mode="push")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ OLD = "/images/web"
 
 XML = "<domain><devices>{}</devices></domain>"
 DISK = "<disk><source file='{}'/><target dev='{}'/></disk>"
+OTHER = "<domainbackup><disks><disk><target file='/other'/></disk></disks></domainbackup>"
 
 NONE, UNBOUNDED, COMPLETED = 0, 2, 3
 MIGRATION, BACKUP = 4, 9
@@ -50,11 +52,16 @@ class Domain:
         self.ended: dict[str, int] = {"type": NONE}
         self.backup = ""
         self.aborted = 0
-        self.may_return = threading.Event()
+        self.may_return, self.hangs = threading.Event(), threading.Event()
         self.may_return.set()
 
     def close(self) -> None:
         self.may_return.set()
+
+    def hang(self) -> None:
+        self.hangs.set()
+        self.may_return.wait(60)
+        self.hangs.clear()
 
     def XMLDesc(self) -> str:  # noqa: N802 - libvirt's name
         return XML.format("".join(DISK.format(file, name) for name, file in self.files.items()))
@@ -63,11 +70,11 @@ class Domain:
         return 1024, 512, 512
 
     def backupBegin(self, definition: str, *_: object) -> None:  # noqa: N802 - libvirt's name
-        self.may_return.wait(60)
+        self.hang()
         self.backup, self.job = definition, {"type": UNBOUNDED, "operation": BACKUP}
 
     def backupGetXMLDesc(self) -> str:  # noqa: N802 - libvirt's name
-        if self.job["type"] == NONE:
+        if self.job.get("operation") != BACKUP:
             raise Refused("no domain backup job present")
         return self.backup
 
@@ -79,7 +86,7 @@ class Domain:
         self.job = {"type": NONE}
 
     def snapshotCreateXML(self, definition: str, _: int) -> None:  # noqa: N802 - libvirt's name
-        self.may_return.wait(60)
+        self.hang()
         self.files["vda"] = "/backup/vda.qcow2"
 
 
@@ -102,21 +109,34 @@ def targets(tmp_path: Path) -> Iterator[list[Target]]:
         yield folder.targets([Disk("vda", file=OLD)], "qcow2")
 
 
+GiveUp = Callable[[BaseException], None]
+
+
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    return lambda seconds: monkeypatch.setattr(libvirt, "PATIENCE", seconds)
+def give_up(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> GiveUp:
+    """Have one call hang, and this error raised in place of its outcome."""
+
+    def prepare(error: BaseException) -> None:
+        def outcome_of(call: Future[Any], _: float) -> Any:
+            while not call.done():
+                if domain.hangs.wait(0.01):
+                    raise error
+            return call.result()
+
+        domain.may_return.clear()
+        monkeypatch.setattr(libvirt, "outcome_of", outcome_of)
+
+    return prepare
 
 
 def test_a_copy_that_starts_after_it_was_given_up_is_ended(
-    domain: Domain, targets: list[Target], impatient: Callable[[float], None]
+    domain: Domain, targets: list[Target], give_up: GiveUp
 ) -> None:
-    domain.may_return.clear()
-    impatient(0.01)
+    give_up(TimeoutError())
     with pytest.raises(AgentTimeout), Backup(Machine(domain), targets) as backup:
         try:
             backup.start()
         finally:
-            impatient(60)
             threading.Timer(0.05, domain.may_return.set).start()
     assert domain.backup
     assert domain.aborted == 1
@@ -125,18 +145,48 @@ def test_a_copy_that_starts_after_it_was_given_up_is_ended(
 
 @pytest.mark.parametrize("returns", [True, False], ids=["it returns", "it hangs"])
 def test_a_snapshot_that_was_given_up_may_still_be_taken(
-    domain: Domain, targets: list[Target], impatient: Callable[[float], None], returns: bool
+    domain: Domain,
+    targets: list[Target],
+    give_up: GiveUp,
+    monkeypatch: pytest.MonkeyPatch,
+    returns: bool,
 ) -> None:
     """Without its file the guest would lose what it writes."""
-    domain.may_return.clear()
+    give_up(TimeoutError())
     snapshot = External(Machine(domain), targets)
-    impatient(0.01)
     with pytest.raises(AgentTimeout):
         snapshot.start()
     if returns:
-        impatient(60)
         threading.Timer(0.05, domain.may_return.set).start()
+    else:
+        monkeypatch.setattr(libvirt, "PATIENCE", 0.01)
     assert snapshot.in_use
+
+
+@pytest.mark.parametrize("operation", [BACKUP, MIGRATION], ids=["a backup", "a migration"])
+def test_a_job_of_another_program_outlives_a_copy_that_was_given_up(
+    domain: Domain,
+    targets: list[Target],
+    give_up: GiveUp,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: int,
+) -> None:
+    """Because of that job libvirt refuses ours, after nobody waits for it any more."""
+
+    def refuse(*_: object) -> None:
+        domain.hang()
+        raise Refused("another job is active")
+
+    monkeypatch.setattr(domain, "backupBegin", refuse)
+    give_up(KeyboardInterrupt())
+    domain.backup = OTHER if operation == BACKUP else ""
+    domain.job = {"type": UNBOUNDED, "operation": operation}
+    with pytest.raises(KeyboardInterrupt), Backup(Machine(domain), targets) as backup:
+        try:
+            backup.start()
+        finally:
+            domain.may_return.set()
+    assert not domain.aborted
 
 
 def test_a_snapshot_that_libvirt_refuses_uses_nothing(
@@ -181,7 +231,7 @@ def test_what_ends_well_and_is_no_backup(domain: Domain, targets: list[Target]) 
     with Backup(Machine(domain), targets) as backup:
         backup.start()
         domain.job, domain.ended = {"type": NONE}, {"type": COMPLETED, "operation": MIGRATION}
-        with pytest.raises(SnapshotFailed, match="another program has ended the copy"):
+        with pytest.raises(SnapshotFailed, match="another program has ended it"):
             backup.progress()
 
 
@@ -190,10 +240,8 @@ def test_a_backup_of_another_program(domain: Domain, targets: list[Target]) -> N
     with Backup(Machine(domain), targets) as backup:
         backup.start()
         assert backup.progress() is not None
-        domain.backup = (
-            "<domainbackup><disks><disk><target file='/other'/></disk></disks></domainbackup>"
-        )
-        with pytest.raises(SnapshotFailed, match="another program has ended the copy"):
+        domain.backup = OTHER
+        with pytest.raises(SnapshotFailed, match="another program has ended it"):
             backup.progress()
     assert not domain.aborted
 
