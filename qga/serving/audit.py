@@ -52,6 +52,7 @@ MAX_NAME = 200
 """Characters logged of a command's name, which the client chooses, and of an error about it."""
 
 _HIDDEN = "(hidden)"
+_BASE64_OF_A_CHARACTER = 8  # bytes at most, for four of UTF-8, also in lines
 
 # As json.dumps, which takes a megabyte: compact, beyond ASCII as it is, other objects by `str`.
 _chunks_of = make_encoder(None, str, encode_basestring, None, ":", ",", False, False, True)
@@ -199,7 +200,8 @@ def _class_of(error: BaseException) -> str:
 
 
 def _hide(secret: str | Base64, reason: str) -> str:
-    most = 2 * len(reason)  # neither a longer text nor what it encodes can be in it
+    # Neither a longer text nor what it encodes can be in it.
+    most = _BASE64_OF_A_CHARACTER * len(reason)
     text = secret[: most + 1] if isinstance(secret, str) else secret.beginning(most + 1)
     if len(text) > most:
         return reason
@@ -208,9 +210,15 @@ def _hide(secret: str | Base64, reason: str) -> str:
         texts.append(decode_base64(text).decode())
     except (QgaError, UnicodeDecodeError):  # it is not base64 of a text
         pass
-    for form in filter(None, texts):
-        reason = reason.replace(form, _HIDDEN).replace(repr(form)[1:-1], _HIDDEN)
+    for form in (form for each in filter(None, texts) for form in _forms(each)):
+        reason = reason.replace(form, _HIDDEN)
     return reason
+
+
+def _forms(text: str) -> tuple[str, ...]:
+    """How an error may quote a text."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return (text, repr(text)[1:-1], ascii(text)[1:-1], repr(raw)[2:-1])
 
 
 def _without_secrets(

@@ -244,7 +244,8 @@ class Dispatcher:
             self._audit.record_refusal(self._caller, command.name, command, error)
         elif entry is not None:
             # A fault may quote a secret in any way, and the answer quotes the fault.
-            is_fault = not isinstance(error, (QgaError, OSError))
+            is_of_system = isinstance(error, OSError) and error.strerror
+            is_fault = not is_of_system and not isinstance(error, QgaError)
             self._audit.record(entry, error if command.secret and is_fault else answer or error)
 
     def _refuse(self, name: str, error: BaseException, id: Any) -> QgaError:

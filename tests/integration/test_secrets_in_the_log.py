@@ -35,6 +35,8 @@ class Vault(CommandGroup):
             raise ValueError(token[:9])
         if way == "system":
             raise OSError(token)
+        if way == "part of system":
+            raise OSError(token[:9])
         if way == "chain":
             try:
                 int(token)
@@ -42,7 +44,7 @@ class Vault(CommandGroup):
                 raise RuntimeError("as above") from error
         raise ValueError(env[0])
 """
-WAYS = ("quoted", "number", "key", "part", "system", "chain", "env")
+WAYS = ("quoted", "number", "key", "part", "system", "part of system", "chain", "env")
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "guest-exec": {"path": "/none"},

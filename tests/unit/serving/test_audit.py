@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from base64 import b64encode
+from base64 import b64encode, encodebytes
 from collections.abc import Callable
 from typing import Any
 
@@ -166,8 +166,10 @@ def test_long_base64_is_cut_without_making_its_text(
     assert sink.entries[0][2]["arguments"].startswith(f'{{"door":"{begin}')
 
 
-@pytest.mark.parametrize("secret", ["hunter2", "h\nu'n\\ter\t2", "hünter2"])
-@pytest.mark.parametrize("form", [str, repr, lambda secret: f"{secret}{secret!r}"])
+@pytest.mark.parametrize("secret", ["hunter2", "h\nu'n\\ter\t2", "hünter2", "🔑ter" * 30])
+@pytest.mark.parametrize(
+    "form", [str, repr, ascii, lambda secret: repr(secret.encode()), lambda secret: secret * 2]
+)
 @pytest.mark.parametrize("in_base64", [str, Base64])
 def test_a_secret_is_hidden_in_each_form_that_an_error_quotes(
     audit: Audit, sink: Sink, secret: str, form: Callable[[str], str], in_base64: type
@@ -180,6 +182,14 @@ def test_a_secret_is_hidden_in_each_form_that_an_error_quotes(
         assert "ter" not in text
         assert "ter" not in fields["error"]
         assert str(encoded) not in text
+
+
+def test_a_secret_in_lines_of_base64_is_hidden_where_an_error_quotes_it(
+    audit: Audit, sink: Sink
+) -> None:
+    secret = "🔑" * 200
+    lock(audit, QgaError(secret), password=encodebytes(secret.encode()).decode())
+    assert sink.entries[0][2]["error"] == "(hidden)"
 
 
 def test_long_base64_is_hidden_where_an_error_quotes_it(audit: Audit, sink: Sink) -> None:
