@@ -14,7 +14,7 @@ from qga.records import NamedTuple
 
 from . import _grow_tools as tools
 from ._block import SYS_BLOCK, dev_path, parent
-from ._sysfs import read_word
+from ._sysfs import parse_number, read_word
 
 SECTOR = 512
 LEAST = 1 << 20
@@ -138,4 +138,5 @@ def _partitions_of(disk: str) -> list[Partition]:
 
 
 def _attribute(name: str, attribute: str) -> int:
-    return int(read_word(f"{SYS_BLOCK}/{name}/{attribute}"))
+    path = f"{SYS_BLOCK}/{name}/{attribute}"
+    return parse_number(read_word(path), path)

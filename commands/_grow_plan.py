@@ -20,7 +20,7 @@ from . import _grow_tools as tools
 from ._block import SYS_BLOCK, dev_path, device_name, is_partition, made_of, parent
 from ._grow_filesystems import Filesystem
 from ._grow_partitions import LEAST, SECTOR
-from ._sysfs import read_word
+from ._sysfs import parse_number, read_word
 
 _CRYPT = re.compile(r"CRYPT-(LUKS[0-9]|PLAIN)-")
 _CRYPT_OFFSET = re.compile(r"^\s*offset:\s*([0-9]+)", re.MULTILINE)
@@ -264,4 +264,5 @@ def _rescan(name: str) -> None:
 
 def _size(name: str) -> int:
     """Of a device, in bytes."""
-    return int(read_word(f"{SYS_BLOCK}/{name}/size")) * SECTOR
+    path = f"{SYS_BLOCK}/{name}/size"
+    return parse_number(read_word(path), path) * SECTOR

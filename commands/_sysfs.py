@@ -11,11 +11,14 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Callable, TypeVar
 
+from qga import QgaError
+
 L = TypeVar("L")
 T = TypeVar("T")
 
 _PIECE = 16 * 1024
 _PAGE = 4096
+_SHOWN = 40  # characters of what is not a number
 
 
 def read_bytes(path: str) -> bytes:
@@ -64,9 +67,18 @@ def understood(read: Callable[[L], T], lines: Iterable[L]) -> list[T]:
     for line in lines:
         try:  # contextlib would take memory in every guest that is monitored
             results.append(read(line))
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, LookupError):
             continue
     return results
+
+
+def parse_number(text: str | bytes, path: str, base: int = 10) -> int:
+    """The number that was read from `path`. Raises QgaError."""
+    try:
+        return int(text, base)
+    except ValueError:
+        shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        raise QgaError(f"expected a number in {path}, not '{shown[:_SHOWN]}'") from None
 
 
 def numbers_of(prefix: str, directory: int) -> list[int]:

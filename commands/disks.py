@@ -22,7 +22,7 @@ from ._block import (
     parent,
 )
 from ._nvme import GuestDiskSmart, read_smart
-from ._sysfs import keep_open, read_kept, read_word, understood
+from ._sysfs import keep_open, parse_number, read_kept, read_word, understood
 
 
 class GuestDiskInfo(TypedDict):
@@ -153,7 +153,8 @@ def _stats(figures: list[int]) -> GuestDiskStats:
 
 def _size(name: str) -> int:
     """In sectors of 512 bytes; 0 without a medium."""
-    return int(_read(f"{name}/size") or 0)
+    path = f"{name}/size"
+    return parse_number(_read(path) or "0", f"{SYS_BLOCK}/{path}")
 
 
 def _mapper_name(name: str) -> Optional[str]:

@@ -11,7 +11,7 @@ from typing import Literal
 from qga import CommandGroup, NotRequired, UInt64, command, until_given_up
 from qga.records import TypedDict
 
-from ._sysfs import keep_open, numbers_of, read_kept_word, read_word
+from ._sysfs import keep_open, numbers_of, parse_number, read_kept_word, read_word
 
 _MEMORY = "/sys/devices/system/memory"
 # The kernel is about to add a block, or to remove it. ENODEV: it has done so since the file was
@@ -81,7 +81,7 @@ class Memory(CommandGroup):
     @command(access="audit", available=_BLOCK_SIZE)
     def guest_get_memory_block_info(self) -> GuestMemoryBlockInfo:
         """Report the size of a memory block in bytes."""
-        return {"size": int(read_kept_word(_BLOCK_SIZE), 16)}
+        return {"size": parse_number(read_kept_word(_BLOCK_SIZE), _BLOCK_SIZE, 16)}
 
 
 def _removable_blocks(directory: int, numbers: list[int]) -> set[int]:

@@ -18,7 +18,7 @@ from qga.records import TypedDict
 
 from ._block import dev_path, device_name, is_partition, is_virtual
 from ._mounts import Mount, block_mounts, size_of
-from ._sysfs import read_bytes, read_kept
+from ._sysfs import parse_number, read_bytes, read_kept, read_text, understood
 from .network import GuestNetworkInterfaceStat
 from .processors import GuestLoadAverage
 
@@ -242,7 +242,7 @@ def _memory() -> QgaMemory:
     }
     _, found, rest = read_kept("/proc/vmstat").partition(b"\noom_kill ")
     if found:
-        figures["oom-kills"] = int(rest.split(None, 1)[0])
+        figures["oom-kills"] = parse_number(rest.partition(b"\n")[0], "/proc/vmstat")
     return figures
 
 
@@ -251,7 +251,7 @@ def _cpus() -> list[QgaCpuTimes]:
     import psutil
 
     lines = read_kept("/proc/stat").split(b"\ncpu")[1:]
-    numbers = [int(line.split(b" ", 1)[0]) for line in lines]
+    numbers = [parse_number(line.split(b" ", 1)[0], "/proc/stat") for line in lines]
     return [
         {"cpu": number, **_cpu_times(times)}
         for number, times in zip(numbers, psutil.cpu_times(percpu=True))
@@ -271,15 +271,20 @@ def _pressure() -> QgaPressure:
     found = {}
     for resource in QgaPressure.__annotations__:
         try:
-            lines = read_bytes(f"{_PRESSURE}/{resource}").decode().splitlines()
+            lines = read_text(f"{_PRESSURE}/{resource}").splitlines()
         except OSError:
             continue
-        found[resource] = dict(map(_stall, lines))
+        stalls = dict(understood(_stall, lines))
+        if stalls:
+            found[resource] = stalls
     return cast(QgaPressure, found)
 
 
 def _stall(line: str) -> tuple[str, QgaStall]:
-    """A line such as `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`."""
+    """A line such as `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
+
+    Raises ValueError or LookupError.
+    """
     kind, *pairs = line.split()
     figures = dict(pair.split("=") for pair in pairs)
     return kind, {
@@ -352,16 +357,24 @@ def _network() -> list[QgaInterface]:
 
 def _processes() -> QgaProcesses:
     counts = dict.fromkeys(QgaProcesses.__annotations__, 0)
-    for pid in os.listdir("/proc"):
-        if not pid.isdecimal():
-            continue
-        try:
-            line = read_bytes(f"/proc/{pid}/stat")
-        except OSError:  # it has exited meanwhile
-            continue
-        state, *figures = line.rpartition(b") ")[2].split()
+    for state, threads in understood(_state_and_threads, _process_lines()):
         counts["total"] += 1
-        counts["threads"] += int(figures[_THREADS - 1])
+        counts["threads"] += threads
         if state in _STATES:
             counts[_STATES[state]] += 1
     return cast(QgaProcesses, counts)
+
+
+def _process_lines() -> Iterator[bytes]:
+    for pid in os.listdir("/proc"):
+        if pid.isdecimal():
+            try:
+                yield read_bytes(f"/proc/{pid}/stat")
+            except OSError:  # it has exited meanwhile
+                continue
+
+
+def _state_and_threads(line: bytes) -> tuple[bytes, int]:
+    """Raises ValueError or LookupError."""
+    state, *figures = line.rpartition(b") ")[2].split()
+    return state, int(figures[_THREADS - 1])

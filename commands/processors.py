@@ -11,7 +11,15 @@ from typing import Literal, cast
 from qga import CommandGroup, NotRequired, QgaError, UInt64, command, until_given_up
 from qga.records import TypedDict
 
-from ._sysfs import keep_open, numbers_of, read_kept, read_kept_word, read_word, understood
+from ._sysfs import (
+    keep_open,
+    numbers_of,
+    parse_number,
+    read_kept,
+    read_kept_word,
+    read_word,
+    understood,
+)
 
 _TICK = 1000 // os.sysconf("SC_CLK_TCK")  # milliseconds
 
@@ -57,15 +65,13 @@ class Processors(CommandGroup):
     def guest_get_vcpus(self) -> list[GuestLogicalProcessor]:
         """List the processors: whether each is online, and whether it can be taken offline."""
         try:
-            online = _numbers(read_kept_word(f"{_CPUS}/online"))
+            online = _numbers(read_kept_word(f"{_CPUS}/online"), "online")
             present = read_kept_word(f"{_CPUS}/present")
         except FileNotFoundError:  # a sandbox may show the directories alone
             return [_processor(number, fixed, _is_online(number)) for number, fixed in _find()]
         known = _known(present)
-        if len(known) < len(
-            _numbers(present)
-        ):  # one is being plugged in, and its directory comes later
-            _known.cache_clear()
+        if len(known) < len(_numbers(present, "present")):
+            _known.cache_clear()  # one is being plugged in, and its directory comes later
         return [_processor(number, fixed, number in online) for number, fixed in known]
 
     @command(access="unrestricted", blocking=True)
@@ -98,10 +104,12 @@ class Processors(CommandGroup):
         return {"load1m": load1m, "load5m": load5m, "load15m": load15m}
 
 
-def _numbers(text: str) -> set[int]:
-    """The numbers of a list such as 0-3,5."""
+def _numbers(text: str, file: str) -> set[int]:
+    """The numbers of a list such as 0-3,5, which a file of _CPUS consists of. Raises QgaError."""
+    path = f"{_CPUS}/{file}"
     ranges = (part.partition("-") for part in text.split(",") if part)
-    return {number for a, _, b in ranges for number in range(int(a), int(b or a) + 1)}
+    ends = ((parse_number(a, path), parse_number(b or a, path)) for a, _, b in ranges)
+    return {each for first, last in ends for each in range(first, last + 1)}
 
 
 @lru_cache(maxsize=1)
