@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -93,8 +94,9 @@ def ask(
 ) -> tuple[Any, Any]:
     """What the original and ours return, or the text of their errors."""
     replies = []
-    for program, name in ((original(version), "original"), (OURS, "ours")):
-        with started(among(stand_ins, program), tmp_path / f"{name}-{command}") as agent:
+    for program in (original(version), OURS):
+        folder = Path(mkdtemp(dir=tmp_path))  # the path of a socket must be short
+        with started(among(stand_ins, program), folder) as agent:
             reply = json.loads(agent.play(call(command)))
             replies.append(reply.get("return", reply.get("error", {}).get("desc")))
     return replies[0], replies[1]
