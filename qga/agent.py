@@ -29,6 +29,7 @@ from qga.programs.leftover_jobs import take_over_jobs
 from qga.programs.open_files import raise_limit
 from qga.service.state import State
 from qga.serving.audit import Audit, Limit
+from qga.serving.turns import Turns
 from qga.wire import base64
 from qga.worker import Worker
 
@@ -58,6 +59,7 @@ class Agent:
     audit: the audit trail.
     memory: how much of it is kept while something large passes.
     postponed: connections with a request that waits for `try_again`.
+    turns: connections that wait until others have had their turn.
     descriptors: how many each channel may have open.
     frozen: whether the guest's filesystems are frozen.
     on_status: called with a line about what the agent serves, whenever that changes.
@@ -78,6 +80,7 @@ class Agent:
         self._channels = make_channels(self, config)
         self._warn_of_loopholes()
         self.postponed: set[Session] = set()
+        self.turns = Turns(self.loop)
         self._stopped = False
         self.on_status: Callable[[str], None] | None = None
 

@@ -12,6 +12,7 @@ import select
 import time
 from _thread import allocate_lock
 from errno import ENOMEM, ENOSPC
+from math import inf
 
 from qga.stdlib import deque
 
@@ -33,7 +34,7 @@ SLOW = 0.2
 """Seconds after which a call is logged as slow: nobody else was served meanwhile."""
 
 ROUND = 0.01
-"""Seconds of posts in a row before events get their turn."""
+"""Seconds of posts in a row before events get their turn, and of events before some can wait."""
 
 _RETRY_INTERVAL = 0.5
 """Seconds until a descriptor that the kernel had no memory to watch is watched after all."""
@@ -78,6 +79,7 @@ class Loop:
         self._set_alarm: Callable[[float], object] | None = None
         self._alarm: Timer | None = None  # the timer that it is set for
         self._posts: deque[Callable[[], None]] = deque()
+        self._end_of_round = inf
         self._running = False
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._wake_read, self._wake_write):
@@ -186,6 +188,7 @@ class Loop:
                 happened = poll()
             if forgotten:
                 forgotten.clear()
+            self._end_of_round = time.monotonic() + ROUND if len(happened) > 1 else inf
             for fd, events in happened:
                 if fd in forgotten:
                     continue
@@ -197,6 +200,10 @@ class Loop:
             # The alarm is not relied on: another process of root's may have read its byte.
             if timers and (timers[0] is not self._alarm or timers[0].when <= time.monotonic()):
                 self._run_timers()
+
+    def is_round_over(self) -> bool:
+        """Whether the events at hand have taken ROUND already, and what can wait should."""
+        return time.monotonic() > self._end_of_round
 
     def stop(self) -> None:
         """Make `run` return after the events at hand."""
@@ -240,7 +247,7 @@ class Loop:
         except BlockingIOError:  # another process read it through /proc/PID/fd
             pass
         # Only the present ones: a callback that posts another must not keep events waiting. Nor
-        # must a thousand connections that have a turn each.
+        # must many of them, such as the ends of commands.
         end = time.monotonic() + ROUND
         for _ in range(len(self._posts)):
             self._call(self._posts.popleft())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qga.policy.caller import Caller
     from qga.serving.audit import Audit
     from qga.serving.session import Session
+    from qga.serving.turns import Turns
 
 
 class Server(Services, Protocol):
@@ -21,11 +22,13 @@ class Server(Services, Protocol):
     audit: the audit trail.
     memory: how much of it is kept while something large passes.
     postponed: connections with a request that waits for `try_again`.
+    turns: connections that wait until others have had their turn.
     """
 
     audit: Audit
     memory: Memory
     postponed: set[Session]
+    turns: Turns
 
     def on_connect(self, caller: Caller) -> None:
         """A channel has a new connection."""

@@ -115,7 +115,7 @@ class Session:
         self._silent_until = 0.0
         self._peer_gone = False
         self._unheard = False  # nobody is left to read replies
-        self._resumes = False  # a post to the loop is on its way
+        self._resumes = False  # it waits for its turn
         self.closed = False
 
     def start(self) -> None:
@@ -135,7 +135,10 @@ class Session:
             self._readable = True
         else:
             self._note(events)
-        self.proceed()
+        if self._agent.loop.is_round_over():
+            self._proceed_later()
+        else:
+            self.proceed()
 
     def _note(self, events: int) -> None:
         if events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR):
@@ -175,9 +178,10 @@ class Session:
         """Continue after others have had their turn."""
         if not self._resumes:
             self._resumes = True
-            self._agent.loop.post(self._resume)
+            self._agent.turns.wait(self)
 
-    def _resume(self) -> None:
+    def take_turn(self) -> None:
+        """Go on after others have had their turn."""
         self._resumes = False
         self.proceed()
 

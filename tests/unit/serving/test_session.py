@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import select
 import socket
 import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qga.agent import Agent
+from qga.loop import Loop
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import Log
 from qga.serving.session import Session
+from qga.serving.turns import Turns
 from qga.settings.config import ChannelConfig, Config
 
 
@@ -37,6 +43,87 @@ def without_collector() -> Iterator[None]:
 
 def request(execute: str, **arguments: object) -> bytes:
     return json.dumps({"execute": execute, "arguments": arguments}).encode() + b"\n"
+
+
+def connect(agent: Agent, channel: str, stack: ExitStack) -> socket.socket:
+    """A client's end of a connection that the agent serves."""
+    here, there = map(stack.enter_context, socket.socketpair())
+    here.setblocking(False)
+    there.setblocking(False)
+    Session(
+        agent,
+        there.fileno(),
+        Caller(channel, Policy()),
+        lambda session, _error: session.close(),
+        short_read_empties=True,
+        outlives_peer=False,
+    ).start()
+    return here
+
+
+def test_clients_that_become_active_at_once_do_not_keep_another_waiting(agent: Agent) -> None:
+    flood = request("guest-ping") * 2000  # takes longer than a turn
+    answered: list[int] = []
+
+    def begin() -> None:
+        agent.loop.unwatch(trigger)
+        other.sendall(request("guest-ping"))
+
+    def go_on() -> None:
+        answered.append(len(select.select(crowd, [], [], 0)[0]))
+        if len(answered) == 3:
+            agent.loop.stop()
+        other.recv(100)
+        other.sendall(request("guest-ping"))
+
+    with ExitStack() as stack:
+        trigger, start = os.pipe()
+        agent.loop.watch(trigger, lambda _events: begin())
+        os.write(start, b"x")
+        crowd = [connect(agent, "main", stack) for _ in range(50)]
+        other = connect(agent, "other", stack)
+        for client in crowd:
+            client.sendall(flood)
+        agent.loop.watch(other.fileno(), lambda _events: go_on())
+        agent.loop.run()
+        os.close(trigger)
+        os.close(start)
+    assert max(answered) < len(crowd)
+
+
+def test_each_channel_has_its_turn_however_many_connections_others_have() -> None:
+    loop = Loop()
+    had: list[tuple[str, int]] = []
+    turns: Any = Turns(loop)
+
+    class Connection:
+        def __init__(self, channel: str, number: int) -> None:
+            self.caller = Caller(channel, Policy())
+            self._number = number
+
+        def take_turn(self) -> None:
+            had.append((self.caller.channel, self._number))
+            if len(had) < 7:
+                turns.wait(self)
+            if len(had) == 11:
+                loop.stop()
+
+    waiting: list[Any] = [Connection("main", number) for number in range(3)]
+    waiting += [Connection("other", 0), Connection("third", 0)]
+    for each in waiting:
+        turns.wait(each)
+    loop.run()
+    loop.close()
+    assert had[:6] == [
+        ("main", 0),
+        ("other", 0),
+        ("third", 0),
+        ("main", 1),
+        ("other", 0),
+        ("third", 0),
+    ]
+    assert had[6] == ("main", 2)
+    assert {*had} == {(each.caller.channel, each._number) for each in waiting}
 
 
 @pytest.mark.usefixtures("without_collector")
