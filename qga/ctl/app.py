@@ -32,7 +32,7 @@ from qga.ctl.command import USAGE, Commands, class_of, options_given
 from qga.ctl.guest_words import Place, first_word
 from qga.ctl.main import INTERRUPTED
 from qga.ctl.settings import Output, Settings
-from qga.ctl.standard_output import STANDARD_OUTPUT, discard, open_standard_output
+from qga.ctl.standard_output import STANDARD_OUTPUT, discard, open_standard_streams
 from qga.ctl.units import duration, moment
 from qga.ctl.usage import UsageError, command_of, sentence
 from qga.ctl.values import duration as valid_duration
@@ -226,7 +226,7 @@ def run() -> int:
     """qgactl with the arguments of this process; returns its exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when our output is not read on
     try:
-        open_standard_output()
+        open_standard_streams()
         # In standalone mode typer would print errors in its own words, and exit.
         status = command_of(app)(prog_name="qgactl", standalone_mode=False)
         sys.stdout.flush()

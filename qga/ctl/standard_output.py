@@ -12,7 +12,7 @@ import os
 import select
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 STANDARD_OUTPUT = "standard output"
 NAMES = {1: STANDARD_OUTPUT, 2: "standard error"}
@@ -38,13 +38,16 @@ class Stream(io.RawIOBase):
         return len(data)
 
 
-def open_standard_output() -> None:
-    """Print to a Stream from now on, whatever characters the locale has."""
-    before = sys.stdout
+def open_standard_streams() -> None:
+    """Print to Streams from now on, whatever characters the locale has."""
+    sys.stdout, sys.stderr = opened(sys.stdout), opened(sys.stderr)
+
+
+def opened(before: TextIO) -> TextIO:
     if not isinstance(before, io.TextIOWrapper):
-        return
+        return before
     before.flush()
-    sys.stdout = io.TextIOWrapper(
+    return io.TextIOWrapper(
         io.BufferedWriter(Stream(before)),
         before.encoding,
         # A guest's names must not end in a UnicodeEncodeError where the locale is not UTF-8.

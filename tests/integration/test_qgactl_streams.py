@@ -151,6 +151,23 @@ def test_an_error_that_cannot_be_reported(
         assert process.wait(60) == status
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_for_a_pipe_that_another_program_made_non_blocking(
+    agent: AgentProcess, unbuffered: str
+) -> None:
+    reading, writing = os.pipe()
+    capacity = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    words, variables = ["cat", f"/{'x' * capacity}"], {"PYTHONUNBUFFERED": unbuffered}
+    expected = ended(start(agent, words))
+    with start(agent, words, stderr=writing, variables=variables) as process:
+        os.close(writing)
+        wait_for(lambda: unread(reading) == capacity, "the pipe is full")
+        with open(reading) as errors:
+            told = errors.read()
+    assert (process.returncode, told) == expected
+
+
 @contextmanager
 def service() -> Iterator[tuple[Path, socket.socket]]:
     """A service for one client, and its path."""

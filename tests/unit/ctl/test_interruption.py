@@ -32,6 +32,6 @@ def test_an_error_of_a_lock(
 
     monkeypatch.setattr(app, "command_of", command_of)
     monkeypatch.setattr(app, "report_failure", lambda _reason: app.FAILED)
-    monkeypatch.setattr(app, "open_standard_output", lambda: None)
+    monkeypatch.setattr(app, "open_standard_streams", lambda: None)
     monkeypatch.setattr(sys, "argv", ["qgactl"])
     assert app.run() == status
