@@ -119,7 +119,12 @@ class GuestTunnel:
             self._loop.close()
             raise
         self._thread = Thread(target=self._run, name="qga-tunnel", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._end.close()
+            self._loop.close()
+            raise ConnectError(agent.address, str(error)) from None
 
     @property
     def port(self) -> str | None:

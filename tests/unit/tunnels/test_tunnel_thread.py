@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ class Agent:
 
     address = "unix:/socket"
 
+    def __init__(self) -> None:
+        self.closed: list[int] = []
+
     def tunnel_open(self, port: object) -> int:
         return 1
 
@@ -23,7 +27,7 @@ class Agent:
         return 1
 
     def tunnel_close(self, number: int) -> None:
-        pass
+        self.closed.append(number)
 
 
 class NoPorts:
@@ -43,3 +47,17 @@ def test_a_loop_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         assert tunnel.reason == "the tunnel has ended: MemoryError: no memory for events"
         with pytest.raises(ConnectError, match="no memory for events"):
             tunnel.connect(Target("localhost", 22))
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stays open, and `qgactl forward` tries again for the next connection."""
+
+    def fail(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", fail)
+    agent: Any = Agent()
+    ports: Any = NoPorts()
+    with pytest.raises(ConnectError, match="can't start new thread"):
+        GuestTunnel(agent, ports)
+    assert agent.closed == [1]
