@@ -92,7 +92,10 @@ class FileRules(NamedTuple):
         """The verdict for a path that cannot be opened: may the host see its error?"""
         if isinstance(error, opening.Elsewhere):
             return self.judge_path(path, "", flags)._replace(detail=error.text)
-        verdict = self.judge_path(path, opening.probable_path(path), flags)
+        probable = opening.probable_path(path)
+        verdict = self.judge_path(path, probable, flags)
+        if not probable:
+            return verdict._replace(detail=error.strerror or "")
         if verdict.allowed and self._with_links(flags) & os.O_NOFOLLOW:
             # The place of the link itself counts as well.
             directory, name = os.path.split(os.path.abspath(path))

@@ -18,6 +18,7 @@ looked for again (`_joined`).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -35,7 +36,7 @@ _UNQUOTED = re.compile(rf"(?P<quoted>(?!))|(?P<glob>{_WILDCARD}|.)", re.DOTALL)
 _MEMBER = re.compile("(.)-(.)|(.)", re.DOTALL)
 
 LONGEST_NAME = 255  # LOGIN_NAME_MAX of glibc's <bits/local_lim.h>, without the NUL
-LONGEST_ARGUMENT = 128 * 1024 - 1  # MAX_ARG_STRLEN of execve(2) with pages of 4 KiB
+LONGEST_ARGUMENT = 32 * os.sysconf("SC_PAGE_SIZE") - 1  # MAX_ARG_STRLEN of execve(2)
 """Characters; each has at least a byte."""
 
 _MORE = "..."

@@ -289,3 +289,15 @@ def test_links_without_end_lead_nowhere(tmp_path: Path) -> None:
     rules = policy(files_read=(f"{tmp_path}/link*",), files_write=())
     with pytest.raises(Refused):
         rules.open_file(f"{tmp_path}/start", os.O_RDONLY)
+
+
+def test_the_log_has_the_reason_if_no_path_can_be_judged(tmp_path: Path) -> None:
+    """A pattern matches the name, and the host gets no error of a place that it may not see."""
+    (tmp_path / "loop").symlink_to("loop")
+    rules = policy(files_read=(f"{tmp_path}/",), files_write=())
+    for name, reason in (("loop", "a loop of links"), ("a" * 5000, "File name too long")):
+        with pytest.raises(Refused) as refused:
+            rules.open_file(f"{tmp_path}/{name}", os.O_RDONLY)
+        assert reason in refused.value.detail
+        assert reason not in refused.value.desc
+        assert reason in rules.judge_file(f"{tmp_path}/{name}", os.O_RDONLY).detail

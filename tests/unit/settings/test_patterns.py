@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
+import subprocess
+from runpy import run_path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qga.settings import patterns
 from qga.settings.patterns import (
     LONGEST_ARGUMENT,
     LONGEST_NAME,
@@ -195,6 +199,24 @@ def test_no_text_is_compared_without_end(wildcard: str) -> None:
         assert not path.fullmatch(("/" + piece * LONGEST_PATH)[:LONGEST_PATH])
         assert not name.fullmatch((piece * LONGEST_NAME)[:LONGEST_NAME])
         assert not program.allows("/x", [(piece * LONGEST_ARGUMENT)[:LONGEST_ARGUMENT]])
+
+
+def test_the_longest_argument_is_the_longest_that_the_kernel_takes() -> None:
+    subprocess.run(["true", "a" * LONGEST_ARGUMENT], check=True)
+    with pytest.raises(OSError, match="too long"):
+        subprocess.run(["true", "a" * (LONGEST_ARGUMENT + 1)], check=True)
+
+
+@pytest.mark.parametrize("size", [16 * 1024, 64 * 1024])
+def test_an_argument_may_be_longer_where_pages_are(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as on arm64 and ppc64le."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": size}.__getitem__)
+    here = run_path(patterns.__file__)
+    program = here["compile_program"]("/x *")
+    assert program.allows("/x", ["a" * (32 * size - 1)])
+    assert not program.allows("/x", ["a" * 32 * size])
 
 
 def test_what_the_kernel_would_not_take_matches_nothing() -> None:
