@@ -34,13 +34,12 @@ from qga.ctl.forwards import (
     why,
 )
 from qga.ctl.guest_words import Found, Line, Surroundings, first_word
+from qga.ctl.interrupts import ENDING
 from qga.ctl.relay import READ_SIZE, Signals
 from qga.ctl.settings import Settings
 from qga.ctl.standard_output import write_all
 
 T = TypeVar("T")
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 0.1

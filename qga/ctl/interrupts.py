@@ -13,7 +13,10 @@ from typing import Any
 
 from qga.client.results import SIGNAL_STATUS
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Those that end a command, which first ends what it has begun."""
+
+SIGNALS = (*ENDING, signal.SIGPIPE)
 
 
 class Interrupts:

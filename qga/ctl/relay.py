@@ -21,6 +21,7 @@ from qga.client.programs import Output, Program, TerminalSize
 from qga.client.results import SIGNAL_STATUS
 from qga.client.wire import MAX_REQUEST
 from qga.ctl import display
+from qga.ctl.interrupts import ENDING
 from qga.ctl.terminal import Escapes
 
 # Pauses between two polls, in seconds: the first, the longest, and the growth.
@@ -37,8 +38,7 @@ GRACE = 3.0
 
 TIMED_OUT = 124  # as timeout(1)
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
-FORWARDED = (signal.SIGINT, *ENDING, signal.SIGWINCH, signal.SIGPIPE)
+FORWARDED = (*ENDING, signal.SIGWINCH, signal.SIGPIPE)
 
 # Bytes of input in a request of guest-exec, as base64, with 1 MiB for everything else.
 MAX_INPUT = (MAX_REQUEST - 1024 * 1024) // 4 * 3
@@ -85,9 +85,10 @@ class Signals:
     def take(self) -> bytes:
         """The numbers of the signals that have arrived."""
         try:
-            return os.read(self._reading, READ_SIZE)
+            arrived = os.read(self._reading, READ_SIZE)
         except BlockingIOError:
             return b""
+        return bytes(number for number in arrived if number in self._numbers)
 
 
 def ignore(number: int, frame: FrameType | None) -> None:
@@ -200,11 +201,11 @@ class Relay:
                 if self.size:
                     with suppress(CommandError):
                         self.program.resize(self.size())
-            elif number in ENDING or self._interrupted:
-                raise Left(SIGNAL_STATUS + number)
-            else:
+            elif number == signal.SIGINT and not self._interrupted:
                 self._interrupted = True
                 self._signal("INT")
+            elif number in ENDING or self._interrupted:
+                raise Left(SIGNAL_STATUS + number)
 
     def _pass_output(self) -> None:
         data = self.program.receive()

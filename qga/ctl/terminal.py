@@ -1,6 +1,6 @@
 """The local terminal while it shows a terminal of the guest.
 
-It must stay true that the terminal is restored, however qgactl exits.
+It must stay true that the terminal is restored, however qgactl exits, and while it is stopped.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from types import FrameType
 
 from qga.client.programs import TerminalSize
+from qga.ctl.interrupts import ENDING
 
 ESCAPE, LEAVE = ord("~"), ord(".")
 LINE_ENDS = b"\r\n"
-
-ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @contextmanager
@@ -36,14 +37,42 @@ def ended_in_order() -> Iterator[None]:
 
 
 @contextmanager
-def raw(descriptor: int) -> Iterator[None]:
-    """Each key goes to the guest as it is, including ^C."""
-    before = termios.tcgetattr(descriptor)
+def changed(change: Callable[[], object], restore: Callable[[], object]) -> Iterator[None]:
+    """`change` the terminal, and `restore` it at the end and while ^Z has stopped this process.
+
+    Such contexts can be nested.
+    """
+    before = signal.getsignal(signal.SIGTSTP)
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        restore()
+        signal.signal(number, before)
+        signal.raise_signal(number)  # until SIGCONT
+        signal.signal(number, stop)
+        change()
+        signal.raise_signal(signal.SIGWINCH)  # nobody has told us of a new size
+
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGTSTP, stop)
     try:
-        tty.setraw(descriptor, termios.TCSADRAIN)  # TCSADRAIN keeps what was typed ahead
+        change()
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGTSTP, before)
+        with suppress(OSError, termios.error):  # the terminal has gone
+            restore()
+
+
+def raw(descriptor: int) -> AbstractContextManager[None]:
+    """Each key goes to the guest as it is, including ^C."""
+    # TCSADRAIN keeps what was typed ahead
+    change = partial(tty.setraw, descriptor, termios.TCSADRAIN)
+    return changed(change, restoring(descriptor))
+
+
+def restoring(descriptor: int) -> Callable[[], None]:
+    """A function that gives the terminal the settings that it has now."""
+    return partial(termios.tcsetattr, descriptor, termios.TCSADRAIN, termios.tcgetattr(descriptor))
 
 
 def size() -> TerminalSize:

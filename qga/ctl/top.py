@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import termios
 import threading
 import time
 import tty
@@ -24,7 +23,7 @@ from qga.ctl.command import LOOK
 from qga.ctl.guest_words import NOWHERE
 from qga.ctl.settings import Output, Settings
 from qga.ctl.targets import HELP, targets
-from qga.ctl.terminal import ended_in_order
+from qga.ctl.terminal import changed, ended_in_order, restoring
 from qga.ctl.top_view import Picture, Screen
 from qga.ctl.units import seconds
 from qga.ctl.values import finite_duration
@@ -136,7 +135,8 @@ def show_live(monitor: Monitor, pace: Pace) -> list[Row]:
     keys = "q quit" if sys.stdin.isatty() else "^C quit"
     footer = f"{keys}   updated every {pace.interval:g} s"
     # rich would redraw four times a second by itself.
-    with end_on_q(), Live(console=console, screen=True, auto_refresh=False) as live:
+    live = Live(console=console, screen=True, auto_refresh=False)
+    with drawing(live):
         rows = monitor.look(pace.patience)
         live.update(Screen(rows, footer), refresh=True)
         for rows in pictures(monitor, pace):
@@ -145,20 +145,18 @@ def show_live(monitor: Monitor, pace: Pace) -> list[Row]:
 
 
 @contextmanager
-def end_on_q() -> Iterator[None]:
-    """Treat the key q as ^C; the terminal is restored at the end."""
+def drawing(live: Live) -> Iterator[None]:
+    """Fill the terminal, and treat the key q as ^C."""
+    start = partial(live.start, refresh=True)
     if not sys.stdin.isatty():
-        yield
+        with changed(start, live.stop):
+            yield
         return
     fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    try:
-        tty.setcbreak(fd)
+    with changed(partial(tty.setcbreak, fd), restoring(fd)), changed(start, live.stop):
         # read(2) cannot be given up, so the thread dies with the process.
         threading.Thread(target=wait_for_q, args=(fd,), daemon=True).start()
         yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def wait_for_q(fd: int) -> None:

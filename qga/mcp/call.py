@@ -23,7 +23,7 @@ T = TypeVar("T")
 CLEANING_UP = 5.0
 """Seconds for each request that cleans up after a call."""
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that end all calls and the server."""
 
 TURN = 0.05

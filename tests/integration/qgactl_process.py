@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
 QGACTL = [sys.executable, "-c", "from qga.ctl.main import main; main()"]
 SLOW = ("--timeout", "60")
 """Options for a guest whose processor is emulated."""
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""With these users and systems end a command."""
 ON_A_TERMINAL = ["setsid", "--ctty"]
 """Goes before a command line, to make the terminal on its standard input its controlling one."""
 

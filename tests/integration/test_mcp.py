@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import stat
 import subprocess
 import time
@@ -19,7 +18,7 @@ pytest.importorskip("mcp", reason="the protocol's SDK needs Python 3.10")
 from tests.integration.agent_process import listening
 from tests.integration.client_agents import running
 from tests.integration.mcp_client import Talk, Told, entries, talking
-from tests.integration.qgactl_process import QGACTL, environment, qgactl
+from tests.integration.qgactl_process import ENDING, QGACTL, environment, qgactl
 from tests.integration.test_qgactl_exec import is_there, pids_in, wait_until_gone
 from tests.unit.client_peer import HANG_UP, Filesystems, Peer
 
@@ -400,7 +399,7 @@ def test_a_guest_is_shut_down(tmp_path: Path) -> None:
     assert [request["arguments"] for request in peer.requests] == [{"mode": "reboot"}]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_ends_what_runs_and_thaws(tmp_path: Path, number: int) -> None:
     filesystems = Filesystems()
     peer = Peer(tmp_path / "peer", filesystems.handlers)

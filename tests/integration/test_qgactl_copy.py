@@ -20,7 +20,7 @@ from qga.client.copies.trees import PIECE
 from tests.integration.agent_process import wait_for
 from tests.integration.client_agents import AGENTS, running
 from tests.integration.data_ports import NAME, with_port
-from tests.integration.qgactl_process import QGACTL, Result, environment, qgactl
+from tests.integration.qgactl_process import ENDING, QGACTL, Result, environment, qgactl
 from tests.integration.terminals import Terminal
 
 Copy = Callable[..., Result]
@@ -250,7 +250,7 @@ class Moves(Observer):
 
 
 @pytest.mark.parametrize("into_guest", [True, False])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_an_interrupted_copy_leaves_nothing(
     address: str, here: Path, there: Path, into_guest: bool, number: int
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.agent_process import wait_for
 from tests.integration.client_agents import AGENTS, running
-from tests.integration.qgactl_process import QGACTL, Result, environment, qgactl
+from tests.integration.qgactl_process import ENDING, QGACTL, Result, environment, qgactl
 from tests.integration.terminals import Terminal
 
 
@@ -170,7 +170,7 @@ def test_an_interrupt_goes_to_the_program(address: str, tmp_path: Path) -> None:
     wait_until_gone(noted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ENDING)
 def test_signals_leave_nothing_behind(address: str, tmp_path: Path, number: int) -> None:
     pids = tmp_path / "pids"
     process = started(address, "exec", "--", "sh", "-c", FAMILY.format(pids))
