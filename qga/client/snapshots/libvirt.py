@@ -42,6 +42,7 @@ class LibvirtMachine:
     """A domain. Raises ConnectError."""
 
     def __init__(self, uri: str, domain: str, deadline: float) -> None:
+        self.name = domain
         self._last: Future[Any] | None = None
         self._transport: LibvirtTransport = open_libvirt(uri, domain, deadline)
         self.libvirt, self.domain = self._transport.libvirt, self._transport.domain
@@ -118,6 +119,17 @@ class Backup:
             with suppress(AgentError):
                 if self._is_ours():
                     self._machine.call(self._machine.domain.abortJob)
+            error = raised[1]
+            if isinstance(error, AgentError) and self._may_go_on():
+                stop = f"virsh domjobabort {self._machine.name}"
+                error.reason += f"; libvirt may go on with the copy, until `{stop}` ends it"
+
+    def _may_go_on(self) -> bool:
+        try:
+            is_backup = self._is_backup(self._machine.call(self._machine.domain.jobStats))
+        except AgentError:  # such as after the end of libvirt
+            return True
+        return is_backup and not self._is_replaced()
 
     def start(self) -> None:
         definition = self._definition()

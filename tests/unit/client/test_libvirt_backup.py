@@ -13,7 +13,7 @@ import pytest
 from qga.client.errors import SnapshotFailed
 from qga.client.snapshots.folder import Folder
 from qga.client.snapshots.libvirt import Backup
-from qga.client.snapshots.machine import Disk
+from qga.client.snapshots.machine import Disk, Target
 
 
 class Ended:
@@ -30,6 +30,40 @@ class Ended:
 
     def jobStats(self, completed: int = 0) -> dict[str, int]:  # noqa: N802 - libvirt's name
         return {"type": 3 * completed}
+
+
+class Running(Ended):
+    """One whose backup runs, though libvirt fails to report on it once."""
+
+    name = "web"
+    aborted = False
+
+    def is_settled(self) -> bool:
+        return True
+
+    def files(self) -> dict[str, str]:
+        return {"vda": ""}
+
+    def backupBegin(self, definition: str, *_: object) -> None:  # noqa: N802 - libvirt's name
+        self.definition = definition
+
+    def backupGetXMLDesc(self) -> str:  # noqa: N802 - libvirt's name
+        return self.definition
+
+    def abortJob(self) -> None:  # noqa: N802 - libvirt's name
+        self.aborted = True
+
+    def jobStats(self, completed: int = 0) -> dict[str, int]:  # noqa: N802 - libvirt's name
+        if not self.aborted:
+            raise SnapshotFailed("libvirt is busy")
+        return {"type": self.VIR_DOMAIN_JOB_NONE}
+
+
+class Lost(Running):
+    """One whose libvirt has gone in the middle of the copy."""
+
+    def backupGetXMLDesc(self) -> str:  # noqa: N802 - libvirt's name
+        raise SnapshotFailed("client socket is closed")
 
 
 @pytest.fixture
@@ -75,3 +109,21 @@ def test_a_fifo_in_the_place_of_a_file(backup: Backup, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "copy/vda.qcow2")
     with pytest.raises(SnapshotFailed, match="cannot write"):
         backup.progress()
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        (Running, ""),
+        (Lost, "; libvirt may go on with the copy, until `virsh domjobabort web` ends it"),
+    ],
+)
+def test_what_libvirt_goes_on_with_is_reported(
+    tmp_path: Path, kind: type[Running], advice: str
+) -> None:
+    targets = [Target(Disk("vda"), f"{tmp_path}/vda.qcow2", "qcow2", -1)]
+    backup = Backup(kind(), targets)  # type: ignore[arg-type]
+    with pytest.raises(SnapshotFailed) as caught, backup:
+        backup.start()
+        backup.progress()
+    assert caught.value.reason == f"libvirt is busy{advice}"
