@@ -175,6 +175,15 @@ RECORDS = [
             "A user who can create a link must not choose what the agent writes to.",
         ),
         (
+            "no-file-of-others-in-tmp",
+            (OLD, NEW),
+            "`guest-file-open` with `w` or `a` leaves it to the kernel (`fs.protected_regular`, "
+            "`fs.protected_fifos`) whether it opens another user's file or FIFO in a directory "
+            "such as /tmp.",
+            "It refuses.",
+            "That user must not get what the agent writes.",
+        ),
+        (
             "write-is-not-buffered",
             (OLD, NEW),
             "`guest-file-write` keeps the data until a flush, seek or close. So it succeeds on a "

@@ -11,6 +11,10 @@ mount anything anywhere in it, and /proc/PID/root and /proc/PID/fd lead there. S
 mount must be one of the agent's own: no other mount has the same id while the descriptor is open.
 With openat2(2), Linux 5.6 and later, the kernel does not follow such links at all.
 
+In a directory such as /tmp, where everyone can create files but only remove their own, another user
+may wait for data with a file or FIFO of the expected name. The rule of `fs.protected_regular=1` and
+`fs.protected_fifos=1` (proc(5)) applies, which are not set on every system and need O_CREAT.
+
 Real paths do not distinguish hard links: `fs.protected_hardlinks` (proc(5)) prevents users from
 linking to files of others.
 """
@@ -31,6 +35,11 @@ _NEW_FILE_MODE = 0o644
 _TRIES = 16  # another user may keep removing and creating the file
 
 _CREATING = os.O_TRUNC | os.O_APPEND
+
+# Not for a path in /proc/self/fd, which is a link itself.
+_BY_NAME = os.O_TRUNC | os.O_NOFOLLOW
+
+_TRAPS = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFLNK)
 
 _OPENAT2 = 437  # on all architectures of Linux that Python runs on, but for Alpha
 _AT_FDCWD = -100  # <fcntl.h>
@@ -151,7 +160,7 @@ def real_path(raw: bytes) -> str:
 
 def _open(raw: bytes, flags: int) -> int:
     try:
-        return os.open(raw, flags)
+        return _open_existing(raw, flags, raw)
     except (FileNotFoundError, NotADirectoryError):  # which is told otherwise of a file to create
         if not _creates(flags):
             raise
@@ -168,8 +177,7 @@ def _open_approved(raw: bytes, flags: int, approve: Approve) -> int:
         try:
             approve(place.path)
             if place.name is None:
-                # This path is a link itself, which O_NOFOLLOW would refuse.
-                return os.open(f"/proc/self/fd/{place.fd}", flags & ~os.O_NOFOLLOW)
+                return _open_existing(raw, flags, f"/proc/self/fd/{place.fd}")
             create = flags | os.O_CREAT | os.O_EXCL
             return os.open(place.name, create, _NEW_FILE_MODE, dir_fd=place.fd)
         except FileExistsError:  # created meanwhile, or a dangling link
@@ -177,6 +185,33 @@ def _open_approved(raw: bytes, flags: int, approve: Approve) -> int:
         finally:
             os.close(place.fd)
     raise _dangling()
+
+
+def _open_existing(raw: bytes, flags: int, path: bytes | str) -> int:
+    """Open the file `raw`, by `path`, and truncate it only if it is nobody's trap."""
+    fd = os.open(path, flags & ~os.O_TRUNC if path is raw else flags & ~_BY_NAME)
+    try:
+        found = os.fstat(fd)
+        if _creates(flags):
+            _refuse_planted(raw, found, bool(flags & os.O_NOFOLLOW))
+        if flags & os.O_TRUNC and stat.S_ISREG(found.st_mode):
+            os.ftruncate(fd, 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _refuse_planted(raw: bytes, found: os.stat_result, is_itself: bool) -> None:
+    """Raise PermissionError if another user may have put the file, or a link to it, there."""
+    if not is_itself and stat.S_ISLNK((link := os.lstat(raw)).st_mode):
+        found = link
+    around = os.stat(os.path.dirname(raw) or b".")
+    shared = around.st_mode & stat.S_ISVTX and around.st_mode & stat.S_IWOTH
+    foreign = found.st_uid not in (os.geteuid(), around.st_uid)
+    if shared and foreign and stat.S_IFMT(found.st_mode) in _TRAPS:
+        text = f"{os.strerror(errno.EACCES)}: another user's file in a world-writable directory"
+        raise PermissionError(errno.EACCES, text)
 
 
 def _walk(raw: bytes, flags: int) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
+from tests.differences import differs
 from tests.integration.agent_process import AgentProcess, Client, Refused, listening, refused
 from tests.integration.guest_file import File
 
@@ -105,6 +107,37 @@ def test_a_link_is_not_followed_for_writing(
     )
     assert (tmp_path / "target").read_text() == "old content"
     assert not (tmp_path / "missing").exists()
+
+
+@differs("no-file-of-others-in-tmp")
+@pytest.mark.parametrize("rules", ["", "[files]\nread=/\nwrite=/\n"])
+@pytest.mark.parametrize("mode", ["w", "a", "w+"])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch], ids=["a FIFO", "a file"])
+def test_what_another_user_has_put_into_a_shared_directory(
+    tmp_path: Path, make: Callable[[Path], None], mode: str, rules: str
+) -> None:
+    """He would read what is written, also where fs.protected_regular=0."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    own, trap = shared / "own", shared / "trap"
+    for path in (own, trap):
+        make(path)
+        if path.is_file():
+            path.write_text("old")
+    os.chown(trap, 65534, 65534)
+    reading = [os.open(path, os.O_RDONLY | os.O_NONBLOCK) for path in (own, trap)]
+    with listening(tmp_path, config=rules) as agent, agent.connect() as client:
+        assert client.refusal("guest-file-open", path=str(trap), mode=mode) == (
+            f"failed to open file '{trap}' (mode: '{mode}'): Permission denied: another user's "
+            "file in a world-writable directory"
+        )
+        File(client, own, mode).write(b"new")
+    kept = b"old" if trap.is_file() else b""
+    assert os.read(reading[1], 10) == kept
+    assert os.read(reading[0], 10) == (kept if mode == "a" else b"") + b"new"
+    for fd in reading:
+        os.close(fd)
 
 
 def test_a_link_is_followed_for_reading(client: Client, path: Path, tmp_path: Path) -> None:
