@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,6 +114,9 @@ class GuestTunnel:
         self._agent = agent
         self._loop = Loop(on_fault=self._on_fault)
         self._finished = Event()
+        self._joining: dict[socket.socket, Outcome] = {}
+        """Connections that the thread is to take."""
+        self._is_over = False
         try:
             self._end = self._open(agent, ports or DataPorts(agent.address))
         except BaseException:
@@ -192,8 +196,11 @@ class GuestTunnel:
         except BaseException:
             abort(local)
             raise
-        patience = timeout + MARGIN
-        self._loop.post(lambda: self._add(number, local, outcome or Outcome(), patience))
+        patience, outcome = timeout + MARGIN, outcome or Outcome()
+        self._joining[local] = outcome
+        self._loop.post(lambda: self._add(number, local, outcome, patience))
+        if self._is_over:
+            self._reset_joining()
 
     def close(self) -> None:
         """Close all connections. Data sent before still reaches the guest, if its agent runs."""
@@ -225,9 +232,20 @@ class GuestTunnel:
         except Exception as error:  # nobody must wait for what this thread would have done
             self._on_fault(error)
         finally:
+            self._is_over = True
+            self._reset_joining()
             self._loop.close()
 
+    def _reset_joining(self) -> None:
+        """Reset what the thread takes no more. It may end at any moment, such as without memory."""
+        while self._joining:
+            with suppress(KeyError):  # the other thread was faster
+                local, outcome = self._joining.popitem()
+                abort(local)
+                outcome.end(self.reason or "the tunnel is closed")
+
     def _add(self, number: int, local: socket.socket, outcome: Outcome, patience: float) -> None:
+        del self._joining[local]
         connection = LocalConnection(number, self._end, self._loop, outcome.open, outcome.end)
         connection.begin(local, self._end.refusal(number), patience)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from threading import Thread
+import socket
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from qga.client.errors import ConnectError
-from qga.client.tunnels import GuestTunnel, Target
+from qga.client.tunnels import GuestTunnel, Outcome, Target
 from qga.loop import Loop
 
 
@@ -47,6 +48,37 @@ def test_a_loop_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         assert tunnel.reason == "the tunnel has ended: MemoryError: no memory for events"
         with pytest.raises(ConnectError, match="no memory for events"):
             tunnel.connect(Target("localhost", 22))
+
+
+@pytest.mark.parametrize("ends", ["before it is posted", "after it is posted"])
+def test_a_loop_that_fails_while_a_connection_is_added(
+    monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """The connection is reset; otherwise its client would wait for ever."""
+    fails = Event()
+
+    def fail_later(_: Loop) -> None:
+        fails.wait(60)
+        raise MemoryError("no memory for events")
+
+    def end(tunnel: GuestTunnel) -> int:
+        fails.set()
+        tunnel._thread.join(60)
+        return 1
+
+    monkeypatch.setattr(Loop, "run", fail_later)
+    agent: Any = Agent()
+    ports: Any = NoPorts()
+    ours, theirs = socket.socketpair()
+    with ours, GuestTunnel(agent, ports) as tunnel:
+        if ends == "before it is posted":
+            agent.tunnel_connect = lambda *_, **__: end(tunnel)
+        outcome = Outcome()
+        tunnel.join(theirs, Target("localhost", 22), outcome=outcome)
+        end(tunnel)
+        assert outcome.decided.wait(60)
+        assert outcome.reason == "the tunnel has ended: MemoryError: no memory for events"
+        assert ours.recv(1) == b""
 
 
 def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
