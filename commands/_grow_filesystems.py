@@ -12,7 +12,7 @@ from . import _grow_tools as tools
 from ._block import dev_path, device_name
 from ._ioctl import ioctl_number
 from ._mounts import Mount, block_mounts, decode, open_mount
-from ._sysfs import read_bytes, read_word
+from ._sysfs import read_bytes, read_word, understood
 
 # <xfs/xfs_fs.h>, struct xfs_fsop_geom_v1: the block size, seven words, the number of blocks
 _XFS_GEOMETRY = struct.Struct("=I28xQ72x")
@@ -217,14 +217,20 @@ def _kind_at(path: str) -> type[Filesystem]:
 def _last_mounted(path: str) -> tuple[str, bool] | None:
     """The type of the filesystem that was mounted last at a path, and whether it is read-only."""
     found = None
-    for line in read_bytes("/proc/self/mountinfo").splitlines():
-        before, _, after = line.partition(b" - ")
-        _, _, _, _, place, options, *_ = before.split(b" ")
-        if decode(place) == path:
-            fstype, _, *rest = after.split(b" ")
-            all_options = [*options.split(b","), *b",".join(rest).split(b",")]
-            found = decode(fstype), b"ro" in all_options
+    lines = read_bytes("/proc/self/mountinfo").split(b"\n")
+    for place, fstype, read_only in understood(_mounted, lines):
+        if place == path:
+            found = fstype, read_only
     return found
+
+
+def _mounted(line: bytes) -> tuple[str, str, bool]:
+    """The mount point, its type, and whether it is read-only. Raises ValueError."""
+    before, _, after = line.partition(b" - ")
+    _, _, _, _, place, options, *_ = before.split(b" ")
+    fstype, _, *rest = after.split(b" ")
+    all_options = [*options.split(b","), *b",".join(rest).split(b",")]
+    return decode(place), decode(fstype), b"ro" in all_options
 
 
 def _number(superblock: bytes, place: int, size: int) -> int:

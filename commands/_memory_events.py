@@ -8,6 +8,8 @@ import select
 from errno import EPIPE
 from typing import TYPE_CHECKING
 
+from ._sysfs import understood
+
 if TYPE_CHECKING:
     from typing import Callable
 
@@ -57,12 +59,14 @@ class Pressure:
 
 def pressure_of(text: bytes) -> dict[str, float]:
     """The ten-second averages in a file such as /proc/pressure/memory."""
-    found = {}
-    for line in text.decode("ascii", "replace").splitlines():
-        kind, *pairs = line.split()
-        figures = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-        found[f"{kind}-avg10-percent"] = float(figures["avg10"])
-    return found
+    return dict(understood(_average, text.decode("ascii", "replace").splitlines()))
+
+
+def _average(line: str) -> tuple[str, float]:
+    """Raises ValueError or LookupError."""
+    kind, *pairs = line.split()
+    figures = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    return f"{kind}-avg10-percent", float(figures["avg10"])
 
 
 class KernelLog:

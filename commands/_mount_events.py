@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from qga.records import NamedTuple
 
 from ._mounts import block_mounts, decode, size_of
-from ._sysfs import read_kept
+from ._sysfs import read_kept, understood
 
 if TYPE_CHECKING:
     from typing import Any, Callable
@@ -112,21 +112,21 @@ def _name_of(device: str) -> str:
 
 def parse(table: bytes) -> dict[int, MountPoint]:
     """The mounts of a table such as /proc/self/mountinfo by their IDs."""
-    found = {}
-    for line in table.split(b"\n"):
-        before, dash, after = line.partition(b" - ")
-        if not dash:
-            continue
-        number, _parent, device, _root, path, options, *_ = before.split(b" ")
-        kind, source, more = after.split(b" ", 2)
-        if device.startswith(b"0:") and not decode(kind).startswith(_SERVED):
-            continue
-        words = decode(options).split(",") + decode(more).split(",")
-        read_only = any(word in words for word in _READ_ONLY)
-        found[int(number)] = MountPoint(
-            decode(path), decode(kind), decode(source), read_only, decode(device)
-        )
-    return found
+    return dict(filter(None, understood(_mount_point, table.split(b"\n"))))
+
+
+def _mount_point(line: bytes) -> tuple[int, MountPoint] | None:
+    """The ID and the mount; None for one that is served by the kernel alone. Raises ValueError."""
+    before, _, after = line.partition(b" - ")
+    number, _parent, device, _root, path, options, *_ = before.split(b" ")
+    kind, source, more = after.split(b" ", 2)
+    if device.startswith(b"0:") and not decode(kind).startswith(_SERVED):
+        return None
+    words = decode(options).split(",") + decode(more).split(",")
+    read_only = any(word in words for word in _READ_ONLY)
+    return int(number), MountPoint(
+        decode(path), decode(kind), decode(source), read_only, decode(device)
+    )
 
 
 def changes(

@@ -11,7 +11,7 @@ from itertools import islice
 from qga.wording import counted
 
 from ._mounts import decode
-from ._sysfs import read_bytes
+from ._sysfs import read_bytes, understood
 
 MOST_REMAINING = 64
 """Entries of a report."""
@@ -57,12 +57,18 @@ def _ssh_connections() -> Iterator[str]:
 def _peers(table: str) -> Iterator[str]:
     """The other ends of connections to sshd."""
     try:
-        rows = [line.split(None, 4)[1:4] for line in read_bytes(table).splitlines()[1:]]
+        lines = read_bytes(table).splitlines()[1:]
     except OSError:  # IPv6 is off
         return
-    for local, remote, state in rows:
-        if state == _ESTABLISHED and int(local.rpartition(b":")[2], 16) == _SSH_PORT:
-            yield _address(remote.partition(b":")[0])
+    yield from filter(None, understood(_peer, lines))
+
+
+def _peer(line: bytes) -> str | None:
+    """The other end, if it is a connection to sshd. Raises ValueError."""
+    _number, local, remote, state, _ = line.split(None, 4)
+    if state == _ESTABLISHED and int(local.rpartition(b":")[2], 16) == _SSH_PORT:
+        return _address(remote.partition(b":")[0])
+    return None
 
 
 def _address(digits: bytes) -> str:
@@ -74,12 +80,16 @@ def _address(digits: bytes) -> str:
 
 
 def _network_mounts() -> Iterator[str]:
-    for line in read_bytes(_MOUNTS).splitlines():
-        before, _, after = line.partition(b" - ")
-        kind, source = after.split(b" ")[:2]
-        if decode(kind) in _NETWORK_TYPES:
-            path = decode(before.split(b" ")[4])
-            yield f"{decode(kind)} mount of {decode(source)} at {path}"
+    for kind, source, path in understood(_mounted, read_bytes(_MOUNTS).split(b"\n")):
+        if kind in _NETWORK_TYPES:
+            yield f"{kind} mount of {source} at {path}"
+
+
+def _mounted(line: bytes) -> tuple[str, str, str]:
+    """The type, the source and the mount point. Raises ValueError or LookupError."""
+    before, _, after = line.partition(b" - ")
+    kind, source = after.split(b" ")[:2]
+    return decode(kind), decode(source), decode(before.split(b" ")[4])
 
 
 def _other_names() -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qga import QgaError
 from qga.programs.run import run
 
+from ._sysfs import understood
 from .readiness import MAX_FAILED
 
 if TYPE_CHECKING:
@@ -140,6 +141,11 @@ def listening_ports() -> set[int]:
                 lines = file.read().splitlines()[1:]
         except OSError:  # IPv6 is off
             continue
-        rows = (line.split(None, 4) for line in lines)
-        found.update(int(row[1].rpartition(b":")[2], 16) for row in rows if row[3] == _LISTEN)
+        found.update(filter(None, understood(_listening_port, lines)))
     return found
+
+
+def _listening_port(line: bytes) -> int | None:
+    """None for a socket that does not listen. Raises ValueError."""
+    _number, local, _remote, state, _ = line.split(None, 4)
+    return int(local.rpartition(b":")[2], 16) if state == _LISTEN else None

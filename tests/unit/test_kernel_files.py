@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
-import stat
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from functools import partial
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +14,6 @@ from typing import Any
 import pytest
 
 from qga import QgaError
-from qga.plugin.discovery import discover
-from qga.plugin.registry import commands_of
 from tests.differences import differs
 
 block: Any = import_module("qga.commands._block")
@@ -314,73 +306,6 @@ def test_an_odd_line_does_not_cost_the_others(odd: bytes, monkeypatch: pytest.Mo
     assert [each["name"] for each in counted] == ["sda", "a\ufffd"]
     routes = network.Network(None).guest_network_get_route()
     assert [(each["iface"], each["version"]) for each in routes] == [("eth0", 4), ("lo", 6)]
-
-
-GARBAGE = [
-    b"",
-    b"garbage\n",
-    b"\xff\xfe",
-    b"1 2 3 - x\n" * 4,
-    b"\ncpux 1 2 3 4\noom_kill x\ncpu1 1 q\nsome avg10=x avg60\n",
-]
-
-
-class Garbled:
-    """The module `os`, with files that all have the same content."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def open(self, path: str, flags: int, **options: Any) -> int:
-        fd = os.open(path, flags, **options)
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            return fd
-        os.close(fd)
-        fd = os.memfd_create("garbled")
-        os.write(fd, self._content)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return fd
-
-
-def caches() -> Iterator[Any]:
-    modules = [module for name, module in sys.modules.items() if name.startswith("qga.commands.")]
-    for module in modules:
-        yield from (each for each in vars(module).values() if hasattr(each, "cache_clear"))
-
-
-def readers() -> Iterator[Any]:
-    """The commands that only read and take no arguments, by name."""
-    no_agent: Any = None
-    for group in discover(None, print):
-        for name, method, traits in commands_of(group):
-            function = getattr(group, method)
-            _self, *parameters = signature(function).parameters.values()
-            is_plain = all(each.default is not each.empty for each in parameters)
-            if traits.access == "audit" and is_plain:
-                yield pytest.param(partial(function, group(no_agent)), id=name)
-
-
-@pytest.mark.parametrize("content", GARBAGE, ids=range(len(GARBAGE)))
-@pytest.mark.parametrize("ask", list(readers()))
-def test_files_that_no_kernel_writes_are_named(
-    ask: Callable[[], object], content: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An error, if there is one, is not about Python."""
-    for cache in caches():
-        cache.cache_clear()
-    monkeypatch.setattr(sysfs, "os", Garbled(content))
-    try:
-        ask()
-    except QgaError as error:
-        assert re.search("number in /(sys|proc)/", error.desc), error.desc
-    except OSError:  # such as for a file that a container does not have
-        pass
-    finally:
-        for cache in caches():
-            cache.cache_clear()
 
 
 def make_block(memory_directory: Path, number: int, zones: str | None = "Normal") -> None:
