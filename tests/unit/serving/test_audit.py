@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode, encodebytes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -55,8 +55,10 @@ def sink() -> Sink:
 
 
 @pytest.fixture
-def loop() -> Loop:
-    return Loop()
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
 
 
 @pytest.fixture
