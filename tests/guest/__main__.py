@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import signal
 import sys
@@ -60,6 +61,7 @@ def introduce(guest: Guest) -> None:
 
 
 def main() -> int:
+    argparse.ArgumentParser(prog="python -m tests.guest", description=__doc__).parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ExitStack() as stack:
