@@ -154,7 +154,7 @@ def test_output_that_cannot_be_written(address: str) -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == b"qgactl: No space left on device\n"
+    assert done.stderr == b"qgactl: standard output: No space left on device\n"
 
 
 def test_output_in_ascii(address: str, tmp_path: Path) -> None:

@@ -92,4 +92,7 @@ def test_what_cannot_be_written_is_unknown(options: list[str], tmp_path: Path) -
             env=environment(f"unix:{tmp_path}/none"),
             check=False,
         )
-    assert (done.returncode, done.stderr) == (3, b"qgactl: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        3,
+        b"qgactl: standard output: No space left on device\n",
+    )
