@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import stat
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,12 @@ NO_SOCKET = "this is not a socket; qgactl list shows those of the guests of this
 NO_VSOCK = "this machine has no vsock: modprobe vhost_vsock"
 NO_GUEST = "is a guest with this CID running, and does it have a device vhost-vsock-pci?"
 NO_LISTENER = "no agent listens there: start one in the guest with --method vsock-listen"
+
+# Of accept(2). Until some are free again, the connection stays where it is.
+NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+# Seconds.
+PAUSE_WITHOUT_RESOURCES = 0.1
 
 UNIX_ADVICE = {
     errno.ENOENT: (
@@ -112,6 +119,12 @@ def connected_by(deadline: float, sock: socket.socket, place: tuple[int, int]) -
     poll.register(sock, select.POLLOUT)
     wait_for_events(poll, deadline, "the guest has not accepted the connection")
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def pause_without_resources(error: OSError) -> None:
+    """Call this when accept(2) has failed: it could be tried again at once, and without end."""
+    if error.errno in NO_RESOURCES:
+        time.sleep(PAUSE_WITHOUT_RESOURCES)
 
 
 def explained(error: OSError, advice: Mapping[int, str]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import signal
 from collections.abc import Sequence
 from typing import Optional
 
@@ -76,6 +77,7 @@ def exporter(
         raise typer.Exit(FAILED) from None
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{server.server_port}/metrics", flush=True)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that leaves ends only its connection
     with server:
         server.serve_forever()
 

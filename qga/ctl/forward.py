@@ -1,12 +1,10 @@
 """Ports and sockets of this host that lead to services in the guest; for ssh, one at a time."""
 
-import errno
 import os
 import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Thread
@@ -18,6 +16,7 @@ import typer
 from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError
 from qga.client.results import SIGNAL_STATUS
+from qga.client.sockets import pause_without_resources
 from qga.client.tunnels import GuestSocket, GuestTunnel, Outcome, Target, abort
 from qga.ctl import display, standard_input
 from qga.ctl.app import FAILED, command, faults
@@ -40,10 +39,6 @@ from qga.ctl.settings import Settings
 from qga.ctl.standard_output import write_all
 
 T = TypeVar("T")
-
-FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-PAUSE = 0.1
-"""Seconds until a connection is accepted again: until then it would be tried without end."""
 
 SUFFIX = ".qga"
 """A suffix of a guest's name in ssh_config, which distinguishes it from other hosts."""
@@ -217,8 +212,7 @@ class Forwarder:
         try:
             connection, _ = listener.accept()
         except OSError as error:  # the client has disconnected, or no descriptor is left
-            if error.errno in FULL:
-                time.sleep(PAUSE)
+            pause_without_resources(error)
             return
         try:
             self._join(connection, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -100,6 +101,18 @@ def test_pages(place: str) -> None:
     assert 'href="/metrics"' in fetch(front)
     with pytest.raises(urllib.error.HTTPError, match="404"):
         fetch(f"{front}other")
+
+
+def test_a_client_that_leaves_before_its_page_ends_nothing_else(place: str) -> None:
+    """Writing to its connection would be a SIGPIPE."""
+    port = int(place.rpartition(":")[2].partition("/")[0])
+    with socket.create_connection(("127.0.0.1", port)) as leaving:
+        leaving.sendall(b"GET /metrics?guest=silent HTTP/1.0\r\n\r\n")
+        leaving.shutdown(socket.SHUT_WR)
+        leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.5)  # until the request is read
+    fetch(f"{place}?guest=silent")  # which ends later
+    assert 'qga_up{guest="ours"} 1.0' in fetch(place)
 
 
 def test_guests_of_this_host_come_and_go(tmp_path: Path) -> None:

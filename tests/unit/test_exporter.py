@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import select
 import socket
 import time
@@ -14,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from wsgiref.simple_server import WSGIServer
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -288,6 +291,43 @@ def test_there_are_so_many_clients_at_a_time() -> None:
                 except ConnectionResetError:
                     pass
         assert b"200 OK" in answer
+
+
+def test_a_client_without_a_thread_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with served() as server:
+        place = ("127.0.0.1", server.server_port)
+        with monkeypatch.context() as without_threads:
+            without_threads.setattr(Thread, "start", start)
+            for _ in range(MOST_CLIENTS + 1):
+                with socket.create_connection(place, timeout=30) as client:
+                    assert client.recv(1) == b""
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}", timeout=30) as page:
+            assert page.status == 200
+
+
+def test_without_descriptors_a_connection_waits_until_there_are_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is not tried to accept it again and again, which would take all of a processor."""
+    calls: list[int] = []
+    accept = WSGIServer.get_request
+
+    def get_request(server: WSGIServer) -> Any:
+        calls.append(1)
+        if time.monotonic() < free:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return accept(server)
+
+    monkeypatch.setattr(WSGIServer, "get_request", get_request)
+    free = time.monotonic() + 1
+    with served() as server:
+        place = f"http://127.0.0.1:{server.server_port}"
+        with urllib.request.urlopen(place, timeout=30) as page:
+            assert page.status == 200
+    assert len(calls) < 100
 
 
 def test_help_is_one_line_without_what_a_guest_says() -> None:

@@ -32,6 +32,7 @@ from prometheus_client.registry import Collector
 from qga.client.monitoring.handler import Handler
 from qga.client.monitoring.metrics import METRICS, Metric, Readings
 from qga.client.monitoring.watch import Sighting, Watcher
+from qga.client.sockets import pause_without_resources
 
 PREFIX = "qga_"
 UP = Metric("up", "Whether the guest's agent answered.")
@@ -229,11 +230,22 @@ class Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError as error:
+            pause_without_resources(error)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there can be no more threads
+            self._places.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
