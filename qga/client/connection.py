@@ -239,7 +239,8 @@ class Connection:
             except AgentError:  # some of which are OSErrors
                 raise
             except TimeoutError as error:
-                raise AgentTimeout(self.address, command, seconds, str(error)) from None
+                reason = error.strerror or str(error)
+                raise AgentTimeout(self.address, command, seconds, reason) from None
             except OSError as error:
                 self.close()
                 raise ConnectError(

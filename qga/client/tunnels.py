@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentTimeout, ConnectError, ProtocolError
+from qga.client.texts import reason_of
 from qga.client.tunnel_ends import HostTunnel, LocalConnection, PieceTunnel, PortTunnel
 from qga.client.waits import wait_until
 from qga.loop import Loop
@@ -250,7 +251,7 @@ class GuestTunnel:
         connection.begin(local, self._end.refusal(number), patience)
 
     def _on_fault(self, error: Exception) -> None:
-        self._end.on_reset(f"{type(error).__name__}: {error}")
+        self._end.on_reset(reason_of(error))
         self._end.close()
 
 

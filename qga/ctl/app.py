@@ -27,6 +27,7 @@ from qga.client.errors import (
     ConnectError,
     GuestFrozen,
 )
+from qga.client.texts import reason_of
 from qga.ctl import display
 from qga.ctl.command import USAGE, Commands, class_of, options_given
 from qga.ctl.guest_words import Place, first_word
@@ -234,10 +235,8 @@ def run() -> int:
         return report_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except OSError as error:
-        return report_failure(display.reason_of(error))
     except Exception as error:  # the user gets a line instead of a traceback
-        return interruption(error) or report_failure(f"{type(error).__name__}: {error}")
+        return interruption(error) or report_failure(reason_of(error))
     return status if isinstance(status, int) else 0
 
 
@@ -262,7 +261,7 @@ def report_usage(error: UsageError) -> int:
     try:
         print(line, flush=True)
     except OSError as reason:
-        return report_failure(display.reason_of(reason))
+        return report_failure(reason_of(reason))
     return status
 
 
@@ -288,4 +287,4 @@ def explain(error: OSError) -> None:
     """Report it, and do not try again to write what standard output did not take."""
     if error.filename == STANDARD_OUTPUT:
         discard_output()
-    display.say(display.reason_of(error))
+    display.say(reason_of(error))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sys
 from typing import Any
 
@@ -76,14 +75,6 @@ def confirm(text: str) -> None:
 
 def is_quiet() -> bool:
     return manner.quiet
-
-
-def reason_of(error: OSError) -> str:
-    """The name of the file and the system's error text."""
-    # An error of a call with a descriptor has its number in place of a name.
-    if isinstance(error.filename, (str, bytes)) and error.filename and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return error.strerror or str(error)
 
 
 def show_info(guest: str, info: AgentInfo, release: Release | None) -> None:

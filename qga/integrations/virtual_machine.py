@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qga.client.texts import reason_of
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -49,7 +51,9 @@ class VirtualMachine:
             console = self.console_tail()
             self.end()
             if isinstance(error, (OSError, EOFError)):
-                raise GuestError(f"the guest did not boot: {error}\n{console}") from error
+                raise GuestError(
+                    f"the guest did not boot: {reason_of(error)}\n{console}"
+                ) from error
             raise
         return self
 

@@ -18,6 +18,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
 from qga.client.errors import AgentError
+from qga.client.texts import reason_of
 from qga.client.threads import beside
 from qga.mcp import copying as copying
 from qga.mcp import files as files
@@ -140,7 +141,9 @@ def outcome_of(tool: Tool, service: Service, call: Call, values: dict[str, Any])
     except AgentError as error:  # before OSError, which some are; its text may be the guest's
         source = f"the guest '{values.get('guest', '')}'"
         return error_text(source, str(error)), f"error: {error}"
-    except (WrongArguments, Stopped, OSError) as error:
+    except (WrongArguments, Stopped) as error:
         return visible(str(error)), f"error: {error}"
+    except (OSError, MemoryError) as error:
+        return visible(reason_of(error)), f"error: {reason_of(error)}"
     except Exception as error:  # a bug fails this call, not the server
         return f"the call failed: {type(error).__name__}", f"fault: {error!r}"

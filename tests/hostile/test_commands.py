@@ -76,7 +76,7 @@ WHOLE = THOROUGH | {"a_list_of_128_mib", "huge", "surrogates", "all_lists", "err
 
 STATUSES = {0, 1, 3, 4, 124, 125, 129, 255}
 
-FAULT = re.compile(r"Traceback|\b(?!AgentError|OSError)[A-Z]\w*(Error|Exception)\b")
+FAULT = re.compile(r"Traceback|\b(?!AgentError)[A-Z]\w*(Error|Exception)\b")
 
 COMMANDS = [program.name for program in interface.qgactl().commands]
 

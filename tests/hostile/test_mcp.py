@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 pytest.importorskip("mcp", reason="the protocol's SDK needs Python 3.10")
 
+from qga.mcp.call import Call
+from qga.mcp.reply import Note
+from qga.mcp.server import outcome_of
+from qga.mcp.tools import Service, Tool
 from tests.integration.mcp_client import Talk, entries, talking
 from tests.unit.client_peer import HANG_UP, Peer
 
@@ -140,3 +145,18 @@ def test_the_log_is_of_lines_that_one_can_print(talk: Talk, place: Path) -> None
     logged = (place / "stderr").read_text()
     assert all(line.isprintable() and len(line) < 5000 for line in logged.splitlines())
     assert entries(place / "stderr")
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (MemoryError(), "Cannot allocate memory"),
+    ],
+)
+def test_what_this_host_lacks_is_said_in_its_words(failure: Exception, text: str) -> None:
+    def fail(_service: Any, _call: Call) -> Note:
+        raise failure
+
+    tool, service = Tool("fail", "", [], fail, [], 1, True), cast(Service, None)
+    assert outcome_of(tool, service, Call(1), {}) == (text, f"error: {text}")

@@ -235,7 +235,7 @@ def test_a_fault_is_the_answer_to_that_scrape_only(capsys: pytest.CaptureFixture
         place = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(urllib.error.HTTPError, match="500") as caught:
             urllib.request.urlopen(f"{place}/metrics", timeout=30)
-        assert caught.value.read() == b"OSError: no more descriptors\n"
+        assert caught.value.read() == b"no more descriptors\n"
         with urllib.request.urlopen(place, timeout=30) as page:
             assert page.status == 200
     assert capsys.readouterr().err == ""
@@ -306,6 +306,30 @@ def test_a_client_without_a_thread_takes_no_place(monkeypatch: pytest.MonkeyPatc
                     assert client.recv(1) == b""
         with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}", timeout=30) as page:
             assert page.status == 200
+
+
+def test_a_guest_without_a_thread_is_not_asked_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets one at the next scrape."""
+    peer = Peer(tmp_path / "s", {"qga-get-metrics": inventive()})
+    watcher = seen(Target("first", peer.address), Target("second", peer.address))
+    start, refused = Thread.start, iter([1])
+
+    def start_or_not(thread: Thread) -> None:
+        if next(refused, None):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(Thread, "start", start_or_not)
+    try:
+        first, second = watcher.look()
+        again, _ = watcher.look()
+    finally:
+        peer.close()
+    assert (first.readings, first.error) == (None, f"{peer.address}: can't start new thread")
+    assert second.readings
+    assert again.readings
 
 
 def test_without_descriptors_a_connection_waits_until_there_are_some(

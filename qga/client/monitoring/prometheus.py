@@ -33,6 +33,7 @@ from qga.client.monitoring.handler import Handler
 from qga.client.monitoring.metrics import METRICS, Metric, Readings
 from qga.client.monitoring.watch import Sighting, Watcher
 from qga.client.sockets import pause_without_resources
+from qga.client.texts import reason_of
 
 PREFIX = "qga_"
 UP = Metric("up", "Whether the guest's agent answered.")
@@ -262,8 +263,8 @@ class Server(ThreadingMixIn, WSGIServer):
         except NoSuchGuest:
             answer = Answer("404 Not Found", b"no guest of this name; /sd lists those that run\n")
         except Exception as error:  # the server must survive for the next scrape
-            text = f"{type(error).__name__}: {error}\n"
-            answer = Answer("500 Internal Server Error", text.encode())
+            text = f"{reason_of(error)}\n".encode(errors="backslashreplace")
+            answer = Answer("500 Internal Server Error", text)
         return answer.send(start_response)
 
     def _page(self, request: dict[str, Any], start_response: Any) -> Iterable[bytes]:

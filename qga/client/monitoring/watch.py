@@ -19,6 +19,7 @@ from qga.client.agent import GuestAgent
 from qga.client.errors import AgentError, AgentTimeout
 from qga.client.hosts.discovery import FoundGuest
 from qga.client.monitoring.metrics import Readings, read_metrics
+from qga.client.texts import reason_of
 from qga.client.threads import beside
 
 # Twice the reply for a thousand disks and a thousand interfaces, which takes 3 MB of memory. The
@@ -92,10 +93,7 @@ class Watcher:
                 for target, future in self._asked.items()
                 if future not in done and target in targets
             }
-        return [
-            future.result() if future in done else late(target, seconds)
-            for target, future in asked.items()
-        ]
+        return [sighting_of(future, target, seconds) for target, future in asked.items()]
 
     def _ask(self, target: Target) -> Future[Sighting]:
         """The future of a request in progress or answered just now, or of a new one."""
@@ -113,15 +111,35 @@ class Watcher:
         except AgentError as failure:
             cause = failure
         except Exception as failure:  # an unexpected error must not affect the other guests
-            cause = AgentError(f"{type(failure).__name__}: {failure}", address=str(target.address))
+            cause = fault(target, failure)
         now = time.monotonic()
-        # Callers print the name of the guest before the error.
-        error = str(cause).removeprefix(f"{target.name}: ") if cause else ""
-        return Sighting(target, now, now - start, readings, error, cause)
+        return Sighting(target, now, now - start, readings, text_of(cause, target), cause)
 
 
 def is_older(future: Future[Sighting], seconds: float) -> bool:
-    return future.done() and time.monotonic() - future.result().at > seconds
+    if not future.done():
+        return False
+    return bool(future.exception()) or time.monotonic() - future.result().at > seconds
+
+
+def sighting_of(future: Future[Sighting], target: Target, seconds: float) -> Sighting:
+    """The answer, or why there is none after `seconds`."""
+    if not future.done():
+        return late(target, seconds)
+    failure = future.exception()
+    if failure is None:
+        return future.result()
+    cause = fault(target, failure)  # there can be no more threads
+    return Sighting(target, time.monotonic(), 0.0, None, text_of(cause, target), cause)
+
+
+def fault(target: Target, failure: BaseException) -> AgentError:
+    return AgentError(reason_of(failure), address=str(target.address))
+
+
+def text_of(cause: AgentError | None, target: Target) -> str:
+    """Callers print the name of the guest before it."""
+    return str(cause).removeprefix(f"{target.name}: ") if cause else ""
 
 
 def late(target: Target, seconds: float) -> Sighting:

@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from qga.client import AgentInfo, CommandInfo, ExecResult, Release
+from qga.client import AgentError, AgentInfo, CommandInfo, ExecResult, Release
+from qga.client.texts import reason_of
 from qga.ctl.call import parse_value
 from qga.ctl.display import (
     compact_json,
     exec_json,
     pretty_json,
     printable,
-    reason_of,
     report_truncated,
     show_info,
     show_table,
@@ -129,6 +129,22 @@ def test_the_result_of_exec_as_json() -> None:
 def test_values_of_call_are_json_or_text(text: str, value: object) -> None:
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+        (OSError("no such interface"), "no such interface"),
+        (MemoryError(), "Cannot allocate memory"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (AgentError("it is gone", address="web"), "web: it is gone"),
+        (KeyError("x"), "KeyError: 'x'"),  # a fault of this program
+        (RecursionError("maximum depth"), "RecursionError: maximum depth"),
+    ],
+)
+def test_an_error_is_reported_in_the_words_of_the_system(error: Exception, text: str) -> None:
+    assert reason_of(error) == text
 
 
 def test_an_error_of_a_descriptor_has_no_name() -> None:
