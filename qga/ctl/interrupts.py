@@ -8,6 +8,8 @@ started in the guest. So a signal is recorded when it comes, and raised as Keybo
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,23 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Those that end a command, which first ends what it has begun."""
 
 SIGNALS = (*ENDING, signal.SIGPIPE)
+
+
+@contextmanager
+def deferred(*numbers: int) -> Iterator[None]:
+    """Handle these signals at the end: their handlers write, and must not interrupt a write.
+
+    Such a handler would meet the lock of the stream, or half of an escape sequence.
+    """
+    came: dict[int, None] = {}
+    before = {each: signal.signal(each, lambda n, _frame: came.setdefault(n)) for each in numbers}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for each in came:
+            signal.raise_signal(each)
 
 
 class Interrupts:

@@ -16,10 +16,15 @@ from functools import partial
 from types import FrameType
 
 from qga.client.programs import TerminalSize
-from qga.ctl.interrupts import ENDING
+from qga.ctl.interrupts import ENDING, deferred
 
 ESCAPE, LEAVE = ord("~"), ord(".")
 LINE_ENDS = b"\r\n"
+
+
+def undisturbed() -> AbstractContextManager[None]:
+    """For a write to the terminal: signals that restore the terminal wait until its end."""
+    return deferred(*ENDING, signal.SIGTSTP)
 
 
 @contextmanager
@@ -40,26 +45,30 @@ def ended_in_order() -> Iterator[None]:
 def changed(change: Callable[[], object], restore: Callable[[], object]) -> Iterator[None]:
     """`change` the terminal, and `restore` it at the end and while ^Z has stopped this process.
 
-    Such contexts can be nested.
+    Such contexts can be nested. What writes to the terminal within is `undisturbed`.
     """
     before = signal.getsignal(signal.SIGTSTP)
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        restore()
+        signal.signal(number, signal.SIG_IGN)  # it is being carried out
+        with deferred(*ENDING):
+            restore()
         signal.signal(number, before)
         signal.raise_signal(number)  # until SIGCONT
         signal.signal(number, stop)
-        change()
+        with undisturbed():
+            change()
         signal.raise_signal(signal.SIGWINCH)  # nobody has told us of a new size
 
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGTSTP, stop)
     try:
-        change()
+        with undisturbed():
+            change()
         yield
     finally:
         signal.signal(signal.SIGTSTP, before)
-        with suppress(OSError, termios.error):  # the terminal has gone
+        with undisturbed(), suppress(OSError, termios.error):  # the terminal has gone
             restore()
 
 

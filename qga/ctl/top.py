@@ -23,7 +23,7 @@ from qga.ctl.command import LOOK
 from qga.ctl.guest_words import NOWHERE
 from qga.ctl.settings import Output, Settings
 from qga.ctl.targets import HELP, targets
-from qga.ctl.terminal import changed, ended_in_order, restoring
+from qga.ctl.terminal import changed, ended_in_order, restoring, undisturbed
 from qga.ctl.top_view import Picture, Screen
 from qga.ctl.units import seconds
 from qga.ctl.values import finite_duration
@@ -138,10 +138,15 @@ def show_live(monitor: Monitor, pace: Pace) -> list[Row]:
     live = Live(console=console, screen=True, auto_refresh=False)
     with drawing(live):
         rows = monitor.look(pace.patience)
-        live.update(Screen(rows, footer), refresh=True)
+        draw(live, Screen(rows, footer))
         for rows in pictures(monitor, pace):
-            live.update(Screen(rows, footer), refresh=True)
+            draw(live, Screen(rows, footer))
     return rows
+
+
+def draw(live: Live, screen: Screen) -> None:
+    with undisturbed():
+        live.update(screen, refresh=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.agent_process import wait_for
 from tests.integration.client_agents import running
 from tests.integration.qgactl_process import ENDING, QGACTL, environment
 from tests.integration.terminals import Terminal
@@ -58,6 +59,26 @@ def test_top_gives_the_terminal_back_while_it_is_stopped(address: str) -> None:
         screen.expect("q quit")  # at once, not after the interval
         screen.type("q")
         assert LEAVE in screen.expect("ended 0\r\n")
+        assert screen.is_as_before
+
+
+@pytest.mark.parametrize("number", [*ENDING, signal.SIGTSTP])
+def test_top_gives_it_back_when_a_signal_comes_while_it_draws(address: str, number: int) -> None:
+    with job(address, "top", "--interval", "3600") as screen:
+        screen.resize(200, 400)  # more than the terminal takes before somebody reads
+        screen.expect(ENTER)
+        pid = child_of(screen.process.pid)
+        wait_for(lambda: Path(f"/proc/{pid}/wchan").read_text() == "wait_woken", "a full terminal")
+        os.kill(pid, number)
+        if number == signal.SIGTSTP:
+            assert LEAVE in screen.expect(STOPPED)
+            assert screen.is_as_before
+            screen.type("\n")
+            screen.expect("q quit")
+            screen.type("q")
+            assert LEAVE in screen.expect("ended 0\r\n")
+        else:
+            assert LEAVE in screen.expect("stopped 0\r\n")
         assert screen.is_as_before
 
 
