@@ -16,22 +16,14 @@ from __future__ import annotations
 import os
 import time
 from errno import ECONNABORTED
-from select import (
-    EPOLLERR,
-    EPOLLET,
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLOUT,
-    EPOLLRDHUP,
-    POLLHUP,
-    poll,
-)
+from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 
 from qga.policy.caller import Caller
+from qga.serving import port
 from qga.serving.dispatcher import Dispatcher
 from qga.serving.output import Output
 from qga.serving.pending import MAX_REQUESTS, Pending
-from qga.serving.running import UnderWay
+from qga.serving.running import PATIENCE, UnderWay
 from qga.wire.decoder import Decoder
 from qga.wire.fast import MAX_KNOWN
 from qga.wire.position import Position
@@ -44,6 +36,7 @@ if TYPE_CHECKING:
     OnEnd = Callable[["Session", Optional[OSError]], None]
     """Called once when the other side has gone for good, with the error if there was one."""
 
+    from qga.loop import Timer
     from qga.serving.server import Server
     from qga.wire.protocol import Event
 
@@ -51,11 +44,11 @@ READ_SIZE = 96 * 1024
 """Bytes of one read: room for a request that writes 64 KiB of a file, and below the size from
 which malloc(3) gets each buffer from the kernel."""
 
-_PORT_BUFFER = os.sysconf("SC_PAGE_SIZE")
-"""Bytes that a virtio port gives at most in one read (drivers/char/virtio_console.c)."""
-
 MAX_OUTPUT = 1024 * 1024
 """Bytes of replies that may wait before reading stops; one reply may exceed it."""
+
+_DOUBT = 0.05
+"""Seconds in which a port's next client is connected, if the hang-up was that of the one before."""
 
 _SILENCE = 60.0  # seconds between two warnings about incomplete requests
 
@@ -111,6 +104,8 @@ class Session:
         self._peer_takes_replies = True
         self._peer_was_there = False  # and had sent nothing more, when last looked at
         self._waits_for_room = False
+        self._full_since = 0.0
+        self._doubt: Timer | None = None  # until it is known whose hang-up was seen
         self._readable = True
         self._silent_until = 0.0
         self._peer_gone = False
@@ -145,7 +140,8 @@ class Session:
             self._peer_gone = True
         if events & (EPOLLHUP | EPOLLERR):
             self._unheard = True
-            self._drop_unheard()
+            if not self._doubts():
+                self._drop_unheard()
         if events & ~EPOLLOUT:
             self._readable = True
 
@@ -219,9 +215,11 @@ class Session:
             if len(data) < READ_SIZE and not self._peer_gone:
                 self._readable = False
         else:
+            if self._doubt is not None:
+                self._settle(another_sends=True)
             self._peer_takes_replies = self._peer_was_there = False
-            if len(data) == _PORT_BUFFER:
-                data = self._read_on(data)
+            if len(data) == port.BUFFER:
+                data = port.read_on(self.fd, data, READ_SIZE)
         decoder = self._decoder
         if at_rest and len(data) <= MAX_KNOWN and decoder.at_start:
             reply = self._dispatcher.repeat(data)
@@ -252,28 +250,46 @@ class Session:
         self._pending.add(events, size)
         self._under_way.limit_patience()
 
-    def _read_on(self, data: bytes) -> bytes:
-        """`data` and what follows it: a long request comes in a few hundred full buffers."""
-        pieces, size = [data], len(data)
-        try:
-            while len(pieces[-1]) == _PORT_BUFFER and size < READ_SIZE:
-                pieces.append(os.read(self.fd, READ_SIZE - size))
-                size += len(pieces[-1])
-        except OSError:  # empty, or gone: the next read fails in the same way
-            pass
-        return b"".join(pieces)
-
     def _hang_up(self) -> None:
-        """The other side has gone or, on a virtio port, is not there yet.
-
-        What a host sends right after it has connected arrives before the guest's kernel learns of
-        the connection: until then reads find nobody and writes find no room. So waiting replies
-        are dropped only if the sender of the last request has already taken some of them.
-        """
+        """The other side has gone or, on a virtio port, is not there yet."""
         self._readable = False
         self._peer_gone = not self._outlives_peer
+        if self._outlives_peer and not self._doubts():
+            self._forget_client()
+
+    def _doubts(self) -> bool:
+        """Whether a hang-up may be that of the client before, which has asked for nothing.
+
+        A request can arrive before the guest's kernel learns that its sender has connected, and
+        even that the client before has left. If something depends on it, a little time shows whose
+        hang-up it was: the sender is still there, and waits.
+        """
+        if self._doubt is None and self._outlives_peer:
+            running = self._under_way.running
+            newest = max(self._full_since, running.since if running else 0.0)
+            if self._decoder.unfinished or time.monotonic() < newest + PATIENCE:
+                self._doubt = self._agent.loop.call_later(_DOUBT, self._settle)
+        return self._doubt is not None
+
+    def _settle(self, another_sends: bool = False) -> None:
+        """Find out whether the client has left whose hang-up may have been seen."""
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
+        if self.closed:
+            return
+        if another_sends:
+            if not self._decoder.unfinished:  # else it is most likely the rest of the request
+                self._forget_client()
+            return
+        if not port.client_waits(self.fd):
+            self._forget_client()
+        self.proceed()
+
+    def _forget_client(self) -> None:
+        """Drop what only the client that has left was waiting for."""
         self._drop_unheard()
-        if self._outlives_peer and self._peer_was_there:
+        if self._peer_was_there:
             self._peer_was_there = False
             self._decoder.reset()
             self._agent.on_client_left(self.caller)
@@ -281,17 +297,17 @@ class Session:
                 self._agent.loop.post(self.proceed)
 
     def _drop_unheard(self) -> None:
-        """Drop the rest of a reply whose reader has left, which the next one must not get."""
+        """Drop the rest of a reply whose reader has left, which the next one must not get.
+
+        Until the kernel learns of a client, writes find no room. So it is dropped only if the
+        sender of the last request has taken some of it.
+        """
         if self._outlives_peer and self._peer_takes_replies:
             self._output.clear()
 
     def peer_has_left(self) -> bool:
         """Whether the other side of a port has left, also before an event has reported it."""
-        if not self._outlives_peer:
-            return False
-        look = poll()
-        look.register(self.fd, 0)
-        return any(events & POLLHUP for _, events in look.poll(0))
+        return self._outlives_peer and port.client_has_left(self.fd)
 
     def _end_when_done(self) -> None:
         """End once everything is answered, or read if nobody waits for answers.
@@ -379,6 +395,8 @@ class Session:
         if self.closed:
             self._output.clear()
             return
+        if self._doubt is not None:
+            return
         output = self._output
         waiting = output.size
         try:
@@ -402,4 +420,5 @@ class Session:
 
     def _wait_for_room(self, wait: bool) -> None:
         self._waits_for_room = wait
+        self._full_since = time.monotonic() if wait else 0.0
         self._agent.loop.rewatch(self.fd, _FULL if wait else _QUIET)

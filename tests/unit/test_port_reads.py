@@ -14,10 +14,11 @@ from qga.agent import Agent
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import Log
+from qga.serving import port
 from qga.serving.session import READ_SIZE, Session
 from qga.settings.config import ChannelConfig, Config
 
-BUFFER = os.sysconf("SC_PAGE_SIZE")
+BUFFER = port.BUFFER
 
 
 @pytest.fixture
@@ -31,9 +32,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def read_on(guest: socket.socket) -> bytes:
-    session = Session.__new__(Session)
-    session.fd = guest.fileno()
-    return session._read_on(guest.recv(READ_SIZE))
+    return port.read_on(guest.fileno(), guest.recv(READ_SIZE), READ_SIZE)
 
 
 def buffers(number: int) -> list[bytes]:

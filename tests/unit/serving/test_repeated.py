@@ -208,7 +208,8 @@ def test_the_rest_of_a_reply_is_not_for_the_next_client_of_a_port(tmp_path: Path
     dialogue.run()
     assert learned(dialogue)
     assert dialogue.session._output.size > 0
-    dialogue.session._drop_unheard()  # as when the host leaves
+    dialogue.here.shutdown(socket.SHUT_RDWR)
+    dialogue.run(0.2)
     assert dialogue.session._output.size == 0
     dialogue.close()
 
