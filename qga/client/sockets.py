@@ -58,7 +58,10 @@ VSOCK_ADVICE = {
 
 def connect_unix(address: str, path: str, advice: Mapping[int, str] = UNIX_ADVICE) -> socket.socket:
     """Connect, or fail at once: the queue of a socket may stay full for ever."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConnectError(address, explained(error, {})) from None
     sock.setblocking(False)
     try:
         with short_enough(path) as place:

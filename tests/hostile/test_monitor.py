@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -152,6 +155,34 @@ def test_bytes_that_never_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         pytest.raises(ConnectError, match="QEMU did not respond"),
     ):
         client.execute("query-block", seconds=0.1)
+
+
+@pytest.mark.parametrize("call", ["sendall", "recv"])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.ENOMEM, "Cannot allocate memory"),
+        (errno.ENOBUFS, "No buffer space available"),
+        (errno.EPIPE, qmp.GONE),
+        (errno.ECONNRESET, qmp.GONE),
+    ],
+)
+def test_a_qemu_has_only_gone_if_the_connection_says_so(
+    tmp_path: Path, call: str, number: int, text: str
+) -> None:
+    """This host may lack something instead."""
+
+    class Failing(socket.socket):
+        pass
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    setattr(Failing, call, fail)
+    with Qemu(tmp_path / "qmp") as qemu, qmp.Qmp(qemu.path, 5) as client:
+        client._socket = Failing(fileno=client._socket.detach())
+        with pytest.raises(ConnectError, match=re.escape(text)):
+            client.execute("query-block")
 
 
 def test_a_user_who_leaves_a_silent_qemu(tmp_path: Path, agent: Peer) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from qga.client.conversion import converted, member
 from qga.client.errors import AgentError, ConnectError, ProtocolError, shortened
 from qga.client.sockets import UNIX_ADVICE, connect_unix
+from qga.client.texts import reason_of
 
 # Bytes until a reply is complete: that to query-block for dozens of disks with their backing
 # files, and events.
@@ -129,8 +130,8 @@ class Qmp:
             self._socket.sendall(request[sent:], quietly)
         except socket.timeout:
             raise ConnectError(self.address, BUSY) from None
-        except OSError:
-            raise ConnectError(self.address, GONE) from None
+        except OSError as error:
+            raise ConnectError(self.address, why_lost(error)) from None
 
     def _line(self, deadline: float) -> bytes:
         searched = 0
@@ -153,8 +154,8 @@ class Qmp:
             data = self._socket.recv(CHUNK)
         except socket.timeout:
             raise ConnectError(self.address, BUSY) from None
-        except OSError:
-            data = b""
+        except OSError as error:
+            raise ConnectError(self.address, why_lost(error)) from None
         if not data:
             raise ConnectError(self.address, GONE)
         return data
@@ -164,6 +165,10 @@ class Qmp:
             return converted(dict, json.loads(line))
         except (ValueError, RecursionError):
             raise ProtocolError("this is not a QMP socket", address=self.address) from None
+
+
+def why_lost(error: OSError) -> str:
+    return GONE if isinstance(error, ConnectionError) else reason_of(error)
 
 
 def run_state(

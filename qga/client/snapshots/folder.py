@@ -91,7 +91,12 @@ class Folder:
         A copy that runs out of space in the middle may hold up the guest: what it writes is copied
         first.
         """
-        state = os.fstatvfs(self._fd)
+        try:
+            state = os.fstatvfs(self._fd)
+        except OSError as error:
+            raise SnapshotFailed(
+                f"cannot find out the free space of {self.path}: {error.strerror}"
+            ) from None
         free, needed = state.f_bavail * state.f_frsize, sum(disk.used for disk in disks)
         if needed > free:
             raise SnapshotFailed(

@@ -27,6 +27,7 @@ from qga.client.libvirt_transport import (
 from qga.client.snapshots import machine
 from qga.client.snapshots.folder import sync_by_name
 from qga.client.snapshots.machine import Disk, Progress, Target
+from qga.client.texts import reason_of
 from qga.client.threads import beside
 from qga.client.waits import undisturbed
 
@@ -77,6 +78,8 @@ class LibvirtMachine:
         except TimeoutError as error:
             name = getattr(function, "__name__", "call")
             raise AgentTimeout("", name, PATIENCE, str(error)) from None
+        except OSError as error:  # there can be no more threads
+            raise SnapshotFailed(f"cannot ask libvirt: {reason_of(error)}") from None
 
     def is_settled(self) -> bool:
         """Whether the last call has returned, though perhaps nobody waits for it any more."""

@@ -82,6 +82,15 @@ def test_a_full_queue_of_waiting_clients(tmp_path: Path) -> None:
             connect_unix("unix:x", path)
 
 
+def test_no_descriptor_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "socket", fail)
+    with pytest.raises(ConnectError, match="unix:x: Too many open files"):
+        connect_unix("unix:x", "/x")
+
+
 def test_a_path_that_no_socket_can_have() -> None:
     with pytest.raises(ConnectError, match="too long"):
         connect_unix("unix:x", "/" + "x" * 200)

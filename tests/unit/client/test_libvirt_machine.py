@@ -226,6 +226,21 @@ def test_a_disk_that_is_not_the_same_any_more(
     assert not domain.aborted
 
 
+def test_without_threads_it_is_said_that_a_copy_may_go_on(
+    domain: Domain, targets: list[Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    machine = Machine(domain)
+    machine.name = "web"
+    lost = "cannot ask libvirt: can't start new thread; libvirt may go on with the copy"
+    with pytest.raises(SnapshotFailed, match=lost), Backup(machine, targets) as backup:
+        backup.start()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        backup.progress()
+
+
 def test_what_ends_well_and_is_no_backup(domain: Domain, targets: list[Target]) -> None:
     """Another program has ended ours, and has migrated or saved the domain since."""
     with Backup(Machine(domain), targets) as backup:

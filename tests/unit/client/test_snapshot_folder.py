@@ -70,3 +70,18 @@ def test_a_file_that_somebody_replaces(tmp_path: Path) -> None:
     assert os.path.sameopenfile(fd, again)
     os.close(fd)
     os.close(again)
+
+
+def test_a_disk_that_does_not_tell_its_free_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fstatvfs", fail)
+    with (
+        pytest.raises(SnapshotFailed, match=f"{tmp_path}/copy: Input/output error"),
+        Folder(f"{tmp_path}/copy") as folder,
+    ):
+        folder.require_space([])
+    assert not os.listdir(tmp_path)
