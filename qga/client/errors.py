@@ -101,8 +101,11 @@ class NotReady(AgentTimeout):
     def __init__(
         self, address: str, seconds: float, missing: Mapping[str, str], met: Sequence[Met]
     ) -> None:
-        reasons = "; ".join(f"{condition}: {reason}" for condition, reason in missing.items())
-        super().__init__(address, "wait", seconds, reasons)
+        together: dict[str, list[str]] = {}
+        for condition, reason in missing.items():
+            together.setdefault(reason, []).append(condition)
+        reasons = (f"{', '.join(each)}: {reason}" for reason, each in together.items())
+        super().__init__(address, "wait", seconds, "; ".join(reasons))
         self.missing = dict(missing)
         self.met = list(met)
 

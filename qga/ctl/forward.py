@@ -5,9 +5,10 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from threading import Thread
+from threading import Lock, Thread
 from types import FrameType
 from typing import Optional, TypeVar
 
@@ -24,8 +25,8 @@ from qga.ctl.command import RUN
 from qga.ctl.forwards import (
     Forward,
     Listen,
-    is_forward,
     is_local,
+    may_be_forward,
     open_listener,
     parse_forward,
     parse_target,
@@ -40,12 +41,15 @@ from qga.ctl.standard_output import write_all
 
 T = TypeVar("T")
 
+FAILURE_INTERVAL = 60.0  # seconds
+MOST_FAILURES = 10
+
 SUFFIX = ".qga"
 """A suffix of a guest's name in ssh_config, which distinguishes it from other hosts."""
 
 
 def starts_with_forward(words: list[str], _line: Line, _surroundings: Surroundings) -> bool:
-    return is_forward(words[0])
+    return may_be_forward(words[0])
 
 
 def has_service_only(words: list[str], _line: Line, surroundings: Surroundings) -> bool:
@@ -167,6 +171,27 @@ def read_input(connection: GuestSocket) -> bytes:
         raise
 
 
+class Failures:
+    """Reports connections that fail. A client may try again and again, and the guest has each fail
+    for another reason: within FAILURE_INTERVAL each reason is reported once, and MOST_FAILURES."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._reported: set[tuple[Target, str]] = set()
+        self._end = 0.0
+
+    def report(self, target: Target, reason: str, say: Callable[[str], None]) -> None:
+        """Any thread may call this."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._end:
+                self._reported, self._end = set(), now + FAILURE_INTERVAL
+            if (target, reason) in self._reported or len(self._reported) == MOST_FAILURES:
+                return
+            self._reported.add((target, reason))
+        say(f"{target}: {reason}")
+
+
 class Forwarder:
     """Accepts connections, and passes them on through one tunnel. Use it as a context manager."""
 
@@ -175,6 +200,7 @@ class Forwarder:
         self._agent = agent
         self._tunnel: Optional[GuestTunnel] = None
         self._listeners: dict[int, tuple[socket.socket, Target]] = {}
+        self._failures = Failures()
 
     def __enter__(self) -> "Forwarder":
         self._open_tunnel()
@@ -217,7 +243,7 @@ class Forwarder:
         try:
             self._join(connection, target)
         except AgentError as error:
-            display.say(f"{target}: {error.reason}")
+            self._failures.report(target, error.reason, display.say)
         self._let_others_in()
 
     def _join(self, connection: socket.socket, target: Target) -> None:
@@ -227,7 +253,7 @@ class Forwarder:
         except BaseException:
             abort(connection)
             raise
-        outcome = Outcome(lambda reason: display.note(f"{target}: {reason}"))
+        outcome = Outcome(lambda reason: self._failures.report(target, reason, display.note))
         tunnel.join(connection, target, outcome=outcome)
 
     def _open_tunnel(self) -> GuestTunnel:

@@ -19,6 +19,8 @@ BACKLOG = 128
 
 FORM = "use 8080:127.0.0.1:80, 127.0.0.1:8080:80, 8080:/run/web.sock or /tmp/web.sock:127.0.0.1:80"
 
+BRACKETS = "write an IPv6 address in brackets, as in [::1]:8080:80 or 8080:[::1]:80"
+
 SERVICE = "use 22, 127.0.0.1:22 or /run/docker.sock"
 
 PATH = re.compile(r"(?:unix:)?(\.{0,2}/.*)", re.DOTALL)
@@ -42,7 +44,8 @@ def parse_forward(text: str) -> Forward:
     """Parse [ADDR:]PORT or PATH, then [HOST:]PORT or PATH. Raises ValueError."""
     parts = split(text)
     if not 2 <= len(parts) <= 4:
-        raise ValueError(f"'{text}' is not a forward; {FORM}")
+        form = BRACKETS if "::" in text else FORM
+        raise ValueError(f"'{text}' is not a forward; {form}")
     tail = parts[-1]
     if len(parts) == 2:
         return Forward(local(parts[:1]), Target(path=tail) if is_path(tail) else near(tail))
@@ -63,7 +66,8 @@ def parse_target(text: str) -> Target:
         return near(parts[0])
     if len(parts) == 2 and not any(map(is_path, parts)):
         return Target(parts[0], number(parts[1]))
-    raise ValueError(f"'{text}' is not a service; {SERVICE}")
+    form = "write an IPv6 address in brackets, as in [::1]:22" if "::" in text else SERVICE
+    raise ValueError(f"'{text}' is not a service; {form}")
 
 
 def is_forward(text: str) -> bool:
@@ -75,6 +79,12 @@ def is_forward(text: str) -> bool:
         return bool(parse_forward(text))
     except ValueError:
         return False
+
+
+def may_be_forward(text: str) -> bool:
+    """Whether it is one, perhaps with a mistake in it, since it is nothing else."""
+    scheme, colon, _ = text.partition(":")
+    return is_forward(text) or bool(colon and scheme not in FORMS and "/" not in text)
 
 
 def open_listener(listen: Listen) -> socket.socket:
@@ -126,7 +136,9 @@ def shown(listener: socket.socket) -> str:
     """The address of a listener, for messages."""
     place = listener.getsockname()
     if isinstance(place, tuple):
-        return str(Target(place[0], place[1]))
+        # getsockname() leaves out the interface of a link-local address.
+        host, _ = socket.getnameinfo(place, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        return str(Target(host, place[1]))
     return str(Target(path=place))
 
 

@@ -10,7 +10,7 @@ import typer
 
 from qga.client.conversion import plain
 from qga.client.errors import AgentError, NotReady
-from qga.client.waiting import Met, parse
+from qga.client.waiting import Met, Report, parse
 from qga.client.watching import Event
 from qga.ctl import display
 from qga.ctl.app import command, faults
@@ -95,10 +95,18 @@ def wait(
         display.confirm(f"{agent.typed} is ready after {rounded(last(met))}: {details}")
 
 
-def reporter(agent: Agent) -> Any:
-    return lambda condition, reason: display.note(
-        f"{agent.typed}: waiting for {condition}: {reason}"
-    )
+def reporter(agent: Agent) -> Report:
+    earlier = before = ""
+
+    def report(condition: str, reason: str) -> None:
+        nonlocal earlier, before
+        same = reason == before and condition != earlier  # such as that nothing answers
+        shown = f"as for {earlier}" if same else reason
+        display.note(f"{agent.typed}: waiting for {condition}: {shown}")
+        if not same:
+            earlier, before = condition, reason
+
+    return report
 
 
 def last(met: Sequence[Met]) -> float:

@@ -24,6 +24,7 @@ from qga.client.errors import (
 )
 from qga.client.readiness import Boot, CloudInit, Readiness, Unit
 from qga.client.results import PortInfo
+from qga.ctl.readiness import reporter
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,24 @@ def test_a_timeout_reports_what_is_missing(pauses: list[float]) -> None:
     assert [each.condition for each in caught.value.met] == ["agent"]
     assert sum(pauses) == pytest.approx(7)
     assert max(pauses) <= waiting.LONGEST_PAUSE
+
+
+@pytest.mark.usefixtures("pauses")
+def test_what_several_conditions_wait_for_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    absent: Any = StandIn(ConnectError("unix:/web", "No such file: is the guest running?"))
+    absent.typed = "web"
+    conditions = ("boot", "address", "port:22")
+    with pytest.raises(NotReady) as caught:
+        waiting.wait_for(absent, conditions, 7, reporter(absent))
+    assert caught.value.reason == (
+        "timed out after 7 s: boot, address, port:22: No such file: is the guest running?"
+    )
+    assert list(caught.value.missing) == list(conditions)
+    assert capsys.readouterr().err.splitlines() == [
+        "qgactl: web: waiting for boot: No such file: is the guest running?",
+        "qgactl: web: waiting for address: as for boot",
+        "qgactl: web: waiting for port:22: as for boot",
+    ]
 
 
 @pytest.mark.usefixtures("pauses")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 
 from qga.client.errors import ConnectError
 from qga.client.tunnels import Target
-from qga.ctl.forward import Forwarder
+from qga.ctl import display
+from qga.ctl.forward import FAILURE_INTERVAL, MOST_FAILURES, Failures, Forwarder
 from qga.ctl.forwards import (
     Forward,
     Listen,
     is_forward,
     is_local,
+    may_be_forward,
     open_listener,
     parse_forward,
     parse_target,
@@ -69,6 +72,16 @@ def test_what_is_not_a_forward(text: str) -> None:
     assert not is_forward(text)
 
 
+@pytest.mark.parametrize("text", ["::1:8080:80", "8080:::1:80", "fe80::1%eth0:8080:80"])
+def test_an_address_without_brackets(text: str) -> None:
+    """Only a place for listening can be told from the name of a guest, which has no colon."""
+    with pytest.raises(ValueError, match=r"write an IPv6 address in brackets, as in \[::1\]:80"):
+        parse_forward(text)
+    with pytest.raises(ValueError, match=r"write an IPv6 address in brackets, as in \[::1\]:22"):
+        parse_target(text)
+    assert may_be_forward(text)
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -82,6 +95,7 @@ def test_what_is_not_a_forward(text: str) -> None:
 )
 def test_the_address_of_a_guest_is_not_a_forward(address: str) -> None:
     assert not is_forward(address)
+    assert not may_be_forward(address)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +113,7 @@ def test_services(text: str, target: Target) -> None:
     assert parse_target(text) == target
 
 
-@pytest.mark.parametrize("text", ["", "ssh", "a:b:c", "a:/b", "::1"])
+@pytest.mark.parametrize("text", ["", "ssh", "a:b:c", "a:/b"])
 def test_what_is_not_a_service(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a (service; use 22|port)"):
         parse_target(text)
@@ -118,6 +132,49 @@ def test_a_listener_on_a_free_port_is_for_this_host() -> None:
         assert shown(listener) == f"127.0.0.1:{port}"
         assert is_local(listener)
         socket.create_connection(("127.0.0.1", port)).close()
+
+
+def link_local() -> str:
+    """An address that only has a meaning together with an interface."""
+    for line in Path("/proc/net/if_inet6").read_text().splitlines():
+        digits, _, _, scope, _, interface = line.split()
+        if scope == "20":
+            return f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))}%{interface}"
+    pytest.skip("this host has no link-local address")
+
+
+def test_a_listener_on_a_link_local_address() -> None:
+    """It can be reached by what is shown."""
+    host = link_local()
+    with open_listener(parse_forward(f"[{host}]:0:80").listen) as listener:
+        port = listener.getsockname()[1]
+        assert shown(listener) == f"[{host}]:{port}"
+        assert not is_local(listener)
+        socket.create_connection((host, port)).close()
+
+
+@pytest.mark.parametrize(
+    ("reasons", "lines"),
+    [
+        (["Connection refused"] * 1000, 1),
+        (["Connection refused", "No route to host"] * 1000, 2),
+        ([f"reset {number}" for number in range(1000)], MOST_FAILURES),
+    ],
+)
+def test_a_client_that_tries_again_and_again(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    reasons: list[str],
+    lines: int,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    failures = Failures()
+    for _ in range(2):
+        for reason in reasons:
+            failures.report(Target("127.0.0.1", 80), reason, display.note)
+        assert len(capsys.readouterr().err.splitlines()) == lines
+        now += FAILURE_INTERVAL
 
 
 def test_a_listener_with_a_path_is_for_this_user(tmp_path: Path) -> None:
