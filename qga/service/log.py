@@ -8,7 +8,7 @@ What must stay true:
 - Logging never raises and never stops the agent, even if the disk is full or the journal is gone.
   A message that a sink does not take goes to standard error, or is lost.
 - One message is one line, whatever it contains, so that nobody can forge a line through a path or a
-  command.
+  command, and none is long: journald drops an entry of megabytes, and with it what it tells.
 - Lines on standard error carry their level where the journal reads them, Python's own included.
 - While the filesystems are frozen nothing is written, except a warning to a terminal or a pipe at
   the start. The first MAX_KEPT messages of each channel are written after the thaw, and then the
@@ -65,6 +65,9 @@ TRAIL = ("command", "refused", "left-out", "given-up", "dropped")
 
 MAX_KEPT = 100
 """Messages of each channel that are kept during a freeze and written after the thaw."""
+
+MAX_TEXT = 8192
+"""Characters of a message, or of one of its fields; longer ones are cut."""
 
 # Seconds that a thaw waits, on a worker, for logs to take what was kept. The kernel queues as few
 # as ten datagrams (net.unix.max_dgram_qlen), and who reads them may have waited for a disk.
@@ -123,7 +126,7 @@ class Log:
 
         While frozen it appears there unless that is a file, which may be on a frozen filesystem.
         """
-        line = escape(text)
+        line = escape(text[:MAX_TEXT])
         waits = self._frozen and _is_on_disk(STDERR)
         shown = not waits and _offer(StderrSink(), (priority, line, {}))
         if shown and self.on_stderr:
@@ -177,8 +180,8 @@ class Log:
     def _write(self, priority: int, text: str, kind: str, fields: dict[str, object]) -> None:
         if not self.keeps(priority, kind):
             return
-        safe_text = escape(text)
-        safe_fields = {name: escape(str(value)) for name, value in fields.items()}
+        safe_text = escape(text[:MAX_TEXT])
+        safe_fields = {name: escape(str(value)[:MAX_TEXT]) for name, value in fields.items()}
         if kind:
             safe_fields["MESSAGE_ID"] = MESSAGE_IDS[kind]
         channel = fields.get("channel")

@@ -42,7 +42,7 @@ WINDOW = 10.0
 """Seconds."""
 
 MAX_ARGUMENTS = 1024
-"""Characters logged of a request's arguments, or of the reason for a refusal."""
+"""Characters logged of a request's arguments, or of the reason for a failure or a refusal."""
 
 _MOST_WINDOWS = 1000  # beyond, those that are over are forgotten
 
@@ -100,6 +100,7 @@ class Audit:
             reason = error.desc if isinstance(error, QgaError) else type(error).__name__
             for secret in secrets:
                 reason = _hide(secret, reason)
+            reason = _cut_text(reason)
             facts["result"], facts["error"] = _class_of(error), reason
             outcome = f"failed: {reason}"
         text = f"{_who(entry.caller)}: {command.name} {arguments}: {outcome} ({seconds:.3f} s)"
@@ -271,5 +272,8 @@ def _first_lines(value: Any) -> Any:
 
 
 def _as_json(value: Any) -> str:
-    text = "".join(_chunks_of(value, 0))
+    return _cut_text("".join(_chunks_of(value, 0)))
+
+
+def _cut_text(text: str) -> str:
     return text[:MAX_ARGUMENTS] + "…" if len(text) > MAX_ARGUMENTS else text

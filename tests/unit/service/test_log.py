@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from qga.service import log as log_module
 from qga.service import sinks
-from qga.service.log import MAX_KEPT, MESSAGE_IDS, Log, escape, mark_levels, open_log
+from qga.service.log import MAX_KEPT, MAX_TEXT, MESSAGE_IDS, Log, escape, mark_levels, open_log
 from qga.service.sinks import ERROR, WARNING, FileSink, StderrSink
 from qga.settings.config import Config
 
@@ -85,6 +85,26 @@ def test_a_file_that_cannot_be_reopened_sends_messages_to_stderr(
         "qemu-ga: error: cannot reopen the log file: No such file or directory\n"
         "qemu-ga: warning: odd\n"
     )
+
+
+def test_no_message_is_long(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = open_log(Config(logfile=str(path), statedir=str(tmp_path)))
+    log.error("x" * 3_000_000, path="/x")
+    log.announce(WARNING, "x" * 3_000_000)
+    assert [line.count("x") for line in path.read_text().splitlines()] == [MAX_TEXT] * 2
+
+
+def test_fields_are_short(capfd: Captured) -> None:
+    taken: list[tuple[int, str, dict[str, str]]] = []
+
+    class Kept(StderrSink):
+        def write(self, *message: Any) -> None:
+            taken.append(message)
+
+    Log(Kept()).warning("odd", path="\n" * 3_000_000)
+    [(_, _, fields)] = taken
+    assert fields["path"] == "\\n" * MAX_TEXT
 
 
 def test_a_full_disk_stops_nothing(capfd: Captured) -> None:

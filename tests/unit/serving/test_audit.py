@@ -158,6 +158,15 @@ def test_megabytes_of_arguments_are_cut(audit: Audit, sink: Sink) -> None:
     assert len(sink.entries[0][2]["arguments"]) == MAX_ARGUMENTS + 1
 
 
+def test_a_failure_that_quotes_megabytes_is_cut(audit: Audit, sink: Sink) -> None:
+    """journald drops an entry of megabytes, so a host could keep a failed attempt from the log."""
+    path = "/" + "x" * 3_000_000
+    lock(audit, QgaError(f"failed to open file '{path}'"), door=path)
+    _, text, fields = sink.entries[0]
+    assert len(fields["error"]) == MAX_ARGUMENTS + 1
+    assert text.endswith("x… (0.000 s)")
+
+
 def test_long_base64_is_cut_without_making_its_text(
     audit: Audit, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
