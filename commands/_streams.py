@@ -69,7 +69,7 @@ class Program:
             if tty is None:
                 self._make_pipes(ours, theirs)
             else:
-                self._make_terminal(tty, launch, ours, theirs)
+                self._make_terminal(tty, ours, theirs)
                 launch = launch._replace(terminal=True)
             self.pid = spawn(list(argv), environment, theirs, launch, self._job)
             self._exit = open_exit(self.pid)
@@ -176,14 +176,10 @@ class Program:
         self.input = Input(stdin)
         self.out, self.err = Output(ours[1], self._admit), Output(ours[2], self._admit)
 
-    def _make_terminal(
-        self, size: Size, launch: Launch, ours: list[int], theirs: dict[int, int]
-    ) -> None:
+    def _make_terminal(self, size: Size, ours: list[int], theirs: dict[int, int]) -> None:
         terminal, slave = os.openpty()
         ours.append(terminal)
         theirs.update(dict.fromkeys((0, 1, 2), slave))
-        if launch.identity is not None:
-            os.fchown(slave, launch.identity.uid, -1)
         _set_size(terminal, size)
         ours.append(os.dup(terminal))
         self._terminal = terminal

@@ -114,6 +114,8 @@ def spawn(
     variables = variables_of(environment, launch)
     arguments = [c_string(argument) for argument in (launch.name or argv[0], *argv[1:])]
     failure = FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    if launch.identity is not None:
+        _give_away(streams, launch.identity.uid)
     if launch.directory is not None and launch.identity is None:  # wait here, not with the GIL
         os.close(os.open(c_string(launch.directory), os.O_PATH | os.O_DIRECTORY))
     for path in candidates(launch.executable or argv[0], variables):
@@ -131,6 +133,13 @@ def spawn(
                 job.started()
             return pid
     raise failure
+
+
+def _give_away(streams: Mapping[int, int], uid: int) -> None:
+    """Let a user open /dev/stderr and the like, which lead to the pipe or terminal itself."""
+    for fd in set(streams.values()):
+        with suppress(OSError):  # the agent may lack the capability
+            os.fchown(fd, uid, -1)
 
 
 def candidates(name: str, variables: Mapping[bytes, bytes]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.integration.agent_process import (
     request,
     wait_for,
 )
-from tests.integration.guest_program import run
+from tests.integration.guest_program import output, run
 from tests.integration.test_streams import ended, start
 
 AS_WHO = "id -u; id -g; id -Gn; echo $HOME $SHELL $USER $LOGNAME; pwd"
@@ -155,6 +156,26 @@ def test_a_rule_forces_a_user(ruled: tuple[AgentProcess, Client]) -> None:
         refusal = client.refusal("qga-exec", path="/bin/sh", **how)
         assert "has been refused: programs run as nobody, for [exec] user of" in refusal
     agent.wait_for_log("line 2: user=nobody")
+
+
+OPENS_ITS_STREAMS = "cat /dev/stdin >/dev/stdout; echo wrong >/dev/stderr"
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_user_can_open_the_streams_by_name(client: Client, tty: bool) -> None:
+    """As scripts and daemons do that log to /dev/stderr."""
+    pid = start(client, OPENS_ITS_STREAMS, user="nobody", tty=tty)
+    client.call("qga-exec-write", pid=pid, buf_b64=b64encode(b"right\n").decode(), eof=True)
+    over = ended(client, pid)
+    lines = (over["out"] + over["err"]).split()
+    assert (lines[-2:], over["exitcode"]) == ([b"right", b"wrong"], 0)
+
+
+@pytest.mark.parametrize("ruled", ["user=nobody"], indirect=True)
+def test_a_forced_user_can_open_the_streams_by_name(ruled: tuple[AgentProcess, Client]) -> None:
+    _, client = ruled
+    text = b64encode(b"right\n").decode()
+    assert output(client, OPENS_ITS_STREAMS, input_data=text) == "right\n"
 
 
 @pytest.mark.parametrize("ruled", ["users=nobody; gam*"], indirect=True)
