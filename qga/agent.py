@@ -72,7 +72,7 @@ class Agent:
         self.frozen = self.state.frozen
         self.loop = Loop(lambda error: self.log_fault("the loop", error))
         self.audit = Audit(log, self.loop)
-        self._faults = Limit(log, self.loop)
+        self._faults = Limit(self.loop)
         self.descriptors = Descriptors(raise_limit(), config.channels)
         self.memory = Memory(self.loop)
         self.worker = Worker(self.loop, config.limits_threads, len(config.channels))
@@ -220,7 +220,7 @@ class Agent:
 
         is_secret: whether the text of the error may quote a secret, and is left out.
         """
-        if not self._faults.admits("any", f"faults of {name}"):
+        if not self._faults.admits("any", f"faults of {name}", self.log.error):
             return
         try:
             from traceback import format_exception, format_tb

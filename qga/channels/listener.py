@@ -117,9 +117,10 @@ class ListeningChannel(Channel):
     def _report_rejected(self, address: object) -> None:
         # Limited: anybody may try to connect, as often as they like.
         if self._limit is None:
-            self._limit = Limit(self.agent.log, self.agent.loop)
-        if self._limit.admits(self.config.name, "clients rejected"):
-            self.agent.log.warning(f"channel '{self.config.path}': rejected client {address}")
+            self._limit = Limit(self.agent.loop)
+        warn = self.agent.log.warning
+        if self._limit.admits(self.config.name, "clients rejected", warn):
+            warn(f"channel '{self.config.path}': rejected client {address}")
 
     def _on_end(self, session: Session, _error: OSError | None) -> None:
         session.close()

@@ -29,11 +29,13 @@ from qga.wire.payload import Base64, decode_base64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
     from qga.loop import Loop
     from qga.plugin.entry import Command
     from qga.policy.caller import Caller
+
+    Writer = Callable[..., None]
 
 MAX_BURST = 100
 """Entries of one kind and channel within WINDOW."""
@@ -78,14 +80,15 @@ class Audit:
 
     def __init__(self, log: Log, loop: Loop) -> None:
         self._log = log
-        self._limit = Limit(log, loop)
+        self._limit = Limit(loop)
         self.reads = log.keeps(DEBUG, "command")
         self.changes = log.keeps(INFO, "command")
 
     def record(self, entry: Entry, error: BaseException | None) -> None:
         """Log a command that has finished."""
         command = entry.command
-        if not self._is_due(entry, error):
+        write = self._log.info if command.changes else self._log.debug
+        if not self._is_due(entry, error, write):
             return
         seconds = time.monotonic() - entry.since
         shown, secrets = _without_secrets(entry.given, command.secret)
@@ -104,16 +107,14 @@ class Audit:
             facts["result"], facts["error"] = _class_of(error), reason
             outcome = f"failed: {reason}"
         text = f"{_who(entry.caller)}: {command.name} {arguments}: {outcome} ({seconds:.3f} s)"
-        write = self._log.info if command.changes else self._log.debug
         write(text, "command", **facts)
 
     def record_refusal(
         self, caller: Caller, name: str, command: Command | None, error: BaseException
     ) -> None:
         """Log a request for an unknown command, with invalid arguments, or against the policy."""
-        if not self._limit.admits(
-            caller.channel, f"refused: {command.name if command else 'no command'}"
-        ):
+        what = f"refused: {command.name if command else 'no command'}"
+        if not self._limit.admits(caller.channel, what, self._log.warning):
             return
         facts = {**_origin(name[:MAX_NAME], caller), "result": _class_of(error)}
         reason = "invalid arguments"
@@ -130,18 +131,18 @@ class Audit:
 
     def record_fault(self, caller: Caller, error: QgaError) -> None:
         """Log bytes that are not a request, without what the error quotes of them."""
-        if self._limit.admits(caller.channel, "not a request"):
+        if self._limit.admits(caller.channel, "not a request", self._log.debug):
             reason, quoted, _ = error.desc.partition(" '")
             reason += " …" if quoted else ""
             self._log.debug(f"channel {caller.channel}: read data: not a request: {reason}")
 
-    def _is_due(self, entry: Entry, error: BaseException | None) -> bool:
+    def _is_due(self, entry: Entry, error: BaseException | None, write: Writer) -> bool:
         command, what = entry.command, entry.command.name
         if command.changes and not command.continues:
             return True
         if command.continues and error is None:
             what += f" {entry.given.get(command.continues)}"
-        return self._limit.admits(entry.caller.channel, what)
+        return self._limit.admits(entry.caller.channel, what, write)
 
 
 class _Window:
@@ -155,12 +156,12 @@ class _Window:
 class Limit:
     """At most MAX_BURST entries of a kind and a channel in WINDOW seconds, then how many more."""
 
-    def __init__(self, log: Log, loop: Loop) -> None:
-        self._log = log
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._windows: dict[tuple[str, str], _Window] = {}
 
-    def admits(self, channel: str, what: str) -> bool:
+    def admits(self, channel: str, what: str, write: Writer) -> bool:
+        """write: logs such entries, and in the end the number of the others."""
         now = time.monotonic()
         window = self._windows.get((channel, what))
         if window is None or now >= window.end:
@@ -171,17 +172,18 @@ class Limit:
         if window.count == MAX_BURST + 1:
             ended = window
             self._loop.call_later(
-                ended.end - now, lambda: self._report(channel, what, ended.count - MAX_BURST)
+                ended.end - now, lambda: _report(channel, what, ended.count - MAX_BURST, write)
             )
         return window.count <= MAX_BURST
 
-    def _report(self, channel: str, what: str, count: int) -> None:
-        self._log.warning(
-            f"channel {channel}: {what}: {count} more within {WINDOW:.0f} s",
-            "left-out",
-            channel=channel,
-            left_out=count,
-        )
+
+def _report(channel: str, what: str, count: int, write: Writer) -> None:
+    write(
+        f"channel {channel}: {what}: {count} more within {WINDOW:.0f} s",
+        "left-out",
+        channel=channel,
+        left_out=count,
+    )
 
 
 def _origin(name: str, caller: Caller) -> dict[str, str]:

@@ -269,6 +269,24 @@ def test_a_flood_of_refusals_is_cut_and_counted(
     assert len(logged(sink, "refused")) == MAX_BURST + 1
 
 
+def test_the_number_of_the_others_is_logged_at_their_level(
+    audit: Audit, sink: Sink, loop: Loop, clock: Clock
+) -> None:
+    """Else a large file that is written, or a client that looks often, would be a warning."""
+    for _ in range(MAX_BURST + 5):
+        audit.record(Entry(CALLER, vault("qga-put"), {"drawer": 1}), None)
+        audit.record(Entry(CALLER, vault("qga-look"), {}), None)
+        audit.record_fault(CALLER, QgaError("stray"))
+    loop.call_later(0.3, loop.stop)
+    loop.run()
+    others = [(priority, text) for priority, text, _ in sink.entries if "5 more within" in text]
+    assert others == [
+        (INFO, "channel main: qga-put 1: 5 more within 0 s"),
+        (DEBUG, "channel main: qga-look: 5 more within 0 s"),
+        (DEBUG, "channel main: not a request: 5 more within 0 s"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["qga-lock", "qga-nothing"])
 def test_no_channel_hides_the_refusals_or_looks_of_another(
     audit: Audit, sink: Sink, clock: Clock, name: str
