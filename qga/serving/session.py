@@ -47,7 +47,7 @@ which malloc(3) gets each buffer from the kernel."""
 MAX_OUTPUT = 1024 * 1024
 """Bytes of replies that may wait before reading stops; one reply may exceed it."""
 
-_DOUBT = 0.05
+_DOUBT = 0.1
 """Seconds in which a port's next client is connected, if the hang-up was that of the one before."""
 
 _SILENCE = 60.0  # seconds between two warnings about incomplete requests

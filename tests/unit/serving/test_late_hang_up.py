@@ -152,7 +152,7 @@ def test_a_long_reply_is_whole(opened: Port, sign: int) -> None:
     opened.ask(FILL)
     opened.hang_up(sign)
     opened.left = False
-    opened.run(0.1)
+    opened.run(0.2)
     assert opened.answer() == FILLED
 
 
@@ -161,13 +161,13 @@ def test_what_runs_is_answered(opened: Port, group: Group, sign: int) -> None:
     opened.ask(WAIT)
     opened.hang_up(sign)
     opened.left = False
-    opened.run(0.1)
+    opened.run(0.2)
     group.ready.set()
     assert opened.answer() == {"return": "done"}
 
 
 @pytest.mark.parametrize("sign", SIGNS)
-@pytest.mark.parametrize("pause", [0, 0.1])
+@pytest.mark.parametrize("pause", [0, 0.2])
 def test_a_request_in_two_pieces_is_answered(opened: Port, sign: int, pause: float) -> None:
     opened.ask(SYNC[:30])
     opened.hang_up(sign)
@@ -184,7 +184,7 @@ def test_the_next_client_gets_nothing_of_one_that_has_left(
 ) -> None:
     opened.ask(request_left)
     opened.hang_up(sign)
-    opened.run(0.1)
+    opened.run(0.2)
     assert group.left == 1
     opened.discard()
     opened.left = False
