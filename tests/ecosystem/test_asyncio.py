@@ -14,7 +14,7 @@ import pytest
 
 from qga.client import AsyncGuestAgent, DataPorts, Observer
 from tests.cancelling import Call, cancelled
-from tests.guest.service import main_pid, wait_for
+from tests.guest.service import OPEN_FILES, main_pid, wait_for
 from tests.guest.vm import Guest, GuestError
 from tests.host.day import Day
 
@@ -29,11 +29,10 @@ MARK = "8219"
 """In the command line of the programs of these tests."""
 
 # What a call may leave behind: its processes, what the agent has open, files and frozen disks.
-# The agent keeps some files of /proc open, to read them again. Few programs: each takes an emulated
-# guest long.
+# Few programs: each takes an emulated guest long.
 LOOK = f"""
 pgrep -fa '^(/bin/sh -c )?sleep {MARK}'
-readlink "/proc/$1/fd/"* | grep -v -e ':\\[' -e ^/proc/ | sort
+{OPEN_FILES} | grep -v ':\\[' | sort
 ls -A /srv/copies
 """
 
