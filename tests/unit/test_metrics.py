@@ -45,14 +45,13 @@ def test_counters_are_those_of_the_kernel() -> None:
 
 
 def test_processes_by_their_state() -> None:
-    before = metrics._processes()
     with subprocess.Popen(["sh", "-c", "kill -STOP $$"]) as process:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
         stopped = metrics._processes()
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         zombie = metrics._processes()
-    assert stopped["stopped"] >= before["stopped"] + 1
+    assert stopped["stopped"] >= 1  # those of others come and go
     assert zombie["zombie"] >= 1
     assert stopped["threads"] >= stopped["total"]
 
