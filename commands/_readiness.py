@@ -22,6 +22,10 @@ _NOT_FINISHED = ("initializing", "starting")
 
 _CLOUD_INIT = "/run/cloud-init"
 _CLOUD_INIT_PROGRAM = "/usr/bin/cloud-init"
+_CLOUD_INIT_UNITS = tuple(
+    f"cloud-{stage}.service"
+    for stage in ("init-local", "init-main", "init-network", "init", "config", "final")
+)
 _MAX_FILE = 256 * 1024
 _MOST_ERRORS = 20
 _MAX_ERROR = 500  # characters
@@ -98,14 +102,21 @@ def _name_of_init() -> str:
         return file.read().strip()
 
 
-def cloud_init() -> QgaCloudInit | None:
-    """The state of cloud-init; None if it is not installed (its docs: "Reported status")."""
+def cloud_init(failed_units: list[str]) -> QgaCloudInit | None:
+    """The state of cloud-init; None if it is not installed (its docs: "Reported status").
+
+    A stage that has crashed may never write a result, and counts as an error as in cloud-init's own
+    `status`.
+    """
     result = _read_json("result.json")
     if result is not None:
         errors = [str(each)[:_MAX_ERROR] for each in _list(result.get("errors"))[:_MOST_ERRORS]]
         return {"state": "error", "errors": errors} if errors else {"state": "done"}
     if os.path.exists(f"{_CLOUD_INIT}/disabled"):
         return {"state": "disabled"}
+    crashed = [f"{unit} has failed" for unit in _CLOUD_INIT_UNITS if unit in failed_units]
+    if crashed:
+        return {"state": "error", "errors": crashed}
     status = _read_json("status.json")
     if status is not None:
         stage = status.get("stage")
@@ -122,7 +133,7 @@ def _read_json(name: str) -> dict[str, Any] | None:
     try:
         with open(f"{_CLOUD_INIT}/{name}", "rb") as file:
             content = json.loads(file.read(_MAX_FILE))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     version = content.get("v1") if isinstance(content, dict) else None
     return version if isinstance(version, dict) else None

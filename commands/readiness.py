@@ -76,10 +76,10 @@ class Readiness(CommandGroup):
         Returns these members. `boot`: `manager` is systemd, openrc, or the name of process 1;
         `finished` is missing if it cannot be determined, and `reason` may say why; `state` is that
         of systemd, and `jobs` the number of its pending jobs. `cloud-init`: missing if it is not
-        installed; its errors are the final ones. `addresses`: all usable ones except loopback and
-        link-local addresses (169.254.0.0/16 and fe80::/10). `listening`: the requested ports on
-        which a program accepts connections. `units`: missing without systemd;
-        `load-state` is loaded, or not-found if there is no such unit.
+        installed; its errors are the final ones, and a stage that has crashed is one. `addresses`:
+        all usable ones except loopback and link-local addresses (169.254.0.0/16 and fe80::/10).
+        `listening`: the requested ports on which a program accepts connections. `units`: missing
+        without systemd; `load-state` is loaded, or not-found if there is no such unit.
         """
         from . import _readiness
 
@@ -93,7 +93,7 @@ class Readiness(CommandGroup):
         }
         if failed is not None:
             result["failed-units"] = failed
-        cloud_init = _readiness.cloud_init()
+        cloud_init = _readiness.cloud_init(failed or [])
         if cloud_init is not None:
             result["cloud-init"] = cloud_init
         states = _readiness.units(units) if units else None

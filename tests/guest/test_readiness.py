@@ -112,6 +112,16 @@ def test_cloud_init(guest: Guest, agent: AgentSocket, state: str) -> None:
     assert found.get("errors") == (["no such user: 'x'"] if state == "error" else None)
 
 
+def test_cloud_init_that_has_crashed(guest: Guest, agent: AgentSocket) -> None:
+    """There is no result then, and never will be."""
+    with cloud_init(guest.run, "running"), unit(guest, "cloud-final.service", "/bin/false"):
+        found = wait_for(
+            lambda: (ready := agent.execute("qga-get-readiness")).get("failed-units") and ready,
+            "a failed unit",
+        )
+    assert found["cloud-init"] == {"state": "error", "errors": ["cloud-final.service has failed"]}
+
+
 @pytest.fixture(params=[AGENT_PORT, ORIGINAL_PORT], ids=["ours", "original"])
 def waiting(request: Any, guest: Guest) -> Iterator[tuple[GuestAgent, Run]]:
     """One of the two agents for a host that waits; and what runs programs in the guest meanwhile,
