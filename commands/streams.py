@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from qga.plugin.services import Services
     from qga.policy.policy import Policy
     from qga.policy.rules import Verdict
-    from qga.programs.spawn import Launch
 
     from ._flows import Output
     from ._streams import Program, Size
@@ -175,17 +174,9 @@ class Streams(CommandGroup):
         wanted = _wanted(
             directory=directory, tty=tty, user=user, group=group, timeout=timeout, limits=limits
         )
-        launch = caller.policy.program(path, arg or [], env, wanted)
         self._reserve(caller)
         try:
-            program = _start(
-                [path, *(arg or [])],
-                env,
-                launch._replace(term=term) if term else launch,
-                size,
-                port,
-                caller,
-            )
+            program = _start([path, *(arg or [])], env, wanted, term, size, port, caller)
         except BaseException:
             self._running.give(caller.channel, 1)
             self._give_descriptors(caller.channel)
@@ -348,7 +339,8 @@ class Streams(CommandGroup):
 def _start(
     argv: list[str],
     env: list[str] | None,
-    launch: Launch,
+    wanted: Wanted,
+    term: str,
     size: Size | None,
     port: str | None,
     caller: Caller,
@@ -356,15 +348,18 @@ def _start(
     from ._ports import connected_port
     from ._streams import Program
 
-    opened = None if port is None else connected_port(port, caller)
+    opened = None
     try:
-        return Program(argv, env, launch, size, opened)
+        launch = caller.policy.program(argv[0], argv[1:], env, wanted)
+        if port is not None:
+            opened = connected_port(port, caller)
+        return Program(argv, env, launch._replace(term=term or launch.term), size, opened)
     except BaseException as error:
         if opened is not None:
             opened.close()
         if isinstance(error, OSError):
             file = os.fsdecode(error.filename or argv[0])
-            failed = "enter the directory" if file == launch.directory else "start"
+            failed = "enter the directory" if file == wanted.directory else "start"
             raise QgaError(f"failed to {failed} '{file}': {error.strerror}") from error
         raise
 

@@ -320,3 +320,15 @@ def test_a_hook_that_is_not_a_file_is_not_read(tmp_path: Path, kind: str, theirs
     for step in (hooks.Hooks(str(hook), 30).freeze, hooks.Hooks(str(hook), 30).thaw):
         with pytest.raises(QgaError, match=reason):
             step()
+
+
+def test_a_missing_program_that_is_allowed_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    reason = "No such file or directory"
+    with guarded(tmp_path, f"[exec]\nallow={tmp_path}/*\n") as (_, client):
+        assert client.refusal("qga-exec", path=str(missing)) == (
+            f"failed to start '{missing}': {reason}"
+        )
+        assert client.refusal("guest-exec", path=str(missing)) == (
+            f"Failed to execute child process \u201c{missing}\u201d ({reason})"
+        )
