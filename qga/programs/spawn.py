@@ -174,13 +174,19 @@ def _start_file(
 
 
 def _read_beforehand(path: bytes) -> None:
-    """Wait for the file here instead of in exec. Raises OSError if it is missing."""
-    if not stat.S_ISREG(os.stat(path).st_mode):  # exec refuses it
-        return
+    """Wait for the file here instead of in exec. Raises OSError if it is missing.
+
+    Another user may replace it at any moment, with a FIFO that nobody writes to or with a link to a
+    device, which only root may open. So what is read is the file that was found to be regular.
+    """
+    file = os.open(path, os.O_PATH)
     try:
-        _first_page(path)
-    except PermissionError:  # it may still be executable
+        if stat.S_ISREG(os.fstat(file).st_mode):  # exec refuses any other
+            _first_page(f"/proc/self/fd/{file}")
+    except (PermissionError, FileNotFoundError):  # it may still be executable; there is no /proc
         pass
+    finally:
+        os.close(file)
 
 
 def variables_of(environment: list[str] | None, launch: Launch) -> Mapping[bytes, bytes]:

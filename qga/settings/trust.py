@@ -62,8 +62,17 @@ def require_program(path: str, owners: Iterable[int] = ()) -> str:
 
 
 def first_line(program: str) -> bytes:
-    """As far as the kernel looks at it (execve(2)). Raises OSError."""
-    fd = os.open(program, os.O_RDONLY | os.O_NONBLOCK)  # it may be a FIFO
+    """As far as the kernel looks at it (execve(2)), of a regular file. Raises OSError.
+
+    Its owner may replace it at any moment, with a link to a device, which only root may open.
+    """
+    file = os.open(program, os.O_PATH)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return b""
+        fd = os.open(f"/proc/self/fd/{file}", os.O_RDONLY)
+    finally:
+        os.close(file)
     try:
         return os.read(fd, _FIRST_LINE).partition(b"\n")[0]
     finally:
