@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from concurrent.futures import Future, wait
 from functools import partial
@@ -43,8 +44,17 @@ def serve(service: Service) -> None:
     session = Session(service)
     try:
         asyncio.run(session.run())
+    except Exception as error:
+        if not is_broken_pipe(error):
+            raise
     finally:
         session.end()
+
+
+def is_broken_pipe(error: BaseException) -> bool:
+    """Whether the client reads no more; anyio raises groups of errors."""
+    parts = getattr(error, "exceptions", ())
+    return isinstance(error, BrokenPipeError) or (bool(parts) and all(map(is_broken_pipe, parts)))
 
 
 class Session:
@@ -56,6 +66,8 @@ class Session:
         self._calls: dict[Call, Future[Outcome]] = {}
 
     async def run(self) -> None:
+        # It would end the server when its client has died, and leave guests frozen.
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         for number in ENDING:
             # Reading standard input cannot be interrupted.
             leave = partial(beside, partial(self._leave, number))
