@@ -34,7 +34,7 @@ from qga.ctl.forwards import (
     why,
 )
 from qga.ctl.guest_words import Found, Line, Surroundings, first_word
-from qga.ctl.interrupts import ENDING
+from qga.ctl.interrupts import ENDING, SIGNALS
 from qga.ctl.relay import READ_SIZE, Signals
 from qga.ctl.settings import Settings
 from qga.ctl.standard_output import write_all
@@ -123,7 +123,7 @@ def proxy(
     """
     settings: Settings = context.obj
     target = checked(parse_target, service)
-    for each in ENDING:
+    for each in SIGNALS:
         signal.signal(each, leave)
     with faults(), settings.agent() as agent, GuestTunnel(agent, settings.ports()) as tunnel:
         connection = tunnel.connect(target)
@@ -224,6 +224,7 @@ class Forwarder:
 
     def run(self, signals: Signals) -> int:
         """Serve until a signal arrives; returns the exit status."""
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a note that nobody reads ends nothing
         poll = select.poll()
         for fd in (signals.fileno(), *self._listeners):
             poll.register(fd, select.POLLIN)

@@ -5,21 +5,33 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import signal
 import socket
 import subprocess
 import termios
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from qga.client.conversion import encode_base64
+from qga.client.results import SIGNAL_STATUS
+from qga.tunnels.frames import DATA, OPENED, frame
 from tests.integration.agent_process import AgentProcess, wait_for
 from tests.integration.qgactl_process import QGACTL, environment
+from tests.unit.client_peer import Peer
 
 SIZE = 1_000_000
+
+TUNNEL: dict[str, Any] = {
+    "qga-get-ports": lambda _: [],
+    "qga-tunnel": lambda _: {"tunnel": 1},
+    "qga-tunnel-exchange": lambda _: {},
+    "qga-tunnel-close": lambda _: {},
+}
 
 FULL = "qgactl: standard output: No space left on device\n"
 
@@ -201,3 +213,55 @@ def test_a_proxy_whose_input_cannot_be_read(agent: AgentProcess) -> None:
         client = listener.accept()[0]
         assert ended(process) == (1, "qgactl: standard input: Bad file descriptor\n")
         client.close()
+
+
+def test_a_proxy_whose_output_nobody_reads(tmp_path: Path) -> None:
+    """It ends its tunnel in the guest, which has no port whose end would tell the agent."""
+    data = frame(1, OPENED, b"\0\0\1\0") + frame(1, DATA, b"x" * 1000)
+    handlers: dict[str, Any] = {
+        **TUNNEL,
+        "qga-connect": lambda _: {"connection": 1},
+        "qga-tunnel-exchange": lambda _: {"data": encode_base64(data)},
+    }
+    with closing(Peer(tmp_path / "socket", handlers)) as peer:
+        with subprocess.Popen(
+            [*QGACTL, "proxy", "22"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(peer.address),
+        ) as process:
+            assert process.stdout
+            process.stdout.close()
+            assert process.stderr
+            assert process.stderr.read() == b""
+        assert process.returncode == SIGNAL_STATUS + signal.SIGPIPE
+    assert [request["execute"] for request in peer.requests][-1] == "qga-tunnel-close"
+
+
+def test_a_forward_goes_on_though_nobody_reads_its_notes(tmp_path: Path) -> None:
+    place = str(tmp_path / "forwarded")
+    refused = {"qga-connect": lambda _: RuntimeError("GenericError", "no")}
+    with (
+        closing(Peer(tmp_path / "socket", {**TUNNEL, **refused})) as peer,
+        subprocess.Popen(
+            [*QGACTL, "forward", f"{place}:22"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(peer.address),
+        ) as process,
+    ):
+        assert process.stdout
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr
+        process.stderr.close()
+        try:
+            for _ in range(3):
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(place)
+                    assert client.recv(1) == b""
+        finally:
+            process.terminate()
+    assert process.returncode == SIGNAL_STATUS + signal.SIGTERM
+    assert not os.path.exists(place)
