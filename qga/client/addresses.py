@@ -36,7 +36,7 @@ from qga.client.sockets import (
     connections_to,
 )
 from qga.client.texts import number_in
-from qga.client.transports import NO_AGENT, SocketTransport, Transport
+from qga.client.transports import NO_AGENT, Queue, SocketTransport, Transport
 from qga.wording import suggestion
 
 # Connects before the deadline (of time.monotonic()).
@@ -146,16 +146,22 @@ def socket_opener(
         except ConnectError:
             sock.close()
             raise
-        return SocketTransport(sock, max_reply, lambda: silence_of(path))
+        queue = Queue(lambda: others_wait(path), opener)
+        return SocketTransport(sock, max_reply, lambda: silence_of(path), queue)
 
     return opener
+
+
+def others_wait(path: str) -> bool:
+    """Whether clients wait for this socket, which serves us."""
+    return connections_to(path, connected_paths([WAITING])) > 0
 
 
 def silence_of(path: str) -> str:
     """Why no reply may come from this socket, to which we are connected."""
     if connections_to(path, connected_paths()) <= 1:  # our own connection
         return NO_AGENT
-    if not connections_to(path, connected_paths([WAITING])):  # so it is not QEMU, which accepts one
+    if not others_wait(path):  # so it is not QEMU, which accepts one
         return "the agent has accepted the connection, and may be busy or stuck"
     reason = (
         "another program is connected to this socket: QEMU serves one client at a time, an agent "

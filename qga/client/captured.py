@@ -26,6 +26,7 @@ from qga.client.errors import (
     CommandError,
     CommandNotFound,
     ProgramTimeout,
+    ProtocolError,
 )
 from qga.client.program_options import DEFAULT_OPTIONS, ProgramOptions
 from qga.client.results import ExecResult
@@ -54,6 +55,10 @@ Watch = Callable[[str, bytes], object]
 
 # Seconds for rm(1), and for reading both files: a guest may deliver them byte by byte.
 PATIENCE, FETCH_PATIENCE = 10.0, 60.0
+
+# Seconds for env(1), and the most bytes that it or another helper can write.
+ENVIRONMENT_PATIENCE = 60.0
+MOST_WRITTEN = 1024 * 1024
 
 # $1: bytes to keep of each stream; $2: bytes that fit into a reply; $3: "merged" or empty. The
 # first line of the output is the directory with the files, or empty if the output itself follows.
@@ -285,3 +290,32 @@ def read(agent: GuestAgent, path: str, deadline: float) -> bytes:
             if piece.eof or not piece.data:
                 break
     return bytes(content)
+
+
+def environment(
+    agent: GuestAgent,
+    timeout: float = ENVIRONMENT_PATIENCE,
+    *,
+    user: str | None = None,
+    group: str | None = None,
+) -> dict[str, str]:
+    """The default environment of this user's programs, as far as it is UTF-8."""
+    argv, patience = ["env", "-0"], min(timeout, ENVIRONMENT_PATIENCE)
+    if user or group:
+        result = run(agent, argv, ProgramOptions(user, group), timeout=patience)
+    else:
+        result = agent.exec_wait(agent.exec_start(argv), patience)
+    if result.status:
+        reason = result.stderr.decode(errors="replace").strip()
+        raise AgentError(f"env: {reason}", address=agent.address, command="guest-exec")
+    texts = bounded(agent, result.stdout).decode(errors="ignore").split("\0")
+    return dict(text.split("=", 1) for text in texts if "=" in text)
+
+
+def bounded(agent: GuestAgent, output: bytes) -> bytes:
+    """Return the output of a helper program; ProtocolError if it is longer than possible."""
+    if len(output) > MOST_WRITTEN:
+        size = counted(len(output), "byte")
+        reason = f"the guest reports {size} of output, more than the program can write"
+        raise ProtocolError(reason, address=agent.address, command="guest-exec-status")
+    return output

@@ -24,6 +24,7 @@ from qga.client.errors import (
     CommandError,
     ConnectError,
     ProtocolError,
+    QueueFull,
 )
 from qga.client.hosts.discovery import FoundGuest
 from qga.client.transports import Transport
@@ -64,6 +65,8 @@ class Connection:
         self.timeout = timeout
         self._open_transport = transport_opener(address, max_reply)
         self._transport: Transport | None = None
+        self._way_back: Callable[[float], Transport] | None = None
+        """To the socket that others were given: a name could lead elsewhere by now."""
         self._has_queue: bool | None = None
         self._lock = Lock()
 
@@ -81,6 +84,7 @@ class Connection:
     def close(self) -> None:
         """Close the connection, after the call of another thread that is using it."""
         with self._lock:
+            self._way_back = None
             if self._transport is not None:
                 self._transport.close()
                 self._transport = self._has_queue = None
@@ -180,6 +184,29 @@ class Connection:
             if self._transport is not None:
                 self._transport.discard(ticket)
 
+    def _let_others_in(self) -> None:
+        """Let other clients have a socket that serves one at a time, until the next call."""
+        with self._lock:
+            if self._transport is not None and self._transport.queue is not None:
+                self.close()
+
+    def _give_way(self) -> bool:
+        """Disconnect if other clients wait for a socket that serves one at a time."""
+        with self._lock:
+            queue = None if self._transport is None else self._transport.queue
+            if queue is None or not queue.others_wait():
+                return False
+            self.close()
+            self._way_back = queue.join
+            return True
+
+    def _has_turn(self) -> bool:
+        """Connect if necessary; whether the next call will be answered soon. Does not wait."""
+        try:
+            return self._perform("connect", None, lambda link, _deadline: link.is_served())
+        except QueueFull:
+            return False
+
     def _max_under_way(self) -> int:
         """How many requests this agent can take in advance; determined once per connection.
 
@@ -234,7 +261,7 @@ class Connection:
             deadline = time.monotonic() + seconds
             try:
                 if self._transport is None:
-                    self._transport = self._open_transport(deadline)
+                    self._transport = self._connected(deadline)
                 return step(self._transport, deadline)
             except AgentError:  # some of which are OSErrors
                 raise
@@ -246,6 +273,14 @@ class Connection:
                 raise ConnectError(
                     self.address, error.strerror or str(error), command=command
                 ) from None
+
+    def _connected(self, deadline: float) -> Transport:
+        way, self._way_back = self._way_back or self._open_transport, None
+        try:
+            return way(deadline)
+        except QueueFull:
+            self._way_back = way
+            raise
 
     @contextmanager
     def _telling(self, command: str) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
     AgentError
     ├── ConnectError        the agent cannot be reached; also a ConnectionError
+    │   └── QueueFull           too many other clients wait for the agent's socket
     ├── AgentTimeout        the agent did not answer in time; also a TimeoutError
     │   ├── ProgramTimeout      a program took too long and was terminated
     │   └── NotReady            the guest was not ready in time
@@ -66,6 +67,10 @@ class ConnectError(AgentError, ConnectionError):
 
     def __init__(self, address: str, reason: str, *, command: str = "") -> None:
         super().__init__(reason, address=address, command=command)
+
+
+class QueueFull(ConnectError):
+    """Too many other clients wait for the agent's socket, which serves one at a time."""
 
 
 class AgentTimeout(AgentError, TimeoutError):

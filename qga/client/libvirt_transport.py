@@ -86,6 +86,7 @@ class LibvirtTransport:
 
     max_request = MAX_REQUEST
     max_output = MAX_OUTPUT
+    queue = None
     max_under_way = 1  # libvirt lets nobody else ask a domain's agent meanwhile
 
     def __init__(self, address: str, modules: Modules, connection: Any, domain: Any) -> None:
@@ -172,6 +173,9 @@ class LibvirtTransport:
 
     def mistrust(self) -> None:
         self._in_step = False
+
+    def is_served(self) -> bool:
+        return True
 
     def close(self) -> None:
         try:

@@ -16,14 +16,22 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
 from qga.client import captured
 from qga.client.agent import GuestAgent
 from qga.client.data_ports import DataPort, DataPorts
-from qga.client.errors import AgentError, CommandError, CommandNotFound, ProtocolError
+from qga.client.errors import (
+    AgentError,
+    AgentTimeout,
+    CommandError,
+    CommandNotFound,
+    GuestFrozen,
+    ProtocolError,
+    QueueFull,
+)
 from qga.client.older_agents import require_no_limits, wrapped_argv
 from qga.client.program_options import DEFAULT_OPTIONS, Limits, ProgramOptions, checked
 from qga.client.results import ExecResult, StartedProgram
@@ -36,17 +44,13 @@ Self = TypeVar("Self", bound="Program")
 GRACE = 5.0
 PAUSE = 0.02
 
-# Seconds for env(1).
-ENVIRONMENT_PATIENCE = 60.0
-
 # Seconds within which each next part of the output of a program that has exited must arrive.
 LAST_BYTES = 30.0
 
 # Bytes of input in one request; the agent buffers little more while a program does not read.
 INPUT_SIZE = 64 * 1024
 
-# The most bytes that env(1) or SIGNAL_TREES can write, and digits of a pid (PID_MAX_LIMIT).
-MOST_WRITTEN = 1024 * 1024
+# Digits of a pid (PID_MAX_LIMIT).
 LONGEST_PID = 7
 
 # The reply of qga 0.1 to arguments that it does not know.
@@ -81,6 +85,17 @@ class TerminalSize(NamedTuple):
     columns: int
 
 
+@contextmanager
+def unless_exited() -> Iterator[None]:
+    """A context for requests that the agent refuses if the program has exited."""
+    try:
+        yield
+    except GuestFrozen:
+        raise
+    except CommandError:
+        pass
+
+
 class Program:
     """A program of the guest; use it as a context manager."""
 
@@ -96,6 +111,8 @@ class Program:
         self.exited = False
         self.result: ExecResult | None = None
         """Its result, once it has exited and all of its output has arrived."""
+        self.doubt = ""
+        """Why it may still run although its context has ended."""
         self._abandoned = False
 
     def __enter__(self: Self) -> Self:
@@ -141,6 +158,9 @@ class Program:
         with suppress(AgentError), undisturbed():
             try:
                 self._kill()
+            except (AgentTimeout, GuestFrozen, QueueFull) as error:
+                self.doubt = error.reason
+                raise
             finally:
                 if self.port:
                     self.port.close()
@@ -149,7 +169,7 @@ class Program:
 
     def _kill(self) -> None:
         if not (self.exited or self._abandoned):
-            with suppress(CommandError):  # it has exited meanwhile
+            with unless_exited():
                 self.signal("KILL")
 
     def _wait_for_its_end(self) -> None:
@@ -283,7 +303,8 @@ class RunningProgram(Program):
     def signal(self, name: str) -> None:
         argv = ["/bin/sh", "-c", SIGNAL_TREES, "sh", name, *map(str, self._family)]
         pid = self.agent.exec_start(argv)  # its output is small, also where that matters
-        signalled = bounded(self.agent, self.agent.exec_wait(pid, GRACE).stdout).split()
+        written = self.agent.exec_wait(pid, GRACE).stdout
+        signalled = captured.bounded(self.agent, written).split()
         # Once their parent has exited, they cannot be found any more: remember them.
         self._family.update(
             int(pid) for pid in signalled if pid.isdigit() and len(pid) <= LONGEST_PID
@@ -367,32 +388,3 @@ def start_streamed(
         if not NOT_SEEN.match(error.desc):
             raise
     return start(ports.open_free(agent))
-
-
-def environment(
-    agent: GuestAgent,
-    timeout: float = ENVIRONMENT_PATIENCE,
-    *,
-    user: str | None = None,
-    group: str | None = None,
-) -> dict[str, str]:
-    """The default environment of this user's programs, as far as it is UTF-8."""
-    argv, patience = ["env", "-0"], min(timeout, ENVIRONMENT_PATIENCE)
-    if user or group:
-        result = captured.run(agent, argv, ProgramOptions(user, group), timeout=patience)
-    else:
-        result = agent.exec_wait(agent.exec_start(argv), patience)
-    if result.status:
-        reason = result.stderr.decode(errors="replace").strip()
-        raise AgentError(f"env: {reason}", address=agent.address, command="guest-exec")
-    texts = bounded(agent, result.stdout).decode(errors="ignore").split("\0")
-    return dict(text.split("=", 1) for text in texts if "=" in text)
-
-
-def bounded(agent: GuestAgent, output: bytes) -> bytes:
-    """Return the output of a helper program; ProtocolError if it is longer than possible."""
-    if len(output) > MOST_WRITTEN:
-        size = counted(len(output), "byte")
-        reason = f"the guest reports {size} of output, more than the program can write"
-        raise ProtocolError(reason, address=agent.address, command="guest-exec-status")
-    return output

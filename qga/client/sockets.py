@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from qga.client.errors import ConnectError
+from qga.client.errors import ConnectError, QueueFull
 from qga.client.waits import wait_for_events
 
 # sun_path of unix(7) without the final NUL.
@@ -70,7 +70,8 @@ def connect_unix(address: str, path: str, advice: Mapping[int, str] = UNIX_ADVIC
         sock.close()
         refused = error.errno == errno.ECONNREFUSED
         reason = NO_SOCKET if refused and not is_socket(path) else explained(error, advice)
-        raise ConnectError(address, reason) from None
+        kind = QueueFull if error.errno == errno.EAGAIN else ConnectError
+        raise kind(address, reason) from None
     return sock
 
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from qga.client.errors import ProtocolError
-from qga.client.waits import wait_for_events
+from qga.client.waits import events_of, wait_for_events
 from qga.client.wire import (
     MAX_REQUEST,
     PING,
@@ -38,6 +39,9 @@ RECEIVE_SIZE = 256 * 1024
 
 # While the host processes one reply, the next is in the channel and the agent works on a third.
 MAX_UNDER_WAY = 3
+
+# Seconds until a client that waits for its turn asks again: the guest may have been reset.
+ASK_AGAIN = 5.0
 
 GONE = "has the guest shut down or migrated?"
 CLOSED = f"the connection was closed at the other end; {GONE}"
@@ -88,13 +92,32 @@ class Transport(Protocol):
     def mistrust(self) -> None:
         """The last reply was invalid: synchronize before the next request."""
 
+    @property
+    def queue(self) -> Queue | None:
+        """The queue of a socket that serves one client at a time, if no reply is expected."""
+
+    def is_served(self) -> bool:
+        """Whether the agent has answered on this new connection. Does not wait for it."""
+
     def close(self) -> None: ...
+
+
+class Queue(NamedTuple):
+    """The queue of a socket that serves one client at a time.
+
+    `others_wait`: returns whether there is somebody in it. `join`: connects to the same socket, and
+    so to the end of the queue.
+    """
+
+    others_wait: Callable[[], bool]
+    join: Callable[[float], Transport]
 
 
 class SocketTransport:
     """A transport over a connected stream socket.
 
-    `explain_silence`: called if the agent does not answer; returns advice.
+    `explain_silence`: called if the agent does not answer; returns advice. `queue`: if the socket
+    may serve one client at a time.
     """
 
     max_request = MAX_REQUEST
@@ -106,11 +129,14 @@ class SocketTransport:
         sock: socket.socket,
         max_reply: int,
         explain_silence: Callable[[], str] = lambda: NO_AGENT,
+        queue: Queue | None = None,
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._max_reply = max_reply
         self._explain_silence = explain_silence
+        self._queue = queue
+        self._asks_again = 0.0
         self._poll = select.poll()
         self._in_step = False
         self._tagging = False
@@ -165,6 +191,22 @@ class SocketTransport:
     def mistrust(self) -> None:
         self._in_step = False
         self._start_anew()
+
+    @property
+    def queue(self) -> Queue | None:
+        return None if self._under_way or self._replies else self._queue
+
+    def is_served(self) -> bool:
+        if self._in_step or self._under_way:
+            return True
+        now = time.monotonic()
+        if now >= self._asks_again:
+            self._asks_again = now + ASK_AGAIN
+            self.mistrust()
+            self._unsent.append(memoryview(SyncSearch().request))
+            self._send()
+        self._poll.register(self._socket, select.POLLIN)
+        return bool(events_of(self._poll, now))
 
     def close(self) -> None:
         self._socket.close()

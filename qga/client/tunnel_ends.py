@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from qga.client.data_ports import CLOSED, DataPort
 from qga.client.errors import AgentError, ConnectError, GuestFrozen
+from qga.client.turns import Turns
 from qga.loop import Loop, Timer
 from qga.tunnels.connection import Connection
 from qga.tunnels.frames import (
@@ -238,6 +239,7 @@ class PieceTunnel(HostTunnel):
         self._agent = agent
         self._number = number
         self._delay = FIRST_DELAY
+        self._turns = Turns(agent)
 
     @property
     def has_room(self) -> bool:
@@ -266,8 +268,11 @@ class PieceTunnel(HostTunnel):
     def _poll(self) -> None:
         data, came = bytes(self._unsent[:PIECE]), b""
         try:
-            came = self._agent.tunnel_exchange(self._number, data)
-            del self._unsent[: len(data)]
+            if self._turns.is_ours():
+                came = self._agent.tunnel_exchange(self._number, data)
+                del self._unsent[: len(data)]
+            else:
+                data = b""
         except GuestFrozen:
             data = b""
         except AgentError as error:
@@ -281,5 +286,12 @@ class PieceTunnel(HostTunnel):
             self._delay = FIRST_DELAY
         else:
             self._delay = min(self._delay * DELAY_GROWTH, LONGEST_DELAY)
-        resting = not (self.connections or self._unsent)
-        self._poll_after(IDLE_DELAY if resting else self._delay)
+        self._poll_after(self._let_others_in())
+
+    def _let_others_in(self) -> float:
+        """Share the agent's socket with other clients; returns the seconds until the next poll."""
+        if self.connections or self._unsent:
+            self._turns.give_way()
+            return self._delay
+        self._turns.leave()
+        return IDLE_DELAY

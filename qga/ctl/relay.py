@@ -1,8 +1,10 @@
 """Connects a program in the guest with qgactl's input, output and signals.
 
 One loop in one thread waits for input, for output at the data port and for signals, and polls the
-agent: soon after something moved, and less and less often while nothing does. What must stay true:
-with a timeout it returns, whatever the guest reports.
+agent: soon after something moved, and less and less often while nothing does. Between two polls it
+lets other clients of the agent's socket have their turn. What must stay true: with a timeout it
+returns, whatever the guest reports. While the agent cannot be asked, because it is silent, frozen
+or busy with another client, the program counts as running, and what is sent to it is kept.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Protocol
 
-from qga.client.errors import AgentError, AgentTimeout, CommandError
-from qga.client.programs import Output, Program, TerminalSize
+from qga.client.errors import AgentError, AgentTimeout, GuestFrozen
+from qga.client.programs import Output, Program, TerminalSize, unless_exited
 from qga.client.results import SIGNAL_STATUS
+from qga.client.turns import Turns
 from qga.client.wire import MAX_REQUEST
 from qga.ctl import display
 from qga.ctl.interrupts import ENDING
@@ -32,6 +35,16 @@ SILENCE = 600.0
 
 # The capacity of a pipe, pipe(7).
 READ_SIZE = 64 * 1024
+
+# Why the agent cannot be asked about the program, and the seconds after which the user is told.
+SILENT = "the guest does not answer"
+FROZEN = "the guest's filesystems are frozen"
+BUSY = "another client has the agent's socket"
+LONG_WAIT = 5.0
+
+UNKILLED = "the guest reports that it still runs, although it was killed"
+
+NOTHING = Output(b"", b"")
 
 # Seconds from SIGTERM to SIGKILL.
 GRACE = 3.0
@@ -153,7 +166,13 @@ class Relay:
         self._endings = iter(("TERM", "KILL"))
         self.timed_out = self._interrupted = False
         self._pending = b""
-        self._silent_since: float | None = None
+        self._orders: dict[str, Callable[[], None]] = {}
+        """Requests that are due, other than for input and output."""
+        self._turns = Turns(program.agent)
+        self._obstacle = ""
+        """Why the agent cannot be asked now."""
+        self._obstacle_since = 0.0
+        self._noted = False
         self._delay = FIRST_DELAY
         self._next_poll = 0.0
 
@@ -171,12 +190,13 @@ class Relay:
 
     def _run(self) -> int:
         if self.input is None:
-            self.program.end_input()
+            self._orders["end"] = self.program.end_input
         while self.program.result is None:
             self._wait()
             self._pass_signals()
             self._pass_output()
             self._pass_input()
+            self._pass_orders()
             self._watch_time()
         self.timed_out |= self.program.result.ended_by == "timeout"
         return TIMED_OUT if self.timed_out else self.program.result.status
@@ -185,7 +205,7 @@ class Relay:
         """Wait until something arrives, or it is time to poll."""
         reading = [self.signals.fileno()]
         writing = []
-        if self.input is not None and not self._pending:
+        if self.input is not None and self._wants_input:
             reading.append(self.input)
         if self.program.port:
             reading.append(self.program.port.fileno())
@@ -195,17 +215,41 @@ class Relay:
         ready, _, _ = select.select(reading, writing, [], pause)
         self._typed = self.input in ready
 
+    @property
+    def _wants_input(self) -> bool:
+        if self.escapes:  # one may be typed at any time
+            return len(self._pending) < READ_SIZE
+        return not self._pending and self._takes_input
+
+    @property
+    def _takes_input(self) -> bool:
+        return not self._obstacle or self.program.port is not None
+
     def _pass_signals(self) -> None:
         for number in self.signals.take():
             if number == signal.SIGWINCH:
                 if self.size:
-                    with suppress(CommandError):
-                        self.program.resize(self.size())
-            elif number == signal.SIGINT and not self._interrupted:
+                    self._orders["resize"] = self._resize
+            elif number == signal.SIGINT and not (self._interrupted or self._noted):
                 self._interrupted = True
-                self._signal("INT")
+                self._orders["interrupt"] = lambda: self._signal("INT")
             elif number in ENDING or self._interrupted:
                 raise Left(SIGNAL_STATUS + number)
+
+    def _pass_orders(self) -> None:
+        while self._orders and not self._obstacle and self.program.result is None:
+            name = next(iter(self._orders))
+            try:
+                self._orders[name]()
+            except GuestFrozen:
+                self._hindered(FROZEN)
+                return
+            del self._orders[name]
+
+    def _resize(self) -> None:
+        if self.size:
+            with unless_exited():
+                self.program.resize(self.size())
 
     def _pass_output(self) -> None:
         data = self.program.receive()
@@ -220,29 +264,58 @@ class Relay:
         self.err(stderr)
         if stdout or stderr:
             self._hurry()
+        if self._obstacle in ("", FROZEN) and not self.program.exited:
+            self._give_way()
         self._next_poll = time.monotonic() + self._delay
         self._delay = min(self._delay * DELAY_GROWTH, LONGEST_DELAY)
 
     def _poll(self) -> Output:
-        """What the agent has for us; nothing while it is silent, unless that is too long."""
+        """What the agent has for us; nothing while it cannot be asked, unless that is too long."""
         asked = time.monotonic()
         try:
+            if not self._turns.is_ours():
+                return self._hindered(BUSY)
+            if self._obstacle == FROZEN and self.program.agent.freeze_status() != "thawed":
+                return self._hindered(FROZEN)
             output = self.program.poll()
+        except GuestFrozen:
+            return self._hindered(FROZEN)
         except AgentTimeout:
-            if self._silent_since is None:
-                self._silent_since = asked
-                display.note("the guest does not answer; waiting for it (^C to quit)")
-            if self.timed_out or time.monotonic() - self._silent_since > SILENCE:
+            self._hindered(SILENT, asked)
+            if self.timed_out or time.monotonic() - self._obstacle_since > SILENCE:
                 raise
-            return Output(b"", b"")
-        self._silent_since = None
+            return NOTHING
+        self._obstacle, self._noted = "", False
         return output
+
+    def _hindered(self, obstacle: str, since: float | None = None) -> Output:
+        """The agent cannot be asked: remember why, and tell the user if that lasts."""
+        now = time.monotonic()
+        if self._obstacle != obstacle:
+            self._obstacle, self._noted = obstacle, False
+            self._obstacle_since = now if since is None else since
+        long = obstacle == SILENT or now - self._obstacle_since > LONG_WAIT
+        if long and not self._noted:
+            self._noted = True
+            how = "Enter ~." if self.escapes else "^C"
+            display.note(f"{obstacle}; waiting ({how} to quit)")
+        return NOTHING
+
+    def _give_way(self) -> None:
+        """Let other clients have the agent's socket, if some wait for it."""
+        self._turns.give_way()
+        if not self._turns.is_ours():
+            self._hindered(BUSY)
 
     def _pass_input(self) -> None:
         if self._typed and self.input is not None:
             self._read_input(self.input)
-        if self._pending:
-            count = self.program.write(self._pending)
+        if self._pending and self._takes_input:
+            try:
+                count = self.program.write(self._pending)
+            except GuestFrozen:
+                self._hindered(FROZEN)
+                return
             self._pending = self._pending[count:]
             if count:
                 self._hurry()
@@ -251,9 +324,9 @@ class Relay:
         data = os.read(descriptor, READ_SIZE)
         if not data:
             self.input = None
-            self.program.end_input()
+            self._orders["end"] = self.program.end_input
             return
-        self._pending = self.escapes.passed(data) if self.escapes else data
+        self._pending += self.escapes.passed(data) if self.escapes else data
         if self.escapes and self.escapes.leaving:
             raise Left(SIGNAL_STATUS + signal.SIGHUP)
 
@@ -265,12 +338,13 @@ class Relay:
         self._deadline = time.monotonic() + GRACE
         name = next(self._endings, "")
         if not name:
-            raise AgentError("the guest reports that it still runs, although it was killed")
-        with suppress(AgentTimeout):  # a kill that hangs is not the program's fault
+            raise AgentError(self._obstacle or UNKILLED)
+        # A kill that hangs is not the program's fault.
+        with suppress(AgentTimeout, GuestFrozen):
             self._signal(name)
 
     def _signal(self, name: str) -> None:
-        with suppress(CommandError):  # it has exited already
+        with unless_exited():
             self.program.signal(name)
         self._hurry()
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Optional, Protocol
 
 from qga.client.agent import GuestAgent
+from qga.client.captured import environment
 from qga.client.data_ports import DataPorts
 from qga.client.errors import AgentError, AgentTimeout, CommandError, CommandNotFound, GuestFrozen
 from qga.client.older_agents import require_no_limits
@@ -16,7 +17,6 @@ from qga.client.programs import (
     PlainProgram,
     Program,
     StreamedProgram,
-    environment,
     start_streamed,
 )
 from qga.client.results import SIGNAL_STATUS, ExecResult
@@ -129,8 +129,12 @@ def started(
     except CommandError as error:
         error.reason = "; ".join(filter(None, [error.reason, agent.guest_doubt]))
         raise
-    with program:
-        yield program
+    try:
+        with program:
+            yield program
+    finally:
+        if program.doubt:
+            display.say(may_still_run(agent, program, program.doubt))
 
 
 def report_confinement(agent: Agent, program: StreamedProgram, limits: Limits) -> None:
@@ -139,6 +143,10 @@ def report_confinement(agent: Agent, program: StreamedProgram, limits: Limits) -
         display.note(
             f"{agent.typed}: this guest has no cgroup for the program: limits apply to each process"
         )
+
+
+def may_still_run(agent: Agent, program: Program, reason: str) -> str:
+    return f"{agent.typed}: process {program.pid} may still run: {reason}"
 
 
 def report_end(agent: Agent, program: Program, wanted: Wanted, timed_out: bool) -> None:
@@ -173,7 +181,7 @@ def relayed(
                 stack.enter_context(terminal.raw(source))
         status = relay.run()
     if relay.complaint:
-        display.say(f"{agent.typed}: process {program.pid} may still run: {relay.complaint}")
+        display.say(may_still_run(agent, program, relay.complaint))
     else:
         report_end(agent, program, wanted, relay.timed_out)
     return status

@@ -182,6 +182,21 @@ def test_without_a_data_port(guest: Guest, library: GuestAgent) -> None:
             assert read_all(connection) == random.Random(1).randbytes(MIB) * 4
 
 
+def test_others_have_their_turn_without_a_data_port(guest: Guest, library: GuestAgent) -> None:
+    """With a connection open, and without."""
+    none = DataPorts(library.address, {port.name: "" for port in DATA_PORTS})
+    with library.tunnel(none) as tunnel:
+        for _ in range(3):
+            with open_one(tunnel) as connection:
+                with GuestAgent(library.address, 60) as another:
+                    another.ping()
+                connection.sendall(b"data")
+                connection.shutdown(socket.SHUT_WR)
+                assert read_all(connection) == b"dataend"
+            with GuestAgent(library.address, 60) as another:
+                another.ping()
+
+
 def open_one(tunnel: GuestTunnel) -> GuestSocket:
     connection = tunnel.connect(Target("127.0.0.1", PORT))
     connection.sendall(b"hello echo")

@@ -19,11 +19,12 @@ from qga.client import (
     StreamedProgram,
     start_streamed,
 )
+from qga.client.captured import environment
 from qga.client.conversion import plain
 from qga.client.data_ports import guest_ports
 from qga.client.hosts.checkup import checkup
 from qga.client.monitoring.metrics import read_metrics
-from qga.client.programs import Program, environment
+from qga.client.programs import Program
 
 # Not methods for commands: they run any command, or report limits of the transport.
 GENERAL = {"call", "order", "close", "max_data", "max_output"}

@@ -23,7 +23,8 @@ from qga.client import (
     ProgramNotStarted,
     ProgramTimeout,
 )
-from qga.client.programs import PlainProgram, environment, start_streamed
+from qga.client.captured import environment
+from qga.client.programs import PlainProgram, start_streamed
 from tests.integration.agent_process import wait_for
 from tests.integration.client_agents import AGENTS, running
 from tests.integration.test_exec_bounds import processes

@@ -93,5 +93,5 @@ def test_a_guest_that_was_paused_for_a_while(tmp_path: Path) -> None:
     peer.close()
     assert (status, err) == (
         5,
-        "qgactl: the guest does not answer; waiting for it (^C to quit)\n",
+        "qgactl: the guest does not answer; waiting (^C to quit)\n",
     )

@@ -33,20 +33,23 @@ class Peer:
 
     A handler's value is the `return` member; an Exception's two arguments are an error's class
     and desc. `requests` are those that came, syncs left out; `deaf`: none is answered.
-    `ids`: whether those of requests are echoed, ignored or refused.
+    `ids`: whether those of requests are echoed, ignored or refused. `accepts`: whether the next
+    client gets its turn when one has left. `backlog`: as of listen(2).
     """
 
-    def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
+    def __init__(self, path: Path, handlers: dict[str, Handler], backlog: int = 128) -> None:
         self.address = f"unix:{path}"
         self.handlers = handlers
         self.requests: list[dict[str, Any]] = []
         self.syncs = 0
         self.deaf = False
         self.ids = "echoed"
+        self.accepts = threading.Event()
+        self.accepts.set()
         self._held = b""
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
-        self._listener.listen()
+        self._listener.listen(backlog)
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -56,7 +59,7 @@ class Peer:
         self._listener.close()
 
     def _serve(self) -> None:
-        while True:
+        while self.accepts.wait():
             try:
                 connection, _ = self._listener.accept()
             except OSError:

@@ -16,7 +16,7 @@ from qga.client import (
     captured,
     programs,
 )
-from qga.client.programs import environment
+from qga.client.captured import environment
 from tests.unit.client_peer import Handler, Start
 
 STARTED: dict[str, Handler] = {"qga-exec": lambda _: {"pid": 7}, "qga-exec-signal": lambda _: {}}

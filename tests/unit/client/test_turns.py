@@ -1,0 +1,105 @@
+"""When a client leaves its socket to others, and where it comes back to."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from qga.client import ConnectError, GuestAgent, turns
+from qga.client.turns import Turns
+from tests.integration.agent_process import wait_for
+from tests.unit.client_peer import Peer, Start
+
+
+@pytest.fixture
+def peer(start: Start, monkeypatch: pytest.MonkeyPatch) -> Peer:
+    monkeypatch.setattr(turns, "LOOK", 0.0)
+    return start({"guest-ping": lambda _: {}})
+
+
+@pytest.fixture
+def agent(peer: Peer) -> Iterator[GuestAgent]:
+    with GuestAgent(peer.address) as agent:
+        yield agent
+
+
+@pytest.fixture
+def waiting(peer: Peer, agent: GuestAgent) -> Iterator[socket.socket]:
+    """Another client, which waits for us to leave."""
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(peer.address.partition(":")[2])
+        yield other
+
+
+def test_nobody_waits(peer: Peer, agent: GuestAgent) -> None:
+    mine = Turns(agent)
+    mine.give_way()
+    assert mine.is_ours()
+    agent.ping()
+    assert peer.syncs == 1
+
+
+def test_the_turn_comes_when_the_other_has_left(
+    peer: Peer, agent: GuestAgent, waiting: socket.socket
+) -> None:
+    mine = Turns(agent)
+    mine.give_way()
+    assert not any(mine.is_ours() for _ in range(100))
+    waiting.close()
+    wait_for(mine.is_ours, "our turn")
+    agent.ping()
+    assert len(peer.requests) == 1
+
+
+def test_a_reply_that_is_expected_is_waited_for_first(
+    agent: GuestAgent, waiting: socket.socket
+) -> None:
+    mine = Turns(agent)
+    ticket = agent._submit("guest-ping")
+    mine.give_way()
+    mine.leave()
+    assert mine.is_ours()
+    assert agent._collect("guest-ping", ticket) == {}
+    mine.give_way()
+    assert not mine.is_ours()
+
+
+def test_the_way_back_leads_to_the_same_socket(
+    agent: GuestAgent, waiting: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(_deadline: float) -> Any:
+        raise ConnectError("web", "the name leads elsewhere by now")
+
+    monkeypatch.setattr(agent, "_open_transport", elsewhere)
+    mine = Turns(agent)
+    mine.give_way()
+    assert not mine.is_ours()
+    waiting.close()
+    wait_for(mine.is_ours, "our turn")
+    agent.ping()
+    agent.close()
+    with pytest.raises(ConnectError, match="elsewhere"):
+        agent.ping()
+
+
+def test_who_waits_for_too_long_is_told_why(
+    agent: GuestAgent, waiting: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE", 0.0)
+    mine = Turns(agent)
+    mine.give_way()
+    assert mine.is_ours()
+    with pytest.raises(TimeoutError, match="another program is connected to this socket"):
+        agent.call("guest-ping", timeout=0.2)
+
+
+def test_nothing_is_left_before_the_first_request(peer: Peer) -> None:
+    with closing(GuestAgent(peer.address)) as agent:
+        mine = Turns(agent)
+        mine.give_way()
+        mine.leave()
+        assert mine.is_ours()
