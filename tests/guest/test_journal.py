@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from . import service
-from .agent_socket import AgentSocket
+from .agent_socket import AgentError, AgentSocket
 from .vm import Guest
 
 pytestmark = pytest.mark.timeout(900)
@@ -71,6 +71,14 @@ def test_commands_are_answered_while_they_cannot_be_logged(
         pid = agent.execute("guest-exec", path="/bin/true", arg=[f"unheard-{number}"])["pid"]
         assert pid > 0
     assert agent.execute("guest-ping") == {}
+
+
+def test_a_failure_that_quotes_megabytes_is_logged(guest: Guest, agent: AgentSocket) -> None:
+    """The journal drops an entry of megabytes."""
+    with pytest.raises(AgentError):
+        agent.execute("guest-file-open", path="/nowhere/" + "x" * 3_000_000)
+    guest.run(["journalctl", "--sync"])
+    assert logged(guest, 'guest-file-open {"path":"/nowhere/xxx')
 
 
 def test_commands_are_logged_again_after_the_journal_recovers(
