@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from qga.serving.session import Session
     from qga.settings.config import Config
 
+_MOST_LINES = 200  # of a traceback; the error may quote a request
+
 # What is otherwise imported at its first use: for JSON that is not plain, for arguments, to log a
 # fault, for threads.
 _NEEDED_WHILE_FROZEN = (
@@ -233,7 +235,7 @@ class Agent:
         except Exception:  # no descriptor or memory is left for it
             trace = type(error).__name__
         self.log.error(f"error in {name}:")
-        for line in trace.splitlines():
+        for line in trace.splitlines()[:_MOST_LINES]:
             self.log.error(line)
 
     def report_slow(self, name: str, seconds: float) -> None:

@@ -82,6 +82,16 @@ def test_a_fault_that_comes_again_and_again_fills_no_log(tmp_path: Path) -> None
     agent.close()
 
 
+def test_a_fault_that_quotes_a_million_lines_fills_no_log(tmp_path: Path) -> None:
+    lines = Lines()
+    main = ChannelConfig(method="unix-listen", path=str(tmp_path / "s"))
+    agent = Agent(Config((main,), statedir=str(tmp_path)), Log(lines))
+    agent.report_fault("qga-x", ValueError("a\n" * 1_000_000))
+    assert lines.texts[1:3] == ["ValueError: a", "a"]
+    assert len(lines.texts) <= 201
+    agent.close()
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
