@@ -44,6 +44,7 @@ from qga.client.errors import (
     ProgramNotStarted,
     ProgramTimeout,
     ProtocolError,
+    QueueFull,
     SnapshotFailed,
     ThawFailed,
 )
@@ -150,6 +151,7 @@ __all__ = [
     "ProgramNotStarted",
     "ProgramTimeout",
     "ProtocolError",
+    "QueueFull",
     "Readiness",
     "Release",
     "RestoreStep",
