@@ -9,10 +9,13 @@ also if it never got that far, or by the kernel when this process dies.
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +73,8 @@ class VirtualMachine:
             listener.bind(self.qmp_path)
             listener.listen(1)
             descriptor = listener.fileno()
-            with (self.folder / "qemu.log").open("wb") as log:
+            # An interrupt within Popen would leave us a process that we do not know.
+            with (self.folder / "qemu.log").open("wb") as log, interrupts_held():
                 self.qemu = subprocess.Popen(
                     [*DIES_WITH_US, *argv_for(descriptor)],
                     stdin=subprocess.DEVNULL,
@@ -122,6 +126,22 @@ class VirtualMachine:
 
     def on_end(self) -> None:
         """Called before QEMU is killed, also if it was never started, and maybe twice."""
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """A context in which SIGINT has to wait until its end."""
+    if threading.current_thread() is not threading.main_thread():  # which it does not interrupt
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def last_lines(path: Path, count: int) -> list[str]:
