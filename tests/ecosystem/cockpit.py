@@ -18,6 +18,7 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from tests.ecosystem.ports import free_port
 from tests.guest.image import CHECKOUT
 
 SERVER = "/usr/lib/cockpit/cockpit-ws"
@@ -87,11 +88,6 @@ def ended(
             yield process
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:

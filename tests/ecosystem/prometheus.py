@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.ecosystem.ports import free_port
 from tests.guest.image import CHECKOUT
 
 DASHBOARD = CHECKOUT / "packaging/grafana/qga.json"
@@ -123,9 +123,3 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
