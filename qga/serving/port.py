@@ -33,9 +33,9 @@ def client_has_left(fd: int) -> bool:
     return bool(_state(fd) & POLLHUP)
 
 
-def client_waits(fd: int) -> bool:
-    """Whether a client is there, and sends nothing."""
-    return not _state(fd) & (POLLHUP | POLLIN)
+def client_sends(fd: int) -> bool:
+    """Whether a client is there, and has sent something that was not read yet."""
+    return _state(fd) & (POLLHUP | POLLIN) == POLLIN
 
 
 def _state(fd: int) -> int:

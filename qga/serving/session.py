@@ -278,13 +278,14 @@ class Session:
             self._doubt = None
         if self.closed:
             return
-        if another_sends:
-            if not self._decoder.unfinished:  # else it is most likely the rest of the request
-                self._forget_client()
-            return
-        if not port.client_waits(self.fd):
+        if another_sends or port.client_sends(self.fd):
+            has_left = not self._decoder.unfinished  # else it is likely the rest of the request
+        else:
+            has_left = port.client_has_left(self.fd)
+        if has_left:
             self._forget_client()
-        self.proceed()
+        if not another_sends:
+            self.proceed()
 
     def _forget_client(self) -> None:
         """Drop what only the client that has left was waiting for."""

@@ -18,8 +18,7 @@ from qga.agent import Agent
 from qga.policy.caller import Caller
 from qga.policy.policy import Policy
 from qga.service.log import Log
-from qga.serving import port
-from qga.serving.session import Session
+from qga.serving import port, session
 from qga.settings.config import ChannelConfig, Config
 
 FILL = b'{"execute": "qga-fill"}\n'
@@ -63,7 +62,8 @@ class Port:
         monkeypatch.setattr(os, "read", self.read)
         monkeypatch.setattr(os, "write", self.write)
         monkeypatch.setattr(port, "_state", self.state)
-        self.session = Session(
+        monkeypatch.setattr(session, "PATIENCE", 60.0)
+        self.session = session.Session(
             agent,
             self.guest.fileno(),
             Caller("main", Policy()),
@@ -174,6 +174,17 @@ def test_a_request_in_two_pieces_is_answered(opened: Port, sign: int, pause: flo
     opened.left = False
     opened.run(pause)
     opened.ask(SYNC[30:])
+    assert opened.answer() == {"return": 7}
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_the_rest_of_a_request_may_not_be_read_yet(opened: Port, sign: int) -> None:
+    """As on a busy guest, when it is found out who has left."""
+    opened.ask(SYNC[:30])
+    opened.hang_up(sign)
+    opened.left = False
+    opened.host.sendall(SYNC[30:])
+    opened.session._settle()
     assert opened.answer() == {"return": 7}
 
 
