@@ -39,8 +39,9 @@ class Turns:
                 self._left = now
 
     def leave(self) -> None:
-        """Let others have the socket until the next request."""
+        """Let others have the socket until the next request, which then waits for its turn."""
         self._agent._let_others_in()
+        self._left = None
 
     def is_ours(self) -> bool:
         """Whether it is our turn; asks for it if not. Raises AgentError."""

@@ -97,6 +97,20 @@ def test_who_waits_for_too_long_is_told_why(
         agent.call("guest-ping", timeout=0.2)
 
 
+def test_who_leaves_the_queue_waits_when_it_asks_again(
+    peer: Peer, agent: GuestAgent, waiting: socket.socket
+) -> None:
+    """If it left each time without having waited, it would never have its turn."""
+    mine = Turns(agent)
+    mine.give_way()
+    assert not mine.is_ours()
+    mine.leave()
+    assert mine.is_ours()
+    waiting.close()
+    agent.ping()
+    assert len(peer.requests) == 1
+
+
 def test_nothing_is_left_before_the_first_request(peer: Peer) -> None:
     with closing(GuestAgent(peer.address)) as agent:
         mine = Turns(agent)
