@@ -1,7 +1,7 @@
 """Texts from guests and users: made harmless for a terminal, and read as numbers. Texts of errors.
 
 What must stay true: no text of an error has the form that Python gives it (`[Errno 12] …`). Only a
-fault of this program has the name of its class.
+fault of this program has the name of its class, and an error without a text.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ def reason_of(error: BaseException) -> str:
         # An error of a call with a descriptor has its number in place of a name.
         named = isinstance(error.filename, (str, bytes)) and error.filename and error.strerror
         name = f"{os.fsdecode(error.filename)}: " if named else ""
-        return name + (error.strerror or str(error))
+        return name + (error.strerror or str(error) or type(error).__name__)
     if isinstance(error, MemoryError):
         return os.strerror(ENOMEM)
-    return str(error) if type(error) in WITHOUT_FAULT else f"{type(error).__name__}: {error}"
+    text = str(error)
+    if text and type(error) in WITHOUT_FAULT:
+        return text
+    return ": ".join(filter(None, [type(error).__name__, text]))
 
 
 def number_in(numbers: range, text: str) -> int | None:

@@ -141,6 +141,8 @@ def test_values_of_call_are_json_or_text(text: str, value: object) -> None:
         (AgentError("it is gone", address="web"), "web: it is gone"),
         (KeyError("x"), "KeyError: 'x'"),  # a fault of this program
         (RecursionError("maximum depth"), "RecursionError: maximum depth"),
+        (TimeoutError(), "TimeoutError"),
+        (EOFError(), "EOFError"),
     ],
 )
 def test_an_error_is_reported_in_the_words_of_the_system(error: Exception, text: str) -> None:
