@@ -28,8 +28,10 @@ def deferred(*numbers: int) -> Iterator[None]:
     Such a handler would meet the lock of the stream, or half of an escape sequence.
     """
     came: dict[int, None] = {}
-    before = {each: signal.signal(each, lambda n, _frame: came.setdefault(n)) for each in numbers}
+    before: dict[int, Any] = {}
     try:
+        for each in numbers:  # one that comes meanwhile may raise an exception
+            before[each] = signal.signal(each, lambda n, _frame: came.setdefault(n))
         yield
     finally:
         for each, handler in before.items():
