@@ -241,7 +241,10 @@ def check_range(offset: int, count: int | None) -> None:
 
 def read_range(caller: Caller, path: str, offset: int, count: int | None) -> Iterator[bytes]:
     """Read a part of a regular file, up to its current end. Raises QgaError."""
-    fd = open_file(caller.policy, path, "r", _TO_READ)
+    try:
+        fd = _open_regular(caller.policy, path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     try:
         size = _size_of(fd)
         end = MAX_WITHOUT_SIZE + 1 if size == 0 else size
@@ -258,9 +261,27 @@ def read_range(caller: Caller, path: str, offset: int, count: int | None) -> Ite
         if size == 0 and offset <= MAX_WITHOUT_SIZE < os.lseek(fd, 0, os.SEEK_CUR):
             raise OSError(EFBIG, os.strerror(EFBIG))
     except OSError as error:
-        raise QgaError(f"failed to read file '{path}': {error.strerror}") from error
+        raise _unreadable(path, error) from error
     finally:
         os.close(fd)
+
+
+def _open_regular(policy: Policy, path: str) -> int:
+    """Open a regular file for reading. Raises QgaError or OSError, without opening any other.
+
+    Its owner may put a link to a device there, which only root may open. To open one can have
+    effects, as for a watchdog or a tape.
+    """
+    place = open_file(policy, path, "r", os.O_PATH)
+    try:
+        _size_of(place)
+        return os.open(f"/proc/self/fd/{place}", _TO_READ)
+    finally:
+        os.close(place)
+
+
+def _unreadable(path: str, error: OSError) -> QgaError:
+    return QgaError(f"failed to read file '{path}': {error.strerror}")
 
 
 def _size_of(fd: int) -> int:

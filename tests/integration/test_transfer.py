@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,29 @@ def test_nothing_comes_of_an_empty_file_however_far(client: Client, tmp_path: Pa
     path.touch()
     for offset in (0, 48 * 1024**2, 2**40):
         assert client.call("qga-file-checksum", path=str(path), offset=offset) == summary(b"")
+
+
+@pytest.mark.parametrize("command", ["qga-file-send", "qga-file-checksum"])
+def test_what_is_no_regular_file_is_not_even_opened(
+    port: tuple[Client, HostEnd], tmp_path: Path, command: str
+) -> None:
+    """A user may put a link to a device into the directory that the host copies."""
+    client, _ = port
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    given = {"path": str(link), **({"port": NAME} if command == "qga-file-send" else {})}
+    # open(2) of a writer waits for a reader, however shortly that is there.
+    with subprocess.Popen(["sh", "-c", 'exec >"$1"', "sh", fifo]) as writer:
+        try:
+            waits_in = Path(f"/proc/{writer.pid}/wchan")
+            wait_for(lambda: waits_in.read_text() == "wait_for_partner", "a writer that waits")
+            with refused(f"failed to read file '{link}': not a regular file"):
+                client.call(command, **given)
+            with pytest.raises(subprocess.TimeoutExpired):
+                writer.wait(0.3)
+        finally:
+            writer.kill()
 
 
 def test_a_file_is_received(port: tuple[Client, HostEnd], tmp_path: Path) -> None:
