@@ -197,7 +197,7 @@ def test_it_outlives_a_freeze(peer: Peer, program: Program) -> None:
     with executing(peer) as process:
         with another_client(peer) as backup:
             assert backup.freeze().count == 2
-        before = polls(peer)
+            before = polls(peer)
         wait_for(lambda: polls(peer) > before, "a refusal")
         process.send_signal(signal.SIGINT)
         with another_client(peer) as backup:
