@@ -235,7 +235,7 @@ class Agent:
         except Exception:  # no descriptor or memory is left for it
             trace = type(error).__name__
         self.log.error(f"error in {name}:")
-        for line in trace.splitlines()[:_MOST_LINES]:
+        for line in _without_middle(trace.splitlines()):
             self.log.error(line)
 
     def report_slow(self, name: str, seconds: float) -> None:
@@ -336,3 +336,11 @@ def _import_needed_while_frozen() -> None:
 def _text_of(filename: Any) -> str:
     """The file of an OSError: a path in the form it was given in, or a descriptor."""
     return os.fsdecode(filename) if isinstance(filename, (str, bytes)) else str(filename)
+
+
+def _without_middle(lines: list[str]) -> list[str]:
+    """At most _MOST_LINES of a traceback: the last frames and the error are at its end."""
+    if len(lines) <= _MOST_LINES:
+        return lines
+    half = _MOST_LINES // 2
+    return [*lines[: half - 1], "[the lines between are left out]", *lines[-half:]]
