@@ -22,7 +22,7 @@ def room(_folder: Path) -> list[str]:
     return ["-smp", "2,maxcpus=4"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def larger() -> Iterator[Guest]:
     with Guest(room) as machine:
         yield machine

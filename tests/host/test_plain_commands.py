@@ -195,7 +195,7 @@ def test_freeze_and_thaw(guest: Guest, address: str) -> None:
 def test_interrupted_freeze_leaves_the_guest_thawed(guest: Guest, address: str) -> None:
     leader, terminal = pty.openpty()
     process = subprocess.Popen(
-        [*ON_A_TERMINAL, *QGACTL, *SLOW, "freeze", "--", "sh", "-c", "echo rea''dy; sleep 1000"],
+        [*ON_A_TERMINAL, *QGACTL, *SLOW, "freeze", "--", "tr", "a-z", "A-Z"],
         env=environment(address),
         stdin=terminal,
         stdout=terminal,
@@ -203,7 +203,8 @@ def test_interrupted_freeze_leaves_the_guest_thawed(guest: Guest, address: str) 
     )
     os.close(terminal)
     try:
-        read_until(leader, b"ready")
+        os.write(leader, b"ready\n")
+        read_until(leader, b"READY")
         assert is_frozen(guest)
         os.write(leader, b"\x03")
         assert process.wait(60) == 130

@@ -194,8 +194,9 @@ def test_eof_at_a_terminal(client: Client) -> None:
 
 def test_a_terminal_is_the_programs_own(client: Client) -> None:
     """It is in the foreground of its own session, so ^C reaches only it."""
-    pid = start(client, "stty -echo; echo ready; sleep 1000", tty=True)
-    wait_for(lambda: seen(client, pid)["out"] == b"ready\r\n", "the program")
+    pid = start(client, "exec tr a-z A-Z", tty=True)
+    bring(client, pid, b"ready\n")
+    wait_for(lambda: seen(client, pid)["out"].endswith(b"READY\r\n"), "the program")
     assert os.getsid(pid) == os.getpgid(pid) == pid
     bring(client, pid, b"\x03")
     assert ended(client, pid)["signal"] == 2
