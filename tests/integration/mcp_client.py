@@ -17,6 +17,20 @@ from mcp.client.stdio import stdio_client
 
 from tests.integration.qgactl_process import QGACTL, environment
 
+HELLO: list[dict[str, Any]] = [
+    {
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    },
+    {"method": "notifications/initialized"},
+]
+"""What a client of an older version says first on the wire."""
+
 MARKED = re.compile(r"Data from (.*), which is not trusted: .*\nBEGIN (\w+)\n(.*)\nEND \2\Z", re.S)
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("mcp", reason="the protocol's SDK needs Python 3.10")
 
 from tests.integration.agent_process import listening
 from tests.integration.client_agents import running
-from tests.integration.mcp_client import Talk, Told, entries, talking
+from tests.integration.mcp_client import HELLO, Talk, Told, entries, talking
 from tests.integration.qgactl_process import ENDING, QGACTL, environment, qgactl
 from tests.integration.test_qgactl_exec import is_there, pids_in, wait_until_gone
 from tests.unit.client_peer import HANG_UP, Filesystems, Peer
@@ -39,24 +39,11 @@ NEVER_HERE = ",".join(
 
 EVERYTHING = ["--allow", "exec,journal,write,freeze,power"]
 
-HELLO: list[dict[str, Any]] = [
-    {
-        "id": 1,
-        "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-06-18",
-            "capabilities": {},
-            "clientInfo": {"name": "test", "version": "1"},
-        },
-    },
-    {"method": "notifications/initialized"},
-    {
-        "id": 2,
-        "method": "tools/call",
-        "params": {"name": "freeze_filesystems", "arguments": {"guest": "web", "seconds": 600}},
-    },
-]
-"""What a client of an older version says on the wire."""
+FREEZE = {
+    "id": 2,
+    "method": "tools/call",
+    "params": {"name": "freeze_filesystems", "arguments": {"guest": "web", "seconds": 600}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +401,7 @@ def test_a_signal_ends_what_runs_and_thaws(tmp_path: Path, number: int) -> None:
     ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
-        for request in HELLO:
+        for request in [*HELLO, FREEZE]:
             server.stdin.write(json.dumps({"jsonrpc": "2.0", **request}) + "\n")
             server.stdin.flush()
         while "frozen, for at most" not in server.stdout.readline():
