@@ -28,7 +28,7 @@ from qga.client.errors import (
 )
 from qga.client.hosts.discovery import FoundGuest
 from qga.client.transports import Transport
-from qga.client.waits import Lock, undisturbed
+from qga.client.waits import Lock, pause, undisturbed
 from qga.client.wire import (
     DEFAULT_MAX_REPLY,
     USUAL_REPLY,
@@ -43,6 +43,9 @@ Self = TypeVar("Self", bound="Connection")
 
 # Seconds. On most machines, an agent that cannot carry out a command reports it sooner.
 ORDER_PATIENCE = 5.0
+
+# Seconds between two attempts to enter the queue of a socket that is full of waiting clients.
+FULL_QUEUE_PAUSE = 0.05
 
 # Only their reply tells what they have left in the guest, and how to end it.
 LEAVES_SOMETHING = {"guest-exec", "guest-file-open", "qga-connect", "qga-exec", "qga-tunnel"}
@@ -203,7 +206,7 @@ class Connection:
     def _has_turn(self) -> bool:
         """Connect if necessary; whether the next call will be answered soon. Does not wait."""
         try:
-            return self._perform("connect", None, lambda link, _deadline: link.is_served())
+            return self._perform("connect", 0.0, lambda link, _deadline: link.is_served())
         except QueueFull:
             return False
 
@@ -276,11 +279,14 @@ class Connection:
 
     def _connected(self, deadline: float) -> Transport:
         way, self._way_back = self._way_back or self._open_transport, None
-        try:
-            return way(deadline)
-        except QueueFull:
-            self._way_back = way
-            raise
+        while True:
+            try:
+                return way(deadline)
+            except QueueFull:
+                if time.monotonic() >= deadline:
+                    self._way_back = way
+                    raise
+            pause(FULL_QUEUE_PAUSE)
 
     @contextmanager
     def _telling(self, command: str) -> Iterator[None]:

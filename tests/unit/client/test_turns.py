@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qga.client import ConnectError, GuestAgent, turns
+from qga.client import ConnectError, GuestAgent, QueueFull, turns
+from qga.client.threads import beside
 from qga.client.turns import Turns
 from tests.integration.agent_process import wait_for
 from tests.unit.client_peer import Peer, Start
@@ -27,11 +30,18 @@ def agent(peer: Peer) -> Iterator[GuestAgent]:
         yield agent
 
 
+@contextmanager
+def connected(peer: Peer) -> Iterator[socket.socket]:
+    """Another client; this waits until it has a place in the queue."""
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(peer.address.partition(":")[2])
+        yield other
+
+
 @pytest.fixture
 def waiting(peer: Peer, agent: GuestAgent) -> Iterator[socket.socket]:
     """Another client, which waits for us to leave."""
-    with socket.socket(socket.AF_UNIX) as other:
-        other.connect(peer.address.partition(":")[2])
+    with connected(peer) as other:
         yield other
 
 
@@ -108,6 +118,19 @@ def test_who_leaves_the_queue_waits_when_it_asks_again(
     assert mine.is_ours()
     waiting.close()
     agent.ping()
+    assert len(peer.requests) == 1
+
+
+def test_a_full_queue_is_entered_when_there_is_room(tmp_path: Path) -> None:
+    peer = Peer(tmp_path / "socket", {"guest-ping": lambda _: {}}, backlog=0)
+    with closing(peer), closing(GuestAgent(peer.address, timeout=30)) as agent:
+        with connected(peer), connected(peer):
+            with pytest.raises(QueueFull, match="too many clients are waiting"):
+                agent.call("guest-ping", timeout=0.1)
+            pinging = beside(agent.ping)
+            with pytest.raises(FutureTimeout):
+                pinging.result(0.2)
+        pinging.result(30)
     assert len(peer.requests) == 1
 
 
