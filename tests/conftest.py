@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.guest import hardware, service
+from tests.guest.left_overs import LeftOvers
 from tests.guest.vm import Guest, GuestError
 from tests.guest.vsock import VsockGuest
 
 # What shares a domain of libvirt, and what builds packages.
 ROWS = {"clients": "domain", "packaging": "packages", "guest/test_package.py": "packages"}
+
+FAILED: set[Path] = set()
+"""The files of tests of which one has failed, be it that it passed when it was tried again."""
 
 
 def pytest_configure() -> None:
@@ -42,24 +47,42 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def guest() -> Iterator[VsockGuest]:
-    """A booted guest, shared: a test leaves it as it found it."""
+def shared_guest() -> Iterator[VsockGuest]:
+    """The booted guest, for fixtures that last as long as it does."""
     with VsockGuest(hardware.disks) as running:
         running.run(["/bin/sh", "-ec", hardware.AWAIT], timeout=600)
         yield running
 
 
 @pytest.fixture(scope="session")
-def person(guest: Guest) -> str:
+def left_overs(shared_guest: VsockGuest) -> LeftOvers:
+    return LeftOvers(shared_guest)
+
+
+@pytest.fixture(scope="module")
+def guest(
+    request: pytest.FixtureRequest, shared_guest: VsockGuest, left_overs: LeftOvers
+) -> Iterator[VsockGuest]:
+    """A booted guest, shared: a file of tests leaves it as it found it."""
+    yield shared_guest
+    left = left_overs.tidy_up(request.node.nodeid)
+    if request.path not in FAILED:  # a test that fails may leave something
+        assert left == [], "this file of tests has left something in the shared guest"
+
+
+@pytest.fixture(scope="session")
+def person(shared_guest: Guest) -> str:
     """The name of an account with a home."""
-    guest.run(["useradd", "--create-home", "--shell=/bin/sh", "person"])
+    shared_guest.run(["useradd", "--create-home", "--shell=/bin/sh", "person"])
     return "person"
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport() -> Generator[None, Any, None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     outcome = yield
     report = outcome.get_result()
+    if report.failed and report.when != "teardown":
+        FAILED.add(item.path)
     for guest in Guest.running if report.failed else ():
         report.sections.append(("the guest's journal", journal(guest)))
         report.sections.append(("the guest's console", guest.console_tail()))

@@ -13,9 +13,9 @@ from .ansible_runs import unpacked_wheel
 
 
 @pytest.fixture(scope="session")
-def web(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Day:
+def web(shared_guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Day:
     """A directory to work in, and the environment of that host: `web.work` and `web.env`."""
-    return Day(guest, tmp_path_factory.mktemp("web"))
+    return Day(shared_guest, tmp_path_factory.mktemp("web"))
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from .vm import Guest
 
 
 @pytest.fixture(scope="session")
-def disks(guest: Guest) -> None:
+def disks(shared_guest: Guest) -> None:
     """Partition and mount the guest's disks as described in `hardware`."""
-    guest.run(["/bin/sh", "-ec", hardware.SETUP], timeout=300)
+    shared_guest.run(["/bin/sh", "-ec", hardware.SETUP], timeout=300)
 
 
 @pytest.fixture
