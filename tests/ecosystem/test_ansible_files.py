@@ -60,7 +60,7 @@ def test_a_large_file_takes_no_programs(web: Day, site: Path, guest: Guest, tmp_
 
 def test_a_link_is_not_written_through(agent: GuestAgent, guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "content").write_bytes(b"new")
-    guest.run(["/bin/sh", "-ec", "echo old >/root/target; ln -s /root/target /root/link"])
+    guest.run(["/bin/sh", "-ec", "echo old >/root/target; ln -sf /root/target /root/link"])
     assert not as_root.put(agent, str(tmp_path / "content"), "/root/link")
     assert guest.run(["cat", "/root/target"]).stdout == "old\n"
     guest.run(["rm", "/root/target", "/root/link"])

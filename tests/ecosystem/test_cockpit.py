@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -155,6 +156,8 @@ def test_the_keyboard_leaves_the_terminal(page: Page) -> None:
 
 def test_copies_into_the_guest_and_out(page: Page, guest: Guest, host: Host) -> None:
     site, back = host.day.work / "site", host.day.work / "back"
+    guest.run(["rm", "-rf", "/root/site"])
+    shutil.rmtree(back, ignore_errors=True)
     page.turn_to("Copy files")
     copy(page, INTO, str(site), "/root/site")
     assert "Copied 2 files" in page.text(f"{INTO}//*[contains(@class, 'pf-m-success')]")
@@ -197,7 +200,7 @@ def test_a_copy_in_progress_is_cancelled(page: Page, guest: Guest, host: Host) -
     large = host.day.work / "large"
     large.touch()
     os.truncate(large, 1 << 30)
-    guest.run(["mkdir", "/root/into"])
+    guest.run(["mkdir", "-p", "/root/into"])
     page.turn_to("Copy files")
     copy(page, INTO, str(large), "/root/into/large")
     page.wait(lambda: guest.run(["ls", "-A", "/root/into"]).stdout)

@@ -79,29 +79,31 @@ def thawed_after(agent: AgentSocket) -> Iterator[None]:
 @contextmanager
 def failing_filesystem(guest: Guest) -> Iterator[None]:
     """A filesystem on /mnt/failing whose disk is gone; /mnt/usb is mounted after it."""
-    guest.run(["/bin/sh", "-ec", BREAK])
     try:
+        guest.run(["/bin/sh", "-ec", BREAK])
         yield
     finally:
-        guest.run(["/bin/sh", "-ec", "umount /mnt/failing; dmsetup remove --retry failing"])
+        undo = "umount /mnt/failing || :; dmsetup remove --retry failing"
+        guest.run(["/bin/sh", "-ec", undo])
 
 
 @contextmanager
 def unplugged_filesystem(guest: Guest) -> Iterator[None]:
     """A filesystem on /mnt/unplugged whose disk was unplugged while it was mounted."""
-    guest.run(["/bin/sh", "-ec", UNPLUG], timeout=120)
     try:
+        guest.run(["/bin/sh", "-ec", UNPLUG], timeout=120)
         yield
     finally:
-        guest.run(["/bin/sh", "-ec", "umount --lazy /mnt/unplugged; modprobe -r scsi_debug || :"])
+        undo = "umount --lazy /mnt/unplugged; modprobe -r scsi_debug || :"
+        guest.run(["/bin/sh", "-c", undo])
 
 
 @contextmanager
 def mounted(guest: Guest, file: str, mkfs: str) -> Iterator[None]:
     """A filesystem in a file, made by `mkfs`, on /mnt/inner. Thaws it at the end."""
     make = f"truncate --size=8M {file}; {mkfs} {file}; mkdir -p /mnt/inner"
-    guest.run(["/bin/sh", "-ec", f"modprobe loop; {make}; mount -o loop {file} /mnt/inner"])
     try:
+        guest.run(["/bin/sh", "-ec", f"modprobe loop; {make}; mount -o loop {file} /mnt/inner"])
         yield
     finally:
         thaw = "for place in /mnt/usb /mnt/inner; do fsfreeze --unfreeze $place || :; done"

@@ -115,11 +115,13 @@ def new_memory(guest: Guest, agent: AgentSocket) -> Iterator[int]:
     more = {"qom_type": "memory-backend-memfd", "id": "more", "size": 128 << 20, "share": True}
     guest.qmp("object-add", **more)  # the vsock device shares all memory
     guest.qmp("device_add", driver="pc-dimm", id="dimm", memdev="more")
-    (number,) = wait_for(lambda: blocks(agent) - before, "a new memory block")
-    yield number
-    guest.qmp("device_del", id="dimm")
-    guest.wait_event("DEVICE_DELETED", device="dimm")
-    guest.qmp("object-del", id="more")
+    try:
+        (number,) = wait_for(lambda: blocks(agent) - before, "a new memory block")
+        yield number
+    finally:
+        guest.qmp("device_del", id="dimm")
+        guest.wait_event("DEVICE_DELETED", device="dimm")
+        guest.qmp("object-del", id="more")
 
 
 def blocks(agent: AgentSocket) -> set[int]:

@@ -49,6 +49,7 @@ NASTY = {
 def without_leftovers(guest: Guest) -> Iterator[None]:
     """Remove what a failed test has left behind."""
     yield
+    guest.run(["rm", "-f", GO])
     guest.run(["systemctl", "stop", "qga-programs.service"], check=False)
 
 

@@ -76,7 +76,9 @@ def hanging(guest: Guest, disks: None) -> Iterator[None]:
     devices = [loop_device(guest, f"/run/disk{number}") for number in range(3)]
     guest.write_file("/run/server.py", SERVER)
     options = ["--unit=server", "--service-type=notify", "--property=NotifyAccess=all"]
-    guest.run(["systemd-run", *options, "/usr/bin/python3", "/run/server.py", *devices])
+    guest.run(
+        ["systemd-run", "--collect", *options, "/usr/bin/python3", "/run/server.py", *devices]
+    )
     yield
     guest.run(["systemctl", "kill", "--signal=KILL", "server"])
     guest.run(["umount", "--lazy", *HANGING])

@@ -53,7 +53,15 @@ def test_a_start_that_fails_is_an_error_in_the_journal(
     guest: Guest, options: str, text: str
 ) -> None:
     unit = f"start{options.replace('=', '-')}.service"
-    argv = ["systemd-run", "--quiet", "--wait", f"--unit={unit}", service.PROGRAM, options]
+    argv = [
+        "systemd-run",
+        "--quiet",
+        "--wait",
+        "--collect",
+        f"--unit={unit}",
+        service.PROGRAM,
+        options,
+    ]
     assert guest.run(argv, check=False).status != 0
     guest.run(["journalctl", "--sync"])
     told = guest.run(["journalctl", "--quiet", "--output=cat", "--priority=err", f"--unit={unit}"])

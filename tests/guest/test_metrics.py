@@ -132,12 +132,15 @@ def test_the_network_counts(guest: Guest, agent: AgentSocket) -> None:
 
 def test_processes(guest: Guest, agent: AgentSocket) -> None:
     before = agent.execute("qga-get-metrics")["processes"]
-    guest.run(["systemd-run", f"--unit={SLEEPER}", "--service-type=exec", "sleep", "1000"])
-    pid = service.main_pid(guest, SLEEPER)
-    guest.run(["systemctl", "kill", "--signal=STOP", SLEEPER])
-    service.wait_for(lambda: service.state_of(guest, pid) == "T", "it to be stopped")
-    after = agent.execute("qga-get-metrics")["processes"]
-    guest.run(["systemctl", "kill", "--signal=KILL", SLEEPER])
+    options = ["--service-type=exec", "--collect"]
+    guest.run(["systemd-run", f"--unit={SLEEPER}", *options, "sleep", "1000"])
+    try:
+        pid = service.main_pid(guest, SLEEPER)
+        guest.run(["systemctl", "kill", "--signal=STOP", SLEEPER])
+        service.wait_for(lambda: service.state_of(guest, pid) == "T", "it to be stopped")
+        after = agent.execute("qga-get-metrics")["processes"]
+    finally:
+        guest.run(["systemctl", "kill", "--signal=KILL", SLEEPER])
     assert after["stopped"] == before["stopped"] + 1
     [threads] = numbers(guest, "/proc/loadavg", r"/(\d+)")
     assert after["threads"] == pytest.approx(threads, abs=10)

@@ -114,11 +114,13 @@ def test_cloud_init(guest: Guest, agent: AgentSocket, state: str) -> None:
 
 def test_cloud_init_that_has_crashed(guest: Guest, agent: AgentSocket) -> None:
     """There is no result then, and never will be."""
+
+    def with_failed_unit() -> Any:
+        ready = agent.execute("qga-get-readiness")
+        return "cloud-final.service" in ready.get("failed-units", ()) and ready
+
     with cloud_init(guest.run, "running"), unit(guest, "cloud-final.service", "/bin/false"):
-        found = wait_for(
-            lambda: (ready := agent.execute("qga-get-readiness")).get("failed-units") and ready,
-            "a failed unit",
-        )
+        found = wait_for(with_failed_unit, "the failed unit")
     assert found["cloud-init"] == {"state": "error", "errors": ["cloud-final.service has failed"]}
 
 

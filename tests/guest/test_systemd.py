@@ -128,7 +128,7 @@ HOOK = """#!/bin/sh
 
 def test_a_hung_command_is_not_taken_for_a_stuck_loop(guest: Guest) -> None:
     guest.write_file("/run/hook", HOOK)
-    guest.run(["/bin/sh", "-ec", "chmod 755 /run/hook; mkfifo /run/gate"])
+    guest.run(["/bin/sh", "-ec", "chmod 755 /run/hook; rm -f /run/gate; mkfifo /run/gate"])
     settings = f"{WATCHDOG}Environment=DAEMON_ARGS=-F/run/hook\n"
     with drop_in(guest, settings), guest.connect() as agent, thawed_after(agent):
         pid = main_pid(guest)
