@@ -156,12 +156,9 @@ def test_hook_that_hangs_is_killed(guest: Guest, agent: AgentSocket, hang: str) 
 
 
 def any_runs(guest: Guest, names: str) -> bool:
-    """Whether the guest has a process of one of these names, zombies included.
-
-    The agent's unit of programs with limits is kept by a sleep(1) of its own, its keeper.
-    """
-    others = "while read -r comm; do grep -L /keeper ${comm%comm}cgroup; done"
-    script = f"grep -lxE '{names}' /proc/[0-9]*/comm | {others}"
+    """Whether the agent's unit has a process of one of these names, zombies included."""
+    of_the_unit = "while read -r comm; do grep -l /by-hand- ${comm%comm}cgroup; done"
+    script = f"grep -lxE '{names}' /proc/[0-9]*/comm | {of_the_unit}"
     return bool(guest.run(["sh", "-c", script], check=False).stdout)
 
 

@@ -53,16 +53,8 @@ def test_a_start_that_fails_is_an_error_in_the_journal(
     guest: Guest, options: str, text: str
 ) -> None:
     unit = f"start{options.replace('=', '-')}.service"
-    argv = [
-        "systemd-run",
-        "--quiet",
-        "--wait",
-        "--collect",
-        f"--unit={unit}",
-        service.PROGRAM,
-        options,
-    ]
-    assert guest.run(argv, check=False).status != 0
+    start = ["systemd-run", "--quiet", "--wait", "--collect", f"--unit={unit}"]
+    assert guest.run([*start, service.PROGRAM, options], check=False).status != 0
     guest.run(["journalctl", "--sync"])
     told = guest.run(["journalctl", "--quiet", "--output=cat", "--priority=err", f"--unit={unit}"])
     assert text in told.stdout
@@ -95,4 +87,4 @@ def test_commands_are_logged_again_after_the_journal_recovers(
     guest.run(["journalctl", "--sync"])
     agent.execute("guest-exec", path="/bin/true", arg=["heard"])
     guest.run(["journalctl", "--sync"])
-    assert logged(guest, "heard")
+    assert logged(guest, '["heard"]')
