@@ -132,7 +132,7 @@ def test_filesystems(page: Page, guest: Guest) -> None:
 
 
 def test_a_shell_in_the_terminal(page: Page, guest: Guest) -> None:
-    page.turn_to("Terminal")
+    page.open_guest("terminal")
     screen = "//*[contains(@class, 'xterm-accessibility-tree')]"
     page.wait(lambda: "#" in page.browser.find_element("xpath", screen).text)
     keys = "echo $((6*7)) >/tmp/typed; stty size >/tmp/size; echo se''en\n"
