@@ -50,7 +50,7 @@ DOMAIN = """\
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def libvirt() -> Iterator[Libvirt]:
     # The path of a unix socket is short.
     with tempfile.TemporaryDirectory(prefix="qga-libvirt-") as name:

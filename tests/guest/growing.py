@@ -310,14 +310,18 @@ def check(guest: Guest, name: str) -> None:
 
 
 def enlarge(guest: Guest, name: str, size: int = 0) -> None:
-    """Make a disk larger, and wait until the guest has noticed. size: MiB, by default `after`."""
-    size = size or DISKS[name].after
-    guest.qmp("block_resize", node_name=name, size=size * MEGABYTE)
+    """Make a disk larger, and wait until the guest has noticed.
+
+    size: MiB, by default `after`. A disk that has this size becomes larger, too.
+    """
     look = DISK + f'lsblk --nodeps --bytes --noheadings --output=SIZE "$(disk {name})"'
-    wait_for(
-        lambda: int(guest.run(["/bin/sh", "-ec", look]).stdout) == size * MEGABYTE,
-        f"{name} to be larger",
-    )
+
+    def seen() -> int:
+        return int(guest.run(["/bin/sh", "-ec", look]).stdout)
+
+    wanted = max((size or DISKS[name].after) * MEGABYTE, seen() + 16 * MEGABYTE)
+    guest.qmp("block_resize", node_name=name, size=wanted)
+    wait_for(lambda: seen() == wanted, f"{name} to be larger")
 
 
 def grow(agent: AgentSocket, mountpoint: str, **arguments: Any) -> Any:

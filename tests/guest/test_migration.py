@@ -191,6 +191,7 @@ def test_a_client_that_waits_at_the_new_place_gets_its_own_replies(traveller: Tr
 
 
 def test_each_request_is_carried_out_once_at_most(traveller: Traveller) -> None:
+    traveller.here.run(["rm", "-f", "/run/numbers"])
     done: list[int] = []
 
     def ask() -> None:
@@ -258,6 +259,7 @@ def test_a_copy_into_the_guest(traveller: Traveller, tmp_path: Path, resume: boo
     source.write_bytes(content)
     words = ["cp", *(["--resume"] if resume else []), str(source), ":/var/tmp/big"]
     here = traveller.here
+    here.run(["/bin/sh", "-c", "rm -f /var/tmp/big /var/tmp/.big.qga-part"])
     with qgactl(here, *words) as copying:
         parts = ["/bin/sh", "-c", "stat -c %s /var/tmp/.big*.qga-part || echo 0"]
         wait_for(lambda: int(here.run(parts).stdout) > MIB, "a part of the copy")
@@ -372,7 +374,7 @@ def test_time_limits_of_the_guest_stand_still_with_it(traveller: Traveller) -> N
 def test_a_program_and_a_tunnel_outlast_a_pause(traveller: Traveller, tmp_path: Path) -> None:
     here = traveller.here
     script = "echo one; read line </run/go; echo two"
-    here.run(["mkfifo", "/run/go"])
+    here.run(["/bin/sh", "-ec", "rm -f /run/go; mkfifo /run/go"])
     with (
         forwarded(here, tmp_path) as (_, connection),
         qgactl(here, "exec", "--", "/bin/sh", "-c", script) as program,
