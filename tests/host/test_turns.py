@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from qga.client import GuestAgent
+from qga.client.threads import beside
 from tests.guest.service import wait_for
 from tests.guest.vm import AGENT_PORT, DATA_PORTS, ORIGINAL_PORT, Guest
 from tests.integration.qgactl_process import QGACTL, SLOW, environment
@@ -99,6 +100,16 @@ def test_a_backup_freezes_and_thaws(host: Host) -> None:
             assert backup.exec(["sh", "-c", f"echo thawed >{GATE}"], timeout=60).returncode == 0
         assert process.communicate(timeout=300) == (b"first\nthawed\n", b"last\n")
         assert process.returncode == 3
+
+
+@pytest.mark.parametrize("host", ["agent", "original"], indirect=True)
+def test_more_than_the_queue_has_room_for(host: Host) -> None:
+    def ask() -> None:
+        with host.another() as client:
+            client.ping()
+
+    for asking in [beside(ask) for _ in range(20)]:
+        asking.result(100)
 
 
 @pytest.mark.parametrize("host", ["port", "agent"], indirect=True)
