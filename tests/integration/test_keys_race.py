@@ -21,7 +21,7 @@ from tests.integration.agent_process import AgentProcess, Refused, listening
 UID = 54321
 
 RACE = """
-import os, sys
+import os, random, sys, time
 home, others, uid = sys.argv[1:]
 os.setgroups([])
 os.setgid(int(uid))
@@ -38,6 +38,8 @@ while True:
             pass
         try:
             os.symlink(target, path)
+            if random.random() < 0.1:  # on a busy machine the agent hardly ever meets a link else
+                time.sleep(0.001)
             os.unlink(path)
         except OSError:
             pass
