@@ -179,20 +179,30 @@ def test_who_waits_for_another_task_is_cancelled_at_once(start: Start) -> None:
     assert asked(run(start, handlers, work), "guest-get-host-name") == []
 
 
+class Work:
+    """What an agent needs long for: until the task was cancelled that asked for it."""
+
+    def __init__(self) -> None:
+        self.begun, self.cancelled = threading.Event(), threading.Event()
+
+    def take_long(self) -> None:
+        self.begun.set()
+        assert self.cancelled.wait(30)
+
+
 class Handles:
-    """An agent whose file handles are opened slowly."""
+    """An agent that opens files slowly."""
 
     def __init__(self) -> None:
         self.open: set[int] = set()
-        self.opening = threading.Event()
+        self.opening = Work()
 
     @property
     def handlers(self) -> dict[str, Handler]:
         return {"guest-file-open": self._open, "guest-file-close": self._close}
 
     def _open(self, _: object) -> int:
-        self.opening.set()
-        time.sleep(0.2)
+        self.opening.take_long()
         self.open.add(7)
         return 7
 
@@ -211,18 +221,18 @@ def test_a_file_that_was_opened_for_a_cancelled_task_is_closed(start: Start, kin
 
     async def work(guest: AsyncGuestAgent, _: object) -> None:
         call = entered(guest) if kind == "opened" else guest.file_open("/etc/hosts")
-        assert await cancelled(call, handles.opening.is_set) < PROMPT
+        opening = handles.opening
+        assert await cancelled(call, opening.begun.is_set, opening.cancelled.set) < PROMPT
         assert not handles.open
 
     assert asked(run(start, handles.handlers, work), "guest-file-close") == [{"handle": 7}]
 
 
 def test_leaving_a_context_is_not_interrupted(start: Start) -> None:
-    disk, thawing = Filesystems(), threading.Event()
+    disk, thawing = Filesystems(), Work()
 
     def thaw(arguments: dict[str, Any]) -> Any:
-        thawing.set()
-        time.sleep(0.2)
+        thawing.take_long()
         return disk.thaw(arguments)
 
     async def frozen(guest: AsyncGuestAgent) -> None:
@@ -230,18 +240,17 @@ def test_leaving_a_context_is_not_interrupted(start: Start) -> None:
             assert (frozen.count, disk.frozen) == (2, 2)
 
     async def work(guest: AsyncGuestAgent, _: object) -> None:
-        await cancelled(frozen(guest), thawing.is_set)
+        await cancelled(frozen(guest), thawing.begun.is_set, thawing.cancelled.set)
         assert disk.frozen == 0
 
     run(start, {**disk.handlers, "guest-fsfreeze-thaw": thaw}, work)
 
 
 def test_a_freeze_is_thawed_even_if_it_was_cancelled_before_its_reply(start: Start) -> None:
-    disk, freezing = Filesystems(), threading.Event()
+    disk, freezing = Filesystems(), Work()
 
     def freeze(arguments: dict[str, Any]) -> Any:
-        freezing.set()
-        time.sleep(0.2)
+        freezing.take_long()
         return disk.freeze(arguments)
 
     async def frozen(guest: AsyncGuestAgent) -> None:
@@ -249,7 +258,7 @@ def test_a_freeze_is_thawed_even_if_it_was_cancelled_before_its_reply(start: Sta
             raise AssertionError("entered")
 
     async def work(guest: AsyncGuestAgent, _: object) -> None:
-        await cancelled(frozen(guest), freezing.is_set)
+        await cancelled(frozen(guest), freezing.begun.is_set, freezing.cancelled.set)
         assert disk.frozen == 0
 
     run(start, {**disk.handlers, "guest-fsfreeze-freeze": freeze}, work)
