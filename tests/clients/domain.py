@@ -120,6 +120,12 @@ class Domain(Guest):
         assert source is not None
         return Path(source.attrib["file"])
 
+    def commit(self, target: str, base: Path) -> None:
+        """Write what a disk's snapshot has new into its base, if there is a snapshot."""
+        if (overlay := self.disk(target)) != base:
+            self.virsh("blockcommit", target, "--base", str(base), "--active", "--pivot")
+            overlay.unlink()
+
     def state(self) -> str:
         """What libvirt says about the machine: running, shut off, pmsuspended."""
         return self.virsh("domstate").strip()

@@ -24,7 +24,7 @@ def base(domain: Domain) -> Iterator[Path]:
     """The file of the data's disk, which it is again afterwards."""
     base = domain.disk("sdc")
     yield base
-    domain.virsh("blockcommit", "sdc", "--base", str(base), "--active", "--pivot")
+    domain.commit("sdc", base)
 
 
 def snapshot(domain: Domain, *words: str) -> tuple[int, str, str]:
@@ -65,12 +65,12 @@ def test_a_copy(domain: Domain, tmp_path: Path) -> None:
 
 def test_an_external_snapshot(domain: Domain, base: Path, tmp_path: Path) -> None:
     write_marker(domain, "outside")
-    status, out, err = snapshot(domain, str(domain.folder / "new"), "--disk", "sdc", "--external")
+    status, out, err = snapshot(domain, str(tmp_path / "new"), "--disk", "sdc", "--external")
     assert (status, err) == (0, "")
     record = json.loads(out)
     check_freeze(record)
     assert record["disks"][0]["base"] == str(base)
-    assert domain.disk("sdc") == domain.folder / "new/sdc.qcow2"
+    assert domain.disk("sdc") == tmp_path / "new/sdc.qcow2"
     check(base, "outside")
     assert can_write(domain, "/mnt/data/written")
 

@@ -48,8 +48,9 @@ def base(domain: Domain) -> Iterator[Path]:
     """What a snapshot is taken of: the file of the data's disk, which it is again afterwards."""
     base = domain.disk("sdc")
     yield base
-    domain.virsh("blockcommit", "sdc", "--base", str(base), "--active", "--pivot")
-    domain.virsh("snapshot-delete", "kept", "--metadata")
+    domain.commit("sdc", base)
+    if "kept" in domain.virsh("snapshot-list", "--name").split():
+        domain.virsh("snapshot-delete", "kept", "--metadata")
 
 
 def features(disk: Path) -> list[str]:

@@ -70,10 +70,12 @@ def test_reply_near_the_size_that_virsh_takes(domain: Domain) -> None:
 
 def test_agent_that_was_restarted_is_found_again(domain: Domain) -> None:
     domain.run(["systemctl", "stop", UNIT])
-    wait_for(lambda: not domain.is_connected(), "libvirt to notice that the agent is gone")
-    with pytest.raises(LibvirtError, match="agent is not connected"):
-        ask(domain, "guest-ping")
-    domain.run(["systemctl", "start", UNIT])
+    try:
+        wait_for(lambda: not domain.is_connected(), "libvirt to notice that the agent is gone")
+        with pytest.raises(LibvirtError, match="agent is not connected"):
+            ask(domain, "guest-ping")
+    finally:
+        domain.run(["systemctl", "start", UNIT])
     wait_for(domain.answers, "libvirt to notice that the agent is back")
     assert ask(domain, "guest-ping") == {}
 
