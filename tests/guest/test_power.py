@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(900)
 SWAP_ON = """
 disk=/dev/disk/by-id/virtio-SWAP
 until [ -e $disk ]; do sleep 0.1; done
+swapoff --all
 mkswap $disk
 swapon $disk
 """
@@ -67,6 +68,7 @@ def test_sleep_and_wake_up(mortal: Guest) -> None:
 
 @pytest.mark.parametrize("mode", ["disk", "hybrid"])
 def test_an_image_on_disk_needs_swap_space(mortal: Guest, mode: str) -> None:
+    mortal.run(["swapoff", "--all"])
     with mortal.connect() as agent, pytest.raises(AgentError) as caught:
         agent.execute(f"guest-suspend-{mode}")
     assert str(caught.value) == (
@@ -80,6 +82,7 @@ def test_sleep_with_an_image_on_disk(mortal: Guest) -> None:
 
 
 def test_sleep_on_disk(mortal: Guest) -> None:
+    mortal.run(["/bin/sh", "-ec", SWAP_ON])
     agent = ask_for(mortal, "guest-suspend-disk")
     mortal.wait_event("SUSPEND_DISK", timeout=120)
     assert_unanswered(agent)

@@ -75,7 +75,7 @@ def test_sleep_and_wake_up(mortal: Guest) -> None:
 
 
 def test_routes_of_ipv4_alone(mortal: Guest) -> None:
-    script = "modprobe virtio_net; ip link set eth0 up; ip address add 10.0.2.15/24 dev eth0"
+    script = "modprobe virtio_net; ip link set eth0 up; ip address replace 10.0.2.15/24 dev eth0"
     mortal.run(["/bin/sh", "-ec", script])
     with mortal.connect() as agent:
         routes = agent.execute("guest-network-get-route")
@@ -88,11 +88,11 @@ SERVICES = """
 rm -f /etc/ssh/ssh_host_rsa_key*
 mkdir -p /run/sshd
 ip link set lo up
-/usr/sbin/sshd
+pgrep -x sshd || /usr/sbin/sshd
 modprobe virtio_net
 ip link set eth0 up
 ln -sf /bin/busybox /run/udhcpc
-/run/udhcpc -b -i eth0 -p /run/udhcpc.eth0.pid -s /bin/true >/dev/null 2>&1
+pgrep -x udhcpc || /run/udhcpc -b -i eth0 -p /run/udhcpc.eth0.pid -s /bin/true >/dev/null 2>&1
 """
 SCAN = "ssh-keyscan -T 100 -t ecdsa,ed25519 localhost 2>/dev/null | cut -d ' ' -f 2- | sort"
 FILES = "cat /etc/ssh/*.pub | cut -d ' ' -f -2 | sort"
@@ -124,7 +124,10 @@ def test_clone_gets_an_identity_of_its_own(mortal: Guest) -> None:
     wait_for(lambda: shell(mortal, SCAN) == new, "sshd to serve the new keys")
 
 
-CGROUPS = "mkdir -p /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+CGROUPS = """
+mkdir -p /sys/fs/cgroup
+mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+"""
 
 
 def test_programs_within_limits(mortal: Guest) -> None:
