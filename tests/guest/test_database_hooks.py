@@ -134,6 +134,7 @@ def test_a_copy_without_the_hooks(loaded: Guest, tmp_path: Path) -> None:
 
 
 def test_redis_has_saved(loaded: Guest, agent: AgentSocket) -> None:
+    loaded.run(["redis-cli", "save"])
     loaded.run(["redis-cli", "set", "key", "value"])
     script = "redis-cli info persistence | grep rdb_changes_since_last_save"
     assert ":1" in loaded.run(["/bin/sh", "-c", script]).stdout
@@ -153,7 +154,7 @@ def test_a_server_that_is_not_running_is_skipped(loaded: Guest, agent: AgentSock
 def test_a_lock_that_is_not_given_fails_the_freeze(loaded: Guest, agent: AgentSocket) -> None:
     """A statement of somebody else holds the tables for longer than the hook waits."""
     statement = "LOCK TABLES inno WRITE; SELECT SLEEP(120);"
-    loaded.run(["systemd-run", "--unit=holder", "mariadb", "work", "-e", statement])
+    loaded.run(["systemd-run", "--unit=holder", "--collect", "mariadb", "work", "-e", statement])
     try:
         wait_for(lambda: "User sleep" in mariadb(loaded, "SHOW PROCESSLIST"), "the tables' lock")
         with pytest.raises(AgentError, match=r"MariaDB: .*Lock wait timeout exceeded"):
