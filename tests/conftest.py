@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -16,6 +18,9 @@ from tests.guest.vsock import VsockGuest
 
 # What shares a domain of libvirt, and what builds packages.
 ROWS = {"clients": "domain", "packaging": "packages", "guest/test_package.py": "packages"}
+
+# That can be handled, without the one by which pytest-timeout measures.
+SIGNALS = set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGALRM}
 
 FAILED: set[Path] = set()
 """The files of tests of which one has failed, be it that it passed when it was tried again."""
@@ -44,6 +49,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return ROWS.get(file, ROWS.get(file.partition("/")[0], file))
 
     return Rows(config, log)
+
+
+def process_state() -> dict[str, object]:
+    """What all tests of this process share."""
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
+    }
+    signals = {number.name: signal.getsignal(number) for number in SIGNALS}
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return {**signals, **variables, "directory": os.getcwd(), "open files": files}
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process() -> Iterator[None]:
+    """A test leaves its process as it found it, for the next test.
+
+    With SIGPIPE at its default, some later test would end the process.
+    """
+    before = process_state()
+    yield
+    assert process_state() == before, "this test has left something changed in its process"
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
@@ -11,6 +12,14 @@ import typer
 
 from qga.ctl import app
 from qga.ctl.main import INTERRUPTED
+
+
+@pytest.fixture(autouse=True)
+def sigpipe() -> Iterator[None]:
+    """qgactl gives it its default, which a process of many tests cannot have."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    signal.signal(signal.SIGPIPE, before)
 
 
 @pytest.mark.parametrize(
