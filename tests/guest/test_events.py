@@ -252,7 +252,7 @@ def test_a_host_that_leaves_ends_its_watch(guest: Guest, agent: AgentSocket) -> 
         with watched(guest, agent), watched(guest, agent, OTHER_PORT):
             assert descriptors() > before
             assert state_of_port(agent)["busy"]
-    wait_for(lambda: descriptors() == before, "the descriptors' end")
+    wait_for(lambda: descriptors() <= before, "the descriptors' end")
 
 
 def test_an_agent_that_stops_says_so(guest: Guest, agent: AgentSocket) -> None:
