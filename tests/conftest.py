@@ -23,7 +23,7 @@ ROWS = {"clients": "domain", "packaging": "packages", "guest/test_package.py": "
 SIGNALS = set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGALRM}
 
 FAILED: set[Path] = set()
-"""The files of tests of which one has failed, be it that it passed when it was tried again."""
+"""Test files in which a test has failed, even if its second try passed."""
 
 
 def pytest_configure() -> None:
@@ -69,7 +69,7 @@ def unchanged_process() -> Iterator[None]:
     """
     before = process_state()
     yield
-    assert process_state() == before, "this test has left something changed in its process"
+    assert process_state() == before, "this test has changed its process and not changed it back"
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ while True:
             pass
         try:
             os.symlink(target, path)
-            if random.random() < 0.1:  # on a busy machine the agent hardly ever meets a link else
+            if random.random() < 0.1:  # otherwise a busy agent rarely meets a link
                 time.sleep(0.001)
             os.unlink(path)
         except OSError:
